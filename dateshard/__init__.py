@@ -1,0 +1,18 @@
+"""The front door: what a person or a client touches. Names are loaded on first use, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+SENTINEL = "dateshard:dateshard"
+__version__ = "0.1.0"
+_LAZY = {"open": ("shardstore.dataset", "Dataset"), "train": ("trainer.loop", "train")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'dateshard' has no attribute '{name}'")
+    module, attribute = _LAZY[name]
+    found = getattr(import_module(module), attribute)
+    return found.open if name == "open" else found

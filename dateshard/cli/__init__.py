@@ -1,0 +1,111 @@
+"""The command line. The root knows every command's name and one line of help; a command's file is imported when used."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from importlib import import_module
+
+import click
+
+from shardstore.errors import DateshardError, DiskFullError
+
+COMMANDS = {
+    "init": ("starting", "a starter configuration, and data to run it on"),
+    "plan": ("preparing", "what preprocess would do, and why; writes nothing"),
+    "preprocess": ("preparing", "dumps -> normalised shards; only what is not fresh"),
+    "status": ("preparing", "the state of every date, with the reason"),
+    "verify": ("preparing", "hash every committed file; names what is damaged and what mends it"),
+    "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
+    "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
+    "runs": ("training", "training runs, newest first"),
+    "doctor": ("starting", "does this installation work, and is it the one you think"),
+    "version": ("starting", "versions of dateshard and what it stands on"),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's file only when that command runs or shows its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _hyphens(name: str) -> str:
+    """`--save_freq` is `--save-freq`."""
+    return name.replace("_", "-")
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _hyphens},
+    epilog="Begin with: make train, or dateshard init --example flights",
+)
+def root() -> None:
+    """Raw daily dumps become normalised shards once; a trainer maps them and can be stopped at any batch."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns the exit code (docs/commands.md lists them)."""
+    try:
+        code = root.main(args=arguments, prog_name="dateshard", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was committed stays, run the same command again to go on", err=True)
+        return 130
+    except DateshardError as error:
+        return report(error, arguments)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return report(DiskFullError(f"no space left on the disk: {error.filename}"), arguments)
+        return report(DateshardError(f"{error.strerror}: {error.filename}"), arguments)
+    except MemoryError:
+        text = "out of memory"
+        return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)
+
+
+def report(error: DateshardError, arguments: list[str]) -> int:
+    """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
+    text = fill_in(str(error), arguments)
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": {"kind": error.kind, "message": text, "exit_code": error.exit_code}}))
+    click.echo(f"Error: {text}", err=True)
+    return error.exit_code
+
+
+def fill_in(text: str, arguments: list[str]) -> str:
+    """The commands in messages name the configuration that was used."""
+    files = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in ("-c", "--config")]
+    return text.replace("-c CONFIG", " ".join(f"-c {file}" for file in files)) if files else text

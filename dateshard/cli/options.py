@@ -1,0 +1,96 @@
+"""Options that commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dateshard.settings import Settings
+    from shardstore.manifest import Ranges
+
+Command = Callable[..., Any]
+
+
+def config_option(command: Command) -> Command:
+    """`-c/--config FILE`, repeatable, later wins."""
+    return click.option("-c", "--config", "files", multiple=True, metavar="FILE", help="configuration; repeatable, later wins")(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`: one document on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(command)
+
+
+def quiet_option(command: Command) -> Command:
+    """`-q`."""
+    return click.option("-q", "--quiet", is_flag=True, help="only errors and the result")(command)
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(date selectors, KEY=VALUE overrides)."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+
+
+def settings_of(files: Sequence[str], overrides: Sequence[str]) -> Settings:
+    """The configuration of a command."""
+    from dateshard.settings import load_settings
+
+    return load_settings(files, overrides)
+
+
+def select_dates(
+    selectors: Iterable[str], known: Sequence[dt.date], split: dict[str, Ranges] | None = None
+) -> frozenset[dt.date] | None:
+    """Dates that selectors name; None where there is no selector.
+
+    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, a split's name, @file.
+
+    Raises:
+        UsageError: a selector that is none of these.
+    """
+    from pathlib import Path
+
+    found: set[dt.date] = set()
+    words = list(selectors)
+    if not words:
+        return None
+    for word in words:
+        if word.startswith("@"):
+            inner = select_dates(Path(word[1:]).read_text().split(), known, split)
+            found |= inner or frozenset()
+        else:
+            found |= set(_select(word, sorted(known), split or {}))
+    return frozenset(found)
+
+
+def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> list[dt.date]:
+    import re
+
+    from pipeline.splits import parse_range
+    from shardstore.calendar import parse_date
+    from shardstore.errors import UsageError
+
+    if word in split:
+        return [date for date in known if any(low <= date <= high for low, high in split[word])]
+    if word == "latest":
+        return list(known[-1:])
+    if match := re.fullmatch(r"last:(\d+)", word):
+        return list(known[-int(match[1]) :]) if int(match[1]) else []
+    if match := re.fullmatch(r"(\d{4})-(\d\d)", word):
+        return [date for date in known if (date.year, date.month) == (int(match[1]), int(match[2]))]
+    if match := re.fullmatch(r"(\d{4})-?W(\d\d)", word):
+        return [date for date in known if date.isocalendar()[:2] == (int(match[1]), int(match[2]))]
+    if ".." in word:
+        if not known:
+            return []
+        low, high = parse_range(word, known)
+        return [date for date in known if low <= date <= high]
+    try:
+        return [parse_date(word)]
+    except UsageError as error:
+        todo = "Dates: 2013-03-05, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, train|validation|test, @file"
+        raise UsageError(error.what, todo=todo) from None

@@ -1,0 +1,111 @@
+"""train, evaluate, runs: the online stage at the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dateshard.cli.options import config_option, json_option, quiet_option, settings_of, split_arguments
+
+FLAGS = {  # flag -> place in the configuration; the types are the schema's
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "seed": "training.seed",
+    "device": "training.device",
+    "save_freq": "checkpoint.save_freq",
+    "policy": "loading.policy",
+    "days_per_batch": "loading.days_per_batch",
+}
+
+
+def _flags(command: Any) -> Any:
+    for name, path in reversed(FLAGS.items()):
+        option = "--" + name.replace("_", "-")
+        command = click.option(option, name, metavar="X", help=f"trainer.{path}")(command)
+    return command
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
+@click.option("--run", "name", metavar="NAME", help="name of a new run (default: dataset and time)")
+@click.option("--resume", default="none", metavar="none|auto|latest|best|RUN|PATH",
+              help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there")  # fmt: skip
+@_flags
+@json_option
+@quiet_option
+def train(words: tuple[str, ...], files: tuple[str, ...], name: str | None, resume: str, as_json: bool, quiet: bool, **flags: str | None) -> int:
+    """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
+    from dateshard.screen import Screen
+    from dateshard.training import configure, train_to_the_end
+
+    _, overrides = split_arguments(words)
+    overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
+    settings = configure(files, overrides, resume)
+    screen = Screen(as_json=as_json, quiet=quiet)
+    code, document = train_to_the_end(settings, screen, resume=resume, name=name, files=files)
+    if as_json:
+        click.echo(json.dumps(document, indent=1))
+    return code
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
+@config_option
+@click.option("--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints")
+@click.option("--split", default="test", metavar="train|validation|test", help="which dates")
+@click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge")
+@json_option
+def evaluate(words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool) -> int:
+    """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
+
+    RUN is a run's name, or `latest`.
+    """
+    from dateshard.evaluation import evaluate_config, evaluate_run, show
+    from dateshard.screen import Screen
+
+    names, overrides = split_arguments(words)
+    if len(names) > 1:
+        raise click.UsageError("Name one run.")
+    screen = Screen(as_json=as_json)
+    chosen = baselines.split(",") if baselines else None
+    if names:
+        result, headline = evaluate_run(names[0], which, split, chosen)
+    else:
+        result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=1))
+        return 0
+    screen.tell(headline)
+    show(screen, result)
+    return 0
+
+
+@click.command()
+@json_option
+def runs(as_json: bool) -> int:
+    """Training runs, newest first."""
+    from dateshard.places import runs_folder
+    from dateshard.screen import Screen, number
+    from trainer import checkpoint
+    from trainer.run import all_runs
+
+    rows = []
+    for run in all_runs(runs_folder()):
+        facts = run.facts()
+        found, _ = checkpoint.scan(run.checkpoints)
+        state = found[-1].state if found else {}
+        best = state.get("progress", {}).get("best_loss")
+        model = facts.get("config", {}).get("model", {}).get("name", "?")
+        rows.append({"run": run.name, "model": model, "epoch": state.get("epoch", -1) + 1, "batch": state.get("batch", 0),
+                     "checkpoints": len(found), "best_val_loss": best})  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return 0
+    header = ["run", "model", "epoch", "batch", "checkpoints", "best val loss"]
+    table = [[r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])] for r in rows]
+    Screen().table([header, *table], right=(2, 3, 4, 5))
+    return 0

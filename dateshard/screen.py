@@ -1,0 +1,137 @@
+"""What people see: tables, progress and numbers. Renders the events of both stages; computes nothing.
+
+A terminal gets aligned columns and bars; a pipe gets tab-separated full values and a log line every few seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+LINE_SECONDS = 5.0  # between two log lines where there is no terminal
+
+
+class Screen:
+    """Where text for people goes: stdout, or stderr when stdout carries a JSON document."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.out: TextIO = sys.stderr if as_json else sys.stdout
+        self.quiet = quiet
+        self.terminal = self.out.isatty()
+
+    def say(self, text: str = "") -> None:
+        """One line, unless quiet."""
+        if not self.quiet:
+            print(text, file=self.out, flush=True)  # noqa: T201
+
+    def tell(self, text: str = "") -> None:
+        """One line that counts as the result: not even quiet silences it."""
+        print(text, file=self.out, flush=True)  # noqa: T201
+
+    def table(self, rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), indent: str = "  ") -> None:
+        """Rows in columns: aligned on a terminal (CJK takes two cells), tab-separated in a pipe."""
+        lines, numbers = [list(row) for row in rows], set(right)
+        if not self.terminal:
+            for line in lines:
+                self.tell("\t".join(line))
+            return
+        from rich.cells import cell_len
+
+        count = max((len(line) for line in lines), default=0)
+        widths = [max((cell_len(line[k]) for line in lines if k < len(line)), default=0) for k in range(count)]
+        for line in lines:
+            cells = []
+            for k, text in enumerate(line):
+                space = " " * (widths[k] - cell_len(text))
+                cells.append(space + text if k in numbers else text + space)
+            self.tell((indent + "  ".join(cells)).rstrip())
+
+    def bar(self, label: str, total: int) -> Bar:
+        """Progress of `total` equal things."""
+        return Bar(self, label, total)
+
+
+class Bar:
+    """A progress bar on a terminal, a line every few seconds elsewhere, nothing when quiet."""
+
+    def __init__(self, screen: Screen, label: str, total: int) -> None:
+        self.screen, self.label, self.total, self.done = screen, label, total, 0
+        self.began = self.said = time.monotonic()
+        self._live: Any = None
+        if screen.terminal and not screen.quiet:
+            self._live = _live_bar(screen.out)
+            self._task = self._live.add_task(label, total=total, note="")
+            self._live.start()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
+        self.done += count
+        if self._live is not None:
+            self._live.update(self._task, advance=count, note=note)
+        elif time.monotonic() - self.said >= LINE_SECONDS:
+            self.said = time.monotonic()
+            self.screen.say(f"{self.label}\t{self.done}/{self.total}\t{note}")
+
+    def skip(self) -> None:
+        """One more is done, the note stays."""
+        self.done += 1
+        if self._live is not None:
+            self._live.advance(self._task)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._live is not None:
+            self._live.stop()
+
+    def print(self, text: str) -> None:
+        """A line above the bar."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.screen.tell(text)
+
+
+def _live_bar(out: TextIO) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=14),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("<"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=out, highlight=False),
+        refresh_per_second=5,
+    )
+
+
+def size(num_bytes: float) -> str:
+    """`1.2 MB`; MB = 10^6."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:,.1f} {unit}"
+    return f"{num_bytes:,.0f} B"
+
+
+def seconds(value: float) -> str:
+    """`0.8 s`, `41 s`, `2 min 05 s`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60):02d} s"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure for a table, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def memory() -> str:
+    """Resident memory of this process."""
+    import psutil
+
+    return f"mem {psutil.Process().memory_info().rss / 1e6:,.0f} MB"

@@ -1,0 +1,211 @@
+"""One training at the front door: configuration, signals, progress, the last words."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from dateshard.places import runs_folder, shards_folder
+from dateshard.screen import Bar, Screen, memory, number, size
+from dateshard.settings import Settings, load_settings, validate
+from shardstore.errors import UsageError
+from trainer import loop
+from trainer.models import num_parameters
+from trainer.resume import Started, locate, start
+from trainer.run import TrainingRun
+
+LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
+SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
+
+
+def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Settings:
+    """The configuration of the files; of the run that is continued, where no file is named."""
+    if files or resume in ("none", "auto", "latest", "best"):
+        return load_settings(files, overrides)
+    run, _ = locate(resume, runs_folder())
+    settings = settings_of_run(run)
+    if not overrides:
+        return settings
+    from dateshard.settings import apply
+
+    return apply(settings, overrides)
+
+
+def settings_of_run(run: TrainingRun) -> Settings:
+    """The resolved configuration that a run was started with."""
+    facts = run.facts()
+    return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
+
+
+class StopSignal:
+    """SIGINT and SIGTERM ask for a stop at the next batch; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> StopSignal:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number_, handler in self._before.items():
+            signal.signal(number_, handler)
+
+    def _note(self, number_: int, _: object) -> None:
+        if self.received is not None:
+            signal.signal(number_, signal.SIG_DFL)
+            signal.raise_signal(number_)
+        self.received = number_
+
+    def asked(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.received is not None
+
+
+def train_to_the_end(
+    settings: Settings, screen: Screen, *, resume: str, name: str | None, files: Sequence[str] = ()
+) -> tuple[int, dict[str, Any]]:
+    """Trains until the end or a signal; returns the exit code and what `--json` prints."""
+    if name and resume != "none":
+        raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+    shards = shards_folder(settings.dataset)
+    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
+    _headline(screen, started)
+    if started.finished:
+        screen.tell(f"{started.run.name} is complete for these settings and this data; NEW=1 (--resume none) trains again")
+        return 0, {"run": started.run.name, "state": "complete", "best_val_loss": started.session.state.progress.best_loss}
+    with StopSignal() as stop, open(started.run.folder / "metrics.jsonl", "a") as lines:
+        ended = _follow(started, screen, lines, stop.asked)
+    state = ended.state
+    document = {"run": started.run.name, "state": ended.why, "epoch": state.epoch + 1, "batch": state.batch,
+                "best_val_loss": state.progress.best_loss, "best_epoch": state.progress.best_epoch + 1}  # fmt: skip
+    if ended.why == "stopped":
+        place = f"saved epoch {state.epoch + 1} batch {state.batch}"
+        screen.tell(f"{place}. Continue exactly here: dateshard train --resume {started.run.name}")
+        return (143 if stop.received == signal.SIGTERM else 130), document
+    best = f"best validation loss {number(state.progress.best_loss)} in epoch {state.progress.best_epoch + 1}"
+    screen.tell(f"{started.run.name} ended ({ended.why}): {best}. See: dateshard evaluate {started.run.name}")
+    return 0, document
+
+
+def _headline(screen: Screen, started: Started) -> None:
+    session, order = started.session, started.session.train.order
+    dataset, config = started.dataset, session.config
+    counts = [sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")]
+    if started.continued:
+        screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
+    for note in started.notes:
+        screen.tell(f"note: {note}")
+    reader = session.train
+    served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
+    shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"
+    screen.say(f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
+               f"{config.model.name}, {num_parameters(session.model):,} parameters")  # fmt: skip
+    screen.say(f"{counts[0]} train + {counts[1]} validation dates  {order.num_windows:,} windows  "
+               f"{order.num_batches:,} batches an epoch  shuffle {shuffle}  {served}")  # fmt: skip
+    if not started.finished:
+        screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
+
+
+def _follow(started: Started, screen: Screen, lines: TextIO, asked: Callable[[], bool]) -> loop.Ended:
+    view = _View(started, screen, lines)
+    try:
+        for event in loop.train(started.session, asked):
+            view.show(event)
+            if isinstance(event, loop.Ended):
+                return event
+    finally:
+        view.close()
+    raise AssertionError("a training ends with Ended or raises")
+
+
+class _View:
+    """Shows events: a bar an epoch on a terminal, the notes' log lines elsewhere; writes metrics.jsonl."""
+
+    def __init__(self, started: Started, screen: Screen, lines: TextIO) -> None:
+        self.started, self.screen, self.lines = started, screen, lines
+        self.config, self.bar, self.saved = started.session.config, None, ""
+        self.shown = self.began = time.monotonic()
+        self.waited = 0.0
+        self.windows = 0
+        self.every = max(1, started.session.train.order.num_batches // LOGGED_STEPS)
+        self.bar: Bar | None = None
+
+    def show(self, event: loop.Event) -> None:
+        """One event."""
+        match event:
+            case loop.Stepped():
+                self._step(event)
+            case loop.Saved():
+                self.saved = f"  [saved: batch {event.batch}]"
+            case loop.EpochDone():
+                self._epoch(event)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self.bar:
+            self.bar.close()
+        self.bar = None
+
+    def _step(self, event: loop.Stepped) -> None:
+        if self.bar is None:
+            self.began, self.waited, self.windows, self.saved = time.monotonic(), 0.0, 0, ""
+            self.bar = self.screen.bar(f"epoch {event.epoch + 1}/{self.config.training.epochs}", event.num_batches)
+            self.bar.advance(event.batch - 1)
+        self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
+        now, note = time.monotonic(), ""
+        if event.step % self.every == 0:
+            self._write(step=event.step, epoch=event.epoch + 1, batch=event.batch, loss=float(event.loss))
+        if now - self.shown > SHOWN_SECONDS or event.batch == event.num_batches:
+            self.shown, note = now, self._note(event, now - self.began)
+        if self.screen.terminal:
+            self.bar.advance(note=note) if note else self.bar.skip()
+        elif now - self.bar.said > 5.0:
+            self.bar.said = now
+            self.screen.say(f"Epoch: {event.epoch}, Batch: {event.batch - 1}/{event.num_batches}, Loss: {float(event.loss):.6f}")
+
+    def _note(self, event: loop.Stepped, elapsed: float) -> str:
+        elapsed = max(elapsed, 1e-9)
+        mean = self.started.session.sums.metrics()["mse"]
+        parts = (
+            f"loss {float(event.loss):.4f}",
+            f"avg {number(mean)}",
+            f"lr {event.learning_rate:.1e}",
+            f"{self.windows / elapsed:,.0f} windows/s",
+            f"data wait {100 * self.waited / elapsed:.1f} %",
+            memory(),
+        )
+        return "  ".join(parts) + self.saved
+
+    def _epoch(self, event: loop.EpochDone) -> None:
+        self.close()
+        self._write(step=event.step, epoch=event.epoch + 1, train_loss=event.train_loss, val_loss=event.val_loss,
+                    learning_rate=event.learning_rate, time_per_epoch=event.seconds,
+                    train=_short(event.train), validation=_short(event.validation))  # fmt: skip
+        total, best = self.config.training.epochs, "  (best)" if event.best else ""
+        self.screen.say(
+            f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
+            f" - Val Loss: {number(event.val_loss)}{best}"
+        )
+
+    def _write(self, **row: Any) -> None:
+        self.lines.write(json.dumps(row) + "\n")
+        self.lines.flush()
+
+
+def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if report is None else {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2")}
+
+
+def run_folder(name: str) -> Path:
+    """A run's folder."""
+    return runs_folder() / name

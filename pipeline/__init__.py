@@ -1,0 +1,6 @@
+"""The offline stage: raw daily dumps -> normalised shards. Imports shardstore, never trainer.
+
+Read `plan.py` (what would be done and why), then `prepare.py` (the acts), then `execute.py` (carrying them out).
+"""
+
+SENTINEL = "dateshard:pipeline"  # `doctor` compares it: a foreign package of this name may win the import

@@ -1,0 +1,147 @@
+"""The `pipeline:` half of a configuration, and the identities of the settings that change bytes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from shardstore.calendar import parse_date, parse_step, zone
+from shardstore.errors import UsageError
+from shardstore.identity import identity
+from shardstore.layouts.grid import Feature
+
+MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
+NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_error(parse: Any) -> Any:
+    """Lets pydantic report what a parser of ours refuses."""
+
+    def check(value: Any) -> Any:
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise ValueError(f"{error.what}. {error.todo}") from None
+
+    return check
+
+
+def _known_zone(name: Any) -> Any:
+    zone(str(name))
+    return name
+
+
+def _valid_step(text: Any) -> Any:
+    parse_step(text)
+    return text
+
+
+Date = Annotated[dt.date, BeforeValidator(_as_error(parse_date))]
+Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
+Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
+
+
+class Source(Section):
+    """Where one date's dump lies and which columns say when and who."""
+
+    path: str = Field(description="one CSV a date; `{date}` or `{date:%Y%m%d}` stands for it")
+    time: str = Field(description="column of ISO 8601 times, with or without an offset")
+    timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
+    node: str = Field(description="column that names the node")
+    duplicates: Literal["last", "keep", "refuse"] = Field(
+        "last",
+        description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
+    )
+    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rejected rows above this share refuse the date")
+
+
+class NodeTable(Section):
+    """A CSV of all nodes. Without it the nodes are those found over the training dates."""
+
+    table: str
+    id: str = Field(description="column that names the node")
+    position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
+
+
+class FeatureConfig(Section):
+    """One feature: which column, how a step's records become one value, and how that is filled and scaled."""
+
+    column: str | None = Field(None, description="default: the feature's name; count without a column counts records")
+    aggregate: Literal["mean", "sum", "count", "last"] = "mean"
+    fill: Literal["none", "zero", "forward"] = "none"
+    fill_limit: int | None = Field(None, ge=1, description="most steps that forward carries a value on")
+    transform: Literal["none", "log1p"] = "none"
+    scale: Literal["none", "zscore"] = "zscore"
+    scale_per: Literal["feature", "node"] = "feature"
+
+    @model_validator(mode="after")
+    def _limit_needs_forward(self) -> FeatureConfig:
+        if self.fill_limit is not None and self.fill != "forward":
+            raise ValueError("fill_limit has no effect unless fill is forward")
+        return self
+
+
+Share = str | float | list[str] | Date | None
+
+
+class Split(Section):
+    """Ranges such as `2013-01-01..2013-09-30` or `2013-11-16..`, or a fraction of the dates each."""
+
+    train: Share = None
+    validation: Share = None
+    test: Share = None
+
+
+class StoreConfig(Section):
+    """What is written."""
+
+    formats: tuple[Literal["zarr"], ...] = ("zarr",)
+    keep_staged: Literal[True] = True
+
+
+class Pipeline(Section):
+    """The offline stage."""
+
+    source: Source
+    nodes: NodeTable | None = None
+    layout: Literal["grid"] = "grid"
+    step: Step = Field(description="length of a step: 30s, 5m, 1h")
+    features: dict[str, FeatureConfig] = Field(min_length=1)
+    split: Split | None = Field(None, description="default: validation is the last date, training all before it")
+    store: StoreConfig = StoreConfig()
+    exclude: tuple[Date, ...] = Field((), description="dates that are left out")
+
+    def column_of(self, name: str) -> str | None:
+        """The raw column of a feature; None where records are counted."""
+        feature = self.features[name]
+        return feature.column if feature.column or feature.aggregate == "count" else name
+
+    def feature_specs(self) -> tuple[Feature, ...]:
+        """What the encoder needs of each feature, in configuration order."""
+        return tuple(
+            Feature(name, **feature.model_dump(exclude={"column"})) for name, feature in self.features.items()
+        )
+
+    def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
+        """Of the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
+        features = [[name, self.column_of(name), feature.aggregate] for name, feature in self.features.items()]
+        source = [self.source.time, self.source.timezone, self.source.node, self.source.duplicates]
+        nodes = None if node_names is None else identity(list(node_names))
+        return identity([source, nodes, self.layout, parse_step(self.step), features])
+
+    def normalise_settings(self) -> str:
+        """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""
+        keys = ("fill", "fill_limit", "transform", "scale", "scale_per")
+        return identity([[name, *(getattr(f, key) for key in keys)] for name, f in self.features.items()])
+
+    def transforms(self) -> list[str]:
+        """Each feature's transform, in order."""
+        return [feature.transform for feature in self.features.values()]

@@ -1,0 +1,350 @@
+"""Carries out a plan: a generator of events. One lock, many dates, grouped commits; failures are kept per date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.observe import observe, write_cache
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key
+from pipeline.prepare import Measured, Normalised, load_arrays, measure_date, merge_statistics, normalise_date
+from pipeline.workers import Task, run
+from shardstore.calendar import parse_step
+from shardstore.commit import Committed, Writer
+from shardstore.errors import DateshardError, DiskFullError, DumpError, StoreError, Where
+from shardstore.frozen import Nodes, load_nodes, load_statistics, save_nodes, save_statistics
+from shardstore.manifest import Entry, Manifest
+from shardstore.statistics import Scale, Statistics, drift
+
+GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """First event: what will be done; `notes` are damaged files that had to be passed over."""
+
+    plan: Plan
+    generation: int | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DateDone:
+    """An act on a date ended well. `changed` is False where the shard's bytes were already there."""
+
+    act: str  # measure | normalise
+    date: dt.date
+    rows: Mapping[str, Any] | None = None
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DateFailed:
+    """An act on a date failed; the others go on."""
+
+    act: str
+    date: dt.date
+    error: DateshardError
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Global statistics were merged; `moved` says how far each feature's scale went from the ones before."""
+
+    statistics: str
+    num_dates: int
+    moved: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """The statistics stay frozen; so far would they move with what is measured now."""
+
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDone:
+    """A generation became current (or stayed, where nothing differed)."""
+
+    generation: int
+    num_dates: int
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last event."""
+
+    generation: int | None
+    manifest: Manifest | None
+    measured: int
+    written: int
+    unchanged: int
+    failed: Mapping[dt.date, DateshardError]
+    rows: Mapping[str, Any]
+    seconds: float
+
+
+Event = Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
+
+
+def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
+    """The plan alone: takes no lock and writes nothing."""
+    current, notes = Writer(root).current() if root.is_dir() else (None, [])
+    seen, _, _ = observe(config, root, current)
+    return make_plan(config, seen, wish), current, notes
+
+
+def preprocess(dataset: str, config: Pipeline, root: Path, wish: Wish, num_workers: int) -> Iterator[Event]:
+    """Measures, merges, normalises and commits what the plan says.
+
+    Whatever happens, `Finished` comes last and what was committed stays. A killed run loses nothing that was
+    measured: the next plan finds it.
+
+    Raises:
+        BusyError: another process writes this dataset.
+        DumpError: there is nothing usable at all.
+    """
+    with Writer(root) as writer:
+        current, notes = writer.current()
+        seen, table, cache = observe(config, root, current)
+        if not seen.dumps and current is None:
+            where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
+            raise DumpError("no dump matches the path", where=where, todo=todo)
+        write_cache(root, cache)
+        plan = make_plan(config, seen, wish)
+        yield Planned(plan, current.generation if current else None, tuple(notes))
+        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers).events()
+
+
+@dataclass(slots=True)
+class _Run:
+    """State of one preprocess: what was measured, written and failed so far."""
+
+    dataset: str
+    config: Pipeline
+    writer: Writer
+    current: Committed | None
+    seen: Observed
+    table: Nodes | None
+    plan: Plan
+    num_workers: int
+    plans: dict[dt.date, DatePlan] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    measured: dict[dt.date, Measured] = field(default_factory=dict)
+    entries: dict[dt.date, Entry] = field(default_factory=dict)
+    failed: dict[dt.date, DateshardError] = field(default_factory=dict)
+    written: int = 0
+    unchanged: int = 0
+
+    def events(self) -> Iterator[Event]:
+        self.plans = {plan.date: plan for plan in self.plan.dates}
+        yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure})
+        if self.plan.merge:
+            statistics, nodes, merged = yield from self._merge()
+            yield merged
+        elif self.current:
+            manifest = self.current.manifest
+            statistics = load_statistics(self.writer.root, manifest.statistics)
+            nodes = self.table or load_nodes(self.writer.root, manifest.nodes)
+            self.writer.published([save_nodes(self.writer.root, nodes)])
+            yield from self._drift(statistics)
+        manifest = self._skeleton(statistics, nodes)
+        yield from self._normalise(manifest, statistics, nodes)
+        yield self._commit(manifest, last=True)
+        yield self._finished()
+
+    def _measure(self, keys: Mapping[dt.date, str]) -> Iterator[Event]:
+        names = self.seen.node_names
+        tasks: list[Task] = []
+        for date, key in keys.items():
+            dump = self.seen.dumps[date]
+            arguments = (self.writer.root, dump.path, date, key, dump.hash, self.config, names)
+            tasks.append((date, measure_date, arguments))
+        for date, result in run(tasks, self.num_workers):
+            if isinstance(result, Measured):
+                self.measured[date] = result
+                self.writer.published(result.folders)
+                yield DateDone("measure", date, result.rows)
+            else:
+                yield self._fail("measure", date, result)
+
+    def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
+        if isinstance(error, DiskFullError):
+            raise error
+        self.failed[date] = error
+        return DateFailed(act, date, error)
+
+    def _training_keys(self) -> dict[dt.date, str]:
+        """Staged keys of the training dates that are measured now."""
+        keys = {}
+        for plan in self.plan.dates:
+            staged = plan.date in self.measured or plan.key in self.seen.staged.get(plan.date, frozenset())
+            if plan.state != "excluded" and self.plan.training(plan.date) and staged and plan.date not in self.failed:
+                keys[plan.date] = plan.key
+        return keys
+
+    def _merge(self) -> Generator[Event, None, tuple[Statistics, Nodes, Merged]]:
+        """Merges; a staged date that turns out damaged is measured again first. Returns (statistics, nodes, event)."""
+        root = self.writer.root
+        yield from self._measure({date: key for date, key in self._training_keys().items() if self._lost(date, key)})
+        keys = self._training_keys()
+        if not keys:
+            first = next(iter(self.failed.values()), None)
+            what = "no training date could be measured, so there are no statistics"
+            raise DumpError(f"{what}; first failure: {first}" if first else what, todo=_no_training_todo(bool(first)))
+        statistics, nodes = merge_statistics(root, keys, self.config, self.table)
+        old = self.current.manifest if self.current else None
+        moved: tuple[dict[str, Any], ...] = ()
+        if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
+            moved = tuple(drift(load_statistics(root, old.statistics), statistics))
+        self.writer.published([save_statistics(root, statistics), save_nodes(root, nodes)])
+        return statistics, nodes, Merged(statistics.id, len(keys), moved)
+
+    def _lost(self, date: dt.date, key: str) -> bool:
+        """A staged date whose partial statistics are gone or damaged, or lack a changed transform."""
+        folder = self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms())
+        try:
+            load_arrays(folder)
+        except StoreError:
+            return date in self.seen.dumps
+        return False
+
+    def _drift(self, frozen: Statistics) -> Iterator[Event]:
+        """How far the frozen statistics stand from what is measured now, if a training date was measured again."""
+        if not any(self.plan.training(date) for date in self.measured):
+            return
+        try:
+            fresh, _ = merge_statistics(self.writer.root, self._training_keys(), self.config, self.table)
+        except StoreError:
+            return  # only a report: the damaged array is named when something needs it
+        if fresh.features == frozen.features and fresh.sources != frozen.sources:
+            yield Drifted(tuple(drift(frozen, fresh)))
+
+    def _skeleton(self, statistics: Statistics, nodes: Nodes) -> Manifest:
+        """The next manifest without its dates."""
+        provisional: set[dt.date] = set()
+        if self.plan.merge:
+            provisional = {date for date in self.failed if self.plan.training(date)}
+        elif self.current:
+            provisional = {d for d in self.current.manifest.provisional if d in self.seen.dumps}
+        return Manifest(
+            dataset=self.dataset,
+            timezone=self.config.source.timezone,
+            step=parse_step(self.config.step),
+            features=self.config.feature_specs(),
+            nodes=nodes.id,
+            num_nodes=len(nodes.names),
+            statistics=statistics.id,
+            normalise=normalise_identity(self.config.normalise_settings(), statistics.id, nodes.id),
+            split=dict(self.plan.split),
+            provisional=tuple(sorted(provisional - set(self.config.exclude))),
+        )
+
+    def _normalise(self, manifest: Manifest, statistics: Statistics, nodes: Nodes) -> Iterator[Event]:
+        old = self.current.manifest if self.current else None
+        same = old is not None and old.normalise == manifest.normalise
+        if old is not None and same:  # the dates that stay as they are
+            self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
+        scale = statistics.scale([(feature.scale, feature.scale_per) for feature in manifest.features])
+        tasks: list[Task] = []
+        for plan in self.plan.to_normalise:
+            untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
+            if plan.date not in self.failed and not untouched:
+                tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, nodes, scale)))
+        since, waiting = time.monotonic(), 0
+        for plan, result in run(tasks, self.num_workers):
+            if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
+                result = yield from self._mend(plan.date, plan.key, nodes, scale)
+            if not isinstance(result, Normalised):
+                yield self._fail("normalise", plan.date, result)
+                continue
+            yield self._note_shard(result, old)
+            waiting += 1
+            overdue = waiting >= GROUP_DATES or time.monotonic() - since > GROUP_SECONDS
+            if overdue and (old is None or same):
+                yield self._commit(manifest)
+                since, waiting = time.monotonic(), 0
+
+    def _mend(self, date: dt.date, key: str, nodes: Nodes, scale: Scale) -> Generator[Event, None, Any]:
+        """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
+        yield from self._measure({date: key})
+        if date in self.failed:
+            return self.failed.pop(date)
+        _, result = next(iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, nodes, scale))], 1)))
+        return result
+
+    def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
+        changed = old is None or old.dates.get(result.date) != result.entry
+        self.entries[result.date] = result.entry
+        self.writer.published([result.folder])
+        self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
+        return DateDone("normalise", result.date, changed=changed)
+
+    def _commit(self, skeleton: Manifest, *, last: bool = False) -> CommitDone:
+        failed = self._failed_sources()
+        manifest = replace(skeleton, dates=dict(sorted(self.entries.items())), failed=tuple(sorted(failed)))
+        sources = {
+            "basis": self.plan.basis,
+            "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
+            "dates": {str(date): self._source(date) for date in manifest.dates},
+            "failed": {str(date): failed[date] for date in sorted(failed)},
+        }
+        before = self.current
+        self.current = self.writer.commit(manifest, sources, before)
+        same = before is not None and before.generation == self.current.generation
+        return CommitDone(self.current.generation, len(manifest.dates), changed=not same)
+
+    def _source(self, date: dt.date) -> dict[str, Any]:
+        """A committed date's row in the sources file: kept, unless the date was prepared in this run."""
+        known: dict[str, Any] | None = self.seen.sources.get("dates", {}).get(str(date))
+        plan = self.plans[date]
+        if date in self.failed or (known and known["staged"] == plan.key) or date not in self.seen.dumps:
+            return known or {"staged": plan.key, "measure": "", "dump": {"path": "", "size": 0, "hash": ""}, "rows": {}}
+        receipt = self.measured.get(date)
+        rows = receipt.rows if receipt else load_arrays(self.writer.root / "staged" / str(date) / plan.key)[1]["rows"]
+        measure = self.config.measure_identity(self.seen.node_names)
+        return {"staged": plan.key, "measure": measure, "dump": self._dump(date), "rows": dict(rows)}
+
+    def _dump(self, date: dt.date) -> dict[str, Any]:
+        dump = self.seen.dumps[date]
+        return {"path": str(dump.path), "size": dump.size, "hash": dump.hash}
+
+    def _failed_sources(self) -> dict[dt.date, dict[str, Any]]:
+        """Failures of this run, and older ones whose date was not tried again."""
+        kept = {}
+        for text, failure in self.seen.sources.get("failed", {}).items():
+            date = dt.date.fromisoformat(text)
+            plan = self.plans.get(date)
+            if date in self.seen.dumps and plan and plan.state != "excluded" and not (plan.measure or plan.normalise):
+                kept[date] = failure
+        for date, error in self.failed.items():
+            key = self.plans[date].key
+            dump = self._dump(date) if date in self.seen.dumps else {"path": "", "size": 0, "hash": ""}
+            kept[date] = {"staged": key, "what": str(error), "kind": error.kind, "dump": dump}
+        return kept
+
+    def _finished(self) -> Finished:
+        rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}}
+        for receipt in self.measured.values():
+            rows["read"] += receipt.rows["read"]
+            rows["accepted"] += receipt.rows["accepted"]
+            for reason, count in receipt.rows["rejected"].items():
+                rows["rejected"][reason] = rows["rejected"].get(reason, 0) + count
+        generation = self.current.generation if self.current else None
+        manifest = self.current.manifest if self.current else None
+        seconds = time.monotonic() - self.began
+        return Finished(
+            generation, manifest, len(self.measured), self.written, self.unchanged, self.failed, rows, seconds
+        )
+
+
+def _no_training_todo(failed: bool) -> str:
+    return "Correct the dumps and run the command again" if failed else "Check pipeline.split.train against the dumps"
+

@@ -1,0 +1,243 @@
+"""What would be done, and why. A pure function of the configuration, what is committed, what is staged and the dumps."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
+from pipeline.splits import resolve_split
+from shardstore.identity import identity
+from shardstore.manifest import Manifest, Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """One date's raw file as it is now."""
+
+    path: Path
+    size: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that a plan looks at.
+
+    Attributes:
+        manifest, sources: of the current generation; None and {} before the first.
+        staged: keys that lie measured on disk, by date.
+        dumps: the raw files that exist, by date.
+        node_names: of the node table, None where nodes are found.
+        nodes_id: of the node table with its positions, None where nodes are found.
+    """
+
+    manifest: Manifest | None
+    sources: Mapping[str, Any]
+    staged: Mapping[dt.date, frozenset[str]]
+    dumps: Mapping[dt.date, Dump]
+    node_names: tuple[str, ...] | None
+    nodes_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for; `dates` None means all."""
+
+    dates: frozenset[dt.date] | None = None
+    force: bool = False
+    refit: bool = False
+    resplit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatePlan:
+    """One date: its state with the reason, and what will be done with it."""
+
+    date: dt.date
+    state: str  # no-dump | missing | measured | fresh | stale(dump|config|code|statistics) | failed | excluded
+    reason: str
+    key: str  # of the staged array it should have; empty without a dump
+    measure: bool = False
+    normalise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Acts with reasons.
+
+    Attributes:
+        merge: why the global statistics will be merged again; empty if the frozen ones stay.
+        split: ranges of dates, resolved.
+        warnings: what a person should know before it runs.
+    """
+
+    dates: tuple[DatePlan, ...]
+    merge: str
+    split: Mapping[str, Ranges]
+    basis: str
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def to_measure(self) -> list[DatePlan]:
+        """Dates whose dump will be read."""
+        return [plan for plan in self.dates if plan.measure]
+
+    @property
+    def to_normalise(self) -> list[DatePlan]:
+        """Dates whose shard will be written (or found to be equal)."""
+        return [plan for plan in self.dates if plan.normalise]
+
+    def training(self, date: dt.date) -> bool:
+        """Whether the date is a training date."""
+        return any(low <= date <= high for low, high in self.split.get("train", ()))
+
+
+def staged_key(dump_hash: str, measure: str) -> str:
+    """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
+    return identity([dump_hash, measure, MEASURE_CODE])
+
+
+def partial_key(staged: str, transforms: Sequence[str]) -> str:
+    """Of a date's partial statistics: the staged array and the transforms they were taken after."""
+    return identity([staged, list(transforms)])
+
+
+def basis_of(config: Pipeline, measure: str) -> str:
+    """Of the settings that global statistics rest on; another basis needs other statistics."""
+    return identity([measure, MEASURE_CODE, config.transforms()])
+
+
+def normalise_identity(settings: str, statistics: str, nodes: str) -> str:
+    """Of all that decides a shard's bytes beside its staged array."""
+    return identity([settings, NORMALISE_CODE, statistics, nodes])
+
+
+def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
+    """States of all dates, and the acts that the wish needs."""
+    measure = config.measure_identity(seen.node_names)
+    basis = basis_of(config, measure)
+    excluded = set(config.exclude)
+    committed = set(seen.manifest.dates) if seen.manifest else set()
+    known = sorted((set(seen.dumps) | committed) - excluded)
+    split = resolve_split(config.split, known, None if wish.resplit or not seen.manifest else seen.manifest.split)
+    states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
+    merge = _why_merge(seen, wish, basis)
+    everything = bool(merge) or _other_identity(config, seen)
+    plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
+
+
+def _asked(wish: Wish) -> set[dt.date]:
+    return set(wish.dates or ())
+
+
+def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> DatePlan:
+    if date in config.exclude:
+        return DatePlan(date, "excluded", "pipeline.exclude names it", "")
+    dump = seen.dumps.get(date)
+    source = seen.sources.get("dates", {}).get(str(date))
+    if dump is None:
+        kept = "the dump is gone, its shard stays" if seen.manifest and date in seen.manifest.dates else "no dump"
+        return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
+    key = staged_key(dump.hash, measure)
+    failed = seen.sources.get("failed", {}).get(str(date))
+    if failed and failed["staged"] == key:
+        return DatePlan(date, "failed", failed["what"], key)
+    if seen.manifest is None or date not in seen.manifest.dates or source is None:
+        staged = key in seen.staged.get(date, frozenset())
+        return DatePlan(date, "measured" if staged else "missing", "no shard yet", key)
+    return DatePlan(date, *_staleness(config, seen, source, dump, measure, key), key)
+
+
+def _staleness(
+    config: Pipeline, seen: Observed, source: Mapping[str, Any], dump: Dump, measure: str, key: str
+) -> tuple[str, str]:
+    assert seen.manifest is not None
+    if source["staged"] != key:
+        if source["dump"]["hash"] != dump.hash:
+            return "stale(dump)", f"dump changed ({_size(source['dump']['size'])} -> {_size(dump.size)})"
+        if source["measure"] != measure:
+            return "stale(config)", "settings that decide its values changed"
+        return "stale(code)", "this version measures differently"
+    if _other_identity(config, seen):
+        was = seen.sources.get("normalise", {})
+        if was.get("settings") != config.normalise_settings():
+            return "stale(config)", "fill, transform or scale changed"
+        if was.get("code") != NORMALISE_CODE:
+            return "stale(code)", "this version normalises differently"
+        return "stale(statistics)", "another node table or statistics"
+    return "fresh", "nothing changed"
+
+
+def _other_identity(config: Pipeline, seen: Observed) -> bool:
+    """Whether every shard of the generation was scaled with other settings, statistics or nodes than now wanted."""
+    if seen.manifest is None:
+        return False
+    nodes = seen.nodes_id or seen.manifest.nodes
+    wanted = normalise_identity(config.normalise_settings(), seen.manifest.statistics, nodes)
+    return wanted != seen.manifest.normalise
+
+
+def _why_merge(seen: Observed, wish: Wish, basis: str) -> str:
+    if seen.manifest is None:
+        return "no statistics yet"
+    if wish.refit:
+        return "--refit-statistics"
+    if seen.sources.get("basis") != basis:
+        return "the settings that statistics rest on changed"
+    mended = [date for date in seen.manifest.provisional if _mended(date, seen)]
+    return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
+
+
+def _mended(date: dt.date, seen: Observed) -> bool:
+    """A provisional date whose dump is another one than when it failed."""
+    failed = seen.sources.get("failed", {}).get(str(date))
+    dump = seen.dumps.get(date)
+    return dump is not None and (failed is None or failed["dump"]["hash"] != dump.hash)
+
+
+def _acts(
+    plan: DatePlan, seen: Observed, wish: Wish, merge: bool, everything: bool, split: Mapping[str, Ranges]
+) -> DatePlan:
+    """Adds the acts. A generation has one normalise identity: when that changes, every committed date is normalised."""
+    if plan.state == "excluded" or not plan.key:
+        return plan
+    asked = wish.dates is None or plan.date in wish.dates
+    committed = seen.manifest is not None and plan.date in seen.manifest.dates
+    wanted = asked and (wish.force or plan.state != "fresh") and plan.state != "no-dump"
+    normalise = wanted or (everything and committed)
+    trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
+    staged = plan.key in seen.staged.get(plan.date, frozenset())
+    needed = normalise or (merge and trains)
+    measure = plan.state != "no-dump" and ((wanted and wish.force) or (needed and not staged))
+    return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
+
+
+def _warnings(
+    plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
+) -> list[str]:
+    found = []
+    training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
+    if seen.manifest and not merge:
+        again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
+        if again:
+            dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
+            found.append(
+                f"{dates}: the frozen statistics are kept, unless --refit-statistics "
+                f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
+            )
+        if dict(seen.manifest.split).get("train") != split.get("train"):
+            found.append("The training range changed: the frozen statistics are those of the old one, unless --refit-statistics.")
+    if wish.dates is not None and merge:
+        more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
+        if more:
+            found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
+    return found
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

@@ -1,0 +1,187 @@
+"""The three acts: measure a date, merge the statistics, normalise a date.
+
+Measuring and normalising run in worker processes: they stage and publish, and return a small receipt. Nothing they
+publish counts before the process that holds the lock commits it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Pipeline
+from pipeline.plan import partial_key
+from pipeline.sources import decode
+from shardstore.calendar import day_of, instants, parse_step
+from shardstore.commit import first_damaged, publish, staging_folder
+from shardstore.durable import check_free_space
+from shardstore.errors import DamagedError, DumpError, StoreError, Where
+from shardstore.frozen import Nodes
+from shardstore.identity import hash_bytes, hash_file, identity, seal, unseal
+from shardstore.layouts import grid
+from shardstore.manifest import Entry, Part
+from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, transform
+from shardstore.storage import zarr_raw
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Receipt of a measured date: `describe()` of it is what staged/<date>/<key>/receipt.json holds."""
+
+    date: dt.date
+    key: str
+    nodes: tuple[str, ...]
+    rows: Mapping[str, Any]
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Receipt of a normalised date."""
+
+    date: dt.date
+    entry: Entry
+    folder: Path
+
+
+def measure_date(
+    root: Path, path: Path, date: dt.date, key: str, dump_hash: str, config: Pipeline, table_nodes: tuple[str, ...] | None
+) -> Measured:
+    """Decodes one dump, reduces it to the grid in float64 and publishes staged/<date>/<key>/ and its partial statistics.
+
+    Memory: the decoded columns and about three arrays of [T, N, F] float64.
+
+    Raises:
+        DumpError: the dump cannot be used, or changed while it was read.
+    """
+    decoded = decode(path, date, config, table_nodes)
+    features = config.feature_specs()
+    order = grid.arrange(decoded.records, decoded.day, len(decoded.nodes))
+    kept, duplicates = grid.keep_last(decoded.records, order)
+    if config.source.duplicates == "refuse" and duplicates.dropped:
+        what = f"{duplicates.dropped} records repeat the node and instant of another"
+        raise DumpError(what, where=Where(str(path), date), todo="Correct the dump, or set pipeline.source.duplicates: last")
+    if config.source.duplicates == "last":
+        order = kept
+    values = grid.aggregate(decoded.records, order, decoded.day, len(decoded.nodes), features)
+    if hash_file(path)[1] != dump_hash:
+        raise DumpError("the dump changed while it was read", where=Where(str(path), date), todo="Run the command again")
+    rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    staged = _publish_arrays(
+        root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
+    )
+    partial = publish_partial(root, date, key, values, config)
+    return Measured(date, key, decoded.nodes, rows, (staged, partial))
+
+
+def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
+    """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/."""
+    partial = PartialStatistics.of(transform(values, config.transforms()))
+    final = root / "partials" / str(date) / partial_key(key, config.transforms())
+    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id})
+
+
+def _publish_arrays(root: Path, final: Path, array: Floats, more: Mapping[str, Any]) -> Path:
+    """A folder with values.f64 and a sealed receipt.json that names its hash."""
+    data = np.ascontiguousarray(array, dtype="<f8")
+    check_free_space(root, data.nbytes)
+    with staging_folder(root) as folder:
+        folder.mkdir()
+        with open(folder / "values.f64", "xb", buffering=0) as file:
+            zarr_raw.write_all(file.fileno(), data)
+        files = {"values.f64": (data.nbytes, hash_bytes(data))}
+        receipt = seal({**more, "shape": list(data.shape), "files": {k: list(v) for k, v in files.items()}})
+        (folder / "receipt.json").write_bytes(receipt)
+        files["receipt.json"] = (len(receipt), hash_bytes(receipt))
+        return publish(root, folder, final, files)
+
+
+def load_arrays(folder: Path) -> tuple[Floats, dict[str, Any]]:
+    """A staged or partial folder's array and receipt, verified.
+
+    Raises:
+        StoreError: missing or damaged; measuring the date again mends it.
+    """
+    for candidate in sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True) + [folder]:
+        try:
+            receipt = unseal((candidate / "receipt.json").read_bytes(), str(candidate / "receipt.json"))
+        except (OSError, DamagedError):
+            continue
+        if first_damaged(candidate, receipt["files"]) is None:
+            data = np.fromfile(candidate / "values.f64", dtype="<f8")
+            return data.reshape(receipt["shape"]), receipt
+    raise StoreError(
+        "the measured array is missing or damaged",
+        where=Where(file=str(folder)),
+        todo=f"Run: dateshard preprocess {folder.parent.name} --force -c CONFIG",
+    )
+
+
+def merge_statistics(
+    root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None
+) -> tuple[Statistics, Nodes]:
+    """Merges the partial statistics of the training dates, in date order, on the frozen node list.
+
+    Args:
+        keys: staged key of each training date that goes in.
+        table: the node table; None freezes the nodes found over these dates.
+
+    Raises:
+        StoreError: a staged array or partial that does not verify.
+    """
+    loaded = []
+    for date in sorted(keys):
+        staged = root / "staged" / str(date) / keys[date]
+        _, receipt = _receipt(staged)
+        partial, _ = load_arrays(root / "partials" / str(date) / partial_key(keys[date], config.transforms()))
+        loaded.append((date, tuple(receipt["nodes"]), PartialStatistics(partial)))
+    nodes = table or Nodes.plain([name for _, names, _ in loaded for name in names])
+    partials = [(date, partial.on_nodes(positions(names, nodes), len(nodes.names))) for date, names, partial in loaded]
+    return Statistics.of(list(config.features), partials), nodes
+
+
+def _receipt(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A folder's sealed receipt alone, without its array."""
+    path = folder / "receipt.json"
+    try:
+        return folder, unseal(path.read_bytes(), str(path))
+    except (OSError, DamagedError):
+        _, receipt = load_arrays(folder)
+        return folder, receipt
+
+
+def positions(names: Sequence[str], nodes: Nodes) -> grid.Integers:
+    """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
+    place = {name: index for index, name in enumerate(nodes.names)}
+    return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
+
+
+def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes: Nodes, scale: Scale) -> Normalised:
+    """Maps a staged date to the frozen nodes, fills, scales in float64, casts last, and publishes its shard.
+
+    Memory: about four arrays of [T, N, F] float64.
+
+    Raises:
+        StoreError: the staged array does not verify.
+    """
+    values, receipt = load_arrays(root / "staged" / str(date) / key)
+    wide = grid.on_nodes(values, positions(receipt["nodes"], nodes), len(nodes.names))
+    encoded, observed = grid.encode(wide, config.feature_specs(), scale)
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    arrays: dict[str, zarr_raw.Array] = {"values": encoded, "time": instants(day)}
+    if observed is not None:
+        arrays["observed"] = observed
+    check_free_space(root, sum(array.nbytes for array in arrays.values()))
+    with staging_folder(root) as folder:
+        hashes = zarr_raw.write(folder, arrays, list(config.features))
+        files = {name: hashes[zarr_raw.chunk_file(name)] for name in arrays}
+        shape = [list(encoded.shape), "float32"]
+        shard = identity([shape, {name: digest for name, (_, digest) in files.items()}])
+        published = publish(root, folder, root / "shards" / str(date) / shard, hashes)
+    part = Part(published.name, (0, len(nodes.names)), files)
+    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published)

@@ -1,0 +1,148 @@
+"""Dates, instants and steps. Pure functions; instants are int64 nanoseconds since 1970-01-01T00:00Z.
+
+A date is a calendar day in the dataset's time zone: 24 hours as a rule, 23 or 25 on two days a year in many zones,
+and none at all where a zone jumped over it (Samoa has no 2011-12-30).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardstore.errors import UsageError, Where
+
+NANOSECONDS = 1_000_000_000
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One date's place in time: it covers [start, start + num_steps * step) nanoseconds."""
+
+    date: dt.date
+    start: int
+    step: int
+    num_steps: int
+
+    @property
+    def end(self) -> int:
+        """First instant after the date, in nanoseconds."""
+        return self.start + self.num_steps * self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Dates whose instants join without a gap: days[first:last], `num_steps` steps in all."""
+
+    first: int
+    last: int
+    num_steps: int
+
+
+def parse_date(text: object) -> dt.date:
+    """A date from `2013-03-05`, `20130305`, a number or a date.
+
+    Raises:
+        UsageError: naming the value.
+    """
+    if isinstance(text, dt.datetime):
+        return text.date()
+    if isinstance(text, dt.date):
+        return text
+    try:
+        return dt.date.fromisoformat(str(text).strip())
+    except ValueError:
+        raise UsageError(f"'{text}' is not a date", todo="Write it as 2013-03-05 or 20130305") from None
+
+
+def parse_step(text: str | int) -> int:
+    """A step's length in nanoseconds from `5m`, `1h`, `30s` or a number of seconds."""
+    match = re.fullmatch(r"\s*(\d+)\s*([smhd]?)\s*", str(text))
+    if not match or int(match[1]) == 0:
+        raise UsageError(f"'{text}' is not a step", todo="Write it as 30s, 5m, 1h or 1d")
+    return int(match[1]) * UNITS[match[2] or "s"] * NANOSECONDS
+
+
+@lru_cache(maxsize=64)
+def zone(name: str) -> ZoneInfo:
+    """The time zone of an IANA name such as `America/New_York`."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"'{name}' is not a time zone", todo="Use an IANA name such as UTC or Europe/Berlin") from None
+
+
+def midnight(date: dt.date, zone_name: str) -> int:
+    """The instant at which `date` begins, in nanoseconds. A midnight that a zone skips is the instant of its jump."""
+    local = dt.datetime(date.year, date.month, date.day, tzinfo=zone(zone_name))
+    return round(local.timestamp()) * NANOSECONDS
+
+
+def day_of(date: dt.date, zone_name: str, step: int) -> Day:
+    """`date` laid out in steps of `step` nanoseconds.
+
+    Raises:
+        UsageError: the date does not exist in the zone, or the step does not divide its length.
+    """
+    start = midnight(date, zone_name)
+    length = midnight(date + dt.timedelta(days=1), zone_name) - start
+    if length <= 0:
+        raise UsageError(f"the date does not exist in {zone_name}", where=Where(date=date))
+    if length % step:
+        hours = length / 3600 / NANOSECONDS
+        raise UsageError(
+            f"a step of {step // NANOSECONDS} s does not divide this date's {hours:g} hours in {zone_name}",
+            where=Where(date=date),
+            todo="Choose a step that divides every day's length, or the time zone UTC",
+        )
+    return Day(date, start, step, length // step)
+
+
+def segments(days: Sequence[Day]) -> list[Segment]:
+    """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended."""
+    found: list[Segment] = []
+    first = 0
+    for index in range(1, len(days) + 1):
+        if index == len(days) or days[index].start != days[index - 1].end:
+            found.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
+            first = index
+    return found if days else []
+
+
+def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:
+    """[num_steps] int32: step of the local day x 8 + weekday (Monday 0). `divmod(code, 8)` gives both back.
+
+    The step of day is local: a 25th hour repeats its codes, a skipped hour leaves them out.
+    """
+    begin, tz = dt.datetime.fromtimestamp(day.start // NANOSECONDS, zone(zone_name)), zone(zone_name)
+    weekday = day.date.weekday()
+    whole = (day.num_steps * day.step) == 24 * 3600 * NANOSECONDS and begin.hour == begin.minute == begin.second == 0
+    if whole:
+        return np.arange(day.num_steps, dtype=np.int32) * 8 + weekday
+    seconds = [(day.start + index * day.step) // NANOSECONDS for index in range(day.num_steps)]
+    local = [dt.datetime.fromtimestamp(second, tz) for second in seconds]
+    of_day = [(at.hour * 3600 + at.minute * 60 + at.second) * NANOSECONDS // day.step for at in local]
+    return np.asarray(of_day, dtype=np.int32) * 8 + weekday
+
+
+def instants(day: Day) -> NDArray[np.int64]:
+    """[num_steps] int64: the instant at which each step begins."""
+    return day.start + np.arange(day.num_steps, dtype=np.int64) * day.step
+
+
+def collapse(dates: Iterable[dt.date]) -> str:
+    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`."""
+    ranges: list[list[dt.date]] = []
+    for date in sorted(set(dates)):
+        if ranges and date - ranges[-1][1] == dt.timedelta(days=1):
+            ranges[-1][1] = date
+        else:
+            ranges.append([date, date])
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges)

@@ -1,0 +1,255 @@
+"""The only way bytes get into a dataset: stage, publish, commit.
+
+    lock -> write into staging/<uuid>/ -> rename to a name made of the content -> make durable
+         -> link the next manifest (fails if the number is taken) -> replace CURRENT -> report success
+
+What CURRENT does not name, directly or through its manifest, is garbage: a process killed anywhere in between leaves
+the old generation as it was. Worker processes only stage and publish; the process that holds the lock commits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
+from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where
+from shardstore.identity import hash_file, seal, unseal
+from shardstore.manifest import (
+    FORMAT,
+    Manifest,
+    check_format,
+    current_generation,
+    generations,
+    load_manifest,
+    manifest_name,
+)
+
+FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")
+Sources = dict[str, Any]  # content of manifests/g*.sources.json, see docs/format.md
+
+
+@contextmanager
+def staging_folder(root: Path) -> Iterator[Path]:
+    """A name in staging/ for a folder to be written; whatever stays there is removed."""
+    folder = root / "staging" / uuid.uuid4().hex
+    try:
+        with disk_full_as_error(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[int, str]]) -> Path:
+    """Moves a finished folder to its final name and returns that name.
+
+    Reads every file named in `hashes` back first. If the name exists with equal bytes, it is kept and nothing is
+    written; if it exists damaged, the new folder goes to `<name>-2` (or -3, ...), which only a new manifest names.
+
+    Raises:
+        DamagedError: what was just written does not read back.
+    """
+    if damaged := first_damaged(folder, hashes):
+        raise DamagedError("just written, but it reads back differently: the disk or memory is faulty",
+                           where=Where(file=str(folder / damaged)), todo="Check the machine, then run the command again")  # fmt: skip
+    for candidate in [final, *(final.with_name(f"{final.name}-{n}") for n in range(2, 100))]:
+        if candidate.exists():
+            if first_damaged(candidate, hashes) is None:
+                return candidate
+            continue
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        for name in hashes:
+            (folder / name).chmod(0o444)
+        try:
+            folder.rename(candidate)
+        except OSError:
+            if candidate.exists():  # another worker was first
+                continue
+            raise
+        return candidate
+    raise StoreError("a hundred damaged copies of one folder", where=Where(file=str(final)), todo="Check the disk")
+
+
+def first_damaged(folder: Path, hashes: Mapping[str, tuple[int, str]]) -> str | None:
+    """The first file whose size or hash is not the given one, or None."""
+    for name, expected in hashes.items():
+        try:
+            if hash_file(folder / name) != tuple(expected):
+                return name
+        except OSError:
+            return name
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A generation as it stands on disk."""
+
+    generation: int
+    manifest: Manifest
+    sources: Sources
+
+
+class Writer:
+    """The one writer of a dataset, from lock to commit. Use as a context manager.
+
+    Owns: writer.lock, staging/ (emptied on entry: nobody else may write), manifests/, CURRENT, commits.jsonl.
+
+    Raises:
+        BusyError: another process holds the lock; the message names it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> Writer:
+        for name in FOLDERS:
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise BusyError(
+                f"another process is writing this dataset ({holder or 'unknown'})",
+                where=Where(file=str(self.root / "writer.lock")),
+                todo="Wait for it to end, then run the command again",
+            ) from None
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            self._write_format()
+            shutil.rmtree(self.root / "staging", ignore_errors=True)
+            (self.root / "staging").mkdir(exist_ok=True)
+            self._flusher = Flusher(self.root)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._published: list[Path] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flusher.close()
+        os.close(self._lock)
+
+    def _write_format(self) -> None:
+        path = self.root / "FORMAT"
+        if not path.exists():
+            with disk_full_as_error(path):
+                replace_file(path, json.dumps({"format": FORMAT, "name": "dateshard"}).encode() + b"\n")
+                fsync_path(self.root.parent)
+            return
+        try:
+            found = json.loads(path.read_bytes())["format"]
+        except (ValueError, KeyError, TypeError):
+            path.unlink()
+            return self._write_format()
+        check_format(found, str(path))
+
+    def current(self) -> tuple[Committed | None, list[str]]:
+        """The generation to build on, and what had to be passed over to find it.
+
+        CURRENT where it is good; else the newest manifest that is. A damaged sources file only costs work: its dates
+        are looked at again.
+        """
+        notes: list[str] = []
+        try:
+            candidates = [current_generation(self.root)]
+        except NotThereError:
+            candidates = []
+        except DamagedError as error:
+            notes.append(str(error))
+            candidates = []
+        candidates += [number for number in reversed(generations(self.root)) if number not in candidates]
+        for number in candidates:
+            try:
+                manifest = load_manifest(self.root, number)
+            except (DamagedError, NotThereError) as error:
+                notes.append(str(error))
+                continue
+            return Committed(number, manifest, self._load_sources(number, notes)), notes
+        return None, notes
+
+    def _load_sources(self, generation: int, notes: list[str]) -> Sources:
+        path = sources_path(self.root, generation)
+        try:
+            content: Sources = unseal(path.read_bytes(), str(path))
+        except (OSError, DamagedError) as error:
+            notes.append(str(error))
+            content = {"dates": {}, "failed": {}}
+        return content
+
+    def published(self, folders: Sequence[Path]) -> None:
+        """Notes folders that workers published, to be made durable by the next commit."""
+        self._published += folders
+
+    def commit(self, manifest: Manifest, sources: Sources, previous: Committed | None) -> Committed:
+        """Makes `manifest` the current generation, or returns `previous` when nothing differs.
+
+        When it returns, everything is on disk. On any error the old generation is still current, or (an fsync that
+        failed after CURRENT was replaced) the new one is; never something between.
+        """
+        if previous and previous.manifest == manifest and previous.sources == sources and self._is_current(previous):
+            return previous
+        generation = max([0, *generations(self.root)]) + 1
+        path = self.root / "manifests" / manifest_name(generation)
+        with disk_full_as_error(path):
+            self._flusher.flush(self._published)
+            self._published = []
+            self._link_new(sources_path(self.root, generation), seal(sources))
+            self._link_new(path, seal(manifest.to_json()))
+            fsync_path(path.parent)
+            replace_file(self.root / "CURRENT", seal({"generation": generation, "manifest": path.name}))
+        self._log(generation, manifest)
+        return Committed(generation, manifest, sources)
+
+    def _is_current(self, previous: Committed) -> bool:
+        try:
+            return current_generation(self.root) == previous.generation
+        except StoreError:
+            return False
+
+    def _link_new(self, path: Path, data: bytes) -> None:
+        """A new file under `path`, complete from its first moment; fails if the name is taken."""
+        temporary = self.root / "staging" / uuid.uuid4().hex
+        try:
+            write_file(temporary, data)
+            temporary.chmod(0o444)
+            os.link(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+    def _log(self, generation: int, manifest: Manifest) -> None:
+        """commits.jsonl is for people: when which generation came. Nothing reads it."""
+        line = {"generation": generation, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "pid": os.getpid(),
+                "dates": len(manifest.dates), "statistics": manifest.statistics, "failed": len(manifest.failed)}  # fmt: skip
+        with suppress(OSError), open(self.root / "commits.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def sources_path(root: Path, generation: int) -> Path:
+    """Where a generation's sources file lies."""
+    return root / "manifests" / manifest_name(generation).replace(".json", ".sources.json")
+
+
+def write_pin(root: Path, name: str, generation: int, owner: Path) -> None:
+    """Keeps `generation` from being cleaned as long as the folder `owner` lives; then checks that it is still there.
+
+    Raises:
+        NotThereError: the generation was cleaned away before the pin stood.
+    """
+    (root / "pins").mkdir(exist_ok=True)
+    replace_file(root / "pins" / f"{name}.json", seal({"generation": generation, "owner": str(owner.resolve())}))
+    load_manifest(root, generation)

@@ -1,0 +1,251 @@
+"""A read-only view of one generation. Nothing is believed because it is there: size and hash before first use.
+
+Opening reads CURRENT, FORMAT and one manifest; nothing per date. A date's file is hashed whole at first touch and
+then remembered by inode, size and times, so that a second epoch costs one `fstat` a file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardstore.calendar import Day, Segment, segments, time_codes
+from shardstore.commit import write_pin
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.frozen import Nodes, load_nodes, load_statistics, verify_frozen
+from shardstore.identity import hash_descriptor
+from shardstore.layouts.grid import Feature
+from shardstore.manifest import Entry, Manifest, check_format, current_generation, load_manifest
+from shardstore.statistics import Scale, Statistics
+from shardstore.storage import zarr_raw
+
+TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
+
+
+class Dataset:
+    """One generation of one dataset. Open with `Dataset.open`; safe to share between threads for reading.
+
+    Attributes:
+        root: the dataset's folder.
+        generation: its number.
+        manifest: what it is.
+        days: all committed dates in order.
+        segments: runs of dates without a gap, as index ranges of `days`.
+    """
+
+    def __init__(self, root: Path, generation: int, manifest: Manifest) -> None:
+        self.root, self.generation, self.manifest = root, generation, manifest
+        self.days: list[Day] = manifest.days()
+        self.segments: list[Segment] = segments(self.days)
+        self._verified: dict[str, tuple[int, ...]] = {}
+
+    @staticmethod
+    def open(root: str | Path, generation: int | None = None) -> Dataset:
+        """Opens a dataset's current generation, or the given one.
+
+        Raises:
+            NotThereError: no dataset, or the generation is gone.
+            DamagedError: CURRENT or the manifest does not match its hash.
+        """
+        folder = Path(root)
+        number = current_generation(folder) if generation is None else generation
+        try:
+            check_format(json.loads((folder / "FORMAT").read_bytes()).get("format"), str(folder / "FORMAT"))
+        except (OSError, ValueError, AttributeError):
+            raise DamagedError(
+                "the format file is missing or damaged",
+                where=Where(file=str(folder / "FORMAT")),
+                todo="Run: dateshard preprocess -c CONFIG (it writes it anew)",
+            ) from None
+        return Dataset(folder, number, load_manifest(folder, number))
+
+    def pin(self, name: str, owner: Path) -> None:
+        """Keeps this generation on disk as long as the folder `owner` lives."""
+        write_pin(self.root, name, self.generation, owner)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Axis 2, in order."""
+        return self.manifest.features
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of axis 2."""
+        return [feature.name for feature in self.manifest.features]
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """Axis 1: names and positions, the same in every date."""
+        return load_nodes(self.root, self.manifest.nodes)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """The global statistics that every shard was scaled with."""
+        return load_statistics(self.root, self.manifest.statistics)
+
+    @cached_property
+    def scale(self) -> Scale:
+        """Raw -> scaled, per node and feature."""
+        return self.statistics.scale([(feature.scale, feature.scale_per) for feature in self.features])
+
+    @property
+    def row_values(self) -> int:
+        """Values of one step: nodes x features."""
+        return self.manifest.num_nodes * len(self.manifest.features)
+
+    def has_mask(self, date: dt.date) -> bool:
+        """Whether anything of the date is missing (then it has an `observed` array)."""
+        return any("observed" in part.files for part in self._entry(date).parts)
+
+    @cached_property
+    def any_mask(self) -> bool:
+        """Whether any date has an `observed` array."""
+        return any(self.has_mask(day.date) for day in self.days)
+
+    def codes(self, day: Day) -> NDArray[np.int32]:
+        """[T] int32 time codes: step of the local day x 8 + weekday."""
+        return time_codes(day, self.manifest.timezone)
+
+    def read(self, date: dt.date, rows: slice, out: NDArray[np.float32]) -> None:
+        """Reads steps `rows` of a date's values into `out` [rows, N, F] (C-contiguous), verified at first touch.
+
+        Raises:
+            DamagedError: size or hash is not what was committed; nothing of the file is used.
+        """
+        self._read("values", date, rows, out)
+
+    def read_observed(self, date: dt.date, rows: slice, out: NDArray[np.bool_]) -> None:
+        """Reads steps `rows` of a date's mask into `out` [rows, N, F]; all True where nothing is missing."""
+        if self.has_mask(date):
+            self._read("observed", date, rows, out)
+        else:
+            out[:] = True
+
+    def _read(self, array: str, date: dt.date, rows: slice, out: NDArray[np.generic]) -> None:
+        start, stop, _ = rows.indices(self._entry(date).num_steps)
+        path, size, digest = self._file(date, array)
+        descriptor = self._open(path)
+        try:
+            self._verify(path, descriptor, size, digest, date)
+            row_bytes = self.row_values * TYPES[array].itemsize
+            _pread_into(descriptor, memoryview(out).cast("B"), start * row_bytes, (stop - start) * row_bytes, path)
+        finally:
+            os.close(descriptor)
+
+    def map(self, date: dt.date, array: str = "values") -> NDArray[np.generic] | None:
+        """A read-only map [T, N, F] of a date's array, verified; None for a mask that does not exist."""
+        if array == "observed" and not self.has_mask(date):
+            return None
+        path, size, digest = self._file(date, array)
+        descriptor = self._open(path)
+        try:
+            self._verify(path, descriptor, size, digest, date)
+            mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
+        steps = self._entry(date).num_steps
+        return np.frombuffer(mapped, dtype=TYPES[array]).reshape(steps, self.manifest.num_nodes, len(self.features))
+
+    def _entry(self, date: dt.date) -> Entry:
+        try:
+            return self.manifest.dates[date]
+        except KeyError:
+            raise NotThereError(
+                "the date is not in this generation",
+                where=Where(file=str(self.root), date=date),
+                todo=f"Run: dateshard preprocess {date} -c CONFIG",
+            ) from None
+
+    def _file(self, date: dt.date, array: str) -> tuple[Path, int, str]:
+        part = self._entry(date).parts[0]
+        size, digest = part.files[array]
+        return self.root / "shards" / str(date) / part.id / zarr_raw.chunk_file(array), size, digest
+
+    def _open(self, path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise DamagedError(
+                f"a committed file cannot be opened: {error.strerror}", where=Where(file=str(path)), todo=_repair(path)
+            ) from None
+
+    def _verify(self, path: Path, descriptor: int, size: int, digest: str, date: dt.date) -> None:
+        status = os.fstat(descriptor)
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        key = str(path)
+        if self._verified.get(key) == stamp:
+            return
+        if status.st_size != size or hash_descriptor(descriptor) != (size, digest):
+            raise DamagedError(
+                "size or hash is not what was committed; nothing of it was used",
+                where=Where(file=key, date=date),
+                todo=_repair(path),
+            )
+        self._verified[key] = stamp
+
+    def verify(self, dates: list[dt.date] | None = None, *, full: bool = False) -> Iterator[tuple[str, StoreError | None]]:
+        """Hashes every file of the given dates (default: all) and the frozen files; yields (name, error or None).
+
+        Args:
+            full: also compares zarr.json with the manifest and zarr-python's reading with ours.
+        """
+        broken = dict(verify_frozen(self.root, self.manifest.nodes, self.manifest.statistics))
+        for name in (f"nodes/{self.manifest.nodes}", f"statistics/{self.manifest.statistics}"):
+            yield name, broken.get(name)
+        for date in sorted(self.manifest.dates) if dates is None else dates:
+            try:
+                self._verify_date(date, full=full)
+            except StoreError as error:
+                yield str(date), error
+            else:
+                yield str(date), None
+
+    def _verify_date(self, date: dt.date, *, full: bool) -> None:
+        part = self._entry(date).parts[0]
+        for array in part.files:
+            path, size, digest = self._file(date, array)
+            self._verified.pop(str(path), None)
+            descriptor = self._open(path)
+            try:
+                self._verify(path, descriptor, size, digest, date)
+            finally:
+                os.close(descriptor)
+        folder = self.root / "shards" / str(date) / part.id
+        shape = (self._entry(date).num_steps, self.manifest.num_nodes, len(self.features))
+        shapes = {name: ((shape if name != "time" else shape[:1]), TYPES[name].str) for name in part.files}
+        try:
+            zarr_raw.check_metadata(folder, shapes)
+        except DamagedError as error:
+            raise DamagedError(error.what, where=error.where, todo=_repair(folder / "values" / "0.0.0")) from None
+        if full:
+            self._compare_with_zarr(folder, date)
+
+    def _compare_with_zarr(self, folder: Path, date: dt.date) -> None:
+        import zarr
+
+        theirs = np.asarray(zarr.open_group(str(folder), mode="r")["values"])
+        if not np.array_equal(theirs, np.asarray(self.map(date))):
+            raise DamagedError("zarr-python reads other values than we do", where=Where(file=str(folder), date=date))
+
+
+def _repair(path: Path) -> str:
+    """The command that mends a shard's file: shards/<date>/<id>/<array>/<chunk>."""
+    return f"Run: dateshard preprocess {path.parents[2].name} --force -c CONFIG"
+
+
+def _pread_into(descriptor: int, view: memoryview, offset: int, count: int, path: Path) -> None:
+    view, done = view[:count], 0
+    while done < count:
+        got = os.preadv(descriptor, [view[done:]], offset + done)
+        if got == 0:
+            raise DamagedError("the file ended early while it was read", where=Where(file=str(path)), todo=_repair(path))
+        done += got
+

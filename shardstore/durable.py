@@ -1,0 +1,146 @@
+"""Writing that survives a power cut: files first, then folders, then the one name that makes them count.
+
+A failed fsync is never repeated on the same file: the kernel may have dropped the dirty pages and call the second
+one a success. The error goes up, what was staged is thrown away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shardstore.errors import DiskFullError, Where
+
+FEW_FOLDERS = 8  # up to here single fsyncs; above, one syncfs (which also flushes what others wrote) is cheaper
+
+
+def fsync_path(path: Path) -> None:
+    """Makes one file or folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Makes a folder durable, bottom up."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            fsync_path(Path(parent, name))
+        fsync_path(Path(parent))
+
+
+def _load_syncfs() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL(None, use_errno=True).syncfs  # type: ignore[no-any-return]
+    except (OSError, AttributeError):
+        return None
+
+
+_syncfs = _load_syncfs()
+
+
+class Flusher:
+    """Makes published folders durable. Open it before the first write: syncfs reports errors since its opening.
+
+    Owns one file descriptor on the store's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._descriptor = root, os.open(root, os.O_RDONLY)
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        os.close(self._descriptor)
+
+    def flush(self, folders: Iterable[Path]) -> None:
+        """When it returns, the folders and their names are on disk.
+
+        Raises:
+            OSError: the kernel reported a failed write; nothing may be committed on top of it.
+        """
+        listed = list(folders)
+        if len(listed) > FEW_FOLDERS and _syncfs is not None:
+            if _syncfs(self._descriptor) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), str(self._root))
+            return
+        for folder in listed:
+            fsync_tree(folder)
+        for parent in _ancestors(listed, self._root):
+            fsync_path(parent)
+
+
+def _ancestors(folders: list[Path], root: Path) -> list[Path]:
+    """Every folder between the given ones and `root`, deepest first, each once."""
+    found = {parent for folder in folders for parent in folder.parents if parent == root or root in parent.parents}
+    return sorted(found, key=lambda path: -len(path.parts))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """A new durable file; fails if it exists. The caller makes its folder durable."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replaces `path` in one step, durably: the old bytes or the new, never a mixture."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_path(path.parent)
+
+
+@contextmanager
+def disk_full_as_error(path: Path) -> Iterator[None]:
+    """Turns ENOSPC, EDQUOT and EFBIG into a DiskFullError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise disk_full(path) from error
+        raise
+
+
+def disk_full(path: Path) -> DiskFullError:
+    """The error for a disk without room; what was committed is untouched."""
+    return DiskFullError(
+        "no space left on the disk; what was committed before is untouched",
+        where=Where(file=str(path)),
+        todo="Free some space and run the same command again: it continues where it stopped",
+    )
+
+
+def check_free_space(folder: Path, needed_bytes: int) -> None:
+    """Raises:
+    DiskFullError: before anything is written, when less than 1.2 x `needed_bytes` is free.
+    """
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if free < 1.2 * needed_bytes:
+        raise DiskFullError(
+            f"{free / 1e6:,.0f} MB free, about {1.2 * needed_bytes / 1e6:,.0f} MB needed",
+            where=Where(file=str(folder)),
+            todo="Free some space and run the same command again",
+        )

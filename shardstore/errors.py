@@ -1,0 +1,135 @@
+"""One exception tree. Every error says what happened, where, and what to do next.
+
+    DateshardError                    exit 1
+    ├── UsageError                    exit 2    the command line or the configuration
+    ├── SomeDatesFailed               exit 3    the other dates went on
+    ├── StoreError                    exit 4    our own store or a checkpoint: stale, missing, damaged
+    │   ├── DamagedError                        bytes differ from what was committed
+    │   └── NotThereError                       nothing of that name was ever committed, or it is gone
+    ├── DiskFullError                 exit 28
+    ├── DumpError                     exit 65   one date's raw dump cannot be used
+    ├── BusyError                     exit 75   somebody else holds the lock
+    └── StoppedError                  exit 130 or 143, a checkpoint was written
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The place of a fault. `row` counts a text file's header as row 1, as an editor shows it."""
+
+    file: str | None = None
+    date: dt.date | None = None
+    column: str | None = None
+    row: int | None = None
+    value: str | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            self.file,
+            f"date {self.date}" if self.date else None,
+            f"row {self.row:,}" if self.row is not None else None,
+            f"column '{self.column}'" if self.column is not None else None,
+            f"value {shorten(self.value)!r}" if self.value is not None else None,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """`text` cut to `most` characters, so that a message stays one line."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+class DateshardError(Exception):
+    """Base of all errors meant for people. A traceback of one never reaches a user."""
+
+    exit_code = 1
+    kind = "error"
+
+    def __init__(self, what: str, *, where: Where | None = None, todo: str = "") -> None:
+        super().__init__(what, where, todo)  # all three in args, so that a worker process can pickle it
+        self.what, self.where, self.todo = what, where, todo
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.todo)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where and str(self.where) else ""
+        return f"{place}{self.what}" + (f". {self.todo}" if self.todo else "")
+
+
+def _rebuild(kind: type[DateshardError], what: str, where: Where | None, todo: str) -> DateshardError:
+    return kind(what, where=where, todo=todo)
+
+
+class UsageError(DateshardError):
+    """A wrong option, configuration key or value; or a run that does not fit its configuration."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class SomeDatesFailed(DateshardError):  # noqa: N818 - an outcome more than a fault
+    """Some dates failed; all others were committed."""
+
+    exit_code = 3
+    kind = "some dates failed"
+
+
+class StoreError(DateshardError):
+    """Our own store or a checkpoint is stale, missing or damaged; `todo` names the command that mends it."""
+
+    exit_code = 4
+    kind = "store"
+
+
+class DamagedError(StoreError):
+    """A file's size or hash is not what was committed. Nothing of it was used."""
+
+    kind = "damaged"
+
+
+class NotThereError(StoreError):
+    """A dataset, generation, date, run or checkpoint that does not exist."""
+
+    kind = "not there"
+
+
+class DiskFullError(DateshardError):
+    """No space left, or too little to begin. What was committed before is untouched."""
+
+    exit_code = 28
+    kind = "disk full"
+
+
+class DumpError(DateshardError):
+    """One date's dump cannot be used. The other dates go on."""
+
+    exit_code = 65
+    kind = "dump"
+
+
+class BusyError(DateshardError):
+    """Another process holds the lock."""
+
+    exit_code = 75
+    kind = "busy"
+
+
+class StoppedError(DateshardError):
+    """Stopped by a signal, after a checkpoint was written."""
+
+    exit_code = 130
+    kind = "interrupted"
+
+
+class TerminatedError(StoppedError):
+    """Stopped by SIGTERM, after a checkpoint was written."""
+
+    exit_code = 143
+    kind = "terminated"

@@ -1,0 +1,1 @@
+"""Layouts: typed columns of one date -> arrays. numpy only, one encoder for preparing and for predicting."""

@@ -1,0 +1,208 @@
+"""What a generation is: an immutable list of all dates and their shards. `CURRENT` names one.
+
+The manifest holds content only: no clock, host, path, process or generation number, so that equal data give equal
+bytes. What only the pipeline needs (dumps, rejected rows, staged keys) stands in the sources file beside it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardstore.calendar import Day
+from shardstore.errors import NotThereError, StoreError, Where
+from shardstore.identity import unseal
+from shardstore.layouts.grid import Feature
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One folder of a date: nodes [first, last) of the frozen list; {array: (bytes, xxh3_128)} of its chunk files."""
+
+    id: str
+    nodes: tuple[int, int]
+    files: Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One committed date."""
+
+    start: int
+    num_steps: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A generation.
+
+    Attributes:
+        step: length of a step in nanoseconds.
+        normalise: identity of the settings and statistics that every shard of this generation was scaled with.
+        split: {train|validation|test: ranges of dates, ends included}, resolved.
+        provisional: training dates that failed and are missing from the statistics.
+        failed: dates whose last preparation failed (an older shard of theirs may stand in `dates`).
+    """
+
+    dataset: str
+    timezone: str
+    step: int
+    features: tuple[Feature, ...]
+    nodes: str
+    num_nodes: int
+    statistics: str
+    normalise: str
+    split: Mapping[str, Ranges] = field(default_factory=dict)
+    dates: Mapping[dt.date, Entry] = field(default_factory=dict)
+    provisional: tuple[dt.date, ...] = ()
+    failed: tuple[dt.date, ...] = ()
+    layout: str = "grid"
+
+    def day(self, date: dt.date) -> Day:
+        """The date's place in time, as committed."""
+        entry = self.dates[date]
+        return Day(date, entry.start, self.step, entry.num_steps)
+
+    def days(self) -> list[Day]:
+        """All committed dates in order."""
+        return [self.day(date) for date in sorted(self.dates)]
+
+    def split_of(self, date: dt.date) -> str | None:
+        """`train`, `validation`, `test`, or None for a date outside all of them."""
+        for name, ranges in self.split.items():
+            if any(first <= date <= last for first, last in ranges):
+                return name
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of manifests/g*.json."""
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "layout": self.layout,
+            "timezone": self.timezone,
+            "step": self.step,
+            "features": [asdict(feature) for feature in self.features],
+            "nodes": self.nodes,
+            "num_nodes": self.num_nodes,
+            "statistics": self.statistics,
+            "normalise": self.normalise,
+            "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in self.split.items()},
+            "provisional": [str(date) for date in self.provisional],
+            "failed": [str(date) for date in self.failed],
+            "dates": {str(date): _entry_to_json(entry) for date, entry in self.dates.items()},
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], file: str) -> Manifest:
+        """Raises:
+        StoreError: a format that this version does not know.
+        """
+        check_format(content.get("format"), file)
+        return Manifest(
+            dataset=content["dataset"],
+            layout=content["layout"],
+            timezone=content["timezone"],
+            step=content["step"],
+            features=tuple(Feature(**feature) for feature in content["features"]),
+            nodes=content["nodes"],
+            num_nodes=content["num_nodes"],
+            statistics=content["statistics"],
+            normalise=content["normalise"],
+            split={name: _ranges(pairs) for name, pairs in content["split"].items()},
+            provisional=tuple(map(dt.date.fromisoformat, content["provisional"])),
+            failed=tuple(map(dt.date.fromisoformat, content["failed"])),
+            dates={dt.date.fromisoformat(day): _entry_from_json(entry) for day, entry in content["dates"].items()},
+        )
+
+
+def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
+    return tuple((dt.date.fromisoformat(a), dt.date.fromisoformat(b)) for a, b in pairs)
+
+
+def _entry_to_json(entry: Entry) -> dict[str, Any]:
+    parts = [
+        {"id": part.id, "nodes": list(part.nodes), "files": {name: list(file) for name, file in part.files.items()}}
+        for part in entry.parts
+    ]
+    return {"start": entry.start, "steps": entry.num_steps, "parts": parts}
+
+
+def _entry_from_json(content: Mapping[str, Any]) -> Entry:
+    parts = tuple(
+        Part(part["id"], (part["nodes"][0], part["nodes"][1]), {k: (v[0], v[1]) for k, v in part["files"].items()})
+        for part in content["parts"]
+    )
+    return Entry(content["start"], content["steps"], parts)
+
+
+def check_format(found: object, file: str) -> None:
+    """Raises:
+    StoreError: a store of another format version.
+    """
+    if found != FORMAT:
+        raise StoreError(
+            f"store format {found}, this version reads {FORMAT}",
+            where=Where(file=file),
+            todo="Use the version of dateshard that wrote it, or prepare the dataset anew in another folder",
+        )
+
+
+def manifest_name(generation: int) -> str:
+    """`g00000042.json`."""
+    return f"g{generation:08d}.json"
+
+
+def generations(root: Path) -> list[int]:
+    """Numbers of all manifests on disk, ascending."""
+    if not (root / "manifests").is_dir():
+        return []
+    names = (re.fullmatch(r"g(\d{8})\.json", path.name) for path in (root / "manifests").iterdir())
+    return sorted(int(match[1]) for match in names if match)
+
+
+def current_generation(root: Path) -> int:
+    """The number that `CURRENT` names.
+
+    Raises:
+        NotThereError: no dataset here, or nothing was committed yet.
+        DamagedError: CURRENT is damaged.
+    """
+    path = root / "CURRENT"
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotThereError(
+            "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
+        ) from None
+    content = unseal(data, str(path), "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)")
+    return int(content["generation"])
+
+
+def load_manifest(root: Path, generation: int) -> Manifest:
+    """One generation's manifest, checked against its own hash.
+
+    Raises:
+        NotThereError: it was never committed, or cleaned away.
+        DamagedError: its bytes changed.
+    """
+    path = root / "manifests" / manifest_name(generation)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NotThereError(
+            f"generation {generation} is not in the store",
+            where=Where(file=str(path)),
+            todo="Train afresh on the current generation (dateshard train --resume none)",
+        ) from None
+    todo = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
+    return Manifest.from_json(unseal(data, str(path), todo), str(path))

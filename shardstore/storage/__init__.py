@@ -1,0 +1,1 @@
+"""Storage formats of a shard. `zarr_raw` is the one that is mapped; each format is one file."""

@@ -1,0 +1,205 @@
+"""Checkpoints: all state at a position, hashed, complete or absent, without pickle.
+
+    checkpoints/checkpoint_epoch_{e}_batch_{b}/      1-based; the state after that batch of that epoch
+        model.safetensors  optimizer.safetensors  sums.safetensors
+        manifest.json      sealed JSON, written last: the state and the size and hash of every file
+
+A folder appears by one rename. A position that is saved again (a stop during validation, then the validation) gets
+the suffix `-2`, so that nothing is ever replaced. `latest.json` and `best_model.json` are for people; nothing trusts
+them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as format_tensors
+
+from shardstore.durable import disk_full_as_error, fsync_path, write_file
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.identity import canonical, hash_bytes, seal, unseal
+
+VERSION = 1
+NAME = re.compile(r"checkpoint_epoch_(\d+)_batch_(\d+)(?:-(\d+))?")
+Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # {file's stem: {name: tensor}}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One verified listing: where it lies and the state that its manifest tells (tensors are read by `load`)."""
+
+    folder: Path
+    state: dict[str, Any]
+    files: Mapping[str, tuple[int, str]]
+
+    @property
+    def name(self) -> str:
+        """`checkpoint_epoch_3_batch_71`."""
+        return self.folder.name
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its files."""
+        return sum(size for size, _ in self.files.values())
+
+    @property
+    def place(self) -> tuple[int, int, bool, int]:
+        """Sorts by time: epoch, batch, whether validated, version."""
+        match = NAME.fullmatch(self.name)
+        return self.state["epoch"], self.state["batch"], self.state["validated"], int(match[3] or 1) if match else 0
+
+
+def save(parent: Path, state: Mapping[str, Any], tensors: Tensors) -> Path:
+    """Writes one checkpoint durably and returns its folder; an equal one that is there already is kept.
+
+    Raises:
+        DiskFullError: nothing is left behind, older checkpoints are untouched.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
+    files = {name: (len(content), hash_bytes(content)) for name, content in data.items()}
+    content = {"version": VERSION, "state": dict(state), "files": {name: list(file) for name, file in files.items()}}
+    stem = f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
+    if (equal := _equal(parent, stem, content)) is not None:
+        return equal
+    temporary = parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        with disk_full_as_error(parent / stem):
+            temporary.mkdir()
+            for name, blob in data.items():
+                write_file(temporary / name, blob)
+            write_file(temporary / "manifest.json", seal(content))
+            fsync_path(temporary)
+            final = _free_name(parent, stem)
+            temporary.rename(final)
+            fsync_path(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _free_name(parent: Path, stem: str) -> Path:
+    names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 1000))
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def _equal(parent: Path, stem: str, content: Mapping[str, Any]) -> Path | None:
+    """A checkpoint of this position that verifies and holds the same: a replayed batch need not be saved again."""
+    for folder in parent.glob(f"{stem}*"):
+        try:
+            found = inspect(folder)
+            read_files(found)
+        except StoreError:
+            continue
+        there = {"version": VERSION, "state": found.state, "files": {name: list(f) for name, f in found.files.items()}}
+        if canonical(there) == canonical(content):
+            return folder
+    return None
+
+
+def inspect(folder: Path) -> Checkpoint:
+    """A checkpoint's manifest, checked against its own hash; its tensors are not read.
+
+    Raises:
+        NotThereError, DamagedError: naming the file.
+    """
+    path = folder / "manifest.json"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotThereError(
+            f"no complete checkpoint here ({error.strerror})",
+            where=Where(file=str(path)),
+            todo="Take another: dateshard train --resume latest looks for the newest that verifies",
+        ) from None
+    content = unseal(data, str(path), _another())
+    if content.get("version") != VERSION:
+        raise StoreError(f"checkpoint version {content.get('version')}, this one reads {VERSION}", where=Where(str(path)))
+    return Checkpoint(folder, content["state"], {name: (size, h) for name, (size, h) in content["files"].items()})
+
+
+def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
+    """All tensors as {file's stem: {name: tensor}}; every file's size and hash is checked before it is parsed.
+
+    Raises:
+        DamagedError: naming the file.
+    """
+    groups = {}
+    for name, (size, digest) in checkpoint.files.items():
+        path = checkpoint.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=_another()) from None
+        if (len(data), hash_bytes(data)) != (size, digest):
+            raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=_another())
+        try:
+            groups[path.stem] = parse_tensors(data)
+        except SafetensorError as error:
+            raise DamagedError(f"not a safetensors file: {error}", where=Where(str(path)), todo=_another()) from None
+    return groups
+
+
+def _another() -> str:
+    return "Take another checkpoint: dateshard train --resume latest passes over damaged ones"
+
+
+def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
+    """All checkpoints of a folder, oldest first, and why others were passed over. Tensors are not read."""
+    found, passed = [], []
+    if parent.is_dir():
+        for folder in parent.iterdir():
+            if NAME.fullmatch(folder.name):
+                try:
+                    found.append(inspect(folder))
+                except StoreError as error:
+                    passed.append(str(error))
+    return sorted(found, key=lambda checkpoint: checkpoint.place), passed
+
+
+def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose every byte verifies, and why newer ones were passed over."""
+    return _first_good(list(reversed(scan(parent)[0])), scan(parent)[1])
+
+
+def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint with the lowest validation loss measured on its very weights; ties go to the older."""
+    found, passed = scan(parent)
+    judged = [one for one in found if one.state["validated"] and one.state.get("val_loss") is not None]
+    return _first_good(sorted(judged, key=lambda one: (one.state["val_loss"], one.place)), passed)
+
+
+def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:
+    for checkpoint in candidates:
+        try:
+            read_files(checkpoint)
+        except StoreError as error:
+            passed.append(str(error))
+        else:
+            return checkpoint, passed
+    return None, passed
+
+
+def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
+    """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
+
+    Raises:
+        NotThereError: there is none that verifies.
+    """
+    if name in ("latest", "best", "best_model"):
+        found, passed = newest(parent) if name == "latest" else best(parent)
+        if found is None:
+            reason = f" ({'; '.join(passed)})" if passed else ""
+            what = f"no checkpoint that verifies{reason}"
+            raise NotThereError(what, where=Where(file=str(parent)), todo="Train afresh: dateshard train --resume none")
+        return found, passed
+    return inspect(parent / name.removesuffix(".pth")), []

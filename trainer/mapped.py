@@ -1,0 +1,96 @@
+"""The `mapped` policy: windows copied straight out of lazily mapped files, piece by piece where they cross midnight.
+
+For several processes on one host (they share the page cache), for random touch, and for data above the budget.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import resource
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardstore.calendar import Day
+from shardstore.dataset import Dataset
+from trainer.order import Piece, Run
+
+if TYPE_CHECKING:
+    from trainer.reader import Calendar, Slot, Wanted
+
+CODES_KEPT = 512  # dates whose time codes are remembered
+
+
+class MappedDates:
+    """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
+
+    def __init__(self, dataset: Dataset, calendar: Calendar, wanted: Wanted, *, mask: bool) -> None:
+        self.dataset, self.calendar, self.wanted, self.mask = dataset, calendar, wanted, mask
+        self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
+        self._limit = map_limit()
+        self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
+
+    def gather(self, slot: Slot, at: int, piece: Piece, runs: Sequence[Run]) -> None:
+        """Copies a piece's windows into rows [at, ...) of the slot."""
+        window = self.wanted.window
+        begin = window.history if window.horizon else 0
+        shape = (window.length, self.dataset.row_values)
+        for row, (run, anchor) in enumerate(zip(self._owners(piece, runs), piece.anchor_K.tolist(), strict=True), start=at):
+            low = anchor - window.before
+            self._copy("values", run.segment, low, slot.values[row].reshape(shape))
+            if slot.mask is not None:
+                target = slot.mask[row].reshape(window.target_steps, -1)
+                self._copy("observed", run.segment, low + begin, target)
+            if slot.codes is not None:
+                self._copy_codes(run.segment, low, slot.codes[row])
+
+    def _owners(self, piece: Piece, runs: Sequence[Run]) -> list[Run]:
+        return [runs[index] for index in piece.block_runs[piece.run_K].tolist()]
+
+    def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
+        at = 0
+        for day, rows in self.calendar.spans(segment, low, low + len(out)):
+            mapped, count = self._map(day.date, array), rows.stop - rows.start
+            out[at : at + count] = True if mapped is None else mapped[rows]
+            at += count
+
+    def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
+        at = 0
+        for day, rows in self.calendar.spans(segment, low, low + len(out)):
+            count = rows.stop - rows.start
+            out[at : at + count] = self._day_codes(day)[rows]
+            at += count
+
+    def _day_codes(self, day: Day) -> NDArray[np.int32]:
+        return self._codes(day)
+
+    def _map(self, date: dt.date, array: str) -> NDArray[np.generic] | None:
+        key = (date, array)
+        if key in self._maps:
+            self._maps.move_to_end(key)
+            return self._maps[key]
+        while len(self._maps) >= self._limit:
+            self._maps.popitem(last=False)
+        mapped = self.dataset.map(date, array)
+        self._maps[key] = None if mapped is None else mapped.reshape(len(mapped), -1)
+        return self._maps[key]
+
+
+def map_limit() -> int:
+    """How many maps may be open: half of the kernel's, and below the file limit, which is raised as far as allowed.
+
+    CPython's mmap keeps a file descriptor each: at a soft limit of 1024 the 1,019th map fails.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        kernel = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        kernel = 65530
+    return max(16, min(kernel // 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 256))

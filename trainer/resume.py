@@ -1,0 +1,123 @@
+"""Starting a run, or continuing one exactly where a checkpoint stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError, StoreError, UsageError, Where
+from trainer import checkpoint
+from trainer.config import Trainer, binding
+from trainer.loop import Session, is_finished, restore
+from trainer.run import TrainingRun, all_runs, environment, find_continuable, refuse_difference
+from trainer.session import make_session
+
+
+@dataclass(slots=True)
+class Started:
+    """A run that is ready to train, locked for this process.
+
+    Attributes:
+        continued: name of the checkpoint it goes on from, None for a new run.
+        notes: what a person should know: checkpoints passed over, a newer generation, another environment.
+    """
+
+    run: TrainingRun
+    dataset: Dataset
+    session: Session
+    continued: str | None = None
+    notes: list[str] = field(default_factory=list)
+    finished: bool = False
+
+
+def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
+    """A new run on the dataset's current generation, which it pins."""
+    dataset = Dataset.open(shards)
+    session = make_session(config, dataset, runs)  # refuses before a folder is made
+    facts = {
+        "settings": binding(config),
+        "config": config.model_dump(mode="json"),
+        "data": {**session.bound["data"], "root": str(shards)},
+        "order": session.bound["order"],
+        "environment": dict(session.environment),
+    }
+    run = TrainingRun.create(runs, dataset.manifest.dataset, name, facts)
+    run.lock()
+    session.checkpoints = run.checkpoints
+    dataset.pin(run.name, run.folder)
+    return Started(run, dataset, session)
+
+
+def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    """Continues `run` from its checkpoint `which` (latest, best or a name), on the generation that it pins.
+
+    Raises:
+        UsageError: a setting differs; all are named. StoreError: no good checkpoint, or the generation is gone.
+    """
+    run.lock()
+    found, notes = checkpoint.find(run.checkpoints, which)
+    generation = found.state["bound"]["data"]["generation"]
+    dataset = Dataset.open(shards, generation)
+    session = make_session(config, dataset, run.checkpoints)
+    refuse_difference(found.state["bound"], session.bound, found.folder)
+    restore(session, found)
+    run.rewind_metrics(session.state.step)
+    notes = [f"passed over: {note}" for note in notes]
+    current = Dataset.open(shards)
+    if current.generation != generation:
+        notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
+    notes += _environment_notes(found.state["environment"], dict(session.environment))
+    return Started(run, dataset, session, found.name, notes, is_finished(session.state, config))
+
+
+def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    return [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []
+
+
+def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, name: str | None) -> Started:
+    """Starts or continues as `resume` says.
+
+    Args:
+        resume: `none` (a new run); `auto` (continue the newest run of these settings that was cut off, else a new
+            one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
+            this dataset); a run's name; or a checkpoint's folder.
+    """
+    if resume == "none":
+        return start_new(config, shards, runs, name)
+    if resume == "auto":
+        return _auto(config, dataset, shards, runs, name)
+    if resume in ("latest", "best"):
+        newest = next((run for run in all_runs(runs) if run.facts().get("data", {}).get("name") == dataset), None)
+        if newest is None:
+            raise NotThereError(f"no run of dataset '{dataset}'", where=Where(file=str(runs)), todo="Run: dateshard train")
+        return continue_run(newest, config, shards, resume)
+    run, which = locate(resume, runs)
+    return continue_run(run, config, shards, which)
+
+
+def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
+    """A run's name or a checkpoint's folder -> (run, which checkpoint)."""
+    folder = Path(name.removesuffix(".pth"))
+    if checkpoint.NAME.fullmatch(folder.name) and folder.is_dir():
+        return TrainingRun.open(folder.parent.parent.parent, folder.parent.parent.name), folder.name
+    if "/" in name and not (runs / name).is_dir():
+        raise NotThereError("neither a run nor a checkpoint", where=Where(file=name), todo="See: dateshard runs")
+    return TrainingRun.open(runs, name), "latest"
+
+
+def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, name: str | None) -> Started:
+    run = find_continuable(runs, config, dataset)
+    if run is None:
+        return start_new(config, shards, runs, name)
+    try:
+        started = continue_run(run, config, shards, "latest")
+    except (StoreError, UsageError) as error:
+        fresh = start_new(config, shards, runs, name)
+        fresh.notes.append(f"{run.name} is not continued: {error}")
+        return fresh
+    if started.finished and started.dataset.generation != Dataset.open(shards).generation:
+        return start_new(config, shards, runs, name)
+    return started
