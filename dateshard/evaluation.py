@@ -10,7 +10,7 @@ from dateshard.settings import Settings
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
-from trainer.evaluate import Evaluation, evaluate
+from trainer.evaluate import Evaluation, Row, evaluate
 from trainer.loop import restore
 from trainer.resume import locate
 from trainer.run import all_runs
@@ -24,7 +24,9 @@ def evaluate_run(name: str, which: str, split: str, baselines: Sequence[str] | N
     if name == "latest":
         newest = next(iter(all_runs(runs_folder())), None)
         if newest is None:
-            raise NotThereError("no run yet", where=Where(file=str(runs_folder())), todo="Run: dateshard train -c CONFIG")
+            raise NotThereError(
+                "no run yet", where=Where(file=str(runs_folder())), todo="Run: dateshard train -c CONFIG"
+            )
         name = newest.name
     run, _ = locate(name, runs_folder())
     settings = settings_of_run(run)
@@ -57,12 +59,12 @@ def show(screen: Screen, result: Evaluation) -> None:
     header = ["", "MSE scaled", "R2"]
     for name in features:
         header += [f"{name} MAE", "RMSE", "R2"] if len(features) > 1 else ["MAE", "RMSE"]
-    table = [[row.name, *_figures(row, features)] for row in result.rows]
-    columns = list(zip(*[line[1:] for line in table], strict=True))
+    figures = [_figures(row, features) for row in result.rows]
+    columns = list(zip(*figures, strict=True))
     lines = [header]
-    for line in table:
-        cells = [str(line[0])]
-        for k, value in enumerate(line[1:]):
+    for row, values in zip(result.rows, figures, strict=True):
+        cells = [row.name]
+        for k, value in enumerate(values):
             present = [v for v in columns[k] if v is not None]
             best = present and value == (max(present) if header[k + 1] == "R2" else min(present))
             cells.append(number(value) + ("*" if best else " "))
@@ -74,9 +76,9 @@ def show(screen: Screen, result: Evaluation) -> None:
         screen.tell(_verdict(result))
 
 
-def _figures(row: object, features: Sequence[str]) -> list[float | None]:
-    scaled, raw = row.scaled, row.raw  # type: ignore[attr-defined]
-    figures = [scaled["mse"], scaled["r2"]]
+def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
+    scaled, raw = row.scaled, row.raw
+    figures: list[float | None] = [scaled["mse"], scaled["r2"]]
     for name in features:
         part = raw["by_feature"][name]
         figures += [part["mae"], part["rmse"], part["r2"]] if len(features) > 1 else [part["mae"], part["rmse"]]

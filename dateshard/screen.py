@@ -24,11 +24,11 @@ class Screen:
     def say(self, text: str = "") -> None:
         """One line, unless quiet."""
         if not self.quiet:
-            print(text, file=self.out, flush=True)  # noqa: T201
+            print(text, file=self.out, flush=True)
 
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""
-        print(text, file=self.out, flush=True)  # noqa: T201
+        print(text, file=self.out, flush=True)
 
     def table(self, rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), indent: str = "  ") -> None:
         """Rows in columns: aligned on a terminal (CJK takes two cells), tab-separated in a pipe."""
@@ -95,7 +95,14 @@ class Bar:
 
 def _live_bar(out: TextIO) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

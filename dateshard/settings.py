@@ -39,7 +39,9 @@ class Settings(BaseModel):
     def preparing(self) -> Pipeline:
         """The pipeline half, which preparing cannot do without."""
         if self.pipeline is None:
-            raise UsageError("the configuration has no `pipeline:` half", todo="Add it, or pass the file that has it with -c")
+            raise UsageError(
+                "the configuration has no `pipeline:` half", todo="Add it, or pass the file that has it with -c"
+            )
         return self.pipeline
 
 
@@ -139,7 +141,7 @@ def _without_echoes(faults: Sequence[Any]) -> list[Any]:
     for fault, place in zip(faults, places, strict=True):
         whole = place[:-1] if place[-1][:1].isupper() or "function-" in place[-1] else place
         deeper = any(other[: len(whole)] == whole and len(other) > len(whole) + 1 for other in places)
-        if deeper and fault["type"] in ("literal_error", "model_type") or whole in told:
+        if (deeper and fault["type"] in ("literal_error", "model_type")) or whole in told:
             continue
         told.add(whole)
         kept.append(fault)
@@ -151,7 +153,9 @@ def _read(file: Path) -> Mapping[str, Any]:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=where, todo="Name a configuration with -c") from None
+        raise UsageError(
+            f"cannot be read: {error.strerror}", where=where, todo="Name a configuration with -c"
+        ) from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 10} kB: no configuration", where=where, todo="Name another file")
     if len(re.findall(rb"(?m)(?:^|[\s\[{,])\*[\w-]", data)) > MAX_ALIASES:
@@ -178,9 +182,10 @@ def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
     except (YAMLError, ValueError) as error:
         what = f"{name} {'.'.join(path)}: '{text}' is not a value: {str(error).splitlines()[0]}"
         raise UsageError(what, todo="Write it as YAML, quoted if need be") from None
+    nested: Any = value
     for part in reversed(path):
-        value = {part: value}
-    layers.merge(value, name)
+        nested = {part: nested}
+    layers.merge(nested, name)
 
 
 def _describe(fault: Any, places: Mapping[tuple[str, ...], str]) -> str:
@@ -211,7 +216,9 @@ def _known_part(loc: Sequence[Any], places: Mapping[tuple[str, ...], str]) -> It
 
 
 def _is_tag(part: str) -> bool:
-    return part in ("step", "none", "plateau", "cosine", "RunsShuffle") or "function-before" in part or "literal" in part
+    return (
+        part in ("step", "none", "plateau", "cosine", "RunsShuffle") or "function-before" in part or "literal" in part
+    )
 
 
 def _nearest(path: Sequence[str]) -> str:

@@ -79,13 +79,25 @@ def train_to_the_end(
     started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
     _headline(screen, started)
     if started.finished:
-        screen.tell(f"{started.run.name} is complete for these settings and this data; NEW=1 (--resume none) trains again")
-        return 0, {"run": started.run.name, "state": "complete", "best_val_loss": started.session.state.progress.best_loss}
+        screen.tell(
+            f"{started.run.name} is complete for these settings and this data; NEW=1 (--resume none) trains again"
+        )
+        return 0, {
+            "run": started.run.name,
+            "state": "complete",
+            "best_val_loss": started.session.state.progress.best_loss,
+        }
     with StopSignal() as stop, open(started.run.folder / "metrics.jsonl", "a") as lines:
         ended = _follow(started, screen, lines, stop.asked)
     state = ended.state
-    document = {"run": started.run.name, "state": ended.why, "epoch": state.epoch + 1, "batch": state.batch,
-                "best_val_loss": state.progress.best_loss, "best_epoch": state.progress.best_epoch + 1}  # fmt: skip
+    document = {
+        "run": started.run.name,
+        "state": ended.why,
+        "epoch": state.epoch + 1,
+        "batch": state.batch,
+        "best_val_loss": state.progress.best_loss,
+        "best_epoch": state.progress.best_epoch + 1,
+    }
     if ended.why == "stopped":
         place = f"saved epoch {state.epoch + 1} batch {state.batch}"
         screen.tell(f"{place}. Continue exactly here: dateshard train --resume {started.run.name}")
@@ -98,7 +110,9 @@ def train_to_the_end(
 def _headline(screen: Screen, started: Started) -> None:
     session, order = started.session, started.session.train.order
     dataset, config = started.dataset, session.config
-    counts = [sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")]
+    counts = [
+        sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")
+    ]
     if started.continued:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
@@ -106,10 +120,14 @@ def _headline(screen: Screen, started: Started) -> None:
     reader = session.train
     served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
     shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"
-    screen.say(f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
-               f"{config.model.name}, {num_parameters(session.model):,} parameters")  # fmt: skip
-    screen.say(f"{counts[0]} train + {counts[1]} validation dates  {order.num_windows:,} windows  "
-               f"{order.num_batches:,} batches an epoch  shuffle {shuffle}  {served}")  # fmt: skip
+    screen.say(
+        f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
+        f"{config.model.name}, {num_parameters(session.model):,} parameters"
+    )
+    screen.say(
+        f"{counts[0]} train + {counts[1]} validation dates  {order.num_windows:,} windows  "
+        f"{order.num_batches:,} batches an epoch  shuffle {shuffle}  {served}"
+    )
     if not started.finished:
         screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
 
@@ -131,7 +149,7 @@ class _View:
 
     def __init__(self, started: Started, screen: Screen, lines: TextIO) -> None:
         self.started, self.screen, self.lines = started, screen, lines
-        self.config, self.bar, self.saved = started.session.config, None, ""
+        self.config, self.saved = started.session.config, ""
         self.shown = self.began = time.monotonic()
         self.waited = 0.0
         self.windows = 0
@@ -171,7 +189,9 @@ class _View:
             self.bar.advance(note=note) if note else self.bar.skip()
         elif now - self.bar.said > 5.0:
             self.bar.said = now
-            self.screen.say(f"Epoch: {event.epoch}, Batch: {event.batch - 1}/{event.num_batches}, Loss: {float(event.loss):.6f}")
+            self.screen.say(
+                f"Epoch: {event.epoch}, Batch: {event.batch - 1}/{event.num_batches}, Loss: {float(event.loss):.6f}"
+            )
 
     def _note(self, event: loop.Stepped, elapsed: float) -> str:
         elapsed = max(elapsed, 1e-9)
@@ -188,9 +208,16 @@ class _View:
 
     def _epoch(self, event: loop.EpochDone) -> None:
         self.close()
-        self._write(step=event.step, epoch=event.epoch + 1, train_loss=event.train_loss, val_loss=event.val_loss,
-                    learning_rate=event.learning_rate, time_per_epoch=event.seconds,
-                    train=_short(event.train), validation=_short(event.validation))  # fmt: skip
+        self._write(
+            step=event.step,
+            epoch=event.epoch + 1,
+            train_loss=event.train_loss,
+            val_loss=event.val_loss,
+            learning_rate=event.learning_rate,
+            time_per_epoch=event.seconds,
+            train=_short(event.train),
+            validation=_short(event.validation),
+        )
         total, best = self.config.training.epochs, "  (best)" if event.best else ""
         self.screen.say(
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"

@@ -126,9 +126,7 @@ class Pipeline(Section):
 
     def feature_specs(self) -> tuple[Feature, ...]:
         """What the encoder needs of each feature, in configuration order."""
-        return tuple(
-            Feature(name, **feature.model_dump(exclude={"column"})) for name, feature in self.features.items()
-        )
+        return tuple(Feature(name, **feature.model_dump(exclude={"column"})) for name, feature in self.features.items())
 
     def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
         """Of the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""

@@ -277,7 +277,9 @@ class _Run:
         yield from self._measure({date: key})
         if date in self.failed:
             return self.failed.pop(date)
-        _, result = next(iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, nodes, scale))], 1)))
+        _, result = next(
+            iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, nodes, scale))], 1))
+        )
         return result
 
     def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
@@ -347,4 +349,3 @@ class _Run:
 
 def _no_training_todo(failed: bool) -> str:
     return "Correct the dumps and run the command again" if failed else "Check pipeline.split.train against the dumps"
-

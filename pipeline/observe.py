@@ -32,7 +32,9 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else {},
-        staged={date: _staged(root, date) for date in sorted(set(dumps) | set(current.manifest.dates if current else ()))},
+        staged={
+            date: _staged(root, date) for date in sorted(set(dumps) | set(current.manifest.dates if current else ()))
+        },
         dumps=dumps,
         node_names=table.names if table else None,
         nodes_id=table.id if table else None,

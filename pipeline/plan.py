@@ -231,7 +231,9 @@ def _warnings(
                 f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
             )
         if dict(seen.manifest.split).get("train") != split.get("train"):
-            found.append("The training range changed: the frozen statistics are those of the old one, unless --refit-statistics.")
+            found.append(
+                "The training range changed: the frozen statistics are those of the old one, unless --refit-statistics."
+            )
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:

@@ -50,7 +50,13 @@ class Normalised:
 
 
 def measure_date(
-    root: Path, path: Path, date: dt.date, key: str, dump_hash: str, config: Pipeline, table_nodes: tuple[str, ...] | None
+    root: Path,
+    path: Path,
+    date: dt.date,
+    key: str,
+    dump_hash: str,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
 ) -> Measured:
     """Decodes one dump, reduces it to the grid in float64 and publishes staged/<date>/<key>/ and its partial statistics.
 
@@ -65,12 +71,16 @@ def measure_date(
     kept, duplicates = grid.keep_last(decoded.records, order)
     if config.source.duplicates == "refuse" and duplicates.dropped:
         what = f"{duplicates.dropped} records repeat the node and instant of another"
-        raise DumpError(what, where=Where(str(path), date), todo="Correct the dump, or set pipeline.source.duplicates: last")
+        raise DumpError(
+            what, where=Where(str(path), date), todo="Correct the dump, or set pipeline.source.duplicates: last"
+        )
     if config.source.duplicates == "last":
         order = kept
     values = grid.aggregate(decoded.records, order, decoded.day, len(decoded.nodes), features)
     if hash_file(path)[1] != dump_hash:
-        raise DumpError("the dump changed while it was read", where=Where(str(path), date), todo="Run the command again")
+        raise DumpError(
+            "the dump changed while it was read", where=Where(str(path), date), todo="Run the command again"
+        )
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
     staged = _publish_arrays(
         root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
@@ -107,7 +117,7 @@ def load_arrays(folder: Path) -> tuple[Floats, dict[str, Any]]:
     Raises:
         StoreError: missing or damaged; measuring the date again mends it.
     """
-    for candidate in sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True) + [folder]:
+    for candidate in [*sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True), folder]:
         try:
             receipt = unseal((candidate / "receipt.json").read_bytes(), str(candidate / "receipt.json"))
         except (OSError, DamagedError):

@@ -81,7 +81,9 @@ def read_nodes(table: NodeTable) -> Nodes:
     """
     path = Path(table.table)
     if not path.is_file():
-        raise UsageError("the node table does not exist", where=Where(file=str(path)), todo="Correct pipeline.nodes.table")
+        raise UsageError(
+            "the node table does not exist", where=Where(file=str(path)), todo="Correct pipeline.nodes.table"
+        )
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     header = list(rows[0]) if rows else []
@@ -93,7 +95,9 @@ def read_nodes(table: NodeTable) -> Nodes:
         name = row[table.id]
         if not name or name in named:
             what = "the node's name is repeated" if name else "the node has no name"
-            raise UsageError(what, where=Where(str(path), column=table.id, row=number, value=name), todo="Correct the table")
+            raise UsageError(
+                what, where=Where(str(path), column=table.id, row=number, value=name), todo="Correct the table"
+            )
         named[name] = [_coordinate(row[column], path, column, number) for column in table.position]
     names = sorted(named, key=str.encode)
     positions = np.asarray([named[name] for name in names], dtype=float).reshape(len(names), len(table.position))
@@ -240,7 +244,7 @@ def _read_csv(path: Path, date: dt.date, config: Pipeline, numeric: list[str]) -
             todo = "Correct the dump, or the column's name in the configuration"
             raise DumpError(_no_column(column, header), where=Where(str(path), date, column, row=1), todo=todo)
     try:
-        frame = _decode(path, needed, {column: pl.Float64 for column in numeric})
+        frame = _decode(path, needed, dict.fromkeys(numeric, pl.Float64))
         as_text: list[str] = []
     except pl.exceptions.PolarsError as error:
         _locate(path, date, header, error)
@@ -248,7 +252,9 @@ def _read_csv(path: Path, date: dt.date, config: Pipeline, numeric: list[str]) -
             frame, as_text = _decode(path, needed, {}), numeric
         except pl.exceptions.PolarsError as again:
             raise DumpError(
-                f"not a readable CSV: {str(again).splitlines()[0]}", where=Where(str(path), date), todo="Correct the dump"
+                f"not a readable CSV: {str(again).splitlines()[0]}",
+                where=Where(str(path), date),
+                todo="Correct the dump",
             ) from None
     if frame.is_empty():
         raise DumpError("a header but no row", where=Where(str(path), date), todo="Write the dump again, or remove it")
@@ -284,7 +290,9 @@ def _check_structure(path: Path, date: dt.date) -> list[str]:
     except UnicodeDecodeError:
         raise DumpError("the header is not UTF-8", where=where, todo="Write the dump as UTF-8") from None
     if repeated := sorted({column for column in header if header.count(column) > 1}):
-        raise DumpError("the column is repeated", where=Where(str(path), date, repeated[0], row=1), todo="Correct the dump")
+        raise DumpError(
+            "the column is repeated", where=Where(str(path), date, repeated[0], row=1), todo="Correct the dump"
+        )
     return header
 
 
@@ -322,4 +330,3 @@ def _first_bad_row(path: Path) -> int:
             except UnicodeDecodeError:
                 return number
     return 0
-

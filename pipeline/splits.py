@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Mapping, Sequence
 
 from pipeline.config import Split
@@ -35,9 +36,11 @@ def resolve_split(
     if not dates:
         return {}
     if split is None:
-        return {"train": ((dates[0], dates[-2]),), "validation": ((dates[-1],) * 2,)} if len(dates) > 1 else {
-            "train": ((dates[0], dates[0]),)
-        }  # fmt: skip
+        return (
+            {"train": ((dates[0], dates[-2]),), "validation": ((dates[-1],) * 2,)}
+            if len(dates) > 1
+            else {"train": ((dates[0], dates[0]),)}
+        )
     given = {name: value for name in SPLITS if (value := getattr(split, name)) is not None}
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
     if fractions and len(fractions) < len(given):
@@ -76,7 +79,7 @@ def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> di
 
 def _refuse_overlap(ranges: Mapping[str, Ranges]) -> None:
     flat = sorted((low, high, name) for name, found in ranges.items() for low, high in found)
-    for (_, high, name), (low, _, other) in zip(flat, flat[1:], strict=False):
+    for (_, high, name), (low, _, other) in itertools.pairwise(flat):
         if low <= high:
             raise UsageError(
                 f"pipeline.split: {low} is in {name} and in {other}", todo="Every date belongs to one split at most"

@@ -60,8 +60,11 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
         DamagedError: what was just written does not read back.
     """
     if damaged := first_damaged(folder, hashes):
-        raise DamagedError("just written, but it reads back differently: the disk or memory is faulty",
-                           where=Where(file=str(folder / damaged)), todo="Check the machine, then run the command again")  # fmt: skip
+        raise DamagedError(
+            "just written, but it reads back differently: the disk or memory is faulty",
+            where=Where(file=str(folder / damaged)),
+            todo="Check the machine, then run the command again",
+        )
     for candidate in [final, *(final.with_name(f"{final.name}-{n}") for n in range(2, 100))]:
         if candidate.exists():
             if first_damaged(candidate, hashes) is None:
@@ -233,8 +236,14 @@ class Writer:
 
     def _log(self, generation: int, manifest: Manifest) -> None:
         """commits.jsonl is for people: when which generation came. Nothing reads it."""
-        line = {"generation": generation, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "pid": os.getpid(),
-                "dates": len(manifest.dates), "statistics": manifest.statistics, "failed": len(manifest.failed)}  # fmt: skip
+        line = {
+            "generation": generation,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "pid": os.getpid(),
+            "dates": len(manifest.dates),
+            "statistics": manifest.statistics,
+            "failed": len(manifest.failed),
+        }
         with suppress(OSError), open(self.root / "commits.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -136,7 +136,13 @@ class Dataset:
         try:
             self._verify(path, descriptor, size, digest, date)
             row_bytes = self.row_values * TYPES[array].itemsize
-            _pread_into(descriptor, memoryview(out).cast("B"), start * row_bytes, (stop - start) * row_bytes, path)
+            _pread_into(
+                descriptor,
+                out.data.cast("B"),
+                start * row_bytes,
+                (stop - start) * row_bytes,
+                path,
+            )
         finally:
             os.close(descriptor)
 
@@ -191,7 +197,9 @@ class Dataset:
             )
         self._verified[key] = stamp
 
-    def verify(self, dates: list[dt.date] | None = None, *, full: bool = False) -> Iterator[tuple[str, StoreError | None]]:
+    def verify(
+        self, dates: list[dt.date] | None = None, *, full: bool = False
+    ) -> Iterator[tuple[str, StoreError | None]]:
         """Hashes every file of the given dates (default: all) and the frozen files; yields (name, error or None).
 
         Args:
@@ -246,6 +254,7 @@ def _pread_into(descriptor: int, view: memoryview, offset: int, count: int, path
     while done < count:
         got = os.preadv(descriptor, [view[done:]], offset + done)
         if got == 0:
-            raise DamagedError("the file ended early while it was read", where=Where(file=str(path)), todo=_repair(path))
+            raise DamagedError(
+                "the file ended early while it was read", where=Where(file=str(path)), todo=_repair(path)
+            )
         done += got
-

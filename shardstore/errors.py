@@ -1,15 +1,15 @@
 """One exception tree. Every error says what happened, where, and what to do next.
 
-    DateshardError                    exit 1
-    ├── UsageError                    exit 2    the command line or the configuration
-    ├── SomeDatesFailed               exit 3    the other dates went on
-    ├── StoreError                    exit 4    our own store or a checkpoint: stale, missing, damaged
-    │   ├── DamagedError                        bytes differ from what was committed
-    │   └── NotThereError                       nothing of that name was ever committed, or it is gone
-    ├── DiskFullError                 exit 28
-    ├── DumpError                     exit 65   one date's raw dump cannot be used
-    ├── BusyError                     exit 75   somebody else holds the lock
-    └── StoppedError                  exit 130 or 143, a checkpoint was written
+DateshardError                    exit 1
+├── UsageError                    exit 2    the command line or the configuration
+├── SomeDatesFailed               exit 3    the other dates went on
+├── StoreError                    exit 4    our own store or a checkpoint: stale, missing, damaged
+│   ├── DamagedError                        bytes differ from what was committed
+│   └── NotThereError                       nothing of that name was ever committed, or it is gone
+├── DiskFullError                 exit 28
+├── DumpError                     exit 65   one date's raw dump cannot be used
+├── BusyError                     exit 75   somebody else holds the lock
+└── StoppedError                  exit 130 or 143, a checkpoint was written
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is frozen over the training dates: the node list with positions, and the global statistics.
 
-    nodes/<id>/nodes.json             sealed JSON
-    statistics/<id>/statistics.json   sealed JSON, names the hash of
-    statistics/<id>/moments.f64       [6, N, F] float64, little-endian
+nodes/<id>/nodes.json             sealed JSON
+statistics/<id>/statistics.json   sealed JSON, names the hash of
+statistics/<id>/moments.f64       [6, N, F] float64, little-endian
 """
 
 from __future__ import annotations
@@ -111,5 +111,3 @@ def verify_frozen(root: Path, nodes: str, statistics: str) -> list[tuple[str, St
         except StoreError as error:
             found.append((f"{label}/{name}", error))
     return found
-
-

@@ -184,7 +184,9 @@ def current_generation(root: Path) -> int:
         raise NotThereError(
             "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
         ) from None
-    content = unseal(data, str(path), "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)")
+    content = unseal(
+        data, str(path), "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)"
+    )
     return int(content["generation"])
 
 
@@ -204,5 +206,7 @@ def load_manifest(root: Path, generation: int) -> Manifest:
             where=Where(file=str(path)),
             todo="Train afresh on the current generation (dateshard train --resume none)",
         ) from None
-    todo = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
+    todo = (
+        "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
+    )
     return Manifest.from_json(unseal(data, str(path), todo), str(path))

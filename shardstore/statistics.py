@@ -185,7 +185,7 @@ def untransform(values: Floats, names: Sequence[str]) -> Floats:
     return changed
 
 
-def drift(frozen: Statistics, fresh: Statistics, node_names: Sequence[str]) -> list[dict[str, Any]]:
+def drift(frozen: Statistics, fresh: Statistics) -> list[dict[str, Any]]:
     """How far each feature's mean and spread would move: rows of feature, mean_shift (in frozen sd), spread_ratio."""
     rows = []
     for index, name in enumerate(frozen.features):

@@ -123,7 +123,9 @@ def inspect(folder: Path) -> Checkpoint:
         ) from None
     content = unseal(data, str(path), _another())
     if content.get("version") != VERSION:
-        raise StoreError(f"checkpoint version {content.get('version')}, this one reads {VERSION}", where=Where(str(path)))
+        raise StoreError(
+            f"checkpoint version {content.get('version')}, this one reads {VERSION}", where=Where(str(path))
+        )
     return Checkpoint(folder, content["state"], {name: (size, h) for name, (size, h) in content["files"].items()})
 
 

@@ -19,12 +19,14 @@ def choose(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}", todo="Use auto or cpu") from None
+        raise UsageError(
+            f"device '{name}' cannot be used: {str(error).splitlines()[0]}", todo="Use auto or cpu"
+        ) from None
     return device
 
 
 def reseed(seed: int) -> None:
     """Seeds every generator that a step may draw from. 1 us on CPU, where torch.manual_seed costs 117."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)

@@ -66,10 +66,15 @@ class Evaluation:
         rows = []
         for row in self.rows:
             one_unit = len(self.features) == 1
-            raw = {**({k: v if one_unit else None for k, v in _overall(row.raw).items()}), "by_feature": row.raw["by_feature"]}
+            raw = {
+                **({k: v if one_unit else None for k, v in _overall(row.raw).items()}),
+                "by_feature": row.raw["by_feature"],
+            }
             scaled = {**_overall(row.scaled), "by_feature": row.scaled["by_feature"]}
-            steps = [{"scaled": _overall(s), "raw": _overall(r) if one_unit else None}
-                     for s, r in zip(row.scaled["by_horizon"], row.raw["by_horizon"], strict=True)]  # fmt: skip
+            steps = [
+                {"scaled": _overall(s), "raw": _overall(r) if one_unit else None}
+                for s, r in zip(row.scaled["by_horizon"], row.raw["by_horizon"], strict=True)
+            ]
             rows.append({"name": row.name, "kind": row.kind, "scaled": scaled, "raw": raw, "by_horizon": steps})
         return {
             "split": self.split,
@@ -145,7 +150,11 @@ def evaluate(
         forecasts[model[0]] = _of_model(model[1], setting)
     sums = _accumulate(setting, order, reach, forecasts, units)
     rows = [
-        Row(name, "model" if model and name == model[0] else "baseline", *(part.report(setting.columns.target_names) for part in pair))
+        Row(
+            name,
+            "model" if model and name == model[0] else "baseline",
+            *(part.report(setting.columns.target_names) for part in pair),
+        )
         for name, pair in sums.items()
     ]
     return Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes)
@@ -225,7 +234,9 @@ def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
     ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))
     train, held = _reader(setting, "train"), _reader(setting, "validation")
     penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties, masked=train.mask)
-    notes.append(f"ridge: penalty {penalty:g} a window, the best of {len(setting.config.model.penalties)} on validation")
+    notes.append(
+        f"ridge: penalty {penalty:g} a window, the best of {len(setting.config.model.penalties)} on validation"
+    )
     history, chosen = window.history, list(targets)
     return lambda batch: ridge(batch.history_BHNF[:, -history:][..., chosen])
 
@@ -233,4 +244,3 @@ def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
 def _reader(setting: Setting, split: str) -> Reader:
     wanted = Wanted(setting.window, setting.columns.targets, setting.columns.targets)
     return make_reader(setting.config, setting.dataset, _order(setting, split), wanted)
-

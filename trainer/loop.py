@@ -131,12 +131,12 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
                 yield _save(session)
                 yield Ended("stopped", state)
                 return
-        report = None
-        for report in validate(session):
-            if should_stop():  # the epoch's steps are kept, its validation will be done again
-                yield _save(session)
-                yield Ended("stopped", state)
-                return
+        try:
+            report = validate(session, should_stop)
+        except Interrupted:  # the epoch's steps are kept, its validation will be done again
+            yield _save(session)
+            yield Ended("stopped", state)
+            return
         yield from _close_epoch(session, report, began)
     yield Ended("early stopping" if state.progress.exhausted(config.early_stopping) else "epochs", state)
 
@@ -175,7 +175,7 @@ def train_step(session: Session, batch: Batch) -> torch.Tensor:
     forecast = session.model(batch.history_BHNF, batch.codes_BW)
     total, count = LOSSES[config.loss](forecast, batch)
     planned = batch.target_BPNF.numel()
-    (total / planned).backward()
+    (total / planned).backward()  # type: ignore[no-untyped-call]
     gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
     if batch.observed_BPNF is not None:  # nothing observed: a step of zero weight
         torch._foreach_mul_(gradients, float(planned / count) if count else 0.0)
@@ -194,18 +194,27 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.history_BHNF.to(device), batch.target_BPNF.to(device), move[0], move[1])
 
 
+class Interrupted(Exception):  # noqa: N818 - told by whoever asked to stop, no fault
+    """A stop was asked for in the middle of a validation."""
+
+
 @torch.no_grad()
-def validate(session: Session) -> Iterator[dict[str, Any] | None]:
-    """Yields None after each validation batch, so that the caller may stop, and the report at last."""
+def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+    """The report over all validation windows; None without a validation split.
+
+    Raises:
+        Interrupted: `should_stop()` between two batches.
+    """
     if session.validation is None:
-        return
+        return None
     session.model.eval()
     sums = Sums.zeros(*session.sums.values_6PF.shape[1:])
     for given in session.validation.batches(0):
         batch = to_device(given, session.device)
         sums.add(session.model(batch.history_BHNF, batch.codes_BW), batch.target_BPNF, batch.observed_BPNF)
-        yield None
-    yield sums.report([])
+        if should_stop():
+            raise Interrupted
+    return sums.report([])
 
 
 def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) -> Iterator[Event]:
@@ -234,10 +243,7 @@ def _train_closed_form(session: Session, model: Ridge) -> Iterator[Event]:
         penalties = session.config.model.penalties
         fit(model, session.train.batches(0), held, penalties, masked=session.train.mask)
         state.batch = session.train.order.num_batches
-        report = None
-        for report in validate(session):
-            pass
-        yield from _close_epoch(session, report, began)
+        yield from _close_epoch(session, validate(session, lambda: False), began)
     yield Ended("epochs", state)
 
 
@@ -291,7 +297,9 @@ def _named_moments(session: Session) -> dict[str, torch.Tensor]:
         return {}
     names = [name for name, parameter in session.model.named_parameters() if parameter.requires_grad]
     moments = session.optimizer.state_dict()["state"]
-    return {f"{names[i]}//{part}": t.detach().cpu().contiguous() for i, held in moments.items() for part, t in held.items()}
+    return {
+        f"{names[i]}//{part}": t.detach().cpu().contiguous() for i, held in moments.items() for part, t in held.items()
+    }
 
 
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:

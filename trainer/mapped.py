@@ -40,7 +40,9 @@ class MappedDates:
         window = self.wanted.window
         begin = window.history if window.horizon else 0
         shape = (window.length, self.dataset.row_values)
-        for row, (run, anchor) in enumerate(zip(self._owners(piece, runs), piece.anchor_K.tolist(), strict=True), start=at):
+        for row, (run, anchor) in enumerate(
+            zip(self._owners(piece, runs), piece.anchor_K.tolist(), strict=True), start=at
+        ):
             low = anchor - window.before
             self._copy("values", run.segment, low, slot.values[row].reshape(shape))
             if slot.mask is not None:

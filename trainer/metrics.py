@@ -29,7 +29,11 @@ class Sums:
         return Sums(torch.zeros(len(SUMS), num_steps, num_features, dtype=torch.float64))
 
     def add(
-        self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: torch.Tensor | None = None
+        self,
+        forecast: torch.Tensor,
+        target: torch.Tensor,
+        observed: torch.Tensor | None,
+        shift: torch.Tensor | None = None,
     ) -> None:
         """Adds [B, P, N, F] forecasts and targets; `shift` [N, F] is the training mean (None: 0, the scaled one)."""
         forecast, target = forecast.detach().double(), target.double()

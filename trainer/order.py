@@ -303,7 +303,12 @@ HALO = 8  # auto runs are at least this many times the window's other steps long
 
 
 def resolve_shuffle(
-    setting: str | tuple[int, int], days_per_batch: int | None, window: Window, num_steps: int, num_days: int, row_bytes: int
+    setting: str | tuple[int, int],
+    days_per_batch: int | None,
+    window: Window,
+    num_steps: int,
+    num_days: int,
+    row_bytes: int,
 ) -> Shuffle:
     """`auto`, `global`, `dates` or (days_per_run, runs_per_block) -> Shuffle, from the data alone, never the machine.
 

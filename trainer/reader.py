@@ -142,7 +142,9 @@ class Block:
         if self.mask is not None:
             steps = window.target_steps
             targets = self.mask.as_strided((len(self.mask) - steps + 1, steps * cells), (cells, 1))
-            torch.index_select(targets, 0, start_K + (window.history if window.horizon else 0), out=slot.mask_flat[at:stop])
+            torch.index_select(
+                targets, 0, start_K + (window.history if window.horizon else 0), out=slot.mask_flat[at:stop]
+            )
         if self.codes is not None:
             codes = self.codes.as_strided((rows, window.length), (1, 1))
             torch.index_select(codes, 0, start_K, out=slot.codes_flat[at:stop])
@@ -163,7 +165,10 @@ class Calendar:
         index = int(np.searchsorted(edges, low, side="right")) - 1
         while low < high:
             stop = min(high, int(edges[index + 1]))
-            yield self.days[self.segments[segment].first + index], slice(low - int(edges[index]), stop - int(edges[index]))
+            yield (
+                self.days[self.segments[segment].first + index],
+                slice(low - int(edges[index]), stop - int(edges[index])),
+            )
             low, index = stop, index + 1
 
 

@@ -11,7 +11,7 @@ from shardstore.errors import NotThereError, StoreError, UsageError, Where
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.loop import Session, is_finished, restore
-from trainer.run import TrainingRun, all_runs, environment, find_continuable, refuse_difference
+from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
 
 
@@ -74,7 +74,9 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
 
 def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
-    return [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []
+    return (
+        [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []
+    )
 
 
 def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, name: str | None) -> Started:
@@ -92,7 +94,9 @@ def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: st
     if resume in ("latest", "best"):
         newest = next((run for run in all_runs(runs) if run.facts().get("data", {}).get("name") == dataset), None)
         if newest is None:
-            raise NotThereError(f"no run of dataset '{dataset}'", where=Where(file=str(runs)), todo="Run: dateshard train")
+            raise NotThereError(
+                f"no run of dataset '{dataset}'", where=Where(file=str(runs)), todo="Run: dateshard train"
+            )
         return continue_run(newest, config, shards, resume)
     run, which = locate(resume, runs)
     return continue_run(run, config, shards, which)

@@ -1,6 +1,6 @@
 """A training run: its folder, what is written there, and what a resumed run must share with it.
 
-    data/runs/<run>/  run.json  run.lock  metrics.jsonl  checkpoints/
+data/runs/<run>/  run.json  run.lock  metrics.jsonl  checkpoints/
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class TrainingRun:
             run.write("run.json", {"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
             return run
         raise UsageError(
-            f"run '{stem}' exists", where=Where(file=str(parent / stem)), todo=f"Continue it: dateshard train --resume {stem}"
+            f"run '{stem}' exists",
+            where=Where(file=str(parent / stem)),
+            todo=f"Continue it: dateshard train --resume {stem}",
         )
 
     @staticmethod
@@ -73,7 +75,9 @@ class TrainingRun:
         folder = parent / name
         if not (folder / "run.json").is_file():
             there = ", ".join(run.name for run in all_runs(parent)[:5]) or "none yet"
-            raise NotThereError(f"no run '{name}' (newest: {there})", where=Where(file=str(parent)), todo="Name one of them")
+            raise NotThereError(
+                f"no run '{name}' (newest: {there})", where=Where(file=str(parent)), todo="Name one of them"
+            )
         return TrainingRun(folder)
 
     def facts(self) -> dict[str, Any]:
@@ -101,7 +105,9 @@ class TrainingRun:
         except OSError:
             os.close(descriptor)
             raise BusyError(
-                "another process trains this run", where=Where(file=str(self.folder)), todo="Wait for it, or start another"
+                "another process trains this run",
+                where=Where(file=str(self.folder)),
+                todo="Wait for it, or start another",
             ) from None
         return descriptor
 
@@ -134,7 +140,9 @@ def all_runs(parent: Path) -> list[TrainingRun]:
     if not parent.is_dir():
         return []
     found = [folder for folder in parent.iterdir() if (folder / "run.json").is_file()]
-    return [TrainingRun(folder) for folder in sorted(found, key=lambda f: (f / "run.json").stat().st_mtime, reverse=True)]
+    return [
+        TrainingRun(folder) for folder in sorted(found, key=lambda f: (f / "run.json").stat().st_mtime, reverse=True)
+    ]
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:

@@ -84,7 +84,9 @@ def shuffle_of(config: Trainer, dataset: Dataset, window: Window) -> Shuffle:
     return resolve_shuffle(setting, loading.days_per_batch, window, num_steps, len(days), dataset.row_values * 4)
 
 
-def order_of(dataset: Dataset, split: str, window: Window, batch_size: int, shuffle: Shuffle, seed: int | None) -> Order:
+def order_of(
+    dataset: Dataset, split: str, window: Window, batch_size: int, shuffle: Shuffle, seed: int | None
+) -> Order:
     """The order of one split; `seed` None keeps date order (evaluation)."""
     member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
     runs = make_runs(dataset.days, dataset.segments, member, window, shuffle.days_per_run)
@@ -100,9 +102,7 @@ def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: Wanted)
     """A reader as `trainer.loading` says."""
     policy = {"streaming": "blocks"}.get(config.loading.policy, config.loading.policy)
     loading = config.loading
-    return Reader(
-        dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch
-    )
+    return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
 
 
 def shape_of(config: Trainer, dataset: Dataset, columns: Columns, window: Window) -> Shape:
@@ -154,5 +154,3 @@ def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
         where=Where(file=str(dataset.root)),
         todo="Shorten trainer.window, prepare more dates, or check pipeline.split",
     )
-
-

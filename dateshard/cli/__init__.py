@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import sys
 from importlib import import_module
@@ -107,5 +108,5 @@ def report(error: DateshardError, arguments: list[str]) -> int:
 
 def fill_in(text: str, arguments: list[str]) -> str:
     """The commands in messages name the configuration that was used."""
-    files = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in ("-c", "--config")]
+    files = [b for a, b in itertools.pairwise(arguments) if a in ("-c", "--config")]
     return text.replace("-c CONFIG", " ".join(f"-c {file}" for file in files)) if files else text

@@ -17,12 +17,16 @@ Command = Callable[..., Any]
 
 def config_option(command: Command) -> Command:
     """`-c/--config FILE`, repeatable, later wins."""
-    return click.option("-c", "--config", "files", multiple=True, metavar="FILE", help="configuration; repeatable, later wins")(command)
+    return click.option(
+        "-c", "--config", "files", multiple=True, metavar="FILE", help="configuration; repeatable, later wins"
+    )(command)
 
 
 def json_option(command: Command) -> Command:
     """`--json`: one document on stdout."""
-    return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(command)
+    return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(
+        command
+    )
 
 
 def quiet_option(command: Command) -> Command:
@@ -92,5 +96,7 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
     try:
         return [parse_date(word)]
     except UsageError as error:
-        todo = "Dates: 2013-03-05, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, train|validation|test, @file"
+        todo = (
+            "Dates: 2013-03-05, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, train|validation|test, @file"
+        )
         raise UsageError(error.what, todo=todo) from None

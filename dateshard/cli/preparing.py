@@ -38,7 +38,13 @@ STATES = "failed,stale,missing,measured"
 @click.option("--force", is_flag=True, help="as if preprocess were called so")
 @json_option
 def plan(
-    words: tuple[str, ...], files: tuple[str, ...], explain: bool, refit_statistics: bool, resplit: bool, force: bool, as_json: bool
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    explain: bool,
+    refit_statistics: bool,
+    resplit: bool,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """What preprocess would do, and why. Writes nothing."""
     from dateshard.places import shards_folder
@@ -54,7 +60,9 @@ def plan(
         return 0
     for note in notes:
         screen.say(f"passed over: {note}")
-    _headline(screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made)
+    _headline(
+        screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made
+    )
     _show_plan(screen, made, explain=explain)
     return 0
 
@@ -72,19 +80,29 @@ def plan(
 @json_option
 @quiet_option
 @click.pass_context
-def preprocess(  # noqa: PLR0913 - one parameter an option
-    context: click.Context, /, words: tuple[str, ...], files: tuple[str, ...], only: str, exclude: tuple[str, ...], force: bool,
-    workers: int | None, refit_statistics: bool, resplit: bool, dry_run: bool, as_json: bool, quiet: bool,
-) -> int:  # fmt: skip
+def preprocess(
+    context: click.Context,
+    /,
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    only: str,
+    exclude: tuple[str, ...],
+    force: bool,
+    workers: int | None,
+    refit_statistics: bool,
+    resplit: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
 
     if dry_run:
-        return int(context.invoke(
-            plan, words=words, files=files, explain=True, refit_statistics=refit_statistics, resplit=resplit, force=force, as_json=as_json
-        ))  # fmt: skip
+        refit = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
+        return int(context.invoke(plan, words=words, files=files, explain=True, as_json=as_json, **refit))
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json, quiet=quiet)
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
@@ -121,7 +139,13 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
     else:
         for note in notes:
             screen.say(f"passed over: {note}")
-        _headline(screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made)
+        _headline(
+            screen,
+            settings.dataset,
+            current.generation if current else None,
+            current.manifest if current else None,
+            made,
+        )
         screen.table(_grouped(dates), right=(2,))
     return 0 if all(p.state in ("fresh", "no-dump", "excluded") for p in dates) else 4
 
@@ -152,12 +176,21 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: 
     else:
         for row in damaged:
             screen.tell(f"damaged  {row['name']}  {row['error']}")
-        screen.tell(f"generation {dataset.generation}: {checked - len(damaged)} of {checked} verified, {len(damaged)} damaged")
+        screen.tell(
+            f"generation {dataset.generation}: {checked - len(damaged)} of {checked} verified, {len(damaged)} damaged"
+        )
     return 4 if damaged else 0
 
 
 def _wish(
-    settings: Settings, selectors: Sequence[str], *, only: str, exclude: Sequence[str], force: bool, refit: bool, resplit: bool
+    settings: Settings,
+    selectors: Sequence[str],
+    *,
+    only: str,
+    exclude: Sequence[str],
+    force: bool,
+    refit: bool,
+    resplit: bool,
 ) -> Wish:
     """Selectors -> a wish. States and splits are looked up in the plan of everything."""
     from dateshard.places import shards_folder
@@ -204,7 +237,12 @@ def _grouped(dates: Iterable[DatePlan]) -> list[list[str]]:
 def _show_plan(screen: Screen, made: Plan, *, explain: bool = False) -> None:
     if explain:
         acts = [
-            [str(p.date), p.state, " + ".join(a for a, on in (("measure", p.measure), ("normalise", p.normalise)) if on), p.reason]
+            [
+                str(p.date),
+                p.state,
+                " + ".join(a for a, on in (("measure", p.measure), ("normalise", p.normalise)) if on),
+                p.reason,
+            ]
             for p in made.dates
             if p.measure or p.normalise
         ]
@@ -282,11 +320,15 @@ def _summary(screen: Screen, finished: Finished) -> None:
     wrote = f"{finished.written} shards written" + (f", {finished.unchanged} unchanged" if finished.unchanged else "")
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
-    screen.tell(f"generation {finished.generation}: {wrote}; {finished.measured} dates measured, {read}; {seconds(finished.seconds)}")
+    screen.tell(
+        f"generation {finished.generation}: {wrote}; {finished.measured} dates measured, {read}; {seconds(finished.seconds)}"
+    )
     for reason, count in sorted(rows["rejected"].items()):
         screen.tell(f"  rejected  {count:,}  {reason}")
     if finished.failed:
-        screen.tell(f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again.")
+        screen.tell(
+            f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
+        )
 
 
 def _finished_json(finished: Finished) -> dict[str, Any]:

@@ -16,7 +16,9 @@ STANDS_ON = ("torch", "numpy", "polars", "pyarrow", "zarr", "pydantic", "safeten
 
 @click.command()
 @click.argument("folder", default=".", metavar="[DIR]")
-@click.option("--example", type=click.Choice(["flights"]), help="an example with data; without it a starter configuration")
+@click.option(
+    "--example", type=click.Choice(["flights"]), help="an example with data; without it a starter configuration"
+)
 def init(folder: str, example: str | None) -> None:
     """A starter configuration, and data to run it on. Never overwrites a file."""
     from dateshard.examples import STARTER, WRITERS, complete, configuration, write_missing

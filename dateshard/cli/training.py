@@ -32,12 +32,24 @@ def _flags(command: Any) -> Any:
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @config_option
 @click.option("--run", "name", metavar="NAME", help="name of a new run (default: dataset and time)")
-@click.option("--resume", default="none", metavar="none|auto|latest|best|RUN|PATH",
-              help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there")  # fmt: skip
+@click.option(
+    "--resume",
+    default="none",
+    metavar="none|auto|latest|best|RUN|PATH",
+    help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
+)
 @_flags
 @json_option
 @quiet_option
-def train(words: tuple[str, ...], files: tuple[str, ...], name: str | None, resume: str, as_json: bool, quiet: bool, **flags: str | None) -> int:
+def train(
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    name: str | None,
+    resume: str,
+    as_json: bool,
+    quiet: bool,
+    **flags: str | None,
+) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
     from dateshard.screen import Screen
     from dateshard.training import configure, train_to_the_end
@@ -55,11 +67,15 @@ def train(words: tuple[str, ...], files: tuple[str, ...], name: str | None, resu
 @click.command()
 @click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
 @config_option
-@click.option("--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints")
+@click.option(
+    "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
+)
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
 @click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge")
 @json_option
-def evaluate(words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool) -> int:
+def evaluate(
+    words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool
+) -> int:
     """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
 
     RUN is a run's name, or `latest`.
@@ -100,12 +116,23 @@ def runs(as_json: bool) -> int:
         state = found[-1].state if found else {}
         best = state.get("progress", {}).get("best_loss")
         model = facts.get("config", {}).get("model", {}).get("name", "?")
-        rows.append({"run": run.name, "model": model, "epoch": state.get("epoch", -1) + 1, "batch": state.get("batch", 0),
-                     "checkpoints": len(found), "best_val_loss": best})  # fmt: skip
+        rows.append(
+            {
+                "run": run.name,
+                "model": model,
+                "epoch": state.get("epoch", -1) + 1,
+                "batch": state.get("batch", 0),
+                "checkpoints": len(found),
+                "best_val_loss": best,
+            }
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return 0
     header = ["run", "model", "epoch", "batch", "checkpoints", "best val loss"]
-    table = [[r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])] for r in rows]
+    table = [
+        [r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])]
+        for r in rows
+    ]
     Screen().table([header, *table], right=(2, 3, 4, 5))
     return 0

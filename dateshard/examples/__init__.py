@@ -51,4 +51,8 @@ def write_missing(folder: Path, contents: Iterator[tuple[str, bytes]]) -> int:
 
 def complete(folder: Path, name: str) -> bool:
     """Whether an example's data lie there already."""
-    return name == "flights" and len(list(folder.glob("2013-*.csv"))) == flights.NUM_DATES and (folder / "nodes.csv").exists()
+    return (
+        name == "flights"
+        and len(list(folder.glob("2013-*.csv"))) == flights.NUM_DATES
+        and (folder / "nodes.csv").exists()
+    )

@@ -75,7 +75,7 @@ def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str
 
 def write_all(descriptor: int, array: Array) -> None:
     """Plain writes until all of the buffer is out (a writable map would end in SIGBUS on a full disk)."""
-    view = memoryview(array).cast("B")
+    view = array.data.cast("B")
     while view:
         view = view[os.write(descriptor, view) :]
 

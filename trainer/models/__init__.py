@@ -57,7 +57,9 @@ def _ridge(shape: Shape, config: ModelConfig) -> nn.Module:
 
 def _needs_own_history(shape: Shape, name: str) -> None:
     if not shape.window.horizon:
-        raise UsageError(f"{name} forecasts, it needs a horizon", todo="Set trainer.window.horizon, or take model.name: mlp")
+        raise UsageError(
+            f"{name} forecasts, it needs a horizon", todo="Set trainer.window.horizon, or take model.name: mlp"
+        )
     if -1 in shape.targets_in_inputs:
         raise UsageError(
             f"{name} forecasts a target from its own history, but a target is not among the inputs",
@@ -80,5 +82,3 @@ def build(shape: Shape, config: ModelConfig) -> nn.Module:
 def num_parameters(model: nn.Module) -> int:
     """Trainable numbers."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-

@@ -26,5 +26,5 @@ class DLinear(nn.Module):
         rows = own_BNFH.reshape(-1, 1, shape[-1])
         padded = torch.cat([rows[..., :1].expand(-1, -1, side), rows, rows[..., -1:].expand(-1, -1, side)], dim=2)
         trend = nn.functional.avg_pool1d(padded, self.kernel, stride=1)
-        out = self.trend(trend) + self.rest(rows - trend)
+        out: torch.Tensor = self.trend(trend) + self.rest(rows - trend)
         return out.view(*shape[:-1], -1).permute(0, 3, 1, 2)

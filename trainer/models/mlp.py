@@ -48,7 +48,8 @@ class Mlp(nn.Module):
         names = self.node.weight.expand(batch, nodes, EMBEDDING)
         when = self._when(codes_BW[:, self.anchor])[:, None].expand(batch, nodes, 9)
         flat = self.out(self.hidden(torch.cat([own, names, when], dim=2)))
-        return flat.view(batch, nodes, *self.target).permute(0, 2, 1, 3)
+        out: torch.Tensor = flat.view(batch, nodes, *self.target).permute(0, 2, 1, 3)
+        return out
 
     def _when(self, code_B: torch.Tensor) -> torch.Tensor:
         """[B, 9]: sine and cosine of the time of day, and the weekday as one of seven."""

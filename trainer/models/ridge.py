@@ -23,6 +23,7 @@ class Ridge(nn.Module):
     """history [B, H, N, Fi] -> [B, P, N, Fo]; its weight is a buffer: nothing is left to a gradient."""
 
     uses_codes = False
+    weight: torch.Tensor
 
     def __init__(self, history: int, horizon: int, targets_in_inputs: tuple[int, ...]) -> None:
         super().__init__()
@@ -82,8 +83,10 @@ class Equations:
         ridge = torch.diag(free) * (penalty * count.clamp(min=1))[..., None, None]
         tiny = torch.eye(size, dtype=torch.float64) * 1e-9  # a feature never observed must not end in a singular matrix
         if self.masked:
-            return torch.linalg.solve(self.gram + ridge + tiny, self.cross[..., None])[..., 0].transpose(1, 2)
-        return torch.linalg.solve((self.gram + ridge + tiny)[:, 0], self.cross.transpose(1, 2))
+            solved: torch.Tensor = torch.linalg.solve(self.gram + ridge + tiny, self.cross[..., None])
+            return solved[..., 0].transpose(1, 2)
+        shared: torch.Tensor = torch.linalg.solve((self.gram + ridge + tiny)[:, 0], self.cross.transpose(1, 2))
+        return shared
 
     def squared_error(self, weight: torch.Tensor) -> torch.Tensor:
         """Sum of squared errors of coefficients [Fo, K, P] on these windows, without a second pass over them."""
