@@ -11,7 +11,9 @@ from __future__ import annotations
 import mmap
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -59,7 +61,16 @@ class Wanted:
     codes: bool = False
 
 
-Request = tuple["Slot", int, Piece]  # where to, from which row on, which windows
+class Source(Protocol):
+    """Brings the windows of pieces; `prepare`'s result can be sliced, a slice of it is gathered into a slot."""
+
+    def prepare(self, piece: Piece) -> Any:
+        """Where a piece's windows begin."""
+        ...
+
+    def gather(self, slot: Slot, at: int, chosen: Any) -> None:
+        """Copies windows into rows [at, at + len) of the slot."""
+        ...
 
 
 def aligned(num_bytes: int) -> NDArray[np.uint8]:
@@ -97,6 +108,7 @@ class Slot:
         if self.codes is not None:
             self.codes_flat = torch.from_numpy(self.codes)
         self.full = self._batch(batch_size)
+        self.views = all(isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets))
 
     def _batch(self, size: int) -> Batch:
         window = self.wanted.window
@@ -111,43 +123,51 @@ class Slot:
 
     def batch(self, size: int) -> Batch:
         """The batch of the first `size` rows; views made once where that is possible."""
-        return self.full if size == len(self.values) and self._all_views() else self._batch(size)
+        return self.full if size == len(self.values) and self.views else self._batch(size)
 
-    def _all_views(self) -> bool:
-        return isinstance(columns(self.wanted.inputs), slice) and isinstance(columns(self.wanted.targets), slice)
+    @staticmethod
+    def rows(buffer: torch.Tensor, at: int, stop: int) -> torch.Tensor:
+        """Rows [at, stop) of one of the slot's buffers."""
+        return buffer if stop - at == len(buffer) else buffer[at:stop]
 
 
-@dataclass(slots=True)
 class Block:
     """One block's buffer: the rows of its runs one after the other, and strided views that are its windows.
 
-    `offset_R[k]` is the row at which run k's first window begins.
+    Args:
+        values: [rows, N * F] float32. mask: [rows, N * F] uint8 or None. codes: [rows] int32 or None.
+        first_R, offset_R: each run's first anchor, and the row at which its first window begins.
     """
 
-    values: torch.Tensor
-    mask: torch.Tensor | None
-    codes: torch.Tensor | None
-    runs: list[Run]
-    offset_R: Integers
-    first_R: Integers
+    def __init__(
+        self,
+        values: torch.Tensor,
+        mask: torch.Tensor | None,
+        codes: torch.Tensor | None,
+        offset_R: Integers,
+        first_R: Integers,
+        window: Window,
+    ) -> None:
+        rows, cells = len(values) - window.length + 1, values.shape[1]
+        steps = window.target_steps
+        self.row_of_anchor_R = offset_R - first_R
+        self.target_begin = window.history if window.horizon else 0
+        self.windows = values.as_strided((rows, window.length * cells), (cells, 1))
+        self.targets = mask.as_strided((len(mask) - steps + 1, steps * cells), (cells, 1)) if mask is not None else None
+        self.codes = codes.as_strided((rows, window.length), (1, 1)) if codes is not None else None
 
-    def gather(self, slot: Slot, at: int, piece: Piece) -> None:
+    def prepare(self, piece: Piece) -> torch.Tensor:
+        """Rows at which a piece's windows begin."""
+        return torch.from_numpy(self.row_of_anchor_R[piece.run_K] + piece.anchor_K)
+
+    def gather(self, slot: Slot, at: int, start_K: torch.Tensor) -> None:
         """`index_select` silently resizes a wrong `out`, so shapes are fixed by slicing rows of the slot."""
-        window, stop = slot.wanted.window, at + len(piece.anchor_K)
-        start_K = torch.from_numpy(self.offset_R[piece.run_K] + (piece.anchor_K - self.first_R[piece.run_K]))
-        cells = self.values.shape[1]
-        rows = len(self.values) - window.length + 1
-        windows = self.values.as_strided((rows, window.length * cells), (cells, 1))
-        torch.index_select(windows, 0, start_K, out=slot.flat[at:stop])
-        if self.mask is not None:
-            steps = window.target_steps
-            targets = self.mask.as_strided((len(self.mask) - steps + 1, steps * cells), (cells, 1))
-            torch.index_select(
-                targets, 0, start_K + (window.history if window.horizon else 0), out=slot.mask_flat[at:stop]
-            )
+        stop = at + len(start_K)
+        torch.index_select(self.windows, 0, start_K, out=slot.rows(slot.flat, at, stop))
+        if self.targets is not None:
+            torch.index_select(self.targets, 0, start_K + self.target_begin, out=slot.rows(slot.mask_flat, at, stop))
         if self.codes is not None:
-            codes = self.codes.as_strided((rows, window.length), (1, 1))
-            torch.index_select(codes, 0, start_K, out=slot.codes_flat[at:stop])
+            torch.index_select(self.codes, 0, start_K, out=slot.rows(slot.codes_flat, at, stop))
 
 
 class Calendar:
@@ -206,9 +226,12 @@ class Reader:
         self.resident_bytes = self.block_rows * self.row_bytes * num_buffers
         self.policy = self._choose(policy, memory_budget)
         self._ring: list[Slot] = []
+        self._turn = 0  # slots taken so far: the ring goes on over the border of epochs
         self._buffers: list[tuple[NDArray[np.uint8], ...]] = []
         self._only: Block | None = None  # the only block is kept across epochs
-        self._maps = MappedDates(dataset, self.calendar, wanted, mask=self.mask) if self.policy == "mapped" else None
+        self._maps = (
+            MappedDates(dataset, self.calendar, wanted, order.runs, mask=self.mask) if self.policy == "mapped" else None
+        )
 
     def _rows(self, run: Run) -> int:
         return (run.count - 1) * self.order.stride + self.wanted.window.length
@@ -226,8 +249,8 @@ class Reader:
             return "blocks" if fits and not sparse else "mapped"
         if not fits:
             raise UsageError(
-                f"blocks of this order need {self.resident_bytes / 1e6:,.0f} MB, "
-                f"trainer.loading.memory_budget allows {budget / 1e6:,.0f} MB",
+                f"blocks of this order need {self.resident_bytes / 1e6:,.3f} MB, "
+                f"trainer.loading.memory_budget allows {budget / 1e6:,.3f} MB",
                 todo="Set loading.policy: mapped (the same batches), a smaller loading.days_per_batch (another order), "
                 "or a larger budget",
             )
@@ -246,42 +269,45 @@ class Reader:
             shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
             size = -(-self.order.batch_size // world)
             self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
-        gather = self._from_maps() if self._maps else self._from_blocks(epoch)
-        try:
-            next(gather)
-            for number, pieces in enumerate(self.order.epoch(epoch).batches(start, rank, world)):
-                slot, at = self._ring[number % RING_SLOTS], 0
-                for piece in pieces:
-                    gather.send((slot, at, piece))
-                    at += len(piece.anchor_K)
-                yield slot.batch(at)
-        finally:
-            gather.close()
+        sources = self._maps_of() if self._maps else self._blocks_of(epoch)
+        number = 0
+        with closing(sources):
+            next(sources)
+            for draw in self.order.epoch(epoch).draws(start):
+                held, source, prepared = -1, None, None
+                for begin in range(draw.low, draw.high, self.order.batch_size):
+                    slot, at, end = self._ring[number % RING_SLOTS], 0, min(begin + self.order.batch_size, draw.high)
+                    for which, chosen in draw.cut(begin, end, rank, world):
+                        if which != held:
+                            source, held = sources.send(draw.pieces[which]), which
+                            prepared = source.prepare(draw.pieces[which])
+                        part = prepared[chosen]
+                        source.gather(slot, at, part)
+                        at += len(part)
+                    number += 1
+                    yield slot.batch(at)
 
-    def _from_maps(self) -> Generator[None, Request, None]:
-        assert self._maps is not None
+    def _maps_of(self) -> Generator[Source, Piece, None]:
+        """The mapped dates serve every piece."""
+        source = cast(Source, self._maps)
         while True:
-            slot, at, piece = yield
-            self._maps.gather(slot, at, piece, self.order.runs)
+            yield source
 
-    def _from_blocks(self, epoch: int) -> Generator[None, Request, None]:
-        """Receives (slot, row, piece); holds the block that the last piece came from and fills the one after it."""
+    def _blocks_of(self, epoch: int) -> Generator[Source, Piece, None]:
+        """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile."""
         groups = self.order.epoch(epoch).blocks
         with ThreadPoolExecutor(1, thread_name_prefix="dateshard-block") as thread:
-            held = -1
+            held, block = -1, cast(Source, None)
             coming: Future[Block] | None = None
             while True:
-                slot, at, piece = yield
+                piece = yield block
                 if piece.block != held:
                     block = self._next_block(groups, piece.block, coming)
                     held, coming = piece.block, None
                     if self.prefetch and held + 1 < len(groups):
                         coming = thread.submit(self._fill, groups[held + 1], (held + 1) % 2)
-                block.gather(slot, at, piece)
 
-    def _next_block(self, groups: list[Integers], number: int, coming: Future[Block] | None) -> Block:
-        if coming is not None:
-            return coming.result()
+    def _next_block(self, groups: list[Integers], number: int) -> Block:
         if len(groups) > 1:
             return self._fill(groups[number], number % 2 if self.prefetch else 0)
         if self._only is None:
@@ -319,7 +345,7 @@ class Reader:
             torch.from_numpy(values.reshape(total, -1)),
             torch.from_numpy(mask.view(np.uint8).reshape(total, -1)) if mask is not None else None,
             torch.from_numpy(codes) if codes is not None else None,
-            runs,
             offset_R[:-1],
             np.array([run.first for run in runs], dtype=np.int64),
+            self.wanted.window,
         )
