@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,10 +162,9 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test stands in a folder of its own, untouched by the caller's environment."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("DATESHARD"):
             monkeypatch.delenv(name)
-    yield

@@ -68,7 +68,7 @@ class ModelConfig(Section):
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
     penalties: tuple[float, ...] = Field(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="ridge: tried on validation, per window"
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="ridge: tried on validation, per window"
     )
 
 

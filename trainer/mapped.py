@@ -29,30 +29,31 @@ CODES_KEPT = 512  # dates whose time codes are remembered
 class MappedDates:
     """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
 
-    def __init__(self, dataset: Dataset, calendar: Calendar, wanted: Wanted, *, mask: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, calendar: Calendar, wanted: Wanted, runs: Sequence[Run], *, mask: bool
+    ) -> None:
         self.dataset, self.calendar, self.wanted, self.mask = dataset, calendar, wanted, mask
+        self._segment = np.array([run.segment for run in runs], dtype=np.int64)
         self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
         self._limit = map_limit()
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
 
-    def gather(self, slot: Slot, at: int, piece: Piece, runs: Sequence[Run]) -> None:
-        """Copies a piece's windows into rows [at, ...) of the slot."""
+    def prepare(self, piece: Piece) -> NDArray[np.int64]:
+        """[K, 2]: segment and first step of each window."""
+        segment_K = self._segment[piece.block_runs[piece.run_K]]
+        return np.stack([segment_K, piece.anchor_K - self.wanted.window.before], axis=1)
+
+    def gather(self, slot: Slot, at: int, chosen: NDArray[np.int64]) -> None:
+        """Copies windows into rows [at, ...) of the slot."""
         window = self.wanted.window
         begin = window.history if window.horizon else 0
         shape = (window.length, self.dataset.row_values)
-        for row, (run, anchor) in enumerate(
-            zip(self._owners(piece, runs), piece.anchor_K.tolist(), strict=True), start=at
-        ):
-            low = anchor - window.before
-            self._copy("values", run.segment, low, slot.values[row].reshape(shape))
+        for row, (segment, low) in enumerate(chosen.tolist(), start=at):
+            self._copy("values", segment, low, slot.values[row].reshape(shape))
             if slot.mask is not None:
-                target = slot.mask[row].reshape(window.target_steps, -1)
-                self._copy("observed", run.segment, low + begin, target)
+                self._copy("observed", segment, low + begin, slot.mask[row].reshape(window.target_steps, -1))
             if slot.codes is not None:
-                self._copy_codes(run.segment, low, slot.codes[row])
-
-    def _owners(self, piece: Piece, runs: Sequence[Run]) -> list[Run]:
-        return [runs[index] for index in piece.block_runs[piece.run_K].tolist()]
+                self._copy_codes(segment, low, slot.codes[row])
 
     def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
         at = 0

@@ -13,6 +13,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,28 +142,32 @@ def shuffled(size: int, seed: int) -> Integers:
 def permute(indices: Integers, size: int, seed: int) -> Integers:
     """Where a keyed bijection of range(size) sends `indices`; memory O(len(indices)).
 
-    A balanced Feistel network over the next even number of bits, walked until the value is in range.
+    A Feistel network over the bits of `size` (halves of unequal width where the number of bits is odd), walked until
+    the value is in range: fewer than two walks on average.
     """
     if size <= FEW:
         return shuffled(size, seed)[indices]
-    half = ((size - 1).bit_length() + 1) // 2
     keys = splitmix64(np.uint64(seed) + np.arange(1, ROUNDS + 1, dtype=np.uint64))
-    out = _feistel(indices.astype(np.uint64), half, keys)
-    while (outside := out >= size).any():
-        out[outside] = _feistel(out[outside], half, keys)
+    bits = (size - 1).bit_length()
+    out = _feistel(indices.astype(np.uint64), bits, keys)
+    while len(outside := np.flatnonzero(out >= size)):
+        out[outside] = _feistel(out[outside], bits, keys)
     return out.astype(np.int64)
 
 
-def _feistel(values: NDArray[np.uint64], half: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = values >> shift, values & mask
-    for round_key in keys:
+def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One pass: the halves swap every round, so an even number of rounds ends with the widths it began with."""
+    low = bits // 2
+    masks = (np.uint64((1 << (bits - low)) - 1), np.uint64((1 << low) - 1))
+    left, right = values >> np.uint64(low), values & masks[1]
+    for number, round_key in enumerate(keys):
         mixed = (right + round_key) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(32)
         mixed *= np.uint64(0xD6E8FEB86659FD93)
         mixed ^= mixed >> np.uint64(32)
-        left, right = right, left ^ (mixed & mask)
-    return (left << shift) | right
+        mixed &= masks[number % 2]
+        left, right = right, left ^ mixed
+    return (left << np.uint64(low)) | right
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,10 @@ class Piece:
     block_runs: Integers
     run_K: Integers
     anchor_K: Integers
+
+    def take(self, windows: slice) -> Piece:
+        """Some of its windows."""
+        return Piece(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
 
 
 @dataclass(frozen=True)
@@ -254,31 +263,43 @@ class EpochOrder:
         first = self._first[self.blocks[block][run]]
         return Piece(block, self.blocks[block], run, first + (local - edges[run]) * self.order.stride)
 
-    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[Piece]]:
-        """Batches from number `start` on, each as pieces; rank r of W takes every W-th window of a batch from r on.
-
-        Order is drawn for 64 batches at a time and cut up: about 0.1 us a window.
-        """
+    def draws(self, start: int = 0) -> Iterator[Draw]:
+        """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""
         size, total = self.order.batch_size, self.order.num_windows
         for low in range(start * size, total, size * DRAWN_BATCHES):
             high = min(total, low + size * DRAWN_BATCHES)
-            drawn = self.pieces(low, high)
-            edges = np.cumsum([low, *(len(piece.anchor_K) for piece in drawn)])
-            for begin in range(low, high, size):
-                yield _cut(drawn, edges, begin, min(begin + size, high), rank, world)
+            pieces = self.pieces(low, high)
+            yield Draw(low, high, pieces, [low, *(low + np.cumsum([len(piece.anchor_K) for piece in pieces])).tolist()])
+
+    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[Piece]]:
+        """Batches from number `start` on, each as pieces; rank r of W takes every W-th window of a batch from r on."""
+        size = self.order.batch_size
+        for draw in self.draws(start):
+            for begin in range(draw.low, draw.high, size):
+                chosen = draw.cut(begin, min(begin + size, draw.high), rank, world)
+                yield [draw.pieces[which].take(windows) for which, windows in chosen]
 
 
-def _cut(drawn: list[Piece], edges: Integers, begin: int, end: int, rank: int, world: int) -> list[Piece]:
-    """The pieces of positions [begin + rank :: world] below `end`, out of drawn ones."""
-    found = []
-    for piece, low, high in zip(drawn, edges[:-1], edges[1:], strict=True):
-        first, last = max(begin, int(low)), min(end, int(high))
-        if first < last:
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Positions [low, high) as pieces; piece k holds positions [edges[k], edges[k + 1])."""
+
+    low: int
+    high: int
+    pieces: list[Piece]
+    edges: list[int]
+
+    def cut(self, begin: int, end: int, rank: int = 0, world: int = 1) -> list[tuple[int, slice]]:
+        """(piece, which of its windows) of positions [begin + rank :: world] below `end`."""
+        if len(self.pieces) == 1:
+            return [(0, slice(begin - self.low + rank, end - self.low, world))]
+        found = []
+        for number, (low, high) in enumerate(pairwise(self.edges)):
+            first, last = max(begin, low), min(end, high)
             first += -(first - begin - rank) % world
-            chosen = slice(first - int(low), last - int(low), world)
             if first < last:
-                found.append(Piece(piece.block, piece.block_runs, piece.run_K[chosen], piece.anchor_K[chosen]))
-    return found
+                found.append((number, slice(first - low, last - low, world)))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

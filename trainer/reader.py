@@ -270,13 +270,17 @@ class Reader:
             size = -(-self.order.batch_size // world)
             self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
         sources = self._maps_of() if self._maps else self._blocks_of(epoch)
-        number = 0
+        source, prepared = cast(Source, None), cast(Any, None)
         with closing(sources):
             next(sources)
             for draw in self.order.epoch(epoch).draws(start):
-                held, source, prepared = -1, None, None
+                held = -1
                 for begin in range(draw.low, draw.high, self.order.batch_size):
-                    slot, at, end = self._ring[number % RING_SLOTS], 0, min(begin + self.order.batch_size, draw.high)
+                    slot, at, end = (
+                        self._ring[self._turn % RING_SLOTS],
+                        0,
+                        min(begin + self.order.batch_size, draw.high),
+                    )
                     for which, chosen in draw.cut(begin, end, rank, world):
                         if which != held:
                             source, held = sources.send(draw.pieces[which]), which
@@ -284,7 +288,7 @@ class Reader:
                         part = prepared[chosen]
                         source.gather(slot, at, part)
                         at += len(part)
-                    number += 1
+                    self._turn += 1
                     yield slot.batch(at)
 
     def _maps_of(self) -> Generator[Source, Piece, None]:
@@ -298,16 +302,18 @@ class Reader:
         groups = self.order.epoch(epoch).blocks
         with ThreadPoolExecutor(1, thread_name_prefix="dateshard-block") as thread:
             held, block = -1, cast(Source, None)
-            coming: Future[Block] | None = None
+            coming: dict[int, Future[Block]] = {}  # at most one: the block after the held one
             while True:
                 piece = yield block
-                if piece.block != held:
-                    block = self._next_block(groups, piece.block, coming)
-                    held, coming = piece.block, None
-                    if self.prefetch and held + 1 < len(groups):
-                        coming = thread.submit(self._fill, groups[held + 1], (held + 1) % 2)
+                if piece.block == held:
+                    continue
+                filled = {number: future.result() for number, future in coming.items()}
+                block = filled.get(piece.block) or self._load(groups, piece.block)  # a rank may skip a small block
+                held, coming = piece.block, {}
+                if self.prefetch and held + 1 < len(groups):
+                    coming[held + 1] = thread.submit(self._fill, groups[held + 1], (held + 1) % 2)
 
-    def _next_block(self, groups: list[Integers], number: int) -> Block:
+    def _load(self, groups: list[Integers], number: int) -> Block:
         if len(groups) > 1:
             return self._fill(groups[number], number % 2 if self.prefetch else 0)
         if self._only is None:

@@ -1,7 +1,8 @@
-"""A multi-layer perceptron, shared by all nodes.
+"""A multi-layer perceptron beside a linear map, shared by all nodes.
 
 `hidden_units` are the widths of its layers, `dropout_rate` acts after each. Beside its own history a node sees its
-embedding and the anchor's time of day and weekday.
+embedding and the anchor's time of day and weekday. The linear map from the history straight to the forecast (the
+global residual of TiDE, Das et al. 2023, arXiv 2304.08424) leaves the layers what a linear model cannot say.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Mlp(nn.Module):
             layers += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(dropout_rate)]
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(widths[-1], target[0] * target[1])
+        self.linear = nn.Linear(num_history, target[0] * target[1], bias=False)
+        nn.init.zeros_(self.linear.weight)
 
     def forward(self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None) -> torch.Tensor:
         assert codes_BW is not None
@@ -47,7 +50,7 @@ class Mlp(nn.Module):
         own = history_BHNF.permute(0, 2, 1, 3).reshape(batch, nodes, -1)
         names = self.node.weight.expand(batch, nodes, EMBEDDING)
         when = self._when(codes_BW[:, self.anchor])[:, None].expand(batch, nodes, 9)
-        flat = self.out(self.hidden(torch.cat([own, names, when], dim=2)))
+        flat = self.out(self.hidden(torch.cat([own, names, when], dim=2))) + self.linear(own)
         out: torch.Tensor = flat.view(batch, nodes, *self.target).permute(0, 2, 1, 3)
         return out
 

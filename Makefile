@@ -1,0 +1,57 @@
+# Every target is a line that calls `dateshard`. pip alone does it; a stamp file makes the second call start at once.
+PY     ?= python3
+VENV   ?= .venv
+EXTRAS ?= dev,examples
+CONFIG ?= configs/flights.yaml
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+FLAGS  := $(foreach file,$(CONFIG),-c $(file))
+NEW    ?=
+
+.PHONY: train test setup preprocess rerun resume check test-all bench doctor lock clean
+
+train: $(STAMP)  ## one command: environment, real raw data, shards, a trained model, its evaluation
+	@$(if $(filter configs/flights.yaml,$(CONFIG)),$(BIN)/dateshard init --example flights)
+	@$(BIN)/dateshard preprocess $(FLAGS)
+	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
+	@$(BIN)/dateshard evaluate latest
+
+test: $(STAMP)  ## the tests (minutes)
+	@$(BIN)/python -m pytest -m "not slow"
+
+setup: $(STAMP)
+
+preprocess: $(STAMP)  ## DATES=2013-03-05 CONFIG="a.yaml b.yaml"
+	@$(BIN)/dateshard preprocess $(DATES) $(FLAGS)
+
+rerun: $(STAMP)  ## DATE=2013-03-05: measure and normalise that date again with the frozen statistics
+	@$(BIN)/dateshard preprocess $(or $(DATE),$(error name a date: make rerun DATE=2013-03-05)) --force $(FLAGS)
+
+resume: $(STAMP)  ## RUN=flights-20261121-2330
+	@$(BIN)/dateshard train --resume $(or $(RUN),$(error name a run: make resume RUN=... (dateshard runs lists them)))
+
+check: $(STAMP)  ## lint, format and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+test-all: $(STAMP)  ## with crash loops and long journeys
+	@$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## the reader against memcpy, and an epoch against the same model fed one batch
+	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
+
+doctor: $(STAMP)
+	@$(BIN)/dateshard doctor
+
+lock: $(STAMP)  ## writes constraints.txt from what is installed
+	@$(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+cpu$$//' > constraints.txt
+
+clean:  ## caches and the environment; never shards or runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python cannot make environments: install the package python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (on Linux the default torch is a CUDA build of several GB; see README for the CPU build)"
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@

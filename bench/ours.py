@@ -1,0 +1,120 @@
+"""Our reader behind a neutral door: `batches(ctx)` yields (history, target) tensors of one shuffled epoch.
+
+`ctx` says what to serve: `days, spd, N, F` (days, steps a day, nodes, features), `hist, hor, B` (history, horizon,
+batch size), `raw` (a float32 file of the whole series) and `root` (a folder for our store). `ctx.state` resumes, and
+`ctx.get_state` is set to a function that returns the state. The store is written once, by the store's own writer.
+
+    batches   one resident block, global shuffle        reloaded   blocks of 7 days, read again every epoch
+    mapped    the order of `batches`, from mapped files  coded      `batches` with time codes
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shardstore.calendar import day_of, instants
+from shardstore.commit import Writer, publish, staging_folder
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError
+from shardstore.frozen import Nodes, save_nodes, save_statistics
+from shardstore.layouts.grid import Feature
+from shardstore.manifest import Entry, Manifest, Part
+from shardstore.statistics import PartialStatistics, Statistics
+from shardstore.storage import zarr_raw
+from trainer.order import Order, Shuffle, Window, make_runs
+from trainer.reader import Reader, Wanted
+
+FIRST = dt.date(2024, 1, 1)
+SEED = 1
+
+
+def batches(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One resident block, shuffled globally."""
+    return _serve(ctx, Shuffle(None, None), "blocks")
+
+
+def coded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`batches`, and the time codes of every window beside it."""
+    return _serve(ctx, Shuffle(None, None), "blocks", codes=True)
+
+
+def reloaded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Blocks of seven days, filled by a thread while the one before is served."""
+    return _serve(ctx, Shuffle(7, 1), "blocks")
+
+
+def mapped(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The order of `batches`, out of mapped files."""
+    return _serve(ctx, Shuffle(None, None), "mapped")
+
+
+_readers: dict[Any, Reader] = {}
+
+
+def _serve(
+    ctx: Any, shuffle: Shuffle, policy: str, *, codes: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    key = (ctx.root, ctx.hist, ctx.hor, ctx.B, shuffle, policy, codes)
+    if key not in _readers:  # an epoch after the first goes on with the same reader, as training does
+        _readers[key] = make_reader(ctx, shuffle, policy, codes=codes)
+    epoch, batch = (ctx.state["epoch"], ctx.state["batch"]) if ctx.state else (0, 0)
+    place = {"epoch": epoch, "batch": batch, "seed": SEED}
+    ctx.get_state = lambda: dict(place)
+    for served in _readers[key].batches(epoch, start=batch):
+        place["batch"] += 1
+        yield served.history_BHNF, served.target_BPNF
+
+
+def make_reader(ctx: Any, shuffle: Shuffle, policy: str, *, codes: bool = False, budget: int = 64 << 30) -> Reader:
+    """A reader over the ctx's series."""
+    dataset = open_store(ctx)
+    window = Window(ctx.hist, ctx.hor)
+    everywhere = [True] * len(dataset.days)
+    runs = make_runs(dataset.days, dataset.segments, everywhere, window, shuffle.days_per_run)
+    order = Order(tuple(runs), 1, ctx.B, shuffle.runs_per_block, SEED, shuffle.shuffle_runs)
+    features = tuple(range(ctx.F))
+    return Reader(dataset, order, Wanted(window, features, features, codes=codes), policy=policy, memory_budget=budget)
+
+
+def open_store(ctx: Any) -> Dataset:
+    """The store of the ctx's series, written at the first call."""
+    root = Path(ctx.root) / f"dateshard-{ctx.N}x{ctx.F}-{ctx.days}x{ctx.spd}"
+    try:
+        return Dataset.open(root)
+    except NotThereError:
+        series = np.memmap(ctx.raw, dtype=np.float32, mode="r").reshape(ctx.days, ctx.spd, ctx.N, ctx.F)
+        write_store(root, series)
+        return Dataset.open(root)
+
+
+def write_store(root: Path, series: Any) -> None:
+    """Publishes and commits [days, steps, N, F] float32 as shards, unscaled."""
+    num_days, steps, num_nodes, num_features = series.shape
+    step = 86_400_000_000_000 // steps
+    root.mkdir(parents=True, exist_ok=True)
+    names = [f"f{i}" for i in range(num_features)]
+    with Writer(root) as writer:
+        nodes = Nodes.plain([f"{i:06d}" for i in range(num_nodes)])
+        statistics = Statistics(tuple(names), PartialStatistics.empty(num_nodes, num_features), ())
+        folders = [save_nodes(root, nodes), save_statistics(root, statistics)]
+        entries = {}
+        for index in range(num_days):
+            day = day_of(FIRST + dt.timedelta(days=index), "UTC", step)
+            arrays = {"values": np.asarray(series[index]), "time": instants(day)}
+            with staging_folder(root) as folder:
+                hashes = zarr_raw.write(folder, arrays, names)
+                files = {name: hashes[zarr_raw.chunk_file(name)] for name in arrays}
+                folders.append(publish(root, folder, root / "shards" / str(day.date) / files["values"][1][:16], hashes))
+            entries[day.date] = Entry(day.start, steps, (Part(folders[-1].name, (0, num_nodes), files),))
+        writer.published(folders)
+        manifest = Manifest(
+            "bench", "UTC", step, tuple(Feature(n, scale="none") for n in names), nodes.id, num_nodes, statistics.id, "bench",
+            {"train": ((min(entries), max(entries)),)}, entries,
+        )  # fmt: skip
+        writer.commit(manifest, {"dates": {}, "failed": {}}, None)

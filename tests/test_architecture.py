@@ -1,0 +1,100 @@
+"""The design held by the code's own text: floors, sizes, names, lazy imports, and what may never be called."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    "shardstore": {"shardstore"},
+    "pipeline": {"pipeline", "shardstore"},
+    "trainer": {"trainer", "shardstore"},
+    "dateshard": {"dateshard", "pipeline", "trainer", "shardstore"},
+}
+FILES = sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py"))
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
+HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """First parts of all imported names, in functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_its_own_floor_and_those_below(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    ours = imports(ast.parse(path.read_text())) & set(FLOORS)
+    assert ours <= FLOORS[package]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= MAX_FILE_LINES
+    assert path.stem not in NO_NOUNS
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            documented = (ast.get_docstring(node) or "").count("\n")
+            assert node.end_lineno - node.lineno + 1 - documented <= MAX_FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_things_say_what_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_only_the_device_file_names_cuda() -> None:
+    naming = {str(path.relative_to(ROOT)) for path in FILES if re.search(r"\bcuda\b", path.read_text())}
+    assert naming == {"trainer/device.py"}
+
+
+def test_nothing_that_can_run_foreign_code_is_called() -> None:
+    """No pickle, torch.load, unsafe YAML, eval or exec: a crafted file can at worst be refused."""
+    forbidden = re.compile(r"\bpickle\b(?! it)|torch\.load\(|torch\.save\(|allow_pickle|yaml\.load\(|\beval\(|\bexec\(")
+    for path in FILES:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            found = forbidden.search(line.split("#")[0])
+            assert not found or "model.eval()" in line or "without pickle" in line, f"{path}:{number}: {line}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["plan"], ["preprocess"], ["status"], ["verify"], ["train"], ["evaluate"], ["init"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from dateshard.cli import run; code = run(sys.argv[1:]);"
+        f"heavy = [m for m in {HEAVY} if m in sys.modules]; sys.exit(f'imported {{heavy}}' if heavy or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: dateshard" in done.stdout
+
+
+def test_every_package_carries_the_sentinel_that_doctor_checks() -> None:
+    for package in FLOORS:
+        assert f'SENTINEL = "dateshard:{package}"' in (ROOT / package / "__init__.py").read_text()
+
+
+def test_the_makefile_calls_nothing_but_the_command_and_its_tools() -> None:
+    recipes = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t@$(BIN)/")]
+    assert recipes
+    assert all(re.match(r"\t@\$\(BIN\)/(dateshard|python|ruff)\b", line) for line in recipes)
