@@ -119,6 +119,13 @@ class Pipeline(Section):
     store: StoreConfig = StoreConfig()
     exclude: tuple[Date, ...] = Field((), description="dates that are left out")
 
+    @model_validator(mode="after")
+    def _columns_apart(self) -> Pipeline:
+        for name in self.features:
+            if (column := self.column_of(name)) in (self.source.time, self.source.node):
+                raise ValueError(f"feature '{name}' reads '{column}', the column of times or nodes; count needs none")
+        return self
+
     def column_of(self, name: str) -> str | None:
         """The raw column of a feature; None where records are counted."""
         feature = self.features[name]

@@ -11,6 +11,7 @@ import csv
 import datetime as dt
 import difflib
 import glob
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from shardstore.frozen import Nodes
 from shardstore.layouts.grid import Records
 
 HEADER_ROWS = 1  # row numbers in messages count the header, as an editor does
+LIKE_A_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,12 @@ def read_nodes(table: NodeTable) -> Nodes:
         raise UsageError(
             "the node table does not exist", where=Where(file=str(path)), todo="Correct pipeline.nodes.table"
         )
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not a readable CSV: {error}"
+        raise UsageError(what, where=Where(file=str(path)), todo="Correct the table") from None
     header = list(rows[0]) if rows else []
     for column in (table.id, *table.position):
         if column not in header:
@@ -106,7 +112,10 @@ def read_nodes(table: NodeTable) -> Nodes:
 
 def _coordinate(text: str | None, path: Path, column: str, row: int) -> float:
     try:
-        return float(text) if text else float("nan")
+        value = float(text) if text else float("nan")
+        if math.isinf(value):
+            raise ValueError
+        return value
     except ValueError:
         where = Where(str(path), column=column, row=row, value=text)
         raise UsageError("the position is not a number", where=where, todo="Correct the table") from None
@@ -217,9 +226,9 @@ def _node_codes(
 def parse_times(texts: pl.Series, zone_name: str) -> pl.Series:
     """ISO 8601 texts -> int64 nanoseconds since 1970 UTC, null where a text is no time.
 
-    The first value decides whether all carry an offset. A local time that a zone skips or repeats is null.
+    The first value that looks like a time decides whether all carry an offset. A local time that a zone skips or repeats is null.
     """
-    first = texts.drop_nulls().head(1).to_list()
+    first = texts.filter(texts.str.contains(LIKE_A_TIME)).head(1).to_list()
     if not first:
         return pl.Series(texts.name, [None] * len(texts), dtype=pl.Int64)
     sample = str(first[0])
@@ -264,7 +273,7 @@ def _read_csv(path: Path, date: dt.date, config: Pipeline, numeric: list[str]) -
 
 def _decode(path: Path, columns: Sequence[str], types: dict[str, type[pl.DataType]]) -> pl.DataFrame:
     schema = {column: types.get(column, pl.String) for column in columns}
-    return pl.read_csv(path, columns=list(columns), schema_overrides=schema, infer_schema=False)
+    return pl.read_csv(path, columns=list(columns), schema_overrides=schema, infer_schema=False, null_values="")
 
 
 def _check_structure(path: Path, date: dt.date) -> list[str]:
@@ -297,9 +306,9 @@ def _check_structure(path: Path, date: dt.date) -> list[str]:
 
 
 def _check_field_count(path: Path, date: dt.date, header: list[str], num_rows: int) -> None:
-    """Rows with too few fields pass polars in silence: in a file without quotes the separators are counted."""
+    """Rows with too few fields pass polars in silence: the separators are counted; a file with quotes is walked."""
     commas, quotes = _count(path, b","), _count(path, b'"')
-    if quotes == 0 and commas != (len(header) - 1) * (num_rows + HEADER_ROWS):
+    if quotes or commas != (len(header) - 1) * (num_rows + HEADER_ROWS):
         _locate(path, date, header, None)
 
 
@@ -310,6 +319,7 @@ def _count(path: Path, byte: bytes) -> int:
 
 def _locate(path: Path, date: dt.date, header: list[str], error: Exception | None) -> None:
     """Walks the file row by row and raises DumpError at the first row of wrong structure; returns if there is none."""
+    number = 0
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.reader(file), start=1):
@@ -320,6 +330,9 @@ def _locate(path: Path, date: dt.date, header: list[str], error: Exception | Non
         raise DumpError(
             "not UTF-8", where=Where(str(path), date, row=_first_bad_row(path)), todo="Write the dump as UTF-8"
         ) from error
+    except csv.Error as fault:  # a quote that is never closed swallows the rows after it
+        what = f"not a readable CSV from here on: {fault}"
+        raise DumpError(what, where=Where(str(path), date, row=number + 1), todo="Correct the dump") from None
 
 
 def _first_bad_row(path: Path) -> int:
