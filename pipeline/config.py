@@ -89,7 +89,15 @@ class FeatureConfig(Section):
         return self
 
 
-Share = str | float | list[str] | Date | None
+def _dates_as_text(value: Any) -> Any:
+    """YAML gives 2012-03-06 as a date and 20120306 as a number, alone and in lists."""
+    if isinstance(value, list | tuple):
+        return [_dates_as_text(item) for item in value]
+    is_date = isinstance(value, dt.date) or (isinstance(value, int) and value > 1)  # 0 and 1 are fractions
+    return str(value) if is_date else value
+
+
+Share = Annotated[str | float | list[str] | None, BeforeValidator(_dates_as_text)]
 
 
 class Split(Section):

@@ -56,19 +56,27 @@ def select_dates(
     Raises:
         UsageError: a selector that is none of these.
     """
-    from pathlib import Path
-
-    found: set[dt.date] = set()
     words = list(selectors)
     if not words:
         return None
+    found: set[dt.date] = set()
     for word in words:
-        if word.startswith("@"):
-            inner = select_dates(Path(word[1:]).read_text().split(), known, split)
-            found |= inner or frozenset()
-        else:
-            found |= set(_select(word, sorted(known), split or {}))
+        for inner in _listed(word[1:]) if word.startswith("@") else [word]:
+            found |= set(_select(inner, sorted(known), split or {}))
     return frozenset(found)
+
+
+def _listed(file: str) -> list[str]:
+    """The selectors in a file, separated by white space."""
+    from pathlib import Path
+
+    from shardstore.errors import UsageError, Where
+
+    try:
+        return Path(file).read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        what = f"no list of dates: {getattr(error, 'strerror', None) or 'not UTF-8'}"
+        raise UsageError(what, where=Where(file=file), todo="Name a text file of dates") from None
 
 
 def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> list[dt.date]:

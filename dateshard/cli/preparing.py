@@ -202,7 +202,8 @@ def _wish(
         return wish
     everything, _, _ = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     known = [p.date for p in everything.dates]
-    chosen = set(select_dates(selectors, known, dict(everything.split)) or known)
+    selected = select_dates(selectors, known, dict(everything.split))
+    chosen = set(known if selected is None else selected)  # a selector that matches nothing names nothing
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
     if only:
         wanted = {state.strip() for state in only.split(",")}
