@@ -103,6 +103,9 @@ class Units:
         mean = np.broadcast_to(moments[1] + moments[2], scale.pivot_NF[:, chosen].shape)
         self.mean_scaled_NF = (torch.from_numpy(mean.copy()) - self.pivot - self.delta) / self.spread
         self.mean_raw_NF = self.raw(self.mean_scaled_NF)
+        count, pivot, delta = (torch.from_numpy(dataset.statistics.merged.moments_6NF[k][:, chosen]) for k in range(3))
+        means_NF = ((pivot - self.pivot) + (delta - self.delta)) / self.spread
+        self.shift_scaled_F = (count * means_NF).sum(0) / count.sum(0).clamp(min=1)  # the mean of all scaled cells
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:
         """[..., N, F] scaled -> raw."""
@@ -191,7 +194,7 @@ def _accumulate(
         for name, forecast in forecasts.items():
             predicted = forecast(batch).double()
             scaled, raw = sums[name]
-            scaled.add(predicted, batch.target_BPNF, batch.observed_BPNF, units.mean_scaled_NF)
+            scaled.add(predicted, batch.target_BPNF, batch.observed_BPNF, units.shift_scaled_F)
             raw.add(units.raw(predicted), raw_target, batch.observed_BPNF, units.mean_raw_NF)
     return sums
 

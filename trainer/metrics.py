@@ -35,7 +35,8 @@ class Sums:
         observed: torch.Tensor | None,
         shift: torch.Tensor | None = None,
     ) -> None:
-        """Adds [B, P, N, F] forecasts and targets; `shift` [N, F] is the training mean (None: 0, the scaled one)."""
+        """Adds [B, P, N, F] forecasts and targets; `shift` is about the training mean, [F] or the same for all nodes
+        [N, F] (R2 is of all nodes together); None: 0, the scaled one."""
         forecast, target = forecast.detach().double(), target.double()
         error, moved = forecast - target, target if shift is None else target - shift
         if observed is not None:

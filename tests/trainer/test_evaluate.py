@@ -1,0 +1,238 @@
+"""The evaluation: baselines and a model against plain numpy on the same windows, in scaled and in raw units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shardstore.errors import UsageError
+from trainer.evaluate import Row, evaluate
+
+Make = Callable[..., Any]
+SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}
+NAMES = ["repeat", "mean", "seasonal:24", "seasonal:4"]
+
+
+def table(world: Any, names: list[str], split: str = "test", **changes: Any) -> dict[str, Row]:
+    config = world.settings.trainer.model_copy(update=changes)
+    result = evaluate(config, world.open(), split=split, baselines=names, model=None)
+    return {row.name: row for row in result.rows}
+
+
+def forecast_of(name: str, steps: np.ndarray, window: Any, mean: np.ndarray) -> np.ndarray:
+    """A baseline's forecast [P, N, F] from the segment's own steps, as far back as it looks."""
+    anchor, horizon = window.anchor, window.horizon
+    if name == "repeat":
+        return np.repeat(steps[anchor - 1 : anchor], horizon, axis=0)
+    if name == "mean":
+        return np.broadcast_to(mean, (horizon, *steps.shape[1:]))
+    season = int(name.partition(":")[2])
+    wanted = []
+    for step in range(anchor, anchor + horizon):
+        while step >= anchor:
+            step -= season
+        wanted.append(steps[step])
+    return np.array(wanted)
+
+
+def figures(error: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    mse = float((error**2).mean())
+    spread = float(((target - target.mean()) ** 2).mean())
+    return {
+        "count": len(error),
+        "mse": mse,
+        "rmse": mse**0.5,
+        "mae": float(abs(error).mean()),
+        "bias": float(error.mean()),
+        "r2": 1 - mse / spread,
+    }
+
+
+def raw_steps(world: Any, plain: Any) -> list[np.ndarray]:
+    """Raw values of every step as a model sees them: an unknown one is the training mean."""
+    mean = np.array([moment[0] for moment in plain.moments])
+    raw = [np.array([step["raw"] for step in steps]) for steps in plain.segments]
+    return [np.where(np.isnan(values), mean, values) for values in raw]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_baselines_are_what_plain_numpy_makes_of_the_same_windows(
+    make_world: Make, plain: Make, name: str, split: str
+) -> None:
+    """seasonal:24 looks further back than the history of 12; its windows are the very same."""
+    world = make_world(10, split=SPLIT, window={"history": 12, "horizon": 6})
+    world.prepare()
+    row, written = table(world, NAMES, split)[name], plain(world)
+    windows = written.windows(split, 12, 6)
+    mean, spread = (np.array([moment[k] for moment in written.moments]) for k in range(2))
+    steps = raw_steps(world, written)
+    forecast = np.array([forecast_of(name, steps[w.segment], w, mean) for w in windows])
+    target = np.array([steps[w.segment][w.anchor : w.anchor + 6] for w in windows])
+    seen = np.array([w.observed[12:] for w in windows])
+    error = forecast - target
+    for index, feature in enumerate(("speed", "volume")):
+        chosen = seen[..., index]
+        expected = figures(error[..., index][chosen], target[..., index][chosen])
+        close(row.raw["by_feature"][feature], expected)
+        scaled = figures(error[..., index][chosen] / spread[index], target[..., index][chosen] / spread[index])
+        close(row.scaled["by_feature"][feature], scaled)
+    close(row.scaled, figures((error / spread)[seen], ((target - mean) / spread)[seen]))
+    for step in range(6):
+        chosen = seen[:, step]
+        expected = figures((error / spread)[:, step][chosen], ((target - mean) / spread)[:, step][chosen])
+        close(row.scaled["by_horizon"][step], expected)
+
+
+def close(found: dict[str, Any], expected: dict[str, float]) -> None:
+    """Shards are float32: 1e-6 of the scale is what may be left."""
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-5, abs=2e-6), key
+
+
+def test_the_raw_error_of_an_offset_of_thousands_is_not_lost(make_world: Make, plain: Make) -> None:
+    world = make_world(6, split={"train": "2024-03-01..2024-03-05", "test": "2024-03-06"})
+    for date, rows in world.rows.items():
+        world.rows[date] = [(i, node, None if speed is None else speed / 60 + 5e5, v) for i, node, speed, v in rows]
+        world.write(date)
+    world.prepare()
+    row, written = table(world, ["repeat"])["repeat"], plain(world)
+    steps, windows = raw_steps(world, written), written.windows("test", 12, 6)
+    error = np.array([steps[0][w.anchor - 1] - steps[0][w.anchor : w.anchor + 6] for w in windows])
+    target = np.array([steps[0][w.anchor : w.anchor + 6] for w in windows])
+    seen = np.array([w.observed[12:] for w in windows])[..., 0]
+    expected = figures(error[..., 0][seen], target[..., 0][seen])
+    found = row.raw["by_feature"]["speed"]
+    assert found["mae"] == pytest.approx(expected["mae"], rel=1e-5)
+    assert found["r2"] == pytest.approx(expected["r2"], rel=1e-5)
+
+
+def test_figures_of_features_scaled_per_node_are_right_too(make_world: Make) -> None:
+    """Nodes of very different level: R2 is that of all targets together, in both units."""
+    world = make_world(6, missing=0.0, split={"train": "2024-03-01..2024-03-05", "test": "2024-03-06"})
+    world.tree["pipeline"]["features"]["speed"]["scale_per"] = "node"
+    for date, rows in world.rows.items():
+        level = {"n0": 0.0, "n1": 500.0, "n2": -300.0}
+        world.rows[date] = [(i, node, 1.0 if speed is None else speed + level[node], v) for i, node, speed, v in rows]
+        world.write(date)
+    world.prepare()
+    row, dataset = table(world, ["repeat"])["repeat"], world.open()
+    values = np.concatenate([np.asarray(dataset.map(day.date)) for day in dataset.days]).astype(float)
+    for units, steps in (("scaled", values), ("raw", dataset.scale.undo(values))):
+        speeds = steps[..., 0]
+        anchors = range(5 * 24, 6 * 24 - 5)
+        error = np.array([speeds[a - 1] - speeds[a : a + 6] for a in anchors]).ravel()
+        target = np.array([speeds[a : a + 6] for a in anchors]).ravel()
+        report = row.scaled if units == "scaled" else row.raw
+        close(report["by_feature"]["speed"], figures(error, target))
+
+
+@pytest.mark.parametrize("name", ["dlinear", "mlp"])
+def test_a_model_is_evaluated_on_its_own_history_however_far_a_baseline_looks_back(
+    make_world: Make, session_of: Make, name: str
+) -> None:
+    world = make_world(10, split=SPLIT, model={"name": name, "hidden_units": [8]}, inputs=["volume", "speed"])
+    world.prepare()
+    session = session_of(world)
+    config, dataset = world.settings.trainer, world.open()
+
+    def row(baselines: list[str]) -> Row:
+        result = evaluate(config, dataset, split="test", baselines=baselines, model=("mine", session.model))
+        assert result.windows == 43
+        return next(row for row in result.rows if row.kind == "model")
+
+    alone, beside = row([]), row(["seasonal:24", "repeat"])
+    assert alone.scaled["mse"] == pytest.approx(beside.scaled["mse"], rel=1e-6)
+    assert alone.raw["by_feature"]["speed"]["mae"] == pytest.approx(beside.raw["by_feature"]["speed"]["mae"], rel=1e-6)
+
+
+def test_validation_while_training_and_evaluation_afterwards_agree(make_world: Make, session_of: Make) -> None:
+    from trainer.loop import validate
+
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    session = session_of(world)
+    report = validate(session, lambda: False)
+    result = evaluate(session.config, world.open(), split="validation", baselines=[], model=("m", session.model))
+    assert report is not None
+    assert result.rows[0].scaled["mse"] == pytest.approx(report["mse"], rel=1e-12)
+    assert result.rows[0].scaled["mae"] == pytest.approx(report["mae"], rel=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["blocks", "mapped"])
+def test_the_size_of_a_batch_does_not_change_a_figure(make_world: Make, session_of: Make, policy: str) -> None:
+    """43 windows in batches of 1, 7 (a last one of 1), 43 and 1000."""
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    session = session_of(world)
+    tables = []
+    for size in (1, 7, 43, 1000):
+        training = session.config.training.model_copy(update={"batch_size": size})
+        loading = session.config.loading.model_copy(update={"policy": policy})
+        config = session.config.model_copy(update={"training": training, "loading": loading})
+        names = ["repeat", "mean", "seasonal:24", "ridge"]
+        tables.append(evaluate(config, world.open(), split="test", baselines=names, model=("m", session.model)))
+    for other in tables[1:]:
+        assert other.windows == tables[0].windows == 43
+        for row, first in zip(other.rows, tables[0].rows, strict=True):
+            tight = row.name in ("repeat", "mean", "seasonal:24")
+            for unit in ("scaled", "raw"):
+                left, right = getattr(row, unit), getattr(first, unit)
+                assert left["count"] == right["count"]
+                for figure in ("mse", "mae", "r2"):
+                    assert left[figure] == pytest.approx(right[figure], rel=1e-12 if tight else 1e-6), row.name
+
+
+def test_ridge_beside_a_model_is_fitted_on_training_and_tuned_on_validation(make_world: Make, session_of: Make) -> None:
+    from trainer.models.ridge import fit
+
+    penalties = [1e-4, 0.01, 1.0, 100.0]
+    world = make_world(10, split=SPLIT, model={"name": "ridge", "penalties": penalties})
+    world.prepare()
+    session = session_of(world)
+    best, _ = fit(session.model, session.train.batches(0), session.validation.batches(0), penalties, masked=True)
+    names = ["ridge", "seasonal:24"]
+    result = evaluate(session.config, world.open(), split="test", baselines=names, model=("m", session.model))
+    rows = {row.name: row for row in result.rows}
+    assert rows["ridge"].scaled["mse"] == pytest.approx(rows["m"].scaled["mse"], rel=1e-6)
+    assert f"{best:g}" in result.notes[0]
+
+
+def test_a_baseline_that_looks_further_back_than_the_data_is_refused(make_world: Make) -> None:
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    with pytest.raises(UsageError, match="48 steps back"):
+        table(world, ["seasonal:48"], "train")
+    assert table(world, ["seasonal:48"], "test")["seasonal:48"].scaled["count"]
+
+
+@pytest.mark.parametrize("name", ["seasonal:0", "seasonal:", "naive"])
+def test_an_unknown_baseline_is_named(make_world: Make, name: str) -> None:
+    world = make_world(4, split={"train": "2024-03-01..2024-03-03", "test": "2024-03-04"})
+    world.prepare()
+    with pytest.raises(UsageError, match=name):
+        table(world, [name])
+
+
+def test_a_split_without_windows_is_refused(make_world: Make) -> None:
+    world = make_world(4, split={"train": "2024-03-01..2024-03-04"})
+    world.prepare()
+    with pytest.raises(UsageError, match="'test' has no window"):
+        table(world, ["repeat"])
+
+
+def test_the_verdict_compares_the_model_with_every_baseline(make_world: Make, session_of: Make) -> None:
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    session = session_of(world)
+    untrained = evaluate(
+        session.config, world.open(), split="test", baselines=["mean", "repeat"], model=("m", session.model)
+    )
+    best = min(row.scaled["mse"] for row in untrained.rows if row.kind == "baseline")
+    mine = next(row.scaled["mse"] for row in untrained.rows if row.kind == "model")
+    assert untrained.beats_baselines == (mine < best)
+    assert untrained.to_json()["beats_baselines"] == untrained.beats_baselines
+    assert evaluate(session.config, world.open(), split="test", baselines=["mean"], model=None).beats_baselines is None
