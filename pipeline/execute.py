@@ -140,6 +140,7 @@ class _Run:
     measured: dict[dt.date, Measured] = field(default_factory=dict)
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
+    made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
     written: int = 0
     unchanged: int = 0
 
@@ -285,6 +286,7 @@ class _Run:
     def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
         changed = old is None or old.dates.get(result.date) != result.entry
         self.entries[result.date] = result.entry
+        self.made.add(result.date)
         self.writer.published([result.folder])
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
@@ -304,10 +306,10 @@ class _Run:
         return CommitDone(self.current.generation, len(manifest.dates), changed=not same)
 
     def _source(self, date: dt.date) -> dict[str, Any]:
-        """A committed date's row in the sources file: kept, unless the date was prepared in this run."""
+        """A committed date's row in the sources file: kept, unless its shard was made in this run."""
         known: dict[str, Any] | None = self.seen.sources.get("dates", {}).get(str(date))
         plan = self.plans[date]
-        if date in self.failed or (known and known["staged"] == plan.key) or date not in self.seen.dumps:
+        if date not in self.made or date not in self.seen.dumps:
             return known or {"staged": plan.key, "measure": "", "dump": {"path": "", "size": 0, "hash": ""}, "rows": {}}
         receipt = self.measured.get(date)
         rows = receipt.rows if receipt else load_arrays(self.writer.root / "staged" / str(date) / plan.key)[1]["rows"]

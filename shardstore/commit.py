@@ -33,6 +33,7 @@ from shardstore.manifest import (
     generations,
     load_manifest,
     manifest_name,
+    next_generation,
 )
 
 FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")
@@ -205,7 +206,7 @@ class Writer:
         """
         if previous and previous.manifest == manifest and previous.sources == sources and self._is_current(previous):
             return previous
-        generation = max([0, *generations(self.root)]) + 1
+        generation = next_generation(self.root)
         path = self.root / "manifests" / manifest_name(generation)
         with disk_full_as_error(path):
             self._flusher.flush(self._published)

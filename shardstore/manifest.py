@@ -170,6 +170,12 @@ def generations(root: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
+def next_generation(root: Path) -> int:
+    """A number that no file of any generation has, complete or left behind by a crash."""
+    names = (re.match(r"g(\d{8})\.", path.name) for path in (root / "manifests").iterdir())
+    return max((int(match[1]) for match in names if match), default=0) + 1
+
+
 def current_generation(root: Path) -> int:
     """The number that `CURRENT` names.
 
