@@ -11,6 +11,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import uuid
@@ -92,17 +93,41 @@ def _free_name(parent: Path, stem: str) -> Path:
     return next(parent / name for name in names if not (parent / name).exists())
 
 
+def point(folder: Path, file: str, state: Mapping[str, Any]) -> None:
+    """Notes beside a checkpoint, for people, that it is the latest or the best; nothing trusts it."""
+    text = {
+        "checkpoint": folder.name,
+        "epoch": state["epoch"] + 1,
+        "batch": state["batch"],
+        "val_loss": state["val_loss"],
+    }
+    temporary = folder.with_name(f".{file}.tmp")
+    with disk_full_as_error(folder.with_name(file)):
+        temporary.write_text(json.dumps(text) + "\n")
+        temporary.replace(folder.with_name(file))
+
+
+def tidy(parent: Path) -> None:
+    """What a killed process left: halves of checkpoints go, the notes for people are made anew. Under the run's lock."""
+    for half in parent.glob(".tmp-*"):
+        shutil.rmtree(half, ignore_errors=True)
+    if found := scan(parent)[0]:
+        point(found[-1].folder, "latest.json", found[-1].state)
+    if judged := _judged(found):
+        point(judged[0].folder, "best_model.json", judged[0].state)
+
+
 def _equal(parent: Path, stem: str, content: Mapping[str, Any]) -> Path | None:
     """A checkpoint of this position that verifies and holds the same: a replayed batch need not be saved again."""
     for folder in parent.glob(f"{stem}*"):
         try:
             found = inspect(folder)
-            read_files(found)
+            files = {name: list(file) for name, file in found.files.items()}
+            if canonical({"version": VERSION, "state": found.state, "files": files}) == canonical(content):
+                read_files(found)
+                return folder
         except StoreError:
             continue
-        there = {"version": VERSION, "state": found.state, "files": {name: list(f) for name, f in found.files.items()}}
-        if canonical(there) == canonical(content):
-            return folder
     return None
 
 
@@ -176,8 +201,13 @@ def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint with the lowest validation loss measured on its very weights; ties go to the older."""
     found, passed = scan(parent)
+    return _first_good(_judged(found), passed)
+
+
+def _judged(found: list[Checkpoint]) -> list[Checkpoint]:
+    """Those with a validation loss of their own weights, the lowest first."""
     judged = [one for one in found if one.state["validated"] and one.state.get("val_loss") is not None]
-    return _first_good(sorted(judged, key=lambda one: (one.state["val_loss"], one.place)), passed)
+    return sorted(judged, key=lambda one: (one.state["val_loss"], one.place))
 
 
 def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:

@@ -8,7 +8,6 @@ position, so that continuing from any checkpoint repeats the uninterrupted run b
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +85,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch with its validation."""
+    """An epoch with its validation; the checkpoint of it comes next."""
 
     epoch: int
     step: int
@@ -225,14 +224,15 @@ def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) 
     judged = state.val_loss if session.validation else state.train_loss
     best = state.progress.note(judged, state.epoch, config.early_stopping)
     state.validated = True
-    yield _save(session)
-    if best:
-        _point(session.checkpoints, "best_model.json", state)
     rate = learning_rate(state.epoch, config.training.learning_rate, config.scheduler)
     seconds, train_report = time.perf_counter() - began, session.sums.report([])
-    yield EpochDone(
+    yield EpochDone(  # told before it is saved: what follows a save is never told again by a resumed run
         state.epoch, state.step, train_report, report, state.train_loss, state.val_loss, best, seconds, rate
     )
+    saved = _save(session)
+    if best:
+        checkpoint.point(saved.folder, "best_model.json", asdict(state))
+    yield saved
 
 
 def _train_closed_form(session: Session, model: Ridge) -> Iterator[Event]:
@@ -278,17 +278,8 @@ def _save(session: Session) -> Saved:
         "sums": {"train": session.sums.values_6PF.clone()},
     }
     folder = checkpoint.save(session.checkpoints, described, tensors)
-    _point(session.checkpoints, "latest.json", state, folder.name)
+    checkpoint.point(folder, "latest.json", described)
     return Saved(folder, state.epoch, state.batch, state.step, time.perf_counter() - began)
-
-
-def _point(parent: Path, file: str, state: State, name: str | None = None) -> None:
-    """A note for people that says which checkpoint is meant; nothing trusts it."""
-    name = name or json.loads((parent / "latest.json").read_text())["checkpoint"]
-    text = {"checkpoint": name, "epoch": state.epoch + 1, "batch": state.batch, "val_loss": state.val_loss}
-    temporary = parent / f".{file}.tmp"
-    temporary.write_text(json.dumps(text) + "\n")
-    temporary.replace(parent / file)
 
 
 def _named_moments(session: Session) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from trainer.session import make_session
 
 @dataclass(slots=True)
 class Started:
-    """A run that is ready to train, locked for this process.
+    """A run that is ready to train, locked until `close` or the end of the process.
 
     Attributes:
         continued: name of the checkpoint it goes on from, None for a new run.
@@ -30,6 +31,13 @@ class Started:
     continued: str | None = None
     notes: list[str] = field(default_factory=list)
     finished: bool = False
+    lock: int | None = None
+
+    def close(self) -> None:
+        """Lets go of the run, so that it can be continued, also by this process."""
+        if self.lock is not None:
+            os.close(self.lock)
+        self.lock = None
 
 
 def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
@@ -44,32 +52,59 @@ def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> St
         "environment": dict(session.environment),
     }
     run = TrainingRun.create(runs, dataset.manifest.dataset, name, facts)
-    run.lock()
+    lock = run.lock()
     session.checkpoints = run.checkpoints
     dataset.pin(run.name, run.folder)
-    return Started(run, dataset, session)
+    return Started(run, dataset, session, lock=lock)
 
 
 def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
     """Continues `run` from its checkpoint `which` (latest, best or a name), on the generation that it pins.
 
+    A run that was cut off before its first checkpoint begins again, as its printed resume command promises.
+
     Raises:
         UsageError: a setting differs; all are named. StoreError: no good checkpoint, or the generation is gone.
     """
-    run.lock()
+    lock = run.lock()
+    try:
+        started = _continue_locked(run, config, shards, which)
+    except BaseException:
+        os.close(lock)
+        raise
+    started.lock = lock
+    return started
+
+
+def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    checkpoint.tidy(run.checkpoints)
+    if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
+        return _begin_again(run, config, shards)
     found, notes = checkpoint.find(run.checkpoints, which)
     generation = found.state["bound"]["data"]["generation"]
     dataset = Dataset.open(shards, generation)
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(found.state["bound"], session.bound, found.folder)
     restore(session, found)
-    run.rewind_metrics(session.state.step)
+    run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [f"passed over: {note}" for note in notes]
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
     return Started(run, dataset, session, found.name, notes, is_finished(session.state, config))
+
+
+def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
+    """A run without any checkpoint, from its first batch on the generation that it was made for."""
+    facts = run.facts()
+    data = {key: value for key, value in facts["data"].items() if key != "root"}
+    dataset = Dataset.open(shards, data["generation"])
+    session = make_session(config, dataset, run.checkpoints)
+    refuse_difference({**facts, "data": data}, session.bound, run.folder)
+    dataset.pin(run.name, run.folder)
+    run.rewind_metrics(0)
+    return Started(run, dataset, session, notes=[f"{run.name} has no checkpoint yet: it begins again"])
 
 
 def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -123,5 +158,6 @@ def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, name: str | N
         fresh.notes.append(f"{run.name} is not continued: {error}")
         return fresh
     if started.finished and started.dataset.generation != Dataset.open(shards).generation:
+        started.close()
         return start_new(config, shards, runs, name)
     return started

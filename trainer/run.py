@@ -56,9 +56,10 @@ class TrainingRun:
             try:
                 folder.mkdir(parents=True)
             except FileExistsError:
-                continue
+                if not name or (folder / "run.json").exists():  # without it: killed before it was a run
+                    continue
             run = TrainingRun(folder)
-            run.checkpoints.mkdir()
+            run.checkpoints.mkdir(exist_ok=True)
             run.write("run.json", {"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
             return run
         raise UsageError(
@@ -111,13 +112,21 @@ class TrainingRun:
             ) from None
         return descriptor
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drops the lines of metrics.jsonl after `step` (they will come again) and a line torn by a crash."""
+    def rewind_metrics(self, step: int, *, validated: bool = True) -> None:
+        """Drops the lines of metrics.jsonl that will come again, and a line torn by a crash.
+
+        Args:
+            step: lines of later steps come again.
+            validated: False if the line of the epoch that ends at `step` comes again as well.
+        """
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        replace_file(path, "".join(line + "\n" for line in kept).encode())
+        if kept and not validated and _step_of(kept[-1]) == step and "val_loss" in json.loads(kept[-1]):
+            kept.pop()
+        with disk_full_as_error(path):
+            replace_file(path, "".join(line + "\n" for line in kept).encode())
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Lines of metrics.jsonl."""
