@@ -82,10 +82,10 @@ def measure_date(
             "the dump changed while it was read", where=Where(str(path), date), todo="Run the command again"
         )
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    partial = publish_partial(root, date, key, values, config)  # first: a staged date never lacks it after a kill
     staged = _publish_arrays(
         root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
     )
-    partial = publish_partial(root, date, key, values, config)
     return Measured(date, key, decoded.nodes, rows, (staged, partial))
 
 
