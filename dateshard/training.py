@@ -75,8 +75,13 @@ def train_to_the_end(
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
     if name and resume != "none":
         raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
-    shards = shards_folder(settings.dataset)
-    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
+    with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
+        shards = shards_folder(settings.dataset)
+        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
+        return _train_started(started, screen, stop)
+
+
+def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[int, dict[str, Any]]:
     _headline(screen, started)
     if started.finished:
         screen.tell(
@@ -87,7 +92,7 @@ def train_to_the_end(
             "state": "complete",
             "best_val_loss": started.session.state.progress.best_loss,
         }
-    with StopSignal() as stop, open(started.run.folder / "metrics.jsonl", "a") as lines:
+    with open(started.run.folder / "metrics.jsonl", "a") as lines:
         ended = _follow(started, screen, lines, stop.asked)
     state = ended.state
     document = {

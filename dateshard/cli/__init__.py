@@ -89,9 +89,10 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return report(DiskFullError(f"no space left on the disk: {error.filename}"), arguments)
-        return report(DateshardError(f"{error.strerror}: {error.filename}"), arguments)
+        place = f": {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return report(DiskFullError(f"no space left on the disk{place}"), arguments)
+        return report(DateshardError(f"{error.strerror}{place}"), arguments)
     except MemoryError:
         text = "out of memory"
         return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)
