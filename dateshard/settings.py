@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.config import Pipeline
@@ -24,7 +25,8 @@ from shardstore.errors import UsageError, Where
 from trainer.config import Trainer
 
 ENVIRONMENT = "DATESHARD__"
-MAX_BYTES, MAX_ALIASES = 256 << 10, 50  # a bomb of aliases parses in a millisecond and explodes when walked
+MAX_BYTES = 256 << 10
+MAX_ALIASES, MAX_VALUES = 50, 200_000  # a bomb of aliases parses in a millisecond and explodes when walked
 
 
 class Settings(BaseModel):
@@ -74,7 +76,7 @@ class _Layers:
 
 def _place(source: Mapping[str, Any], raw_key: Any, name: str) -> str:
     if isinstance(source, CommentedMap) and raw_key in source.lc.data:
-        line, column = source.lc.data[raw_key][2:4]
+        line, column = source.lc.data[raw_key][:2]  # of the key
         return f"{name}:{line + 1}:{column + 1}"
     return name
 
@@ -161,7 +163,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     if len(re.findall(rb"(?m)(?:^|[\s\[{,])\*[\w-]", data)) > MAX_ALIASES:
         raise UsageError(f"more than {MAX_ALIASES} YAML aliases", where=where, todo="Write the values out")
     try:
-        loaded = YAML(typ="rt").load(data.decode())
+        loaded = _yaml().load(data.decode())
     except UnicodeDecodeError:
         raise UsageError("not UTF-8", where=where, todo="Save the file as UTF-8") from None
     except MarkedYAMLError as error:
@@ -170,16 +172,43 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise UsageError(f"{at}: {str(error.problem).splitlines()[0]}", todo="Correct the YAML") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"not YAML: {str(error).splitlines()[0]}", where=where, todo="Correct the file") from None
+    if _explodes(loaded):
+        raise UsageError(f"more than {MAX_VALUES:,} values, aliases included", where=where, todo="Write them out")
     if not isinstance(loaded, Mapping):
         raise UsageError("a configuration is a mapping of keys", where=where, todo="Begin with `dataset: NAME`")
     return loaded
 
 
+class _Constructor(RoundTripConstructor):
+    """Leaves dates as text: 2024-02-30 is then a fault with a place, found where a date is wanted."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.Constructor = _Constructor
+    return yaml
+
+
+def _explodes(loaded: Any) -> bool:
+    """Whether a loaded file has too many values once its aliases are followed."""
+    pending, count = [loaded], 0
+    while pending and count <= MAX_VALUES:
+        value, count = pending.pop(), count + 1
+        if isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return bool(pending)
+
+
 def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
     """Puts one override, its value read as YAML, into the tree."""
     try:
-        value = YAML(typ="rt").load(text) if text.strip() else None
-    except (YAMLError, ValueError) as error:
+        value = _yaml().load(text) if text.strip() else None
+    except (YAMLError, ValueError, RecursionError) as error:
         what = f"{name} {'.'.join(path)}: '{text}' is not a value: {str(error).splitlines()[0]}"
         raise UsageError(what, todo="Write it as YAML, quoted if need be") from None
     nested: Any = value
@@ -193,13 +222,13 @@ def _describe(fault: Any, places: Mapping[tuple[str, ...], str]) -> str:
     path = tuple(_known_part(fault["loc"], places))
     dotted = ".".join(path)
     place = next((places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places), "")
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = re.sub(r"^\w+ should ", "must ", fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "extra_forbidden":
         message = "unknown key" + _nearest(path)
     elif fault["type"] == "missing":
         message = "is missing"
     elif not isinstance(fault["input"], dict | BaseModel) and fault["type"] != "value_error":
-        message = f"must be {message[0].lower()}{message[1:]} (got {fault['input']!r})"
+        message = f"{message} (got {fault['input']!r})"
     return ": ".join(part for part in (place, dotted, message) if part)
 
 
