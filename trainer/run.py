@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> dict[str, Any]:
     """What stands in every checkpoint and must be the same to continue from it."""
-    order = {"days_per_run": shuffle.days_per_run, "runs_per_block": shuffle.runs_per_block}
+    order = asdict(shuffle)
     return {"settings": binding(config), "data": data_identity(dataset), "order": order}
 
 

@@ -1,0 +1,383 @@
+"""Cut off at any batch and continued, a run ends with the same bits as one that was never touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
+from trainer import checkpoint
+from trainer.config import Trainer
+from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
+from trainer.order import Shuffle
+from trainer.resume import Started, start
+from trainer.run import bound
+
+Make = Callable[..., Any]
+SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
+TRAINER: dict[str, Any] = {
+    "model": {"name": "mlp", "hidden_units": [8], "dropout_rate": 0.3},
+    "scheduler": {"type": "step", "step_size": 1, "gamma": 0.5},
+    "early_stopping": {"patience": 5, "min_delta": 0.001},
+    "loading": {"shuffle": {"days_per_run": 1, "runs_per_block": 2}},
+    "training": {"epochs": 2, "batch_size": 16},
+    "checkpoint": {"save_freq": None},
+}
+BATCHES = 5  # an epoch: 79 windows
+
+
+@pytest.fixture
+def world(make_world: Make) -> Any:
+    made = make_world(5, missing=0.5, split=SPLIT, **TRAINER)
+    made.prepare()
+    return made
+
+
+class Lab:
+    """Starts, cuts and continues the runs of one world, in this process."""
+
+    def __init__(self, world: Any) -> None:
+        self.world, self.runs = world, world.folder / "data" / "runs"
+
+    def config(self, **changes: Any) -> Trainer:
+        """The world's configuration with sections changed: training={"seed": 8}."""
+        tree = self.world.settings.trainer.model_dump(mode="json")
+        for section, values in changes.items():
+            tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+        return Trainer.model_validate(tree)
+
+    @contextmanager
+    def started(self, name: str, *, resume: str = "none", **changes: Any) -> Iterator[Started]:
+        """A run of that name, new or continued; let go of at the end."""
+        new = name if resume == "none" else None
+        made = start(self.config(**changes), "world", self.world.store, self.runs, resume=resume, name=new)
+        try:
+            yield made
+        finally:
+            made.close()
+
+    def leg(self, name: str, steps: int | None = None, *, resume: str = "none", **changes: Any) -> dict[str, Any]:
+        """Trains so many steps (None: to the end) and tells everything that a run ends with."""
+        with self.started(name, resume=resume, **changes) as made:
+            events: list[Event] = []
+            count = 0
+
+            def enough() -> bool:
+                return steps is not None and count >= steps
+
+            for event in train(made.session, enough):
+                events.append(event)
+                count += isinstance(event, Stepped)
+            return self.told(made, events)
+
+    @staticmethod
+    def told(made: Started, events: list[Event]) -> dict[str, Any]:
+        session = made.session
+        moments = session.optimizer.state_dict()["state"] if session.optimizer else {}
+        return {
+            "weights": {name: tensor.clone() for name, tensor in session.model.state_dict().items()},
+            "moments": {(i, part): t.clone() for i, held in moments.items() for part, t in held.items()},
+            "sums": session.sums.values_6PF.clone(),
+            "state": asdict(session.state),
+            "losses": {event.step: float(event.loss) for event in events if isinstance(event, Stepped)},
+            "epochs": {e.epoch: (e.train, e.validation, e.best) for e in events if isinstance(e, EpochDone)},
+            "ended": events[-1].why if isinstance(events[-1], Ended) else None,
+            "run": made.run,
+            "notes": made.notes,
+            "continued": made.continued,
+            "events": events,
+        }
+
+
+@pytest.fixture
+def lab(world: Any) -> Lab:
+    return Lab(world)
+
+
+def same_end(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for group in ("weights", "moments"):
+        assert found[group].keys() == wanted[group].keys()
+        for name, tensor in wanted[group].items():
+            assert torch.equal(found[group][name], tensor), (group, name)
+    assert torch.equal(found["sums"], wanted["sums"])
+    assert found["state"] == wanted["state"]
+    assert found["ended"] == wanted["ended"]
+
+
+def same_road(legs: list[dict[str, Any]], wanted: dict[str, Any]) -> None:
+    """Every loss and every epoch's report that any leg told is that of the whole run; together they tell all."""
+    for key in ("losses", "epochs"):
+        joined: dict[Any, Any] = {}
+        for leg in legs:
+            for name, value in leg[key].items():
+                assert value == wanted[key][name], (key, name)
+            joined |= leg[key]
+        assert joined.keys() == wanted[key].keys()
+
+
+@pytest.mark.parametrize("save_freq", [None, 1], ids=["by a stop", "by save_freq 1"])
+def test_resume_from_any_batch_twice_in_a_row_repeats_the_uninterrupted_run(lab: Lab, save_freq: int | None) -> None:
+    """Cut after batch k, continued for one batch, cut again, continued to the end: for every k of two epochs."""
+    change = {"checkpoint": {"save_freq": save_freq}}
+    whole = lab.leg("whole", **change)
+    assert whole["state"]["step"] == 2 * BATCHES
+    for cut in range(1, 2 * BATCHES):
+        name = f"cut{cut}"
+        legs = [lab.leg(name, cut, **change)]
+        assert legs[0]["ended"] == "stopped"
+        assert legs[0]["state"]["step"] == cut
+        legs.append(lab.leg(name, 1, resume=name, **change))
+        assert legs[1]["continued"] == f"checkpoint_epoch_{(cut - 1) // BATCHES + 1}_batch_{(cut - 1) % BATCHES + 1}"
+        assert legs[1]["state"]["step"] == cut + 1
+        legs.append(lab.leg(name, resume=name, **change))
+        same_end(legs[2], whole)
+        same_road(legs, whole)
+        assert not any(leg["notes"] for leg in legs)
+
+
+def test_resume_from_every_checkpoint_of_a_killed_run_repeats_the_uninterrupted_run(lab: Lab) -> None:
+    """No stop is asked for: the generator is dropped where a kill would end it, and later checkpoints do not exist."""
+    change = {"checkpoint": {"save_freq": 1}}
+    whole = lab.leg("whole", **change)
+    for kept in range(1, 2 * BATCHES + 1):
+        with lab.started(f"killed{kept}", **change) as made:
+            saved = 0
+            for event in train(made.session, lambda: False):
+                saved += isinstance(event, Saved)
+                if saved == kept:
+                    break
+        again = lab.leg("", resume=f"killed{kept}", **change)
+        same_end(again, whole)
+
+
+def test_a_stop_during_validation_keeps_the_epochs_steps_and_validates_again(lab: Lab) -> None:
+    whole = lab.leg("whole")
+    with lab.started("cut") as made:
+        asked = iter([False] * BATCHES + [True])
+        events = list(train(made.session, lambda: next(asked)))
+        assert events[-1] == Ended("stopped", made.session.state)
+        assert (made.session.state.batch, made.session.state.validated) == (BATCHES, False)
+        assert not any(isinstance(event, EpochDone) for event in events)
+    rest = lab.leg("cut", resume="cut")
+    same_end(rest, whole)
+    assert rest["epochs"] == whole["epochs"]
+    names = sorted(path.name for path in rest["run"].checkpoints.glob("checkpoint_epoch_1_*"))
+    assert names == [f"checkpoint_epoch_1_batch_{BATCHES}", f"checkpoint_epoch_1_batch_{BATCHES}-2"]
+
+
+def test_early_stopping_remembers_over_a_cut_what_it_has_seen(lab: Lab) -> None:
+    change = {"training": {"epochs": 9}, "early_stopping": {"patience": 3, "min_delta": 1e9}}
+    whole = lab.leg("whole", **change)
+    assert (whole["ended"], whole["state"]["epoch"]) == ("early stopping", 3)
+    for cut in (7, 10, 13, 17):
+        name = f"cut{cut}"
+        lab.leg(name, cut, **change)
+        same_end(lab.leg(name, resume=name, **change), whole)
+    with lab.started("", resume="whole", **change) as made:
+        assert made.finished
+        assert list(train(made.session, lambda: False)) == [Ended("early stopping", made.session.state)]
+
+
+@pytest.mark.parametrize("model", [{"name": "dlinear"}, {"name": "ridge"}], ids=lambda model: model["name"])
+def test_the_other_models_resume_as_well(lab: Lab, model: dict[str, Any]) -> None:
+    whole = lab.leg("whole", model=model)
+    lab.leg("cut", 3, model=model)
+    same_end(lab.leg("cut", resume="cut", model=model), whole)
+
+
+def test_a_finished_run_trains_on_with_more_epochs_as_if_it_had_never_ended(lab: Lab) -> None:
+    whole = lab.leg("whole", training={"epochs": 3})
+    short = lab.leg("short")
+    assert short["ended"] == "epochs"
+    same_end(lab.leg("short", resume="short", training={"epochs": 3}), whole)
+
+
+FREE = {
+    "epochs": {"training": {"epochs": 3}},
+    "save_freq": {"checkpoint": {"save_freq": 2}},
+    "policy": {"loading": {"policy": "mapped"}},
+    "memory_budget": {"loading": {"memory_budget": 1}},
+    "prefetch": {"loading": {"prefetch": False}},
+    "baselines": {"baselines": ["repeat"]},
+}
+
+
+@pytest.mark.parametrize("change", FREE.values(), ids=FREE)
+def test_what_changes_no_bit_may_change_on_resume(lab: Lab, change: dict[str, Any]) -> None:
+    whole = lab.leg("whole", training=change.get("training", {}))
+    lab.leg("cut", 7)
+    same_end(lab.leg("cut", resume="cut", **change), whole)
+
+
+BINDING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "training.seed": ({"training": {"seed": 8}}, "7", "8"),
+    "training.batch_size": ({"training": {"batch_size": 17}}, "16", "17"),
+    "training.learning_rate": ({"training": {"learning_rate": 0.01}}, "0.001", "0.01"),
+    "training.clip_norm": ({"training": {"clip_norm": 1.0}}, "None", "1.0"),
+    "model.hidden_units": ({"model": {"hidden_units": [8, 4]}}, "[8]", "[8, 4]"),
+    "model.dropout_rate": ({"model": {"dropout_rate": 0.1}}, "0.3", "0.1"),
+    "model.name": ({"model": {"name": "dlinear"}}, "'mlp'", "'dlinear'"),
+    "window.history": ({"window": {"history": 11}}, "12", "11"),
+    "window.horizon": ({"window": {"horizon": 5}}, "6", "5"),
+    "window.stride": ({"window": {"stride": 2}}, "1", "2"),
+    "targets": ({"targets": ["speed"]}, "None", "['speed']"),
+    "scheduler.gamma": ({"scheduler": {"gamma": 0.1}}, "0.5", "0.1"),
+    "early_stopping.patience": ({"early_stopping": {"patience": 4}}, "5", "4"),
+    "loading.shuffle.days_per_run": ({"loading": {"shuffle": {"days_per_run": 2, "runs_per_block": 2}}}, "1", "2"),
+}
+
+
+def test_any_setting_that_binds_is_refused_by_name_with_both_values(lab: Lab) -> None:
+    lab.leg("cut", 7)
+    for name, (change, old, new) in BINDING.items():
+        with pytest.raises(UsageError) as caught, lab.started("", resume="cut", **change):
+            pass
+        assert f"trainer.{name}: checkpoint {old}, now {new}" in caught.value.what, name
+        assert "cut" in str(caught.value.where), name
+
+
+def test_all_settings_that_differ_are_named_at_once_and_the_run_is_let_go_of(lab: Lab) -> None:
+    lab.leg("cut", 7)
+    with pytest.raises(UsageError) as caught:
+        lab.leg("", resume="cut", training={"seed": 8, "batch_size": 17})
+    assert "training.seed" in caught.value.what
+    assert "training.batch_size" in caught.value.what
+    lab.leg("", resume="cut")
+
+
+def test_dates_in_order_are_not_taken_for_runs_of_one_day(lab: Lab) -> None:
+    """`policy: streaming` and {1, 1} cut the data alike, but only one of them permutes the runs."""
+    config, dataset = lab.config(), lab.world.open()
+    assert bound(config, dataset, Shuffle(1, 1)) != bound(config, dataset, Shuffle(1, 1, shuffle_runs=False))
+
+
+def test_a_resumed_run_stays_on_the_data_that_it_began_with(lab: Lab) -> None:
+    whole = lab.leg("whole")
+    lab.leg("cut", 7)
+    date = sorted(lab.world.rows)[0]
+    lab.world.rows[date] = [(i, node, 1.0, volume) for i, node, _, volume in lab.world.rows[date]]
+    lab.world.write(date)
+    lab.world.prepare(dates=[date])
+    assert lab.world.open().generation == 2
+    rest = lab.leg("cut", resume="cut")
+    same_end(rest, whole)
+    assert any("stays on generation 1" in note for note in rest["notes"])
+
+
+FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "sums.safetensors"]
+
+
+def damage(path: Path, at: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 1 << 3
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_newest_checkpoint_with_one_flipped_bit_is_passed_over_by_name_and_the_one_before_is_used(
+    lab: Lab, file: str
+) -> None:
+    change = {"checkpoint": {"save_freq": 1}}
+    whole = lab.leg("whole", **change)
+    for number, place in enumerate((0.0, 0.5, 1.0)):
+        name = f"cut{number}"
+        cut = lab.leg(name, 7, **change)
+        broken = cut["run"].checkpoints / "checkpoint_epoch_2_batch_2" / file
+        damage(broken, place)
+        with lab.started("", resume=name, **change) as made:
+            assert made.continued == "checkpoint_epoch_2_batch_1"
+            assert sum(str(broken) in note for note in made.notes) == 1
+        same_end(lab.leg("", resume=name, **change), whole)
+        last = checkpoint.newest(cut["run"].checkpoints)[0]
+        assert last is not None
+        assert last.name == f"checkpoint_epoch_2_batch_{BATCHES}"
+
+
+def test_a_damaged_checkpoint_that_is_named_is_refused(lab: Lab) -> None:
+    cut = lab.leg("cut", 7)
+    folder = cut["run"].checkpoints / "checkpoint_epoch_2_batch_2"
+    damage(folder / "model.safetensors", 0.5)
+    with pytest.raises(DamagedError, match=r"model\.safetensors"):
+        lab.leg("", resume=str(folder))
+
+
+def test_without_any_good_checkpoint_the_run_is_not_continued(lab: Lab) -> None:
+    cut = lab.leg("cut", 2)
+    damage(cut["run"].checkpoints / "checkpoint_epoch_1_batch_2" / "model.safetensors", 0.5)
+    with pytest.raises(NotThereError, match="no checkpoint that verifies"):
+        lab.leg("", resume="cut")
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(lab: Lab) -> None:
+    folder = lab.leg("cut", 2)["run"].checkpoints / "checkpoint_epoch_1_batch_2"
+    for file in FILES:
+        good = (folder / file).read_bytes()
+        for at in range(0, len(good), max(1, len(good) // 40)):
+            (folder / file).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+            with pytest.raises(DamagedError, match=file):
+                checkpoint.read_files(checkpoint.inspect(folder))
+        (folder / file).write_bytes(good[:-1])
+        with pytest.raises(DamagedError, match=file):
+            checkpoint.read_files(checkpoint.inspect(folder))
+        (folder / file).write_bytes(good)
+    checkpoint.read_files(checkpoint.inspect(folder))
+
+
+def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> None:
+    whole = lab.leg("whole", checkpoint={"save_freq": 1}, training={"epochs": 4})
+    losses = {epoch: validation["mse"] for epoch, (_, validation, _) in whole["epochs"].items()}
+    lowest = min(losses, key=losses.__getitem__)
+    found, _ = checkpoint.best(whole["run"].checkpoints)
+    assert found is not None
+    assert (found.name, found.state["val_loss"]) == (f"checkpoint_epoch_{lowest + 1}_batch_{BATCHES}", losses[lowest])
+    note = json.loads((whole["run"].checkpoints / "best_model.json").read_text())
+    assert note["checkpoint"] == found.name
+    with lab.started("", resume="best", checkpoint={"save_freq": 1}, training={"epochs": 4}) as made:
+        assert made.continued == found.name
+
+
+def test_two_trainers_on_one_run_the_second_is_told_that_it_is_busy(lab: Lab) -> None:
+    lab.leg("cut", 2)
+    with lab.started("", resume="cut"), pytest.raises(BusyError, match="another"):
+        lab.leg("", resume="cut")
+    lab.leg("", 1, resume="cut")
+
+
+def test_a_trainer_in_another_process_keeps_the_run_for_itself_until_it_ends(lab: Lab) -> None:
+    folder = lab.leg("cut", 2)["run"].folder
+    code = "import sys; from pathlib import Path; from trainer.run import TrainingRun as R; "
+    code += "R(Path(sys.argv[1])).lock(); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BusyError):
+            lab.leg("", resume="cut")
+    finally:
+        holder.communicate("")
+    lab.leg("", 1, resume="cut")
+
+
+def test_auto_continues_what_was_cut_off_and_keeps_what_is_complete(lab: Lab) -> None:
+    whole = lab.leg("whole", training={"seed": 9})
+    first = lab.leg("", 4, resume="auto", training={"seed": 9, "epochs": 2})
+    assert (first["continued"], first["ended"]) == (f"checkpoint_epoch_2_batch_{BATCHES}", "epochs")
+    assert first["run"].name == "whole"
+    cut = lab.leg("", 4, resume="auto")
+    assert cut["continued"] is None
+    rest = lab.leg("", resume="auto")
+    assert rest["run"] == cut["run"]
+    assert rest["continued"] == "checkpoint_epoch_1_batch_4"
+    assert rest["state"] != whole["state"]
