@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ from typing import Any
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.observe import observe, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key
-from pipeline.prepare import Measured, Normalised, load_arrays, measure_date, merge_statistics, normalise_date
+from pipeline.prepare import (
+    Measured,
+    Normalised,
+    load_arrays,
+    load_receipt,
+    measure_date,
+    merge_statistics,
+    normalise_date,
+    take_partial,
+)
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
@@ -194,7 +204,7 @@ class _Run:
     def _merge(self) -> Generator[Event, None, tuple[Statistics, Nodes, Merged]]:
         """Merges; a staged date that turns out damaged is measured again first. Returns (statistics, nodes, event)."""
         root = self.writer.root
-        yield from self._measure({date: key for date, key in self._training_keys().items() if self._lost(date, key)})
+        yield from self._find_lost()
         keys = self._training_keys()
         if not keys:
             first = next(iter(self.failed.values()), None)
@@ -204,17 +214,32 @@ class _Run:
         old = self.current.manifest if self.current else None
         moved: tuple[dict[str, Any], ...] = ()
         if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
-            moved = tuple(drift(load_statistics(root, old.statistics), statistics))
+            with suppress(StoreError):  # damaged: they are being replaced
+                moved = tuple(drift(load_statistics(root, old.statistics), statistics))
         self.writer.published([save_statistics(root, statistics), save_nodes(root, nodes)])
         return statistics, nodes, Merged(statistics.id, len(keys), moved)
 
+    def _find_lost(self) -> Iterator[Event]:
+        """Partial statistics that are gone, damaged or of another transform are taken again from the staged array;
+        a staged array that is damaged too is measured again from its dump."""
+        lost = {date: key for date, key in self._training_keys().items() if self._lost(date, key)}
+        tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
+        again = {}
+        for date, result in run(tasks, self.num_workers):
+            if isinstance(result, Path):
+                self.writer.published([result])
+            elif isinstance(result, StoreError) and date in self.seen.dumps:
+                again[date] = lost[date]
+            else:
+                yield self._fail("measure", date, result)
+        yield from self._measure(again)
+
     def _lost(self, date: dt.date, key: str) -> bool:
-        """A staged date whose partial statistics are gone or damaged, or lack a changed transform."""
-        folder = self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms())
         try:
-            load_arrays(folder)
+            load_receipt(self.writer.root / "staged" / str(date) / key)
+            load_arrays(self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms()))
         except StoreError:
-            return date in self.seen.dumps
+            return True
         return False
 
     def _drift(self, frozen: Statistics) -> Iterator[Event]:

@@ -208,7 +208,7 @@ def _acts(
         return plan
     asked = wish.dates is None or plan.date in wish.dates
     committed = seen.manifest is not None and plan.date in seen.manifest.dates
-    wanted = asked and (wish.force or plan.state != "fresh") and plan.state != "no-dump"
+    wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
     normalise = wanted or (everything and committed)
     trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
     staged = plan.key in seen.staged.get(plan.date, frozenset())

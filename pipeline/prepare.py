@@ -96,6 +96,16 @@ def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config:
     return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id})
 
 
+def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
+    """Takes a date's partial statistics again from its staged array; the dump is not read.
+
+    Raises:
+        StoreError: the staged array does not verify.
+    """
+    values, _ = load_arrays(root / "staged" / str(date) / key)
+    return publish_partial(root, date, key, values, config)
+
+
 def _publish_arrays(root: Path, final: Path, array: Floats, more: Mapping[str, Any]) -> Path:
     """A folder with values.f64 and a sealed receipt.json that names its hash."""
     data = np.ascontiguousarray(array, dtype="<f8")
@@ -147,7 +157,7 @@ def merge_statistics(
     loaded = []
     for date in sorted(keys):
         staged = root / "staged" / str(date) / keys[date]
-        _, receipt = _receipt(staged)
+        receipt = load_receipt(staged)
         partial, _ = load_arrays(root / "partials" / str(date) / partial_key(keys[date], config.transforms()))
         loaded.append((date, tuple(receipt["nodes"]), PartialStatistics(partial)))
     nodes = table or Nodes.plain([name for _, names, _ in loaded for name in names])
@@ -155,14 +165,18 @@ def merge_statistics(
     return Statistics.of(list(config.features), partials), nodes
 
 
-def _receipt(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """A folder's sealed receipt alone, without its array."""
+def load_receipt(folder: Path) -> dict[str, Any]:
+    """A folder's sealed receipt alone, without its array.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
     path = folder / "receipt.json"
     try:
-        return folder, unseal(path.read_bytes(), str(path))
+        receipt: dict[str, Any] = unseal(path.read_bytes(), str(path))
     except (OSError, DamagedError):
         _, receipt = load_arrays(folder)
-        return folder, receipt
+    return receipt
 
 
 def positions(names: Sequence[str], nodes: Nodes) -> grid.Integers:

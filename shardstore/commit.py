@@ -205,6 +205,8 @@ class Writer:
         failed after CURRENT was replaced) the new one is; never something between.
         """
         if previous and previous.manifest == manifest and previous.sources == sources and self._is_current(previous):
+            self._flusher.flush(self._published)  # a copy that mends a damaged folder changes no manifest
+            self._published = []
             return previous
         generation = next_generation(self.root)
         path = self.root / "manifests" / manifest_name(generation)

@@ -58,8 +58,8 @@ class Dataset:
         folder = Path(root)
         number = current_generation(folder) if generation is None else generation
         try:
-            check_format(json.loads((folder / "FORMAT").read_bytes()).get("format"), str(folder / "FORMAT"))
-        except (OSError, ValueError, AttributeError):
+            check_format(json.loads((folder / "FORMAT").read_bytes())["format"], str(folder / "FORMAT"))
+        except (OSError, ValueError, TypeError, KeyError):
             raise DamagedError(
                 "the format file is missing or damaged",
                 where=Where(file=str(folder / "FORMAT")),

@@ -1,5 +1,7 @@
 """What is frozen over the training dates: the node list with positions, and the global statistics.
 
+A damaged folder stays as it is; what mends it is published beside it as <id>-2 and found there.
+
 nodes/<id>/nodes.json             sealed JSON
 statistics/<id>/statistics.json   sealed JSON, names the hash of
 statistics/<id>/moments.f64       [6, N, F] float64, little-endian
@@ -9,9 +11,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +24,7 @@ from shardstore.errors import DamagedError, StoreError, Where
 from shardstore.identity import hash_bytes, identity, seal, unseal
 from shardstore.statistics import Floats, PartialStatistics, Statistics
 
+Loaded = TypeVar("Loaded")
 REPAIR = "Run: dateshard preprocess -c CONFIG --refit-statistics"
 
 
@@ -57,7 +62,11 @@ def load_nodes(root: Path, folder_id: str) -> Nodes:
     """Raises:
     StoreError: missing or damaged.
     """
-    path = root / "nodes" / folder_id / "nodes.json"
+    return _first_good(root / "nodes" / folder_id, _load_nodes)
+
+
+def _load_nodes(folder: Path) -> Nodes:
+    path = folder / "nodes.json"
     content = unseal(_read(path), str(path), REPAIR)
     rows = [[math.nan if x is None else x for x in row] for row in content["positions"]]
     axes = tuple(content["axes"])
@@ -76,7 +85,11 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
     """Raises:
     StoreError: missing or damaged.
     """
-    path = root / "statistics" / folder_id / "statistics.json"
+    return _first_good(root / "statistics" / folder_id, _load_statistics)
+
+
+def _load_statistics(folder: Path) -> Statistics:
+    path = folder / "statistics.json"
     content = unseal(_read(path), str(path), REPAIR)
     moments_path = path.with_name("moments.f64")
     moments = _read(moments_path)
@@ -85,6 +98,17 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
     array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
     sources = tuple((dt.date.fromisoformat(date), partial) for date, partial in content["sources"])
     return Statistics(tuple(content["features"]), PartialStatistics(array), sources)
+
+
+def _first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
+    """What `load` gives of the folder, or of a later copy of it; the folder's own error where none is good."""
+    try:
+        return load(folder)
+    except StoreError:
+        for copy in sorted(folder.parent.glob(f"{folder.name}-*")):
+            with suppress(StoreError):
+                return load(copy)
+        raise
 
 
 def _publish(root: Path, final: Path, files: dict[str, bytes]) -> Path:

@@ -24,6 +24,7 @@ from shardstore.identity import hash_bytes
 Array = NDArray[Any]
 DIMENSIONS = {"values": ("time", "node", "feature"), "observed": ("time", "node", "feature"), "time": ("time",)}
 ZARR_TYPES = {"<f4": "float32", "<i8": "int64", "|b1": "bool"}
+GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 TIME_ATTRIBUTES = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
@@ -60,7 +61,7 @@ def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str
     The hashes are taken of the memory that was computed; publishing compares them with what the files hold.
     """
     folder.mkdir()
-    files = {"zarr.json": _write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})}
+    files = {"zarr.json": _write_json(folder / "zarr.json", GROUP)}
     for name, given in arrays.items():
         array = little_endian(given)
         (folder / name).mkdir()
@@ -81,20 +82,20 @@ def write_all(descriptor: int, array: Array) -> None:
 
 
 def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]]) -> None:
-    """Compares each array's zarr.json with what the manifest says of it.
+    """Compares the group's zarr.json and each array's with what the manifest says of them; attributes are free.
 
     Raises:
         DamagedError: naming the file and the key that differs.
     """
-    for name, (shape, dtype) in shapes.items():
-        path = folder / name / "zarr.json"
-        expected = metadata(name, shape, dtype, {})
+    expected = {f"{name}/zarr.json": metadata(name, shape, dtype, {}) for name, (shape, dtype) in shapes.items()}
+    for name, described in {"zarr.json": GROUP, **expected}.items():
+        path = folder / name
         try:
             found = json.loads(path.read_bytes())
         except (OSError, ValueError):
-            raise DamagedError("the array's metadata cannot be read", where=Where(file=str(path))) from None
-        for key in ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "dimension_names"):
-            if not isinstance(found, dict) or found.get(key) != expected[key]:
+            raise DamagedError("the metadata cannot be read", where=Where(file=str(path))) from None
+        for key in described.keys() - {"attributes"}:
+            if not isinstance(found, dict) or found.get(key) != described[key]:
                 raise DamagedError(f"'{key}' is not what was committed", where=Where(file=str(path)))
 
 
