@@ -51,38 +51,49 @@ def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | N
     return result, f"dataset {settings.dataset}, generation {dataset.generation}"
 
 
+SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
+
+
 def show(screen: Screen, result: Evaluation) -> None:
-    """The table: scaled MSE over everything, then each target in its own unit; the best of a column is starred."""
-    features = result.features
-    dates = f"{result.split}: {result.windows:,} windows"
-    screen.tell(f"{dates}; lower is better but for R2, * = best; MAE and RMSE in raw units")
-    header = ["", "MSE scaled", "R2"]
-    for name in features:
-        header += [f"{name} MAE", "RMSE", "R2"] if len(features) > 1 else ["MAE", "RMSE"]
+    """The table: scaled error over all targets, then each target in its own unit; the best of a column is starred."""
+    features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
+    screen.tell(f"{result.split}: {result.windows:,} windows; features in raw units, * = best")
     figures = [_figures(row, features) for row in result.rows]
-    columns = list(zip(*figures, strict=True))
-    lines = [header]
+    best = [_best(column, position) for position, column in enumerate(zip(*figures, strict=True))]
+    lines = _header(features, wide=screen.terminal)
     for row, values in zip(result.rows, figures, strict=True):
-        cells = [row.name]
-        for k, value in enumerate(values):
-            present = [v for v in columns[k] if v is not None]
-            best = present and value == (max(present) if header[k + 1] == "R2" else min(present))
-            cells.append(number(value) + ("*" if best else " "))
-        lines.append(cells)
-    screen.table(lines, right=range(1, len(header)))
+        stars = ["*" if value is not None and value == top else " " for value, top in zip(values, best, strict=True)]
+        ends = stars if screen.terminal else [""] * len(stars)
+        lines.append([row.name, *(number(value) + end for value, end in zip(values, ends, strict=True))])
+    screen.table(lines, right=range(1, len(lines[-1])))
+    if len(features) < len(result.features):
+        screen.tell(f"{len(result.features) - len(features)} more targets: see --json")
     for note in result.notes:
         screen.tell(note)
     if result.beats_baselines is not None:
         screen.tell(_verdict(result))
 
 
+def _header(features: Sequence[str], *, wide: bool) -> list[list[str]]:
+    """Two rows on a terminal (the feature above its figures), one with full names in a pipe."""
+    if wide:
+        above = [cell for name in features for cell in ("", f"{name} ")]
+        return [["", "", "scaled ", *above], ["", "MSE ", "R2 ", *["MAE ", "RMSE "] * len(features)]]
+    return [["name", "MSE", "R2", *(f"{name} {figure}" for name in features for figure in ("MAE", "RMSE"))]]
+
+
 def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
-    scaled, raw = row.scaled, row.raw
-    figures: list[float | None] = [scaled["mse"], scaled["r2"]]
+    figures: list[float | None] = [row.scaled["mse"], row.scaled["r2"]]
     for name in features:
-        part = raw["by_feature"][name]
-        figures += [part["mae"], part["rmse"], part["r2"]] if len(features) > 1 else [part["mae"], part["rmse"]]
+        part = row.raw["by_feature"][name]
+        figures += [part["mae"], part["rmse"]]
     return figures
+
+
+def _best(column: Sequence[float | None], position: int) -> float | None:
+    """The lowest error; of R2, which stands second, the highest."""
+    present = [value for value in column if value is not None]
+    return (max if position == 1 else min)(present, default=None)
 
 
 def _verdict(result: Evaluation) -> str:

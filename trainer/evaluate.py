@@ -236,7 +236,7 @@ def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
     window, targets = setting.window, setting.columns.targets
     ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))
     train, held = _reader(setting, "train"), _reader(setting, "validation")
-    penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties, masked=train.mask)
+    penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties)
     notes.append(
         f"ridge: penalty {penalty:g} a window, the best of {len(setting.config.model.penalties)} on validation"
     )

@@ -241,7 +241,7 @@ def _train_closed_form(session: Session, model: Ridge) -> Iterator[Event]:
     if not state.validated:
         held = session.validation.batches(0) if session.validation else iter(())
         penalties = session.config.model.penalties
-        fit(model, session.train.batches(0), held, penalties, masked=session.train.mask)
+        fit(model, session.train.batches(0), held, penalties)
         state.batch = session.train.order.num_batches
         yield from _close_epoch(session, validate(session, lambda: False), began)
     yield Ended("epochs", state)

@@ -193,7 +193,7 @@ def test_ridge_beside_a_model_is_fitted_on_training_and_tuned_on_validation(make
     world = make_world(10, split=SPLIT, model={"name": "ridge", "penalties": penalties})
     world.prepare()
     session = session_of(world)
-    best, _ = fit(session.model, session.train.batches(0), session.validation.batches(0), penalties, masked=True)
+    best, _ = fit(session.model, session.train.batches(0), session.validation.batches(0), penalties)
     names = ["ridge", "seasonal:24"]
     result = evaluate(session.config, world.open(), split="test", baselines=names, model=("m", session.model))
     rows = {row.name: row for row in result.rows}

@@ -54,8 +54,8 @@ def closed_form(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     return np.linalg.lstsq(np.vstack([x, ridge]), np.concatenate([y, np.zeros(size)]), rcond=None)[0]
 
 
-def equations(given: list[Batch], *, masked: bool) -> Equations:
-    made = Equations(H, P, len(TARGETS), masked=masked)
+def equations(given: list[Batch]) -> Equations:
+    made = Equations(H, P, len(TARGETS))
     for batch in given:
         made.add(batch, TARGETS)
     return made
@@ -65,7 +65,7 @@ def equations(given: list[Batch], *, masked: bool) -> Equations:
 @pytest.mark.parametrize("masked", [False, True])
 def test_ridge_is_the_closed_form_of_least_squares(masked: bool, penalty: float) -> None:
     given = batches(1, 5, masked=masked)
-    weight = equations(given, masked=masked).solve(penalty)
+    weight = equations(given).solve(penalty)
     assert weight.shape == (len(TARGETS), H + 1, P)
     for feature in range(len(TARGETS)):
         for step in range(P):
@@ -75,14 +75,14 @@ def test_ridge_is_the_closed_form_of_least_squares(masked: bool, penalty: float)
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_squared_error_of_the_equations_is_that_of_the_windows(masked: bool) -> None:
-    weight = equations(batches(1, 5, masked=masked), masked=masked).solve(0.1)
+    weight = equations(batches(1, 5, masked=masked)).solve(0.1)
     held = batches(2, 3, masked=masked)
     total = 0.0
     for feature in range(len(TARGETS)):
         for step in range(P):
             x, y = written_out(held, feature, step)
             total += float(((x @ weight[feature, :, step].numpy() - y) ** 2).sum())
-    assert float(equations(held, masked=masked).squared_error(weight)) == pytest.approx(total, rel=1e-10)
+    assert float(equations(held).squared_error(weight)) == pytest.approx(total, rel=1e-10)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -90,7 +90,7 @@ def test_the_penalty_is_the_best_one_on_validation(masked: bool) -> None:
     train, held = batches(1, 2, masked=masked), batches(2, 4, masked=masked)
     penalties = (1e-6, 1e-3, 0.03, 0.3, 3.0, 100.0)
     model = Ridge(H, P, TARGETS)
-    best, errors = fit(model, train, held, penalties, masked=masked)
+    best, errors = fit(model, train, held, penalties)
     plain = {}
     for penalty in penalties:
         parts = []
@@ -102,18 +102,18 @@ def test_the_penalty_is_the_best_one_on_validation(masked: bool) -> None:
         plain[penalty] = float(np.concatenate(parts).mean())
     assert errors == pytest.approx(plain, rel=1e-6)
     assert best == min(plain, key=plain.__getitem__)
-    assert torch.equal(model.weight, equations(train, masked=masked).solve(best))
+    assert torch.equal(model.weight, equations(train).solve(best))
 
 
 def test_without_validation_windows_ridge_takes_the_smallest_penalty() -> None:
-    best, _ = fit(Ridge(H, P, TARGETS), batches(1, 2, masked=False), [], (1.0, 0.01, 0.1), masked=False)
+    best, _ = fit(Ridge(H, P, TARGETS), batches(1, 2, masked=False), [], (1.0, 0.01, 0.1))
     assert best == 0.01
 
 
 def test_a_forecast_of_ridge_is_its_weights_times_the_history() -> None:
     given = batches(1, 3, masked=False)
     model = Ridge(H, P, TARGETS)
-    fit(model, given, given, (0.01,), masked=False)
+    fit(model, given, given, (0.01,))
     forecast = model(given[0].history_BHNF)
     assert forecast.shape == (B, P, N, len(TARGETS))
     for feature, place in enumerate(TARGETS):
@@ -129,7 +129,7 @@ def test_a_step_that_was_never_observed_gets_finite_weights() -> None:
         assert batch.observed_BPNF is not None
         batch.observed_BPNF[:, 1] = False
     model = Ridge(H, P, TARGETS)
-    fit(model, given, given, (0.0, 0.1), masked=True)
+    fit(model, given, given, (0.0, 0.1))
     assert torch.isfinite(model.weight).all()
     assert not model.weight[:, :, 1].any()
 
@@ -144,7 +144,7 @@ def test_ridge_on_a_dataset_equals_numpy_on_its_raw_rows(make_world: Make, sessi
     world.prepare()
     session = session_of(world)
     assert isinstance(session.model, Ridge)
-    fit(session.model, session.train.batches(0), session.validation.batches(0), (0.01,), masked=True)
+    fit(session.model, session.train.batches(0), session.validation.batches(0), (0.01,))
     windows = plain(world).windows("train", 12, 6)
     for feature in range(2):
         for step in range(6):

@@ -38,12 +38,15 @@ class Ridge(nn.Module):
 
 
 class Equations:
-    """X'X, X'Y and Y'Y of the windows seen, per target feature: [Fo, P or 1, K, K] and [Fo, P, K], float64."""
+    """X'X, X'Y and Y'Y of the windows seen, per target feature, float64.
 
-    def __init__(self, history: int, horizon: int, num_targets: int, *, masked: bool) -> None:
-        size, kinds = history + 1, horizon if masked else 1
-        self.masked = masked
-        self.gram = torch.zeros(num_targets, kinds, size, size, dtype=torch.float64)
+    `gram[f]` is [1, K, K] as long as all of feature f's targets were observed, [P, K, K] from the first masked one on:
+    then every target step has its own rows. `cross` is [Fo, P, K], `square` and `count` [Fo, P].
+    """
+
+    def __init__(self, history: int, horizon: int, num_targets: int) -> None:
+        size = history + 1
+        self.gram = [torch.zeros(1, size, size, dtype=torch.float64) for _ in range(num_targets)]
         self.cross = torch.zeros(num_targets, horizon, size, dtype=torch.float64)
         self.square = torch.zeros(num_targets, horizon, dtype=torch.float64)
         self.count = torch.zeros(num_targets, horizon, dtype=torch.float64)
@@ -52,52 +55,65 @@ class Equations:
         """Adds the windows of a batch, `ROWS` rows at a time."""
         own = batch.history_BHNF[..., list(targets)]
         for feature in range(own.shape[-1]):
-            x = own[..., feature].permute(0, 2, 1).reshape(-1, own.shape[1])
-            y = batch.target_BPNF[..., feature].permute(0, 2, 1).reshape(-1, batch.target_BPNF.shape[1])
-            seen = None
-            if batch.observed_BPNF is not None:
-                seen = batch.observed_BPNF[..., feature].permute(0, 2, 1).reshape(y.shape)
+            x = _rows(own, feature)
+            y = _rows(batch.target_BPNF, feature)
+            seen = None if batch.observed_BPNF is None else _rows(batch.observed_BPNF, feature)
+            if seen is not None and bool(seen.all()):
+                seen = None
             for low in range(0, len(x), ROWS):
                 part = slice(low, low + ROWS)
                 self._add(feature, x[part].double(), y[part].double(), None if seen is None else seen[part])
 
     def _add(self, feature: int, x: torch.Tensor, y: torch.Tensor, seen: torch.Tensor | None) -> None:
         x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-        if seen is None or not self.masked:
-            self.gram[feature, :] += x.T @ x
+        gram = self.gram[feature]
+        if seen is None:
+            gram += x.T @ x
         else:
+            if len(gram) == 1 < y.shape[1]:
+                gram = self.gram[feature] = gram.repeat(y.shape[1], 1, 1)
             y = y * seen
             for step in range(y.shape[1]):
                 rows = x[seen[:, step]]
-                self.gram[feature, step] += rows.T @ rows
+                gram[step] += rows.T @ rows
         self.cross[feature] += y.T @ x
         self.square[feature] += (y * y).sum(0)
         self.count[feature] += len(y) if seen is None else seen.sum(0)
 
     def solve(self, penalty: float) -> torch.Tensor:
         """[Fo, K, P] coefficients; the penalty is per window, the intercept is free."""
-        size = self.gram.shape[-1]
-        free = torch.ones(size, dtype=torch.float64)
+        return torch.stack([self._solve(feature, penalty) for feature in range(len(self.gram))])
+
+    def _solve(self, feature: int, penalty: float) -> torch.Tensor:
+        gram, cross = self.gram[feature], self.cross[feature]
+        free = torch.ones(gram.shape[-1], dtype=torch.float64)
         free[-1] = 0.0
-        count = self.count if self.masked else self.count[:, :1]
-        ridge = torch.diag(free) * (penalty * count.clamp(min=1))[..., None, None]
-        tiny = torch.eye(size, dtype=torch.float64) * 1e-9  # a feature never observed must not end in a singular matrix
-        if self.masked:
-            solved: torch.Tensor = torch.linalg.solve(self.gram + ridge + tiny, self.cross[..., None])
-            return solved[..., 0].transpose(1, 2)
-        shared: torch.Tensor = torch.linalg.solve((self.gram + ridge + tiny)[:, 0], self.cross.transpose(1, 2))
-        return shared
+        count = self.count[feature, : len(gram)].clamp(min=1)
+        # a feature that was never observed must not end in a singular matrix
+        full = (
+            gram
+            + torch.diag(free) * (penalty * count)[:, None, None]
+            + torch.eye(gram.shape[-1], dtype=gram.dtype) * 1e-9
+        )
+        solved: torch.Tensor = torch.linalg.solve(full, cross[..., None] if len(gram) > 1 else cross.T[None])
+        return solved[..., 0].T if len(gram) > 1 else solved[0]
 
     def squared_error(self, weight: torch.Tensor) -> torch.Tensor:
         """Sum of squared errors of coefficients [Fo, K, P] on these windows, without a second pass over them."""
-        columns = weight.transpose(1, 2)
-        gram = self.gram.expand(-1, columns.shape[1], -1, -1)
-        quadratic = torch.einsum("fpk,fpkl,fpl->", columns, gram, columns)
-        return self.square.sum() - 2 * (self.cross * columns).sum() + quadratic
+        total = self.square.sum()
+        for gram, cross, columns in zip(self.gram, self.cross, weight.transpose(1, 2), strict=True):
+            total = total - 2 * (cross * columns).sum()
+            total = total + torch.einsum("pk,pkl,pl->", columns, gram.expand(len(columns), -1, -1), columns)
+        return total
+
+
+def _rows(values_BSNF: torch.Tensor, feature: int) -> torch.Tensor:
+    """[B * N, S]: one row a window and node, S its steps."""
+    return values_BSNF[..., feature].permute(0, 2, 1).reshape(-1, values_BSNF.shape[1])
 
 
 def fit(
-    model: Ridge, train: Iterable[Batch], validation: Iterable[Batch], penalties: Sequence[float], *, masked: bool
+    model: Ridge, train: Iterable[Batch], validation: Iterable[Batch], penalties: Sequence[float]
 ) -> tuple[float, dict[float, float]]:
     """Fits on `train`, takes the penalty with the lowest squared error on `validation` (without one: the smallest).
 
@@ -105,7 +121,7 @@ def fit(
         The penalty, and the mean squared error on validation of each that was tried.
     """
     num_targets, size, horizon = model.weight.shape
-    fitted, held = (Equations(size - 1, horizon, num_targets, masked=masked) for _ in range(2))
+    fitted, held = (Equations(size - 1, horizon, num_targets) for _ in range(2))
     for equations, batches in ((fitted, train), (held, validation)):
         for batch in batches:
             equations.add(batch, model.targets)
