@@ -356,7 +356,14 @@ class _Run:
         for date, error in self.failed.items():
             key = self.plans[date].key
             dump = self._dump(date) if date in self.seen.dumps else {"path": "", "size": 0, "hash": ""}
-            kept[date] = {"staged": key, "what": str(error), "kind": error.kind, "dump": dump}
+            tolerated = self.config.source.max_bad_fraction
+            kept[date] = {
+                "staged": key,
+                "what": str(error),
+                "kind": error.kind,
+                "dump": dump,
+                "max_bad_fraction": tolerated,
+            }
         return kept
 
     def _finished(self) -> Finished:

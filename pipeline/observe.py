@@ -43,6 +43,13 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 
 
 def _dump(path: Path, cache: Cache) -> tuple[Dump, list[Any]]:
+    try:
+        return _hashed(path, cache)
+    except OSError:  # measuring it tells why, and only this date fails
+        return Dump(path, 0, "unreadable"), []
+
+
+def _hashed(path: Path, cache: Cache) -> tuple[Dump, list[Any]]:
     status = path.stat()
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
     known = cache.get(str(path))

@@ -125,7 +125,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     known = sorted((set(seen.dumps) | committed) - excluded)
     split = resolve_split(config.split, known, None if wish.resplit or not seen.manifest else seen.manifest.split)
     states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
-    merge = _why_merge(seen, wish, basis)
+    merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge) or _other_identity(config, seen)
     plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
@@ -182,22 +182,24 @@ def _other_identity(config: Pipeline, seen: Observed) -> bool:
     return wanted != seen.manifest.normalise
 
 
-def _why_merge(seen: Observed, wish: Wish, basis: str) -> str:
+def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
     if seen.manifest is None:
         return "no statistics yet"
     if wish.refit:
         return "--refit-statistics"
     if seen.sources.get("basis") != basis:
         return "the settings that statistics rest on changed"
-    mended = [date for date in seen.manifest.provisional if _mended(date, seen)]
+    mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]
     return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
 
 
-def _mended(date: dt.date, seen: Observed) -> bool:
-    """A provisional date whose dump is another one than when it failed."""
+def _mended(date: dt.date, config: Pipeline, seen: Observed) -> bool:
+    """A provisional date whose dump, or what is tolerated of it, is not what it was when it failed."""
     failed = seen.sources.get("failed", {}).get(str(date))
     dump = seen.dumps.get(date)
-    return dump is not None and (failed is None or failed["dump"]["hash"] != dump.hash)
+    if dump is None or failed is None:
+        return dump is not None
+    return bool(failed["dump"]["hash"] != dump.hash or failed.get("max_bad_fraction") != config.source.max_bad_fraction)
 
 
 def _acts(

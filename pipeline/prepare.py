@@ -7,6 +7,7 @@ publish counts before the process that holds the lock commits it.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from shardstore.layouts import grid
 from shardstore.manifest import Entry, Part
 from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, transform
 from shardstore.storage import zarr_raw
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,25 @@ def measure_date(
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
     """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/."""
+    refuse_outside(values, date, config)
     partial = PartialStatistics.of(transform(values, config.transforms()))
     final = root / "partials" / str(date) / partial_key(key, config.transforms())
     return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id})
+
+
+def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
+    """Raises:
+    DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
+    """
+    for index, (name, feature) in enumerate(config.features.items()):
+        low = -1.0 if feature.transform == "log1p" else -math.inf
+        column = values_TNF[..., index]
+        outside = column[(column <= low) | (np.abs(column) > LARGEST)]
+        if outside.size:
+            why = "log1p takes values above -1" if outside[0] <= low else "float32 cannot hold it"
+            where = Where(date=date, column=config.column_of(name), value=repr(float(outside[0])))
+            todo = f"Correct the dump, or pipeline.features.{name}"
+            raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
 
 
 def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
@@ -192,8 +211,10 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes:
 
     Raises:
         StoreError: the staged array does not verify.
+        DumpError: a value that its transform or float32 cannot take.
     """
     values, receipt = load_arrays(root / "staged" / str(date) / key)
+    refuse_outside(values, date, config)
     wide = grid.on_nodes(values, positions(receipt["nodes"], nodes), len(nodes.names))
     encoded, observed = grid.encode(wide, config.feature_specs(), scale)
     day = day_of(date, config.source.timezone, parse_step(config.step))

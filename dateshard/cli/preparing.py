@@ -207,6 +207,8 @@ def _wish(
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
     if only:
         wanted = {state.strip() for state in only.split(",")}
+        if unknown := wanted - set(STATES.split(",")):
+            raise click.UsageError(f"--only {', '.join(sorted(unknown))}: the states are {STATES}")
         chosen &= {p.date for p in everything.dates if p.state.split("(")[0] in wanted}
     return Wish(frozenset(chosen), force, refit, resplit)
 
@@ -270,7 +272,7 @@ def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
     """Shows the events of one preprocess and returns the last."""
     from pipeline import execute as e
 
-    bar, finished = None, None
+    bar, finished, changed = None, None, False
     for event in events:
         match event:
             case e.Planned():
@@ -296,12 +298,14 @@ def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
             case e.Drifted():
                 text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
                 (bar.print if bar else screen.say)(text + "  (--refit-statistics moves them)")
+            case e.CommitDone():
+                changed |= event.changed
             case e.Finished():
                 finished = event
     if bar:
         bar.close()
     assert finished is not None, "a preprocess ends with Finished or raises"
-    _summary(screen, finished)
+    _summary(screen, finished, changed=changed)
     return finished
 
 
@@ -309,14 +313,15 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
 
 
-def _summary(screen: Screen, finished: Finished) -> None:
+def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
     from dateshard.screen import seconds
     from shardstore.calendar import collapse
 
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
     if not finished.measured and not finished.written and not finished.unchanged and not finished.failed:
-        screen.tell(f"nothing to do: generation {finished.generation}, {dates} dates fresh")
+        nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
+        screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
         return
     wrote = f"{finished.written} shards written" + (f", {finished.unchanged} unchanged" if finished.unchanged else "")
     rejected = sum(rows["rejected"].values())

@@ -159,9 +159,9 @@ def test_frozen_files_that_are_gone_are_refused_and_mended(world: Any) -> None:
     for kind in ("nodes", "statistics"):
         shutil.rmtree(next((world.store / kind).iterdir()))
     dataset = world.open()
-    with pytest.raises(StoreError, match="nodes.json: cannot be read"):
+    with pytest.raises(StoreError, match=r"nodes.json: cannot be read"):
         _ = dataset.nodes
-    with pytest.raises(StoreError, match="statistics.json: cannot be read") as caught:
+    with pytest.raises(StoreError, match=r"statistics.json: cannot be read") as caught:
         _ = dataset.statistics
     obey(world, str(caught.value))
     everything_verifies(world)
