@@ -4,7 +4,7 @@
 batch size), `raw` (a float32 file of the whole series) and `root` (a folder for our store). `ctx.state` resumes, and
 `ctx.get_state` is set to a function that returns the state. The store is written once, by the store's own writer.
 
-    batches   one resident block, global shuffle        reloaded   blocks of 7 days, read again every epoch
+    batches   one resident block, global shuffle        reloaded   four blocks, read again every epoch
     mapped    the order of `batches`, from mapped files  coded      `batches` with time codes
 """
 
@@ -45,8 +45,8 @@ def coded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def reloaded(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Blocks of seven days, filled by a thread while the one before is served."""
-    return _serve(ctx, Shuffle(7, 1), "blocks")
+    """Blocks of a quarter of the days (7 at least), filled by a thread while the one before is served."""
+    return _serve(ctx, Shuffle(max(7, ctx.days // 4), 1), "blocks")
 
 
 def mapped(ctx: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
+BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line
 
 
 class Screen:
@@ -47,6 +48,16 @@ class Screen:
                 space = " " * (widths[k] - cell_len(text))
                 cells.append(space + text if k in numbers else text + space)
             self.tell((indent + "  ".join(cells)).rstrip())
+
+    def fitting(self, *parts: str) -> str:
+        """As many of the parts, in their order of importance, as stand beside a bar on one line."""
+        import shutil
+
+        room, chosen = shutil.get_terminal_size().columns - BAR_COLUMNS, list[str]()
+        for part in parts:
+            if part and sum(len(text) + 2 for text in chosen) + len(part) <= room:
+                chosen.append(part)
+        return "  ".join(chosen)
 
     def bar(self, label: str, total: int) -> Bar:
         """Progress of `total` equal things."""
@@ -103,15 +114,16 @@ def _live_bar(out: TextIO) -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("<"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(file=out, highlight=False),
         refresh_per_second=5,
     )

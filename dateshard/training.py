@@ -167,7 +167,7 @@ class _View:
             case loop.Stepped():
                 self._step(event)
             case loop.Saved():
-                self.saved = f"  [saved: batch {event.batch}]"
+                self.saved = f"[saved: batch {event.batch}]"
             case loop.EpochDone():
                 self._epoch(event)
             case _:
@@ -181,7 +181,7 @@ class _View:
 
     def _step(self, event: loop.Stepped) -> None:
         if self.bar is None:
-            self.began, self.waited, self.windows, self.saved = time.monotonic(), 0.0, 0, ""
+            self.began, self.waited, self.windows, self.saved = time.monotonic() - event.wait_seconds, 0.0, 0, ""
             self.bar = self.screen.bar(f"epoch {event.epoch + 1}/{self.config.training.epochs}", event.num_batches)
             self.bar.advance(event.batch - 1)
         self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
@@ -201,15 +201,16 @@ class _View:
     def _note(self, event: loop.Stepped, elapsed: float) -> str:
         elapsed = max(elapsed, 1e-9)
         mean = self.started.session.sums.metrics()["mse"]
-        parts = (
+        return self.screen.fitting(
             f"loss {float(event.loss):.4f}",
             f"avg {number(mean)}",
-            f"lr {event.learning_rate:.1e}",
-            f"{self.windows / elapsed:,.0f} windows/s",
-            f"data wait {100 * self.waited / elapsed:.1f} %",
+            self.saved,
             memory(),
+            f"data wait {100 * self.waited / elapsed:.1f} %",
+            f"{self.windows / elapsed:,.0f} windows/s",
+            f"{elapsed / max(event.batch, 1):.3f} s/it",
+            f"lr {event.learning_rate:.1e}",
         )
-        return "  ".join(parts) + self.saved
 
     def _epoch(self, event: loop.EpochDone) -> None:
         self.close()
