@@ -1,0 +1,240 @@
+"""Real processes that are killed at a moment which something on disk tells, and what they leave behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+PATIENCE_SECONDS = 120.0  # for anything that must happen; it only bounds a hang
+
+# Runs a command and kills it (SIGKILL, from inside) right before a change of a name or file under data/: the first
+# that matches a pattern, or the n-th after that. The same is the same point again: a failure can be replayed. If there
+# is no such point it lives, and tells all points on stderr.
+AT_POINT = """
+import os, re, signal, sys
+pattern, after, points, left = sys.argv[1], int(sys.argv[2]), [], None
+CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "shutil.rmtree"}
+def look(event, arguments):
+    global left
+    if event != "open" and event not in CHANGES:
+        return
+    changes = event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if changes and str(arguments[0]).startswith("data/"):
+        points.append(" ".join([event, *map(str, arguments[:2])]))
+        left = left - 1 if left is not None else after if re.search(pattern, points[-1]) else None
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(look)
+from dateshard.cli import run
+code = run(sys.argv[3:])
+print("POINTS", *points, sep="\\n", file=sys.stderr)
+sys.exit(code)
+"""
+
+# Runs a command that may write no file larger than n bytes: the n-th byte of a file is a full disk (EFBIG).
+WITH_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from dateshard.cli import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+class Process:
+    """One running `dateshard` command, in a session of its own, its output in files."""
+
+    def __init__(self, folder: Path, number: int, words: tuple[str, ...], prefix: tuple[str, ...]) -> None:
+        self._files = [folder / f"process{number}.{name}" for name in ("out", "err")]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DATESHARD")}
+        environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONWARNINGS": "error"}
+        command = [sys.executable, *(prefix or ("-m", "dateshard")), *words]
+        with open(self._files[0], "wb") as out, open(self._files[1], "wb") as err:
+            self._popen = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
+            )
+        self._family: list[psutil.Process] = []
+
+    @property
+    def out(self) -> str:
+        return self._files[0].read_text()
+
+    @property
+    def err(self) -> str:
+        return self._files[1].read_text()
+
+    def until(self, seen: Callable[[], bool]) -> bool:
+        """Looks every millisecond until `seen()`; False if the process ended before."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self._popen.poll() is None:
+            if seen():
+                return True
+            assert time.monotonic() < end, f"waited in vain\n{self.out}\n{self.err}"
+            time.sleep(0.001)
+        return seen()
+
+    def send(self, number: int, *, group: bool = False) -> None:
+        """A signal to this process alone, or to its whole group as a terminal's Ctrl-C does."""
+        if self._popen.poll() is None:
+            (os.killpg if group else os.kill)(self._popen.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to this process alone; returns when it and everything it had started are gone by themselves."""
+        family = self.family()
+        self.send(signal.SIGKILL)
+        self._popen.wait(PATIENCE_SECONDS)
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+        assert not alive, f"the parent was killed, these live on: {alive}"
+
+    def family(self) -> list[psutil.Process]:
+        """All processes that it has started and that have not ended."""
+        try:
+            return psutil.Process(self._popen.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait(self, code: int | None = 0) -> int:
+        """Its exit code, which must be `code` unless that is None; a traceback is never printed."""
+        found = self._popen.wait(PATIENCE_SECONDS)
+        assert "Traceback" not in self.err, self.err
+        assert code in (None, found), f"exit {found}, not {code}\n{self.out}\n{self.err}"
+        return found
+
+    def end(self) -> None:
+        """For the teardown: ends it and its children, whatever state they are in."""
+        for process in self.family():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+        self._popen.kill()
+        self._popen.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """launch("train", "-c", ...) -> Process, ended with the test. `prefix`: instead of `-m dateshard`."""
+    started: list[Process] = []
+    number = itertools.count()
+
+    def start(*words: str, prefix: tuple[str, ...] = ()) -> Process:
+        started.append(Process(tmp_path, next(number), words, prefix))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def launch_to_point(launch: Callable[..., Process]) -> Callable[..., Process]:
+    """launch_to_point(pattern, n, "train", ...) -> Process that dies n changes after that change (see AT_POINT)."""
+    return lambda pattern, after, *words: launch(pattern, str(after), *words, prefix=("-c", AT_POINT))
+
+
+@pytest.fixture
+def points_of(launch_to_point: Callable[..., Process]) -> Callable[..., list[str]]:
+    """points_of("train", ...) -> all changes on disk of that command, which runs to its end."""
+
+    def tell(*words: str) -> list[str]:
+        process = launch_to_point("(?!)", 0, *words)
+        process.wait()
+        return process.err.split("POINTS\n")[1].splitlines()
+
+    return tell
+
+
+@pytest.fixture
+def launch_with_limit(launch: Callable[..., Process]) -> Callable[..., Process]:
+    """launch_with_limit(num_bytes, "train", ...) -> Process that can write no larger file (see WITH_LIMIT)."""
+    return lambda num_bytes, *words: launch(str(num_bytes), *words, prefix=("-c", WITH_LIMIT))
+
+
+@pytest.fixture
+def content() -> Callable[[Any], dict[str, bytes]]:
+    """content(dataset) -> {path: bytes} of all that a generation is made of; the manifest's number is left out."""
+
+    def collect(dataset: Any) -> dict[str, bytes]:
+        root, manifest = dataset.root, dataset.manifest
+        name = root / "manifests" / f"g{dataset.generation:08d}"
+        found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
+        folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
+        folders += [f"shards/{date}/{part.id}" for date, entry in manifest.dates.items() for part in entry.parts]
+        for folder in folders:
+            files = [path for path in (root / folder).rglob("*") if path.is_file()]
+            assert files, f"nothing in {folder}"
+            found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+        return found
+
+    return collect
+
+
+@pytest.fixture
+def committed(content: Callable[[Any], dict[str, bytes]]) -> Callable[[Any], dict[str, bytes] | None]:
+    """committed(world) -> content of its current generation, every file verified; None before the first commit."""
+    from shardstore.errors import NotThereError
+
+    def look(world: Any) -> dict[str, bytes] | None:
+        try:
+            dataset = world.open()
+        except NotThereError:
+            return None
+        assert [(name, str(error)) for name, error in dataset.verify() if error] == []
+        return content(dataset)
+
+    return look
+
+
+@pytest.fixture
+def left_behind() -> Callable[[Path], dict[str, bytes]]:
+    """left_behind(run's folder) -> {path: bytes} of its checkpoints, and its metrics without the times."""
+    import json
+
+    def collect(folder: Path) -> dict[str, bytes]:
+        checkpoints = folder / "checkpoints"
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+        for index, line in enumerate((folder / "metrics.jsonl").read_text().splitlines()):
+            row = json.loads(line)
+            row.pop("time_per_epoch", None)
+            found[f"metrics.jsonl:{index + 1}"] = json.dumps(row).encode()
+        return found
+
+    return collect
+
+
+@pytest.fixture(scope="session")
+def _known_runs() -> dict[str, dict[str, bytes]]:
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(
+    launch: Callable[..., Process],
+    left_behind: Callable[[Path], dict[str, bytes]],
+    _known_runs: dict[str, dict[str, bytes]],
+) -> Callable[[Any], dict[str, bytes]]:
+    """uninterrupted(world) -> what a training of this world leaves behind that nothing disturbs; trained once."""
+
+    def train(world: Any) -> dict[str, bytes]:
+        key = repr([world.tree["trainer"], world.tree["pipeline"]["split"], sorted(world.rows)])
+        if key not in _known_runs:
+            launch("train", "-c", str(world.config_file()), "--run", "whole").wait()
+            _known_runs[key] = left_behind(world.folder / "data" / "runs" / "whole")
+        return _known_runs[key]
+
+    return train
+
+
+@pytest.fixture
+def differing() -> Callable[[dict[str, bytes], dict[str, bytes]], list[str]]:
+    """differing(a, b) -> names that are in one only, or whose bytes differ."""
+    return lambda a, b: sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

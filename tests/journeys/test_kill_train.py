@@ -1,0 +1,181 @@
+"""A training that is killed and resumed, again and again, ends as if nothing had happened: every byte it leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import checkpoint
+
+SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
+SETTINGS: dict[str, Any] = {"training": {"epochs": 4, "batch_size": 2}, "checkpoint": {"save_freq": 9}}
+CONTINUE = ("train", "--resume", "cut")
+
+
+@pytest.fixture
+def world(make_world: Callable[..., Any]) -> Any:
+    """112 batches an epoch, about 2 ms each with what is saved; prepared."""
+    return prepared(make_world, **SETTINGS)
+
+
+def prepared(make_world: Callable[..., Any], **trainer: Any) -> Any:
+    made = make_world(14, split=SPLIT, **trainer)
+    made.config_file()
+    made.prepare()
+    return made
+
+
+def num_lines(run: Path) -> int:
+    try:
+        return (run / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def saving(run: Path) -> bool:
+    """A checkpoint is being written at this moment."""
+    folder = run / "checkpoints"
+    return folder.is_dir() and any(path.name.startswith(".tmp-") for path in folder.iterdir())
+
+
+def kill_and_resume(launch: Callable[..., Any], run: Path, num_lines_whole: int, kills: int, seed: int) -> None:
+    """Kills at random batches, every other time in the middle of a save after it; then lets it end."""
+    print(f"replay with seed {seed}")
+    chance = random.Random(seed)
+    words: tuple[str, ...] = ("train", "-c", "config.yaml", "--run", run.name)
+    for number in range(kills):
+        step = max(1, 2 * (num_lines_whole - num_lines(run)) // (kills - number + 1))
+        target = num_lines(run) + chance.randint(1, step)
+        process = launch(*words)
+        alive = process.until(lambda wanted=target: num_lines(run) >= wanted)
+        if alive and number % 2:
+            process.until(lambda: saving(run))
+        process.kill()
+        words = CONTINUE
+    launch(*words).wait()
+
+
+def assert_same_tensors(ours: Path, whole: dict[str, bytes]) -> None:
+    """All tensors of the last checkpoint, one by one: model, optimizer and running sums."""
+    last, passed = checkpoint.newest(ours / "checkpoints")
+    assert last is not None
+    assert passed == []
+    folder = ours.parent / "expected" / last.name
+    folder.mkdir(parents=True)
+    for name in ("manifest.json", *last.files):
+        (folder / name).write_bytes(whole[f"checkpoints/{last.name}/{name}"])
+    expected = checkpoint.read_files(checkpoint.inspect(folder))
+    found = checkpoint.read_files(last)
+    assert {stem: set(group) for stem, group in found.items()} == {k: set(group) for k, group in expected.items()}
+    assert set(found) == {"model", "optimizer", "sums"}
+    assert all(found.values())
+    for stem, group in found.items():
+        for name, tensor in group.items():
+            assert torch.equal(tensor, expected[stem][name]), f"{stem} {name}"
+
+
+@pytest.mark.parametrize("seed", [2024])
+def test_training_killed_at_random_batches_ends_like_an_uninterrupted_one(
+    world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, seed: int
+) -> None:
+    whole, run = uninterrupted(world), Path("data/runs/cut")
+    kill_and_resume(launch, run, sum("metrics" in name for name in whole), kills=3, seed=seed)
+    assert_same_tensors(run, whole)
+    assert differing(left_behind(run), whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "loading",
+    [{"policy": "mapped"}, {"policy": "blocks", "days_per_batch": 2}, {"policy": "streaming"}],
+    ids=lambda loading: loading["policy"],
+)
+def test_training_killed_many_times_ends_like_an_uninterrupted_one(
+    make_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, loading: Any, seed: int
+) -> None:
+    world = prepared(make_world, **{**SETTINGS, "loading": loading, "scheduler": {"type": "step", "step_size": 2}})
+    whole, run = uninterrupted(world), Path("data/runs/cut")
+    kill_and_resume(launch, run, sum("metrics" in name for name in whole), kills=8, seed=seed)
+    assert_same_tensors(run, whole)
+    assert differing(left_behind(run), whole) == []
+
+
+@pytest.fixture
+def short(make_world: Any) -> Any:
+    """28 batches an epoch, two epochs, two saves within each."""
+    return prepared(make_world, training={"epochs": 2, "batch_size": 8}, checkpoint={"save_freq": 10})
+
+
+def test_killed_before_the_first_and_around_the_last_save_of_an_epoch_nothing_is_lost(
+    short: Any, launch: Any, launch_to_point: Any, uninterrupted: Any, left_behind: Any, differing: Any
+) -> None:
+    """The printed command begins a run again that has no checkpoint; no line of the metrics is lost or told twice."""
+    whole, run = uninterrupted(short), Path("data/runs/cut")
+    killed = launch_to_point("os.mkdir .*/.tmp-", 0, "train", "-c", "config.yaml", "--run", "cut")
+    killed.wait(-9)
+    assert "If it is cut off: dateshard train --resume cut" in killed.out
+    assert list((run / "checkpoints").iterdir()) == []
+    rename = "os.rename .*/checkpoint_epoch_{}_batch_28"
+    for epoch, after in ((1, 0), (1, 1), (2, 1)):  # before the rename, and right after it
+        launch_to_point(rename.format(epoch), after, *CONTINUE).wait(-9)
+        assert (run / f"checkpoints/checkpoint_epoch_{epoch}_batch_28").exists() == bool(after)
+    launch(*CONTINUE).wait()
+    assert differing(left_behind(run), whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
+    make_world: Any, launch: Any, launch_to_point: Any, points_of: Any, left_behind: Any, differing: Any
+) -> None:
+    """Every single point of a whole training; before run.json there is no run, and the same command begins it."""
+    prepared(make_world, training={"epochs": 2, "batch_size": 32}, checkpoint={"save_freq": 5})
+    points = points_of("train", "-c", "config.yaml", "--run", "whole")
+    whole = left_behind(Path("data/runs/whole"))
+    for point, line in enumerate(points):
+        name = f"cut{point}"
+        launch_to_point("", point, "train", "-c", "config.yaml", "--run", name).wait(-9)
+        there = Path("data/runs", name, "run.json").exists()
+        launch("train", *(("--resume", name) if there else ("-c", "config.yaml", "--run", name))).wait()
+        assert differing(left_behind(Path("data/runs", name)), whole) == [], f"{point}: {line}"
+
+
+def test_resume_auto_continues_what_was_cut_off_and_only_that(
+    world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+) -> None:
+    whole, runs = uninterrupted(world), Path("data/runs")
+    auto = ("train", "-c", "config.yaml", "--resume", "auto")
+    if runs.is_dir():
+        runs.rename(world.folder / "away")
+    process = launch(*auto)
+    process.until(lambda: any(num_lines(run) > 30 for run in runs.glob("*")))
+    process.kill()
+    [run] = runs.iterdir()
+
+    continued = launch(*auto, "--json")
+    continued.wait()
+    assert f"continuing {run.name} exactly at checkpoint_epoch_" in continued.err
+    assert json.loads(continued.out)["run"] == run.name
+    assert differing(left_behind(run), whole) == []
+
+    complete = launch(*auto, "--json")
+    complete.wait()
+    assert f"{run.name} is complete" in complete.err
+    assert json.loads(complete.out)["state"] == "complete"
+    assert differing(left_behind(run), whole) == []
+    assert list(runs.iterdir()) == [run]
+
+    other = launch(*auto, "trainer.training.learning_rate=0.01", "--epochs", "1", "--json")
+    other.wait()
+    assert json.loads(other.out)["run"] != run.name
+    assert json.loads(other.out)["state"] == "epochs"
+    assert "continuing" not in other.err
+    assert len(list(runs.iterdir())) == 2
+    assert differing(left_behind(run), whole) == []
