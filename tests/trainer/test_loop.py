@@ -112,29 +112,30 @@ def test_a_step_repeats_its_own_dropout_whatever_was_drawn_before(make_world: Ma
     assert torch.equal(*weights)
 
 
-def test_training_metrics_are_those_of_all_windows_of_the_epoch_at_once(session: Session) -> None:
-    """The forecasts are taken again from the same weights before each step, in float64 over everything."""
-    errors, targets = [], []
-    model = session.model
-    events = train(session, never)
-    batches = [
-        tuple(part.numpy().copy() for part in (b.history_BHNF, b.target_BPNF, b.observed_BPNF, b.codes_BW))
-        for b in session.train.batches(0)
-    ]
-    for history, target, observed, codes in batches:
-        with torch.no_grad():
-            forecast = model(torch.from_numpy(history), torch.from_numpy(codes)).double().numpy()
-        errors.append((forecast - target)[observed])
-        targets.append(target[observed].astype(float))
-        assert isinstance(next(event for event in events if isinstance(event, Stepped)), Stepped)
-    report = next(event for event in events if isinstance(event, EpochDone)).train
-    error, target = np.concatenate(errors), np.concatenate(targets)
-    assert report["count"] == len(error)
-    assert report["mse"] == pytest.approx(math.fsum(error**2) / len(error), rel=1e-12)
-    assert report["mae"] == pytest.approx(math.fsum(abs(error)) / len(error), rel=1e-12)
-    mean = math.fsum(target) / len(target)
-    assert report["r2"] == pytest.approx(1 - math.fsum(error**2) / math.fsum((target - mean) ** 2), rel=1e-12)
-    assert len(report["by_horizon"]) == 6
+def test_training_metrics_of_each_epoch_are_those_of_all_its_windows_at_once(session: Session) -> None:
+    """Every forecast is taken again from the same weights right before its step, and all are put together in float64."""
+    model, events = session.model, train(session, never)
+    for epoch in (0, 1):
+        batches = [
+            tuple(part.clone() for part in (b.history_BHNF, b.target_BPNF, b.observed_BPNF, b.codes_BW))
+            for b in session.train.batches(epoch)
+        ]
+        errors, targets = [], []
+        for history, target, observed, codes in batches:
+            with torch.no_grad():
+                error = model(history, codes).double() - target
+            errors.append(error[observed].numpy())
+            targets.append(target[observed].double().numpy())
+            assert next(event for event in events if isinstance(event, Stepped)).epoch == epoch
+        report = next(event for event in events if isinstance(event, EpochDone)).train
+        error, target = np.concatenate(errors), np.concatenate(targets)
+        mean = math.fsum(target) / len(target)
+        assert report["count"] == len(error)
+        assert report["mse"] == pytest.approx(math.fsum(error**2) / len(error), rel=1e-12)
+        assert report["mae"] == pytest.approx(math.fsum(abs(error)) / len(error), rel=1e-12)
+        assert report["bias"] == pytest.approx(math.fsum(error) / len(error), rel=1e-12)
+        assert report["r2"] == pytest.approx(1 - math.fsum(error**2) / math.fsum((target - mean) ** 2), rel=1e-12)
+        assert len(report["by_horizon"]) == 6
 
 
 def test_validation_is_of_all_its_windows_without_dropout_and_leaves_no_trace(

@@ -75,6 +75,19 @@ def test_without_a_gap_in_the_rows_there_is_no_mask(make_world: Make, reader: Ma
     assert batch.observed_BPNF is None
 
 
+def test_a_date_without_gaps_among_others_is_observed_throughout(make_world: Make, hold: Make) -> None:
+    """Only such a date has no mask of its own."""
+    world = make_world(4, missing=0.5, split={"train": "2024-03-01..2024-03-04"})
+    second = dt.date(2024, 3, 2)
+    start = int(dt.datetime(2024, 3, 2, tzinfo=dt.UTC).timestamp())
+    hours = [(start + hour * 3600, node) for hour in range(24) for node in ("n0", "n1", "n2")]
+    world.rows[second] = [(at * 10**9, node, 60.0 + index, float(index)) for index, (at, node) in enumerate(hours)]
+    world.write(second)
+    expected = hold(world)
+    assert any(window.observed.all() for window in expected)
+    assert [world.open().has_mask(date) for date in sorted(world.rows)] == [True, False, True, True]
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_history_of_many_days_reaches_back_over_the_border_and_targets_do_not(
     make_world: Make, hold: Make, split: str
@@ -208,6 +221,17 @@ def test_a_batch_is_the_same_however_it_is_reached_and_served(
             same(batches[number], reference[number])
             same(copy_of(next(iter(served.batches(1, start=number)))), reference[number])
         assert list(served.batches(1, start=len(reference))) == []
+
+
+def test_a_few_open_maps_serve_the_same_batches(make_world: Make, reader: Make, copy_of: Make) -> None:
+    world = make_world(9, split={"train": "2024-03-01..2024-03-09"})
+    world.prepare()
+    config, dataset = world.settings.trainer, world.open()
+    many, few = (reader(config, dataset, policy="mapped") for _ in range(2))
+    few._maps._limit = 2
+    for left, right in zip(map(copy_of, many.batches(0)), few.batches(0), strict=True):
+        same(left, copy_of(right))
+    assert len(few._maps._maps) == 2
 
 
 def same(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]) -> None:
