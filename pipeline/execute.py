@@ -351,7 +351,8 @@ class _Run:
         for text, failure in self.seen.sources.get("failed", {}).items():
             date = dt.date.fromisoformat(text)
             plan = self.plans.get(date)
-            if date in self.seen.dumps and plan and plan.state != "excluded" and not (plan.measure or plan.normalise):
+            over = plan is None or plan.state in ("excluded", "fresh") or plan.measure or plan.normalise
+            if date in self.seen.dumps and not over:
                 kept[date] = failure
         for date, error in self.failed.items():
             key = self.plans[date].key
