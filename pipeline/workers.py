@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from typing import Any
 
 from shardstore.errors import DateshardError
@@ -29,6 +30,7 @@ def run(tasks: Iterable[Task], num_workers: int) -> Iterator[tuple[Any, Any]]:
         return
     # Forking after polars was used hangs; a killed parent must not leave workers behind.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    _start_deaf_to_interrupts()
     pool = ProcessPoolExecutor(num_workers, mp_context=get_context("forkserver"), initializer=_die_with_parent)
     try:
         yield from _drain(pool, iter(tasks), num_workers * IN_FLIGHT)
@@ -39,6 +41,19 @@ def run(tasks: Iterable[Task], num_workers: int) -> Iterator[tuple[Any, Any]]:
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_deaf_to_interrupts() -> None:
+    """Starts the process that all workers are forked from, and that they inherit the blocked SIGINT of.
+
+    A terminal's Ctrl-C reaches every process of the group; only the parent answers, the workers' traces say nothing.
+    """
+    resource_tracker.ensure_running()  # else the next but one line starts it, and it unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _drain(pool: ProcessPoolExecutor, tasks: Iterator[Task], most: int) -> Iterator[tuple[Any, Any]]:
