@@ -145,8 +145,9 @@ def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> Dat
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
     key = staged_key(dump.hash, measure)
     failed = seen.sources.get("failed", {}).get(str(date))
-    if failed and failed["staged"] == key:
-        return DatePlan(date, "failed", failed["what"], key)
+    if failed and not (source and source["staged"] == key):
+        changed = "the dump or its settings changed since it failed"
+        return DatePlan(date, "failed", failed["what"] if failed["staged"] == key else changed, key)
     if seen.manifest is None or date not in seen.manifest.dates or source is None:
         staged = key in seen.staged.get(date, frozenset())
         return DatePlan(date, "measured" if staged else "missing", "no shard yet", key)
