@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -70,7 +71,7 @@ class StopSignal:
 
 
 def train_to_the_end(
-    settings: Settings, screen: Screen, *, resume: str, name: str | None, files: Sequence[str] = ()
+    settings: Settings, screen: Screen, *, resume: str, name: str | None
 ) -> tuple[int, dict[str, Any]]:
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
     if name and resume != "none":
@@ -78,7 +79,8 @@ def train_to_the_end(
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         shards = shards_folder(settings.dataset)
         started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
-        return _train_started(started, screen, stop)
+        with closing(started):
+            return _train_started(started, screen, stop)
 
 
 def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[int, dict[str, Any]]:

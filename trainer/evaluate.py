@@ -137,13 +137,14 @@ def evaluate(
         UsageError: the split has no window, or a baseline does not exist or reaches back too far.
     """
     setting = Setting(config, dataset, choose_columns(config, dataset), window_of(config), split)
-    if not setting.window.horizon:
-        baselines = [name for name in baselines if name == "mean"]
     order = _order(setting, split)
     if not order.num_windows:
         raise UsageError(f"split '{split}' has no window", todo="Name another with --split, or set pipeline.split")
     forecasts: dict[str, Forecast] = {}
     reach, notes = setting.window.history, list[str]()
+    if not setting.window.horizon and any(name != "mean" for name in baselines):
+        baselines = [name for name in baselines if name == "mean"]
+        notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
     units = Units(dataset, setting.columns.targets)
     for name in baselines:
         steps, forecasts[name] = _baseline(name, setting, units, notes)

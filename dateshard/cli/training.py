@@ -58,7 +58,7 @@ def train(
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
     settings = configure(files, overrides, resume)
     screen = Screen(as_json=as_json, quiet=quiet)
-    code, document = train_to_the_end(settings, screen, resume=resume, name=name, files=files)
+    code, document = train_to_the_end(settings, screen, resume=resume, name=name)
     if as_json:
         click.echo(json.dumps(document, indent=1))
     return code
