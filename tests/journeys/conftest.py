@@ -72,6 +72,10 @@ class Process:
     def err(self) -> str:
         return self._files[1].read_text()
 
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
     def until(self, seen: Callable[[], bool]) -> bool:
         """Looks every millisecond until `seen()`; False if the process ended before."""
         end = time.monotonic() + PATIENCE_SECONDS
@@ -209,6 +213,26 @@ def left_behind() -> Callable[[Path], dict[str, bytes]]:
         return found
 
     return collect
+
+
+@pytest.fixture
+def training_world(make_world: Callable[..., Any]) -> Callable[..., Any]:
+    """training_world(**trainer settings) -> a prepared world of ten training and four validation dates."""
+
+    def make(**trainer: Any) -> Any:
+        split = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
+        made = make_world(14, split=split, **trainer)
+        made.config_file()
+        made.prepare()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def small_training(training_world: Callable[..., Any]) -> Any:
+    """Four epochs of 112 batches, about 2 ms each with what is saved."""
+    return training_world(training={"epochs": 4, "batch_size": 2}, checkpoint={"save_freq": 9})
 
 
 @pytest.fixture(scope="session")

@@ -13,22 +13,7 @@ import torch
 
 from trainer import checkpoint
 
-SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
-SETTINGS: dict[str, Any] = {"training": {"epochs": 4, "batch_size": 2}, "checkpoint": {"save_freq": 9}}
 CONTINUE = ("train", "--resume", "cut")
-
-
-@pytest.fixture
-def world(make_world: Callable[..., Any]) -> Any:
-    """112 batches an epoch, about 2 ms each with what is saved; prepared."""
-    return prepared(make_world, **SETTINGS)
-
-
-def prepared(make_world: Callable[..., Any], **trainer: Any) -> Any:
-    made = make_world(14, split=SPLIT, **trainer)
-    made.config_file()
-    made.prepare()
-    return made
 
 
 def num_lines(run: Path) -> int:
@@ -82,9 +67,9 @@ def assert_same_tensors(ours: Path, whole: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("seed", [2024])
 def test_training_killed_at_random_batches_ends_like_an_uninterrupted_one(
-    world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, seed: int
+    small_training: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, seed: int
 ) -> None:
-    whole, run = uninterrupted(world), Path("data/runs/cut")
+    whole, run = uninterrupted(small_training), Path("data/runs/cut")
     kill_and_resume(launch, run, sum("metrics" in name for name in whole), kills=3, seed=seed)
     assert_same_tensors(run, whole)
     assert differing(left_behind(run), whole) == []
@@ -98,9 +83,10 @@ def test_training_killed_at_random_batches_ends_like_an_uninterrupted_one(
     ids=lambda loading: loading["policy"],
 )
 def test_training_killed_many_times_ends_like_an_uninterrupted_one(
-    make_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, loading: Any, seed: int
+    training_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, loading: Any, seed: int
 ) -> None:
-    world = prepared(make_world, **{**SETTINGS, "loading": loading, "scheduler": {"type": "step", "step_size": 2}})
+    more: dict[str, Any] = {"loading": loading, "scheduler": {"type": "step", "step_size": 2}}
+    world = training_world(training={"epochs": 4, "batch_size": 2}, checkpoint={"save_freq": 9}, **more)
     whole, run = uninterrupted(world), Path("data/runs/cut")
     kill_and_resume(launch, run, sum("metrics" in name for name in whole), kills=8, seed=seed)
     assert_same_tensors(run, whole)
@@ -108,9 +94,9 @@ def test_training_killed_many_times_ends_like_an_uninterrupted_one(
 
 
 @pytest.fixture
-def short(make_world: Any) -> Any:
+def short(training_world: Any) -> Any:
     """28 batches an epoch, two epochs, two saves within each."""
-    return prepared(make_world, training={"epochs": 2, "batch_size": 8}, checkpoint={"save_freq": 10})
+    return training_world(training={"epochs": 2, "batch_size": 8}, checkpoint={"save_freq": 10})
 
 
 def test_killed_before_the_first_and_around_the_last_save_of_an_epoch_nothing_is_lost(
@@ -133,10 +119,10 @@ def test_killed_before_the_first_and_around_the_last_save_of_an_epoch_nothing_is
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
-    make_world: Any, launch: Any, launch_to_point: Any, points_of: Any, left_behind: Any, differing: Any
+    training_world: Any, launch: Any, launch_to_point: Any, points_of: Any, left_behind: Any, differing: Any
 ) -> None:
     """Every single point of a whole training; before run.json there is no run, and the same command begins it."""
-    prepared(make_world, training={"epochs": 2, "batch_size": 32}, checkpoint={"save_freq": 5})
+    training_world(training={"epochs": 2, "batch_size": 32}, checkpoint={"save_freq": 5})
     points = points_of("train", "-c", "config.yaml", "--run", "whole")
     whole = left_behind(Path("data/runs/whole"))
     for point, line in enumerate(points):
@@ -148,12 +134,12 @@ def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
 
 
 def test_resume_auto_continues_what_was_cut_off_and_only_that(
-    world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    small_training: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
 ) -> None:
-    whole, runs = uninterrupted(world), Path("data/runs")
+    whole, runs = uninterrupted(small_training), Path("data/runs")
     auto = ("train", "-c", "config.yaml", "--resume", "auto")
     if runs.is_dir():
-        runs.rename(world.folder / "away")
+        runs.rename(small_training.folder / "away")
     process = launch(*auto)
     process.until(lambda: any(num_lines(run) > 30 for run in runs.glob("*")))
     process.kill()
