@@ -22,8 +22,8 @@ import torch
 from dateshard.places import shards_folder
 from dateshard.settings import load_settings
 from shardstore.dataset import Dataset
+from trainer.batch import Batch
 from trainer.loop import Session, _train_epoch
-from trainer.reader import Batch
 from trainer.session import make_session
 
 

@@ -27,8 +27,10 @@ from shardstore.layouts.grid import Feature
 from shardstore.manifest import Entry, Manifest, Part
 from shardstore.statistics import PartialStatistics, Statistics
 from shardstore.storage import zarr_raw
-from trainer.order import Order, Shuffle, Window, make_runs
-from trainer.reader import Reader, Wanted
+from trainer.batch import Wanted
+from trainer.order import Order, Window, make_runs
+from trainer.reader import Reader
+from trainer.shuffle import Shuffle
 
 FIRST = dt.date(2024, 1, 1)
 SEED = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -114,6 +114,28 @@ def segments(days: Sequence[Day]) -> list[Segment]:
             found.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
             first = index
     return found if days else []
+
+
+class Timeline:
+    """Steps of segments <-> rows of dates."""
+
+    def __init__(self, days: Sequence[Day], segments: Sequence[Segment]) -> None:
+        self.days, self.segments = days, segments
+        self.edges = [
+            np.cumsum([0, *(day.num_steps for day in days[segment.first : segment.last])]) for segment in segments
+        ]
+
+    def spans(self, segment: int, low: int, high: int) -> Iterator[tuple[Day, slice]]:
+        """The dates and their rows that steps [low, high) of a segment fall into."""
+        edges = self.edges[segment]
+        index = int(np.searchsorted(edges, low, side="right")) - 1
+        while low < high:
+            stop = min(high, int(edges[index + 1]))
+            yield (
+                self.days[self.segments[segment].first + index],
+                slice(low - int(edges[index]), stop - int(edges[index])),
+            )
+            low, index = stop, index + 1
 
 
 def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:

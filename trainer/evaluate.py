@@ -16,11 +16,12 @@ from torch import nn
 
 from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
+from trainer.batch import Batch, Wanted
 from trainer.config import Trainer
 from trainer.metrics import Sums
 from trainer.models.ridge import Ridge, fit
 from trainer.order import Order, Window
-from trainer.reader import Batch, Reader, Wanted
+from trainer.reader import Reader
 from trainer.session import (
     Columns,
     choose_columns,

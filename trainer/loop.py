@@ -19,13 +19,14 @@ import torch
 from torch import nn
 
 from trainer import checkpoint
+from trainer.batch import Batch
 from trainer.config import Trainer
 from trainer.device import reseed
 from trainer.metrics import Sums
 from trainer.models.ridge import Ridge, fit
 from trainer.objective import LOSSES, Progress, learning_rate
-from trainer.order import key
-from trainer.reader import Batch, Reader
+from trainer.permutation import key
+from trainer.reader import Reader
 
 
 @dataclass(slots=True)

@@ -8,20 +8,18 @@ from __future__ import annotations
 import datetime as dt
 import resource
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.calendar import Day
+from shardstore.calendar import Day, Timeline
 from shardstore.dataset import Dataset
+from trainer.batch import Slot, Wanted
 from trainer.order import Piece, Run
-
-if TYPE_CHECKING:
-    from trainer.reader import Calendar, Slot, Wanted
+from trainer.permutation import Integers
 
 CODES_KEPT = 512  # dates whose time codes are remembered
 
@@ -30,13 +28,18 @@ class MappedDates:
     """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
 
     def __init__(
-        self, dataset: Dataset, calendar: Calendar, wanted: Wanted, runs: Sequence[Run], *, mask: bool
+        self, dataset: Dataset, timeline: Timeline, wanted: Wanted, runs: Sequence[Run], *, mask: bool
     ) -> None:
-        self.dataset, self.calendar, self.wanted, self.mask = dataset, calendar, wanted, mask
+        self.dataset, self.timeline, self.wanted, self.mask = dataset, timeline, wanted, mask
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
         self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
         self._limit = map_limit()
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
+
+    def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, Piece, None]:
+        """Every piece lies here."""
+        while True:
+            yield self
 
     def prepare(self, piece: Piece) -> NDArray[np.int64]:
         """[K, 2]: segment and first step of each window."""
@@ -57,14 +60,14 @@ class MappedDates:
 
     def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
         at = 0
-        for day, rows in self.calendar.spans(segment, low, low + len(out)):
+        for day, rows in self.timeline.spans(segment, low, low + len(out)):
             mapped, count = self._map(day.date, array), rows.stop - rows.start
             out[at : at + count] = True if mapped is None else mapped[rows]
             at += count
 
     def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
         at = 0
-        for day, rows in self.calendar.spans(segment, low, low + len(out)):
+        for day, rows in self.timeline.spans(segment, low, low + len(out)):
             count = rows.stop - rows.start
             out[at : at + count] = self._day_codes(day)[rows]
             at += count

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from trainer.batch import Batch
 from trainer.config import EarlyStopping, NoSchedule, StepSchedule
-from trainer.reader import Batch
 
 
 def squared_error(forecast: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | int]:

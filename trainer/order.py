@@ -9,20 +9,16 @@ The values are pinned by `tests/golden/order.json`; numpy.random is not used, it
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shardstore.calendar import Day, Segment
+from trainer.permutation import Integers, key, permute, shuffled
 
-Integers = NDArray[np.int64]
-ROUNDS = 6  # of the Feistel network
-FEW = 256  # up to here an argsort of keys is used: a Feistel network is biased at small sizes
 DRAWN_BATCHES = 64  # of order computed at a time
 
 
@@ -115,59 +111,6 @@ def _stretches(member: Sequence[bool], segment: Segment) -> Iterator[tuple[int, 
         elif not inside and begin is not None:
             yield begin, index
             begin = None
-
-
-def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014), element by element."""
-    z = values + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def key(*parts: int) -> int:
-    """One 64-bit key of several integers, by chained splitmix64."""
-    state = np.zeros(1, dtype=np.uint64)
-    for part in parts:
-        state = splitmix64(state ^ splitmix64(np.array([part % (1 << 64)], dtype=np.uint64)))
-    return int(state[0])
-
-
-def shuffled(size: int, seed: int) -> Integers:
-    """A permutation of range(size) by sorting keyed hashes; memory O(size)."""
-    hashes = splitmix64(np.arange(size, dtype=np.uint64) ^ np.uint64(seed))
-    return np.argsort(hashes, kind="stable")
-
-
-def permute(indices: Integers, size: int, seed: int) -> Integers:
-    """Where a keyed bijection of range(size) sends `indices`; memory O(len(indices)).
-
-    A Feistel network over the bits of `size` (halves of unequal width where the number of bits is odd), walked until
-    the value is in range: fewer than two walks on average.
-    """
-    if size <= FEW:
-        return shuffled(size, seed)[indices]
-    keys = splitmix64(np.uint64(seed) + np.arange(1, ROUNDS + 1, dtype=np.uint64))
-    bits = (size - 1).bit_length()
-    out = _feistel(indices.astype(np.uint64), bits, keys)
-    while len(outside := np.flatnonzero(out >= size)):
-        out[outside] = _feistel(out[outside], bits, keys)
-    return out.astype(np.int64)
-
-
-def _feistel(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One pass: the halves swap every round, so an even number of rounds ends with the widths it began with."""
-    low = bits // 2
-    masks = (np.uint64((1 << (bits - low)) - 1), np.uint64((1 << low) - 1))
-    left, right = values >> np.uint64(low), values & masks[1]
-    for number, round_key in enumerate(keys):
-        mixed = (right + round_key) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(32)
-        mixed *= np.uint64(0xD6E8FEB86659FD93)
-        mixed ^= mixed >> np.uint64(32)
-        mixed &= masks[number % 2]
-        left, right = right, left ^ mixed
-    return (left << np.uint64(low)) | right
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,56 +243,3 @@ class Draw:
             if first < last:
                 found.append((number, slice(first - low, last - low, world)))
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffle:
-    """How far shuffling reaches. `days_per_run` None: one run a stretch; `runs_per_block` None: one block."""
-
-    days_per_run: int | None
-    runs_per_block: int | None
-    shuffle_runs: bool = True
-
-    @property
-    def label(self) -> str:
-        """`global`, `dates` or `runs of 91 days, 2 a block`."""
-        if self.days_per_run is None:
-            return "global"
-        return "dates" if not self.shuffle_runs else f"runs of {self.days_per_run} days, {self.runs_per_block} a block"
-
-
-GLOBAL_BYTES = 1 << 30  # auto shuffles globally below this size of the training split
-BLOCK_BYTES = 256 << 20  # auto makes blocks of about this size above it
-HALO = 8  # auto runs are at least this many times the window's other steps long: at most 12.5 % is read twice
-
-
-def resolve_shuffle(
-    setting: str | tuple[int, int],
-    days_per_batch: int | None,
-    window: Window,
-    num_steps: int,
-    num_days: int,
-    row_bytes: int,
-) -> Shuffle:
-    """`auto`, `global`, `dates` or (days_per_run, runs_per_block) -> Shuffle, from the data alone, never the machine.
-
-    Args:
-        days_per_batch: k sets days_per_run x runs_per_block = k.
-        num_steps, num_days: of the training split. row_bytes: bytes of a step.
-    """
-    if isinstance(setting, tuple):
-        return Shuffle(*setting)
-    if days_per_batch:
-        return Shuffle(1, days_per_batch)
-    if setting == "dates":
-        return Shuffle(1, 1, shuffle_runs=False)
-    if setting == "global" or num_steps * row_bytes < GLOBAL_BYTES:
-        return Shuffle(None, None)
-    steps_a_day = max(1, num_steps // max(num_days, 1))
-    days_per_run = max(1, -(-HALO * (window.length - 1) // steps_a_day))
-    return Shuffle(days_per_run, max(1, BLOCK_BYTES // (days_per_run * steps_a_day * row_bytes)))
-
-
-def dates_of(run: Run, days: Sequence[Day]) -> list[dt.date]:
-    """The dates that own a run's anchors."""
-    return [day.date for day in days[run.first_day : run.last_day]]

@@ -23,7 +23,7 @@ from shardstore.errors import BusyError, NotThereError, UsageError, Where
 from shardstore.identity import identity
 from trainer import checkpoint
 from trainer.config import Trainer, binding
-from trainer.order import Shuffle
+from trainer.shuffle import Shuffle
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,16 @@ from pathlib import Path
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
+from trainer.batch import Wanted
 from trainer.config import RunsShuffle, Trainer
 from trainer.loop import Session, State, make_optimizer
 from trainer.metrics import Sums
 from trainer.models import Shape, build
-from trainer.order import Order, Shuffle, Window, key, make_runs, resolve_shuffle
-from trainer.reader import Reader, Wanted
+from trainer.order import Order, Window, make_runs
+from trainer.permutation import key
+from trainer.reader import Reader
 from trainer.run import bound, environment
+from trainer.shuffle import Shuffle, resolve_shuffle
 
 
 @dataclass(frozen=True, slots=True)

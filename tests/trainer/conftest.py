@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from shardstore.dataset import Dataset
+from trainer.batch import Wanted
 from trainer.config import Trainer
 from trainer.order import Order
-from trainer.reader import Reader, Wanted
+from trainer.reader import Reader
 from trainer.session import evaluation_shuffle, order_of, shuffle_of, window_of
 
 Cell = float | None

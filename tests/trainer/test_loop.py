@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.batch import Batch
 from trainer.loop import Ended, EpochDone, Saved, Session, State, Stepped, train, train_step, validate
-from trainer.reader import Batch
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.batch import Batch
 from trainer.config import EarlyStopping, NoSchedule, StepSchedule
 from trainer.metrics import Sums
 from trainer.objective import Progress, learning_rate, squared_error
-from trainer.reader import Batch
 
 BATCHES, B, P, N, F = 9, 8, 5, 3, 2
 

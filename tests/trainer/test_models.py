@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from shardstore.errors import UsageError
+from trainer.batch import Batch
 from trainer.config import ModelConfig, Trainer
 from trainer.models import Shape, build, num_parameters
 from trainer.models.ridge import Equations, Ridge, fit
 from trainer.order import Window
-from trainer.reader import Batch
 
 Make = Callable[..., Any]
 B, H, P, N, F = 16, 6, 4, 3, 3

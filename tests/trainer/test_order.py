@@ -12,19 +12,9 @@ import numpy as np
 import pytest
 
 from shardstore.calendar import Day, segments
-from trainer.order import (
-    FEW,
-    Order,
-    Piece,
-    Shuffle,
-    Window,
-    dates_of,
-    key,
-    make_runs,
-    permute,
-    resolve_shuffle,
-    shuffled,
-)
+from trainer.order import Order, Piece, Window, make_runs
+from trainer.permutation import FEW, key, permute, shuffled
+from trainer.shuffle import Shuffle, resolve_shuffle
 
 # tests/golden/order.json pins the order of training: a checkpoint is a number of a batch, so a changed order silently
 # breaks every checkpoint in the world. It must never change without a decision about the format (a new order gets a
@@ -185,7 +175,7 @@ def test_a_run_names_the_dates_that_own_its_anchors() -> None:
         segment = segments(DAYS)[run.segment]
         owners = [DAYS[i].date for i in range(segment.first, segment.last) for _ in range(DAYS[i].num_steps)]
         anchors = [run.first + k for k in range(run.count)]
-        assert {owners[anchor] for anchor in anchors} <= set(dates_of(run, DAYS))
+        assert {owners[anchor] for anchor in anchors} <= {day.date for day in DAYS[run.first_day : run.last_day]}
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, FEW, FEW + 1, 1000, 1024, 1025, 4097, 70_001])

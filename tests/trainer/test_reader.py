@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from shardstore.errors import UsageError
+from trainer.batch import Wanted
 from trainer.order import Order, Run, Window, make_runs
-from trainer.reader import Reader, Wanted
+from trainer.reader import Reader
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08..2024-03-09", "test": "2024-03-10"}
 NEW_YORK = "America/New_York"
@@ -31,7 +32,7 @@ def hold(plain: Make, reader: Make) -> Make:
         assert expected
         for policy in policies:
             served = reader(config, dataset, split, shuffled=False, policy=policy)
-            assert served.windows_per_epoch == len(expected)
+            assert served.order.num_windows == len(expected)
             at = 0
             for batch in served.batches(0):
                 for row in range(batch.size):
@@ -228,10 +229,10 @@ def test_a_few_open_maps_serve_the_same_batches(make_world: Make, reader: Make, 
     world.prepare()
     config, dataset = world.settings.trainer, world.open()
     many, few = (reader(config, dataset, policy="mapped") for _ in range(2))
-    few._maps._limit = 2
+    few._source._limit = 2
     for left, right in zip(map(copy_of, many.batches(0)), few.batches(0), strict=True):
         same(left, copy_of(right))
-    assert len(few._maps._maps) == 2
+    assert len(few._source._maps) == 2
 
 
 def same(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]) -> None:
@@ -328,7 +329,7 @@ def test_buffers_of_blocks_take_what_was_announced_and_no_more(make_world: Make,
     served = reader(world.settings.trainer, world.open(), policy="blocks", prefetch=prefetch)
     for _ in served.batches(0):
         pass
-    taken = sum(part.nbytes for buffer in served._buffers for part in buffer)
+    taken = sum(part.nbytes for buffer in served._source._buffers for part in buffer)
     assert taken == served.resident_bytes == (2 if prefetch else 1) * (48 + 17) * (3 * 2 * 5 + 4)
 
 

@@ -18,9 +18,9 @@ from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
 from trainer import checkpoint
 from trainer.config import Trainer
 from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
-from trainer.order import Shuffle
 from trainer.resume import Started, start
 from trainer.run import bound
+from trainer.shuffle import Shuffle
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from trainer.reader import Batch
+from trainer.batch import Batch
 
 ROWS = 8192  # rows of windows written out at a time
 
