@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dateshard.cli import run
 from dateshard.settings import Settings, apply, load_settings, validate
 from shardstore.errors import UsageError
 
@@ -255,3 +256,11 @@ def test_resolved_settings_come_back_from_their_own_json(load: Load) -> None:
     assert changed.pipeline == settings.pipeline
     with pytest.raises(UsageError, match="epochs"):
         apply(settings, ["trainer.training.epochs=none"])
+
+
+@pytest.mark.parametrize("flag", ["--save-freq", "--save_freq"])
+def test_flags_are_written_with_hyphens_or_underscores(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.yaml").write_text(BASE)
+    assert run(["train", "-c", "a.yaml", flag, "0"]) == 2
+    said = capsys.readouterr().err
+    assert said == "Error: override: trainer.checkpoint.save_freq: must be greater than or equal to 1 (got 0)\n"
