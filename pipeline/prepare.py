@@ -73,9 +73,11 @@ def measure_date(
     order = grid.arrange(decoded.records, decoded.day, len(decoded.nodes))
     kept, duplicates = grid.keep_last(decoded.records, order)
     if config.source.duplicates == "refuse" and duplicates.dropped:
-        what = f"{duplicates.dropped} records repeat the node and instant of another"
+        row = int(decoded.row_R[np.setdiff1d(order, kept).min()])
         raise DumpError(
-            what, where=Where(str(path), date), todo="Correct the dump, or set pipeline.source.duplicates: last"
+            f"the row's node and instant come again in a later row ({duplicates.dropped:,} such rows)",
+            where=Where(str(path), date, config.source.time, row),
+            todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
         )
     if config.source.duplicates == "last":
         order = kept

@@ -47,6 +47,7 @@ class Decoded:
     day: Day
     nodes: tuple[str, ...]
     records: Records
+    row_R: NDArray[np.int64]  # each record's row number in the dump, for messages
     rows: Rows
 
 
@@ -174,7 +175,8 @@ def _accepted(
         column = config.column_of(name)
         columns.append(None if column is None else frame[column].fill_null(float("nan")).to_numpy()[keep])
     records = Records(instants[keep].astype(np.int64), codes[keep], tuple(columns))
-    return Decoded(day, nodes, records, Rows(len(keep), int(keep.sum()), dict(faults.counts)))
+    row_R = np.flatnonzero(keep) + HEADER_ROWS + 1
+    return Decoded(day, nodes, records, row_R, Rows(len(keep), int(keep.sum()), dict(faults.counts)))
 
 
 class _Faults:

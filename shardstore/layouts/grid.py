@@ -39,7 +39,6 @@ class Records:
         time_R: instants in int64 nanoseconds, all inside the date.
         node_R: int64 positions in the date's node list.
         values: a float64 [R] column per feature, NaN where the record has none; None counts records.
-        row_R: row numbers in the dump, for messages.
     """
 
     time_R: Integers
