@@ -25,13 +25,11 @@ trainer:
 
 
 def configuration(name: str) -> str:
-    """The text of an example's configuration: from the wheel, or from configs/ of a checkout."""
-    packaged = Path(str(files("dateshard.examples"))) / "configs" / f"{name}.yaml"
-    checkout = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
-    for path in (packaged, checkout):
-        if path.is_file():
-            return path.read_text()
-    raise UsageError(f"there is no example '{name}'", todo=f"Choose from {', '.join(WRITERS)}")
+    """The text of an example's configuration (`configs` is a link to the checkout's; a wheel carries the files)."""
+    path = files("dateshard.examples") / "configs" / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"there is no example '{name}'", todo=f"Choose from {', '.join(WRITERS)}")
+    return path.read_text()
 
 
 def write_missing(folder: Path, contents: Iterator[tuple[str, bytes]]) -> int:
