@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line; every error of ours becomes one sentence and its exit code."""
+    # Threads that spin while they wait make an epoch up to ten times slower as soon as somebody else uses a core
+    # (docs/decisions/0007). It must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from dateshard.cli import run
 
     sys.exit(run(sys.argv[1:]))
