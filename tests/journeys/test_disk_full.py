@@ -98,11 +98,8 @@ def test_training_without_room_for_a_checkpoint_keeps_the_earlier_ones_and_goes_
     assert differing({name: left[name] for name in whole}, whole) == []
 
 
-def test_a_full_file_system_costs_neither_the_generation_nor_a_checkpoint(
-    make_world: Any, launch: Any, small_disk: Any, committed: Any, left_behind: Any, differing: Any
-) -> None:
-    split = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07.."}
-    world = make_world(8, split=split, training={"epochs": 3, "batch_size": 8}, checkpoint={"save_freq": 4})
+def test_a_full_file_system_costs_no_generation(make_world: Any, launch: Any, small_disk: Any, committed: Any) -> None:
+    world = make_world(8, split={"train": "2024-03-01..2024-03-06", "validation": "2024-03-07.."})
     world.config_file()
     small_disk(300)
     refuses(launch(*PREPARE, "1"))
@@ -122,6 +119,14 @@ def test_a_full_file_system_costs_neither_the_generation_nor_a_checkpoint(
     launch(*PREPARE, "1", "--refit-statistics").wait()
     assert committed(world) != old
 
+
+@pytest.mark.slow
+def test_a_full_file_system_costs_no_checkpoint(
+    training_world: Any, launch: Any, small_disk: Any, left_behind: Any, differing: Any
+) -> None:
+    small_disk(20_000)
+    world = training_world(training={"epochs": 3, "batch_size": 8}, checkpoint={"save_freq": 4})
+    ballast = world.folder / "data" / "ballast"
     launch("train", "-c", "config.yaml", "--run", "whole").wait()
     whole = left_behind(Path("data/runs/whole"))
     leave_free(ballast, kilobytes=150)
