@@ -8,9 +8,10 @@ import sys
 
 def main() -> None:
     """Runs the command line; every error of ours becomes one sentence and its exit code."""
-    # Threads that spin while they wait make an epoch up to ten times slower as soon as somebody else uses a core
+    # Threads that spin long while they wait make an epoch ten times slower as soon as somebody else uses a core
     # (docs/decisions/0007). It must be said before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from dateshard.cli import run
 
     sys.exit(run(sys.argv[1:]))
