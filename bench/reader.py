@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,17 +51,20 @@ def context(shape: str, work: Path) -> SimpleNamespace:
     )
 
 
+@lru_cache(maxsize=1)
+def copied(raw: str, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A series of at least two batches in memory, and two buffers of a batch."""
+    series = np.fromfile(raw, dtype=np.float32)
+    series = np.tile(series, max(1, -(-2 * size // len(series))))
+    return series, [np.zeros(size, dtype=np.float32) for _ in range(2)]
+
+
 def memcpy(ctx: SimpleNamespace) -> Iterator[tuple[int, int]]:
     """(windows, bytes) of plain copies of a batch's size out of the series at random places, into two buffers."""
-    series = np.fromfile(ctx.raw, dtype=np.float32)
     size = BATCH * (ctx.hist + ctx.hor) * ctx.N * ctx.F
-    buffers = [np.zeros(size, dtype=np.float32) for _ in range(2)]
-    places = np.random.default_rng(2).integers(0, max(1, len(series) - size), 1 << 14)
-    for number, place in enumerate(places):
-        np.copyto(
-            buffers[number % 2],
-            np.resize(series[place : place + size], size) if len(series) < size else series[place : place + size],
-        )
+    series, buffers = copied(ctx.raw, size)
+    for number, place in enumerate(np.random.default_rng(2).integers(0, len(series) - size, 1 << 12).tolist()):
+        np.copyto(buffers[number % 2], series[place : place + size])
         yield BATCH, size * 4
 
 

@@ -86,6 +86,9 @@ class Blocks:
 
     def serve(self, groups: Sequence[Integers]) -> Generator[Block, Piece, None]:
         """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile."""
+        if len(groups) == 1:
+            while True:
+                yield self._load(groups, 0)
         with ThreadPoolExecutor(1, thread_name_prefix="dateshard-block") as thread:
             held, block = -1, cast(Block, None)
             coming: dict[int, Future[Block]] = {}  # at most one: the block after the held one
