@@ -14,7 +14,7 @@ train: $(STAMP)  ## one command: environment, real raw data, shards, a trained m
 	@$(if $(filter configs/flights.yaml,$(CONFIG)),$(BIN)/dateshard init --example flights)
 	@$(BIN)/dateshard preprocess $(FLAGS)
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
-	@$(BIN)/dateshard evaluate latest
+	@$(BIN)/dateshard evaluate latest $(FLAGS)
 
 test: $(STAMP)  ## the tests (minutes)
 	@$(BIN)/python -m pytest -m "not slow"

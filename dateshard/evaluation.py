@@ -13,22 +13,35 @@ from trainer import checkpoint
 from trainer.evaluate import Evaluation, Row, evaluate
 from trainer.loop import restore
 from trainer.resume import locate
-from trainer.run import all_runs
+from trainer.run import TrainingRun, all_runs, find_continuable
 from trainer.session import make_session
 
 
-def evaluate_run(name: str, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
-    """Evaluates a run's checkpoint on the generation that it was trained on."""
+def newest_run(like: Settings | None) -> TrainingRun:
+    """The newest run of all, or of the dataset and settings of `like`.
+
+    Raises:
+        NotThereError: there is none.
+    """
+    runs = runs_folder()
+    run = find_continuable(runs, like.trainer, like.dataset) if like else next(iter(all_runs(runs)), None)
+    if run is None:
+        what = "no run of these settings yet" if like else "no run yet"
+        raise NotThereError(what, where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
+    return run
+
+
+def evaluate_run(
+    name: str, which: str, split: str, baselines: Sequence[str] | None, like: Settings | None = None
+) -> tuple[Evaluation, str]:
+    """Evaluates a run's checkpoint on the generation that it was trained on.
+
+    Args:
+        name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
+    """
     from dateshard.training import settings_of_run
 
-    if name == "latest":
-        newest = next(iter(all_runs(runs_folder())), None)
-        if newest is None:
-            raise NotThereError(
-                "no run yet", where=Where(file=str(runs_folder())), todo="Run: dateshard train -c CONFIG"
-            )
-        name = newest.name
-    run, _ = locate(name, runs_folder())
+    run = newest_run(like) if name == "latest" else locate(name, runs_folder())[0]
     settings = settings_of_run(run)
     found, passed = checkpoint.find(run.checkpoints, which)
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])

@@ -129,6 +129,11 @@ def _live_bar(out: TextIO) -> Any:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 date`, `365 dates`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def size(num_bytes: float) -> str:
     """`1.2 MB`; MB = 10^6."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -120,7 +121,7 @@ def _headline(screen: Screen, started: Started) -> None:
     counts = [
         sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")
     ]
-    if started.continued:
+    if started.continued and not started.finished:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
         screen.tell(f"note: {note}")
@@ -136,7 +137,19 @@ def _headline(screen: Screen, started: Started) -> None:
         f"{order.num_batches:,} batches an epoch  shuffle {shuffle}  {served}"
     )
     if not started.finished:
+        screen.say(_checkpoints(started))
         screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
+
+
+def _checkpoints(started: Started) -> str:
+    """How many checkpoints an epoch writes, how large they are, and what is free."""
+    session, freq = started.session, started.session.config.checkpoint.save_freq
+    count = (session.train.order.num_batches - 1) // freq + 1 if freq and session.optimizer else 1
+    weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
+    total = count * (3 * weights if session.optimizer else weights)  # Adam keeps two moments a weight
+    free = shutil.disk_usage(started.run.folder).free
+    noun = "checkpoint" if count == 1 else "checkpoints"
+    return f"{count} {noun} an epoch, about {size(total)}, all are kept; {size(free)} free"
 
 
 def _follow(started: Started, screen: Screen, lines: TextIO, asked: Callable[[], bool]) -> loop.Ended:

@@ -202,7 +202,10 @@ def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun
     """The newest run of the same dataset and settings that has a checkpoint."""
     wanted = binding(config)
     for run in all_runs(parent):
-        facts = run.facts()
+        try:
+            facts = run.facts()
+        except NotThereError:  # a run.json that cannot be read names no settings
+            continue
         same = facts.get("settings") == wanted and facts.get("data", {}).get("name") == dataset
         if same and checkpoint.newest(run.checkpoints)[0] is not None:
             return run

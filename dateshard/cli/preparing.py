@@ -238,6 +238,8 @@ def _grouped(dates: Iterable[DatePlan]) -> list[list[str]]:
 
 
 def _show_plan(screen: Screen, made: Plan, *, explain: bool = False) -> None:
+    from dateshard.screen import counted
+
     if explain:
         acts = [
             [
@@ -256,7 +258,7 @@ def _show_plan(screen: Screen, made: Plan, *, explain: bool = False) -> None:
         screen.tell(f"The global statistics are merged: {made.merge}.")
     for warning in made.warnings:
         screen.tell(warning)
-    screen.tell(f"{len(made.to_measure)} dates to measure, {len(made.to_normalise)} to normalise.")
+    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise.")
 
 
 def _plan_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
@@ -270,6 +272,7 @@ def _plan_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
 
 def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
     """Shows the events of one preprocess and returns the last."""
+    from dateshard.screen import counted
     from pipeline import execute as e
 
     bar, finished, changed = None, None, False
@@ -280,7 +283,8 @@ def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
                     screen.tell(f"passed over: {note}")
                 todo = len(event.plan.to_measure) + len(event.plan.to_normalise)
                 if todo:
-                    work = f"{len(event.plan.to_measure)} dates to measure, {len(event.plan.to_normalise)} to normalise"
+                    measure = counted(len(event.plan.to_measure), "date")
+                    work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
                     screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
                     for warning in event.plan.warnings:
                         screen.say(warning)
@@ -314,7 +318,7 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
-    from dateshard.screen import seconds
+    from dateshard.screen import counted, seconds
     from shardstore.calendar import collapse
 
     rows = finished.rows
@@ -323,11 +327,18 @@ def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
         nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
         return
-    wrote = f"{finished.written} shards written" + (f", {finished.unchanged} unchanged" if finished.unchanged else "")
+    wrote = f"{counted(finished.written, 'shard')} written"
+    if finished.unchanged:
+        same = f"{finished.unchanged} unchanged"
+        wrote = (
+            f"{wrote}, {same}"
+            if finished.written or finished.failed
+            else f"nothing changed, {counted(finished.unchanged, 'shard')} as before"
+        )
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
     screen.tell(
-        f"generation {finished.generation}: {wrote}; {finished.measured} dates measured, {read}; {seconds(finished.seconds)}"
+        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; {seconds(finished.seconds)}"
     )
     for reason, count in sorted(rows["rejected"].items()):
         screen.tell(f"  rejected  {count:,}  {reason}")

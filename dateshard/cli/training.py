@@ -78,7 +78,7 @@ def evaluate(
 ) -> int:
     """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
 
-    RUN is a run's name, or `latest`.
+    RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
     """
     from dateshard.evaluation import evaluate_config, evaluate_run, show
     from dateshard.screen import Screen
@@ -89,7 +89,8 @@ def evaluate(
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
-        result, headline = evaluate_run(names[0], which, split, chosen)
+        like = settings_of(files, overrides) if files else None
+        result, headline = evaluate_run(names[0], which, split, chosen, like)
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if as_json:

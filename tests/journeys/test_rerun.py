@@ -73,10 +73,10 @@ def test_preparing_again_and_by_force_changes_nothing_and_says_so(world: Any) ->
     before = tree(world.store)
     assert prepare(world) == "nothing to do: generation 1, 9 dates fresh\n"
     forced = prepare(world, "2013-03-08", "--force")
-    assert "generation 1: 0 shards written, 1 unchanged; 1 dates measured" in forced
+    assert "generation 1: nothing changed, 1 shard as before; 1 date measured" in forced
     world.write(FIRST)  # the same bytes, another time
     assert prepare(world, "20130306", "last:2").startswith("nothing to do")
-    assert "generation 1: 0 shards written, 9 unchanged; 9 dates measured" in prepare(world, "--force")
+    assert "generation 1: nothing changed, 9 shards as before; 9 dates measured" in prepare(world, "--force")
     assert tree(world.store) == before
     assert prepare(world, "--refit-statistics").count("generation 1") == 1
     assert tree(world.store) == before
@@ -90,7 +90,7 @@ def test_a_rerun_of_one_date_changes_that_shard_alone_and_a_refit_equals_a_fresh
     assert f"{DST} is a training date: the frozen statistics are kept, unless --refit-statistics" in plan
     said = prepare(world, str(DST))
     assert "the statistics stay frozen; measured now they would move:  speed mean +" in said
-    assert "generation 2: 1 shards written; 1 dates measured" in said
+    assert "generation 2: 1 shard written; 1 date measured" in said
     after = Dataset.open(world.store).manifest
     assert [date for date in after.dates if after.dates[date] != before.dates[date]] == [DST]
     assert (after.statistics, after.nodes, after.normalise) == (before.statistics, before.nodes, before.normalise)
@@ -156,7 +156,7 @@ def test_dates_appended_are_prepared_alone(world: Any, make_world: Make) -> None
     date = dt.date(2013, 3, 20)
     world.rows[date] = [(t + 14 * 86400 * 10**9 - 3600 * 10**9, *rest) for t, *rest in world.rows[FIRST]]
     world.write(date)
-    assert "generation 2: 1 shards written; 1 dates measured" in prepare(world)
+    assert "generation 2: 1 shard written; 1 date measured" in prepare(world)
     after = Dataset.open(world.store)
     assert {d: entry for d, entry in after.manifest.dates.items() if d != date} == dict(before.dates)
     assert after.manifest.statistics == before.statistics
@@ -181,5 +181,5 @@ def test_verify_of_a_damaged_store_names_file_and_command_and_the_command_mends_
     assert command
     assert command[1] == f"preprocess {DST} --force -c {config}"
     mended = world.run(*command[1].split(), "--workers", workers)
-    assert "1 shards written" in mended.stdout
+    assert "1 shard written" in mended.stdout
     assert world.run("verify", "-c", config, "--full").stdout == good.replace("generation 1", "generation 2")
