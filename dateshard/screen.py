@@ -92,7 +92,7 @@ class Bar:
             self._live.advance(self._task)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Takes the bar away: what it counted is said in a line after it."""
         if self._live is not None:
             self._live.stop()
 
@@ -126,6 +126,7 @@ def _live_bar(out: TextIO) -> Any:
         TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(file=out, highlight=False),
         refresh_per_second=5,
+        transient=True,
     )
 
 

@@ -111,7 +111,8 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
         screen.tell(f"{place}. Continue exactly here: dateshard train --resume {started.run.name}")
         return (143 if stop.received == signal.SIGTERM else 130), document
     best = f"best validation loss {number(state.progress.best_loss)} in epoch {state.progress.best_epoch + 1}"
-    screen.tell(f"{started.run.name} ended ({ended.why}): {best}. See: dateshard evaluate {started.run.name}")
+    screen.tell(f"{started.run.name} ended ({ended.why}): {best}")
+    screen.say(f"See: dateshard evaluate {started.run.name}")
     return 0, document
 
 
@@ -134,8 +135,9 @@ def _headline(screen: Screen, started: Started) -> None:
     )
     screen.say(
         f"{counts[0]} train + {counts[1]} validation dates  {order.num_windows:,} windows  "
-        f"{order.num_batches:,} batches an epoch  shuffle {shuffle}  {served}"
+        f"{order.num_batches:,} batches an epoch"
     )
+    screen.say(f"shuffle {shuffle}  {served}")
     if not started.finished:
         screen.say(_checkpoints(started))
         screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
@@ -149,7 +151,7 @@ def _checkpoints(started: Started) -> str:
     total = count * (3 * weights if session.optimizer else weights)  # Adam keeps two moments a weight
     free = shutil.disk_usage(started.run.folder).free
     noun = "checkpoint" if count == 1 else "checkpoints"
-    return f"{count} {noun} an epoch, about {size(total)}, all are kept; {size(free)} free"
+    return f"{count} {noun} an epoch, about {size(total)}; {size(free)} free"
 
 
 def _follow(started: Started, screen: Screen, lines: TextIO, asked: Callable[[], bool]) -> loop.Ended:

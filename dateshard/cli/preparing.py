@@ -338,7 +338,8 @@ def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
     screen.tell(
-        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; {seconds(finished.seconds)}"
+        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
+        f"{seconds(finished.seconds)}"
     )
     for reason, count in sorted(rows["rejected"].items()):
         screen.tell(f"  rejected  {count:,}  {reason}")
