@@ -36,7 +36,8 @@ def init(folder: str, example: str | None) -> None:
         written = 0 if complete(raw, example) else write_missing(raw, WRITERS[example](raw))
         there = len(list(raw.glob("*.csv")))
         click.echo(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
-    click.echo(f"next: dateshard preprocess -c {config}")
+    enter = "" if top == Path() else f"cd {top} && "
+    click.echo(f"next: {enter}dateshard preprocess -c {config.relative_to(top)}")
 
 
 @click.command()
