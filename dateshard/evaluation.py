@@ -13,7 +13,7 @@ from trainer import checkpoint
 from trainer.evaluate import Evaluation, Row, evaluate
 from trainer.loop import restore
 from trainer.resume import locate
-from trainer.run import TrainingRun, all_runs, find_continuable
+from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
 from trainer.session import make_session
 
 
@@ -24,7 +24,8 @@ def newest_run(like: Settings | None) -> TrainingRun:
         NotThereError: there is none.
     """
     runs = runs_folder()
-    run = find_continuable(runs, like.trainer, like.dataset) if like else next(iter(all_runs(runs)), None)
+    with_checkpoints = (run for run in all_runs(runs) if checkpoint.scan(run.checkpoints)[0])
+    run = find_continuable(runs, like.trainer, like.dataset) if like else next(with_checkpoints, None)
     if run is None:
         what = "no run of these settings yet" if like else "no run yet"
         raise NotThereError(what, where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
@@ -51,6 +52,8 @@ def evaluate_run(
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
+    if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
+        result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
     result.notes.extend(f"passed over: {note}" for note in passed)
     place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
     return result, f"run {run.name}, {which} checkpoint ({place}), generation {dataset.generation}"
@@ -112,7 +115,8 @@ def _best(column: Sequence[float | None], position: int) -> float | None:
 def _verdict(result: Evaluation) -> str:
     """Whether the model is worth its training, in one sentence."""
     models = [row for row in result.rows if row.kind == "model"]
-    best = min((row for row in result.rows if row.kind == "baseline"), key=lambda row: row.scaled["mse"])
+    told = [row for row in result.rows if row.kind == "baseline" and row.scaled["mse"] is not None]
+    best = min(told, key=lambda row: row.scaled["mse"])
     ratio = models[0].scaled["mse"] / best.scaled["mse"]
     if result.beats_baselines:
         return f"The model beats every baseline: {100 * (1 - ratio):.1f} % less squared error than {best.name}."

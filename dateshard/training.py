@@ -126,6 +126,8 @@ def _headline(screen: Screen, started: Started) -> None:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
         screen.tell(f"note: {note}")
+    if session.validation is None and not started.finished:
+        screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
     reader = session.train
     served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
     shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.observe import observe, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key, split_settings
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -284,6 +284,7 @@ class _Run:
             untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
             if plan.date not in self.failed and not untouched:
                 tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, nodes, scale)))
+        yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
         for plan, result in run(tasks, self.num_workers):
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
@@ -297,6 +298,16 @@ class _Run:
             if overdue and (old is None or same):
                 yield self._commit(manifest)
                 since, waiting = time.monotonic(), 0
+
+    def _left_behind(self, old: Manifest | None, *, same: bool) -> Iterator[Event]:
+        """Committed dates that can't follow to another scale: nothing measured of them fits, and their dump is gone."""
+        if old is None or same:
+            return
+        following = {plan.date for plan in self.plan.to_normalise} | set(self.failed) | set(self.config.exclude)
+        for date in sorted(set(old.dates) - following):
+            what = "the date leaves the dataset: its dump is gone, and nothing measured of it fits the settings"
+            todo = "Put its dump back and run the command again"
+            yield self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
 
     def _mend(self, date: dt.date, key: str, nodes: Nodes, scale: Scale) -> Generator[Event, None, Any]:
         """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
@@ -321,6 +332,7 @@ class _Run:
         manifest = replace(skeleton, dates=dict(sorted(self.entries.items())), failed=tuple(sorted(failed)))
         sources = {
             "basis": self.plan.basis,
+            "split": split_settings(self.config),
             "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},

@@ -116,6 +116,11 @@ def normalise_identity(settings: str, statistics: str, nodes: str) -> str:
     return identity([settings, NORMALISE_CODE, statistics, nodes])
 
 
+def split_settings(config: Pipeline) -> Any:
+    """The split as configured, in JSON: fractions are resolved again when it changes."""
+    return config.split.model_dump(mode="json") if config.split else None
+
+
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
@@ -123,7 +128,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     excluded = set(config.exclude)
     committed = set(seen.manifest.dates) if seen.manifest else set()
     known = sorted((set(seen.dumps) | committed) - excluded)
-    split = resolve_split(config.split, known, None if wish.resplit or not seen.manifest else seen.manifest.split)
+    frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
+    split = resolve_split(config.split, known, None if wish.resplit else frozen)
     states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge) or _other_identity(config, seen)
@@ -142,6 +148,8 @@ def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> Dat
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None:
         kept = "the dump is gone, its shard stays" if seen.manifest and date in seen.manifest.dates else "no dump"
+        if source and source["staged"] != staged_key(source["dump"]["hash"], measure):
+            return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
     key = staged_key(dump.hash, measure)
     failed = seen.sources.get("failed", {}).get(str(date))

@@ -191,7 +191,8 @@ class Writer:
             content: Sources = unseal(path.read_bytes(), str(path))
         except (OSError, DamagedError) as error:
             notes.append(str(error))
-            content = {"dates": {}, "failed": {}}
+            older = [number for number in generations(self.root) if number < generation]
+            return self._load_sources(older[-1], notes) if older else {"dates": {}, "failed": {}}
         return content
 
     def published(self, folders: Sequence[Path]) -> None:

@@ -210,7 +210,7 @@ def load_manifest(root: Path, generation: int) -> Manifest:
         raise NotThereError(
             f"generation {generation} is not in the store",
             where=Where(file=str(path)),
-            todo="Train afresh on the current generation (dateshard train --resume none)",
+            todo="Train afresh on the current generation (dateshard train -c CONFIG)",
         ) from None
     todo = (
         "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"

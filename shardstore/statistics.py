@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shardstore.identity import hash_bytes, identity
 
 Floats = NDArray[np.float64]
+ROUNDING = 8  # units in the last place of the mean: a smaller deviation is that of a constant
 ROWS = ("n", "pivot", "delta", "m2", "min", "max")  # axis 0 of `PartialStatistics.moments_6NF`
 
 
@@ -127,7 +128,8 @@ class Statistics:
     def scale(self, specs: Sequence[tuple[str, str]]) -> Scale:
         """The scale of every node and feature; `specs[f]` = (`none` | `zscore`, per `feature` | `node`).
 
-        A standard deviation of 0 (a constant) becomes 1; a node never observed takes its feature's scale.
+        A standard deviation of 0, or one that rounding alone explains (a constant), becomes 1; a node never observed
+        takes its feature's scale.
         """
         shape = self.merged.moments_6NF.shape[1:]
         pivot, delta, spread = np.zeros(shape), np.zeros(shape), np.ones(shape)
@@ -139,7 +141,8 @@ class Statistics:
             chosen = np.where(own[0] > 0, own, overall[:, :, index]) if per == "node" else overall[:, :, index]
             deviation = np.sqrt(chosen[3] / np.maximum(chosen[0], 1))
             pivot[:, index], delta[:, index] = chosen[1], chosen[2]
-            spread[:, index] = np.where(deviation > 0, deviation, 1.0)
+            rounding = ROUNDING * np.finfo(np.float64).eps * np.abs(chosen[1] + chosen[2])
+            spread[:, index] = np.where(deviation > rounding, deviation, 1.0)
         return Scale(pivot, delta, spread)
 
 

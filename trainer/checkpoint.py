@@ -205,9 +205,12 @@ def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _judged(found: list[Checkpoint]) -> list[Checkpoint]:
-    """Those with a validation loss of their own weights, the lowest first."""
-    judged = [one for one in found if one.state["validated"] and one.state.get("val_loss") is not None]
-    return sorted(judged, key=lambda one: (one.state["val_loss"], one.place))
+    """Those with a validation loss of their own weights, the lowest first; without validation dates the training loss."""
+    for loss in ("val_loss", "train_loss"):
+        judged = [one for one in found if one.state["validated"] and one.state.get(loss) is not None]
+        if judged:
+            return sorted(judged, key=lambda one: (one.state[loss], one.place))
+    return []
 
 
 def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:
@@ -221,6 +224,14 @@ def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkp
     return None, passed
 
 
+def set_aside_later(found: Checkpoint) -> int:
+    """Renames the checkpoints after `found`, which a run that continues from it would else take for its own."""
+    later = [one for one in scan(found.folder.parent)[0] if one.place > found.place]
+    for one in later:
+        one.folder.rename(one.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{one.name}"))
+    return len(later)
+
+
 def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
 
@@ -232,6 +243,6 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
         if found is None:
             reason = f" ({'; '.join(passed)})" if passed else ""
             what = f"no checkpoint that verifies{reason}"
-            raise NotThereError(what, where=Where(file=str(parent)), todo="Train afresh: dateshard train --resume none")
+            raise NotThereError(what, where=Where(file=str(parent)), todo="Train afresh: dateshard train -c CONFIG")
         return found, passed
     return inspect(parent / name.removesuffix(".pth")), []

@@ -58,8 +58,8 @@ class Evaluation:
     @property
     def beats_baselines(self) -> bool | None:
         """Whether the model's scaled MSE is below every baseline's."""
-        models = [row.scaled["mse"] for row in self.rows if row.kind == "model"]
-        others = [row.scaled["mse"] for row in self.rows if row.kind == "baseline"]
+        models = [row.scaled["mse"] for row in self.rows if row.kind == "model" and row.scaled["mse"] is not None]
+        others = [row.scaled["mse"] for row in self.rows if row.kind == "baseline" and row.scaled["mse"] is not None]
         return min(models) < min(others) if models and others else None
 
     def to_json(self) -> dict[str, Any]:
@@ -239,9 +239,9 @@ def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
     ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))
     train, held = _reader(setting, "train"), _reader(setting, "validation")
     penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties)
-    notes.append(
-        f"ridge: penalty {penalty:g} a window, the best of {len(setting.config.model.penalties)} on validation"
-    )
+    tuned = f"the best of {len(setting.config.model.penalties)} on validation"
+    how = tuned if held.order.num_windows else "the smallest: there are no validation windows"
+    notes.append(f"ridge: penalty {penalty:g} a window, {how}")
     history, chosen = window.history, list(targets)
     return lambda batch: ridge(batch.history_BHNF[:, -history:][..., chosen])
 

@@ -9,6 +9,7 @@ Legend: B batch, P target steps, N nodes, F target features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,9 @@ class Sums:
             error, moved = error * seen, moved * seen
             count = seen.sum((0, 2))
         else:
-            count = torch.full(error.shape[1::2], error.shape[0] * error.shape[2], dtype=torch.float64)
+            count = torch.full(
+                error.shape[1::2], error.shape[0] * error.shape[2], dtype=torch.float64, device=error.device
+            )
         parts = (error, error.abs(), error * error, moved, moved * moved)
         self.values_6PF += torch.stack([count, *(part.sum((0, 2)) for part in parts)]).cpu()
 
@@ -60,14 +63,15 @@ class Sums:
             return {"count": 0, "mse": None, "rmse": None, "mae": None, "bias": None, "r2": None}
         spread = moved_squared - moved * moved / count
         mse = squared / count
-        return {
-            "count": int(count),
+        told = {
             "mse": mse,
             "rmse": mse**0.5,
             "mae": absolute / count,
             "bias": error / count,
             "r2": 1 - squared / spread if spread > 0 else None,
         }
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in told.items()}
+        return {"count": int(count), **finite}
 
     def report(self, features: list[str]) -> dict[str, Any]:
         """All of it: overall, by feature, by target step."""

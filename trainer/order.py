@@ -89,10 +89,12 @@ def make_runs(
         edges = np.cumsum([0, *(days[i].num_steps for i in range(segment.first, segment.last))])
         for first_day, last_day in _stretches(member, segment):
             end = int(edges[last_day - segment.first]) - window.reach + 1
+            # with horizon 0 the history holds the targets, so all of it must lie in the stretch
+            floor = window.before + (0 if window.horizon else int(edges[first_day - segment.first]))
             size = days_per_run or (last_day - first_day)
             for begin in range(first_day, last_day, size):
                 stop = min(begin + size, last_day)
-                low = max(int(edges[begin - segment.first]), window.before)
+                low = max(int(edges[begin - segment.first]), floor)
                 low += -(low - window.before) % window.stride  # the phase starts at the segment's first anchor
                 high = min(int(edges[stop - segment.first]), end)
                 count = max(0, -(-(high - low) // window.stride))

@@ -88,6 +88,8 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     restore(session, found)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [f"passed over: {note}" for note in notes]
+    if later := checkpoint.set_aside_later(found):
+        notes.append(f"{later} later checkpoint(s) are set aside (checkpoints/set_aside-*): the run goes on from here")
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class TrainingRun:
         Raises:
             UsageError: a run of that name exists.
         """
+        if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
+            raise UsageError(f"'{name}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         for candidate in names:
@@ -85,7 +88,8 @@ class TrainingRun:
         """run.json."""
         try:
             found: dict[str, Any] = json.loads((self.folder / "run.json").read_bytes())
-        except (OSError, ValueError) as error:
+            _ = found["data"]["name"], found["config"], found["settings"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotThereError(f"run.json cannot be read: {error}", where=Where(file=str(self.folder))) from None
         return found
 
@@ -122,7 +126,7 @@ class TrainingRun:
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         if kept and not validated and _step_of(kept[-1]) == step and "val_loss" in json.loads(kept[-1]):
             kept.pop()
         with disk_full_as_error(path):
@@ -132,7 +136,7 @@ class TrainingRun:
         """Lines of metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(errors="replace").splitlines():
                 if _step_of(line) >= 0:
                     yield json.loads(line)
 
@@ -194,7 +198,7 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
         raise UsageError(
             "this checkpoint cannot be continued exactly: " + "; ".join(differences),
             where=Where(file=str(where)),
-            todo="Set them back, or start a new run: dateshard train --resume none",
+            todo="Set them back, or start a new run: dateshard train -c CONFIG",
         )
 
 

@@ -32,6 +32,8 @@ STATES = "failed,stale,missing,measured"
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @config_option
+@click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
+@click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
 @click.option("--explain", is_flag=True, help="a line a date, with its acts")
 @click.option("--refit-statistics", is_flag=True, help="as if preprocess were called so")
 @click.option("--resplit", is_flag=True, help="resolve a fractional split again")
@@ -40,6 +42,8 @@ STATES = "failed,stale,missing,measured"
 def plan(
     words: tuple[str, ...],
     files: tuple[str, ...],
+    only: str,
+    exclude: tuple[str, ...],
     explain: bool,
     refit_statistics: bool,
     resplit: bool,
@@ -53,7 +57,7 @@ def plan(
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
-    wish = _wish(settings, selectors, only="", exclude=(), force=force, refit=refit_statistics, resplit=resplit)
+    wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
     made, current, notes = look(settings.preparing(), shards_folder(settings.dataset), wish)
     if as_json:
         click.echo(json.dumps(_plan_json(made, notes), indent=1))
@@ -63,7 +67,7 @@ def plan(
     _headline(
         screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made
     )
-    _show_plan(screen, made, explain=explain)
+    _show_plan(screen, made, explain=explain, asked=wish.dates)
     return 0
 
 
@@ -102,6 +106,7 @@ def preprocess(
 
     if dry_run:
         refit = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
+        refit |= {"only": only, "exclude": exclude}
         return int(context.invoke(plan, words=words, files=files, explain=True, as_json=as_json, **refit))
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json, quiet=quiet)
@@ -237,7 +242,7 @@ def _grouped(dates: Iterable[DatePlan]) -> list[list[str]]:
     return [[state, collapse(found), str(len(found)), reason] for (state, reason), found in ranked]
 
 
-def _show_plan(screen: Screen, made: Plan, *, explain: bool = False) -> None:
+def _show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:
     from dateshard.screen import counted
 
     if explain:
@@ -253,7 +258,8 @@ def _show_plan(screen: Screen, made: Plan, *, explain: bool = False) -> None:
         ]
         screen.table(acts or [["nothing to do"]])
     else:
-        screen.table(_grouped(made.dates), right=(2,))
+        shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise]
+        screen.table(_grouped(shown), right=(2,))
     if made.merge and made.to_measure + made.to_normalise:
         screen.tell(f"The global statistics are merged: {made.merge}.")
     for warning in made.warnings:

@@ -54,7 +54,9 @@ def train(
     from dateshard.screen import Screen
     from dateshard.training import configure, train_to_the_end
 
-    _, overrides = split_arguments(words)
+    stray, overrides = split_arguments(words)
+    if stray:
+        raise click.UsageError(f"train takes KEY=VALUE, not '{stray[0]}'.")
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
     settings = configure(files, overrides, resume)
     screen = Screen(as_json=as_json, quiet=quiet)
@@ -89,6 +91,8 @@ def evaluate(
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
+        if overrides and not files:
+            raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
         result, headline = evaluate_run(names[0], which, split, chosen, like)
     else:

@@ -18,6 +18,7 @@ pipeline:
   step: 5m
   features:
     value: {aggregate: mean, fill: forward, fill_limit: 12}
+  split: {train: 0.7, validation: 0.15, test: 0.15}   # shares of the dates, or ranges such as 2024-01-01..2024-01-31
 trainer:
   window: {history: 12, horizon: 12}
   model: {name: dlinear}

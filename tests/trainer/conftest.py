@@ -129,7 +129,8 @@ class Plain:
             inside = [self.member(step["date"], split) for step in steps]
             for anchor in range(before, len(steps), stride):
                 after = anchor + (horizon or 1)
-                if after <= len(steps) and all(inside[anchor:after]):
+                targets = inside[anchor:after] if horizon else inside[anchor - before : after]
+                if after <= len(steps) and all(targets):
                     span = slice(anchor - before, anchor - before + history + horizon)
                     parts = (scaled[span], raw[span], observed[span], codes[span])
                     found.append(PlainWindow(number, anchor, *parts, history, horizon))

@@ -55,7 +55,10 @@ def brute_force(window: Window, member: Sequence[bool]) -> set[tuple[int, int]]:
         for anchor in range(len(inside)):
             whole = anchor - before >= 0 and anchor + max(window.horizon, 1) <= len(inside)
             on_phase = (anchor - before) % window.stride == 0
-            if whole and on_phase and all(inside[anchor : anchor + max(window.horizon, 1)]):
+            targets = (
+                inside[anchor : anchor + window.horizon] if window.horizon else inside[anchor - before : anchor + 1]
+            )
+            if whole and on_phase and all(targets):
                 found.add((number, anchor))
     return found
 
