@@ -99,6 +99,7 @@ class Finished:
     failed: Mapping[dt.date, DateshardError]
     rows: Mapping[str, Any]
     seconds: float
+    unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
 
 
 Event = Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
@@ -150,6 +151,7 @@ class _Run:
     measured: dict[dt.date, Measured] = field(default_factory=dict)
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
+    unknown_nodes: dict[dt.date, int] = field(default_factory=dict)
     made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
     written: int = 0
     unchanged: int = 0
@@ -323,6 +325,8 @@ class _Run:
         changed = old is None or old.dates.get(result.date) != result.entry
         self.entries[result.date] = result.entry
         self.made.add(result.date)
+        if result.unknown_nodes:
+            self.unknown_nodes[result.date] = result.unknown_nodes
         self.writer.published([result.folder])
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
@@ -390,7 +394,15 @@ class _Run:
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
         return Finished(
-            generation, manifest, len(self.measured), self.written, self.unchanged, self.failed, rows, seconds
+            generation,
+            manifest,
+            len(self.measured),
+            self.written,
+            self.unchanged,
+            self.failed,
+            rows,
+            seconds,
+            self.unknown_nodes,
         )
 
 

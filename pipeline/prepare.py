@@ -50,6 +50,7 @@ class Normalised:
     date: dt.date
     entry: Entry
     folder: Path
+    unknown_nodes: int = 0  # nodes of the date that training never saw: they have no place in the frozen list
 
 
 def measure_date(
@@ -217,7 +218,8 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes:
     """
     values, receipt = load_arrays(root / "staged" / str(date) / key)
     refuse_outside(values, date, config)
-    wide = grid.on_nodes(values, positions(receipt["nodes"], nodes), len(nodes.names))
+    place = positions(receipt["nodes"], nodes)
+    wide = grid.on_nodes(values, place, len(nodes.names))
     encoded, observed = grid.encode(wide, config.feature_specs(), scale)
     day = day_of(date, config.source.timezone, parse_step(config.step))
     arrays: dict[str, zarr_raw.Array] = {"values": encoded, "time": instants(day)}
@@ -231,4 +233,4 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes:
         shard = identity([shape, {name: digest for name, (_, digest) in files.items()}])
         published = publish(root, folder, root / "shards" / str(date) / shard, hashes)
     part = Part(published.name, (0, len(nodes.names)), files)
-    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published)
+    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published, int((place < 0).sum()))

@@ -241,7 +241,7 @@ class Dataset:
         shape = (self._entry(date).num_steps, self.manifest.num_nodes, len(self.features))
         shapes = {name: ((shape if name != "time" else shape[:1]), TYPES[name].str) for name in part.files}
         try:
-            zarr_raw.check_metadata(folder, shapes)
+            zarr_raw.check_metadata(folder, shapes, self.feature_names)
         except DamagedError as error:
             raise DamagedError(error.what, where=error.where, todo=_repair(folder / "values" / "0.0.0")) from None
         if full:

@@ -105,7 +105,7 @@ def preprocess(
     from pipeline.execute import preprocess as prepare
 
     if dry_run:
-        refit = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
+        refit: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
         refit |= {"only": only, "exclude": exclude}
         return int(context.invoke(plan, words=words, files=files, explain=True, as_json=as_json, **refit))
     selectors, overrides = split_arguments(words)
@@ -349,6 +349,11 @@ def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
     )
     for reason, count in sorted(rows["rejected"].items()):
         screen.tell(f"  rejected  {count:,}  {reason}")
+    if finished.unknown_nodes:
+        where = collapse(finished.unknown_nodes)
+        screen.tell(
+            f"nodes that no training date has are left out: up to {max(finished.unknown_nodes.values())} on {where}"
+        )
     if finished.failed:
         screen.tell(
             f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."

@@ -65,7 +65,7 @@ def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str
     for name, given in arrays.items():
         array = little_endian(given)
         (folder / name).mkdir()
-        attributes = TIME_ATTRIBUTES if name == "time" else {"features": list(feature_names)}
+        attributes = attributes_of(name, feature_names)
         described = metadata(name, array.shape, array.dtype.str, attributes)
         files[f"{name}/zarr.json"] = _write_json(folder / name / "zarr.json", described)
         with open(folder / chunk_file(name), "xb", buffering=0) as file:
@@ -81,20 +81,28 @@ def write_all(descriptor: int, array: Array) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]]) -> None:
-    """Compares the group's zarr.json and each array's with what the manifest says of them; attributes are free.
+def attributes_of(name: str, feature_names: Sequence[str]) -> dict[str, Any]:
+    """What a labelled reader needs: feature names, or the units of time."""
+    return TIME_ATTRIBUTES if name == "time" else {"features": list(feature_names)}
+
+
+def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]], feature_names: Sequence[str]) -> None:
+    """Compares the group's zarr.json and each array's with what the manifest says of them.
 
     Raises:
         DamagedError: naming the file and the key that differs.
     """
-    expected = {f"{name}/zarr.json": metadata(name, shape, dtype, {}) for name, (shape, dtype) in shapes.items()}
+    expected = {
+        f"{name}/zarr.json": metadata(name, shape, dtype, attributes_of(name, feature_names))
+        for name, (shape, dtype) in shapes.items()
+    }
     for name, described in {"zarr.json": GROUP, **expected}.items():
         path = folder / name
         try:
             found = json.loads(path.read_bytes())
         except (OSError, ValueError):
             raise DamagedError("the metadata cannot be read", where=Where(file=str(path))) from None
-        for key in described.keys() - {"attributes"}:
+        for key in sorted(described):
             if not isinstance(found, dict) or found.get(key) != described[key]:
                 raise DamagedError(f"'{key}' is not what was committed", where=Where(file=str(path)))
 

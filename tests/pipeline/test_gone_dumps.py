@@ -89,3 +89,41 @@ def test_a_deviation_of_rounding_alone_is_that_of_a_constant() -> None:
     assert Statistics.of(["a"], [(day, partial)]).scale([("zscore", "feature")]).spread_NF.item() == 1.0
     spread = PartialStatistics.of(1e9 + 1e-3 * np.random.default_rng(0).normal(size=(24, 1, 1)))
     assert Statistics.of(["a"], [(day, spread)]).scale([("zscore", "feature")]).spread_NF.item() < 2e-3
+
+
+def test_nodes_that_training_never_saw_are_told(make_world: Make) -> None:
+    world = make_world(4)
+    last = sorted(world.rows)[-1]
+    world.rows[last] = [(t, "new" if node == "n0" else node, s, v) for t, node, s, v in world.rows[last]]
+    world.write(last)
+    told = world.run("preprocess", "-c", str(world.config_file())).stdout
+    assert f"nodes that no training date has are left out: up to 1 on {last}" in told
+
+
+def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import execute
+
+    monkeypatch.setattr(execute, "GROUP_DATES", 2)
+    world = make_world(5)
+    world.prepare()
+    assert world.open().generation == 3
+    assert [len(world.open(number).manifest.dates) for number in (1, 2, 3)] == [2, 4, 5]
+    assert not [error for _, error in world.open(1).verify() if error]
+
+
+def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import prepare, sources
+
+    world = make_world(3)
+    first = sorted(world.rows)[0]
+
+    def decode(path: Any, *rest: Any) -> Any:
+        decoded = sources.decode(path, *rest)
+        if path == world.dump(first):
+            path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+        return decoded
+
+    monkeypatch.setattr(prepare, "decode", decode)
+    failed = world.prepare().failed
+    assert list(failed) == [first]
+    assert "changed while it was read" in str(failed[first])

@@ -112,6 +112,19 @@ def test_a_step_repeats_its_own_dropout_whatever_was_drawn_before(make_world: Ma
     assert torch.equal(*weights)
 
 
+def test_two_steps_draw_different_dropout(make_world: Make, session_of: Make) -> None:
+    world = make_world(5, split=SPLIT, model={"name": "mlp", "hidden_units": [32], "dropout_rate": 0.5})
+    world.prepare()
+    forecasts = []
+    for step in (41, 42):
+        session = session_of(world)
+        session.state.step = step
+        session.model.train()
+        session.model.register_forward_hook(lambda _model, _given, out: forecasts.append(out.detach().clone()))
+        train_step(session, next(iter(session.train.batches(0))))
+    assert not torch.equal(*forecasts)
+
+
 def test_training_metrics_of_each_epoch_are_those_of_all_its_windows_at_once(session: Session) -> None:
     """Every forecast is taken again from the same weights right before its step, and all are put together in float64."""
     model, events = session.model, train(session, never)

@@ -381,3 +381,13 @@ def test_auto_continues_what_was_cut_off_and_keeps_what_is_complete(lab: Lab) ->
     assert rest["run"] == cut["run"]
     assert rest["continued"] == "checkpoint_epoch_1_batch_4"
     assert rest["state"] != whole["state"]
+
+
+def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike(lab: Lab) -> None:
+    wanted = lab.leg("whole")
+    folder = lab.runs / "whole" / "checkpoints"
+    older, newer = (folder / f"checkpoint_epoch_{epoch}_batch_{BATCHES}" for epoch in (1, 2))
+    lab.leg("whole", 1, resume=str(older))
+    assert not newer.exists()
+    assert [path.name.endswith(newer.name) for path in folder.glob("set_aside-*")] == [True]
+    same_end(lab.leg("whole", resume="whole"), wanted)
