@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.events import CommitDone, DateDone, DateFailed, Drifted, Event, Finished, Merged, Planned
 from pipeline.observe import observe, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key, split_settings
 from pipeline.prepare import (
@@ -32,77 +33,6 @@ from shardstore.manifest import Entry, Manifest
 from shardstore.statistics import Scale, Statistics, drift
 
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """First event: what will be done; `notes` are damaged files that had to be passed over."""
-
-    plan: Plan
-    generation: int | None
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DateDone:
-    """An act on a date ended well. `changed` is False where the shard's bytes were already there."""
-
-    act: str  # measure | normalise
-    date: dt.date
-    rows: Mapping[str, Any] | None = None
-    changed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class DateFailed:
-    """An act on a date failed; the others go on."""
-
-    act: str
-    date: dt.date
-    error: DateshardError
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """Global statistics were merged; `moved` says how far each feature's scale went from the ones before."""
-
-    statistics: str
-    num_dates: int
-    moved: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drifted:
-    """The statistics stay frozen; so far would they move with what is measured now."""
-
-    rows: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CommitDone:
-    """A generation became current (or stayed, where nothing differed)."""
-
-    generation: int
-    num_dates: int
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Last event."""
-
-    generation: int | None
-    manifest: Manifest | None
-    measured: int
-    written: int
-    unchanged: int
-    failed: Mapping[dt.date, DateshardError]
-    rows: Mapping[str, Any]
-    seconds: float
-    unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
-
-
-Event = Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
 
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from dateshard.settings import Settings, validate
-from pipeline.execute import Event, Finished, preprocess
+from pipeline.events import Event, Finished
+from pipeline.execute import preprocess
 from pipeline.plan import Wish
 from shardstore.dataset import Dataset
 

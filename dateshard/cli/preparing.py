@@ -22,7 +22,7 @@ from dateshard.cli.options import (
 if TYPE_CHECKING:
     from dateshard.screen import Screen
     from dateshard.settings import Settings
-    from pipeline.execute import Event, Finished
+    from pipeline.events import Event, Finished
     from pipeline.plan import DatePlan, Plan, Wish
     from shardstore.manifest import Manifest
 
@@ -279,7 +279,7 @@ def _plan_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
 def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
     """Shows the events of one preprocess and returns the last."""
     from dateshard.screen import counted
-    from pipeline import execute as e
+    from pipeline import events as e
 
     bar, finished, changed = None, None, False
     for event in events:

@@ -16,7 +16,8 @@ import numpy as np
 
 import shardstore.durable
 from dateshard.settings import validate
-from pipeline.execute import Finished, preprocess
+from pipeline.events import Finished
+from pipeline.execute import preprocess
 from pipeline.plan import Wish
 
 DATES = [dt.date(2024, 1, 1) + dt.timedelta(days=k) for k in range(12)]
