@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, TextIO
 
 from dateshard.places import runs_folder, shards_folder
@@ -256,8 +255,3 @@ class _View:
 
 def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if report is None else {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2")}
-
-
-def run_folder(name: str) -> Path:
-    """A run's folder."""
-    return runs_folder() / name

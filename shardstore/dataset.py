@@ -105,11 +105,6 @@ class Dataset:
         """Whether anything of the date is missing (then it has an `observed` array)."""
         return any("observed" in part.files for part in self._entry(date).parts)
 
-    @cached_property
-    def any_mask(self) -> bool:
-        """Whether any date has an `observed` array."""
-        return any(self.has_mask(day.date) for day in self.days)
-
     def codes(self, day: Day) -> NDArray[np.int32]:
         """[T] int32 time codes: step of the local day x 8 + weekday."""
         return time_codes(day, self.manifest.timezone)

@@ -1,15 +1,15 @@
 """One exception tree. Every error says what happened, where, and what to do next.
 
+Outcomes that are no faults have exit codes too (docs/commands.md): 3 some dates failed, 130 and 143 stopped by a signal.
+
 DateshardError                    exit 1
 ├── UsageError                    exit 2    the command line or the configuration
-├── SomeDatesFailed               exit 3    the other dates went on
 ├── StoreError                    exit 4    our own store or a checkpoint: stale, missing, damaged
 │   ├── DamagedError                        bytes differ from what was committed
 │   └── NotThereError                       nothing of that name was ever committed, or it is gone
 ├── DiskFullError                 exit 28
 ├── DumpError                     exit 65   one date's raw dump cannot be used
-├── BusyError                     exit 75   somebody else holds the lock
-└── StoppedError                  exit 130 or 143, a checkpoint was written
+└── BusyError                     exit 75   somebody else holds the lock
 """
 
 from __future__ import annotations
@@ -74,13 +74,6 @@ class UsageError(DateshardError):
     kind = "usage"
 
 
-class SomeDatesFailed(DateshardError):  # noqa: N818 - an outcome more than a fault
-    """Some dates failed; all others were committed."""
-
-    exit_code = 3
-    kind = "some dates failed"
-
-
 class StoreError(DateshardError):
     """Our own store or a checkpoint is stale, missing or damaged; `todo` names the command that mends it."""
 
@@ -119,17 +112,3 @@ class BusyError(DateshardError):
 
     exit_code = 75
     kind = "busy"
-
-
-class StoppedError(DateshardError):
-    """Stopped by a signal, after a checkpoint was written."""
-
-    exit_code = 130
-    kind = "interrupted"
-
-
-class TerminatedError(StoppedError):
-    """Stopped by SIGTERM, after a checkpoint was written."""
-
-    exit_code = 143
-    kind = "terminated"
