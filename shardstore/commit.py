@@ -255,14 +255,3 @@ class Writer:
 def sources_path(root: Path, generation: int) -> Path:
     """Where a generation's sources file lies."""
     return root / "manifests" / manifest_name(generation).replace(".json", ".sources.json")
-
-
-def write_pin(root: Path, name: str, generation: int, owner: Path) -> None:
-    """Keeps `generation` from being cleaned as long as the folder `owner` lives; then checks that it is still there.
-
-    Raises:
-        NotThereError: the generation was cleaned away before the pin stood.
-    """
-    (root / "pins").mkdir(exist_ok=True)
-    replace_file(root / "pins" / f"{name}.json", seal({"generation": generation, "owner": str(owner.resolve())}))
-    load_manifest(root, generation)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardstore.calendar import Day, Segment, segments, time_codes
-from shardstore.commit import write_pin
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from shardstore.frozen import Nodes, load_nodes, load_statistics, verify_frozen
 from shardstore.identity import hash_descriptor
 from shardstore.layouts.grid import Feature
 from shardstore.manifest import Entry, Manifest, check_format, current_generation, load_manifest
+from shardstore.pins import write_pin
 from shardstore.statistics import Scale, Statistics
 from shardstore.storage import zarr_raw
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from shardstore.commit import Writer, publish, staging_folder, write_pin
+from shardstore.commit import Writer, publish, staging_folder
 from shardstore.durable import check_free_space, replace_file, write_file
-from shardstore.errors import BusyError, DamagedError, DiskFullError, NotThereError
+from shardstore.errors import BusyError, DamagedError, DiskFullError
 from shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
-from shardstore.manifest import Manifest, generations, load_manifest
+from shardstore.manifest import Manifest, generations
 
 
 @pytest.fixture
@@ -108,20 +108,6 @@ def test_what_does_not_read_back_as_written_is_never_published(tmp_path: Path) -
         publish_bytes(tmp_path, b"content", claim=b"c0ntent")
     assert not (tmp_path / "shards").exists()
     assert list((tmp_path / "staging").iterdir()) == []
-
-
-def test_a_pin_names_generation_and_owner_and_wants_the_generation_there(world: Any, tmp_path: Path) -> None:
-    owner = tmp_path / "run"
-    owner.mkdir()
-    write_pin(world.store, "run", 1, owner)
-    path = world.store / "pins" / "run.json"
-    assert unseal(path.read_bytes(), str(path)) == {"generation": 1, "owner": str(owner.resolve())}
-    world.open().pin("run", owner)  # again is the same
-    assert len(list(path.parent.iterdir())) == 1
-    with pytest.raises(NotThereError, match="generation 7 is not in the store"):
-        write_pin(world.store, "late", 7, owner)
-    with pytest.raises(NotThereError):
-        load_manifest(world.store, 7)
 
 
 @pytest.mark.parametrize("position", range(0, 90, 7))

@@ -1,0 +1,191 @@
+"""What nothing needs any more, and its removal. No clock decides: only which generations are kept, and what they name.
+
+Kept are the newest generations, the pinned ones, everything that their manifests and sources files name, and the
+measured arrays that the caller wants. A manifest goes first, durably; then folders, each by one rename out of its
+place, so that a process killed anywhere in between leaves garbage but nothing half.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shardstore.commit import sources_path
+from shardstore.durable import fsync_path
+from shardstore.errors import StoreError, Where
+from shardstore.identity import unseal
+from shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
+from shardstore.pins import pins_lock, read_pins
+
+KEPT_GENERATIONS = 3
+BY_DATE = ("shards", "staged", "partials")
+
+
+@dataclass(slots=True)
+class Garbage:
+    """What would go.
+
+    Attributes:
+        kept: generations that stay, with the names of the runs that pin them.
+        generations: manifests that go.
+        pins: of runs whose folder is gone.
+        folders: published folders that no kept generation names.
+        damaged: folders for which a mended copy stands; they are moved to quarantine/ and never deleted here.
+        sizes: {generations|nodes|statistics|shards|staged|partials|damaged: (how many, bytes)} of all that goes.
+        notes: what could not be judged and is therefore kept.
+    """
+
+    kept: dict[int, list[str]]
+    generations: list[int] = field(default_factory=list)
+    pins: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def files(self, root: Path) -> list[Path]:
+        """Manifests and pins that go, and sources files that have no manifest or lose it."""
+        manifests = [root / "manifests" / manifest_name(number) for number in self.generations]
+        stay = {sources_path(root, number) for number in self.kept}
+        return [*manifests, *(path for path in _all_sources(root) if path not in stay), *self.pins]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Measured arrays that stay beside those of kept generations.
+
+    Attributes:
+        staged: (date, key), as the present settings need them.
+        partial_key: of a staged key, after the present transforms.
+    """
+
+    staged: frozenset[tuple[str, str]]
+    partial_key: Callable[[str], str]
+
+
+def _all_sources(root: Path) -> list[Path]:
+    return sorted((root / "manifests").glob("g*.sources.json"))
+
+
+def staged_of(root: Path, generation: int) -> dict[str, str]:
+    """{date: staged key} that a generation's sources file names; failed dates have none of worth.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    path = sources_path(root, generation)
+    try:
+        content: Mapping[str, Any] = unseal(path.read_bytes(), str(path))
+    except OSError as error:
+        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path))) from None
+    return {date: row["staged"] for date, row in content["dates"].items()}
+
+
+def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Garbage:
+    """What would go, if `keep` of the newest generations stay. Looks only.
+
+    Raises:
+        DamagedError: a pin, or the manifest of a generation that must stay, cannot be read: nothing can be judged.
+    """
+    pins, there = read_pins(root), generations(root)
+    kept: dict[int, list[str]] = {number: [] for number in [*there[-keep:], current_generation(root)]}
+    for pin in pins:
+        if pin.alive and pin.generation in there:
+            kept.setdefault(pin.generation, []).append(pin.file.stem)
+    found = Garbage(dict(sorted(kept.items())))
+    found.generations += [number for number in there if number not in kept]
+    found.pins += [pin.file for pin in pins if not pin.alive]
+    named = {name for number in kept for name in _named(_manifest(root, number))}
+    _judge(root, named, ("nodes", "statistics", "shards"), found)
+    try:
+        staged = {*wanted.staged, *(row for number in kept for row in staged_of(root, number).items())}
+    except StoreError as error:
+        found.notes.append(f"all measured arrays stay: {error}")
+    else:
+        _judge(root, {f"staged/{date}/{key}" for date, key in staged}, ("staged",), found)
+        _judge(root, {f"partials/{date}/{wanted.partial_key(key)}" for date, key in staged}, ("partials",), found)
+    found.sizes["generations"] = len(found.generations), sum(path.stat().st_size for path in found.files(root))
+    return found
+
+
+def _manifest(root: Path, generation: int) -> Manifest:
+    try:
+        return load_manifest(root, generation)
+    except StoreError as error:
+        path = root / "manifests" / manifest_name(generation)
+        todo = f"Nothing was removed. If that generation is given up: mv {path} {root / 'quarantine'}/"
+        raise type(error)(error.what, where=Where(file=str(path)), todo=todo) from None
+
+
+def _named(manifest: Manifest) -> Iterator[str]:
+    yield f"nodes/{manifest.nodes}"
+    yield f"statistics/{manifest.statistics}"
+    for date, entry in manifest.dates.items():
+        for part in entry.parts:
+            yield f"shards/{date}/{part.id}"
+
+
+def _judge(root: Path, named: set[str], kinds: Iterable[str], found: Garbage) -> None:
+    """Sorts published folders. Copies `<id>-2` of a name that stays are what readers fall back to: they stay too."""
+    mended = {_stem(name) for name in named if _is_copy(name)}
+    for kind in kinds:
+        for folder in _published(root / kind, deep=kind in BY_DATE):
+            name = str(folder.relative_to(root))
+            if name in named or _stem(name) in named:
+                continue
+            damaged = _stem(name) in mended
+            (found.damaged if damaged else found.folders).append(folder)
+            count, num_bytes = found.sizes.get(label := "damaged" if damaged else kind, (0, 0))
+            found.sizes[label] = count + 1, num_bytes + _size_of(folder)
+
+
+def _stem(name: str) -> str:
+    """A published folder's name without the number of a copy."""
+    return name.rpartition("-")[0] if _is_copy(name) else name
+
+
+def _is_copy(name: str) -> bool:
+    """`shards/2024-03-01/5e2b9c-2` is a copy, `shards/2024-03-01/5e2b9c` is not."""
+    return "-" in name.rpartition("/")[2]
+
+
+def _published(parent: Path, *, deep: bool) -> list[Path]:
+    folders = sorted(folder for folder in parent.iterdir() if folder.is_dir()) if parent.is_dir() else []
+    return [inner for folder in folders for inner in _published(folder, deep=False)] if deep else folders
+
+
+def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Garbage:
+    """Removes what `find_garbage` finds, and returns it. The caller holds the writer's lock.
+
+    Pins are read and manifests removed under pins/lock: a reader either pins before and is seen, or finds its
+    manifest gone and opens the current generation.
+    """
+    with pins_lock(root, fcntl.LOCK_EX):
+        found = find_garbage(root, wanted, keep)
+        going = found.files(root)
+        for path in going:
+            path.unlink()
+        for parent in {path.parent for path in going}:
+            fsync_path(parent)
+    for folder in found.damaged:
+        folder.rename(root / "quarantine" / f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}")
+    for folder in found.folders:
+        trash = root / "staging" / f"trash-{uuid.uuid4().hex}"
+        folder.rename(trash)
+        shutil.rmtree(trash)
+    for folder in {path.parent for path in (*found.folders, *found.damaged)}:
+        if folder.parent != root:
+            with suppress(OSError):  # other folders of that date live there
+                folder.rmdir()
+    return found
+
+
+def _size_of(folder: Path) -> int:
+    return sum(Path(parent, name).stat().st_size for parent, _, names in os.walk(folder) for name in names)
