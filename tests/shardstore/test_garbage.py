@@ -193,6 +193,18 @@ def test_mended_copies_stay_while_a_kept_generation_names_the_damaged_one_and_th
     assert verifies(world, 2)
 
 
+def test_mended_copies_that_no_manifest_names_stay_with_what_they_mend(world: Any) -> None:
+    """Manifests name statistics by content: their mended copy is found by its name alone."""
+    (folder,) = (world.store / "statistics").iterdir()
+    moments = folder / "moments.f64"
+    moments.chmod(0o644)
+    moments.write_bytes(b"\0" * moments.stat().st_size)
+    world.prepare(refit=True)
+    assert folder.with_name(f"{folder.name}-2").exists()
+    swept(world, keep=1)
+    assert verifies(world, world.open().generation)
+
+
 def test_a_damaged_sources_file_keeps_all_measured_arrays(world: Any) -> None:
     for _ in range(4):
         change(world)
