@@ -26,14 +26,13 @@ from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_
 from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where
 from shardstore.identity import hash_file, seal, unseal
 from shardstore.manifest import (
-    FORMAT,
     Manifest,
-    check_format,
     current_generation,
     generations,
     load_manifest,
     manifest_name,
     next_generation,
+    write_format,
 )
 
 FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")
@@ -133,7 +132,8 @@ class Writer:
         try:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            self._write_format()
+            with disk_full_as_error(self.root / "FORMAT"):
+                write_format(self.root)
             shutil.rmtree(self.root / "staging", ignore_errors=True)
             (self.root / "staging").mkdir(exist_ok=True)
             self._flusher = Flusher(self.root)
@@ -146,20 +146,6 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self._flusher.close()
         os.close(self._lock)
-
-    def _write_format(self) -> None:
-        path = self.root / "FORMAT"
-        if not path.exists():
-            with disk_full_as_error(path):
-                replace_file(path, json.dumps({"format": FORMAT, "name": "dateshard"}).encode() + b"\n")
-                fsync_path(self.root.parent)
-            return
-        try:
-            found = json.loads(path.read_bytes())["format"]
-        except (ValueError, KeyError, TypeError):
-            path.unlink()
-            return self._write_format()
-        check_format(found, str(path))
 
     def current(self) -> tuple[Committed | None, list[str]]:
         """The generation to build on, and what had to be passed over to find it.

@@ -7,7 +7,6 @@ then remembered by inode, size and times, so that a second epoch costs one `fsta
 from __future__ import annotations
 
 import datetime as dt
-import json
 import mmap
 import os
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from shardstore.frozen import Nodes, load_nodes, load_statistics, verify_frozen
 from shardstore.identity import hash_descriptor
 from shardstore.layouts.grid import Feature
-from shardstore.manifest import Entry, Manifest, check_format, current_generation, load_manifest
+from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, read_format
 from shardstore.pins import write_pin
 from shardstore.statistics import Scale, Statistics
 from shardstore.storage import zarr_raw
@@ -57,14 +56,7 @@ class Dataset:
         """
         folder = Path(root)
         number = current_generation(folder) if generation is None else generation
-        try:
-            check_format(json.loads((folder / "FORMAT").read_bytes())["format"], str(folder / "FORMAT"))
-        except (OSError, ValueError, TypeError, KeyError):
-            raise DamagedError(
-                "the format file is missing or damaged",
-                where=Where(file=str(folder / "FORMAT")),
-                todo="Run: dateshard preprocess -c CONFIG (it writes it anew)",
-            ) from None
+        read_format(folder)
         return Dataset(folder, number, load_manifest(folder, number))
 
     def pin(self, name: str, owner: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import xxhash
 
-from shardstore.errors import DamagedError, Where
+from shardstore.errors import DamagedError, UsageError, Where
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
 
@@ -67,11 +69,54 @@ def unseal(data: bytes, file: str, todo: str = "") -> Any:
     Raises:
         DamagedError: naming `file`, when the bytes are not what was sealed.
     """
-    try:
-        sealed = json.loads(data)
-        content = sealed["content"]
+    with _not_json_means_damaged(file, todo):
+        content = json.loads(data)["content"]
         if seal(content) == data:
             return content
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise DamagedError("the file's content does not match its own hash", where=Where(file=file), todo=todo)
+    raise _damaged(file, todo)
+
+
+def seal_readable(content: Mapping[str, Any]) -> bytes:
+    """`content` as indented JSON for people, its hash as the last key; keys keep their order."""
+    sealed = {**content, "xxh3_128": hash_bytes(canonical(content))}
+    return json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def unseal_readable(data: bytes, file: str, todo: str = "") -> dict[str, Any]:
+    """The content of what `seal_readable` wrote. Every byte is compared, white space too.
+
+    Raises:
+        DamagedError: naming `file`.
+    """
+    with _not_json_means_damaged(file, todo):
+        content: dict[str, Any] = json.loads(data)
+        content.pop("xxh3_128")
+        if seal_readable(content) == data:
+            return content
+    raise _damaged(file, todo)
+
+
+@contextmanager
+def _not_json_means_damaged(file: str, todo: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _damaged(file, todo) from None
+
+
+def _damaged(file: str, todo: str) -> DamagedError:
+    return DamagedError("the file's content does not match its own hash", where=Where(file=file), todo=todo)
+
+
+@contextmanager
+def expected_form(file: str, todo: str = "") -> Iterator[None]:
+    """Around the taking apart of sealed content: a seal proves that bytes are as written, not that they mean anything.
+
+    Raises:
+        DamagedError: naming `file`, for content of another form.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, UsageError):
+        what = "its seal is whole, but it does not hold what such a file holds"
+        raise DamagedError(what, where=Where(file=file), todo=todo) from None

@@ -9,17 +9,22 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardstore.calendar import Day
-from shardstore.errors import NotThereError, StoreError, Where
-from shardstore.identity import unseal
+from shardstore.calendar import Day, zone
+from shardstore.durable import fsync_path, replace_file
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.identity import expected_form, seal, unseal
 from shardstore.layouts.grid import Feature
 
 FORMAT = 1
+REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
 SPLITS = ("train", "validation", "test")
+FOLDER = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
+ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
 
@@ -103,26 +108,30 @@ class Manifest:
         }
 
     @staticmethod
-    def from_json(content: Mapping[str, Any], file: str) -> Manifest:
+    def from_json(content: Mapping[str, Any], file: str, todo: str = "") -> Manifest:
         """Raises:
         StoreError: a format that this version does not know.
+        DamagedError: content that is no manifest: a name that leads out of the store, a size that does not fit.
         """
-        check_format(content.get("format"), file)
-        return Manifest(
-            dataset=content["dataset"],
-            layout=content["layout"],
-            timezone=content["timezone"],
-            step=content["step"],
-            features=tuple(Feature(**feature) for feature in content["features"]),
-            nodes=content["nodes"],
-            num_nodes=content["num_nodes"],
-            statistics=content["statistics"],
-            normalise=content["normalise"],
-            split={name: _ranges(pairs) for name, pairs in content["split"].items()},
-            provisional=tuple(map(dt.date.fromisoformat, content["provisional"])),
-            failed=tuple(map(dt.date.fromisoformat, content["failed"])),
-            dates={dt.date.fromisoformat(day): _entry_from_json(entry) for day, entry in content["dates"].items()},
-        )
+        with expected_form(file, todo):
+            check_format(content["format"], file)
+            manifest = Manifest(
+                dataset=content["dataset"],
+                layout=content["layout"],
+                timezone=content["timezone"],
+                step=content["step"],
+                features=tuple(Feature(**feature) for feature in content["features"]),
+                nodes=_folder(content["nodes"]),
+                num_nodes=content["num_nodes"],
+                statistics=_folder(content["statistics"]),
+                normalise=content["normalise"],
+                split={name: _ranges(pairs) for name, pairs in content["split"].items()},
+                provisional=tuple(map(dt.date.fromisoformat, content["provisional"])),
+                failed=tuple(map(dt.date.fromisoformat, content["failed"])),
+                dates={dt.date.fromisoformat(day): _entry_from_json(entry) for day, entry in content["dates"].items()},
+            )
+            _refuse_unfit(manifest)
+        return manifest
 
 
 def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
@@ -139,10 +148,37 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
     parts = tuple(
-        Part(part["id"], (part["nodes"][0], part["nodes"][1]), {k: (v[0], v[1]) for k, v in part["files"].items()})
+        Part(
+            _folder(part["id"]),
+            (part["nodes"][0], part["nodes"][1]),
+            {k: (v[0], v[1]) for k, v in part["files"].items()},
+        )
         for part in content["parts"]
     )
     return Entry(content["start"], content["steps"], parts)
+
+
+def _folder(name: str) -> str:
+    if not FOLDER.fullmatch(name):
+        raise ValueError(name)
+    return name
+
+
+def _refuse_unfit(manifest: Manifest) -> None:
+    """Raises:
+    ValueError, TypeError, KeyError: arrays whose sizes are not those of their steps, nodes and features.
+    """
+    zone(manifest.timezone)
+    if not (manifest.step > 0 and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
+        raise ValueError(manifest.step)
+    row = manifest.num_nodes * len(manifest.features)
+    for entry in manifest.dates.values():
+        (part,) = entry.parts
+        if not {"values", "time"} <= set(part.files) or abs(entry.start) >= 1 << 63 or entry.num_steps < 1:
+            raise ValueError(entry)
+        for name, (size, _) in part.files.items():
+            if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
+                raise ValueError(size)
 
 
 def check_format(found: object, file: str) -> None:
@@ -155,6 +191,33 @@ def check_format(found: object, file: str) -> None:
             where=Where(file=file),
             todo="Use the version of dateshard that wrote it, or prepare the dataset anew in another folder",
         )
+
+
+def write_format(root: Path) -> None:
+    """Puts a good FORMAT file into a new store, or in place of a damaged one.
+
+    Raises:
+        StoreError: a store of another format version.
+    """
+    try:
+        read_format(root)
+    except DamagedError:
+        replace_file(root / "FORMAT", seal({"format": FORMAT, "name": "dateshard"}))
+        fsync_path(root.parent)
+
+
+def read_format(root: Path) -> None:
+    """Raises:
+    StoreError: a store of another format version. DamagedError: the file is missing or damaged.
+    """
+    path, todo = root / "FORMAT", "Run: dateshard preprocess -c CONFIG (it writes it anew)"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
+    content = unseal(data, str(path), todo)
+    with expected_form(str(path), todo):
+        check_format(content["format"], str(path))
 
 
 def manifest_name(generation: int) -> str:
@@ -190,10 +253,13 @@ def current_generation(root: Path) -> int:
         raise NotThereError(
             "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
         ) from None
-    content = unseal(
-        data, str(path), "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)"
-    )
-    return int(content["generation"])
+    todo = "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)"
+    content = unseal(data, str(path), todo)
+    with expected_form(str(path), todo):
+        generation: int = content["generation"]
+        if content != {"generation": generation, "manifest": manifest_name(generation)} or not 0 < generation < 10**8:
+            raise ValueError(generation)
+        return generation
 
 
 def load_manifest(root: Path, generation: int) -> Manifest:
@@ -212,7 +278,13 @@ def load_manifest(root: Path, generation: int) -> Manifest:
             where=Where(file=str(path)),
             todo="Train afresh on the current generation (dateshard train -c CONFIG)",
         ) from None
-    todo = (
-        "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
-    )
-    return Manifest.from_json(unseal(data, str(path), todo), str(path))
+    todo = _repair(root, generation)
+    return Manifest.from_json(unseal(data, str(path), todo), str(path), todo)
+
+
+def _repair(root: Path, generation: int) -> str:
+    """What mends a damaged manifest: preparing makes the current one again, an older one is lost."""
+    with suppress(StoreError):
+        if current_generation(root) != generation:
+            return "It cannot be made again; train afresh on the current generation. Run: dateshard train -c CONFIG"
+    return REPAIR

@@ -16,6 +16,7 @@ from dateshard.cli import run
 from pipeline.prepare import load_arrays
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError
+from shardstore.identity import seal
 
 FIRST, LAST = dt.date(2024, 3, 1), dt.date(2024, 3, 6)
 
@@ -197,7 +198,16 @@ def test_a_damaged_manifest_falls_back_to_the_one_before_and_prepares_what_that_
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]\n", b'{"format": 2', b'{"fprmat": 1, "name": "dateshard"}\n', b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]\n",
+        b'{"format": 2',
+        b'{"format": 1, "name": "dateshard"}\n',
+        b'{"fprmat": 1, "name": "dateshard"}\n',
+        b"\xff",
+    ],
 )
 def test_a_damaged_format_file_is_refused_and_written_anew(world: Any, content: bytes) -> None:
     (world.store / "FORMAT").write_bytes(content)
@@ -208,7 +218,7 @@ def test_a_damaged_format_file_is_refused_and_written_anew(world: Any, content: 
 
 
 def test_a_store_of_another_format_is_refused_by_readers_and_writers(world: Any) -> None:
-    (world.store / "FORMAT").write_bytes(b'{"format": 2, "name": "dateshard"}\n')
+    (world.store / "FORMAT").write_bytes(seal({"format": 2, "name": "dateshard"}))
     for use in (world.open, world.prepare):
         with pytest.raises(StoreError, match="store format 2, this version reads 1"):
             use()
