@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -111,55 +112,57 @@ def make_rows(
     return rows
 
 
+def build_world(
+    folder: Path,
+    dates: int | list[dt.date] = 10,
+    *,
+    first: str = "2024-03-01",
+    zone: str = "UTC",
+    nodes: list[str] = NODES,
+    missing: float = 0.1,
+    gaps: tuple[int, ...] = (),
+    split: dict[str, str] | None = None,
+    seed: int = 1,
+    **trainer: Any,
+) -> World:
+    """A world in `folder` with its dumps written, nothing prepared; `trainer` replaces sections of that half."""
+    begin = dt.date.fromisoformat(first)
+    chosen = [begin + dt.timedelta(days=i) for i in range(dates)] if isinstance(dates, int) else dates
+    chosen = [date for index, date in enumerate(chosen) if index not in gaps]
+    tree: dict[str, Any] = {
+        "dataset": "world",
+        "pipeline": {
+            "source": {
+                "path": str(folder / "raw" / "{date}.csv"),
+                "time": "time",
+                "timezone": zone,
+                "node": "node",
+            },
+            "step": "1h",
+            "features": {
+                "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 3},
+                "volume": {"column": "vehicles", "aggregate": "sum", "fill": "zero"},
+            },
+            "split": split,
+        },
+        "trainer": {
+            "window": {"history": 12, "horizon": 6},
+            "model": {"name": "mlp", "hidden_units": [8], "dropout_rate": 0.2},
+            "training": {"epochs": 2, "batch_size": 16},
+            **trainer,
+        },
+    }
+    world = World(folder, tree)
+    for date in chosen:
+        world.rows[date] = make_rows(date, zone, nodes, seed, missing=missing)
+        world.write(date)
+    return world
+
+
 @pytest.fixture
 def make_world(tmp_path: Path) -> Callable[..., World]:
     """make_world(dates=10, zone=..., missing=..., gaps=[...], **trainer settings) -> World with dumps written."""
-
-    def make(
-        dates: int | list[dt.date] = 10,
-        *,
-        first: str = "2024-03-01",
-        zone: str = "UTC",
-        nodes: list[str] = NODES,
-        missing: float = 0.1,
-        gaps: tuple[int, ...] = (),
-        split: dict[str, str] | None = None,
-        seed: int = 1,
-        **trainer: Any,
-    ) -> World:
-        begin = dt.date.fromisoformat(first)
-        chosen = [begin + dt.timedelta(days=i) for i in range(dates)] if isinstance(dates, int) else dates
-        chosen = [date for index, date in enumerate(chosen) if index not in gaps]
-        tree: dict[str, Any] = {
-            "dataset": "world",
-            "pipeline": {
-                "source": {
-                    "path": str(tmp_path / "raw" / "{date}.csv"),
-                    "time": "time",
-                    "timezone": zone,
-                    "node": "node",
-                },
-                "step": "1h",
-                "features": {
-                    "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 3},
-                    "volume": {"column": "vehicles", "aggregate": "sum", "fill": "zero"},
-                },
-                "split": split,
-            },
-            "trainer": {
-                "window": {"history": 12, "horizon": 6},
-                "model": {"name": "mlp", "hidden_units": [8], "dropout_rate": 0.2},
-                "training": {"epochs": 2, "batch_size": 16},
-                **trainer,
-            },
-        }
-        world = World(tmp_path, tree)
-        for date in chosen:
-            world.rows[date] = make_rows(date, zone, nodes, seed, missing=missing)
-            world.write(date)
-        return world
-
-    return make
+    return partial(build_world, tmp_path)
 
 
 @pytest.fixture(autouse=True)

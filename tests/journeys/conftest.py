@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import states
+
 PATIENCE_SECONDS = 120.0  # for anything that must happen; it only bounds a hang
 
 # Runs a command and kills it (SIGKILL, from inside) right before a change of a name or file under data/: the first
@@ -164,56 +166,21 @@ def launch_with_limit(launch: Callable[..., Process]) -> Callable[..., Process]:
 
 
 @pytest.fixture
-def content() -> Callable[[Any], dict[str, bytes]]:
+def content() -> Callable[[Any], states.State]:
     """content(dataset) -> {path: bytes} of all that a generation is made of; the manifest's number is left out."""
-
-    def collect(dataset: Any) -> dict[str, bytes]:
-        root, manifest = dataset.root, dataset.manifest
-        name = root / "manifests" / f"g{dataset.generation:08d}"
-        found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
-        folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
-        folders += [f"shards/{date}/{part.id}" for date, entry in manifest.dates.items() for part in entry.parts]
-        for folder in folders:
-            files = [path for path in (root / folder).rglob("*") if path.is_file()]
-            assert files, f"nothing in {folder}"
-            found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
-        return found
-
-    return collect
+    return states.content
 
 
 @pytest.fixture
-def committed(content: Callable[[Any], dict[str, bytes]]) -> Callable[[Any], dict[str, bytes] | None]:
+def committed() -> Callable[[Any], states.State | None]:
     """committed(world) -> content of its current generation, every file verified; None before the first commit."""
-    from shardstore.errors import NotThereError
-
-    def look(world: Any) -> dict[str, bytes] | None:
-        if not (world.store / "CURRENT").exists():
-            with pytest.raises(NotThereError):
-                world.open()
-            return None
-        dataset = world.open()
-        assert [(name, str(error)) for name, error in dataset.verify() if error] == []
-        return content(dataset)
-
-    return look
+    return lambda world: states.committed(world.store)
 
 
 @pytest.fixture
-def left_behind() -> Callable[[Path], dict[str, bytes]]:
+def left_behind() -> Callable[[Path], states.State]:
     """left_behind(run's folder) -> {path: bytes} of its checkpoints, and its metrics without the times."""
-    import json
-
-    def collect(folder: Path) -> dict[str, bytes]:
-        checkpoints = folder / "checkpoints"
-        found = {str(path.relative_to(folder)): path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
-        for index, line in enumerate((folder / "metrics.jsonl").read_text().splitlines()):
-            row = json.loads(line)
-            row.pop("time_per_epoch", None)
-            found[f"metrics.jsonl:{index + 1}"] = json.dumps(row).encode()
-        return found
-
-    return collect
+    return states.left_behind
 
 
 @pytest.fixture
@@ -260,6 +227,6 @@ def uninterrupted(
 
 
 @pytest.fixture
-def differing() -> Callable[[dict[str, bytes], dict[str, bytes]], list[str]]:
+def differing() -> Callable[[states.State, states.State], list[str]]:
     """differing(a, b) -> names that are in one only, or whose bytes differ."""
-    return lambda a, b: sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    return states.differing

@@ -1,0 +1,54 @@
+"""What a store or a training run holds, as {name: bytes}: two of them are equal, or `differing` names what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError
+
+State = dict[str, bytes]
+
+
+def content(dataset: Dataset) -> State:
+    """All that a generation is made of; the manifest's number is left out."""
+    root, manifest = dataset.root, dataset.manifest
+    name = root / "manifests" / f"g{dataset.generation:08d}"
+    found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
+    folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
+    folders += [f"shards/{date}/{part.id}" for date, entry in manifest.dates.items() for part in entry.parts]
+    for folder in folders:
+        files = [path for path in (root / folder).rglob("*") if path.is_file()]
+        assert files, f"nothing in {folder}"
+        found |= {str(path.relative_to(root)): path.read_bytes() for path in files}
+    return found
+
+
+def committed(store: Path) -> State | None:
+    """Content of the current generation, every file verified; None before the first commit."""
+    if not (store / "CURRENT").exists():
+        try:
+            Dataset.open(store)
+        except NotThereError:
+            return None
+        raise AssertionError("a dataset without CURRENT was opened")
+    dataset = Dataset.open(store)
+    assert [(name, str(error)) for name, error in dataset.verify() if error] == []
+    return content(dataset)
+
+
+def left_behind(run: Path) -> State:
+    """A training run's checkpoints, and its metrics without the times."""
+    checkpoints = run / "checkpoints"
+    found = {str(path.relative_to(run)): path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+    for index, line in enumerate((run / "metrics.jsonl").read_text().splitlines()):
+        row = json.loads(line)
+        row.pop("time_per_epoch", None)
+        found[f"metrics.jsonl:{index + 1}"] = json.dumps(row).encode()
+    return found
+
+
+def differing(one: State, other: State) -> list[str]:
+    """Names that are in one only, or whose bytes differ."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
