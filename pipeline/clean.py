@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pipeline.config import Pipeline
 from pipeline.observe import observe
-from pipeline.plan import Wish, make_plan, partial_key
+from pipeline.plan import Wish, make_plan
 from shardstore.commit import Writer
 from shardstore.garbage import Garbage, Wanted, find_garbage, remove_garbage
+from shardstore.measured import partial_key
 
 
 def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool) -> Garbage:

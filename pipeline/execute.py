@@ -13,12 +13,10 @@ from typing import Any
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.events import CommitDone, DateDone, DateFailed, Drifted, Event, Finished, Merged, Planned
 from pipeline.observe import observe, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, partial_key, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
 from pipeline.prepare import (
     Measured,
     Normalised,
-    load_arrays,
-    load_receipt,
     measure_date,
     merge_statistics,
     normalise_date,
@@ -30,6 +28,7 @@ from shardstore.commit import Committed, Writer
 from shardstore.errors import DateshardError, DiskFullError, DumpError, StoreError, Where
 from shardstore.frozen import Nodes, load_nodes, load_statistics, save_nodes, save_statistics
 from shardstore.manifest import Entry, Manifest
+from shardstore.measured import load_arrays, load_receipt, partial_key
 from shardstore.statistics import Scale, Statistics, drift
 
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds

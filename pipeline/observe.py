@@ -1,13 +1,12 @@
 """What a plan looks at: dumps with their hashes, staged keys, the node table. Reads, never writes.
 
-A dump is hashed once: `dumps.json` remembers (size, times, inode) -> hash. It is a cache, nothing is believed of it
-that a `stat` does not confirm.
+A dump is hashed once: `dumps.json` remembers (size, times, inode) -> hash. It is a sealed cache: damaged it is
+ignored and written anew, and nothing is believed of it that a `stat` does not confirm.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from pipeline.config import Pipeline
 from pipeline.plan import Dump, Observed
 from pipeline.sources import find_dumps, read_nodes
 from shardstore.commit import Committed
+from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
-from shardstore.identity import hash_file
+from shardstore.identity import expected_form, hash_file, seal, unseal
 
 Cache = dict[str, list[Any]]
 
@@ -66,16 +66,20 @@ def _staged(root: Path, date: dt.date) -> frozenset[str]:
 
 
 def _read_cache(root: Path) -> Cache:
+    path = root / "dumps.json"
     try:
-        loaded = json.loads((root / "dumps.json").read_bytes())
-        return loaded if isinstance(loaded, dict) else {}
-    except (OSError, ValueError):
+        content = unseal(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            return {name: [*row[:4], row[4]] if row else [] for name, row in content.items()}
+    except (OSError, DamagedError):
         return {}
 
 
 def write_cache(root: Path, cache: Cache) -> None:
     """Replaces dumps.json if it changed; losing it only costs hashing."""
-    if cache != _read_cache(root):
-        temporary = root / "staging" / "dumps.json"
-        temporary.write_text(json.dumps(cache))
-        temporary.replace(root / "dumps.json")
+    path, data = root / "dumps.json", seal(cache)
+    if path.is_file() and path.read_bytes() == data:
+        return
+    temporary = root / "staging" / "dumps.json"
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -101,11 +101,6 @@ def staged_key(dump_hash: str, measure: str) -> str:
     return identity([dump_hash, measure, MEASURE_CODE])
 
 
-def partial_key(staged: str, transforms: Sequence[str]) -> str:
-    """Of a date's partial statistics: the staged array and the transforms they were taken after."""
-    return identity([staged, list(transforms)])
-
-
 def basis_of(config: Pipeline, measure: str) -> str:
     """Of the settings that global statistics rest on; another basis needs other statistics."""
     return identity([measure, MEASURE_CODE, config.transforms()])

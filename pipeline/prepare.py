@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Pipeline
-from pipeline.plan import partial_key
 from pipeline.sources import decode
 from shardstore.calendar import day_of, instants, parse_step
-from shardstore.commit import first_damaged, publish, staging_folder
+from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
-from shardstore.errors import DamagedError, DumpError, StoreError, Where
+from shardstore.errors import DumpError, Where
 from shardstore.frozen import Nodes
-from shardstore.identity import hash_bytes, hash_file, identity, seal, unseal
+from shardstore.identity import hash_bytes, hash_file, identity, seal
 from shardstore.layouts import grid
 from shardstore.manifest import Entry, Part
+from shardstore.measured import load_arrays, load_receipt, partial_key
 from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, transform
 from shardstore.storage import zarr_raw
 
@@ -143,27 +143,6 @@ def _publish_arrays(root: Path, final: Path, array: Floats, more: Mapping[str, A
         return publish(root, folder, final, files)
 
 
-def load_arrays(folder: Path) -> tuple[Floats, dict[str, Any]]:
-    """A staged or partial folder's array and receipt, verified.
-
-    Raises:
-        StoreError: missing or damaged; measuring the date again mends it.
-    """
-    for candidate in [*sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True), folder]:
-        try:
-            receipt = unseal((candidate / "receipt.json").read_bytes(), str(candidate / "receipt.json"))
-        except (OSError, DamagedError):
-            continue
-        if first_damaged(candidate, receipt["files"]) is None:
-            data = np.fromfile(candidate / "values.f64", dtype="<f8")
-            return data.reshape(receipt["shape"]), receipt
-    raise StoreError(
-        "the measured array is missing or damaged",
-        where=Where(file=str(folder)),
-        todo=f"Run: dateshard preprocess {folder.parent.name} --force -c CONFIG",
-    )
-
-
 def merge_statistics(
     root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None
 ) -> tuple[Statistics, Nodes]:
@@ -185,20 +164,6 @@ def merge_statistics(
     nodes = table or Nodes.plain([name for _, names, _ in loaded for name in names])
     partials = [(date, partial.on_nodes(positions(names, nodes), len(nodes.names))) for date, names, partial in loaded]
     return Statistics.of(list(config.features), partials), nodes
-
-
-def load_receipt(folder: Path) -> dict[str, Any]:
-    """A folder's sealed receipt alone, without its array.
-
-    Raises:
-        StoreError: missing or damaged.
-    """
-    path = folder / "receipt.json"
-    try:
-        receipt: dict[str, Any] = unseal(path.read_bytes(), str(path))
-    except (OSError, DamagedError):
-        _, receipt = load_arrays(folder)
-    return receipt
 
 
 def positions(names: Sequence[str], nodes: Nodes) -> grid.Integers:

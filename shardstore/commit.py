@@ -9,6 +9,7 @@ the old generation as it was. Worker processes only stage and publish; the proce
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
@@ -24,10 +25,11 @@ from typing import Any
 
 from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where
-from shardstore.identity import hash_file, seal, unseal
+from shardstore.identity import expected_form, hash_file, seal, unseal
 from shardstore.manifest import (
     Manifest,
     current_generation,
+    folder_name,
     generations,
     load_manifest,
     manifest_name,
@@ -172,14 +174,12 @@ class Writer:
         return None, notes
 
     def _load_sources(self, generation: int, notes: list[str]) -> Sources:
-        path = sources_path(self.root, generation)
         try:
-            content: Sources = unseal(path.read_bytes(), str(path))
-        except (OSError, DamagedError) as error:
+            return load_sources(self.root, generation)
+        except DamagedError as error:
             notes.append(str(error))
             older = [number for number in generations(self.root) if number < generation]
             return self._load_sources(older[-1], notes) if older else {"dates": {}, "failed": {}}
-        return content
 
     def published(self, folders: Sequence[Path]) -> None:
         """Notes folders that workers published, to be made durable by the next commit."""
@@ -208,8 +208,10 @@ class Writer:
         return Committed(generation, manifest, sources)
 
     def _is_current(self, previous: Committed) -> bool:
+        """Whether CURRENT names it, and its sources are its own and not those of an older generation."""
         try:
-            return current_generation(self.root) == previous.generation
+            own = load_sources(self.root, previous.generation) == previous.sources
+            return own and current_generation(self.root) == previous.generation
         except StoreError:
             return False
 
@@ -241,3 +243,28 @@ class Writer:
 def sources_path(root: Path, generation: int) -> Path:
     """Where a generation's sources file lies."""
     return root / "manifests" / manifest_name(generation).replace(".json", ".sources.json")
+
+
+def load_sources(root: Path, generation: int) -> Sources:
+    """The content of a generation's sources file.
+
+    Raises:
+        DamagedError: missing or damaged; the next preprocess falls back to an older one and writes it anew.
+    """
+    path, todo = sources_path(root, generation), "Run: dateshard preprocess -c CONFIG (it writes it anew)"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
+    content: Sources = unseal(data, str(path), todo)
+    with expected_form(str(path), todo):
+        for kind in ("dates", "failed"):
+            for date, row in content.get(kind, {}).items():
+                _ = (
+                    dt.date.fromisoformat(date),
+                    row["staged"] and folder_name(row["staged"]),
+                    row["dump"]["hash"].encode(),
+                )
+                _ = row["dump"]["size"] + 0, row["measure" if kind == "dates" else "what"].encode()
+                _ = row["dump"]["path"].encode()
+    return content

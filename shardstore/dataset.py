@@ -9,20 +9,23 @@ from __future__ import annotations
 import datetime as dt
 import mmap
 import os
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardstore.calendar import Day, Segment, segments, time_codes
+from shardstore.commit import load_sources, sources_path
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from shardstore.frozen import Nodes, load_nodes, load_statistics, verify_frozen
-from shardstore.identity import hash_descriptor
+from shardstore.identity import hash_descriptor, unseal
 from shardstore.layouts.grid import Feature
-from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, read_format
-from shardstore.pins import write_pin
+from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, manifest_name, read_format
+from shardstore.measured import verify_measured
+from shardstore.pins import pin_files, read_pin, write_pin
 from shardstore.statistics import Scale, Statistics
 from shardstore.storage import zarr_raw
 
@@ -76,12 +79,22 @@ class Dataset:
     @cached_property
     def nodes(self) -> Nodes:
         """Axis 1: names and positions, the same in every date."""
-        return load_nodes(self.root, self.manifest.nodes)
+        nodes = load_nodes(self.root, self.manifest.nodes)
+        self._refuse_unfit("nodes", len(nodes.names) == self.manifest.num_nodes)
+        return nodes
 
     @cached_property
     def statistics(self) -> Statistics:
         """The global statistics that every shard was scaled with."""
-        return load_statistics(self.root, self.manifest.statistics)
+        statistics = load_statistics(self.root, self.manifest.statistics)
+        wanted = (6, self.manifest.num_nodes, len(self.features))
+        self._refuse_unfit("statistics", statistics.merged.moments_6NF.shape == wanted)
+        return statistics
+
+    def _refuse_unfit(self, what: str, fits: bool) -> None:
+        if not fits:
+            where = Where(file=str(self.root / "manifests" / manifest_name(self.generation)))
+            raise DamagedError(f"the manifest names {what} of other nodes or features", where=where)
 
     @cached_property
     def scale(self) -> Scale:
@@ -198,21 +211,29 @@ class Dataset:
     def verify(
         self, dates: list[dt.date] | None = None, *, full: bool = False
     ) -> Iterator[tuple[str, StoreError | None]]:
-        """Hashes every file of the given dates (default: all) and the frozen files; yields (name, error or None).
+        """Hashes every file of the given dates (default: all), what is frozen, the sources file, the pins and the
+        notes on dumps; yields (name, error or None).
 
         Args:
-            full: also compares zarr.json with the manifest and zarr-python's reading with ours.
+            full: also compares zarr-python's reading with ours, and hashes the measured arrays.
         """
         broken = dict(verify_frozen(self.root, self.manifest.nodes, self.manifest.statistics))
         for name in (f"nodes/{self.manifest.nodes}", f"statistics/{self.manifest.statistics}"):
             yield name, broken.get(name)
+        sources = sources_path(self.root, self.generation)
+        yield _judged(sources, lambda: load_sources(self.root, self.generation))
+        for pin in pin_files(self.root):
+            yield _judged(pin, partial(read_pin, self.root, pin))
+        if (dumps := self.root / "dumps.json").exists():
+            todo = "Run: dateshard preprocess -c CONFIG (it hashes the dumps again)"
+            yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
         for date in sorted(self.manifest.dates) if dates is None else dates:
-            try:
-                self._verify_date(date, full=full)
-            except StoreError as error:
-                yield str(date), error
-            else:
-                yield str(date), None
+            yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
+        with suppress(DamagedError):  # told above
+            if full:
+                known = load_sources(self.root, self.generation)
+                transforms = [feature.transform for feature in self.features]
+                yield from verify_measured(self.root, known, transforms, dates)
 
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
         part = self._entry(date).parts[0]
@@ -240,6 +261,16 @@ class Dataset:
         theirs = np.asarray(zarr.open_group(str(folder), mode="r")["values"])
         if not np.array_equal(theirs, np.asarray(self.map(date))):
             raise DamagedError("zarr-python reads other values than we do", where=Where(file=str(folder), date=date))
+
+
+def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | None]:
+    """(name, what `look` raises); a file is named with its folder."""
+    name = "/".join(path.parts[-2:])
+    try:
+        look()
+    except StoreError as error:
+        return name, error
+    return name, None
 
 
 def _copies(path: Path) -> list[Path]:

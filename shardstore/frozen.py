@@ -21,7 +21,7 @@ import numpy as np
 
 from shardstore.commit import publish, staging_folder
 from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.identity import hash_bytes, identity, seal, unseal
+from shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
 from shardstore.statistics import Floats, PartialStatistics, Statistics
 
 Loaded = TypeVar("Loaded")
@@ -68,9 +68,18 @@ def load_nodes(root: Path, folder_id: str) -> Nodes:
 def _load_nodes(folder: Path) -> Nodes:
     path = folder / "nodes.json"
     content = unseal(_read(path), str(path), REPAIR)
-    rows = [[math.nan if x is None else x for x in row] for row in content["positions"]]
-    axes = tuple(content["axes"])
-    return Nodes(tuple(content["names"]), axes, np.asarray(rows, dtype=float).reshape(len(content["names"]), len(axes)))
+    with expected_form(str(path), REPAIR):
+        rows = [[math.nan if x is None else x for x in row] for row in content["positions"]]
+        names, axes = tuple(content["names"]), tuple(content["axes"])
+        nodes = Nodes(names, axes, np.asarray(rows, dtype=float).reshape(len(names), len(axes)))
+        _refuse_other_id(nodes.id, folder)
+        return nodes
+
+
+def _refuse_other_id(found: str, folder: Path) -> None:
+    """A folder is named by its content, a mended copy `<id>-2` likewise."""
+    if found != folder.name.partition("-")[0]:
+        raise ValueError(found)
 
 
 def save_statistics(root: Path, statistics: Statistics) -> Path:
@@ -93,11 +102,15 @@ def _load_statistics(folder: Path) -> Statistics:
     content = unseal(_read(path), str(path), REPAIR)
     moments_path = path.with_name("moments.f64")
     moments = _read(moments_path)
-    if [len(moments), hash_bytes(moments)] != content["moments"]:
-        raise DamagedError("size or hash is not what was committed", where=Where(file=str(moments_path)), todo=REPAIR)
-    array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
-    sources = tuple((dt.date.fromisoformat(date), partial) for date, partial in content["sources"])
-    return Statistics(tuple(content["features"]), PartialStatistics(array), sources)
+    with expected_form(str(path), REPAIR):
+        if [len(moments), hash_bytes(moments)] != content["moments"]:
+            what = "size or hash is not what was committed"
+            raise DamagedError(what, where=Where(file=str(moments_path)), todo=REPAIR)
+        array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
+        sources = tuple((dt.date.fromisoformat(date), partial) for date, partial in content["sources"])
+        statistics = Statistics(tuple(content["features"]), PartialStatistics(array), sources)
+        _refuse_other_id(statistics.id, folder)
+        return statistics
 
 
 def _first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:

@@ -23,7 +23,7 @@ from shardstore.layouts.grid import Feature
 FORMAT = 1
 REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
 SPLITS = ("train", "validation", "test")
-FOLDER = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
+FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
 ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
@@ -121,9 +121,9 @@ class Manifest:
                 timezone=content["timezone"],
                 step=content["step"],
                 features=tuple(Feature(**feature) for feature in content["features"]),
-                nodes=_folder(content["nodes"]),
+                nodes=folder_name(content["nodes"]),
                 num_nodes=content["num_nodes"],
-                statistics=_folder(content["statistics"]),
+                statistics=folder_name(content["statistics"]),
                 normalise=content["normalise"],
                 split={name: _ranges(pairs) for name, pairs in content["split"].items()},
                 provisional=tuple(map(dt.date.fromisoformat, content["provisional"])),
@@ -149,7 +149,7 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
     parts = tuple(
         Part(
-            _folder(part["id"]),
+            folder_name(part["id"]),
             (part["nodes"][0], part["nodes"][1]),
             {k: (v[0], v[1]) for k, v in part["files"].items()},
         )
@@ -158,8 +158,9 @@ def _entry_from_json(content: Mapping[str, Any]) -> Entry:
     return Entry(content["start"], content["steps"], parts)
 
 
-def _folder(name: str) -> str:
-    if not FOLDER.fullmatch(name):
+def folder_name(name: str) -> str:
+    """The name itself; ValueError for one that is no id and could lead out of the store."""
+    if not FOLDER_NAME.fullmatch(name):
         raise ValueError(name)
     return name
 

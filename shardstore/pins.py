@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, replace_file
 from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.identity import seal, unseal
+from shardstore.identity import expected_form, seal, unseal
 from shardstore.manifest import load_manifest
 
 
@@ -55,17 +55,29 @@ def read_pins(root: Path) -> list[Pin]:
     Raises:
         DamagedError: one cannot be read, so nobody knows what its run needs.
     """
-    found = []
-    for file in sorted((root / "pins").glob("*.json")):
-        run = file.stem
-        todo = f"Run: dateshard train --resume {run} (it writes the pin anew), or delete the file if {run} is over"
-        try:
-            content = unseal(file.read_bytes(), str(file), todo)
-            owner = Path(os.path.normpath(root.resolve() / content["owner"]))
-            found.append(Pin(file, int(content["generation"]), owner))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"the pin cannot be read: {error}", where=Where(file=str(file)), todo=todo) from None
-    return found
+    return [read_pin(root, file) for file in pin_files(root)]
+
+
+def pin_files(root: Path) -> list[Path]:
+    """One file a run."""
+    return sorted((root / "pins").glob("*.json"))
+
+
+def read_pin(root: Path, file: Path) -> Pin:
+    """Raises:
+    DamagedError: naming the file, and the run that writes it anew.
+    """
+    run = file.stem
+    todo = f"Run: dateshard train --resume {run} (it writes the pin anew), or delete the file if {run} is over"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        what = f"the pin cannot be read: {error.strerror}"
+        raise DamagedError(what, where=Where(file=str(file)), todo=todo) from None
+    content = unseal(data, str(file), todo)
+    with expected_form(str(file), todo):
+        owner = Path(os.path.normpath(root.resolve() / content["owner"]))
+        return Pin(file, int(content["generation"]), owner)
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""Measured arrays: staged/<date>/<key>/ and partials/<date>/<key>/, each values.f64 and a sealed receipt.json.
+
+A damaged folder stays as it is; what mends it is published beside it as <key>-2 and found there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shardstore.errors import DamagedError, StoreError, Where
+from shardstore.identity import expected_form, hash_file, identity, unseal
+from shardstore.statistics import Floats
+
+VALUES = "values.f64"
+Receipt = dict[str, Any]
+
+
+def partial_key(staged: str, transforms: Sequence[str]) -> str:
+    """Of a date's partial statistics: the staged array and the transforms they were taken after."""
+    return identity([staged, list(transforms)])
+
+
+def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
+    """A staged or partial folder's array and receipt, verified; or those of its newest good copy.
+
+    Raises:
+        DamagedError: naming the file; measuring the date again mends it.
+    """
+    good, receipt = _first_good(folder)
+    return np.fromfile(good / VALUES, dtype="<f8").reshape(receipt["shape"]), receipt
+
+
+def load_receipt(folder: Path) -> Receipt:
+    """A folder's sealed receipt alone, without its array.
+
+    Raises:
+        DamagedError: neither it nor one of a copy is good.
+    """
+    try:
+        return _receipt(folder)
+    except DamagedError:
+        return _first_good(folder)[1]
+
+
+def _first_good(folder: Path) -> tuple[Path, Receipt]:
+    """A folder whose array is as its receipt says: the newest copy, else the folder itself."""
+    for copy in sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True):
+        try:
+            return copy, _verified(copy)
+        except DamagedError:
+            continue
+    return folder, _verified(folder)
+
+
+def _verified(folder: Path) -> Receipt:
+    receipt, path = _receipt(folder), folder / VALUES
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from None
+    if [*found] != receipt["files"][VALUES]:
+        raise _damaged(path, "size or hash is not what was measured")
+    return receipt
+
+
+def _receipt(folder: Path) -> Receipt:
+    path = folder / "receipt.json"
+    try:
+        receipt: Receipt = unseal(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            ((size, _),) = [receipt["files"][VALUES]]
+            if list(receipt["files"]) != [VALUES] or size != 8 * math.prod(receipt["shape"]):
+                raise ValueError(size)
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from None
+    except DamagedError as error:
+        raise _damaged(path, error.what) from None
+    return receipt
+
+
+def _damaged(path: Path, what: str) -> DamagedError:
+    date = path.parents[1].name
+    return DamagedError(
+        f"the measured array is missing or damaged: {what}",
+        where=Where(file=str(path)),
+        todo=f"Run: dateshard preprocess {date} --force -c CONFIG",
+    )
+
+
+def verify_measured(
+    root: Path, sources: Mapping[str, Any], transforms: Sequence[str], dates: Sequence[dt.date] | None = None
+) -> Iterator[tuple[str, StoreError | None]]:
+    """Hashes the measured arrays that a sources file names, of all dates or those given; yields (name, error or None).
+
+    Partial statistics are looked at where they are: only training dates need theirs under the present transforms.
+    """
+    chosen = None if dates is None else set(map(str, dates))
+    for date, row in sorted(sources.get("dates", {}).items()):
+        if not row["staged"] or (chosen is not None and date not in chosen):
+            continue
+        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], transforms)}"]
+        for name in names:
+            if name.startswith("partials") and not list((root / name).parent.glob(f"{Path(name).name}*")):
+                continue
+            try:
+                _first_good(root / name)
+            except DamagedError as error:
+                yield name, _with_dump(error, Path(row["dump"]["path"]))
+            else:
+                yield name, None
+
+
+def _with_dump(error: DamagedError, dump: Path) -> DamagedError:
+    """Only the dump mends what was measured of it."""
+    todo = error.todo if dump.is_file() else f"Put {dump} back. {error.todo}"
+    return DamagedError(error.what, where=error.where, todo=todo)
