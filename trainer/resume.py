@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from trainer.config import Trainer, binding
 from trainer.loop import Session, is_finished, restore
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
+
+MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
 
 
 @dataclass(slots=True)
@@ -42,7 +46,16 @@ class Started:
 
 def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
     """A new run on the dataset's current generation, which it pins."""
-    dataset = Dataset.open(shards)
+    for _ in range(MOST_TRIES - 1):
+        with suppress(NotThereError):
+            return _start_on(Dataset.open(shards), config, shards, runs, name)
+    return _start_on(Dataset.open(shards), config, shards, runs, name)
+
+
+def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
+    """Raises:
+    NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
+    """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     facts = {
         "settings": binding(config),
@@ -54,7 +67,12 @@ def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> St
     run = TrainingRun.create(runs, dataset.manifest.dataset, name, facts)
     lock = run.lock()
     session.checkpoints = run.checkpoints
-    dataset.pin(run.name, run.folder)
+    try:
+        dataset.pin(run.name, run.folder)
+    except NotThereError:
+        shutil.rmtree(run.folder)
+        os.close(lock)
+        raise
     return Started(run, dataset, session, lock=lock)
 
 
@@ -83,6 +101,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     found, notes = checkpoint.find(run.checkpoints, which)
     generation = found.state["bound"]["data"]["generation"]
     dataset = Dataset.open(shards, generation)
+    dataset.pin(run.name, run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(found.state["bound"], session.bound, found.folder)
     restore(session, found)

@@ -75,6 +75,10 @@ class Process:
         return self._files[1].read_text()
 
     @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
     def running(self) -> bool:
         return self._popen.poll() is None
 
