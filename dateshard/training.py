@@ -29,7 +29,7 @@ def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Se
     if files or resume in ("none", "auto", "latest", "best"):
         return load_settings(files, overrides)
     run, _ = locate(resume, runs_folder())
-    settings = settings_of_run(run)
+    settings = settings_of_run(run, recover=True)
     if not overrides:
         return settings
     from dateshard.settings import apply
@@ -37,9 +37,13 @@ def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Se
     return apply(settings, overrides)
 
 
-def settings_of_run(run: TrainingRun) -> Settings:
-    """The resolved configuration that a run was started with."""
-    facts = run.facts()
+def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
+    """The resolved configuration that a run was started with.
+
+    Args:
+        recover: where run.json is damaged, take that of the newest good checkpoint.
+    """
+    facts = (run.told() if recover else None) or run.facts()
     return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
 
 

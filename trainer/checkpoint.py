@@ -26,10 +26,12 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as format_tensors
 
 from shardstore.durable import disk_full_as_error, fsync_path, write_file
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where
-from shardstore.identity import canonical, hash_bytes, seal, unseal
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
+from shardstore.identity import canonical, expected_form, hash_bytes, seal, unseal
+from trainer.objective import Progress
 
 VERSION = 1
+FILE = re.compile(r"\w{1,64}\.safetensors")
 NAME = re.compile(r"checkpoint_epoch_(\d+)_batch_(\d+)(?:-(\d+))?")
 Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # {file's stem: {name: tensor}}
 
@@ -137,21 +139,55 @@ def inspect(folder: Path) -> Checkpoint:
     Raises:
         NotThereError, DamagedError: naming the file.
     """
-    path = folder / "manifest.json"
+    path, todo = folder / "manifest.json", _another(folder)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise NotThereError(
-            f"no complete checkpoint here ({error.strerror})",
-            where=Where(file=str(path)),
-            todo="Take another: dateshard train --resume latest looks for the newest that verifies",
-        ) from None
-    content = unseal(data, str(path), _another())
-    if content.get("version") != VERSION:
-        raise StoreError(
-            f"checkpoint version {content.get('version')}, this one reads {VERSION}", where=Where(str(path))
-        )
-    return Checkpoint(folder, content["state"], {name: (size, h) for name, (size, h) in content["files"].items()})
+        what = f"no complete checkpoint here ({error.strerror})"
+        raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
+    content = unseal(data, str(path), todo)
+    with expected_form(str(path), todo):
+        if content["version"] != VERSION:
+            what = f"checkpoint version {content['version']}, this one reads {VERSION}"
+            raise StoreError(what, where=Where(str(path)))
+        files = {name: (size + 0, digest) for name, (size, digest) in content["files"].items()}
+        if not all(FILE.fullmatch(name) for name in files):
+            raise ValueError(files)
+        _refuse_stateless(content["state"])
+        return Checkpoint(folder, content["state"], files)
+
+
+def _refuse_stateless(state: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError, KeyError, TypeError, AttributeError: a state that no training has.
+    """
+    refuse_unbound({**state["bound"], "config": state["config"]})
+    Progress(**state["progress"])
+    counts = [state[key] for key in ("epoch", "batch", "step")]
+    losses = [
+        state["train_loss"],
+        state["val_loss"],
+        *(state["progress"][key] for key in ("best_loss", "reference_loss")),
+    ]
+    counts += [state["progress"]["bad_epochs"], state["progress"]["best_epoch"] + 1]
+    _ = state["environment"].keys()
+    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+        raise ValueError(counts)
+    if not all(loss is None or isinstance(loss, int | float) for loss in losses):
+        raise ValueError(losses)
+    if not isinstance(state["validated"], bool):
+        raise TypeError(state)
+
+
+def refuse_unbound(facts: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError, KeyError, TypeError, AttributeError: facts of a run that lack what it is bound to.
+    """
+    for section in ("settings", "order", "config", "data"):
+        _ = facts[section].keys()
+    number = facts["data"]["generation"]
+    if type(number) is not int or not 0 < number < 10**8 or not isinstance(facts["data"]["name"], str):
+        raise ValueError(number)
 
 
 def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
@@ -163,21 +199,36 @@ def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
     groups = {}
     for name, (size, digest) in checkpoint.files.items():
         path = checkpoint.folder / name
+        todo = _another(checkpoint.folder)
         try:
-            data = path.read_bytes()
+            data = path.read_bytes() if path.stat().st_size == size else b""
         except OSError as error:
-            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=_another()) from None
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
         if (len(data), hash_bytes(data)) != (size, digest):
-            raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=_another())
+            raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
         try:
             groups[path.stem] = parse_tensors(data)
-        except SafetensorError as error:
-            raise DamagedError(f"not a safetensors file: {error}", where=Where(str(path)), todo=_another()) from None
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+            first = shorten(str(error).splitlines()[0] if str(error) else type(error).__name__, 100)
+            raise DamagedError(f"not a safetensors file: {first}", where=Where(str(path)), todo=todo) from None
     return groups
 
 
-def _another() -> str:
-    return "Take another checkpoint: dateshard train --resume latest passes over damaged ones"
+def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises:
+    DamagedError: the group's names, shapes or types are not those of `wanted`.
+    """
+    forms = [{name: (t.shape, t.dtype) for name, t in group.items()} for group in (groups.get(stem, {}), wanted)]
+    if forms[0] != forms[1]:
+        names = sorted(name for name in forms[0].keys() | forms[1].keys() if forms[0].get(name) != forms[1].get(name))
+        where = Where(file=str(found.folder / f"{stem}.safetensors"))
+        what = f"not the tensors of this run: '{shorten(names[0])}' differs"
+        raise DamagedError(what, where=where, todo=_another(found.folder))
+
+
+def _another(folder: Path) -> str:
+    run = folder.absolute().parent.parent.name
+    return f"Run: dateshard train --resume {run} (it goes on from the newest checkpoint that verifies)"
 
 
 def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
@@ -235,6 +286,8 @@ def set_aside_later(found: Checkpoint) -> int:
 def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
 
+    Where a named one is damaged, a good one that was saved again at the same position (`-2`) serves.
+
     Raises:
         NotThereError: there is none that verifies.
     """
@@ -242,7 +295,22 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
         found, passed = newest(parent) if name == "latest" else best(parent)
         if found is None:
             reason = f" ({'; '.join(passed)})" if passed else ""
-            what = f"no checkpoint that verifies{reason}"
-            raise NotThereError(what, where=Where(file=str(parent)), todo="Train afresh: dateshard train -c CONFIG")
+            todo = "Train afresh. Run: dateshard train -c CONFIG"
+            raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return found, passed
-    return inspect(parent / name.removesuffix(".pth")), []
+    stem = name.removesuffix(".pth")
+    if not NAME.fullmatch(stem):
+        what = f"'{shorten(name)}' is no checkpoint's name"
+        raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
+    candidates, passed, first = [parent / stem, *sorted(parent.glob(f"{stem}-*"))], list[str](), None
+    for folder in candidates:
+        try:
+            found = inspect(folder)
+            read_files(found)
+        except StoreError as error:
+            first = first or error
+            passed.append(str(error))
+        else:
+            return found, passed
+    assert first is not None
+    raise first

@@ -271,6 +271,7 @@ def _save(session: Session) -> Saved:
         **asdict(state),
         "num_batches": session.train.order.num_batches,
         "bound": dict(session.bound),
+        "config": session.config.model_dump(mode="json"),
         "environment": dict(session.environment),
     }
     tensors = {
@@ -294,6 +295,19 @@ def _named_moments(session: Session) -> dict[str, torch.Tensor]:
     }
 
 
+def _expected_moments(session: Session) -> dict[str, torch.Tensor]:
+    """Adam's moments after any step, by form: two like each parameter, and a count of steps."""
+    if session.optimizer is None:
+        return {}
+    count = torch.zeros((), dtype=torch.float32)
+    trained = [(name, p) for name, p in session.model.named_parameters() if p.requires_grad]
+    return {
+        f"{name}//{part}": count if part == "step" else parameter
+        for name, parameter in trained
+        for part in ("step", "exp_avg", "exp_avg_sq")
+    }
+
+
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:
     """Puts a checkpoint's state into the session; every byte is verified before it is used.
 
@@ -301,6 +315,9 @@ def restore(session: Session, found: checkpoint.Checkpoint) -> None:
         DamagedError: naming the file.
     """
     groups = checkpoint.read_files(found)
+    checkpoint.refuse_unfit(found, groups, "model", session.model.state_dict())
+    checkpoint.refuse_unfit(found, groups, "optimizer", _expected_moments(session))
+    checkpoint.refuse_unfit(found, groups, "sums", {"train": session.sums.values_6PF})
     session.model.load_state_dict(groups["model"], strict=True)
     names = [name for name, parameter in session.model.named_parameters() if parameter.requires_grad]
     if session.optimizer is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, StoreError, UsageError, Where
+from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.loop import Session, is_finished, restore
@@ -96,6 +96,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
 
 def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
     checkpoint.tidy(run.checkpoints)
+    mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
         return _begin_again(run, config, shards)
     found, notes = checkpoint.find(run.checkpoints, which)
@@ -106,7 +107,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     refuse_difference(found.state["bound"], session.bound, found.folder)
     restore(session, found)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
-    notes = [f"passed over: {note}" for note in notes]
+    notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
         notes.append(f"{later} later checkpoint(s) are set aside (checkpoints/set_aside-*): the run goes on from here")
     current = Dataset.open(shards)
@@ -114,6 +115,23 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
     return Started(run, dataset, session, found.name, notes, is_finished(session.state, config))
+
+
+def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
+    """Writes a damaged run.json anew from the newest good checkpoint, and says so.
+
+    Raises:
+        DamagedError: there is no checkpoint to make it from.
+    """
+    try:
+        run.facts()
+    except DamagedError as error:
+        facts = run.recovered()
+        if facts is None:
+            raise
+        run.write_facts({**facts, "data": {**facts["data"], "root": str(shards)}})
+        return [f"{run.folder / 'run.json'} was damaged ({error.what}): made again from {facts['made_again_from']}"]
+    return []
 
 
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
@@ -148,7 +166,7 @@ def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: st
     if resume == "auto":
         return _auto(config, dataset, shards, runs, name)
     if resume in ("latest", "best"):
-        newest = next((run for run in all_runs(runs) if run.facts().get("data", {}).get("name") == dataset), None)
+        newest = next((run for run in all_runs(runs) if _dataset_of(run) == dataset), None)
         if newest is None:
             raise NotThereError(
                 f"no run of dataset '{dataset}'", where=Where(file=str(runs)), todo="Run: dateshard train"
@@ -158,13 +176,22 @@ def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: st
     return continue_run(run, config, shards, which)
 
 
+def _dataset_of(run: TrainingRun) -> str | None:
+    facts = run.told()
+    return facts["data"]["name"] if facts else None
+
+
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
     """A run's name or a checkpoint's folder -> (run, which checkpoint)."""
     folder = Path(name.removesuffix(".pth"))
     if checkpoint.NAME.fullmatch(folder.name) and folder.is_dir():
-        return TrainingRun.open(folder.parent.parent.parent, folder.parent.parent.name), folder.name
-    if "/" in name and not (runs / name).is_dir():
-        raise NotThereError("neither a run nor a checkpoint", where=Where(file=name), todo="See: dateshard runs")
+        inside = (
+            folder.parents[1] if len(folder.parts) > 3 and ".." not in folder.parts else folder.resolve().parents[1]
+        )
+        return TrainingRun.open(inside.parent, inside.name), folder.name
+    if "/" in name:
+        where = Where(file=shorten(name, 200))
+        raise NotThereError("neither a run nor a checkpoint", where=where, todo="See: dateshard runs")
     return TrainingRun.open(runs, name), "latest"
 
 

@@ -20,8 +20,8 @@ import torch
 
 from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, replace_file
-from shardstore.errors import BusyError, NotThereError, UsageError, Where
-from shardstore.identity import identity
+from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
+from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
@@ -51,7 +51,7 @@ class TrainingRun:
             UsageError: a run of that name exists.
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
-            raise UsageError(f"'{name}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
+            raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         for candidate in names:
@@ -63,7 +63,7 @@ class TrainingRun:
                     continue
             run = TrainingRun(folder)
             run.checkpoints.mkdir(exist_ok=True)
-            run.write("run.json", {"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
+            run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
             return run
         raise UsageError(
             f"run '{stem}' exists",
@@ -77,26 +77,55 @@ class TrainingRun:
         NotThereError: no such run; lists those there are.
         """
         folder = parent / name
-        if not (folder / "run.json").is_file():
+        if Path(name).name != name or name == ".." or not (folder / "run.json").is_file():
             there = ", ".join(run.name for run in all_runs(parent)[:5]) or "none yet"
             raise NotThereError(
-                f"no run '{name}' (newest: {there})", where=Where(file=str(parent)), todo="Name one of them"
+                f"no run '{shorten(name)}' (newest: {there})", where=Where(file=str(parent)), todo="Name one of them"
             )
         return TrainingRun(folder)
 
     def facts(self) -> dict[str, Any]:
-        """run.json."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "run.json").read_bytes())
-            _ = found["data"]["name"], found["config"], found["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NotThereError(f"run.json cannot be read: {error}", where=Where(file=str(self.folder))) from None
-        return found
+        """run.json, compared whole with its own hash.
 
-    def write(self, file: str, value: Any) -> None:
-        """Replaces one JSON file of the run, durably."""
-        with disk_full_as_error(self.folder / file):
-            replace_file(self.folder / file, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+        Raises:
+            DamagedError: naming the command that makes it again, or to start anew where no checkpoint is good.
+        """
+        path = self.folder / "run.json"
+        try:
+            facts = unseal_readable(path.read_bytes(), str(path))
+            with expected_form(str(path)):
+                checkpoint.refuse_unbound(facts)
+            return facts
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+        except DamagedError as error:
+            what = error.what
+        todo = "No checkpoint of it is good either: start anew. Run: dateshard train -c CONFIG"
+        if self.recovered() is not None:
+            todo = f"Run: dateshard train --resume {self.name} (it makes run.json again from a checkpoint and goes on)"
+        raise DamagedError(what, where=Where(file=str(path)), todo=todo)
+
+    def recovered(self) -> dict[str, Any] | None:
+        """What run.json must hold, as the newest good checkpoint tells it; None without one."""
+        found, _ = checkpoint.newest(self.checkpoints)
+        if found is None:
+            return None
+        state = found.state
+        told = {key: state[key] for key in ("config", "environment")}
+        return {"name": self.name, "made_again_from": found.name, **state["bound"], **told}
+
+    def told(self) -> dict[str, Any] | None:
+        """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""
+        try:
+            return self.facts()
+        except DamagedError:
+            return self.recovered()
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Replaces run.json, durably: readable, and sealed."""
+        path = self.folder / "run.json"
+        with disk_full_as_error(path):
+            replace_file(path, seal_readable(facts))
 
     def lock(self) -> int:
         """Holds the run for this process until the descriptor is closed.
@@ -144,7 +173,7 @@ class TrainingRun:
 def _step_of(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 
@@ -206,11 +235,8 @@ def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun
     """The newest run of the same dataset and settings that has a checkpoint."""
     wanted = binding(config)
     for run in all_runs(parent):
-        try:
-            facts = run.facts()
-        except NotThereError:  # a run.json that cannot be read names no settings
-            continue
-        same = facts.get("settings") == wanted and facts.get("data", {}).get("name") == dataset
+        facts = run.told()
+        same = facts is not None and facts["settings"] == wanted and facts["data"]["name"] == dataset
         if same and checkpoint.newest(run.checkpoints)[0] is not None:
             return run
     return None

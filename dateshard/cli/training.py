@@ -111,12 +111,18 @@ def runs(as_json: bool) -> int:
     """Training runs, newest first."""
     from dateshard.places import runs_folder
     from dateshard.screen import Screen, number
+    from shardstore.errors import DamagedError
     from trainer import checkpoint
     from trainer.run import all_runs
 
     rows = []
+    screen = Screen(as_json=as_json)
     for run in all_runs(runs_folder()):
-        facts = run.facts()
+        try:
+            facts = run.facts()
+        except DamagedError as error:  # the others are listed all the same
+            facts = {}
+            screen.tell(f"damaged  {run.name}  {error}")
         found, _ = checkpoint.scan(run.checkpoints)
         state = found[-1].state if found else {}
         best = state.get("progress", {}).get("best_loss")
@@ -139,5 +145,5 @@ def runs(as_json: bool) -> int:
         [r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])]
         for r in rows
     ]
-    Screen().table([header, *table], right=(2, 3, 4, 5))
+    screen.table([header, *table], right=(2, 3, 4, 5))
     return 0
