@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import shlex
 import sys
 from importlib import import_module
 
@@ -109,6 +110,16 @@ def report(error: DateshardError, arguments: list[str]) -> int:
 
 
 def fill_in(text: str, arguments: list[str]) -> str:
-    """The commands in messages name the configuration that was used."""
-    files = [b for a, b in itertools.pairwise(arguments) if a in ("-c", "--config")]
-    return text.replace("-c CONFIG", " ".join(f"-c {file}" for file in files)) if files else text
+    """The commands in messages name the configuration that was used, KEY=VALUE included, as a shell takes it."""
+    words: list[str] = []
+    for before, word in itertools.pairwise(["", *arguments]):
+        name, equals, value = word.partition("=")
+        if before in ("-c", "--config"):
+            words += ["-c", word]
+        elif name == "--config" and equals:
+            words += ["-c", value]
+        elif word.startswith("-c") and len(word) > 2 and not word.startswith("--"):
+            words += ["-c", word[2:]]
+        elif equals and not word.startswith("-"):
+            words.append(word)
+    return text.replace("-c CONFIG", shlex.join(words)) if "-c" in words else text

@@ -158,7 +158,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @config_option
-@click.option("--full", is_flag=True, help="also compare with what zarr-python reads")
+@click.option("--full", is_flag=True, help="also hash the measured arrays, and compare with what zarr-python reads")
 @json_option
 def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: bool) -> int:
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
@@ -166,25 +166,31 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: 
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from shardstore.dataset import Dataset
+    from shardstore.errors import NotThereError
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     dataset = Dataset.open(shards_folder(settings.dataset))
     chosen = select_dates(selectors, list(dataset.manifest.dates), dict(dataset.manifest.split))
-    checked, damaged = 0, []
+    damaged: list[dict[str, str]] = []
+    absent: list[dict[str, str]] = []
+    checked = 0
     for name, error in dataset.verify(None if chosen is None else sorted(chosen), full=full):
         checked += 1
         if error is not None:
-            damaged.append({"name": name, "error": fill_in(str(error), [w for f in files for w in ("-c", f)])})
+            row = {"name": name, "error": fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])}
+            (absent if isinstance(error, NotThereError) else damaged).append(row)
     if as_json:
-        click.echo(json.dumps({"generation": dataset.generation, "checked": checked, "damaged": damaged}, indent=1))
+        document = {"generation": dataset.generation, "checked": checked, "damaged": damaged, "absent": absent}
+        click.echo(json.dumps(document, indent=1))
     else:
-        for row in damaged:
-            screen.tell(f"damaged  {row['name']}  {row['error']}")
-        screen.tell(
-            f"generation {dataset.generation}: {checked - len(damaged)} of {checked} verified, {len(damaged)} damaged"
-        )
-    return 4 if damaged else 0
+        for kind, rows in (("damaged", damaged), ("absent ", absent)):
+            for row in rows:
+                screen.tell(f"{kind}  {row['name']}  {row['error']}")
+        told = f"{checked - len(damaged) - len(absent)} of {checked} verified, {len(damaged)} damaged"
+        more = f", {len(absent)} not in this generation" if absent else ""
+        screen.tell(f"generation {dataset.generation}: {told}{more}")
+    return 4 if damaged or absent else 0
 
 
 def _wish(

@@ -99,16 +99,24 @@ def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]]
     for name, described in {"zarr.json": GROUP, **expected}.items():
         path = folder / name
         try:
-            found = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            data = path.read_bytes()
+            found = json.loads(data)
+        except (OSError, ValueError, RecursionError):
             raise DamagedError("the metadata cannot be read", where=Where(file=str(path))) from None
+        if data == _formatted(described):
+            continue
         for key in sorted(described):
             if not isinstance(found, dict) or found.get(key) != described[key]:
                 raise DamagedError(f"'{key}' is not what was committed", where=Where(file=str(path)))
+        raise DamagedError("not byte for byte what was committed", where=Where(file=str(path)))
 
 
 def _write_json(path: Path, value: Any) -> tuple[int, str]:
-    data = json.dumps(value, indent=1).encode() + b"\n"
+    data = _formatted(value)
     with open(path, "xb") as file:
         file.write(data)
     return len(data), hash_bytes(data)
+
+
+def _formatted(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
