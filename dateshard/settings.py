@@ -19,14 +19,19 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from pipeline.config import Pipeline
-from shardstore.errors import UsageError, Where
+from shardstore.errors import UsageError, Where, shorten
 from trainer.config import Trainer
 
 ENVIRONMENT = "DATESHARD__"
 MAX_BYTES = 256 << 10
 MAX_ALIASES, MAX_VALUES = 50, 200_000  # a bomb of aliases parses in a millisecond and explodes when walked
+MAX_DEPTH, MAX_WRITTEN = 24, 20_000  # sections inside each other; keys and values as written
+MAX_FAULTS = 30  # told in one message
+LONG_TEXT = 64  # so many characters count as one more value: an alias of a long text weighs as much
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
 class Settings(BaseModel):
@@ -59,6 +64,8 @@ class _Layers:
         for part in path:
             target = target[part]
         for raw_key, value in source.items():
+            if raw_key is not None and not isinstance(raw_key, str | int | float):
+                raise UsageError("a key is one word", where=Where(file=name), todo="Correct the YAML")
             here = (*path, str(raw_key))
             self.places[here] = _place(source, raw_key, name)
             if isinstance(value, Mapping):
@@ -75,7 +82,7 @@ class _Layers:
 
 
 def _place(source: Mapping[str, Any], raw_key: Any, name: str) -> str:
-    if isinstance(source, CommentedMap) and raw_key in source.lc.data:
+    if isinstance(source, CommentedMap) and raw_key in (source.lc.data or ()):  # a merged key has no place of its own
         line, column = source.lc.data[raw_key][:2]  # of the key
         return f"{name}:{line + 1}:{column + 1}"
     return name
@@ -108,7 +115,7 @@ def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"'{text}' is not KEY=VALUE", todo="Write it like trainer.training.epochs=5")
+            raise UsageError(f"'{shorten(text)}' is not KEY=VALUE", todo="Write it like trainer.training.epochs=5")
         _set(layers, path.strip().split("."), value, "override")
     return validate(layers.tree, layers.places)
 
@@ -132,7 +139,9 @@ def validate(tree: Mapping[str, Any], places: Mapping[tuple[str, ...], str] | No
     try:
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
-        faults = [_describe(fault, places or {}) for fault in _without_echoes(error.errors())]
+        found = _without_echoes(error.errors())
+        faults = [_describe(fault, places or {}) for fault in found[:MAX_FAULTS]]
+        faults += [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
         raise UsageError("; ".join(faults) if len(faults) == 1 else "\n  ".join(["", *faults])) from None
 
 
@@ -153,29 +162,53 @@ def _without_echoes(faults: Sequence[Any]) -> list[Any]:
 def _read(file: Path) -> Mapping[str, Any]:
     where = Where(file=str(file))
     try:
-        data = file.read_bytes()
+        with open(file, "rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(
             f"cannot be read: {error.strerror}", where=where, todo="Name a configuration with -c"
         ) from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 10} kB: no configuration", where=where, todo="Name another file")
-    if len(re.findall(rb"(?m)(?:^|[\s\[{,])\*[\w-]", data)) > MAX_ALIASES:
-        raise UsageError(f"more than {MAX_ALIASES} YAML aliases", where=where, todo="Write the values out")
     try:
-        loaded = _yaml().load(data.decode())
+        loaded = _load(data.decode(), str(file))
     except UnicodeDecodeError:
         raise UsageError("not UTF-8", where=where, todo="Save the file as UTF-8") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
         at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
-        raise UsageError(f"{at}: {str(error.problem).splitlines()[0]}", todo="Correct the YAML") from None
+        problem = shorten(str(error.problem).splitlines()[0], 200)
+        raise UsageError(f"{at}: {problem}", todo="Correct the YAML") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"not YAML: {str(error).splitlines()[0]}", where=where, todo="Correct the file") from None
-    if _explodes(loaded):
-        raise UsageError(f"more than {MAX_VALUES:,} values, aliases included", where=where, todo="Write them out")
+        first = shorten(str(error).splitlines()[0], 200)
+        raise UsageError(f"not YAML: {first}", where=where, todo="Correct the file") from None
     if not isinstance(loaded, Mapping):
         raise UsageError("a configuration is a mapping of keys", where=where, todo="Begin with `dataset: NAME`")
+    return loaded
+
+
+def _load(text: str, name: str) -> Any:
+    """YAML that is plain and of bounded size once its aliases are followed; looked through before it is built.
+
+    Raises:
+        UsageError: naming the place. YAMLError, ValueError: not YAML.
+    """
+    depth = aliases = 0
+    for count, event in enumerate(_yaml().parse(text)):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        aliases += isinstance(event, AliasEvent)
+        tag = getattr(event, "tag", None)
+        fault = f"nested deeper than {MAX_DEPTH} sections" if depth > MAX_DEPTH else ""
+        fault = f"more than {MAX_WRITTEN:,} keys and values" if count > MAX_WRITTEN else fault
+        fault = f"more than {MAX_ALIASES} YAML aliases" if aliases > MAX_ALIASES else fault
+        fault = f"the tag {shorten(tag)!r} is refused" if tag and tag != "!" and tag not in PLAIN_TAGS else fault
+        if fault:
+            mark = event.start_mark
+            raise UsageError(f"{name}:{mark.line + 1}:{mark.column + 1}: {fault}", todo="Write plain values out")
+    loaded = _yaml().load(text)
+    if _explodes(loaded):
+        what = f"more than {MAX_VALUES:,} values, aliases included"
+        raise UsageError(what, where=Where(file=name), todo="Write them out")
     return loaded
 
 
@@ -193,23 +226,31 @@ def _yaml() -> YAML:
 
 
 def _explodes(loaded: Any) -> bool:
-    """Whether a loaded file has too many values once its aliases are followed."""
+    """Whether a loaded value has too many values once its aliases are followed; one that holds itself never ends."""
     pending, count = [loaded], 0
     while pending and count <= MAX_VALUES:
-        value, count = pending.pop(), count + 1
+        value = pending.pop()
+        count += 1 + (len(value) // LONG_TEXT if isinstance(value, str) else 0)
         if isinstance(value, Mapping):
             pending += value.values()
         elif isinstance(value, list):
             pending += value
-    return bool(pending)
+    return count > MAX_VALUES
 
 
 def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
     """Puts one override, its value read as YAML, into the tree."""
+    place = f"{name} {shorten('.'.join(path))}".strip()
+    if len(path) > MAX_DEPTH:
+        raise UsageError(
+            f"{place}: nested deeper than {MAX_DEPTH} sections", todo="Write it like trainer.training.epochs=5"
+        )
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"{place}: larger than {MAX_BYTES >> 10} kB", todo="Put it into a file")
     try:
-        value = _yaml().load(text) if text.strip() else None
+        value = _load(text, place) if text.strip() else None
     except (YAMLError, ValueError, RecursionError) as error:
-        what = f"{name} {'.'.join(path)}: '{text}' is not a value: {str(error).splitlines()[0]}"
+        what = f"{place}: '{shorten(text)}' is not a value: {shorten(str(error).splitlines()[0], 200)}"
         raise UsageError(what, todo="Write it as YAML, quoted if need be") from None
     nested: Any = value
     for part in reversed(path):
@@ -220,7 +261,7 @@ def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
 def _describe(fault: Any, places: Mapping[tuple[str, ...], str]) -> str:
     """`configs/x.yaml:9:5: trainer.scheduler.step_size: must be greater than 0 (got 0)`."""
     path = tuple(_known_part(fault["loc"], places))
-    dotted = ".".join(path)
+    dotted = ".".join(map(_shown, path or [str(part) for part in fault["loc"][-1:]]))
     place = next((places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places), "")
     message = re.sub(r"^\w+ should ", "must ", fault["msg"].removeprefix("Value error, "))
     if fault["type"] == "extra_forbidden":
@@ -228,8 +269,18 @@ def _describe(fault: Any, places: Mapping[tuple[str, ...], str]) -> str:
     elif fault["type"] == "missing":
         message = "is missing"
     elif not isinstance(fault["input"], dict | BaseModel) and fault["type"] != "value_error":
-        message = f"{message} (got {fault['input']!r})"
-    return ": ".join(part for part in (place, dotted, message) if part)
+        message = f"{message} (got {_shown(fault['input'], quoted=True)})"
+    return ": ".join(part for part in (place, dotted, shorten(message, 400)) if part)
+
+
+def _shown(value: Any, *, quoted: bool = False) -> str:
+    """What was written, on one line and not too long."""
+    if isinstance(value, str) and value.isprintable() and not quoted:
+        return shorten(value)
+    try:
+        return shorten(repr(value), 100)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _known_part(loc: Sequence[Any], places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
@@ -253,6 +304,8 @@ def _is_tag(part: str) -> bool:
 def _nearest(path: Sequence[str]) -> str:
     """`; did you mean 'epochs'?` from the names of the section that the key was written in."""
     model: Any = Settings
+    if not path:
+        return ""
     for part in path[:-1]:
         model = _inner_model(model, part)
         if model is None:

@@ -19,7 +19,7 @@ NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _as_error(parse: Any) -> Any:

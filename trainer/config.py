@@ -7,20 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from shardstore.errors import shorten
+
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def parse_bytes(text: Any) -> Any:
     """`2GiB`, `500MB` or a number -> bytes."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
-    if not match or match[2].upper() not in BYTES:
-        raise ValueError(f"'{text}' is not a size; write it as 2GiB or 500MB")
+    if not match or match[2].upper() not in BYTES or len(match[1]) > 20:
+        raise ValueError(f"'{shorten(str(text))}' is not a size; write it as 2GiB or 500MB")
     return int(float(match[1]) * BYTES[match[2].upper()])
 
 
