@@ -23,7 +23,7 @@ NODES, FEATURES = 455, 16  # a date of 8.4 MB in float32, 16.8 MB while it is re
 
 
 def row(what: str, ran: Ran, expected: bool) -> str:
-    ended = "completes" if ran.code == 0 else "dies: out of memory"
+    ended = "completes" if ran.code == 0 else f"exit {ran.code}: {ran.output.strip().splitlines()[-1][:90]}"
     verdict = "" if (ran.code == 0) == expected else " **BAD**"
     return f"| {what} | {ended}{verdict} | {ran.peak_bytes / MIB:,.0f} MiB | {ran.seconds:,.0f} s | {ran.cpu_seconds:,.0f} s |"
 

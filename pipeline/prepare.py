@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Receipt of a measured date: `describe()` of it is what staged/<date>/<key>/receipt.json holds."""
+    """What the parent process needs of a measured date: small, whatever the date's size."""
 
     date: dt.date
     key: str
-    nodes: tuple[str, ...]
     rows: Mapping[str, Any]
     folders: tuple[Path, ...] = ()
 
@@ -92,7 +91,7 @@ def measure_date(
     staged = _publish_arrays(
         root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
     )
-    return Measured(date, key, decoded.nodes, rows, (staged, partial))
+    return Measured(date, key, rows, (staged, partial))
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
@@ -148,6 +147,8 @@ def merge_statistics(
 ) -> tuple[Statistics, Nodes]:
     """Merges the partial statistics of the training dates, in date order, on the frozen node list.
 
+    Memory: one date's partial statistics and the frozen nodes, however many dates there are.
+
     Args:
         keys: staged key of each training date that goes in.
         table: the node table; None freezes the nodes found over these dates.
@@ -155,15 +156,20 @@ def merge_statistics(
     Raises:
         StoreError: a staged array or partial that does not verify.
     """
-    loaded = []
-    for date in sorted(keys):
-        staged = root / "staged" / str(date) / keys[date]
-        receipt = load_receipt(staged)
-        partial, _ = load_arrays(root / "partials" / str(date) / partial_key(keys[date], config.transforms()))
-        loaded.append((date, tuple(receipt["nodes"]), PartialStatistics(partial)))
-    nodes = table or Nodes.plain([name for _, names, _ in loaded for name in names])
-    partials = [(date, partial.on_nodes(positions(names, nodes), len(nodes.names))) for date, names, partial in loaded]
-    return Statistics.of(list(config.features), partials), nodes
+
+    def names(date: dt.date) -> list[str]:
+        found: list[str] = load_receipt(root / "staged" / str(date) / keys[date])["nodes"]
+        return found
+
+    def partials() -> Iterator[tuple[dt.date, PartialStatistics]]:
+        for date in dates:
+            key = partial_key(keys[date], config.transforms())
+            moments, _ = load_arrays(root / "partials" / str(date) / key)
+            yield date, PartialStatistics(moments).on_nodes(positions(names(date), nodes), len(nodes.names))
+
+    dates = sorted(keys)
+    nodes = table or Nodes.plain({name for date in dates for name in names(date)})
+    return Statistics.of(list(config.features), partials()), nodes
 
 
 def positions(names: Sequence[str], nodes: Nodes) -> grid.Integers:

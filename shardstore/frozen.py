@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Nodes:
     positions_NP: Floats
 
     @staticmethod
-    def plain(names: list[str]) -> Nodes:
+    def plain(names: Collection[str]) -> Nodes:
         """Nodes without positions, sorted."""
         ordered = sorted(set(names), key=str.encode)
         return Nodes(tuple(ordered), (), np.empty((len(ordered), 0)))

@@ -10,7 +10,7 @@ Legend: N nodes, F features, T steps.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,14 +102,17 @@ class Statistics:
     sources: tuple[tuple[dt.date, str], ...]
 
     @staticmethod
-    def of(features: Sequence[str], partials: Sequence[tuple[dt.date, PartialStatistics]]) -> Statistics:
-        """Merges partial statistics that already stand on the frozen node list; sorts them by date first."""
-        ordered = sorted(partials, key=lambda pair: pair[0])
-        num_nodes = ordered[0][1].moments_6NF.shape[1] if ordered else 0
-        merged = PartialStatistics.empty(num_nodes, len(features))
-        for _, partial in ordered:
-            merged = merged.merge(partial)
-        return Statistics(tuple(features), merged, tuple((date, partial.id) for date, partial in ordered))
+    def of(features: Sequence[str], partials: Iterable[tuple[dt.date, PartialStatistics]]) -> Statistics:
+        """Merges partial statistics on the frozen node list, one at a time: memory does not grow with the dates.
+
+        They must come in date order: another order gives other bytes.
+        """
+        merged, sources = None, list[tuple[dt.date, str]]()
+        for date, partial in partials:
+            assert not sources or sources[-1][0] < date, "not in date order"
+            merged = partial if merged is None else merged.merge(partial)
+            sources.append((date, partial.id))
+        return Statistics(tuple(features), merged or PartialStatistics.empty(0, len(features)), tuple(sources))
 
     @property
     def id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.prepare import merge_statistics
 from shardstore.dataset import Dataset
 from shardstore.errors import DumpError
 
@@ -293,3 +295,21 @@ def test_a_node_table_orders_nodes_and_its_positions_rescale_without_a_dump(make
     assert finished.measured == 0
     assert world.open().nodes.positions_NP[2, 0] == 9
     assert world.open().manifest.dates == dataset.manifest.dates
+
+
+def test_merging_holds_one_dates_partial_statistics_at_a_time(make_world: Make) -> None:
+    """Forty dates need no more than ten: at 2,000 nodes the partial statistics of a date are 192 kB."""
+    nodes = [f"n{k:04d}" for k in range(2000)]
+    world = make_world(40, nodes=["n0"], split={"train": "..2024-04-08"})
+    for date, rows in world.rows.items():
+        world.rows[date] = [(rows[0][0], node, 1.0, 2.0) for node in nodes]
+        world.write(date)
+    world.prepare()
+    keys = {date: next((world.store / "staged" / str(date)).iterdir()).name for date in sorted(world.rows)}
+    peaks = {}
+    for count in (10, 39):
+        tracemalloc.start()
+        merge_statistics(world.store, dict(list(keys.items())[:count]), world.settings.preparing(), None)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[39] - peaks[10] < 500_000, peaks

@@ -69,12 +69,14 @@ def test_scaled_values_equal_numpy_in_long_double(offset: float, spread: float, 
     np.testing.assert_allclose(scale.undo(found)[seen], np.concatenate(dates)[seen], rtol=1e-15, atol=1e-12 * spread)
 
 
-def test_merging_is_in_date_order_whatever_order_the_parts_come_in() -> None:
+def test_merging_in_another_order_than_that_of_the_dates_is_refused() -> None:
+    """Other bytes would come of it."""
     parts = dates_of(three_dates(1e9, 1e-3))
-    one, other = Statistics.of(["a", "b"], parts), Statistics.of(["a", "b"], parts[::-1])
-    assert one.id == other.id
-    assert one.merged.moments_6NF.tobytes() == other.merged.moments_6NF.tobytes()
-    assert [date for date, _ in other.sources] == sorted(date for date, _ in parts)
+    forth, back = parts[0][1].merge(parts[1][1]), parts[1][1].merge(parts[0][1])
+    assert forth.moments_6NF.tobytes() != back.moments_6NF.tobytes()
+    with pytest.raises(AssertionError, match="date order"):
+        Statistics.of(["a", "b"], parts[::-1])
+    assert [date for date, _ in Statistics.of(["a", "b"], iter(parts)).sources] == [date for date, _ in parts]
 
 
 def test_statistics_are_named_by_content_and_come_back_equal(tmp_path: Path) -> None:
