@@ -5,62 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from shardstore.calendar import parse_date, parse_step, zone
-from shardstore.errors import UsageError
+from pipeline.source import Date, Section, Source, Step
+from shardstore.calendar import parse_step
 from shardstore.identity import identity
 from shardstore.layouts.grid import Feature
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _as_error(parse: Any) -> Any:
-    """Lets pydantic report what a parser of ours refuses."""
-
-    def check(value: Any) -> Any:
-        try:
-            return parse(value)
-        except UsageError as error:
-            raise ValueError(f"{error.what}. {error.todo}") from None
-
-    return check
-
-
-def _known_zone(name: Any) -> Any:
-    zone(str(name))
-    return name
-
-
-def _valid_step(text: Any) -> Any:
-    parse_step(text)
-    return text
-
-
-Date = Annotated[dt.date, BeforeValidator(_as_error(parse_date))]
-Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
-Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
-
-
-class Source(Section):
-    """Where one date's dump lies and which columns say when and who."""
-
-    path: str = Field(description="one CSV a date; `{date}` or `{date:%Y%m%d}` stands for it")
-    time: str = Field(description="column of ISO 8601 times, with or without an offset")
-    timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
-    node: str = Field(description="column that names the node")
-    duplicates: Literal["last", "keep", "refuse"] = Field(
-        "last",
-        description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
-    )
-    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rejected rows above this share refuse the date")
 
 
 class NodeTable(Section):
@@ -130,14 +83,24 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _columns_apart(self) -> Pipeline:
         for name in self.features:
-            if (column := self.column_of(name)) in (self.source.time, self.source.node):
+            if (column := self.column_of(name)) in (*self.source.time_columns, self.source.node) and column is not None:
                 raise ValueError(f"feature '{name}' reads '{column}', the column of times or nodes; count needs none")
+            if self.source.wide and column not in (None, self.source.wide.value):
+                raise ValueError(
+                    f"feature '{name}' reads '{column}', but a wide dump holds one value: '{self.source.wide.value}'"
+                )
         return self
 
     def column_of(self, name: str) -> str | None:
         """The raw column of a feature; None where records are counted."""
         feature = self.features[name]
         return feature.column if feature.column or feature.aggregate == "count" else name
+
+    def raw_columns(self) -> list[str]:
+        """The raw columns that features read, each once, sorted."""
+        if self.source.wide is not None:
+            return [self.source.wide.value]
+        return sorted({column for name in self.features if (column := self.column_of(name)) is not None})
 
     def feature_specs(self) -> tuple[Feature, ...]:
         """What the encoder needs of each feature, in configuration order."""
@@ -146,9 +109,8 @@ class Pipeline(Section):
     def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
         """Of the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
         features = [[name, self.column_of(name), feature.aggregate] for name, feature in self.features.items()]
-        source = [self.source.time, self.source.timezone, self.source.node, self.source.duplicates]
         nodes = None if node_names is None else identity(list(node_names))
-        return identity([source, nodes, self.layout, parse_step(self.step), features])
+        return identity([self.source.measuring(), nodes, self.layout, parse_step(self.step), features])
 
     def normalise_settings(self) -> str:
         """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""

@@ -5,16 +5,35 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pipeline.faults import Rows
 from pipeline.plan import Plan
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
+class Cutting:
+    """Comes before all others where the dump is one file of many dates that must be cut first."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutDone:
+    """The file is cut into these dates; `rows` is its account."""
+
+    path: Path
+    dates: tuple[dt.date, ...]
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
-    """First event: what will be done; `notes` are damaged files that had to be passed over."""
+    """What will be done; what will be done; `notes` are damaged files that had to be passed over."""
 
     plan: Plan
     generation: int | None
@@ -80,4 +99,4 @@ class Finished:
     unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
 
 
-Event = Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
+Event = Cutting | CutDone | Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished

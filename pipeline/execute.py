@@ -10,9 +10,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.events import CommitDone, DateDone, DateFailed, Drifted, Event, Finished, Merged, Planned
-from pipeline.observe import observe, write_cache
+from pipeline.cut import cut, spilled
+from pipeline.dumps import is_one_file
+from pipeline.events import (
+    CommitDone,
+    CutDone,
+    Cutting,
+    DateDone,
+    DateFailed,
+    Drifted,
+    Event,
+    Finished,
+    Merged,
+    Planned,
+)
+from pipeline.observe import observe, uncut, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
 from pipeline.prepare import (
     Measured,
@@ -31,6 +46,7 @@ from shardstore.manifest import Entry, Manifest
 from shardstore.measured import load_arrays, load_receipt, partial_key
 from shardstore.statistics import Scale, Statistics, drift
 
+FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its workers
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
 
 
@@ -41,11 +57,16 @@ def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | No
     return make_plan(config, seen, wish), current, notes
 
 
-def preprocess(dataset: str, config: Pipeline, root: Path, wish: Wish, num_workers: int) -> Iterator[Event]:
-    """Measures, merges, normalises and commits what the plan says.
+def preprocess(
+    dataset: str, config: Pipeline, root: Path, wish: Wish, num_workers: int, memory_bytes: int | None = None
+) -> Iterator[Event]:
+    """Measures, merges, normalises and commits what the plan says. One file of many dates is cut first.
 
     Whatever happens, `Finished` comes last and what was committed stays. A killed run loses nothing that was
     measured: the next plan finds it.
+
+    Args:
+        memory_bytes: what all workers together may use; None for most of what is free now.
 
     Raises:
         BusyError: another process writes this dataset.
@@ -53,14 +74,19 @@ def preprocess(dataset: str, config: Pipeline, root: Path, wish: Wish, num_worke
     """
     with Writer(root) as writer:
         current, notes = writer.current()
+        if whole := uncut(config, root):
+            yield Cutting(whole.path, whole.size)
+            done = cut(root, config, whole)
+            yield CutDone(whole.path, tuple(done.dates), done.rows)
         seen, table, cache = observe(config, root, current)
         if not seen.dumps and current is None:
             where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
         plan = make_plan(config, seen, wish)
+        share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
-        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers).events()
+        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers, share).events()
 
 
 @dataclass(slots=True)
@@ -75,6 +101,7 @@ class _Run:
     table: Nodes | None
     plan: Plan
     num_workers: int
+    worker_bytes: int
     plans: dict[dt.date, DatePlan] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     measured: dict[dt.date, Measured] = field(default_factory=dict)
@@ -103,11 +130,10 @@ class _Run:
         yield self._finished()
 
     def _measure(self, keys: Mapping[dt.date, str]) -> Iterator[Event]:
-        names = self.seen.node_names
-        tasks: list[Task] = []
+        names, tasks = self.seen.node_names, list[Task]()
+        config = spilled(self.config) if is_one_file(self.config.source.path) else self.config
         for date, key in keys.items():
-            dump = self.seen.dumps[date]
-            arguments = (self.writer.root, dump.path, date, key, dump.hash, self.config, names)
+            arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
         for date, result in run(tasks, self.num_workers):
             if isinstance(result, Measured):
@@ -302,13 +328,13 @@ class _Run:
         for date, error in self.failed.items():
             key = self.plans[date].key
             dump = self._dump(date) if date in self.seen.dumps else {"path": "", "size": 0, "hash": ""}
-            tolerated = self.config.source.max_bad_fraction
+            tolerated = self.config.source.tolerated()
             kept[date] = {
                 "staged": key,
                 "what": str(error),
                 "kind": error.kind,
                 "dump": dump,
-                "max_bad_fraction": tolerated,
+                "tolerated": tolerated,
             }
         return kept
 

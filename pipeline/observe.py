@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Pipeline
+from pipeline.cut import Cut, cut_key, find_cut
+from pipeline.dumps import find_dumps, find_files, is_one_file
+from pipeline.nodes import read_nodes
 from pipeline.plan import Dump, Observed
-from pipeline.sources import find_dumps, read_nodes
 from shardstore.commit import Committed
 from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
-from shardstore.identity import expected_form, hash_file, seal, unseal
+from shardstore.identity import expected_form, hash_file, identity, seal, unseal
 
 Cache = dict[str, list[Any]]
 
@@ -25,9 +27,7 @@ Cache = dict[str, list[Any]]
 def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
     cache = _read_cache(root)
-    dumps, fresh = {}, {}
-    for date, path in find_dumps(config.source.path).items():
-        dumps[date], fresh[str(path)] = _dump(path, cache)
+    dumps, fresh = _dumps(config, root, cache)
     table = read_nodes(config.nodes) if config.nodes else None
     seen = Observed(
         manifest=current.manifest if current else None,
@@ -42,19 +42,62 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     return seen, table, fresh
 
 
-def _dump(path: Path, cache: Cache) -> tuple[Dump, list[Any]]:
-    try:
-        return _hashed(path, cache)
-    except OSError:  # measuring it tells why, and only this date fails
-        return Dump(path, 0, "unreadable"), []
+def _dumps(config: Pipeline, root: Path, cache: Cache) -> tuple[dict[dt.date, Dump], Cache]:
+    fresh: Cache = {}
+    if not is_one_file(config.source.path):
+        found = find_dumps(config.source.path, config.source.format)
+        return {date: _dump(path, files, cache, fresh) for date, (path, files) in found.items()}, fresh
+    whole = whole_file(config, cache, fresh)
+    cut = whole_cut(config, root, whole, cache, fresh) if whole else None
+    return (cut.dumps() if cut else {}), fresh
 
 
-def _hashed(path: Path, cache: Cache) -> tuple[Dump, list[Any]]:
+def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Cache) -> Cut | None:
+    """The cut of a file of many dates as it is now; None if it must be cut (again): spills are hashed at first sight."""
+    found = find_cut(root, cut_key(config, whole.hash))
+    for dump in found.dumps().values() if found else ():
+        try:
+            size, digest, fresh[str(dump.files[0])] = _hashed(dump.files[0], cache)
+        except OSError:
+            return None
+        if (size, digest) != (dump.size, dump.hash):
+            return None
+    return found
+
+
+def uncut(config: Pipeline, root: Path) -> Dump | None:
+    """The file of many dates that must be cut before its dates are known."""
+    if not is_one_file(config.source.path):
+        return None
+    cache = _read_cache(root)
+    whole = whole_file(config, cache)
+    return whole if whole and whole_cut(config, root, whole, cache, {}) is None else None
+
+
+def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
+    """The file or files of many dates as one dump, None if there is none."""
+    files = find_files(config.source.path, config.source.format)
+    return _dump(files[0], files, cache or {}, {} if fresh is None else fresh) if files else None
+
+
+def _dump(path: Path, files: tuple[Path, ...], cache: Cache, fresh: Cache) -> Dump:
+    size, hashes = 0, []
+    for file in files:
+        try:
+            num_bytes, digest, fresh[str(file)] = _hashed(file, cache)
+        except OSError:  # measuring it tells why, and only this date fails
+            num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
+        size += num_bytes
+        hashes.append(digest)
+    return Dump(path, size, hashes[0] if len(hashes) == 1 else identity(hashes), files, tuple(hashes))
+
+
+def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     status = path.stat()
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
     known = cache.get(str(path))
     digest = known[4] if known and known[:4] == stamp else hash_file(path)[1]
-    return Dump(path, status.st_size, digest), [*stamp, digest]
+    return status.st_size, digest, [*stamp, digest]
 
 
 def _staged(root: Path, date: dt.date) -> frozenset[str]:

@@ -16,11 +16,21 @@ from shardstore.manifest import Manifest, Ranges
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """One date's raw file as it is now."""
+    """One date's raw files as they are now.
+
+    Attributes:
+        path: what messages name: the file, or the folder.
+        size: bytes of all files.
+        hash: of all their bytes, in order.
+        files: in the order in which their rows count.
+        hashes: of each file.
+    """
 
     path: Path
     size: int
     hash: str
+    files: tuple[Path, ...]
+    hashes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ def _mended(date: dt.date, config: Pipeline, seen: Observed) -> bool:
     dump = seen.dumps.get(date)
     if dump is None or failed is None:
         return dump is not None
-    return bool(failed["dump"]["hash"] != dump.hash or failed.get("max_bad_fraction") != config.source.max_bad_fraction)
+    return bool(failed["dump"]["hash"] != dump.hash or failed.get("tolerated") != config.source.tolerated())
 
 
 def _acts(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Pipeline
-from pipeline.sources import decode
+from pipeline.decode import Decoded, decode
+from pipeline.plan import Dump
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
@@ -30,6 +31,9 @@ from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, 
 from shardstore.storage import zarr_raw
 
 LARGEST = float(np.finfo(np.float32).max)
+PROCESS_BYTES = 200 << 20  # the interpreter with its libraries, and a decoded block
+LEAST_RECORDS = 32 << 20
+GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +58,27 @@ class Normalised:
 
 def measure_date(
     root: Path,
-    path: Path,
+    dump: Dump,
     date: dt.date,
     key: str,
-    dump_hash: str,
     config: Pipeline,
     table_nodes: tuple[str, ...] | None,
+    memory_bytes: int,
 ) -> Measured:
     """Decodes one dump, reduces it to the grid in float64 and publishes staged/<date>/<key>/ and its partial statistics.
 
-    Memory: the decoded columns and about three arrays of [T, N, F] float64.
+    Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled by the hour, to the same bytes.
 
     Raises:
-        DumpError: the dump cannot be used, or changed while it was read.
+        DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
     """
-    decoded = decode(path, date, config, table_nodes)
-    features = config.feature_specs()
-    order = grid.arrange(decoded.records, decoded.day, len(decoded.nodes))
-    kept, duplicates = grid.keep_last(decoded.records, order)
-    if config.source.duplicates == "refuse" and duplicates.dropped:
-        row = int(decoded.row_R[np.setdiff1d(order, kept).min()])
+    with staging_folder(root) as spilled:
+        budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
+        decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+        values, duplicates = _reduce(decoded, config, dump.path)
+    if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
         raise DumpError(
-            f"the row's node and instant come again in a later row ({duplicates.dropped:,} such rows)",
-            where=Where(str(path), date, config.source.time, row),
-            todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
-        )
-    if config.source.duplicates == "last":
-        order = kept
-    values = grid.aggregate(decoded.records, order, decoded.day, len(decoded.nodes), features)
-    if hash_file(path)[1] != dump_hash:
-        raise DumpError(
-            "the dump changed while it was read", where=Where(str(path), date), todo="Run the command again"
+            "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
         )
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
     partial = publish_partial(root, date, key, values, config)  # first: a staged date never lacks it after a kill
@@ -92,6 +86,51 @@ def measure_date(
         root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
     )
     return Measured(date, key, rows, (staged, partial))
+
+
+def record_budget(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
+    """Bytes of decoded records that may be held beside the process itself and the date's grid.
+
+    Raises:
+        DumpError: the grid of the node table alone needs more.
+    """
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    grid_bytes = GRIDS * 8 * day.num_steps * num_nodes * len(config.features)
+    if PROCESS_BYTES + grid_bytes > memory_bytes:
+        needed = PROCESS_BYTES + grid_bytes + LEAST_RECORDS
+        raise DumpError(
+            f"the grid of one date ({day.num_steps:,} steps x {num_nodes:,} nodes x {len(config.features)} features) "
+            f"needs {needed / 1e6:,.0f} MB, a worker may have {memory_bytes / 1e6:,.0f} MB",
+            where=Where(date=date),
+            todo="Give more with --memory-limit, or use fewer --workers",
+        )
+    return max(LEAST_RECORDS, memory_bytes - PROCESS_BYTES - grid_bytes)
+
+
+def _reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid.Duplicates]:
+    """[T, N, F] float64 and what was found of duplicates, stretch by stretch of the date."""
+    features, num_nodes = config.feature_specs(), len(decoded.nodes)
+    values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
+    dropped = conflicting = 0
+    for part, records, place_R in decoded.stretches():
+        order = grid.arrange(records, part, num_nodes)
+        kept, found = grid.keep_last(records, order)
+        if config.source.duplicates == "refuse" and found.dropped:
+            raise _repeated(decoded, config, path, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
+        first = (part.start - decoded.day.start) // part.step
+        order = kept if config.source.duplicates == "last" else order
+        values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
+        dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
+    return values, grid.Duplicates(dropped, conflicting)
+
+
+def _repeated(decoded: Decoded, config: Pipeline, path: Path, place: int, count: int) -> DumpError:
+    file, row = decoded.places.of(place)
+    return DumpError(
+        f"the row's node and instant come again in a later row ({count:,} such rows)",
+        where=Where(str(file), decoded.day.date, config.source.time_columns[-1], row),
+        todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
+    )
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:

@@ -78,6 +78,9 @@ def plan(
 @click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
 @click.option("--force", is_flag=True, help="measure and normalise the dates again even where they are fresh")
 @click.option("--workers", type=click.IntRange(1), help="processes (default: one a core)")
+@click.option(
+    "--memory-limit", metavar="SIZE", help="for all workers together, as 4GiB (default: most of what is free)"
+)
 @click.option("--refit-statistics", is_flag=True, help="merge the global statistics again and re-scale every date")
 @click.option("--resplit", is_flag=True, help="resolve a fractional split again")
 @click.option("--dry-run", is_flag=True, help="the plan only")
@@ -93,6 +96,7 @@ def preprocess(
     exclude: tuple[str, ...],
     force: bool,
     workers: int | None,
+    memory_limit: str | None,
     refit_statistics: bool,
     resplit: bool,
     dry_run: bool,
@@ -103,6 +107,7 @@ def preprocess(
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
+    from trainer.config import parse_bytes
 
     if dry_run:
         refit: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
@@ -112,7 +117,11 @@ def preprocess(
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json, quiet=quiet)
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
     num_workers = workers or len(os.sched_getaffinity(0))
-    events = prepare(settings.dataset, settings.preparing(), shards_folder(settings.dataset), wish, num_workers)
+    try:
+        memory = parse_bytes(memory_limit) if memory_limit else None
+    except ValueError as error:
+        raise click.UsageError(f"--memory-limit: {error}") from None
+    events = prepare(settings.dataset, settings.preparing(), shards_folder(settings.dataset), wish, num_workers, memory)
     finished = _follow(screen, settings.dataset, events)
     if as_json:
         click.echo(json.dumps(_finished_json(finished), indent=1))
@@ -284,12 +293,18 @@ def _plan_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
 
 def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
     """Shows the events of one preprocess and returns the last."""
-    from dateshard.screen import counted
+    from dateshard.screen import counted, size
     from pipeline import events as e
 
     bar, finished, changed = None, None, False
     for event in events:
         match event:
+            case e.Cutting():
+                screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
+            case e.CutDone():
+                rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
+                cut_dates = counted(len(event.dates), "date")
+                screen.tell(f"{event.path}: {event.rows.read:,} rows cut into {cut_dates}{rejected}")
             case e.Planned():
                 for note in event.notes:
                     screen.tell(f"passed over: {note}")
@@ -323,6 +338,10 @@ def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
     assert finished is not None, "a preprocess ends with Finished or raises"
     _summary(screen, finished, changed=changed)
     return finished
+
+
+def _by_reason(counts: dict[str, int]) -> str:
+    return "; ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
 
 
 def _moved(rows: Sequence[dict[str, Any]]) -> str:

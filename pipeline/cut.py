@@ -1,0 +1,212 @@
+"""One file of many dates, cut in one streaming pass into a spill a date. The spills are then the dumps.
+
+    cut/<key>/index.json (sealed)   cut/<key>/<date>.arrow        key: the file's bytes and the settings that decide the cut
+
+A spill holds the needed columns as they were decoded, each row's instant and its number in the file, so that messages
+name the file and the row. When the file grows at its end, the spills of earlier dates keep their bytes: they stay fresh.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.config import Pipeline
+from pipeline.decode import NOT_A_TIME, request_of
+from pipeline.faults import Faults, Rows
+from pipeline.formats import BATCH_ROWS, Piece, Request, reader_of
+from pipeline.plan import Dump
+from pipeline.times import instants
+from shardstore.commit import publish, staging_folder
+from shardstore.durable import disk_full_as_error
+from shardstore.errors import DamagedError, DumpError
+from shardstore.identity import hash_bytes, hash_file, identity, seal, unseal
+
+CODE = 1  # raised by hand when the same file and settings give other spills
+TIME, ROW, FILE, BAD = "__time", "__row", "__file", "__bad_"
+HELD_ROWS = 1 << 20  # rows held before they go to the spills
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cut as it stands on disk."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    dates: Mapping[dt.date, tuple[int, str]]  # size and hash of each spill
+    rows: Rows
+
+    def dumps(self) -> dict[dt.date, Dump]:
+        """The spills as dumps; messages name the file that they were cut from."""
+        return {
+            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,))
+            for date, (size, digest) in self.dates.items()
+        }
+
+
+def cut_key(config: Pipeline, whole_hash: str) -> str:
+    """Of the file's content and the settings that decide the spills."""
+    return identity([CODE, whole_hash, config.source.measuring(), config.raw_columns()])
+
+
+def find_cut(root: Path, key: str) -> Cut | None:
+    """The cut of that key, None if there is none that reads."""
+    folder = root / "cut" / key
+    try:
+        content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
+        dates = {dt.date.fromisoformat(date): (size, digest) for date, (size, digest) in content["dates"].items()}
+        return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
+    except (OSError, DamagedError, KeyError, TypeError, ValueError):
+        return None
+
+
+def spilled(config: Pipeline) -> Pipeline:
+    """The configuration that reads spills instead of the file."""
+    source = config.source.model_copy(update={"time": TIME, "time_format": "iso", "format": "pipeline.cut:read"})
+    return config.model_copy(update={"source": source})
+
+
+def read(path: Path, request: Request) -> Iterator[Piece]:
+    """Rows of a spill, as pieces of the files that it was cut from."""
+    found = find_cut(path.parents[2], path.parent.name)
+    if found is None:
+        where = request.where(path)
+        raise DumpError(
+            "the cut that it belongs to is damaged", where=where, todo="Run the command again: it cuts anew"
+        )
+    with pa.ipc.open_file(path) as reader:
+        for index in range(reader.num_record_batches):
+            frame = pl.from_arrow(pa.table(reader.get_batch(index)))
+            assert isinstance(frame, pl.DataFrame)
+            for (number,), part in frame.partition_by(FILE, as_dict=True, maintain_order=True).items():
+                yield _piece(part, found.files[number])
+
+
+def _piece(frame: pl.DataFrame, file: Path) -> Piece:
+    bad = {name.removeprefix(BAD): frame[name] for name in frame.columns if name.startswith(BAD)}
+    bad = {name: texts for name, texts in bad.items() if texts.null_count() < len(texts)}
+    kept = [name for name in frame.columns if not name.startswith("__") or name == TIME]
+    return Piece(file, frame.select(kept), frame[ROW].to_numpy(), bad)
+
+
+def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
+    """Cuts the file and publishes the spills; older cuts are removed.
+
+    Memory: about a million rows of the needed columns, and a batch of a date.
+
+    Raises:
+        DumpError: wrong structure, or too many rows without a usable time; names the first one.
+    """
+    key, faults = cut_key(config, whole.hash), Faults(None)
+    with staging_folder(root) as staged:
+        staged.mkdir()
+        with disk_full_as_error(staged):
+            spills = _Spills(staged)
+            for number, path in enumerate(whole.files):
+                for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
+                    spills.put(_with_dates(piece, number, config, faults))
+            rows = faults.rows(config.source.max_bad_fraction)
+            files = spills.close()
+            dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
+            counts = {"read": rows.read, "accepted": rows.accepted, "rejected": rows.rejected, "changed": rows.changed}
+            index = seal({"files": [str(path) for path in whole.files], "dates": dates, "rows": counts})
+            (staged / "index.json").write_bytes(index)
+            files["index.json"] = (len(index), hash_bytes(index))
+        folder = root / "cut" / key
+        shutil.rmtree(folder, ignore_errors=True)  # it did not read, else it would have been used
+        published = publish(root, staged, folder, files)
+    for other in (root / "cut").iterdir():
+        if other != published:
+            shutil.rmtree(other)
+    found = find_cut(root, published.name)
+    assert found is not None, "it was read back when it was published"
+    return found
+
+
+def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults) -> pl.DataFrame:
+    """The piece's rows that have a time, with instant, local date, row number and number of the file."""
+    source, frame = config.source, piece.frame
+    faults.begin(piece)
+    times, valid = instants([frame[name] for name in source.time_columns], source, None)
+    column = source.time_columns[-1]
+    faults.reject(source.faults.bad_time, NOT_A_TIME, column, frame[column], ~valid)
+    instant = pl.Series(TIME, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    more = [
+        instant,
+        instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date"),
+        pl.Series(ROW, piece.row_R),
+        pl.Series(FILE, [number], dtype=pl.Int32).new_from_index(0, len(frame)),
+        *(texts.alias(BAD + name) for name, texts in piece.bad.items()),
+    ]
+    return frame.drop(source.time_columns).with_columns(more).filter(pl.Series(~faults.rejected))
+
+
+class _Spills:
+    """Rows by date: held for a while, then appended to a stream a date, in the end one file a date in equal batches.
+
+    The batches of a spill depend on its rows alone, so that its bytes do.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._held, self._num_held = folder, list[pl.DataFrame](), 0
+        self._flushed: dict[str, int] = {}
+
+    def put(self, frame: pl.DataFrame) -> None:
+        self._held.append(frame)
+        self._num_held += len(frame)
+        if self._num_held > HELD_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        together = pl.concat(self._held, how="diagonal")
+        for (date,), part in together.partition_by(
+            "__date", as_dict=True, include_key=False, maintain_order=True
+        ).items():
+            number = self._flushed[str(date)] = self._flushed.get(str(date), -1) + 1
+            part.write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
+        self._held, self._num_held = [], 0
+
+    def close(self) -> dict[str, tuple[int, str]]:
+        """{file name: (size, hash)} of all spills."""
+        self._flush()
+        files = {}
+        for date, last in sorted(self._flushed.items()):
+            parts = [self.folder / f"{date}.{number}" for number in range(last + 1)]
+            final = self.folder / f"{date}.arrow"
+            _join(parts, final)
+            files[final.name] = hash_file(final)
+            for part in parts:
+                part.unlink()
+        return files
+
+
+def _join(parts: list[Path], final: Path) -> None:
+    """Writes the rows of all parts as batches of BATCH_ROWS, columns in order of name."""
+    schema: dict[str, Any] = {}
+    for part in parts:
+        schema |= dict(pl.read_ipc_schema(part))
+    names = sorted(schema)
+    held, writer = pl.DataFrame(schema={name: schema[name] for name in names}), None
+    try:
+        for number, part in enumerate(parts):
+            frame = pl.read_ipc(part)
+            missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in frame.columns]
+            held = pl.concat([held, frame.with_columns(missing).select(names)])
+            last = number == len(parts) - 1
+            while len(held) >= BATCH_ROWS or (last and len(held)):
+                table = held.head(BATCH_ROWS).rechunk().to_arrow()
+                writer = writer or pa.ipc.new_file(final, table.schema)
+                writer.write_table(table.combine_chunks())
+                held = held.slice(BATCH_ROWS)
+    finally:
+        if writer is not None:
+            writer.close()

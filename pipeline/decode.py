@@ -1,0 +1,194 @@
+"""One date's dump -> records: who, when and which values, every row accounted for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.config import Pipeline
+from pipeline.faults import Faults, Rows
+from pipeline.formats import Kind, Piece, Request, reader_of
+from pipeline.nodes import NodeCodes
+from pipeline.source import UNITS
+from pipeline.spill import Chunk, Spool
+from pipeline.times import instants
+from shardstore.calendar import Day, day_of, parse_step
+from shardstore.errors import DumpError
+from shardstore.layouts.grid import Records
+
+NOT_A_TIME = "not a time (of pipeline.source.time_format, unambiguous in its zone)"
+
+
+@dataclass(slots=True)
+class Places:
+    """Where the rows of a dump stand: (file, row) of the n-th row of all its files."""
+
+    starts: list[int] = field(default_factory=list)
+    pieces: list[tuple[Path, int, int, NDArray[np.int64] | None]] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, piece: Piece) -> None:
+        """Notes the next piece; costs a few bytes where its rows follow each other."""
+        first, last = int(piece.row_R[0]), int(piece.row_R[-1])
+        gaps = None if last - first == len(piece.row_R) - 1 else piece.row_R
+        self.starts.append(self.total)
+        self.pieces.append((piece.path, first, last, gaps))
+        self.total += len(piece.row_R)
+
+    def of(self, place: int) -> tuple[Path, int]:
+        """(file, row number) of a row."""
+        index = bisect_right(self.starts, place) - 1
+        path, first, _, gaps = self.pieces[index]
+        offset = place - self.starts[index]
+        return path, first + offset if gaps is None else int(gaps[offset])
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One date's records with the date's own node list (sorted by bytes)."""
+
+    day: Day
+    nodes: tuple[str, ...]
+    rows: Rows
+    places: Places
+    spool: Spool
+    code_place: NDArray[np.int64]
+    column_places: tuple[int | None, ...]  # of each feature's raw column, None where records are counted
+
+    def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64]]]:
+        """(part of the day, its records, each record's place among the dump's rows), once."""
+        for day, chunk in self.spool.stretches():
+            values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
+            yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
+
+
+def decode(
+    files: Sequence[Path],
+    date: dt.date,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
+    budget_bytes: int,
+    folder: Path,
+) -> Decoded:
+    """Reads one date's files in the given order.
+
+    Memory: `budget_bytes` of records (beyond it they are spilled into `folder`), and a block of a file.
+
+    Raises:
+        DumpError: nothing usable, wrong structure, or too many bad rows; names the first one.
+    """
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    codes, faults, places = NodeCodes(table_nodes), Faults(date), Places()
+    columns = config.raw_columns()
+    spool = Spool(day, len(columns), budget_bytes, folder)
+    used = np.zeros(0, dtype=bool)
+    for path in files:
+        for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
+            chunk = _accept(piece, day, config, columns, codes, faults, places.total)
+            places.add(piece)
+            used = _seen(used, chunk.code_R, len(codes.names))
+            spool.put(chunk)
+    rows = faults.rows(config.source.max_bad_fraction)
+    names, code_place = codes.final(used)
+    feature_columns = [config.column_of(name) for name in config.features]
+    column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
+    return Decoded(day, names, rows, places, spool, code_place, column_places)
+
+
+def request_of(config: Pipeline, date: dt.date | None) -> Request:
+    """The columns that the configuration needs of a file."""
+    source = config.source
+    kinds: dict[str, Kind] = dict.fromkeys(source.time_columns, "time")
+    if source.wide is None:
+        assert source.node is not None
+        kinds[source.node] = "text"
+        kinds |= dict.fromkeys(config.raw_columns(), "number")
+    return Request(kinds, source.csv, source.wide.nodes if source.wide else None, source.time_format in UNITS, date)
+
+
+def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) -> NDArray[np.bool_]:
+    wider = np.zeros(num_names, dtype=bool)
+    wider[: len(used)] = used
+    wider[code_R] = True
+    return wider
+
+
+def _accept(
+    piece: Piece, day: Day, config: Pipeline, columns: Sequence[str], codes: NodeCodes, faults: Faults, place: int
+) -> Chunk:
+    """The rows of a piece that stand, as a chunk."""
+    source, frame = config.source, piece.frame
+    faults.begin(piece)
+    time_column = source.time_columns[-1]
+    times, valid = instants([frame[name] for name in source.time_columns], source, day)
+    values = {} if source.wide else _numbers(piece, config, columns, faults)
+    faults.reject(source.faults.bad_time, NOT_A_TIME, time_column, frame[time_column], ~valid)
+    outside = valid & ((times < day.start) | (times >= day.end))
+    faults.reject(source.faults.other_date, "of another date", time_column, frame[time_column], outside)
+    if source.wide is not None:
+        return _melt(piece, config, codes, faults, times, place)
+    assert source.node is not None
+    names = frame[source.node]
+    faults.reject(source.faults.missing_node, "without a node", source.node, names, names.is_null().to_numpy())
+    code_R = codes.of(names)
+    faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
+    keep = ~faults.rejected
+    place_R = np.arange(place, place + len(keep), dtype=np.int64)
+    if keep.all():
+        return Chunk(times, code_R, place_R, tuple(values[name] for name in columns))
+    return Chunk(times[keep], code_R[keep], place_R[keep], tuple(values[name][keep] for name in columns))
+
+
+def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:
+    """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
+    found = {}
+    for name in columns:
+        column = piece.frame[name]
+        values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
+        if name in piece.bad:
+            texts = piece.bad[name]
+            _fault(config.source.faults.bad_number, "not a number", name, texts, texts.is_not_null().to_numpy(), faults)
+        infinite = np.isinf(values)
+        if infinite.any():
+            _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)
+            values = np.where(infinite, np.nan, values)
+        found[name] = values
+    return found
+
+
+def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: Faults) -> None:
+    if policy == "null":
+        faults.change(f"{reason}: made missing", bad)
+    else:
+        faults.reject(policy, reason, name, texts, bad)
+
+
+def _melt(
+    piece: Piece, config: Pipeline, codes: NodeCodes, faults: Faults, times: NDArray[np.int64], place: int
+) -> Chunk:
+    """A wide piece as records, row by row and column by column; empty cells are no records."""
+    names = [name for name in piece.frame.columns if name not in config.source.time_columns]
+    if not names:
+        what = f"no column matches pipeline.source.wide.nodes '{config.source.wide.nodes}'"  # type: ignore[union-attr]
+        raise DumpError(what, where=Request({}, date=faults.date).where(piece.path, row=1), todo="Correct the pattern")
+    code_N = codes.of(pl.Series("node", names, dtype=pl.String))
+    if (code_N < 0).any() and config.source.faults.unknown_node == "refuse":
+        where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
+        todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
+        raise DumpError("the column is no node of the table", where=where, todo=todo)
+    names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
+    code_N = code_N[code_N >= 0]
+    values = _numbers(piece, config, names, faults)
+    keep = ~faults.rejected
+    matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
+    present = ~np.isnan(matrix_RN)
+    row_R, node_R = np.nonzero(present)
+    place_R = np.flatnonzero(keep) + place
+    return Chunk(times[keep][row_R], code_N[node_R], place_R[row_R], (matrix_RN[present],))

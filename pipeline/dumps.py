@@ -1,0 +1,85 @@
+"""Which dumps there are: a file, several files or a folder a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import glob
+import re
+from pathlib import Path
+
+from pipeline.formats import suffix_of
+from shardstore.errors import UsageError
+
+PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
+
+
+def is_one_file(pattern: str) -> bool:
+    """Whether a path names one file of many dates."""
+    return PLACEHOLDER.search(pattern) is None
+
+
+def find_files(pattern: str, chosen_format: str = "auto") -> tuple[Path, ...]:
+    """The file or files of many dates that a path without a date names, in order of name."""
+    found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
+    return tuple(file for path in found for file in _files(path, chosen_format))
+
+
+def find_dumps(pattern: str, chosen_format: str = "auto") -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
+    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `*` in it.
+
+    A folder stands for all files below it that have a known suffix (any, where a format is named), in order of name.
+
+    Raises:
+        UsageError: a repeated placeholder, or two files of one date where the path has no `*`.
+    """
+    matches = list(PLACEHOLDER.finditer(pattern))
+    style = matches[0][1] or "%Y-%m-%d"
+    if any((match[1] or "%Y-%m-%d") != style for match in matches):
+        raise UsageError(f"pipeline.source.path '{pattern}' spells its date in two ways", todo="Use one spelling")
+    found: dict[dt.date, list[Path]] = {}
+    for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
+        date = _date_in(name, pattern, style)
+        if date is not None:
+            found.setdefault(date, []).append(Path(name))
+    several = "*" in pattern
+    dumps = {}
+    for date, paths in found.items():
+        if len(paths) > 1 and not several:
+            names = " and ".join(str(path) for path in paths[:2])
+            raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
+        files = tuple(file for path in paths for file in _files(path, chosen_format))
+        dumps[date] = (paths[0] if len(paths) == 1 else paths[0].parent, files)
+    return dumps
+
+
+def _wildcard(pattern: str) -> str:
+    """The pattern for glob: the user's own `*` stay, everything else is taken as it is."""
+    parts = re.split(r"(\{date(?::[^}]+)?\}|\*)", pattern)
+    kept = [part for part in parts if part is not None]
+    return "".join("*" if part == "*" or PLACEHOLDER.fullmatch(part) else glob.escape(part) for part in kept)
+
+
+def _date_in(name: str, pattern: str, style: str) -> dt.date | None:
+    """The date in a name that matched; None if what stands there is none, or differs from place to place."""
+    expression, at, groups = "", 0, 0
+    for match in PLACEHOLDER.finditer(pattern):
+        expression += _literal(pattern[at : match.start()]) + ("(?P<date>.+?)" if groups == 0 else "(?P=date)")
+        at, groups = match.end(), groups + 1
+    found = re.fullmatch(expression + _literal(pattern[at:]), name)
+    if found is None:
+        return None
+    try:
+        return dt.datetime.strptime(found["date"], style).date()
+    except ValueError:
+        return None
+
+
+def _literal(text: str) -> str:
+    return "[^/]*".join(re.escape(part) for part in text.split("*"))
+
+
+def _files(path: Path, chosen_format: str) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith((".", "_")))
+    return [file for file in inside if chosen_format != "auto" or suffix_of(file) is not None]

@@ -1,0 +1,98 @@
+"""Rows with faults: which, how many by reason, what becomes of them, and where the first refused one stands."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.formats import Piece
+from shardstore.errors import DumpError, Where
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What became of a dump's rows: read = accepted + the sum of rejected.
+
+    Attributes:
+        rejected: {reason: rows} that are left out.
+        changed: {reason: values} that were made missing or moved to a bound in rows that stay.
+    """
+
+    read: int
+    accepted: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    path: Path
+    row: int
+    reason: str
+    column: str
+    value: str | None
+
+
+class Faults:
+    """Counts over all pieces of a dump; `begin` a piece, then name its faults one after the other."""
+
+    def __init__(self, date: dt.date | None) -> None:
+        self.date = date
+        self.read = self.bad = self.num_rejected = 0
+        self.rejected_by: dict[str, int] = {}
+        self.changed_by: dict[str, int] = {}
+        self.rejected: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._first: _First | None = None
+
+    def begin(self, piece: Piece) -> None:
+        """The piece that the next faults are of."""
+        self._piece = piece
+        self.read += len(piece.row_R)
+        self.rejected = np.zeros(len(piece.row_R), dtype=bool)
+
+    def reject(self, policy: str, reason: str, column: str, values: pl.Series, bad: NDArray[np.bool_]) -> None:
+        """Leaves out the rows of `bad` that no earlier reason did; with policy `refuse` they count as bad rows."""
+        fresh = bad & ~self.rejected
+        count = int(fresh.sum())
+        if not count:
+            return
+        self.rejected |= fresh
+        self.num_rejected += count
+        self.rejected_by[reason] = self.rejected_by.get(reason, 0) + count
+        if policy == "refuse":
+            self.bad += count
+            place = int(fresh.argmax())
+            row = int(self._piece.row_R[place])
+            first = self._first
+            if first is None or (self._piece.path == first.path and row < first.row):
+                value = values[place]
+                self._first = _First(self._piece.path, row, reason, column, None if value is None else str(value))
+
+    def change(self, reason: str, bad: NDArray[np.bool_]) -> None:
+        """Counts values of rows that stay and are changed."""
+        if count := int((bad & ~self.rejected).sum()):
+            self.changed_by[reason] = self.changed_by.get(reason, 0) + count
+
+    def rows(self, max_bad_fraction: float) -> Rows:
+        """The account of all pieces.
+
+        Raises:
+            DumpError: more bad rows than allowed, or no other row; names the first bad one.
+        """
+        first = self._first
+        accepted = self.read - self.num_rejected
+        if first and (self.bad > max_bad_fraction * self.read or not accepted):
+            where = Where(str(first.path), self.date, first.column, first.row, first.value or "")
+            more = f" ({self.bad:,} rows are rejected of {self.read:,})" if self.bad > 1 else ""
+            raise DumpError(
+                f"the row is {first.reason}{more}",
+                where=where,
+                todo="Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
+                "or say what becomes of them (pipeline.source.faults)",
+            )
+        return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))

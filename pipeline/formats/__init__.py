@@ -1,0 +1,192 @@
+"""Raw formats. One function each: `read(path, request)` yields a file's rows, in file order, in pieces of bounded size.
+
+A format is chosen by the file's suffix, by name, or by a dotted name (`my_module:read`) that keeps the same contract;
+`tests/contracts/test_formats.py` is that contract.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.source import Csv
+from shardstore.errors import DumpError, UsageError, Where
+
+Kind = Literal["text", "number", "time"]
+BLOCK_BYTES = 16 << 20  # of text decoded at once; what reading costs in memory is a small multiple
+BATCH_ROWS = 1 << 18
+DIALECT = Csv()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is wanted of a file.
+
+    Attributes:
+        columns: {name: kind}; `time` columns keep the type that the file has, numbers in text become numbers.
+        others: pattern of further columns that are read as numbers (a wide dump's nodes); None for none.
+        numeric_time: the time column holds numbers.
+        date: for messages; None while a file of many dates is cut.
+    """
+
+    columns: Mapping[str, Kind]
+    csv: Csv = DIALECT
+    others: str | None = None
+    numeric_time: bool = False
+    date: dt.date | None = None
+
+    def where(
+        self, path: Path, *, column: str | None = None, row: int | None = None, value: str | None = None
+    ) -> Where:
+        """A place in the file."""
+        return Where(str(path), self.date, column, row, value)
+
+    def resolve(self, path: Path, header: Sequence[str]) -> dict[str, Kind]:
+        """{name: kind} of all wanted columns, in the file's order.
+
+        Raises:
+            DumpError: a column is missing or repeated.
+        """
+        if repeated := sorted({name for name in header if header.count(name) > 1}):
+            where = self.where(path, column=repeated[0], row=1)
+            raise DumpError("the column is repeated", where=where, todo="Correct the dump")
+        for name in self.columns:
+            if name not in header:
+                todo = "Correct the dump, or the column's name in the configuration"
+                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=1), todo=todo)
+        kinds: dict[str, Kind] = {}
+        for name in header:
+            if name in self.columns:
+                kinds[name] = self.columns[name]
+            elif self.others is not None and fnmatch.fnmatchcase(name, self.others):
+                kinds[name] = "number"
+        return kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive rows of a file, the wanted columns only.
+
+    Attributes:
+        frame: `text` columns String, `number` columns Float64, `time` columns as the file has them.
+        row_R: each row's number, as a person counts: a text file's header is row 1, other formats begin with row 1.
+        bad: for number columns with values that are no numbers: their texts, null elsewhere.
+    """
+
+    path: Path
+    frame: pl.DataFrame
+    row_R: NDArray[np.int64]
+    bad: Mapping[str, pl.Series] = field(default_factory=dict)
+
+
+Reader = Callable[[Path, Request], Iterator[Piece]]
+SUFFIXES = {
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".csv.zst": "csv",
+    ".txt": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".arrow": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+}
+READERS = {
+    "csv": "csv:read",
+    "parquet": "columnar:read_parquet",
+    "jsonl": "json_lines:read",
+    "arrow": "columnar:read_arrow",
+}
+
+
+def suffix_of(path: Path) -> str | None:
+    """The known suffix that a file's name ends with, the longest first; None for another."""
+    name = path.name.lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default=None)
+
+
+def reader_of(path: Path, chosen: str) -> Reader:
+    """The reader of a file.
+
+    Raises:
+        UsageError: no format of that name, or a dotted name that cannot be imported. DumpError: an unknown suffix.
+    """
+    if chosen == "auto":
+        suffix = suffix_of(path)
+        if suffix is None:
+            known = ", ".join(sorted(SUFFIXES))
+            raise DumpError(
+                "no format is known by its suffix",
+                where=Where(str(path)),
+                todo=f"Set pipeline.source.format, or use one of {known}",
+            )
+        chosen = SUFFIXES[suffix]
+    if ":" in chosen:
+        return _outside(chosen)
+    if chosen not in READERS:
+        raise UsageError(
+            f"pipeline.source.format: no format '{chosen}'", todo=f"Use auto, {', '.join(READERS)} or my_module:read"
+        )
+    module, _, name = READERS[chosen].partition(":")
+    reader: Reader = getattr(importlib.import_module(f"pipeline.formats.{module}"), name)
+    return reader
+
+
+def _outside(dotted: str) -> Reader:
+    module, _, name = dotted.partition(":")
+    try:
+        reader: Reader = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"pipeline.source.format: '{dotted}' cannot be imported: {error}", todo="Correct the name"
+        ) from None
+    return reader
+
+
+def no_column(name: str, header: Sequence[str]) -> str:
+    """`there is no column 'speed'; did you mean 'sped'?`"""
+    near = difflib.get_close_matches(name, header, n=1)
+    shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
+    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {shown}" if header else ""
+    return f"there is no column '{name}'{hint}"
+
+
+def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """A column of any scalar type as (Float64, texts that are no numbers or None)."""
+    if column.dtype == pl.Float64:
+        return column, None
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return column.cast(pl.Float64), None
+    texts = column.cast(pl.String, strict=False)
+    values = texts.str.strip_chars().cast(pl.Float64, strict=False)
+    wrong = texts.is_not_null() & values.is_null()
+    return values, texts.set(~wrong, None) if wrong.any() else None
+
+
+def with_numbers(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+    """The frame with its `number` columns as Float64, and the texts of what is no number, by column."""
+    bad: dict[str, pl.Series] = {}
+    changed = []
+    for name, kind in kinds.items():
+        if kind == "number" and frame[name].dtype != pl.Float64:
+            values, texts = as_numbers(frame[name])
+            changed.append(values.alias(name))
+            if texts is not None:
+                bad[name] = texts
+    return (frame.with_columns(changed) if changed else frame), bad

@@ -1,0 +1,94 @@
+"""Parquet and Arrow IPC (files and streams). Their types are kept for times and turned into ours for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.formats import BATCH_ROWS, Kind, Piece, Request, with_numbers
+from shardstore.errors import DumpError
+
+ARROW_MAGIC = b"ARROW1"
+
+
+def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
+    """Rows of a Parquet file. Memory: a row group at most.
+
+    Raises:
+        DumpError: damaged, a missing column, or a column of a type that is no number or text.
+    """
+    with _faults(path, request), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        header = list(file.schema_arrow.names)
+        kinds = request.resolve(path, header)
+        texts = [name for name, kind in kinds.items() if kind == "text"]
+        _refuse_types(file.schema_arrow, kinds, path, request)
+        if not file.metadata.num_rows:
+            raise _no_row(path, request)
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as again:
+            batches = again.iter_batches(BATCH_ROWS, columns=list(kinds), use_threads=False)
+            yield from _pieces(batches, path, kinds)
+
+
+def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
+    """Rows of an Arrow IPC file or stream.
+
+    Raises:
+        DumpError: as for Parquet.
+    """
+    with _faults(path, request), open(path, "rb") as stream:
+        is_file = stream.read(len(ARROW_MAGIC)) == ARROW_MAGIC
+        stream.seek(0)
+        with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(stream) as reader:
+            kinds = request.resolve(path, list(reader.schema.names))
+            _refuse_types(reader.schema, kinds, path, request)
+            batches = (reader.get_batch(k) for k in range(reader.num_record_batches)) if is_file else iter(reader)
+            empty = True
+            for piece in _pieces((batch.select(list(kinds)) for batch in batches), path, kinds):
+                empty = False
+                yield piece
+            if empty:
+                raise _no_row(path, request)
+
+
+def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[Piece]:
+    row = 1
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        frame = pl.from_arrow(pa.table(batch))
+        assert isinstance(frame, pl.DataFrame)
+        names = [name for name, kind in kinds.items() if kind == "text" and frame[name].dtype != pl.String]
+        frame, bad = with_numbers(frame.with_columns(pl.col(names).cast(pl.String)) if names else frame, kinds)
+        yield Piece(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
+        row += len(frame)
+
+
+def _refuse_types(schema: pa.Schema, kinds: dict[str, Kind], path: Path, request: Request) -> None:
+    for name in kinds:
+        kind = schema.field(name).type
+        if isinstance(kind, pa.DictionaryType):
+            kind = kind.value_type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            where, todo = request.where(path, column=name), "Write it as numbers, text or times"
+            raise DumpError(f"the column's type is {kind}", where=where, todo=todo)
+
+
+def _no_row(path: Path, request: Request) -> DumpError:
+    return DumpError("no row", where=request.where(path), todo="Write the dump again, or remove it")
+
+
+@contextmanager
+def _faults(path: Path, request: Request) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = f"cannot be read: {getattr(error, 'strerror', None) or text}"
+        raise DumpError(what, where=request.where(path), todo="Write the dump again") from None

@@ -1,0 +1,144 @@
+"""Text files as blocks of whole rows: unpacked, re-coded to UTF-8, cut at newlines that stand outside quotes."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.formats import BLOCK_BYTES, Request
+from shardstore.errors import DumpError
+
+BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+LONGEST_ROW = 64 << 20  # more than this without the end of a row is no row
+NEWLINE = ord("\n")
+AGAIN = "Write the dump again"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        with gzip.open(path, "rb") as stream:
+            yield stream
+    elif name.endswith(".zst"):
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            yield stream
+    else:
+        with open(path, "rb", buffering=0) as stream:
+            yield stream
+
+
+def chunks(path: Path, request: Request) -> Iterator[bytes]:
+    """The file's bytes as they are once unpacked, BLOCK_BYTES at a time.
+
+    Raises:
+        DumpError: it cannot be read, or the packed file is damaged or cut.
+    """
+    place, done = request.where(path), 0
+    try:
+        with _opened(path) as stream:
+            while chunk := stream.read(BLOCK_BYTES):
+                done += len(chunk)
+                yield bytes(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowInvalid) as error:
+        what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
+        raise DumpError(what, where=place, todo=AGAIN) from None
+    except OSError as error:
+        if path.name.lower().endswith((".gz", ".zst")) and error.errno is None:
+            what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
+            raise DumpError(what, where=place, todo=AGAIN) from None
+        raise DumpError(f"cannot be read: {error.strerror or error}", where=place, todo=AGAIN) from None
+
+
+def utf8(path: Path, request: Request) -> Iterator[bytes]:
+    """The same bytes in UTF-8, without a byte order mark.
+
+    Raises:
+        DumpError: bytes that the declared encoding does not have.
+    """
+    name = request.csv.encoding
+    decoder = None if codecs.lookup(name).name == "utf-8" else codecs.getincrementaldecoder(name)()
+    first, rows = True, 1
+    for chunk in chunks(path, request):
+        if first and decoder is None and chunk[:2] in UTF16:
+            todo = "Set pipeline.source.csv.encoding: utf-16, or write the dump as UTF-8"
+            raise DumpError("the file is UTF-16, not UTF-8", where=request.where(path, row=1), todo=todo)
+        try:
+            text = chunk if decoder is None else decoder.decode(chunk).encode()
+        except UnicodeDecodeError as error:
+            row = rows + error.object[: error.start].count(b"\n")
+            what = f"not {name}: the byte 0x{error.object[error.start]:02x}"
+            raise DumpError(
+                what, where=request.where(path, row=row), todo="Correct csv.encoding, or the dump"
+            ) from None
+        rows += text.count(b"\n")
+        yield text.removeprefix(BOM) if first else text
+        first = False
+
+
+def blocks(path: Path, request: Request) -> Iterator[bytes]:
+    """UTF-8 blocks of whole rows, each ending with a newline.
+
+    Raises:
+        DumpError: an empty file, no newline at the end, a NUL byte, a quote that is never closed.
+    """
+    quote = request.csv.quote.encode() if request.csv.quote else None
+    carried, rows, empty = b"", 1, True
+    for chunk in utf8(path, request):
+        empty = empty and not chunk
+        text = carried + chunk
+        if (at := text.find(b"\0", len(carried))) >= 0:
+            row = rows + text.count(b"\n", 0, at)
+            raise DumpError("a NUL byte", where=request.where(path, row=row), todo="Correct the dump")
+        end = _last_row_end(text, quote)
+        carried = text[end:]
+        if len(carried) > LONGEST_ROW:
+            row = rows + text.count(b"\n", 0, end)
+            raise DumpError(_open_quote(carried, quote), where=request.where(path, row=row), todo="Correct the dump")
+        if end:
+            rows += text.count(b"\n", 0, end)
+            yield text[:end]
+    if empty:
+        raise DumpError("the file is empty", where=request.where(path), todo=f"{AGAIN}, or remove it")
+    if carried:
+        yield _last_row(carried, quote, rows, path, request)
+
+
+def _last_row(text: bytes, quote: bytes | None, row: int, path: Path, request: Request) -> bytes:
+    if quote and text.count(quote) % 2:
+        raise DumpError(_open_quote(text, quote), where=request.where(path, row=row), todo="Correct the dump")
+    if request.csv.final_newline:
+        what = "the file does not end with a newline: it may have been cut"
+        todo = f"{AGAIN}, or set pipeline.source.csv.final_newline: false"
+        raise DumpError(what, where=request.where(path, row=row), todo=todo)
+    return text + b"\n"
+
+
+def _open_quote(text: bytes, quote: bytes | None) -> str:
+    return "a quote that is never closed" if quote and quote in text else "a row of more than 64 MB"
+
+
+def _last_row_end(text: bytes, quote: bytes | None) -> int:
+    """Position after the last newline that stands outside quotes, 0 if there is none."""
+    if not quote or quote not in text:
+        return text.rfind(b"\n") + 1
+    ends = row_ends(text, quote)
+    return int(ends[-1]) + 1 if len(ends) else 0
+
+
+def row_ends(text: bytes, quote: bytes) -> NDArray[np.int64]:
+    """Positions of the newlines outside quotes; the text begins outside."""
+    data = np.frombuffer(text, dtype=np.uint8)
+    newlines = np.flatnonzero(data == NEWLINE)
+    quotes = np.flatnonzero(data == quote[0])
+    outside: NDArray[np.int64] = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+    return outside

@@ -1,0 +1,151 @@
+"""The `pipeline.source` section: where dumps lie, in which format and dialect, when and who a row is, what is tolerated."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from shardstore.calendar import parse_date, parse_step, zone
+from shardstore.errors import UsageError
+from shardstore.identity import identity
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_error(parse: Any) -> Any:
+    """Lets pydantic report what a parser of ours refuses."""
+
+    def check(value: Any) -> Any:
+        try:
+            return parse(value)
+        except UsageError as error:
+            raise ValueError(f"{error.what}. {error.todo}") from None
+
+    return check
+
+
+def _known_zone(name: Any) -> Any:
+    zone(str(name))
+    return name
+
+
+def _valid_step(text: Any) -> Any:
+    parse_step(text)
+    return text
+
+
+Date = Annotated[dt.date, BeforeValidator(_as_error(parse_date))]
+Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
+Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
+Bad = Literal["refuse", "drop"]  # refuse: counted against max_bad_fraction; drop: only counted
+
+
+class Csv(Section):
+    """The dialect of CSV dumps (.csv, .csv.gz, .csv.zst)."""
+
+    separator: str = Field(",", min_length=1, max_length=1)
+    quote: str | None = Field('"', min_length=1, max_length=1, description="null: no character quotes")
+    decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = Field(("",), description="texts that stand for a missing value")
+    final_newline: bool = Field(True, description="refuse a file whose last row has no newline: it may have been cut")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            b"".decode(name)
+        except LookupError:
+            raise ValueError(f"'{name}' is no encoding; utf-8, gb18030, latin-1 are") from None
+        return name
+
+    @model_validator(mode="after")
+    def _characters_apart(self) -> Csv:
+        if self.separator in (self.decimal, self.quote) or self.separator in "\r\n":
+            raise ValueError("separator, decimal and quote must be three different characters, none a newline")
+        return self
+
+
+class Wide(Section):
+    """A dump with one column a node: every column beside the time is a node, its values are one raw column."""
+
+    value: str = Field(description="the raw column's name that features refer to")
+    nodes: str = Field("*", description="which columns are nodes, as a shell pattern")
+
+
+class Faults(Section):
+    """What becomes of a row with a fault. `refuse` counts it against max_bad_fraction, `drop` only counts it,
+    `null` makes the value missing and keeps the row."""
+
+    bad_time: Bad = "refuse"
+    other_date: Bad = "refuse"
+    missing_node: Bad = "refuse"
+    unknown_node: Bad = "refuse"
+    bad_number: Literal["refuse", "drop", "null"] = "refuse"
+    not_finite: Literal["refuse", "drop", "null"] = "refuse"
+
+
+TimeColumns = str | tuple[str, str]
+
+
+class Source(Section):
+    """Where one date's dump lies, and which columns say when and who."""
+
+    path: str = Field(
+        description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `*` for several files; "
+        "without a date one file of many dates, which is cut first"
+    )
+    format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
+    csv: Csv = Csv()
+    time: TimeColumns = Field(description="column of times, or [column of dates, column of times of day]")
+    time_format: str = Field(
+        "iso", description="iso (with or without an offset), s, ms, us, ns (numbers), or a strptime pattern"
+    )
+    time_origin: Date | None = Field(None, description="numbers count from this local midnight; default: 1970 UTC")
+    ambiguous: Literal["refuse", "earliest", "latest"] = Field(
+        "refuse", description="a local time without an offset that its zone has twice"
+    )
+    timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
+    node: str | None = Field(None, description="column that names the node; none where the dump is wide")
+    wide: Wide | None = None
+    duplicates: Literal["last", "keep", "refuse"] = Field(
+        "last",
+        description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
+    )
+    faults: Faults = Faults()
+    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rows refused above this share refuse the date")
+
+    @model_validator(mode="after")
+    def _one_way_to_name_nodes(self) -> Source:
+        if (self.node is None) == (self.wide is None):
+            raise ValueError("give either node (a column that names it) or wide (a column a node)")
+        if self.time_origin is not None and self.time_format not in UNITS:
+            raise ValueError("time_origin needs a time_format in numbers: s, ms, us or ns")
+        if not isinstance(self.time, str) and self.time_format in UNITS:
+            raise ValueError("times in numbers stand in one column")
+        return self
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """One column, or date and time of day."""
+        return (self.time,) if isinstance(self.time, str) else self.time
+
+    def tolerated(self) -> str:
+        """Identity of what is tolerated of a dump's rows: a date that failed is tried again when it changes."""
+        return identity([self.max_bad_fraction, self.faults.model_dump(), self.csv.final_newline])
+
+    def measuring(self) -> dict[str, Any]:
+        """The settings that decide decoded values, without those that stand at their default; `refuse` equals `drop`."""
+        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude={"path", "format", "max_bad_fraction"})
+        chosen.get("csv", {}).pop("final_newline", None)
+        faults = {key: value for key, value in chosen.pop("faults", {}).items() if value == "null"}
+        return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})
+
+
+UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}

@@ -1,0 +1,242 @@
+"""Time columns -> instants in int64 nanoseconds since 1970 UTC.
+
+Texts of one width, as nearly all dumps have them, are taken apart digit by digit in numpy (a sixth of polars' time);
+what is not of that form goes through polars, and what that refuses is no time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.source import UNITS, Source
+from shardstore.calendar import Day, day_of
+
+Instants = NDArray[np.int64]
+Valid = NDArray[np.bool_]
+SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9
+CHUNK = 1 << 15  # rows taken apart at once: their bytes stay in the cache
+MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?P<s>:\d\d)?(?P<f>\.\d{1,9})?(?P<z>Z|[+-]\d\d:?\d\d)?")
+LIKE_ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
+EARLIEST, LATEST = -(2**62), 2**62  # far outside any date, far inside int64
+
+
+def instants(columns: Sequence[pl.Series], source: Source, day: Day | None) -> tuple[Instants, Valid]:
+    """Each row's instant, and whether it has one.
+
+    Args:
+        columns: one column of times, or a column of dates and one of times of day.
+        day: the date that the rows should be of, which makes local times cheap; None if they are of many.
+    """
+    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1])
+    if source.time_format in UNITS:
+        return _counted(column, source)
+    if isinstance(column.dtype, pl.Datetime):
+        return _typed(column, source)
+    if column.dtype == pl.Date:
+        return _local(column.cast(pl.Datetime("ns")).dt.epoch("ns"), source)
+    texts = column.cast(pl.String, strict=False)
+    if source.time_format != "iso":
+        return _by_pattern(texts, source)
+    return _iso(texts, source, day)
+
+
+def _together(date: pl.Series, clock: pl.Series) -> pl.Series:
+    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`."""
+    return (date.cast(pl.String) + "T" + clock.cast(pl.String)).alias(clock.name)
+
+
+def _numpy(values: pl.Series) -> tuple[Instants, Valid]:
+    return values.fill_null(0).to_numpy().astype(np.int64, copy=False), values.is_not_null().to_numpy()
+
+
+def _counted(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
+    """Numbers since 1970 or since a local midnight, exact: fractions go through decimals, never through floats."""
+    unit, start = UNITS[source.time_format], 0
+    if source.time_origin is not None:
+        start = day_of(source.time_origin, source.timezone, HOUR // 2).start
+    if not column.dtype.is_integer():
+        texts = column.cast(pl.String, strict=False)
+        decimals = texts.cast(pl.Decimal(38, 9), strict=False)
+        scaled = (decimals * unit).cast(pl.Decimal(38, 0), strict=False).cast(pl.Int64, strict=False)
+        values, valid = _numpy(scaled)
+        valid = valid & (np.abs(values) < LATEST)
+        return values + start, valid
+    values, valid = _numpy(column.cast(pl.Int64, strict=False))
+    valid = valid & (np.abs(values) < LATEST // unit)
+    return np.where(valid, values, 0) * unit + start, valid
+
+
+def _typed(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
+    zoned = isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None
+    if zoned:
+        return _numpy(column.dt.convert_time_zone("UTC").cast(pl.Datetime("ns", "UTC"), strict=False).dt.epoch("ns"))
+    return _local(column.cast(pl.Datetime("ns"), strict=False).dt.epoch("ns"), source)
+
+
+def _local(naive_ns: pl.Series, source: Source) -> tuple[Instants, Valid]:
+    """Clock readings of the source's zone, as nanoseconds since 1970 on that clock -> instants."""
+    if source.timezone == "UTC":
+        return _numpy(naive_ns)
+    clock = naive_ns.cast(pl.Datetime("ns"))
+    fold: Any = "null" if source.ambiguous == "refuse" else source.ambiguous
+    placed = clock.dt.replace_time_zone(source.timezone, ambiguous=fold, non_existent="null")
+    return _numpy(placed.dt.convert_time_zone("UTC").dt.epoch("ns"))
+
+
+def _by_pattern(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
+    if re.search(r"%#?:?z", source.time_format):
+        parsed = texts.str.to_datetime(source.time_format, strict=False, time_unit="ns", time_zone="UTC")
+        return _numpy(parsed.dt.epoch("ns"))
+    parsed = texts.str.to_datetime(source.time_format, strict=False, time_unit="ns")
+    return _local(parsed.dt.epoch("ns"), source)
+
+
+def _iso(texts: pl.Series, source: Source, day: Day | None) -> tuple[Instants, Valid]:
+    """ISO 8601. The first text that looks like a time decides whether all carry an offset, and seconds."""
+    first = next((text for text in texts.head(1) if text and ISO.fullmatch(text)), None)
+    if first is None:
+        found = texts.filter(texts.str.contains(LIKE_ISO)).head(1).to_list()
+        if not found:
+            return np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+        return _iso_slow(texts, str(found[0]), source)
+    naive, valid = _fixed_width(texts, first)
+    if naive is None:
+        return _iso_slow(texts, first, source)
+    offset = _constant_offset(first, source, day)
+    if offset is None:
+        clock = pl.Series(naive).set(pl.Series(~valid), None)
+        result, placed = _local(clock, source)
+    else:
+        result, placed = naive - offset, valid
+    rest = np.flatnonzero(~valid)
+    if len(rest):  # of another form: no time, or one that polars knows
+        result[rest], placed_rest = _iso_slow(texts[rest], first, source)
+        placed = placed.copy()
+        placed[rest] = placed_rest
+    return result, placed
+
+
+def _iso_slow(texts: pl.Series, sample: str, source: Source) -> tuple[Instants, Valid]:
+    between = "T" if "T" in sample else " "
+    seconds = "" if re.search(r"[T ]\d\d:\d\d($|[Z+-])", sample) else ":%S%.f"
+    clock = f"%Y-%m-%d{between}%H:%M{seconds}"
+    if re.search(r"(Z|[+-]\d\d:?\d\d)$", sample):
+        parsed = texts.str.to_datetime(clock + "%#z", strict=False, time_unit="ns", time_zone="UTC")
+        return _numpy(parsed.dt.epoch("ns"))
+    return _local(texts.str.to_datetime(clock, strict=False, time_unit="ns").dt.epoch("ns"), source)
+
+
+def _constant_offset(sample: str, source: Source, day: Day | None) -> int | None:
+    """Nanoseconds that the clock is ahead of UTC in all rows: UTC, or a day of 24 hours whose offset never changes.
+
+    A row of another date would get another offset, but on one clock it stays outside of the date: it is refused anyway.
+    """
+    if ISO.fullmatch(sample)["z"] == "Z" or source.timezone == "UTC":  # type: ignore[index]
+        return 0
+    if day is None:
+        return None
+    zone = ZoneInfo(source.timezone)
+    marks = np.linspace(day.start, day.end - 1, 49).astype(np.int64)  # no zone changes twice within half an hour
+    offsets = {_offset(int(mark), zone) for mark in marks}
+    return offsets.pop() if len(offsets) == 1 else None
+
+
+def _offset(instant: int, zone: ZoneInfo) -> int:
+    import datetime as dt
+
+    delta = dt.datetime.fromtimestamp(instant // SECOND, zone).utcoffset()
+    assert delta is not None
+    return int(delta.total_seconds()) * SECOND
+
+
+def _fixed_width(texts: pl.Series, sample: str) -> tuple[Instants | None, Valid]:
+    """Clock readings of all texts of the sample's form, None if the form is another; False where a text differs.
+
+    Only forms without an offset or with `Z` are taken apart here.
+    """
+    match = ISO.fullmatch(sample)
+    nothing = np.zeros(len(texts), dtype=bool)
+    if match is None or match["z"] not in (None, "Z") or not sample.isascii() or texts.null_count():
+        return None, nothing
+    if match["f"] and not match["s"]:
+        return None, nothing
+    matrix = _bytes(texts, len(sample))
+    if matrix is None:
+        return None, nothing
+    naive, valid = np.empty(len(matrix), dtype=np.int64), np.empty(len(matrix), dtype=bool)
+    digits = len(match["f"]) - 1 if match["f"] else 0
+    for start in range(0, len(matrix), CHUNK):
+        part = slice(start, start + CHUNK)
+        naive[part], valid[part] = _take_apart(matrix[part], sample, digits, seconds=bool(match["s"]))
+    return naive, valid
+
+
+def _bytes(texts: pl.Series, width: int) -> NDArray[np.uint8] | None:
+    """[R, width] bytes of texts that all have that width, None otherwise."""
+    if not bool((texts.str.len_bytes() == width).all()):
+        return None
+    array = texts.rechunk().to_arrow()
+    if str(array.type) != "large_string":
+        array = array.cast("large_string")
+    buffers = array.buffers()
+    offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset :]
+    data = np.frombuffer(buffers[2], dtype=np.uint8)[offsets[0] : offsets[0] + len(array) * width]
+    return data.reshape(len(array), width)
+
+
+def _take_apart(bytes_RW: NDArray[np.uint8], sample: str, digits: int, *, seconds: bool) -> tuple[Instants, Valid]:
+    """Arithmetic in bytes as far as it goes; what must hold of every row is asked of all at once first."""
+    fixed = [at for at, character in enumerate(sample) if not character.isdigit()]
+    expected = np.frombuffer(sample.encode(), dtype=np.uint8)
+    number = bytes_RW - np.uint8(48)
+    number[:, fixed] = (bytes_RW[:, fixed] != expected[fixed]) * np.uint8(99)
+    valid = np.ones(len(number), dtype=bool) if number.max() <= 9 else (number <= 9).all(axis=1)
+    hour, minute = number[:, 11] * 10 + number[:, 12], number[:, 14] * 10 + number[:, 15]
+    second = number[:, 17] * 10 + number[:, 18] if seconds else np.zeros_like(hour)
+    for values, most in ((hour, 23), (minute, 59), (second, 59)):
+        if values.max() > most:
+            valid &= values <= most
+    clock = hour.astype(np.int32) * 3600 + minute.astype(np.int32) * 60 + second
+    naive = clock.astype(np.int64) * SECOND
+    same = bool((number[:, :10] == number[0, :10]).all())  # nearly always: a dump is of one date
+    days, dates_valid = _dates(number[:1, :10] if same else number[:, :10])
+    naive += days * DAY
+    valid &= dates_valid
+    if digits:
+        fraction = np.zeros(len(number), dtype=np.int32)
+        for place in range(digits):
+            fraction = fraction * 10 + number[:, 20 + place]
+        naive += fraction.astype(np.int64) * 10 ** (9 - digits)
+    return naive, valid
+
+
+def _dates(number_R10: NDArray[np.uint8]) -> tuple[Instants, Valid]:
+    """Days since 1970-01-01 of digits laid out as YYYY-MM-DD, and whether there is such a date."""
+    n = number_R10.astype(np.int32)
+    year, month, date = (
+        n[:, 0] * 1000 + n[:, 1] * 100 + n[:, 2] * 10 + n[:, 3],
+        n[:, 5] * 10 + n[:, 6],
+        n[:, 8] * 10 + n[:, 9],
+    )
+    valid = (month >= 1) & (month <= 12) & (date >= 1) & (year >= 1678) & (year <= 2261)
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    valid &= date <= MONTH_DAYS[np.where(valid, month, 1)] - ((month == 2) & ~leap)
+    return _days(year, month, date), valid
+
+
+def _days(year: NDArray[np.int32], month: NDArray[np.int32], date: NDArray[np.int32]) -> Instants:
+    """Days since 1970-01-01 in the Gregorian calendar, counting years from March (H. Hinnant, days_from_civil)."""
+    shifted = year - (month <= 2)
+    era = shifted // 400
+    in_era = shifted - era * 400
+    day_of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + date - 1
+    days: Instants = (era * 146097 + in_era * 365 + in_era // 4 - in_era // 100 + day_of_year - 719468).astype(np.int64)
+    return days
