@@ -19,11 +19,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.config import Pipeline
-from pipeline.decode import NOT_A_TIME, request_of
+from pipeline.decode import request_of
 from pipeline.faults import Faults, Rows
 from pipeline.formats import BATCH_ROWS, Piece, Request, reader_of
 from pipeline.plan import Dump
-from pipeline.times import instants
+from pipeline.times import instants, not_a_time
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError, DumpError
@@ -136,7 +136,7 @@ def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults) -> 
     faults.begin(piece)
     times, valid = instants([frame[name] for name in source.time_columns], source, None)
     column = source.time_columns[-1]
-    faults.reject(source.faults.bad_time, NOT_A_TIME, column, frame[column], ~valid)
+    faults.reject(source.faults.bad_time, not_a_time(source), column, frame[column], ~valid)
     instant = pl.Series(TIME, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
     more = [
         instant,

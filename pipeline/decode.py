@@ -18,12 +18,10 @@ from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.nodes import NodeCodes
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
-from pipeline.times import instants
+from pipeline.times import instants, not_a_time
 from shardstore.calendar import Day, day_of, parse_step
 from shardstore.errors import DumpError
 from shardstore.layouts.grid import Records
-
-NOT_A_TIME = "not a time (of pipeline.source.time_format, unambiguous in its zone)"
 
 
 @dataclass(slots=True)
@@ -62,8 +60,8 @@ class Decoded:
     code_place: NDArray[np.int64]
     column_places: tuple[int | None, ...]  # of each feature's raw column, None where records are counted
 
-    def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64]]]:
-        """(part of the day, its records, each record's place among the dump's rows), once."""
+    def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
+        """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
         for day, chunk in self.spool.stretches():
             values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
             yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
@@ -129,7 +127,7 @@ def _accept(
     time_column = source.time_columns[-1]
     times, valid = instants([frame[name] for name in source.time_columns], source, day)
     values = {} if source.wide else _numbers(piece, config, columns, faults)
-    faults.reject(source.faults.bad_time, NOT_A_TIME, time_column, frame[time_column], ~valid)
+    faults.reject(source.faults.bad_time, not_a_time(source), time_column, frame[time_column], ~valid)
     outside = valid & ((times < day.start) | (times >= day.end))
     faults.reject(source.faults.other_date, "of another date", time_column, frame[time_column], outside)
     if source.wide is not None:
@@ -140,10 +138,12 @@ def _accept(
     code_R = codes.of(names)
     faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
     keep = ~faults.rejected
-    place_R = np.arange(place, place + len(keep), dtype=np.int64)
+    asked = source.duplicates == "refuse"
+    place_R = np.arange(place, place + len(keep), dtype=np.int64) if asked else None
     if keep.all():
         return Chunk(times, code_R, place_R, tuple(values[name] for name in columns))
-    return Chunk(times[keep], code_R[keep], place_R[keep], tuple(values[name][keep] for name in columns))
+    kept_R = None if place_R is None else place_R[keep]
+    return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns))
 
 
 def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:

@@ -72,6 +72,9 @@ def measure_date(
     Raises:
         DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
     """
+    if not dump.files:
+        where, todo = Where(str(dump.path), date), "Remove the folder, or set pipeline.source.format"
+        raise DumpError("the folder holds no file of a known format", where=where, todo=todo)
     with staging_folder(root) as spilled:
         budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
@@ -115,7 +118,7 @@ def _reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, gri
     for part, records, place_R in decoded.stretches():
         order = grid.arrange(records, part, num_nodes)
         kept, found = grid.keep_last(records, order)
-        if config.source.duplicates == "refuse" and found.dropped:
+        if place_R is not None and found.dropped:
             raise _repeated(decoded, config, path, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
         first = (part.start - decoded.day.start) // part.step
         order = kept if config.source.duplicates == "last" else order

@@ -27,13 +27,13 @@ class Chunk:
 
     time_R: NDArray[np.int64]
     code_R: NDArray[np.int32]
-    place_R: NDArray[np.int64]  # number of the row among all rows of the dump, from 0
+    place_R: NDArray[np.int64] | None  # number of the row among all rows of the dump, where somebody will ask
     values_FR: tuple[NDArray[np.float64], ...]
 
     @property
     def num_bytes(self) -> int:
         """Of its columns."""
-        known = self.time_R.nbytes + self.code_R.nbytes + self.place_R.nbytes
+        known = self.time_R.nbytes + self.code_R.nbytes + (0 if self.place_R is None else self.place_R.nbytes)
         return known + sum(values.nbytes for values in self.values_FR)
 
 
@@ -79,15 +79,13 @@ class Spool:
             return chunks[0]
         empty = np.empty(0)
         if not chunks:
-            return Chunk(
-                empty.astype(np.int64), empty.astype(np.int32), empty.astype(np.int64), (empty,) * self._columns
-            )
-        values = tuple(np.concatenate([c.values_FR[k] for c in chunks]) for k in range(self._columns))
+            return Chunk(empty.astype(np.int64), empty.astype(np.int32), None, (empty,) * self._columns)
+        places = [c.place_R for c in chunks if c.place_R is not None]
         return Chunk(
             np.concatenate([c.time_R for c in chunks]),
             np.concatenate([c.code_R for c in chunks]),
-            np.concatenate([c.place_R for c in chunks]),
-            values,
+            np.concatenate(places) if places else None,
+            tuple(np.concatenate([c.values_FR[k] for c in chunks]) for k in range(self._columns)),
         )
 
     def _file(self, index: int) -> Path:
@@ -98,7 +96,8 @@ class Spool:
         self.spilled = True
         for chunk in self._chunks:
             records = np.empty(len(chunk.time_R), dtype=self._type)
-            records["time"], records["code"], records["place"] = chunk.time_R, chunk.code_R, chunk.place_R
+            records["time"], records["code"] = chunk.time_R, chunk.code_R
+            records["place"] = 0 if chunk.place_R is None else chunk.place_R
             for k, values in enumerate(chunk.values_FR):
                 records[f"v{k}"] = values
             stretch_R = (chunk.time_R - self.day.start) // self.stretch

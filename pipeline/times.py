@@ -48,6 +48,15 @@ def instants(columns: Sequence[pl.Series], source: Source, day: Day | None) -> t
     return _iso(texts, source, day)
 
 
+def not_a_time(source: Source) -> str:
+    """Why a row's time is none, in words."""
+    if source.time_format == "iso":
+        return "not a time (ISO 8601, unambiguous in its zone)"
+    if source.time_format in UNITS:
+        return f"not a time (a number of {source.time_format})"
+    return f"not a time (of the form {source.time_format}, unambiguous in its zone)"
+
+
 def _together(date: pl.Series, clock: pl.Series) -> pl.Series:
     """`2024-03-01` and `07:05` -> `2024-03-01T07:05`."""
     return (date.cast(pl.String) + "T" + clock.cast(pl.String)).alias(clock.name)

@@ -63,7 +63,7 @@ def plan(
         click.echo(json.dumps(_plan_json(made, notes), indent=1))
         return 0
     for note in notes:
-        screen.say(f"passed over: {note}")
+        screen.say(f"note: {note}")
     _headline(
         screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made
     )
@@ -152,7 +152,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
         click.echo(json.dumps({"dataset": settings.dataset, "generation": generation, "dates": rows}, indent=1))
     else:
         for note in notes:
-            screen.say(f"passed over: {note}")
+            screen.say(f"note: {note}")
         _headline(
             screen,
             settings.dataset,

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.formats import Kind, Piece, Request, with_numbers
-from pipeline.formats.text import blocks, row_ends
+from pipeline.formats.text import blocks, count_of, row_ends
 from pipeline.source import Csv
 from shardstore.errors import DumpError
 
@@ -92,11 +92,13 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
         ends = row_ends(block, quote)
         separators = _outside_quotes(block, separator, quote)
     else:
-        ends, separators = None, block.count(separator)
-    count = block.count(b"\n") if ends is None else len(ends)
-    blank = _blank_rows(block, ends)
-    if separators != (len(file.header) - 1) * (count - len(blank)):
-        _locate(block, file, row)
+        ends, separators = None, count_of(block, separator)
+    count = count_of(block, b"\n") if ends is None else len(ends)
+    blank = np.empty(0, dtype=np.int64)
+    if separators != (len(file.header) - 1) * count:  # a blank line has none
+        blank = _blank_rows(block, ends)
+        if separators != (len(file.header) - 1) * (count - len(blank)):
+            _locate(block, file, row)
     return count, blank
 
 
@@ -107,9 +109,8 @@ def _outside_quotes(block: bytes, separator: bytes, quote: bytes) -> int:
     return int((np.searchsorted(quotes, found) % 2 == 0).sum())
 
 
+# A row with one field only has no separator either; dumps have a time and a value at least.
 def _blank_rows(block: bytes, ends: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    if not (block[:1] in b"\r\n" or b"\n\n" in block or b"\n\r\n" in block):
-        return np.empty(0, dtype=np.int64)
     if ends is None:
         ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 1])

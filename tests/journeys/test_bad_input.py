@@ -63,7 +63,7 @@ def bytes_for(world: Any, date: dt.date) -> tuple[list[tuple[str, bytes, list[st
         ("no time", line(9, "noon,n0,1,1"), ["row 9, column 'time', value 'noon'", "not a time (ISO 8601"]),
         ("other date", line(9, "2013-05-05T05:00:00-05:00,n0,1,1"), ["row 9", "'2013-05-05T05:00", "another date"]),
         ("unknown node", line(9, f"{day}-05:00,n9,1,1"), ["row 9, column 'node', value 'n9'", "unknown node"]),
-        ("no node", line(9, f"{day}-05:00,,1,1"), ["row 9, column 'node', value ''", "unknown node"]),
+        ("no node", line(9, f"{day}-05:00,,1,1"), ["row 9, column 'node', value ''", "without a node"]),
         ("few fields", line(9, f"{day}-05:00,n0,1"), ["row 9: the row has 3 fields, the header 4"]),
         ("many fields", line(9, f"{day}-05:00,n0,1,1,1"), ["row 9: the row has 5 fields, the header 4"]),
         ("open quote", line(9, f'{day}-05:00,"n0,1,1'), ["row 9"]),
@@ -213,7 +213,8 @@ def test_a_wrong_configuration_ends_with_2_and_all_its_faults(make_world: Make, 
     assert "two dumps of 2024-03-01: " in said
     assert said.count("\n") == 1
     (tmp_path / "raw" / "2024-3-1.csv").unlink()
-    assert "has no {date} in it" in refused(world, "plan", "-c", config, "pipeline.source.path=raw/x.csv", code=2)
+    absent = ("preprocess", "-c", config, "pipeline.source.path=raw/x.csv")
+    assert "raw/x.csv: no dump matches the path" in refused(world, *absent, code=65)
     assert "node table does not exist" in refused(
         world, "plan", "-c", config, "pipeline.nodes={table: no.csv, id: id}", code=2
     )
