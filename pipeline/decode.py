@@ -85,7 +85,7 @@ def decode(
     day = day_of(date, config.source.timezone, parse_step(config.step))
     codes, faults, places = NodeCodes(table_nodes), Faults(date), Places()
     columns = config.raw_columns()
-    spool = Spool(day, len(columns), budget_bytes, folder)
+    spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     for path in files:
         for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
@@ -190,5 +190,6 @@ def _melt(
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)
     row_R, node_R = np.nonzero(present)
-    place_R = np.flatnonzero(keep) + place
-    return Chunk(times[keep][row_R], code_N[node_R], place_R[row_R], (matrix_RN[present],))
+    asked = config.source.duplicates == "refuse"
+    place_R = (np.flatnonzero(keep) + place)[row_R] if asked else None
+    return Chunk(times[keep][row_R], code_N[node_R], place_R, (matrix_RN[present],))

@@ -43,12 +43,15 @@ class Spool:
     Owns `folder`, if it comes to that. Memory: `budget_bytes` while they are taken, one stretch while they are given.
     """
 
-    def __init__(self, day: Day, num_columns: int, budget_bytes: int, folder: Path) -> None:
+    def __init__(self, day: Day, num_columns: int, budget_bytes: int, folder: Path, *, places: bool) -> None:
         self.day, self.folder, self.budget_bytes = day, folder, budget_bytes
         steps = max(1, -(-HOUR // day.step))
         self.stretch = steps * day.step
         self.num_stretches = -(-(day.end - day.start) // self.stretch)
-        fields = [("time", "<i8"), ("code", "<i4"), ("place", "<i8"), *((f"v{k}", "<f8") for k in range(num_columns))]
+        fields = [("time", "<i8"), ("code", "<i4"), *((f"v{k}", "<f8") for k in range(num_columns))]
+        if places:
+            fields.append(("place", "<i8"))
+        self._places = places
         self._type, self._columns = np.dtype(fields), num_columns
         self._chunks: list[Chunk] = []
         self._held = 0
@@ -97,7 +100,8 @@ class Spool:
         for chunk in self._chunks:
             records = np.empty(len(chunk.time_R), dtype=self._type)
             records["time"], records["code"] = chunk.time_R, chunk.code_R
-            records["place"] = 0 if chunk.place_R is None else chunk.place_R
+            if chunk.place_R is not None:
+                records["place"] = chunk.place_R
             for k, values in enumerate(chunk.values_FR):
                 records[f"v{k}"] = values
             stretch_R = (chunk.time_R - self.day.start) // self.stretch
@@ -121,5 +125,5 @@ class Spool:
             records = np.fromfile(path, dtype=self._type)
             path.unlink()
         values = tuple(np.ascontiguousarray(records[f"v{k}"]) for k in range(self._columns))
-        time_R, code_R, place_R = (np.ascontiguousarray(records[name]) for name in ("time", "code", "place"))
-        return Chunk(time_R, code_R, place_R, values)
+        time_R, code_R = np.ascontiguousarray(records["time"]), np.ascontiguousarray(records["code"])
+        return Chunk(time_R, code_R, np.ascontiguousarray(records["place"]) if self._places else None, values)
