@@ -31,7 +31,7 @@ from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, 
 from shardstore.storage import zarr_raw
 
 LARGEST = float(np.finfo(np.float32).max)
-PROCESS_BYTES = 200 << 20  # the interpreter with its libraries, and a decoded block
+PROCESS_BYTES = 240 << 20  # the interpreter with its libraries, and a decoded block
 LEAST_RECORDS = 32 << 20
 GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 

@@ -98,7 +98,7 @@ def write_config(folder: Path, size: Size, **trainer: Any) -> None:
 
 
 def run_limited(folder: Path, limit_bytes: int, words: list[str], seen: Callable[[str], None] = lambda _: None) -> Ran:
-    """Runs a program with RLIMIT_DATA and samples the anonymous memory of its process tree every 20 ms."""
+    """Runs a program with RLIMIT_DATA and samples the anonymous memory of its process tree every 100 ms."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
@@ -109,7 +109,7 @@ def run_limited(folder: Path, limit_bytes: int, words: list[str], seen: Callable
         peak = 0
         while process.poll() is None:
             peak = max(peak, _anonymous(process.pid))
-            time.sleep(0.02)
+            time.sleep(0.1)
         output.seek(0)
         text = output.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
