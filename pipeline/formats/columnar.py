@@ -50,11 +50,19 @@ def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
             _refuse_types(reader.schema, kinds, path, request)
             batches = (reader.get_batch(k) for k in range(reader.num_record_batches)) if is_file else iter(reader)
             empty = True
-            for piece in _pieces((batch.select(list(kinds)) for batch in batches), path, kinds):
+            for piece in _pieces(_validated(batches, list(kinds)), path, kinds):
                 empty = False
                 yield piece
             if empty:
                 raise _no_row(path, request)
+
+
+def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
+    """IPC files carry no checksum: offsets that lead out of their buffers would be read as they are."""
+    for batch in batches:
+        chosen = batch.select(names)
+        chosen.validate(full=True)
+        yield chosen
 
 
 def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[Piece]:
