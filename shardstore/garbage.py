@@ -172,7 +172,11 @@ def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> 
     for folder in found.folders:
         trash = root / "staging" / f"trash-{uuid.uuid4().hex}"
         folder.rename(trash)
-        shutil.rmtree(trash)
+        try:
+            shutil.rmtree(trash)
+        except OSError as error:
+            error.filename = str(trash)  # rmtree names what failed without its folder
+            raise
     for folder in {path.parent for path in (*found.folders, *found.damaged)}:
         if folder.parent != root:
             with suppress(OSError):  # other folders of that date live there
