@@ -51,6 +51,14 @@ class DateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something measured is damaged; it is taken again from what it was made of."""
+
+    date: dt.date
+    error: DateshardError
+
+
+@dataclass(frozen=True, slots=True)
 class DateFailed:
     """An act on a date failed; the others go on."""
 
@@ -99,4 +107,4 @@ class Finished:
     unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
 
 
-Event = Cutting | CutDone | Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
+Event = Cutting | CutDone | Planned | DateDone | PassedOver | DateFailed | Merged | Drifted | CommitDone | Finished

@@ -25,6 +25,7 @@ from pipeline.events import (
     Event,
     Finished,
     Merged,
+    PassedOver,
     Planned,
 )
 from pipeline.observe import observe, uncut, write_cache
@@ -40,7 +41,7 @@ from pipeline.prepare import (
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
-from shardstore.errors import DateshardError, DiskFullError, DumpError, StoreError, Where
+from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
 from shardstore.frozen import Nodes, load_nodes, load_statistics, save_nodes, save_statistics
 from shardstore.manifest import Entry, Manifest
 from shardstore.measured import load_arrays, load_receipt, partial_key
@@ -147,7 +148,8 @@ class _Run:
                 yield self._fail("measure", date, result)
 
     def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
-        if isinstance(error, DiskFullError):
+        """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
+        if isinstance(error, DiskFullError) or (isinstance(error, StoreError) and date in self.seen.dumps):
             raise error
         self.failed[date] = error
         return DateFailed(act, date, error)
@@ -182,7 +184,12 @@ class _Run:
     def _find_lost(self) -> Iterator[Event]:
         """Partial statistics that are gone, damaged or of another transform are taken again from the staged array;
         a staged array that is damaged too is measured again from its dump."""
-        lost = {date: key for date, key in self._training_keys().items() if self._lost(date, key)}
+        lost = {}
+        for date, key in self._training_keys().items():
+            if error := self._lost(date, key):
+                lost[date] = key
+                if isinstance(error, DamagedError):
+                    yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
         for date, result in run(tasks, self.num_workers):
@@ -194,13 +201,15 @@ class _Run:
                 yield self._fail("measure", date, result)
         yield from self._measure(again)
 
-    def _lost(self, date: dt.date, key: str) -> bool:
+    def _lost(self, date: dt.date, key: str) -> StoreError | None:
+        """Why the date's measured arrays cannot be merged; partials that were never taken are no damage."""
+        partial = self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms())
         try:
             load_receipt(self.writer.root / "staged" / str(date) / key)
-            load_arrays(self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms()))
-        except StoreError:
-            return True
-        return False
+            load_arrays(partial)
+        except StoreError as error:
+            return error if partial.exists() else StoreError(error.what)
+        return None
 
     def _drift(self, frozen: Statistics) -> Iterator[Event]:
         """How far the frozen statistics stand from what is measured now, if a training date was measured again."""
@@ -248,6 +257,7 @@ class _Run:
         since, waiting = time.monotonic(), 0
         for plan, result in run(tasks, self.num_workers):
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
+                yield PassedOver(plan.date, result)
                 result = yield from self._mend(plan.date, plan.key, nodes, scale)
             if not isinstance(result, Normalised):
                 yield self._fail("normalise", plan.date, result)

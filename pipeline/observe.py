@@ -17,6 +17,7 @@ from pipeline.dumps import find_dumps, find_files, is_one_file
 from pipeline.nodes import read_nodes
 from pipeline.plan import Dump, Observed
 from shardstore.commit import Committed
+from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
 from shardstore.identity import expected_form, hash_file, identity, seal, unseal
@@ -121,8 +122,9 @@ def _read_cache(root: Path) -> Cache:
 def write_cache(root: Path, cache: Cache) -> None:
     """Replaces dumps.json if it changed; losing it only costs hashing."""
     path, data = root / "dumps.json", seal(cache)
-    if path.is_file() and path.read_bytes() == data:
-        return
-    temporary = root / "staging" / "dumps.json"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with disk_full_as_error(path):
+        if path.is_file() and path.read_bytes() == data:
+            return
+        temporary = root / "staging" / "dumps.json"
+        temporary.write_bytes(data)
+        temporary.replace(path)

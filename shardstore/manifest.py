@@ -16,7 +16,7 @@ from typing import Any
 
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_path, replace_file
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
 from shardstore.layouts.grid import Feature
 
@@ -194,17 +194,19 @@ def check_format(found: object, file: str) -> None:
         )
 
 
-def write_format(root: Path) -> None:
-    """Puts a good FORMAT file into a new store, or in place of a damaged one.
+def write_format(root: Path) -> str:
+    """Puts a good FORMAT file into a new store, or in place of a damaged one; returns what was wrong with that.
 
     Raises:
         StoreError: a store of another format version.
     """
     try:
         read_format(root)
-    except DamagedError:
+        return ""
+    except DamagedError as error:
         replace_file(root / "FORMAT", seal({"format": FORMAT, "name": "dateshard"}))
         fsync_path(root.parent)
+        return str(error) if (root / "CURRENT").exists() else ""
 
 
 def read_format(root: Path) -> None:
@@ -249,7 +251,8 @@ def current_generation(root: Path) -> int:
     """
     path = root / "CURRENT"
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NotThereError(
             "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
@@ -272,7 +275,8 @@ def load_manifest(root: Path, generation: int) -> Manifest:
     """
     path = root / "manifests" / manifest_name(generation)
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         raise NotThereError(
             f"generation {generation} is not in the store",
