@@ -352,12 +352,14 @@ class _Run:
         return kept
 
     def _finished(self) -> Finished:
-        rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}}
+        rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}}
         for receipt in self.measured.values():
             rows["read"] += receipt.rows["read"]
             rows["accepted"] += receipt.rows["accepted"]
-            for reason, count in receipt.rows["rejected"].items():
-                rows["rejected"][reason] = rows["rejected"].get(reason, 0) + count
+            for kind in ("rejected", "changed"):
+                for reason, count in receipt.rows[kind].items():
+                    rows[kind][reason] = rows[kind].get(reason, 0) + count
+        rows["by_date"] = {str(date): dict(receipt.rows) for date, receipt in sorted(self.measured.items())}
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began

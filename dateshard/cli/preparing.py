@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,11 +19,8 @@ from dateshard.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dateshard.screen import Screen
     from dateshard.settings import Settings
-    from pipeline.events import Event, Finished
-    from pipeline.plan import DatePlan, Plan, Wish
-    from shardstore.manifest import Manifest
+    from pipeline.plan import Wish
 
 STATES = "failed,stale,missing,measured"
 
@@ -52,6 +48,7 @@ def plan(
 ) -> int:
     """What preprocess would do, and why. Writes nothing."""
     from dateshard.places import shards_folder
+    from dateshard.preparing import headline, plan_to_json, show_plan
     from dateshard.screen import Screen
     from pipeline.execute import look
 
@@ -60,14 +57,14 @@ def plan(
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
     made, current, notes = look(settings.preparing(), shards_folder(settings.dataset), wish)
     if as_json:
-        click.echo(json.dumps(_plan_json(made, notes), indent=1))
+        click.echo(json.dumps(plan_to_json(made, notes), indent=1))
         return 0
     for note in notes:
         screen.say(f"note: {note}")
-    _headline(
+    headline(
         screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made
     )
-    _show_plan(screen, made, explain=explain, asked=wish.dates)
+    show_plan(screen, made, explain=explain, asked=wish.dates)
     return 0
 
 
@@ -105,6 +102,7 @@ def preprocess(
 ) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
     from dateshard.places import shards_folder
+    from dateshard.preparing import finished_to_json, follow
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
@@ -122,9 +120,9 @@ def preprocess(
     except ValueError as error:
         raise click.UsageError(f"--memory-limit: {error}") from None
     events = prepare(settings.dataset, settings.preparing(), shards_folder(settings.dataset), wish, num_workers, memory)
-    finished = _follow(screen, settings.dataset, events)
+    finished = follow(screen, settings.dataset, events)
     if as_json:
-        click.echo(json.dumps(_finished_json(finished), indent=1))
+        click.echo(json.dumps(finished_to_json(finished), indent=1))
     if not finished.failed:
         return 0
     return 65 if finished.manifest is None or not finished.manifest.dates else 3
@@ -137,6 +135,7 @@ def preprocess(
 def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """The state of every date, with the reason. Exit 4 if a date is not fresh."""
     from dateshard.places import shards_folder
+    from dateshard.preparing import grouped, headline
     from dateshard.screen import Screen
     from pipeline.execute import look
     from pipeline.plan import Wish
@@ -153,14 +152,14 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
     else:
         for note in notes:
             screen.say(f"note: {note}")
-        _headline(
+        headline(
             screen,
             settings.dataset,
             current.generation if current else None,
             current.manifest if current else None,
             made,
         )
-        screen.table(_grouped(dates), right=(2,))
+        screen.table(grouped(dates), right=(2,))
     return 0 if all(p.state in ("fresh", "no-dump", "excluded") for p in dates) else 4
 
 
@@ -231,171 +230,3 @@ def _wish(
             raise click.UsageError(f"--only {', '.join(sorted(unknown))}: the states are {STATES}")
         chosen &= {p.date for p in everything.dates if p.state.split("(")[0] in wanted}
     return Wish(frozenset(chosen), force, refit, resplit)
-
-
-def _headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
-    from shardstore.calendar import collapse
-
-    train = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
-    if manifest is None:
-        screen.tell(f"dataset {dataset}, nothing prepared yet (train {train})")
-        return
-    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]} (train {train})")
-    if manifest.provisional:
-        screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
-
-
-def _grouped(dates: Iterable[DatePlan]) -> list[list[str]]:
-    """Rows of state, dates in ranges, count, reason; what needs work first."""
-    from shardstore.calendar import collapse
-
-    groups: dict[tuple[str, str], list[dt.date]] = {}
-    for p in dates:
-        groups.setdefault((p.state, p.reason), []).append(p.date)
-    order = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]
-    ranked = sorted(groups.items(), key=lambda item: (order.index(item[0][0].split("(")[0]), item[1][0]))
-    return [[state, collapse(found), str(len(found)), reason] for (state, reason), found in ranked]
-
-
-def _show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:
-    from dateshard.screen import counted
-
-    if explain:
-        acts = [
-            [
-                str(p.date),
-                p.state,
-                " + ".join(a for a, on in (("measure", p.measure), ("normalise", p.normalise)) if on),
-                p.reason,
-            ]
-            for p in made.dates
-            if p.measure or p.normalise
-        ]
-        screen.table(acts or [["nothing to do"]])
-    else:
-        shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise]
-        screen.table(_grouped(shown), right=(2,))
-    if made.merge and made.to_measure + made.to_normalise:
-        screen.tell(f"The global statistics are merged: {made.merge}.")
-    for warning in made.warnings:
-        screen.tell(warning)
-    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise.")
-
-
-def _plan_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
-    rows = [
-        {"date": str(p.date), "state": p.state, "reason": p.reason, "measure": p.measure, "normalise": p.normalise}
-        for p in made.dates
-    ]
-    split = {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()}
-    return {"dates": rows, "merge": made.merge or None, "split": split, "warnings": [*made.warnings, *notes]}
-
-
-def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
-    """Shows the events of one preprocess and returns the last."""
-    from dateshard.screen import counted, size
-    from pipeline import events as e
-
-    bar, finished, changed = None, None, False
-    for event in events:
-        match event:
-            case e.Cutting():
-                screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
-            case e.CutDone():
-                rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
-                cut_dates = counted(len(event.dates), "date")
-                screen.tell(f"{event.path}: {event.rows.read:,} rows cut into {cut_dates}{rejected}")
-            case e.Planned():
-                for note in event.notes:
-                    screen.tell(f"passed over: {note}")
-                todo = len(event.plan.to_measure) + len(event.plan.to_normalise)
-                if todo:
-                    measure = counted(len(event.plan.to_measure), "date")
-                    work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
-                    screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    for warning in event.plan.warnings:
-                        screen.say(warning)
-                bar = screen.bar("dates", todo) if todo else None
-            case e.DateDone():
-                if bar:
-                    bar.advance(note=event.act)
-            case e.PassedOver():
-                (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
-            case e.DateFailed():
-                (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
-                if bar:
-                    bar.advance(note=event.act)
-            case e.Merged():
-                text = f"statistics {event.statistics[:6]} merged over {event.num_dates} training dates"
-                (bar.print if bar else screen.say)(text + _moved(event.moved))
-            case e.Drifted():
-                text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
-                (bar.print if bar else screen.say)(text + "  (--refit-statistics moves them)")
-            case e.CommitDone():
-                changed |= event.changed
-            case e.Finished():
-                finished = event
-    if bar:
-        bar.close()
-    assert finished is not None, "a preprocess ends with Finished or raises"
-    _summary(screen, finished, changed=changed)
-    return finished
-
-
-def _by_reason(counts: dict[str, int]) -> str:
-    return "; ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
-
-
-def _moved(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
-
-
-def _summary(screen: Screen, finished: Finished, *, changed: bool) -> None:
-    from dateshard.screen import counted, seconds
-    from shardstore.calendar import collapse
-
-    rows = finished.rows
-    dates = len(finished.manifest.dates) if finished.manifest else 0
-    if not finished.measured and not finished.written and not finished.unchanged and not finished.failed:
-        nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
-        screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
-        return
-    wrote = f"{counted(finished.written, 'shard')} written"
-    if finished.unchanged:
-        same = f"{finished.unchanged} unchanged"
-        wrote = (
-            f"{wrote}, {same}"
-            if finished.written or finished.failed
-            else f"nothing changed, {counted(finished.unchanged, 'shard')} as before"
-        )
-    rejected = sum(rows["rejected"].values())
-    read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
-    screen.tell(
-        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
-        f"{seconds(finished.seconds)}"
-    )
-    for reason, count in sorted(rows["rejected"].items()):
-        screen.tell(f"  rejected  {count:,}  {reason}")
-    if finished.unknown_nodes:
-        where = collapse(finished.unknown_nodes)
-        screen.tell(
-            f"nodes that no training date has are left out: up to {max(finished.unknown_nodes.values())} on {where}"
-        )
-    if finished.failed:
-        screen.tell(
-            f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
-        )
-
-
-def _finished_json(finished: Finished) -> dict[str, Any]:
-    failed = {str(date): {"message": str(error), "kind": error.kind} for date, error in finished.failed.items()}
-    return {
-        "generation": finished.generation,
-        "dates": len(finished.manifest.dates) if finished.manifest else 0,
-        "measured": finished.measured,
-        "written": finished.written,
-        "unchanged": finished.unchanged,
-        "rows": finished.rows,
-        "failed": failed,
-        "seconds": round(finished.seconds, 3),
-    }

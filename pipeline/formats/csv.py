@@ -73,7 +73,7 @@ def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:
 def _header(text: str, path: Path, request: Request) -> tuple[str, ...]:
     if "\ufffd" in text:
         where = request.where(path, row=1)
-        raise DumpError("the header is not UTF-8", where=where, todo="Set pipeline.source.csv.encoding")
+        raise DumpError("the header is not UTF-8", where=where, todo="Correct the dump, or set pipeline.source.csv.encoding")
     return tuple(next(_walk(text, request.csv), []))
 
 
@@ -132,7 +132,7 @@ def _locate(block: bytes, file: _File, row: int) -> None:
         text = block.decode()
     except UnicodeDecodeError as error:
         at = file.request.where(file.path, row=row + block.count(b"\n", 0, error.start))
-        raise DumpError("not UTF-8", where=at, todo="Set pipeline.source.csv.encoding, or correct the dump") from None
+        raise DumpError("not UTF-8", where=at, todo="Correct the dump, or set pipeline.source.csv.encoding") from None
     number = row
     try:
         for number, fields in enumerate(_walk(text, file.dialect), start=row):

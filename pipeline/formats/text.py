@@ -70,7 +70,7 @@ def utf8(path: Path, request: Request) -> Iterator[bytes]:
     first, rows = True, 1
     for chunk in chunks(path, request):
         if first and decoder is None and chunk[:2] in UTF16:
-            todo = "Set pipeline.source.csv.encoding: utf-16, or write the dump as UTF-8"
+            todo = "Write the dump as UTF-8, or set pipeline.source.csv.encoding: utf-16"
             raise DumpError("the file is UTF-16, not UTF-8", where=request.where(path, row=1), todo=todo)
         try:
             text = chunk if decoder is None else decoder.decode(chunk).encode()
@@ -78,7 +78,7 @@ def utf8(path: Path, request: Request) -> Iterator[bytes]:
             row = rows + error.object[: error.start].count(b"\n")
             what = f"not {name}: the byte 0x{error.object[error.start]:02x}"
             raise DumpError(
-                what, where=request.where(path, row=row), todo="Correct csv.encoding, or the dump"
+                what, where=request.where(path, row=row), todo="Correct the dump, or pipeline.source.csv.encoding"
             ) from None
         rows += 0 if decoder is None else count_of(text, b"\n")
         yield text.removeprefix(BOM) if first else text
