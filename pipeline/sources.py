@@ -138,14 +138,18 @@ def decode(path: Path, date: dt.date, config: Pipeline, table_nodes: tuple[str, 
         DumpError: nothing usable, wrong structure, or too many rejected rows; names the first one.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    names = [column for name in config.features if (column := config.column_of(name)) is not None]
-    frame, numbers = _read_csv(path, date, config, sorted(set(names)))
+    by_kind: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, feature in config.features.items():
+        if (column := config.column_of(name)) is not None:
+            by_kind[feature.categorical].add(column)
+    names = by_kind[False]
+    frame, numbers = _read_csv(path, date, config, sorted(names), sorted(by_kind[True] - names))
     faults = _Faults(path, date, len(frame))
     for column in numbers:
         texts = frame[column]
         frame = frame.with_columns(texts.cast(pl.Float64, strict=False))
         faults.reject("not a number", column, texts, texts.is_not_null() & frame[column].is_null())
-    for column in sorted(set(names)):
+    for column in sorted(names):
         faults.reject("not finite", column, frame[column].cast(pl.String), frame[column].is_infinite())
     times = parse_times(frame[config.source.time], config.source.timezone)
     texts = frame[config.source.time]
@@ -170,11 +174,16 @@ def _accepted(
     faults: _Faults,
 ) -> Decoded:
     keep = ~faults.rejected
-    columns = []
-    for name in config.features:
+    columns: list[NDArray[np.float64] | None] = []
+    categories: dict[int, tuple[str, ...]] = {}
+    for index, (name, feature) in enumerate(config.features.items()):
         column = config.column_of(name)
-        columns.append(None if column is None else frame[column].fill_null(float("nan")).to_numpy()[keep])
-    records = Records(instants[keep].astype(np.int64), codes[keep], tuple(columns))
+        if column is not None and feature.categorical:
+            categories[index], places = _node_codes(frame[column], None, faults.rejected)
+            columns.append(np.where(places < 0, np.nan, places.astype(np.float64))[keep])
+        else:
+            columns.append(None if column is None else frame[column].fill_null(float("nan")).to_numpy()[keep])
+    records = Records(instants[keep].astype(np.int64), codes[keep], tuple(columns), categories)
     row_R = np.flatnonzero(keep) + HEADER_ROWS + 1
     return Decoded(day, nodes, records, row_R, Rows(len(keep), int(keep.sum()), dict(faults.counts)))
 
@@ -246,10 +255,12 @@ def parse_times(texts: pl.Series, zone_name: str) -> pl.Series:
     return parsed.dt.epoch("ns")
 
 
-def _read_csv(path: Path, date: dt.date, config: Pipeline, numeric: list[str]) -> tuple[pl.DataFrame, list[str]]:
+def _read_csv(
+    path: Path, date: dt.date, config: Pipeline, numeric: list[str], texts: list[str]
+) -> tuple[pl.DataFrame, list[str]]:
     """The needed columns, and those numeric ones that had to be read as text because a value is no number."""
     header = _check_structure(path, date)
-    needed = [config.source.time, config.source.node, *numeric]
+    needed = [config.source.time, config.source.node, *numeric, *texts]
     for column in needed:
         if column not in header:
             todo = "Correct the dump, or the column's name in the configuration"

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 
 from shardstore.calendar import Day, day_of, parse_step
-from shardstore.layouts.grid import Feature, Records, aggregate, arrange, encode, fill, keep_last, on_nodes
-from shardstore.statistics import PartialStatistics, Scale, Statistics, transform
+from shardstore.layouts.encode import encode
+from shardstore.layouts.feature import Feature
+from shardstore.layouts.fill import fill
+from shardstore.layouts.grid import Records, aggregate, arrange, keep_last, on_nodes
+from shardstore.partials import PartialStatistics
+from shardstore.scale import Scale
+from shardstore.statistics import Statistics
+from shardstore.transform import transform
 
 DAY = day_of(dt.date(2024, 3, 1), "UTC", parse_step("1h"))
 FEATURES = [Feature("mean"), Feature("sum", "sum"), Feature("count", "count"), Feature("last", "last")]
-NO_SCALE = Scale(np.zeros((1, 1)), np.zeros((1, 1)), np.ones((1, 1)))
+NO_SCALE = Scale(*(np.full((1, 1), number) for number in (0.0, 0.0, 1.0, 0.0, 0.0)))
 
 
 def make_records(rows: int, nodes: int, *, seed: int = 0, day: Day = DAY, repeats: bool = False) -> Records:
@@ -181,7 +187,7 @@ def test_a_dates_first_gap_stays_empty_and_is_not_observed() -> None:
     values = make_dense(missing=0.0)[:24]
     values[:5, 0, 0] = np.nan
     values[9, 0, 0] = np.nan
-    wide = Scale(np.full((3, 2), 60.0), np.zeros((3, 2)), np.full((3, 2), 12.0))
+    wide = Scale(*(np.full((3, 2), number) for number in (60.0, 0.0, 12.0, 0.0, 0.0)))
     encoded, observed = encode(values, [Feature("a", fill="forward"), Feature("b")], wide)
     assert observed is not None
     assert not observed[[0, 1, 2, 3, 4, 9], 0, 0].any()
