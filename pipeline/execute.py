@@ -165,7 +165,7 @@ class _Run:
             with suppress(StoreError):  # damaged: they are being replaced
                 moved = tuple(drift(load_statistics(root, old.statistics), statistics))
         self.writer.published([save_statistics(root, statistics), save_nodes(root, frozen.nodes)])
-        if frozen.vocabularies.of:
+        if frozen.vocabularies.names:
             self.writer.published([save_vocabularies(root, frozen.vocabularies)])
         return frozen, Merged(statistics.id, len(keys), moved)
 

@@ -267,7 +267,7 @@ def _recode(
     """Changes a date's own codes to frozen ones, in place; gives the number of unseen categories by feature."""
     unknown: dict[str, int] = {}
     for feature, name in categorical(features).items():
-        own, frozen = receipt["vocabularies"][str(feature)], vocabularies.of[name]
+        own, frozen = receipt["vocabularies"][str(feature)], vocabularies.names[name]
         values_TNF[..., feature], count = recode(values_TNF[..., feature], own, frozen)
         unknown |= {name: count} if count else {}
     return unknown

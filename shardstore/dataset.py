@@ -88,7 +88,7 @@ class Dataset:
     def vocabularies(self) -> Vocabularies:
         """The categories of each categorical feature; a shard holds their codes."""
         found = load_vocabularies(self.root, self.manifest.vocabularies)
-        self._refuse_unfit("vocabularies", set(found.of) == set(categorical(self.features).values()))
+        self._refuse_unfit("vocabularies", set(found.names) == set(categorical(self.features).values()))
         return found
 
     @cached_property

@@ -63,19 +63,19 @@ class Nodes:
 class Vocabularies:
     """The categories of each categorical feature over the training dates, sorted by their UTF-8 bytes.
 
-    The code of `of[feature][k]` is k + 1; code 0 is a category that no training date has, or none.
+    The code of `names[feature][k]` is k + 1; code 0 is a category that no training date has, or none.
     """
 
-    of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """By content; empty where no feature is categorical."""
-        return identity(self.describe()) if self.of else ""
+        return identity(self.describe()) if self.names else ""
 
     def describe(self) -> dict[str, list[str]]:
         """JSON form."""
-        return {feature: list(names) for feature, names in self.of.items()}
+        return {feature: list(names) for feature, names in self.names.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _load_vocabularies(folder: Path) -> Vocabularies:
     content = unseal(_read(path), str(path), REPAIR)
     with expected_form(str(path), REPAIR):
         vocabularies = Vocabularies({feature: tuple(names) for feature, names in content.items()})
-        if any(sorted_names(names) != names for names in vocabularies.of.values()):
+        if any(sorted_names(names) != names for names in vocabularies.names.values()):
             raise ValueError(folder)
         _refuse_other_id(vocabularies.id, folder)
         return vocabularies

@@ -27,7 +27,8 @@ def encode(
     """
     observed = ~np.isnan(values_TNF)
     filled = transform(fill(values_TNF, features), [feature.transform for feature in features])
-    scaled = scale.apply(filled)
+    with np.errstate(over="ignore"):
+        scaled = scale.apply(filled)
     for index, feature in enumerate(features):
         if feature.fill == "mean":
             gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit)
