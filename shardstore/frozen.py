@@ -130,8 +130,6 @@ def _load_vocabularies(folder: Path) -> Vocabularies:
     content = unseal(_read(path), str(path), REPAIR)
     with expected_form(str(path), REPAIR):
         vocabularies = Vocabularies({feature: tuple(names) for feature, names in content.items()})
-        if any(sorted_names(names) != names for names in vocabularies.names.values()):
-            raise ValueError(folder)
         _refuse_other_id(vocabularies.id, folder)
         return vocabularies
 

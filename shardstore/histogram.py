@@ -27,8 +27,8 @@ MERGE_AT = 1 << 16  # occupied bins that wait at least before they are merged
 
 
 def bins_of(values: Floats) -> Integers:
-    """The bin of each value, any shape; bins are in the order of the values. Values must be finite in float32."""
-    bits = values.astype(np.float32).view(np.uint32).astype(np.int64)
+    """The bin of each value, any shape, in the order of the values; -0.0 is 0.0. They must be finite in float32."""
+    bits = (values + 0.0).astype(np.float32).view(np.uint32).astype(np.int64)
     rounded = np.minimum(((bits & 0x7FFF_FFFF) + 0x8000) >> 16, GREATEST)
     bins: Integers = np.where(bits >> 31, ZERO - 1 - rounded, ZERO + rounded)
     return bins

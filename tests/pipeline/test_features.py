@@ -92,6 +92,25 @@ def test_a_histogram_is_taken_for_those_who_ask_and_only_them(make_world: Make) 
     assert len(list((world.store / "partials").rglob("histogram.i64"))) == 3  # the training dates
 
 
+def test_a_flipped_bit_in_a_histogram_is_found_and_mended_without_a_dump(make_world: Make) -> None:
+    world = prepared(make_world, scale="robust")
+    before = world.open().manifest
+    partial = world.store / "partials" / str(FIRST)
+    for path in (*partial.rglob("histogram.i64"), *(world.store / "statistics").rglob("histogram.i64")):
+        data = bytearray(path.read_bytes())
+        data[-8] ^= 1  # a count
+        path.chmod(0o644)
+        path.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"histogram.i64: size or hash is not what was committed"):
+        _ = world.open().scale
+    broken = sorted(name.split("/")[0] for name, error in world.open().verify(full=True) if error)
+    assert broken == ["partials", "statistics"]
+    assert world.prepare(refit=True).measured == 0
+    assert world.open().manifest == before
+    assert [error for _, error in world.open().verify(full=True) if error] == []
+    assert (world.open().scale.spread_NF > 0).all()
+
+
 @pytest.mark.parametrize("method", ["zscore", "minmax", "robust"])
 def test_validation_values_never_move_a_scale_a_mean_or_a_vocabulary(make_world: Make, method: str) -> None:
     world = with_kinds(make_world, scale=method, fill="mean")
