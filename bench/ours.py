@@ -23,9 +23,10 @@ from shardstore.commit import Writer, publish, staging_folder
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError
 from shardstore.frozen import Nodes, save_nodes, save_statistics
-from shardstore.layouts.grid import Feature
+from shardstore.layouts.feature import Feature
 from shardstore.manifest import Entry, Manifest, Part
-from shardstore.statistics import PartialStatistics, Statistics
+from shardstore.partials import PartialStatistics
+from shardstore.statistics import Statistics
 from shardstore.storage import zarr_raw
 from trainer.batch import Wanted
 from trainer.order import Order, Window, make_runs

@@ -153,6 +153,10 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         screen.tell(
             f"nodes that no training date has are left out: up to {max(finished.unknown_nodes.values())} on {where}"
         )
+    for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
+        counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
+        most, where = max(counts.values()), collapse(counts)
+        screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
     if finished.failed:
         screen.tell(
             f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."

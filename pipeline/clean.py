@@ -29,7 +29,7 @@ def _wanted(config: Pipeline, root: Path) -> Wanted:
     current, _ = Writer(root).current()
     seen, _, _ = observe(config, root, current)
     plan = make_plan(config, seen, Wish())
-    transforms = config.transforms()
+    features = config.feature_specs()
     return Wanted(
-        frozenset((str(p.date), p.key) for p in plan.dates if p.key), lambda staged: partial_key(staged, transforms)
+        frozenset((str(p.date), p.key) for p in plan.dates if p.key), lambda staged: partial_key(staged, features)
     )

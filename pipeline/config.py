@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.source import Date, Section, Source, Step
 from shardstore.calendar import parse_step
 from shardstore.identity import identity
-from shardstore.layouts.grid import Feature
+from shardstore.layouts.feature import Feature, partial_settings
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
+
+
+def _bounds_in_order(bounds: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    low, high = bounds
+    if low is None and high is None:
+        raise ValueError("range names no bound: leave it out, or write one of [low, high]")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"range must be [low, high] with low below high (got {[low, high]})")
+    return bounds
+
+
+Bounds = Annotated[tuple[float | None, float | None], AfterValidator(_bounds_in_order)]
 
 
 class NodeTable(Section):
@@ -28,18 +41,73 @@ class FeatureConfig(Section):
     """One feature: which column, how a step's records become one value, and how that is filled and scaled."""
 
     column: str | None = Field(None, description="default: the feature's name; count without a column counts records")
-    aggregate: Literal["mean", "sum", "count", "last"] = "mean"
-    fill: Literal["none", "zero", "forward"] = "none"
-    fill_limit: int | None = Field(None, ge=1, description="most steps that forward carries a value on")
+    categorical: bool = Field(
+        False, description="texts, stored as codes of a vocabulary frozen over the training dates"
+    )
+    range: Bounds | None = Field(None, description="[low, high] of raw values, ends included; null is an open end")
+    outside: Literal["refuse", "drop", "clip", "null"] = Field(
+        "refuse",
+        description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
+    )
+    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count"] = Field(
+        "mean",
+        description="of a step's records, those without a value left out; default of a categorical feature: last",
+    )
+    fill: Literal["none", "zero", "forward", "mean"] = Field(
+        "none", description="an unobserved cell: 0, the last value before it on that date, or the training mean"
+    )
+    fill_limit: int | None = Field(None, ge=1, description="most steps filled after an observed one or a date's start")
     transform: Literal["none", "log1p"] = "none"
-    scale: Literal["none", "zscore"] = "zscore"
+    scale: Literal["none", "zscore", "minmax", "robust"] = "zscore"
     scale_per: Literal["feature", "node"] = "feature"
+    clip: tuple[float, float] | None = Field(None, description="[low, high] in scaled units, the last step of all")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _codes_are_neither_averaged_nor_scaled(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("categorical") is True:
+            return {"aggregate": "last", "scale": "none", **given}
+        return given
 
     @model_validator(mode="after")
-    def _limit_needs_forward(self) -> FeatureConfig:
-        if self.fill_limit is not None and self.fill != "forward":
-            raise ValueError("fill_limit has no effect unless fill is forward")
+    def _combinations_have_a_meaning(self) -> FeatureConfig:
+        if wrong := self._contradiction():
+            raise ValueError(wrong)
         return self
+
+    def _contradiction(self) -> str:
+        if self.fill_limit is not None and self.fill == "none":
+            return "fill_limit has no effect while fill is none"
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            return f"clip must be [low, high] with low below high (got {list(self.clip)})"
+        if self.range is None and self.outside != "refuse":
+            return f"outside: {self.outside} has no effect without a range"
+        if self.range is not None and self.aggregate == "count" and self.column is None:
+            return "range has no effect on a count of records: it needs a column"
+        return self._categorical_contradiction() if self.categorical else ""
+
+    def _categorical_contradiction(self) -> str:
+        allowed = {
+            "aggregate": ("last", "first"),
+            "fill": ("none", "forward"),
+            "transform": ("none",),
+            "scale": ("none",),
+        }
+        for name, values in allowed.items():
+            if (value := getattr(self, name)) not in values:
+                return f"a categorical feature has codes, no quantities: {name} must be {' or '.join(values)} (got {value})"
+        for name in ("clip", "range"):
+            if getattr(self, name) is not None:
+                return f"a categorical feature has codes, no quantities: {name} has no meaning"
+        return "" if self.scale_per == "feature" else "scale_per: node has no effect on a categorical feature"
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """`range` with an infinite value for an open end."""
+        if self.range is None:
+            return None
+        low, high = self.range
+        return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _dates_as_text(value: Any) -> Any:
@@ -91,6 +159,22 @@ class Pipeline(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _one_reading_of_a_column(self) -> Pipeline:
+        read: dict[str, tuple[str, FeatureConfig]] = {}
+        for name, feature in self.features.items():
+            column = self.column_of(name)
+            if column is None:
+                continue
+            other, first = read.setdefault(column, (name, feature))
+            if first.categorical != feature.categorical:
+                raise ValueError(f"features '{other}' and '{name}' read '{column}' as texts and as numbers")
+            if (first.range, first.outside) != (feature.range, feature.outside):
+                raise ValueError(f"features '{other}' and '{name}' declare two ranges of '{column}'")
+            if feature.categorical and self.source.wide:
+                raise ValueError(f"feature '{name}': a wide dump holds numbers")
+        return self
+
     def column_of(self, name: str) -> str | None:
         """The raw column of a feature; None where records are counted."""
         feature = self.features[name]
@@ -102,21 +186,43 @@ class Pipeline(Section):
             return [self.source.wide.value]
         return sorted({column for name in self.features if (column := self.column_of(name)) is not None})
 
+    def categorical_columns(self) -> frozenset[str]:
+        """Those of the raw columns that are read as texts."""
+        named = ((self.column_of(name), feature) for name, feature in self.features.items())
+        return frozenset(column for column, feature in named if column is not None and feature.categorical)
+
+    def ranges(self) -> dict[str, FeatureConfig]:
+        """{raw column: a feature that declares its range}; features of one column declare the same."""
+        named = ((self.column_of(name), feature) for name, feature in self.features.items())
+        return {column: feature for column, feature in named if column is not None and feature.range is not None}
+
     def feature_specs(self) -> tuple[Feature, ...]:
         """What the encoder needs of each feature, in configuration order."""
-        return tuple(Feature(name, **feature.model_dump(exclude={"column"})) for name, feature in self.features.items())
+        decoding = {"column", "range", "outside"}
+        return tuple(Feature(name, **feature.model_dump(exclude=decoding)) for name, feature in self.features.items())
 
     def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
         """Of the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
-        features = [[name, self.column_of(name), feature.aggregate] for name, feature in self.features.items()]
+        features = [
+            [name, self.column_of(name), feature.aggregate, *_decoding(feature)]
+            for name, feature in self.features.items()
+        ]
         nodes = None if node_names is None else identity(list(node_names))
         return identity([self.source.measuring(), nodes, self.layout, parse_step(self.step), features])
 
     def normalise_settings(self) -> str:
         """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""
         keys = ("fill", "fill_limit", "transform", "scale", "scale_per")
-        return identity([[name, *(getattr(f, key) for key in keys)] for name, f in self.features.items()])
+        clips = {name: [list(feature.clip)] if feature.clip else [] for name, feature in self.features.items()}
+        rows = [[name, *(getattr(f, key) for key in keys), *clips[name]] for name, f in self.features.items()]
+        return identity(rows)
 
-    def transforms(self) -> list[str]:
-        """Each feature's transform, in order."""
-        return [feature.transform for feature in self.features.values()]
+    def partial_settings(self) -> list[Any]:
+        """What partial statistics depend on beside the staged arrays."""
+        return partial_settings(self.feature_specs())
+
+
+def _decoding(feature: FeatureConfig) -> list[Any]:
+    """Settings that decide how a value is read; nothing where all are left at their defaults."""
+    found: list[Any] = ["categorical"] if feature.categorical else []
+    return found if feature.range is None else [*found, [*feature.range], feature.outside]

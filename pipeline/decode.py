@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.config import Pipeline
+from pipeline.config import FeatureConfig, Pipeline
 from pipeline.faults import Faults, Rows
 from pipeline.formats import Kind, Piece, Request, reader_of
-from pipeline.nodes import NodeCodes
+from pipeline.nodes import Codes
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
 from pipeline.times import instants, not_a_time
@@ -59,6 +59,9 @@ class Decoded:
     spool: Spool
     code_place: NDArray[np.int64]
     column_places: tuple[int | None, ...]  # of each feature's raw column, None where records are counted
+    categories: Mapping[
+        int, Sequence[str]
+    ]  # {place of a categorical feature: names that its column's values are places in}
 
     def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
         """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
@@ -83,13 +86,14 @@ def decode(
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    codes, faults, places = NodeCodes(table_nodes), Faults(date), Places()
+    codes, faults, places = Codes(table_nodes), Faults(date), Places()
     columns = config.raw_columns()
+    texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     for path in files:
         for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-            chunk = _accept(piece, day, config, columns, codes, faults, places.total)
+            chunk = _accept(piece, day, config, Columns(columns, codes, texts), faults, places.total)
             places.add(piece)
             used = _seen(used, chunk.code_R, len(codes.names))
             spool.put(chunk)
@@ -97,7 +101,8 @@ def decode(
     names, code_place = codes.final(used)
     feature_columns = [config.column_of(name) for name in config.features]
     column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
-    return Decoded(day, names, rows, places, spool, code_place, column_places)
+    categories = {k: texts[name].names for k, name in enumerate(feature_columns) if name in texts}
+    return Decoded(day, names, rows, places, spool, code_place, column_places, categories)
 
 
 def request_of(config: Pipeline, date: dt.date | None) -> Request:
@@ -108,6 +113,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
         assert source.node is not None
         kinds[source.node] = "text"
         kinds |= dict.fromkeys(config.raw_columns(), "number")
+        kinds |= dict.fromkeys(config.categorical_columns(), "text")
     return Request(kinds, source.csv, source.wide.nodes if source.wide else None, source.time_format in UNITS, date)
 
 
@@ -118,37 +124,51 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
     return wider
 
 
-def _accept(
-    piece: Piece, day: Day, config: Pipeline, columns: Sequence[str], codes: NodeCodes, faults: Faults, place: int
-) -> Chunk:
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Raw columns that features read, and the codes of names as they are met: nodes, and texts by column."""
+
+    names: Sequence[str]
+    nodes: Codes
+    texts: Mapping[str, Codes]
+
+
+def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: Faults, place: int) -> Chunk:
     """The rows of a piece that stand, as a chunk."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
     time_column = source.time_columns[-1]
     times, valid = instants([frame[name] for name in source.time_columns], source, day)
-    values = {} if source.wide else _numbers(piece, config, columns, faults)
+    values = (
+        {}
+        if source.wide
+        else _numbers(piece, config, [name for name in columns.names if name not in columns.texts], faults)
+    )
     faults.reject(source.faults.bad_time, not_a_time(source), time_column, frame[time_column], ~valid)
     outside = valid & ((times < day.start) | (times >= day.end))
     faults.reject(source.faults.other_date, "of another date", time_column, frame[time_column], outside)
     if source.wide is not None:
-        return _melt(piece, config, codes, faults, times, place)
+        return _melt(piece, config, columns.nodes, faults, times, place)
     assert source.node is not None
     names = frame[source.node]
     faults.reject(source.faults.missing_node, "without a node", source.node, names, names.is_null().to_numpy())
-    code_R = codes.of(names)
+    code_R = columns.nodes.of(names)
     faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
+    for name, known in columns.texts.items():
+        codes = known.of(frame[name])
+        values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     keep = ~faults.rejected
     asked = source.duplicates == "refuse"
     place_R = np.arange(place, place + len(keep), dtype=np.int64) if asked else None
     if keep.all():
-        return Chunk(times, code_R, place_R, tuple(values[name] for name in columns))
+        return Chunk(times, code_R, place_R, tuple(values[name] for name in columns.names))
     kept_R = None if place_R is None else place_R[keep]
-    return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns))
+    return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns.names))
 
 
 def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:
     """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
-    found = {}
+    found, ranges = {}, config.ranges()
     for name in columns:
         column = piece.frame[name]
         values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
@@ -159,7 +179,8 @@ def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Fau
         if infinite.any():
             _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)
             values = np.where(infinite, np.nan, values)
-        found[name] = values
+        declared = ranges.get(name) or (ranges.get(config.source.wide.value) if config.source.wide else None)
+        found[name] = values if declared is None else _within(values, declared, name, column, faults)
     return found
 
 
@@ -170,9 +191,27 @@ def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[n
         faults.reject(policy, reason, name, texts, bad)
 
 
-def _melt(
-    piece: Piece, config: Pipeline, codes: NodeCodes, faults: Faults, times: NDArray[np.int64], place: int
-) -> Chunk:
+def _within(
+    values: NDArray[np.float64], declared: FeatureConfig, name: str, column: pl.Series, faults: Faults
+) -> NDArray[np.float64]:
+    """The values with those outside of the declared range as its policy says."""
+    assert declared.bounds is not None
+    low, high = declared.bounds
+    outside = (values < low) | (values > high)
+    if not outside.any():
+        return values
+    reason = f"outside of the declared range [{low:g}, {high:g}]"
+    if declared.outside == "clip":
+        faults.change(f"{reason}: moved to the bound", outside)
+        return np.clip(values, low, high)
+    if declared.outside == "null":
+        faults.change(f"{reason}: made missing", outside)
+        return np.where(outside, np.nan, values)
+    faults.reject(declared.outside, reason, name, column, outside)
+    return values
+
+
+def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: NDArray[np.int64], place: int) -> Chunk:
     """A wide piece as records, row by row and column by column; empty cells are no records."""
     names = [name for name in piece.frame.columns if name not in config.source.time_columns]
     if not names:

@@ -105,6 +105,7 @@ class Finished:
     rows: Mapping[str, Any]
     seconds: float
     unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
+    unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
 
 
 Event = Cutting | CutDone | Planned | DateDone | PassedOver | DateFailed | Merged | Drifted | CommitDone | Finished

@@ -33,6 +33,7 @@ from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_i
 from pipeline.prepare import (
     Measured,
     Normalised,
+    Target,
     measure_date,
     merge_statistics,
     normalise_date,
@@ -42,10 +43,19 @@ from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
-from shardstore.frozen import Nodes, load_nodes, load_statistics, save_nodes, save_statistics
+from shardstore.frozen import (
+    Frozen,
+    Nodes,
+    load_nodes,
+    load_statistics,
+    load_vocabularies,
+    save_nodes,
+    save_statistics,
+    save_vocabularies,
+)
 from shardstore.manifest import Entry, Manifest
-from shardstore.measured import load_arrays, load_receipt, partial_key
-from shardstore.statistics import Scale, Statistics, drift
+from shardstore.measured import load_arrays, load_partial, load_receipt, partial_key
+from shardstore.statistics import Statistics, drift
 
 FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its workers
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
@@ -112,6 +122,7 @@ class _Run:
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
     unknown_nodes: dict[dt.date, int] = field(default_factory=dict)
+    unknown_categories: dict[dt.date, Mapping[str, int]] = field(default_factory=dict)
     made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
     written: int = 0
     unchanged: int = 0
@@ -120,16 +131,13 @@ class _Run:
         self.plans = {plan.date: plan for plan in self.plan.dates}
         yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure})
         if self.plan.merge:
-            statistics, nodes, merged = yield from self._merge()
+            frozen, merged = yield from self._merge()
             yield merged
         elif self.current:
-            manifest = self.current.manifest
-            statistics = load_statistics(self.writer.root, manifest.statistics)
-            nodes = self.table or load_nodes(self.writer.root, manifest.nodes)
-            self.writer.published([save_nodes(self.writer.root, nodes)])
-            yield from self._drift(statistics)
-        manifest = self._skeleton(statistics, nodes)
-        yield from self._normalise(manifest, statistics, nodes)
+            frozen = self._load_frozen(self.current.manifest)
+            yield from self._drift(frozen.statistics)
+        manifest = self._skeleton(frozen)
+        yield from self._normalise(manifest, frozen)
         yield self._commit(manifest, last=True)
         yield self._finished()
 
@@ -163,8 +171,16 @@ class _Run:
                 keys[plan.date] = plan.key
         return keys
 
-    def _merge(self) -> Generator[Event, None, tuple[Statistics, Nodes, Merged]]:
-        """Merges; a staged date that turns out damaged is measured again first. Returns (statistics, nodes, event)."""
+    def _load_frozen(self, manifest: Manifest) -> Frozen:
+        """What the generation rests on; of a node table's positions the present ones."""
+        root = self.writer.root
+        nodes = self.table or load_nodes(root, manifest.nodes)
+        self.writer.published([save_nodes(root, nodes)])
+        vocabularies = load_vocabularies(root, manifest.vocabularies)
+        return Frozen(nodes, vocabularies, load_statistics(root, manifest.statistics))
+
+    def _merge(self) -> Generator[Event, None, tuple[Frozen, Merged]]:
+        """Merges; a staged date that turns out damaged is measured again first. Returns what is frozen, and the event."""
         root = self.writer.root
         yield from self._find_lost()
         keys = self._training_keys()
@@ -172,14 +188,17 @@ class _Run:
             first = next(iter(self.failed.values()), None)
             what = "no training date could be measured, so there are no statistics"
             raise DumpError(f"{what}; first failure: {first}" if first else what, todo=_no_training_todo(bool(first)))
-        statistics, nodes = merge_statistics(root, keys, self.config, self.table)
+        frozen = merge_statistics(root, keys, self.config, self.table)
+        statistics = frozen.statistics
         old = self.current.manifest if self.current else None
         moved: tuple[dict[str, Any], ...] = ()
         if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
             with suppress(StoreError):  # damaged: they are being replaced
                 moved = tuple(drift(load_statistics(root, old.statistics), statistics))
-        self.writer.published([save_statistics(root, statistics), save_nodes(root, nodes)])
-        return statistics, nodes, Merged(statistics.id, len(keys), moved)
+        self.writer.published([save_statistics(root, statistics), save_nodes(root, frozen.nodes)])
+        if frozen.vocabularies.names:
+            self.writer.published([save_vocabularies(root, frozen.vocabularies)])
+        return frozen, Merged(statistics.id, len(keys), moved)
 
     def _find_lost(self) -> Iterator[Event]:
         """Partial statistics that are gone, damaged or of another transform are taken again from the staged array;
@@ -203,10 +222,10 @@ class _Run:
 
     def _lost(self, date: dt.date, key: str) -> StoreError | None:
         """Why the date's measured arrays cannot be merged; partials that were never taken are no damage."""
-        partial = self.writer.root / "partials" / str(date) / partial_key(key, self.config.transforms())
+        partial = self.writer.root / "partials" / str(date) / partial_key(key, self.config.feature_specs())
         try:
             load_receipt(self.writer.root / "staged" / str(date) / key)
-            load_arrays(partial)
+            load_partial(partial)
         except StoreError as error:
             return error if partial.exists() else StoreError(error.what)
         return None
@@ -216,19 +235,20 @@ class _Run:
         if not any(self.plan.training(date) for date in self.measured):
             return
         try:
-            fresh, _ = merge_statistics(self.writer.root, self._training_keys(), self.config, self.table)
+            fresh = merge_statistics(self.writer.root, self._training_keys(), self.config, self.table).statistics
         except StoreError:
             return  # only a report: the damaged array is named when something needs it
         if fresh.features == frozen.features and fresh.sources != frozen.sources:
             yield Drifted(tuple(drift(frozen, fresh)))
 
-    def _skeleton(self, statistics: Statistics, nodes: Nodes) -> Manifest:
+    def _skeleton(self, frozen: Frozen) -> Manifest:
         """The next manifest without its dates."""
         provisional: set[dt.date] = set()
         if self.plan.merge:
             provisional = {date for date in self.failed if self.plan.training(date)}
         elif self.current:
             provisional = {d for d in self.current.manifest.provisional if d in self.seen.dumps}
+        nodes, statistics, vocabularies = frozen.nodes, frozen.statistics.id, frozen.vocabularies.id
         return Manifest(
             dataset=self.dataset,
             timezone=self.config.source.timezone,
@@ -236,29 +256,31 @@ class _Run:
             features=self.config.feature_specs(),
             nodes=nodes.id,
             num_nodes=len(nodes.names),
-            statistics=statistics.id,
-            normalise=normalise_identity(self.config.normalise_settings(), statistics.id, nodes.id),
+            statistics=statistics,
+            vocabularies=vocabularies,
+            normalise=normalise_identity(self.config.normalise_settings(), statistics, nodes.id, vocabularies),
             split=dict(self.plan.split),
             provisional=tuple(sorted(provisional - set(self.config.exclude))),
         )
 
-    def _normalise(self, manifest: Manifest, statistics: Statistics, nodes: Nodes) -> Iterator[Event]:
+    def _normalise(self, manifest: Manifest, frozen: Frozen) -> Iterator[Event]:
         old = self.current.manifest if self.current else None
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
             self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
-        scale = statistics.scale([(feature.scale, feature.scale_per) for feature in manifest.features])
+        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
+        target = Target(frozen.nodes, frozen.vocabularies, frozen.statistics.scale(specs, frozen.nodes.names))
         tasks: list[Task] = []
         for plan in self.plan.to_normalise:
             untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
             if plan.date not in self.failed and not untouched:
-                tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, nodes, scale)))
+                tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, target)))
         yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
         for plan, result in run(tasks, self.num_workers):
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
                 yield PassedOver(plan.date, result)
-                result = yield from self._mend(plan.date, plan.key, nodes, scale)
+                result = yield from self._mend(plan.date, plan.key, target)
             if not isinstance(result, Normalised):
                 yield self._fail("normalise", plan.date, result)
                 continue
@@ -279,14 +301,12 @@ class _Run:
             todo = "Put its dump back and run the command again"
             yield self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
 
-    def _mend(self, date: dt.date, key: str, nodes: Nodes, scale: Scale) -> Generator[Event, None, Any]:
+    def _mend(self, date: dt.date, key: str, target: Target) -> Generator[Event, None, Any]:
         """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
         yield from self._measure({date: key})
         if date in self.failed:
             return self.failed.pop(date)
-        _, result = next(
-            iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, nodes, scale))], 1))
-        )
+        _, result = next(iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, target))], 1)))
         return result
 
     def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
@@ -295,6 +315,8 @@ class _Run:
         self.made.add(result.date)
         if result.unknown_nodes:
             self.unknown_nodes[result.date] = result.unknown_nodes
+        if result.unknown_categories:
+            self.unknown_categories[result.date] = result.unknown_categories
         self.writer.published([result.folder])
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
@@ -373,6 +395,7 @@ class _Run:
             rows,
             seconds,
             self.unknown_nodes,
+            self.unknown_categories,
         )
 
 

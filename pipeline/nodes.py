@@ -64,7 +64,7 @@ def _coordinate(text: str | None, path: Path, column: str, row: int) -> float:
         raise UsageError("the position is not a number", where=where, todo="Correct the table") from None
 
 
-class NodeCodes:
+class Codes:
     """Names -> codes over the pieces of a dump: places in the node table, or in the order of first appearance."""
 
     def __init__(self, table: tuple[str, ...] | None) -> None:

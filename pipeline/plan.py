@@ -113,12 +113,12 @@ def staged_key(dump_hash: str, measure: str) -> str:
 
 def basis_of(config: Pipeline, measure: str) -> str:
     """Of the settings that global statistics rest on; another basis needs other statistics."""
-    return identity([measure, MEASURE_CODE, config.transforms()])
+    return identity([measure, MEASURE_CODE, config.partial_settings()])
 
 
-def normalise_identity(settings: str, statistics: str, nodes: str) -> str:
-    """Of all that decides a shard's bytes beside its staged array."""
-    return identity([settings, NORMALISE_CODE, statistics, nodes])
+def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:
+    """Of all that decides a shard's bytes beside its staged array; `vocabularies` is empty without categories."""
+    return identity([settings, NORMALISE_CODE, statistics, nodes, *([vocabularies] if vocabularies else [])])
 
 
 def split_settings(config: Pipeline) -> Any:
@@ -180,7 +180,7 @@ def _staleness(
     if _other_identity(config, seen):
         was = seen.sources.get("normalise", {})
         if was.get("settings") != config.normalise_settings():
-            return "stale(config)", "fill, transform or scale changed"
+            return "stale(config)", "fill, transform, scale or clip changed"
         if was.get("code") != NORMALISE_CODE:
             return "stale(code)", "this version normalises differently"
         return "stale(statistics)", "another node table or statistics"
@@ -192,7 +192,8 @@ def _other_identity(config: Pipeline, seen: Observed) -> bool:
     if seen.manifest is None:
         return False
     nodes = seen.nodes_id or seen.manifest.nodes
-    wanted = normalise_identity(config.normalise_settings(), seen.manifest.statistics, nodes)
+    frozen = seen.manifest.statistics, nodes, seen.manifest.vocabularies
+    wanted = normalise_identity(config.normalise_settings(), *frozen)
     return wanted != seen.manifest.normalise
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import Pipeline
 from pipeline.decode import Decoded, decode
@@ -21,14 +22,20 @@ from pipeline.plan import Dump
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
-from shardstore.errors import DumpError, Where
-from shardstore.frozen import Nodes
+from shardstore.errors import DumpError, UsageError, Where
+from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.identity import hash_bytes, hash_file, identity, seal
 from shardstore.layouts import grid
+from shardstore.layouts.categories import MOST_CODES, own_vocabulary, recode, sorted_names
+from shardstore.layouts.encode import encode
+from shardstore.layouts.feature import Feature, categorical, with_histogram
 from shardstore.manifest import Entry, Part
-from shardstore.measured import load_arrays, load_receipt, partial_key
-from shardstore.statistics import Floats, PartialStatistics, Scale, Statistics, transform
+from shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
+from shardstore.partials import PartialStatistics
+from shardstore.scale import Scale
+from shardstore.statistics import Statistics
 from shardstore.storage import zarr_raw
+from shardstore.transform import Floats, Integers, transform
 
 LARGEST = float(np.finfo(np.float32).max)
 PROCESS_BYTES = 240 << 20  # the interpreter with its libraries, and a decoded block
@@ -54,6 +61,16 @@ class Normalised:
     entry: Entry
     folder: Path
     unknown_nodes: int = 0  # nodes of the date that training never saw: they have no place in the frozen list
+    unknown_categories: Mapping[str, int] = field(default_factory=dict)  # likewise, by feature: they have code 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics."""
+
+    nodes: Nodes
+    vocabularies: Vocabularies
+    scale: Scale
 
 
 def measure_date(
@@ -84,10 +101,9 @@ def measure_date(
             "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
         )
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    receipt = {"nodes": list(decoded.nodes), "rows": rows, "key": key, **_own_vocabularies(values, decoded)}
     partial = publish_partial(root, date, key, values, config)  # first: a staged date never lacks it after a kill
-    staged = _publish_arrays(
-        root, root / "staged" / str(date) / key, values, {"nodes": list(decoded.nodes), "rows": rows, "key": key}
-    )
+    staged = _publish_arrays(root, root / "staged" / str(date) / key, values, receipt)
     return Measured(date, key, rows, (staged, partial))
 
 
@@ -136,12 +152,29 @@ def _repeated(decoded: Decoded, config: Pipeline, path: Path, place: int, count:
     )
 
 
+def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, Any]:
+    """Changes categorical cells, in place, to codes of the date's own vocabulary; gives {} where no feature is such."""
+    found = {}
+    for feature, names in decoded.categories.items():
+        values_TNF[..., feature], found[str(feature)] = own_vocabulary(values_TNF[..., feature], names)
+    return {"vocabularies": {feature: list(names) for feature, names in found.items()}} if found else {}
+
+
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
-    """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/."""
+    """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/.
+
+    Of a categorical feature they hold the number of observed cells: its codes are the date's own and no quantities.
+    """
     refuse_outside(values, date, config)
-    partial = PartialStatistics.of(transform(values, config.transforms()))
-    final = root / "partials" / str(date) / partial_key(key, config.transforms())
-    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id})
+    features = config.feature_specs()
+    cells = transform(values, [feature.transform for feature in features])
+    if codes := list(categorical(features)):
+        cells = cells.copy()
+        cells[..., codes] = np.where(np.isnan(cells[..., codes]), np.nan, 0.0)
+    partial = PartialStatistics.of(cells, with_histogram(features))
+    more = {HISTOGRAM: partial.histogram.to_bytes()} if partial.histogram.rows_4K.size else {}
+    final = root / "partials" / str(date) / partial_key(key, features)
+    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
 
 
 def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
@@ -169,27 +202,31 @@ def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
     return publish_partial(root, date, key, values, config)
 
 
-def _publish_arrays(root: Path, final: Path, array: Floats, more: Mapping[str, Any]) -> Path:
-    """A folder with values.f64 and a sealed receipt.json that names its hash."""
+def _publish_arrays(
+    root: Path, final: Path, array: Floats, described: Mapping[str, Any], more: Mapping[str, bytes] | None = None
+) -> Path:
+    """A folder with values.f64, `more` files, and a sealed receipt.json that names their hashes."""
     data = np.ascontiguousarray(array, dtype="<f8")
     check_free_space(root, data.nbytes)
     with staging_folder(root) as folder:
         folder.mkdir()
-        with open(folder / "values.f64", "xb", buffering=0) as file:
+        with open(folder / VALUES, "xb", buffering=0) as file:
             zarr_raw.write_all(file.fileno(), data)
-        files = {"values.f64": (data.nbytes, hash_bytes(data))}
-        receipt = seal({**more, "shape": list(data.shape), "files": {k: list(v) for k, v in files.items()}})
+        files = {VALUES: (data.nbytes, hash_bytes(data))}
+        for name, content in (more or {}).items():
+            (folder / name).write_bytes(content)
+            files[name] = (len(content), hash_bytes(content))
+        receipt = seal({**described, "shape": list(data.shape), "files": {k: list(v) for k, v in files.items()}})
         (folder / "receipt.json").write_bytes(receipt)
         files["receipt.json"] = (len(receipt), hash_bytes(receipt))
         return publish(root, folder, final, files)
 
 
-def merge_statistics(
-    root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None
-) -> tuple[Statistics, Nodes]:
+def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None) -> Frozen:
     """Merges the partial statistics of the training dates, in date order, on the frozen node list.
 
-    Memory: one date's partial statistics and the frozen nodes, however many dates there are.
+    Memory: one date's partial statistics, the frozen nodes and vocabularies, and the merged statistics, however many
+    dates there are.
 
     Args:
         keys: staged key of each training date that goes in.
@@ -197,31 +234,46 @@ def merge_statistics(
 
     Raises:
         StoreError: a staged array or partial that does not verify.
+        UsageError: more categories than float32 has codes for.
     """
+    features, dates = config.feature_specs(), sorted(keys)
 
-    def names(date: dt.date) -> list[str]:
-        found: list[str] = load_receipt(root / "staged" / str(date) / keys[date])["nodes"]
-        return found
+    def receipt(date: dt.date) -> dict[str, Any]:
+        return load_receipt(root / "staged" / str(date) / keys[date])
 
     def partials() -> Iterator[tuple[dt.date, PartialStatistics]]:
         for date in dates:
-            key = partial_key(keys[date], config.transforms())
-            moments, _ = load_arrays(root / "partials" / str(date) / key)
-            yield date, PartialStatistics(moments).on_nodes(positions(names(date), nodes), len(nodes.names))
+            partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features))
+            yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
 
-    dates = sorted(keys)
-    nodes = table or Nodes.plain({name for date in dates for name in names(date)})
-    return Statistics.of(list(config.features), partials()), nodes
+    nodes = table or Nodes.plain({name for date in dates for name in receipt(date)["nodes"]})
+    vocabularies = _merge_vocabularies((receipt(date) for date in dates), features)
+    return Frozen(nodes, vocabularies, Statistics.of(list(config.features), partials()))
 
 
-def positions(names: Sequence[str], nodes: Nodes) -> grid.Integers:
+def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequence[Feature]) -> Vocabularies:
+    wanted = categorical(features)
+    if not wanted:
+        return Vocabularies()
+    found: dict[int, set[str]] = {feature: set() for feature in wanted}
+    for receipt in receipts:
+        for feature, names in found.items():
+            names.update(receipt["vocabularies"][str(feature)])
+    for feature, names in found.items():
+        if len(names) > MOST_CODES:
+            what = f"feature '{wanted[feature]}' has {len(names):,} categories, float32 holds {MOST_CODES:,} codes"
+            raise UsageError(what, todo="Leave it out, or write coarser categories into the dumps")
+    return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in found.items()})
+
+
+def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
     place = {name: index for index, name in enumerate(nodes.names)}
     return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
 
 
-def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes: Nodes, scale: Scale) -> Normalised:
-    """Maps a staged date to the frozen nodes, fills, scales in float64, casts last, and publishes its shard.
+def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, target: Target) -> Normalised:
+    """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
 
     Memory: about four arrays of [T, N, F] float64.
 
@@ -231,9 +283,11 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes:
     """
     values, receipt = load_arrays(root / "staged" / str(date) / key)
     refuse_outside(values, date, config)
+    features, nodes = config.feature_specs(), target.nodes
+    unknown = _recode(values, receipt, target.vocabularies, features)
     place = positions(receipt["nodes"], nodes)
-    wide = grid.on_nodes(values, place, len(nodes.names))
-    encoded, observed = grid.encode(wide, config.feature_specs(), scale)
+    encoded, observed = encode(grid.on_nodes(values, place, len(nodes.names)), features, target.scale)
+    _refuse_infinite(encoded, date, config)
     day = day_of(date, config.source.timezone, parse_step(config.step))
     arrays: dict[str, zarr_raw.Array] = {"values": encoded, "time": instants(day)}
     if observed is not None:
@@ -246,4 +300,28 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, nodes:
         shard = identity([shape, {name: digest for name, (_, digest) in files.items()}])
         published = publish(root, folder, root / "shards" / str(date) / shard, hashes)
     part = Part(published.name, (0, len(nodes.names)), files)
-    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published, int((place < 0).sum()))
+    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published, int((place < 0).sum()), unknown)
+
+
+def _recode(
+    values_TNF: Floats, receipt: Mapping[str, Any], vocabularies: Vocabularies, features: Sequence[Feature]
+) -> dict[str, int]:
+    """Changes a date's own codes to frozen ones, in place; gives the number of unseen categories by feature."""
+    unknown: dict[str, int] = {}
+    for feature, name in categorical(features).items():
+        own, frozen = receipt["vocabularies"][str(feature)], vocabularies.names[name]
+        values_TNF[..., feature], count = recode(values_TNF[..., feature], own, frozen)
+        unknown |= {name: count} if count else {}
+    return unknown
+
+
+def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pipeline) -> None:
+    if np.isfinite(encoded_TNF).all():
+        return
+    index = int(np.flatnonzero(~np.isfinite(encoded_TNF).all(axis=(0, 1)))[0])
+    name = list(config.features)[index]
+    raise DumpError(
+        f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}')",
+        where=Where(date=date, column=config.column_of(name)),
+        todo=f"Correct the dump, or set pipeline.features.{name}.range or clip",
+    )

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from shardstore.calendar import Day, Segment, segments, time_codes
 from shardstore.commit import load_sources, sources_path
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.frozen import Nodes, load_nodes, load_statistics, verify_frozen
+from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
 from shardstore.identity import hash_descriptor, unseal
-from shardstore.layouts.grid import Feature
+from shardstore.layouts.feature import Feature, categorical
 from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, manifest_name, read_format
 from shardstore.measured import verify_measured
 from shardstore.pins import pin_files, read_pin, write_pin
-from shardstore.statistics import Scale, Statistics
+from shardstore.scale import Scale
+from shardstore.statistics import Statistics
 from shardstore.storage import zarr_raw
 
 TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
@@ -82,6 +83,13 @@ class Dataset:
         nodes = load_nodes(self.root, self.manifest.nodes)
         self._refuse_unfit("nodes", len(nodes.names) == self.manifest.num_nodes)
         return nodes
+
+    @cached_property
+    def vocabularies(self) -> Vocabularies:
+        """The categories of each categorical feature; a shard holds their codes."""
+        found = load_vocabularies(self.root, self.manifest.vocabularies)
+        self._refuse_unfit("vocabularies", set(found.names) == set(categorical(self.features).values()))
+        return found
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -223,9 +231,8 @@ class Dataset:
         Args:
             full: also compares zarr-python's reading with ours, and hashes the measured arrays.
         """
-        broken = dict(verify_frozen(self.root, self.manifest.nodes, self.manifest.statistics))
-        for name in (f"nodes/{self.manifest.nodes}", f"statistics/{self.manifest.statistics}"):
-            yield name, broken.get(name)
+        manifest = self.manifest
+        yield from verify_frozen(self.root, manifest.nodes, manifest.statistics, manifest.vocabularies).items()
         sources = sources_path(self.root, self.generation)
         yield _judged(sources, lambda: load_sources(self.root, self.generation))
         for pin in pin_files(self.root):
@@ -238,8 +245,7 @@ class Dataset:
         with suppress(StoreError):  # told above
             if full:
                 known = load_sources(self.root, self.generation)
-                transforms = [feature.transform for feature in self.features]
-                yield from verify_measured(self.root, known, transforms, dates)
+                yield from verify_measured(self.root, known, self.features, dates)
 
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
         part = self._entry(date).parts[0]

@@ -1,19 +1,21 @@
-"""What is frozen over the training dates: the node list with positions, and the global statistics.
+"""What is frozen over the training dates: the node list with positions, vocabularies, and the global statistics.
 
 A damaged folder stays as it is; what mends it is published beside it as <id>-2 and found there.
 
 nodes/<id>/nodes.json             sealed JSON
 statistics/<id>/statistics.json   sealed JSON, names the hash of
 statistics/<id>/moments.f64       [6, N, F] float64, little-endian
+statistics/<id>/histogram.i64     [4, K] int64, little-endian; only where a scale needs quantiles
+vocabularies/<id>/vocabularies.json   sealed JSON; only where a feature is categorical
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +23,12 @@ import numpy as np
 
 from shardstore.commit import publish, staging_folder
 from shardstore.errors import DamagedError, StoreError, Where
+from shardstore.histogram import Histogram
 from shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
-from shardstore.statistics import Floats, PartialStatistics, Statistics
+from shardstore.layouts.categories import sorted_names
+from shardstore.partials import PartialStatistics
+from shardstore.statistics import Statistics
+from shardstore.transform import Floats
 
 Loaded = TypeVar("Loaded")
 REPAIR = "Run: dateshard preprocess -c CONFIG --refit-statistics"
@@ -39,8 +45,8 @@ class Nodes:
     @staticmethod
     def plain(names: Collection[str]) -> Nodes:
         """Nodes without positions, sorted."""
-        ordered = sorted(set(names), key=str.encode)
-        return Nodes(tuple(ordered), (), np.empty((len(ordered), 0)))
+        ordered = sorted_names(names)
+        return Nodes(ordered, (), np.empty((len(ordered), 0)))
 
     def describe(self) -> dict[str, Any]:
         """JSON form; an unknown coordinate is null."""
@@ -51,6 +57,34 @@ class Nodes:
     def id(self) -> str:
         """By content."""
         return identity(self.describe())
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabularies:
+    """The categories of each categorical feature over the training dates, sorted by their UTF-8 bytes.
+
+    The code of `names[feature][k]` is k + 1; code 0 is a category that no training date has, or none.
+    """
+
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """By content; empty where no feature is categorical."""
+        return identity(self.describe()) if self.names else ""
+
+    def describe(self) -> dict[str, list[str]]:
+        """JSON form."""
+        return {feature: list(names) for feature, names in self.names.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What every shard of a generation rests on."""
+
+    nodes: Nodes
+    vocabularies: Vocabularies
+    statistics: Statistics
 
 
 def save_nodes(root: Path, nodes: Nodes) -> Path:
@@ -76,6 +110,30 @@ def _load_nodes(folder: Path) -> Nodes:
         return nodes
 
 
+def save_vocabularies(root: Path, vocabularies: Vocabularies) -> Path:
+    """Publishes vocabularies/<id>/ (not yet durable) and returns the folder."""
+    files = {"vocabularies.json": seal(vocabularies.describe())}
+    return _publish(root, root / "vocabularies" / vocabularies.id, files)
+
+
+def load_vocabularies(root: Path, folder_id: str) -> Vocabularies:
+    """Those of an id; none for an empty id.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    return _first_good(root / "vocabularies" / folder_id, _load_vocabularies) if folder_id else Vocabularies()
+
+
+def _load_vocabularies(folder: Path) -> Vocabularies:
+    path = folder / "vocabularies.json"
+    content = unseal(_read(path), str(path), REPAIR)
+    with expected_form(str(path), REPAIR):
+        vocabularies = Vocabularies({feature: tuple(names) for feature, names in content.items()})
+        _refuse_other_id(vocabularies.id, folder)
+        return vocabularies
+
+
 def _refuse_other_id(found: str, folder: Path) -> None:
     """A folder is named by its content, a mended copy `<id>-2` likewise."""
     if found != folder.name.partition("-")[0]:
@@ -85,8 +143,11 @@ def _refuse_other_id(found: str, folder: Path) -> None:
 def save_statistics(root: Path, statistics: Statistics) -> Path:
     """Publishes statistics/<id>/ (not yet durable) and returns the folder."""
     moments = np.ascontiguousarray(statistics.merged.moments_6NF, dtype="<f8").tobytes()
-    content = {**statistics.describe(), "moments": [len(moments), hash_bytes(moments)]}
-    files = {"statistics.json": seal(content), "moments.f64": moments}
+    files = {"moments.f64": moments}
+    if statistics.merged.histogram.rows_4K.size:
+        files["histogram.i64"] = statistics.merged.histogram.to_bytes()
+    hashes = {name.partition(".")[0]: [len(data), hash_bytes(data)] for name, data in files.items()}
+    files["statistics.json"] = seal({**statistics.describe(), **hashes})
     return _publish(root, root / "statistics" / statistics.id, files)
 
 
@@ -100,17 +161,23 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
 def _load_statistics(folder: Path) -> Statistics:
     path = folder / "statistics.json"
     content = unseal(_read(path), str(path), REPAIR)
-    moments_path = path.with_name("moments.f64")
-    moments = _read(moments_path)
     with expected_form(str(path), REPAIR):
-        if [len(moments), hash_bytes(moments)] != content["moments"]:
-            what = "size or hash is not what was committed"
-            raise DamagedError(what, where=Where(file=str(moments_path)), todo=REPAIR)
+        moments = _read_whole(path.with_name("moments.f64"), content["moments"])
         array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
+        histogram = Histogram()
+        if "histogram" in content:
+            histogram = Histogram.from_bytes(_read_whole(path.with_name("histogram.i64"), content["histogram"]))
         sources = tuple((dt.date.fromisoformat(date), partial) for date, partial in content["sources"])
-        statistics = Statistics(tuple(content["features"]), PartialStatistics(array), sources)
+        statistics = Statistics(tuple(content["features"]), PartialStatistics(array, histogram), sources)
         _refuse_other_id(statistics.id, folder)
         return statistics
+
+
+def _read_whole(path: Path, expected: list[Any]) -> bytes:
+    data = _read(path)
+    if [len(data), hash_bytes(data)] != expected:
+        raise DamagedError("size or hash is not what was committed", where=Where(file=str(path)), todo=REPAIR)
+    return data
 
 
 def _first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
@@ -139,12 +206,19 @@ def _read(path: Path) -> bytes:
         raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=REPAIR) from None
 
 
-def verify_frozen(root: Path, nodes: str, statistics: str) -> list[tuple[str, StoreError]]:
-    """(path, error) of each frozen file that is missing or damaged."""
-    found = []
-    for load, name, label in ((load_nodes, nodes, "nodes"), (load_statistics, statistics, "statistics")):
-        try:
-            load(root, name)
-        except StoreError as error:
-            found.append((f"{label}/{name}", error))
+def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) -> dict[str, StoreError | None]:
+    """What is wrong with each frozen folder, by its name."""
+    found: dict[str, StoreError | None] = {}
+    loads: list[tuple[str, str, Callable[[Path, str], object]]] = [
+        ("nodes", nodes, load_nodes),
+        ("statistics", statistics, load_statistics),
+        ("vocabularies", vocabularies, load_vocabularies),
+    ]
+    for kind, name, load in loads:
+        if name:
+            found[f"{kind}/{name}"] = None
+            try:
+                load(root, name)
+            except StoreError as error:
+                found[f"{kind}/{name}"] = error
     return found

@@ -36,7 +36,7 @@ class Garbage:
         pins: of runs whose folder is gone.
         folders: published folders that no kept generation names.
         damaged: folders for which a mended copy stands; they are moved to quarantine/ and never deleted here.
-        sizes: {generations|nodes|statistics|shards|staged|partials|damaged: (how many, bytes)} of all that goes.
+        sizes: {generations|nodes|statistics|vocabularies|shards|staged|partials|damaged: (how many, bytes)} of all that goes.
         notes: what could not be judged and is therefore kept.
     """
 
@@ -96,7 +96,7 @@ def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Ga
     found.generations += [number for number in there if number not in kept]
     found.pins += [pin.file for pin in pins if not pin.alive]
     named = {name for number in kept for name in _named(_manifest(root, number))}
-    _judge(root, named, ("nodes", "statistics", "shards"), found)
+    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards"), found)
     try:
         staged = {*wanted.staged, *(row for number in kept for row in staged_of(root, number).items())}
     except StoreError as error:
@@ -120,6 +120,8 @@ def _manifest(root: Path, generation: int) -> Manifest:
 def _named(manifest: Manifest) -> Iterator[str]:
     yield f"nodes/{manifest.nodes}"
     yield f"statistics/{manifest.statistics}"
+    if manifest.vocabularies:
+        yield f"vocabularies/{manifest.vocabularies}"
     for date, entry in manifest.dates.items():
         for part in entry.parts:
             yield f"shards/{date}/{part.id}"

@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_path, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
-from shardstore.layouts.grid import Feature
+from shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
 REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
@@ -52,6 +52,7 @@ class Manifest:
 
     Attributes:
         step: length of a step in nanoseconds.
+        vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
         provisional: training dates that failed and are missing from the statistics.
@@ -71,6 +72,7 @@ class Manifest:
     provisional: tuple[dt.date, ...] = ()
     failed: tuple[dt.date, ...] = ()
     layout: str = "grid"
+    vocabularies: str = ""
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
@@ -90,13 +92,14 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
-        return {
+        vocabularies = {"vocabularies": self.vocabularies} if self.vocabularies else {}
+        return vocabularies | {
             "format": FORMAT,
             "dataset": self.dataset,
             "layout": self.layout,
             "timezone": self.timezone,
             "step": self.step,
-            "features": [asdict(feature) for feature in self.features],
+            "features": [feature.to_json() for feature in self.features],
             "nodes": self.nodes,
             "num_nodes": self.num_nodes,
             "statistics": self.statistics,
@@ -118,9 +121,10 @@ class Manifest:
             manifest = Manifest(
                 dataset=content["dataset"],
                 layout=content["layout"],
+                vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
                 timezone=content["timezone"],
                 step=content["step"],
-                features=tuple(Feature(**feature) for feature in content["features"]),
+                features=tuple(map(Feature.from_json, content["features"])),
                 nodes=folder_name(content["nodes"]),
                 num_nodes=content["num_nodes"],
                 statistics=folder_name(content["statistics"]),
@@ -172,6 +176,8 @@ def _refuse_unfit(manifest: Manifest) -> None:
     zone(manifest.timezone)
     if not (manifest.step > 0 and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
         raise ValueError(manifest.step)
+    if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
+        raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)
     for entry in manifest.dates.values():
         (part,) = entry.parts

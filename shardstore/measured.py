@@ -1,4 +1,5 @@
-"""Measured arrays: staged/<date>/<key>/ and partials/<date>/<key>/, each values.f64 and a sealed receipt.json.
+"""Measured arrays: staged/<date>/<key>/ and partials/<date>/<key>/, each values.f64 and a sealed receipt.json; of a
+feature whose scale needs quantiles its partial has a histogram.i64 too.
 
 A damaged folder stays as it is; what mends it is published beside it as <key>-2 and found there.
 """
@@ -14,16 +15,19 @@ from typing import Any
 import numpy as np
 
 from shardstore.errors import DamagedError, StoreError, Where
+from shardstore.histogram import Histogram
 from shardstore.identity import expected_form, hash_file, identity, unseal
-from shardstore.statistics import Floats
+from shardstore.layouts.feature import Feature, partial_settings
+from shardstore.partials import PartialStatistics
+from shardstore.transform import Floats
 
-VALUES = "values.f64"
+VALUES, HISTOGRAM = "values.f64", "histogram.i64"
 Receipt = dict[str, Any]
 
 
-def partial_key(staged: str, transforms: Sequence[str]) -> str:
-    """Of a date's partial statistics: the staged array and the transforms they were taken after."""
-    return identity([staged, list(transforms)])
+def partial_key(staged: str, features: Sequence[Feature]) -> str:
+    """Of a date's partial statistics: the staged array, and what of the features they depend on."""
+    return identity([staged, partial_settings(features)])
 
 
 def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
@@ -34,6 +38,20 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
     """
     good, receipt = _first_good(folder)
     return np.fromfile(good / VALUES, dtype="<f8").reshape(receipt["shape"]), receipt
+
+
+def load_partial(folder: Path) -> PartialStatistics:
+    """A date's partial statistics, verified like arrays.
+
+    Raises:
+        DamagedError: naming the file; measuring the date again mends it.
+    """
+    good, receipt = _first_good(folder)
+    moments = np.fromfile(good / VALUES, dtype="<f8").reshape(receipt["shape"])
+    if HISTOGRAM not in receipt["files"]:
+        return PartialStatistics(moments)
+    with expected_form(str(good / HISTOGRAM)):
+        return PartialStatistics(moments, Histogram.from_bytes((good / HISTOGRAM).read_bytes()))
 
 
 def load_receipt(folder: Path) -> Receipt:
@@ -59,13 +77,15 @@ def _first_good(folder: Path) -> tuple[Path, Receipt]:
 
 
 def _verified(folder: Path) -> Receipt:
-    receipt, path = _receipt(folder), folder / VALUES
-    try:
-        found = hash_file(path)
-    except OSError as error:
-        raise _damaged(path, f"cannot be read: {error.strerror}") from None
-    if [*found] != receipt["files"][VALUES]:
-        raise _damaged(path, "size or hash is not what was measured")
+    receipt = _receipt(folder)
+    for name, expected in receipt["files"].items():
+        path = folder / name
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise _damaged(path, f"cannot be read: {error.strerror}") from None
+        if [*found] != expected:
+            raise _damaged(path, "size or hash is not what was measured")
     return receipt
 
 
@@ -74,8 +94,8 @@ def _receipt(folder: Path) -> Receipt:
     try:
         receipt: Receipt = unseal(path.read_bytes(), str(path))
         with expected_form(str(path)):
-            ((size, _),) = [receipt["files"][VALUES]]
-            if list(receipt["files"]) != [VALUES] or size != 8 * math.prod(receipt["shape"]):
+            size, _ = receipt["files"][VALUES]
+            if not set(receipt["files"]) <= {VALUES, HISTOGRAM} or size != 8 * math.prod(receipt["shape"]):
                 raise ValueError(size)
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from None
@@ -94,17 +114,17 @@ def _damaged(path: Path, what: str) -> DamagedError:
 
 
 def verify_measured(
-    root: Path, sources: Mapping[str, Any], transforms: Sequence[str], dates: Sequence[dt.date] | None = None
+    root: Path, sources: Mapping[str, Any], features: Sequence[Feature], dates: Sequence[dt.date] | None = None
 ) -> Iterator[tuple[str, StoreError | None]]:
     """Hashes the measured arrays that a sources file names, of all dates or those given; yields (name, error or None).
 
-    Partial statistics are looked at where they are: only training dates need theirs under the present transforms.
+    Partial statistics are looked at where they are: only training dates need theirs under the present settings.
     """
     chosen = None if dates is None else set(map(str, dates))
     for date, row in sorted(sources.get("dates", {}).items()):
         if not row["staged"] or (chosen is not None and date not in chosen):
             continue
-        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], transforms)}"]
+        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features)}"]
         for name in names:
             if name.startswith("partials") and not list((root / name).parent.glob(f"{Path(name).name}*")):
                 continue

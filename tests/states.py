@@ -17,6 +17,7 @@ def content(dataset: Dataset) -> State:
     name = root / "manifests" / f"g{dataset.generation:08d}"
     found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
     folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
+    folders += [f"vocabularies/{manifest.vocabularies}"] if manifest.vocabularies else []
     folders += [f"shards/{date}/{part.id}" for date, entry in manifest.dates.items() for part in entry.parts]
     for folder in folders:
         files = [path for path in (root / folder).rglob("*") if path.is_file()]

@@ -73,7 +73,9 @@ def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:
 def _header(text: str, path: Path, request: Request) -> tuple[str, ...]:
     if "\ufffd" in text:
         where = request.where(path, row=1)
-        raise DumpError("the header is not UTF-8", where=where, todo="Correct the dump, or set pipeline.source.csv.encoding")
+        raise DumpError(
+            "the header is not UTF-8", where=where, todo="Correct the dump, or set pipeline.source.csv.encoding"
+        )
     return tuple(next(_walk(text, request.csv), []))
 
 

@@ -5,30 +5,16 @@ Legend: T steps of the date, N nodes, F features, R records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shardstore.calendar import Day
-from shardstore.statistics import Floats, Scale, transform
+from shardstore.layouts.feature import Feature
+from shardstore.transform import Floats, Integers
 
-Integers = NDArray[np.int64]
 UNITS = (3_600_000_000_000, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """What becomes of one column: all that decides a shard's bytes, and nothing else."""
-
-    name: str
-    aggregate: str = "mean"  # mean | sum | count | last
-    fill: str = "none"  # none | zero | forward
-    fill_limit: int | None = None  # most steps that one value is carried on
-    transform: str = "none"  # none | log1p
-    scale: str = "zscore"  # none | zscore
-    scale_per: str = "feature"  # feature | node
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +25,13 @@ class Records:
         time_R: instants in int64 nanoseconds, all inside the date.
         node_R: int64 positions in the date's node list.
         values: a float64 [R] column per feature, NaN where the record has none; None counts records.
+        categories: names of each categorical feature, by its place; its column holds places in them.
     """
 
     time_R: Integers
     node_R: Integers
     values: tuple[Floats | None, ...]
+    categories: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +76,12 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
     return order[kept], Duplicates(int(again.sum()), int(conflict.sum()))
 
 
-def aggregate(
-    records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]
-) -> NDArray[np.float64]:
-    """[T, N, F] float64, NaN where nothing was observed. Sums run in the given order: same records, same bits."""
+def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:
+    """[T, N, F] float64, NaN where nothing was observed. Sums run in the given order: same records, same bits.
+
+    Args:
+        order: as `arrange` gives it, so that a cell's records stand together, by instant and row.
+    """
     cell = ((records.time_R - day.start) // day.step * num_nodes + records.node_R)[order]
     size = day.num_steps * num_nodes
     values_CF = np.empty((size, len(features)))
@@ -110,52 +100,27 @@ def _reduce(how: str, cell: Integers, column: Floats | None, size: int) -> Float
     if how == "count":
         return np.bincount(cell, minlength=size).astype(np.float64)
     assert column is not None, "only count works without a column; the configuration holds this"
-    if how == "last":
-        last = np.full(size, np.nan)
-        last[cell] = column  # sorted by instant: of repeated cells the last assignment stays
-        return last
+    if how in ("first", "last", "min", "max"):
+        return _pick(how, cell, column, size)
     counts = np.bincount(cell, minlength=size)
     sums = np.bincount(cell, weights=column, minlength=size)
     with np.errstate(invalid="ignore"):
         return np.where(counts > 0, sums / counts if how == "mean" else sums, np.nan)
 
 
-def fill(values_TNF: Floats, features: Sequence[Feature]) -> Floats:
-    """Fills gaps per feature; nothing is carried over midnight, so a date's first gap stays empty (NaN)."""
-    filled = values_TNF.copy()
-    for index, feature in enumerate(features):
-        column_TN = filled[:, :, index]
-        if feature.fill == "zero":
-            column_TN[np.isnan(column_TN)] = 0.0
-        elif feature.fill == "forward":
-            _carry_forward(column_TN, feature.fill_limit)
-    return filled
-
-
-def _carry_forward(column_TN: Floats, limit: int | None) -> None:
-    """In place: an empty step takes the last value before it, at most `limit` steps on."""
-    step_T1 = np.arange(len(column_TN))[:, None]
-    source_TN = np.maximum.accumulate(np.where(np.isnan(column_TN), -1, step_T1), axis=0)
-    usable = source_TN >= 0
-    if limit is not None:
-        usable &= step_T1 - source_TN <= limit
-    taken = np.take_along_axis(column_TN, np.maximum(source_TN, 0), axis=0)
-    column_TN[usable] = taken[usable]
-
-
-def encode(
-    values_TNF: Floats, features: Sequence[Feature], scale: Scale
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """Transform, fill and scale one date: (values [T, N, F] float32, observed [T, N, F] bool or None if nothing misses).
-
-    Filling works on raw values; scaling is float64 and the cast to float32 comes last. A cell that fill leaves empty
-    holds 0.0, the training mean under zscore. Filled and empty cells are not observed.
-    """
-    observed = ~np.isnan(values_TNF)
-    filled = transform(fill(values_TNF, features), [feature.transform for feature in features])
-    scaled = scale.apply(filled)
-    values = np.where(np.isnan(scaled), 0.0, scaled).astype(np.float32)
-    return values, None if observed.all() else observed
+def _pick(how: str, cell: Integers, column: Floats, size: int) -> Floats:
+    """One record's value per cell: the first, last, least or greatest. Cells are runs of equal numbers."""
+    picked = np.full(size, np.nan)
+    if how == "last":
+        picked[cell] = column  # sorted by instant: of repeated cells the last assignment stays
+    elif how == "first":
+        picked[cell[::-1]] = column[::-1]
+    elif len(cell):
+        starts = np.flatnonzero(np.append(True, cell[1:] != cell[:-1]))
+        least_or_greatest = np.minimum if how == "min" else np.maximum
+        # + 0.0 makes a positive zero of a negative one: which of the two is less is left to the machine
+        picked[cell[starts]] = least_or_greatest.reduceat(column + 0.0, starts)
+    return picked
 
 
 def on_nodes(values_TNF: Floats, positions: Integers, num_nodes: int) -> Floats:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from shardstore.errors import DamagedError
-from shardstore.statistics import PartialStatistics, Statistics
+from shardstore.partials import PartialStatistics
+from shardstore.statistics import Statistics
 
 Make = Callable[..., Any]
 

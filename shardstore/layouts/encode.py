@@ -1,0 +1,41 @@
+"""Raw cells -> what a shard holds. One encoder for preparing and for predicting.
+
+Legend: T steps of the date, N nodes, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardstore.layouts.feature import Feature
+from shardstore.layouts.fill import fill, gaps_to_fill
+from shardstore.scale import Scale
+from shardstore.transform import Floats, transform
+
+
+def encode(
+    values_TNF: Floats, features: Sequence[Feature], scale: Scale
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Fills, transforms and scales one date: (values [T, N, F] float32, observed [T, N, F] or None if nothing misses).
+
+    Zero and forward fill raw values, mean the scaled ones; a cell that fill leaves empty holds the scale's `empty`.
+    All is float64; clipping is the last step before the cast to float32. Filled and empty cells are not observed.
+    A scaled value that float32 cannot hold becomes infinite: the caller refuses it.
+    """
+    observed = ~np.isnan(values_TNF)
+    filled = transform(fill(values_TNF, features), [feature.transform for feature in features])
+    with np.errstate(over="ignore"):
+        scaled = scale.apply(filled)
+    for index, feature in enumerate(features):
+        if feature.fill == "mean":
+            gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit)
+            scaled[:, :, index] = np.where(gaps_TN, scale.mean_NF[:, index], scaled[:, :, index])
+    values = np.where(np.isnan(scaled), scale.empty_NF, scaled)
+    for index, feature in enumerate(features):
+        if feature.clip is not None:
+            values[:, :, index] = np.clip(values[:, :, index], *feature.clip)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32), None if observed.all() else observed

@@ -1,0 +1,65 @@
+"""A feature: what becomes of one column between its records and a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """All that decides a column's bytes in a shard, and nothing else.
+
+    Attributes:
+        fill_limit: most steps in a row that are filled after the last observed one, or after a date's start.
+        clip: least and greatest value of a shard, in scaled units.
+        categorical: cells are codes of a frozen vocabulary, 0 for an unseen category or none.
+    """
+
+    name: str
+    aggregate: str = "mean"  # mean | sum | min | max | first | last | count
+    fill: str = "none"  # none | zero | forward | mean
+    fill_limit: int | None = None
+    transform: str = "none"  # none | log1p
+    scale: str = "zscore"  # none | zscore | minmax | robust
+    scale_per: str = "feature"  # feature | node
+    clip: tuple[float, float] | None = None
+    categorical: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a manifest: `clip` and `categorical` only where they are used."""
+        content = asdict(self)
+        clip, categorical = content.pop("clip"), content.pop("categorical")
+        if clip is not None:
+            content["clip"] = list(clip)
+        return content | ({"categorical": True} if categorical else {})
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Feature:
+        """The inverse of `to_json`.
+
+        Raises:
+            TypeError, ValueError: content that is no feature.
+        """
+        known = dict(content)
+        if "clip" in known:
+            low, high = known["clip"]
+            known["clip"] = (float(low), float(high))
+        return Feature(**known)
+
+
+def categorical(features: Sequence[Feature]) -> dict[int, str]:
+    """{place: name} of the categorical features."""
+    return {index: feature.name for index, feature in enumerate(features) if feature.categorical}
+
+
+def with_histogram(features: Sequence[Feature]) -> list[tuple[int, str]]:
+    """(place, per `feature` | `node`) of the features whose scale needs quantiles."""
+    return [(index, feature.scale_per) for index, feature in enumerate(features) if feature.scale == "robust"]
+
+
+def partial_settings(features: Sequence[Feature]) -> list[Any]:
+    """What partial statistics depend on beside the staged cells, in JSON."""
+    transforms, histograms = [feature.transform for feature in features], with_histogram(features)
+    return [transforms, [list(row) for row in histograms]] if histograms else transforms
