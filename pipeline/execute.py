@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from pipeline.account import dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.cut import cut, spilled
 from pipeline.dumps import is_one_file
@@ -341,15 +342,11 @@ class _Run:
         known: dict[str, Any] | None = self.seen.sources.get("dates", {}).get(str(date))
         plan = self.plans[date]
         if date not in self.made or date not in self.seen.dumps:
-            return known or {"staged": plan.key, "measure": "", "dump": {"path": "", "size": 0, "hash": ""}, "rows": {}}
+            return known or {"staged": plan.key, "measure": "", "dump": dump_row(None), "rows": {}}
         receipt = self.measured.get(date)
         rows = receipt.rows if receipt else load_arrays(self.writer.root / "staged" / str(date) / plan.key)[1]["rows"]
         measure = self.config.measure_identity(self.seen.node_names)
-        return {"staged": plan.key, "measure": measure, "dump": self._dump(date), "rows": dict(rows)}
-
-    def _dump(self, date: dt.date) -> dict[str, Any]:
-        dump = self.seen.dumps[date]
-        return {"path": str(dump.path), "size": dump.size, "hash": dump.hash}
+        return {"staged": plan.key, "measure": measure, "dump": dump_row(self.seen.dumps[date]), "rows": dict(rows)}
 
     def _failed_sources(self) -> dict[dt.date, dict[str, Any]]:
         """Failures of this run, and older ones whose date was not tried again."""
@@ -361,27 +358,12 @@ class _Run:
             if date in self.seen.dumps and not over:
                 kept[date] = failure
         for date, error in self.failed.items():
-            key = self.plans[date].key
-            dump = self._dump(date) if date in self.seen.dumps else {"path": "", "size": 0, "hash": ""}
-            tolerated = self.config.source.tolerated()
-            kept[date] = {
-                "staged": key,
-                "what": str(error),
-                "kind": error.kind,
-                "dump": dump,
-                "tolerated": tolerated,
-            }
+            dump, tolerated = self.seen.dumps.get(date), self.config.source.tolerated()
+            kept[date] = failure_row(error, self.plans[date].key, dump, tolerated)
         return kept
 
     def _finished(self) -> Finished:
-        rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}}
-        for receipt in self.measured.values():
-            rows["read"] += receipt.rows["read"]
-            rows["accepted"] += receipt.rows["accepted"]
-            for kind in ("rejected", "changed"):
-                for reason, count in receipt.rows[kind].items():
-                    rows[kind][reason] = rows[kind].get(reason, 0) + count
-        rows["by_date"] = {str(date): dict(receipt.rows) for date, receipt in sorted(self.measured.items())}
+        rows = total({date: receipt.rows for date, receipt in self.measured.items()})
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
