@@ -1,6 +1,6 @@
 """Daily dumps of five-minute traffic sensors: any size, known truth, and any defect on demand.
 
-Read `city.py` (what everything depends on), `truth.py` (the noiseless values), `records.py` (noise and gaps),
+Read `city.py` (what everything depends on), `truth.py` (the noiseless values), `readings.py` (noise and gaps),
 `formats.py` (the same rows in every format), then `faults.py` (defects with exact counts).
 """
 
@@ -12,7 +12,7 @@ from pipeline.synthetic import damage, faults
 from pipeline.synthetic.city import City, node_table, sensors
 from pipeline.synthetic.faults import Fault, Spoiled
 from pipeline.synthetic.formats import FORMATS, encode, write_hours, write_long, write_one, write_wide
-from pipeline.synthetic.records import records, whole_date, working
+from pipeline.synthetic.readings import records, whole_date, working
 from pipeline.synthetic.truth import FEATURES, expected, expected_value, incidents
 
 __all__ = [

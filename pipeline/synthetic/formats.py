@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.synthetic.city import City, sensors
-from pipeline.synthetic.records import records
+from pipeline.synthetic.readings import records
 from pipeline.synthetic.truth import FEATURES, SECOND, STEP_SECONDS, day
 
 ISO = "%Y-%m-%dT%H:%M:%S%:z"
