@@ -11,7 +11,7 @@ import datetime as dt
 from pipeline.synthetic import damage, faults
 from pipeline.synthetic.city import City, node_table, sensors
 from pipeline.synthetic.faults import Fault, Spoiled
-from pipeline.synthetic.formats import FORMATS, encode, write_hours, write_long, write_one, write_wide
+from pipeline.synthetic.formats import FORMATS, encode, write_hours, write_long, write_one, write_rows, write_wide
 from pipeline.synthetic.readings import records, whole_date, working
 from pipeline.synthetic.truth import FEATURES, expected, expected_value, incidents
 
@@ -35,6 +35,7 @@ __all__ = [
     "write_hours",
     "write_long",
     "write_one",
+    "write_rows",
     "write_wide",
 ]
 

@@ -110,6 +110,11 @@ def encode(frame: pl.DataFrame, suffix: str = "csv") -> bytes:
     return buffer.getvalue()
 
 
+def write_rows(city: City, date: dt.date, file: IO[bytes], suffix: str = "csv") -> None:
+    """One date's records into an open file."""
+    FORMATS[suffix](records(city, date), file)
+
+
 def write(frames: Frames, path: Path, suffix: str) -> Path:
     """Writes frames one after the other into a new file, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
