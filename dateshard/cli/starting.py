@@ -32,14 +32,15 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         raise click.UsageError("--dates and --sensors are for --example traffic")
     top = Path(folder)
     name = example or "mydata"
+    raw = top / data_folder() / "raw" / name
+    wanted = contents(name, raw, num_dates, num_sensors) if example else None  # refuses before anything is written
     config = top / "configs" / f"{name}.yaml"
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(configuration(example) if example else STARTER)
         click.echo(f"wrote {config}")
-    if example:
-        raw = top / data_folder() / "raw" / example
-        written = write_missing(raw, contents(example, raw, num_dates, num_sensors))
+    if wanted is not None:
+        written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
         click.echo(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
     enter = "" if top == Path() else f"cd {top} && "

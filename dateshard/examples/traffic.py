@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.synthetic import City, node_table, write_rows
 from shardstore.errors import UsageError, Where
 
 if TYPE_CHECKING:
     from dateshard.examples import Content
 
 NUM_DATES, NUM_SENSORS = 60, 64
-FEWEST_DATES, MOST_DATES = 7, 3650
+FEWEST_DATES, MOST_DATES = 10, 3650  # the weekly baseline needs a week before the test dates
 NODES = "nodes.csv"
 
 
@@ -26,19 +27,21 @@ def dumps(folder: Path, num_dates: int | None, num_sensors: int | None) -> Itera
     Raises:
         UsageError: a size that cannot be, or another number of sensors than lies there.
     """
-    from pipeline.synthetic import City, node_table, write_rows
-
     there = _sensors_of(folder / NODES)
     if there and num_dates is None and num_sensors in (None, there):
-        return
+        return iter(())
     if there and num_sensors not in (None, there):
         where, todo = Where(str(folder / NODES)), "Choose another DIR, or remove the example's data"
         raise UsageError(f"the city that lies there has {there:,} sensors, not {num_sensors:,}", where=where, todo=todo)
     dates = NUM_DATES if num_dates is None else num_dates
     if not FEWEST_DATES <= dates <= MOST_DATES:
         raise UsageError(f"an example of {dates:,} dates", todo=f"Choose {FEWEST_DATES} to {MOST_DATES:,}")
-    city = City(num_sensors=there or num_sensors or NUM_SENSORS)
-    for date in city.dates(dates):
+    sensors = NUM_SENSORS if num_sensors is None else num_sensors
+    return _contents(City(num_sensors=there or sensors), dates)
+
+
+def _contents(city: City, num_dates: int) -> Iterator[tuple[str, Content]]:
+    for date in city.dates(num_dates):
         yield f"{date}.csv", partial(write_rows, city, date)
     yield NODES, node_table(city).write_csv().encode()
 
