@@ -136,6 +136,7 @@ def test_demand_grows_by_the_year_and_swings_with_the_season() -> None:
     assert level(CITY, later) / level(CITY, CITY.first) == pytest.approx(1 + 3 * CITY.growth, abs=0.01)
     year = [level(replace(CITY, growth=0), CITY.first + dt.timedelta(days=day)) for day in range(365)]
     assert np.mean(year) == pytest.approx(1, abs=1e-3)
+    assert (min(year), max(year)) == pytest.approx((0.92, 1.08), abs=1e-3)
     assert max(abs(a - b) for a, b in pairwise(year)) < 0.002
 
 
