@@ -189,3 +189,9 @@ def test_the_pipeline_counts_the_rows_that_a_fault_says_it_touched(name: str, tm
     rejected = 0 if duplicates else spoiled.rows
     assert done.rows["read"] == clean + duplicates
     assert sum(done.rows["rejected"].values()) == rejected > 0 or duplicates == 50
+
+
+def test_the_page_of_the_documentation_lists_every_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "synthetic.md").read_text().splitlines()
+    listed = [line for line in page if line.startswith("| `")]
+    assert listed == [f"| `{name}` | {fault.__doc__} |" for name, fault in FAULTS.items()]
