@@ -5,13 +5,14 @@ EXTRAS ?= dev,examples
 CONFIG ?= configs/flights.yaml
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+EXAMPLE := $(firstword $(filter flights traffic,$(patsubst configs/%.yaml,%,$(CONFIG))))
 FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
 
 .PHONY: train test setup preprocess rerun resume check test-all bench doctor lock clean
 
-train: $(STAMP)  ## one command: environment, real raw data, shards, a trained model, its evaluation
-	@$(if $(filter configs/flights.yaml,$(CONFIG)),$(BIN)/dateshard init --example flights)
+train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation
+	@$(if $(EXAMPLE),$(BIN)/dateshard init --example $(EXAMPLE))
 	@$(BIN)/dateshard preprocess $(FLAGS)
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
 	@$(BIN)/dateshard evaluate latest $(FLAGS)

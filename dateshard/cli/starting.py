@@ -17,23 +17,30 @@ STANDS_ON = ("torch", "numpy", "polars", "pyarrow", "zarr", "pydantic", "safeten
 @click.command()
 @click.argument("folder", default=".", metavar="[DIR]")
 @click.option(
-    "--example", type=click.Choice(["flights"]), help="an example with data; without it a starter configuration"
+    "--example",
+    type=click.Choice(["flights", "traffic"]),
+    help="an example with data (a real year; a generated city); without it a starter configuration",
 )
-def init(folder: str, example: str | None) -> None:
+@click.option("--dates", "num_dates", type=int, metavar="N", help="traffic: how many dates, default 60")
+@click.option("--sensors", "num_sensors", type=int, metavar="N", help="traffic: how many sensors, default 64")
+def init(folder: str, example: str | None, num_dates: int | None, num_sensors: int | None) -> None:
     """A starter configuration, and data to run it on. Never overwrites a file."""
-    from dateshard.examples import STARTER, WRITERS, complete, configuration, write_missing
+    from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
 
+    if not example and (num_dates is not None or num_sensors is not None):
+        raise click.UsageError("--dates and --sensors are for --example traffic")
     top = Path(folder)
     name = example or "mydata"
+    raw = top / data_folder() / "raw" / name
+    wanted = contents(name, raw, num_dates, num_sensors) if example else None  # refuses before anything is written
     config = top / "configs" / f"{name}.yaml"
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(configuration(example) if example else STARTER)
         click.echo(f"wrote {config}")
-    if example:
-        raw = top / data_folder() / "raw" / example
-        written = 0 if complete(raw, example) else write_missing(raw, WRITERS[example](raw))
+    if wanted is not None:
+        written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
         click.echo(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
     enter = "" if top == Path() else f"cd {top} && "

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
-from dateshard.examples import flights
+from dateshard.examples import flights, traffic
 from shardstore.errors import UsageError
 
-WRITERS: dict[str, Callable[[Path], Iterator[tuple[str, bytes]]]] = {"flights": flights.dumps}
+EXAMPLES = ("flights", "traffic")
+Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it
 STARTER = """\
 # What lies where, and what becomes of it. All keys: docs/configuration.md
 dataset: mydata
@@ -29,29 +31,39 @@ def configuration(name: str) -> str:
     """The text of an example's configuration (`configs` is a link to the checkout's; a wheel carries the files)."""
     path = files("dateshard.examples") / "configs" / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"there is no example '{name}'", todo=f"Choose from {', '.join(WRITERS)}")
+        raise UsageError(f"there is no example '{name}'", todo=f"Choose from {', '.join(EXAMPLES)}")
     return path.read_text()
 
 
-def write_missing(folder: Path, contents: Iterator[tuple[str, bytes]]) -> int:
+def contents(
+    name: str, folder: Path, num_dates: int | None = None, num_sensors: int | None = None
+) -> Iterator[tuple[str, Content]]:
+    """(file name, content) of an example's data that `folder` may lack; nothing where they are complete.
+
+    Raises:
+        UsageError: a size that the example cannot have.
+    """
+    if name == "traffic":
+        return traffic.dumps(folder, num_dates, num_sensors)
+    if num_dates is not None or num_sensors is not None:
+        raise UsageError(f"the example {name} has one size", todo="Leave --dates and --sensors out, or choose traffic")
+    return iter(()) if flights.complete(folder) else flights.dumps(folder)
+
+
+def write_missing(folder: Path, contents: Iterator[tuple[str, Content]]) -> int:
     """Writes those files that are not there yet (a dump that was changed stays changed); returns how many."""
     written = 0
-    for name, data in contents:
+    for name, content in contents:
         path = folder / name
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(data)
+        with open(temporary, "wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
         temporary.replace(path)
         written += 1
     return written
-
-
-def complete(folder: Path, name: str) -> bool:
-    """Whether an example's data lie there already."""
-    return (
-        name == "flights"
-        and len(list(folder.glob("2013-*.csv"))) == flights.NUM_DATES
-        and (folder / "nodes.csv").exists()
-    )

@@ -29,6 +29,11 @@ def _folder() -> Path:
     return Path(spec.origin).parent / "data"
 
 
+def complete(folder: Path) -> bool:
+    """Whether the year lies there already."""
+    return len(list(folder.glob("2013-*.csv"))) == NUM_DATES and (folder / "nodes.csv").exists()
+
+
 def dumps(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(file name, bytes) of the node table and of one CSV a local date; only the 30 busiest destinations."""
     import polars as pl
