@@ -276,3 +276,59 @@ def test_sources_and_receipts_that_lead_out_of_the_store_are_refused(fresh: Lab)
     path.write_bytes(seal(content))
     code, text = fresh.say("verify", "--full", *CONFIG)
     assert (code, str(path) in text) == (4, True), text
+
+
+def part_of(content: dict[str, Any]) -> dict[str, Any]:
+    part: dict[str, Any] = content["dates"]["2024-03-01"]["parts"][0]
+    return part
+
+
+UNFIT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a date at another time": lambda c: c["dates"]["2024-03-01"].update(start=1 << 62),
+    "a date of a billion steps": lambda c: c["dates"]["2024-03-01"].update(steps=10**9),
+    "a date without steps": lambda c: c["dates"]["2024-03-01"].update(steps=0),
+    "a date without parts": lambda c: c["dates"]["2024-03-01"].update(parts=[]),
+    "other nodes than its arrays have": lambda c: c.update(num_nodes=4),
+    "fewer than no nodes": lambda c: c.update(num_nodes=-3),
+    "no step": lambda c: c.update(step=0),
+    "a larger array": lambda c: part_of(c)["files"]["values"].__setitem__(0, 1 << 50),
+    "no values": lambda c: part_of(c)["files"].pop("values"),
+    "an array nobody knows": lambda c: part_of(c)["files"].update(cuts=[24, "0" * 32]),
+    "no time zone": lambda c: c.update(timezone="../../etc/passwd"),
+    "a feature with a key nobody knows": lambda c: c["features"][0].update(colour="red"),
+    "no format": lambda c: c.pop("format"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_manifest_whose_numbers_do_not_fit_is_refused_at_opening(fresh: Lab, case: str) -> None:
+    path = manifest_with(UNFIT[case])
+    for words in (["verify", *CONFIG], ["train", *CONFIG], ["evaluate", "cut"]):
+        code, text = fresh.say(*words)
+        assert (code, one_sentence(text), str(path) in text) == (4, True, True), (words, code, text)
+    assert fresh.say("preprocess", *CONFIG, "-q")[0] == 0
+    assert fresh.say("verify", *CONFIG)[0] == 0
+
+
+def test_sources_and_receipts_of_another_form_are_passed_over_by_every_command(fresh: Lab) -> None:
+    sources = STORE / "manifests" / "g00000001.sources.json"
+    receipt = next(STORE.glob("staged/2024-03-01/*/receipt.json"))
+    changes: list[tuple[Path, Callable[[dict[str, Any]], Any]]] = [
+        (sources, lambda c: c.pop("dates")),
+        (sources, lambda c: c.update(failed=[])),
+        (sources, lambda c: c["dates"]["2024-03-01"].update(dump={"path": 1, "size": "1", "hash": []})),
+        (receipt, lambda c: c.update(nodes=["n0", "n1", 1e308])),
+        (receipt, lambda c: c.update(nodes=["n0"])),
+        (receipt, lambda c: c.update(rows=7)),
+        (receipt, lambda c: c.update(shape=[24, 3, 2, 1 << 60])),
+    ]
+    for number, (path, change) in enumerate(changes):
+        fresh.restore()
+        content = json.loads(path.read_bytes())["content"]
+        change(content)
+        path.chmod(0o644)
+        path.write_bytes(seal(content))
+        code, text = fresh.say("verify", "--full", *CONFIG)
+        assert (code, str(path) in text) == (4, True), (number, text)
+        obeys(fresh, f"{path} {number}")
+        assert fresh.say("verify", "--full", *CONFIG)[0] == 0, number  # preprocess --refit-statistics has mended it
