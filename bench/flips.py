@@ -37,6 +37,7 @@ def main() -> None:
         "*Refused*: exit 4, the file named; the printed command, run as printed, mended it. *Passed over*: the command ended",
         "well without the damaged file, and said so. *Bad*: anything else: another exit code, no name, a traceback, a command",
         "that does not mend, `verify --full` not clean afterwards, or other bytes than before in any array or weight.",
+        "(`dumps.json`, a cache, is passed over in silence by `preprocess`; `verify` names it.)",
         "",
         "| file | flips | refused and mended | passed over and mended | bad |",
         "|---|---|---|---|---|",

@@ -270,7 +270,7 @@ def load_sources(root: Path, generation: int) -> Sources:
     content: Sources = unseal(data, str(path), todo)
     with expected_form(str(path), todo):
         for kind in ("dates", "failed"):
-            for date, row in content.get(kind, {}).items():
+            for date, row in content[kind].items():
                 _ = (
                     dt.date.fromisoformat(date),
                     row["staged"] and folder_name(row["staged"]),

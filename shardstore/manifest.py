@@ -25,6 +25,7 @@ REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good 
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
 ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
+EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
 
@@ -179,9 +180,10 @@ def _refuse_unfit(manifest: Manifest) -> None:
     if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
         raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)
-    for entry in manifest.dates.values():
+    for date, entry in manifest.dates.items():
         (part,) = entry.parts
-        if not {"values", "time"} <= set(part.files) or abs(entry.start) >= 1 << 63 or entry.num_steps < 1:
+        far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
+        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= set(part.files):
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:

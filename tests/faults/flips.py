@@ -51,6 +51,8 @@ CUT = {
     "cut": 9,
     "other": 7,
 }  # steps after which these runs were stopped: their newest checkpoint is one that comes again
+SEED = 20261122
+MARK = "it-ran"  # the file that a payload makes, in whatever folder it runs
 PRINTED = re.compile(r"Run: dateshard ([^(\n]+?)(?=\s\(|, or |\. |$)", re.MULTILINE)
 
 
@@ -349,3 +351,16 @@ def rounds(
         else:
             tallies[kind].passed_over += 1
     return tallies
+
+
+def one_sentence(text: str) -> bool:
+    """An error as it must look: one line that begins with Error, of a length that one reads."""
+    lines = text.strip().splitlines()
+    return len(lines) == 1 and lines[0].startswith("Error: ") and len(lines[0]) < 600 and "Traceback" not in text
+
+
+def newest_of(name: str = "cut") -> checkpoint.Checkpoint:
+    """A run's newest checkpoint, in the present folder."""
+    found, _ = checkpoint.newest(RUNS / name / "checkpoints")
+    assert found is not None
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,7 @@ from shardstore.identity import seal
 from tests.faults.flips import CONFIG, KINDS, RUN_KINDS, RUNS, STORE, STORE_KINDS, Lab, quick_folder, rounds
 from trainer import checkpoint
 
-SEED = 20261122
 EACH = 8  # flips of each kind in the short form
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with quick_folder() as folder:
-        yield Lab(folder, SEED)
-
-
-@pytest.fixture
-def fresh(lab: Lab) -> Iterator[Lab]:
-    """The lab with nothing damaged; the test stands in its folder."""
-    with lab.inside():
-        lab.restore()
-        yield lab
 
 
 def wrong(found: dict[str, Any]) -> list[str]:
