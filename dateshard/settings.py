@@ -29,7 +29,7 @@ ENVIRONMENT = "DATESHARD__"
 MAX_BYTES = 256 << 10
 MAX_ALIASES, MAX_VALUES = 50, 200_000  # a bomb of aliases parses in a millisecond and explodes when walked
 MAX_DEPTH, MAX_WRITTEN = 24, 20_000  # sections inside each other; keys and values as written
-MAX_FAULTS = 30  # told in one message
+MAX_FAULTS, MOST_LOOKED_AT = 20, 200  # told in one message; compared with each other for that
 LONG_TEXT = 64  # so many characters count as one more value: an alias of a long text weighs as much
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 
@@ -111,7 +111,7 @@ def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) ->
         layers.merge(_read(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT):
-            _set(layers, name[len(ENVIRONMENT) :].lower().split("__"), value, f"environment {name}")
+            _set(layers, name[len(ENVIRONMENT) :].lower().split("__"), value, f"environment {shorten(name)}")
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
@@ -139,9 +139,10 @@ def validate(tree: Mapping[str, Any], places: Mapping[tuple[str, ...], str] | No
     try:
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
-        found = _without_echoes(error.errors())
+        found = _without_echoes(error.errors()[:MOST_LOOKED_AT])
         faults = [_describe(fault, places or {}) for fault in found[:MAX_FAULTS]]
-        faults += [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
+        more = len(found) - MAX_FAULTS + max(0, error.error_count() - MOST_LOOKED_AT)
+        faults += [f"and {more} more"] if more > 0 else []
         raise UsageError("; ".join(faults) if len(faults) == 1 else "\n  ".join(["", *faults])) from None
 
 

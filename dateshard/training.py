@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Bar, Screen, memory, number, size
 from dateshard.settings import Settings, load_settings, validate
-from shardstore.errors import UsageError
+from shardstore.errors import UsageError, naming
 from trainer import loop
 from trainer.models import num_parameters
 from trainer.resume import Started, locate, start
@@ -98,8 +98,13 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
             "state": "complete",
             "best_val_loss": started.session.state.progress.best_loss,
         }
-    with open(started.run.folder / "metrics.jsonl", "a") as lines:
+    path = started.run.folder / "metrics.jsonl"
+    lines = open(path, "a")  # noqa: SIM115 - closed below, under its name
+    try:
         ended = _follow(started, screen, lines, stop.asked)
+    finally:
+        with naming(path):
+            lines.close()
     state = ended.state
     document = {
         "run": started.run.name,
@@ -253,8 +258,9 @@ class _View:
         )
 
     def _write(self, **row: Any) -> None:
-        self.lines.write(json.dumps(row) + "\n")
-        self.lines.flush()
+        with naming(self.lines.name):
+            self.lines.write(json.dumps(row) + "\n")
+            self.lines.flush()
 
 
 def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:

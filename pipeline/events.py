@@ -32,6 +32,14 @@ class DateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something measured is damaged; it is taken again from what it was made of."""
+
+    date: dt.date
+    error: DateshardError
+
+
+@dataclass(frozen=True, slots=True)
 class DateFailed:
     """An act on a date failed; the others go on."""
 
@@ -81,4 +89,4 @@ class Finished:
     unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
 
 
-Event = Planned | DateDone | DateFailed | Merged | Drifted | CommitDone | Finished
+Event = Planned | DateDone | PassedOver | DateFailed | Merged | Drifted | CommitDone | Finished

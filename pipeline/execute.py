@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.events import CommitDone, DateDone, DateFailed, Drifted, Event, Finished, Merged, Planned
+from pipeline.events import CommitDone, DateDone, DateFailed, Drifted, Event, Finished, Merged, PassedOver, Planned
 from pipeline.observe import observe, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
 from pipeline.prepare import (
@@ -26,7 +26,7 @@ from pipeline.prepare import (
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
-from shardstore.errors import DateshardError, DiskFullError, DumpError, StoreError, Where
+from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
 from shardstore.frozen import (
     Frozen,
     Nodes,
@@ -126,7 +126,8 @@ class _Run:
                 yield self._fail("measure", date, result)
 
     def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
-        if isinstance(error, DiskFullError):
+        """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
+        if isinstance(error, DiskFullError) or (isinstance(error, StoreError) and date in self.seen.dumps):
             raise error
         self.failed[date] = error
         return DateFailed(act, date, error)
@@ -172,7 +173,12 @@ class _Run:
     def _find_lost(self) -> Iterator[Event]:
         """Partial statistics that are gone, damaged or of another transform are taken again from the staged array;
         a staged array that is damaged too is measured again from its dump."""
-        lost = {date: key for date, key in self._training_keys().items() if self._lost(date, key)}
+        lost = {}
+        for date, key in self._training_keys().items():
+            if error := self._lost(date, key):
+                lost[date] = key
+                if isinstance(error, DamagedError):
+                    yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
         for date, result in run(tasks, self.num_workers):
@@ -184,13 +190,15 @@ class _Run:
                 yield self._fail("measure", date, result)
         yield from self._measure(again)
 
-    def _lost(self, date: dt.date, key: str) -> bool:
+    def _lost(self, date: dt.date, key: str) -> StoreError | None:
+        """Why the date's measured arrays cannot be merged; partials that were never taken are no damage."""
+        partial = self.writer.root / "partials" / str(date) / partial_key(key, self.config.feature_specs())
         try:
             load_receipt(self.writer.root / "staged" / str(date) / key)
-            load_partial(self.writer.root / "partials" / str(date) / partial_key(key, self.config.feature_specs()))
-        except StoreError:
-            return True
-        return False
+            load_partial(partial)
+        except StoreError as error:
+            return error if partial.exists() else StoreError(error.what)
+        return None
 
     def _drift(self, frozen: Statistics) -> Iterator[Event]:
         """How far the frozen statistics stand from what is measured now, if a training date was measured again."""
@@ -241,6 +249,7 @@ class _Run:
         since, waiting = time.monotonic(), 0
         for plan, result in run(tasks, self.num_workers):
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
+                yield PassedOver(plan.date, result)
                 result = yield from self._mend(plan.date, plan.key, target)
             if not isinstance(result, Normalised):
                 yield self._fail("normalise", plan.date, result)

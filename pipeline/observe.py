@@ -15,6 +15,7 @@ from pipeline.config import Pipeline
 from pipeline.plan import Dump, Observed
 from pipeline.sources import find_dumps, read_nodes
 from shardstore.commit import Committed
+from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
 from shardstore.identity import expected_form, hash_file, seal, unseal
@@ -78,8 +79,9 @@ def _read_cache(root: Path) -> Cache:
 def write_cache(root: Path, cache: Cache) -> None:
     """Replaces dumps.json if it changed; losing it only costs hashing."""
     path, data = root / "dumps.json", seal(cache)
-    if path.is_file() and path.read_bytes() == data:
-        return
-    temporary = root / "staging" / "dumps.json"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with disk_full_as_error(path):
+        if path.is_file() and path.read_bytes() == data:
+            return
+        temporary = root / "staging" / "dumps.json"
+        temporary.write_bytes(data)
+        temporary.replace(path)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
-from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where
+from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, hash_file, seal, unseal
 from shardstore.manifest import (
     Manifest,
@@ -59,14 +59,15 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
     written; if it exists damaged, the new folder goes to `<name>-2` (or -3, ...), which only a new manifest names.
 
     Raises:
-        DamagedError: what was just written does not read back.
+        DamagedError: what was just written reads back differently. OSError: it cannot be read back.
     """
-    if damaged := first_damaged(folder, hashes):
-        raise DamagedError(
-            "just written, but it reads back differently: the disk or memory is faulty",
-            where=Where(file=str(folder / damaged)),
-            todo="Check the machine, then run the command again",
-        )
+    for name, expected in hashes.items():
+        if hash_file(folder / name) != tuple(expected):
+            raise DamagedError(
+                "just written, but it reads back differently: the disk or memory is faulty",
+                where=Where(file=str(folder / name)),
+                todo="Check the machine, then run the command again",
+            )
     for candidate in [final, *(final.with_name(f"{final.name}-{n}") for n in range(2, 100))]:
         if candidate.exists():
             if first_damaged(candidate, hashes) is None:
@@ -116,14 +117,16 @@ class Writer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._format = ""  # what was wrong with FORMAT before it was written anew
 
     def __enter__(self) -> Writer:
         for name in FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            with naming(self.root / "writer.lock"):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise BusyError(
@@ -132,10 +135,11 @@ class Writer:
                 todo="Wait for it to end, then run the command again",
             ) from None
         try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            with disk_full_as_error(self.root / "writer.lock"):
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             with disk_full_as_error(self.root / "FORMAT"):
-                write_format(self.root)
+                self._format = write_format(self.root)
             shutil.rmtree(self.root / "staging", ignore_errors=True)
             (self.root / "staging").mkdir(exist_ok=True)
             self._flusher = Flusher(self.root)
@@ -147,15 +151,16 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._flusher.close()
-        os.close(self._lock)
+        with naming(self.root / "writer.lock"):
+            os.close(self._lock)
 
     def current(self) -> tuple[Committed | None, list[str]]:
         """The generation to build on, and what had to be passed over to find it.
 
-        CURRENT where it is good; else the newest manifest that is. A damaged sources file only costs work: its dates
-        are looked at again.
+        CURRENT where it is good; else the newest manifest that is. A damaged sources file costs work: its dates are
+        looked at again, and the statistics are merged again. A file that cannot be read now is no damage: it stops.
         """
-        notes: list[str] = []
+        notes = [self._format] if self._format else []
         try:
             candidates = [current_generation(self.root)]
         except NotThereError:
@@ -212,7 +217,7 @@ class Writer:
         try:
             own = load_sources(self.root, previous.generation) == previous.sources
             return own and current_generation(self.root) == previous.generation
-        except StoreError:
+        except (DamagedError, NotThereError):
             return False
 
     def _link_new(self, path: Path, data: bytes) -> None:
@@ -250,16 +255,22 @@ def load_sources(root: Path, generation: int) -> Sources:
 
     Raises:
         DamagedError: missing or damaged; the next preprocess falls back to an older one and writes it anew.
+        StoreError: it cannot be read now. To fall back then would move statistics that are meant to stay.
     """
     path, todo = sources_path(root, generation), "Run: dateshard preprocess -c CONFIG (it writes it anew)"
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
+    except OSError as error:
+        todo = (
+            "Check the disk. If the file is lost, remove it: preprocess writes it anew and merges the statistics again"
+        )
+        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
     content: Sources = unseal(data, str(path), todo)
     with expected_form(str(path), todo):
         for kind in ("dates", "failed"):
-            for date, row in content.get(kind, {}).items():
+            for date, row in content[kind].items():
                 _ = (
                     dt.date.fromisoformat(date),
                     row["staged"] and folder_name(row["staged"]),

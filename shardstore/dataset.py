@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from shardstore.calendar import Day, Segment, segments, time_codes
 from shardstore.commit import load_sources, sources_path
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
 from shardstore.identity import hash_descriptor, unseal
 from shardstore.layouts.feature import Feature, categorical
@@ -208,7 +208,13 @@ class Dataset:
         key = str(path)
         if self._verified.get(key) == stamp:
             return
-        if status.st_size != size or hash_descriptor(descriptor) != (size, digest):
+        try:
+            found = hash_descriptor(descriptor) if status.st_size == size else None
+        except OSError as error:
+            raise DamagedError(
+                f"a committed file cannot be read: {error.strerror}", where=Where(key, date), todo=_repair(path)
+            ) from None
+        if found != (size, digest):
             raise DamagedError(
                 "size or hash is not what was committed; nothing of it was used",
                 where=Where(file=key, date=date),
@@ -236,7 +242,7 @@ class Dataset:
             yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
         for date in sorted(self.manifest.dates) if dates is None else dates:
             yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
-        with suppress(DamagedError):  # told above
+        with suppress(StoreError):  # told above
             if full:
                 known = load_sources(self.root, self.generation)
                 yield from verify_measured(self.root, known, self.features, dates)
@@ -295,7 +301,8 @@ def _repair(path: Path) -> str:
 def _pread_into(descriptor: int, view: memoryview, offset: int, count: int, path: Path) -> None:
     view, done = view[:count], 0
     while done < count:
-        got = os.preadv(descriptor, [view[done:]], offset + done)
+        with naming(path):
+            got = os.preadv(descriptor, [view[done:]], offset + done)
         if got == 0:
             raise DamagedError(
                 "the file ended early while it was read", where=Where(file=str(path)), todo=_repair(path)

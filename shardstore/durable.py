@@ -14,26 +14,31 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shardstore.errors import DiskFullError, Where
+from shardstore.errors import DiskFullError, Where, naming
 
 FEW_FOLDERS = 8  # up to here single fsyncs; above, one syncfs (which also flushes what others wrote) is cheaper
 
 
 def fsync_path(path: Path) -> None:
     """Makes one file or folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def fsync_tree(folder: Path) -> None:
-    """Makes a folder durable, bottom up."""
-    for parent, _, files in os.walk(folder, topdown=False):
+    """Makes a folder durable, bottom up; a folder that cannot be listed is an error, not an empty one."""
+    for parent, _, files in os.walk(folder, topdown=False, onerror=_raise):
         for name in files:
             fsync_path(Path(parent, name))
         fsync_path(Path(parent))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _load_syncfs() -> Callable[[int], int] | None:
@@ -87,14 +92,15 @@ def _ancestors(folders: list[Path], root: Path) -> list[Path]:
 
 def write_file(path: Path, data: bytes) -> None:
     """A new durable file; fails if it exists. The caller makes its folder durable."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -114,9 +120,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def disk_full_as_error(path: Path) -> Iterator[None]:
-    """Turns ENOSPC, EDQUOT and EFBIG into a DiskFullError that names the file."""
+    """Turns ENOSPC, EDQUOT and EFBIG into a DiskFullError that names `path`; other OSErrors name it if they name none."""
     try:
-        yield
+        with naming(path):
+            yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(path) from error

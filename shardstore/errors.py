@@ -15,7 +15,10 @@ DateshardError                    exit 1
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 
@@ -35,13 +38,17 @@ class Where:
             f"date {self.date}" if self.date else None,
             f"row {self.row:,}" if self.row is not None else None,
             f"column '{self.column}'" if self.column is not None else None,
-            f"value {shorten(self.value)!r}" if self.value is not None else None,
+            f"value {_cut(self.value, 60)!r}" if self.value is not None else None,
         ]
         return ", ".join(part for part in parts if part)
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """`text` cut to `most` characters, so that a message stays one line."""
+    """`text` in printable characters, cut to `most` of them, so that a message stays one line."""
+    return _cut(text if text.isprintable() else repr(text)[1:-1], most)
+
+
+def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -112,3 +119,14 @@ class BusyError(DateshardError):
 
     exit_code = 75
     kind = "busy"
+
+
+@contextmanager
+def naming(path: str | PathLike[str]) -> Iterator[None]:
+    """Within it an OSError names `path`, unless it names a file already: calls on a descriptor know none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

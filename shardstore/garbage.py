@@ -11,16 +11,14 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from shardstore.commit import sources_path
+from shardstore.commit import load_sources, sources_path
 from shardstore.durable import fsync_path
 from shardstore.errors import StoreError, Where
-from shardstore.identity import unseal
 from shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
 from shardstore.pins import pins_lock, read_pins
 
@@ -80,12 +78,7 @@ def staged_of(root: Path, generation: int) -> dict[str, str]:
     Raises:
         StoreError: missing or damaged.
     """
-    path = sources_path(root, generation)
-    try:
-        content: Mapping[str, Any] = unseal(path.read_bytes(), str(path))
-    except OSError as error:
-        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path))) from None
-    return {date: row["staged"] for date, row in content["dates"].items()}
+    return {date: row["staged"] for date, row in load_sources(root, generation)["dates"].items()}
 
 
 def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Garbage:
@@ -181,7 +174,11 @@ def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> 
     for folder in found.folders:
         trash = root / "staging" / f"trash-{uuid.uuid4().hex}"
         folder.rename(trash)
-        shutil.rmtree(trash)
+        try:
+            shutil.rmtree(trash)
+        except OSError as error:
+            error.filename = str(trash)  # rmtree names what failed without its folder
+            raise
     for folder in {path.parent for path in (*found.folders, *found.damaged)}:
         if folder.parent != root:
             with suppress(OSError):  # other folders of that date live there

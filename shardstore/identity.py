@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from shardstore.errors import DamagedError, UsageError, Where
+from shardstore.errors import DamagedError, UsageError, Where, naming
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
 
@@ -51,11 +51,12 @@ def hash_descriptor(descriptor: int) -> tuple[int, str]:
 
 def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     """(bytes, xxh3_128) of a whole file; memory: 1 MB."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return hash_descriptor(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return hash_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def seal(content: Any) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_path, replace_file
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
 
@@ -25,6 +25,7 @@ REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good 
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
 ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
+EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
 
@@ -179,9 +180,10 @@ def _refuse_unfit(manifest: Manifest) -> None:
     if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
         raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)
-    for entry in manifest.dates.values():
+    for date, entry in manifest.dates.items():
         (part,) = entry.parts
-        if not {"values", "time"} <= set(part.files) or abs(entry.start) >= 1 << 63 or entry.num_steps < 1:
+        far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
+        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= set(part.files):
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
@@ -200,17 +202,19 @@ def check_format(found: object, file: str) -> None:
         )
 
 
-def write_format(root: Path) -> None:
-    """Puts a good FORMAT file into a new store, or in place of a damaged one.
+def write_format(root: Path) -> str:
+    """Puts a good FORMAT file into a new store, or in place of a damaged one; returns what was wrong with that.
 
     Raises:
         StoreError: a store of another format version.
     """
     try:
         read_format(root)
-    except DamagedError:
+        return ""
+    except DamagedError as error:
         replace_file(root / "FORMAT", seal({"format": FORMAT, "name": "dateshard"}))
         fsync_path(root.parent)
+        return str(error) if (root / "CURRENT").exists() else ""
 
 
 def read_format(root: Path) -> None:
@@ -255,7 +259,8 @@ def current_generation(root: Path) -> int:
     """
     path = root / "CURRENT"
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NotThereError(
             "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
@@ -278,7 +283,8 @@ def load_manifest(root: Path, generation: int) -> Manifest:
     """
     path = root / "manifests" / manifest_name(generation)
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         raise NotThereError(
             f"generation {generation} is not in the store",

@@ -97,11 +97,20 @@ def _receipt(folder: Path) -> Receipt:
             size, _ = receipt["files"][VALUES]
             if not set(receipt["files"]) <= {VALUES, HISTOGRAM} or size != 8 * math.prod(receipt["shape"]):
                 raise ValueError(size)
+            if path.parents[2].name == "staged":  # partial statistics have no names of their own
+                _refuse_other_nodes(receipt)
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from None
     except DamagedError as error:
         raise _damaged(path, error.what) from None
     return receipt
+
+
+def _refuse_other_nodes(receipt: Receipt) -> None:
+    nodes = receipt["nodes"]
+    if len(nodes) != receipt["shape"][1] or not all(isinstance(node, str) for node in nodes):
+        raise ValueError(nodes)
+    _ = dict(receipt["rows"])
 
 
 def _damaged(path: Path, what: str) -> DamagedError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, replace_file
-from shardstore.errors import DamagedError, StoreError, Where
+from shardstore.errors import DamagedError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
 from shardstore.manifest import load_manifest
 
@@ -83,13 +83,17 @@ def read_pin(root: Path, file: Path) -> Pin:
 @contextmanager
 def pins_lock(root: Path, kind: int) -> Iterator[None]:
     """Holds pins/lock, shared (to pin) or exclusive (to remove manifests); it dies with the process."""
+    path = root / "pins" / "lock"
     try:
-        descriptor = os.open(root / "pins" / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        with disk_full_as_error(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        where = Where(file=str(root / "pins" / "lock"))
+        where = Where(file=str(path))
         raise StoreError(f"cannot be opened: {error.strerror}", where=where, todo="Check its permissions") from None
     try:
-        fcntl.flock(descriptor, kind)
+        with naming(path):
+            fcntl.flock(descriptor, kind)
         yield
     finally:
-        os.close(descriptor)
+        with naming(path):
+            os.close(descriptor)

@@ -67,15 +67,6 @@ def test_only_the_device_file_names_cuda() -> None:
     assert naming == {"trainer/device.py"}
 
 
-def test_nothing_that_can_run_foreign_code_is_called() -> None:
-    """No pickle, torch.load, unsafe YAML, eval or exec: a crafted file can at worst be refused."""
-    forbidden = re.compile(r"\bpickle\b(?! it)|torch\.load\(|torch\.save\(|allow_pickle|yaml\.load\(|\beval\(|\bexec\(")
-    for path in FILES:
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            found = forbidden.search(line.split("#")[0])
-            assert not found or "model.eval()" in line or "without pickle" in line, f"{path}:{number}: {line}"
-
-
 @pytest.mark.parametrize(
     "arguments", [[], ["plan"], ["preprocess"], ["status"], ["verify"], ["train"], ["evaluate"], ["init"]]
 )

@@ -184,7 +184,7 @@ def _dataset_of(run: TrainingRun) -> str | None:
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
     """A run's name or a checkpoint's folder -> (run, which checkpoint)."""
     folder = Path(name.removesuffix(".pth"))
-    if checkpoint.NAME.fullmatch(folder.name) and folder.is_dir():
+    if checkpoint.NAME.fullmatch(folder.name) and os.path.isdir(folder):
         inside = (
             folder.parents[1] if len(folder.parts) > 3 and ".." not in folder.parts else folder.resolve().parents[1]
         )

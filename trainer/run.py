@@ -77,7 +77,7 @@ class TrainingRun:
         NotThereError: no such run; lists those there are.
         """
         folder = parent / name
-        if Path(name).name != name or name == ".." or not (folder / "run.json").is_file():
+        if Path(name).name != name or name == ".." or not os.path.isfile(folder / "run.json"):
             there = ", ".join(run.name for run in all_runs(parent)[:5]) or "none yet"
             raise NotThereError(
                 f"no run '{shorten(name)}' (newest: {there})", where=Where(file=str(parent)), todo="Name one of them"

@@ -102,7 +102,8 @@ def run(arguments: list[str]) -> int:
 
 def report(error: DateshardError, arguments: list[str]) -> int:
     """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
-    text = fill_in(str(error), arguments)
+    told = fill_in(str(error), arguments)
+    text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in told)
     if "--json" in arguments:
         click.echo(json.dumps({"error": {"kind": error.kind, "message": text, "exit_code": error.exit_code}}))
     click.echo(f"Error: {text}", err=True)

@@ -304,6 +304,8 @@ def _follow(screen: Screen, dataset: str, events: Iterable[Event]) -> Finished:
             case e.DateDone():
                 if bar:
                     bar.advance(note=event.act)
+            case e.PassedOver():
+                (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
             case e.DateFailed():
                 (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
                 if bar:

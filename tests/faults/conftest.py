@@ -1,0 +1,25 @@
+"""A lab to damage, shared by all tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.flips import MARK, SEED, Lab, quick_folder
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with quick_folder() as folder:
+        yield Lab(folder, SEED)
+
+
+@pytest.fixture
+def fresh(lab: Lab) -> Iterator[Lab]:
+    """The lab with nothing damaged; the test stands in its folder, and no payload may have run there."""
+    with lab.inside():
+        lab.restore()
+        yield lab
+        assert not Path(MARK).exists(), "a payload ran"

@@ -1,0 +1,204 @@
+"""One command under strace: which system calls touched `data/`, and one of them made to fail or to be the last.
+
+The tracer attaches to a child of the zygote that has stopped itself, so that call number k of a name is the same call
+in every run. `-e inject=CALL:error=EIO:when=K` makes it fail without being carried out; `:signal=KILL` ends the process
+right before it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.zygote import PATIENCE_SECONDS, Ended, Job, Zygote
+
+READING = ("read", "pread64", "preadv", "getdents64", "close", "flock")
+CHANGING = ("write", "pwrite64", "ftruncate", "mkdir", "rmdir", "rename", "link", "unlink", "unlinkat", "chmod")
+SYNCING = ("fsync", "fdatasync", "syncfs")
+KINDRED = ("renameat", "renameat2", "linkat", "mkdirat", "fchmod", "fchmodat", "truncate", "symlink", "sync")
+TRACED = ("openat", *READING, *CHANGING, *SYNCING, *KINDRED)
+RANDOM = (re.compile(r"[0-9a-f]{32}"), re.compile(r"(?<=\.)\d+(?=\.tmp)"), re.compile(r"(?<=set_aside-)[0-9a-f]{8}"))
+LINE = re.compile(r"(\w+)\((.*)")
+PLACE = re.compile(r'\d+<([^>]*)>|AT_FDCWD<([^>]*)>|"([^"]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One system call of the traced thread.
+
+    Attributes:
+        ordinal: 1 for the first call of that name.
+        paths: below `data/`, relative to the working directory; empty for calls that touch nothing there.
+        written: for close: whether the descriptor was open for writing.
+    """
+
+    name: str
+    ordinal: int
+    paths: tuple[str, ...]
+    text: str
+    written: bool = False
+
+    @property
+    def label(self) -> str:
+        """The same in every run: what is random in names is masked."""
+        text = f"{self.name} {' '.join(self.paths)}"
+        for pattern in RANDOM:
+            text = pattern.sub("*", text)
+        return text
+
+    @property
+    def changes(self) -> bool:
+        """Whether it can change a name or a byte."""
+        return self.name in CHANGING or self.name in KINDRED or "O_CREAT" in self.text
+
+    @property
+    def failed(self) -> bool:
+        """Whether it fails when nothing disturbs it (mkdir of what is there)."""
+        return " = -1 " in self.text
+
+    def may_answer(self, kind: str) -> bool:
+        """Whether a kernel may answer so. Closing what was only read has nothing to fail at."""
+        if kind == "ENOSPC":
+            creating = self.name == "openat" and "O_CREAT" in self.text
+            makes = creating or self.name in ("write", "pwrite64", "mkdir", "rename", "link", *SYNCING)
+            return makes and not self.failed
+        return kind == "KILL" or self.name != "close" or self.written
+
+    @property
+    def injected(self) -> bool:
+        """Whether strace made it fail."""
+        return self.text.endswith("(INJECTED)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens to call number `ordinal` of that name, and with `forever` to all later ones of that name."""
+
+    kind: str  # KILL | EIO | ENOSPC
+    call: Call
+    forever: bool = False
+
+    @property
+    def option(self) -> str:
+        """As strace wants it."""
+        act = "signal=KILL" if self.kind == "KILL" else f"error={self.kind}"
+        return f"inject={self.call.name}:{act}:when={self.call.ordinal}{'+' if self.forever else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}{' for ever' if self.forever else ''} at {self.call.ordinal}: {self.call.label}"
+
+
+class Missed(Exception):  # noqa: N818 - not an error of the product
+    """The harness itself failed: the fault did not happen where it was meant to."""
+
+
+def why_not() -> str | None:
+    """Why nothing can be traced here; None where it can."""
+    if not shutil.which("strace"):
+        return "strace is not installed"
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        try:
+            tracer = subprocess.Popen(["strace", "-p", str(sleeper.pid), "-o", os.devnull], stderr=subprocess.DEVNULL)
+            attached = _attached(sleeper.pid, tracer)
+            tracer.terminate()
+            tracer.wait()
+        finally:
+            sleeper.kill()
+    return None if attached else "processes may not be traced here"
+
+
+def trace(
+    zygote: Zygote, words: Sequence[str], cwd: Path, fault: Fault | None = None, protocol: str | None = None
+) -> tuple[Ended, list[Call]]:
+    """Runs a command in `cwd` under strace; how it ended, and all its calls.
+
+    Raises:
+        Missed: `fault` hit another call than it was meant for, or none.
+    """
+    job = zygote.start(words, cwd, stopped=True, protocol=protocol)
+    log = cwd / "strace.log"
+    ended = _run_traced(zygote, job, log, fault)
+    calls = parse(log.read_text(), cwd)
+    if fault:
+        check_hit(fault, calls)
+    return ended, calls
+
+
+def _run_traced(zygote: Zygote, job: Job, log: Path, fault: Fault | None) -> Ended:
+    inject = ["-e", fault.option] if fault else []
+    command = ["strace", "-p", str(job.pid), "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={','.join(TRACED)}"]
+    tracer = subprocess.Popen([*command, *inject], stderr=subprocess.PIPE, text=True)
+    try:
+        if not _attached(job.pid, tracer):
+            raise Missed(f"strace did not attach: {tracer.communicate()[1]}")
+        os.kill(job.pid, signal.SIGCONT)
+        ended = zygote.wait(job)
+        tracer.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        tracer.kill()
+        tracer.communicate()
+    return ended
+
+
+def _attached(pid: int, tracer: subprocess.Popen[str]) -> bool:
+    """Waits until the process has a tracer; False if the tracer ended."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while tracer.poll() is None and time.monotonic() < end:
+        if "\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def parse(log: str, cwd: Path) -> list[Call]:
+    """All calls of a trace, in order."""
+    counts: dict[str, int] = {}
+    writable: dict[str, bool] = {}  # by descriptor
+    calls = []
+    for line in log.splitlines():
+        if match := LINE.match(line):
+            name, rest = match.groups()
+            counts[name] = counts.get(name, 0) + 1
+            arguments, _, result = rest.rpartition(" = ")
+            if name == "openat":
+                writable[result.partition("<")[0]] = "O_WRONLY" in line or "O_RDWR" in line
+            written = name == "close" and writable.get(arguments.partition("<")[0], False)
+            calls.append(Call(name, counts[name], _paths(arguments or rest, cwd), line, written))
+    return calls
+
+
+def _paths(arguments: str, cwd: Path) -> tuple[str, ...]:
+    """Paths below data/ that the arguments name: `"data/x"`, `5</cwd/data/x>`, or `5</cwd/data>, "x"`."""
+    found: list[str] = []
+    base, pending = str(cwd), None
+    for place in PLACE.finditer(arguments):
+        descriptor, here, name = place.groups()
+        if name is None:
+            base = descriptor or here
+            pending = descriptor
+        else:
+            found.append(os.path.join(base, name))
+            base, pending = str(cwd), None
+    if pending:
+        found.append(pending)
+    return tuple(os.path.relpath(path, cwd) for path in found if path.startswith(f"{cwd}/data"))
+
+
+def check_hit(fault: Fault, calls: Sequence[Call]) -> None:
+    """Raises:
+    Missed: the trace does not show the fault at the very call that was meant.
+    """
+    same = [call for call in calls if call.name == fault.call.name and call.ordinal == fault.call.ordinal]
+    if not same or same[0].label != fault.call.label:
+        raise Missed(f"{fault}: found {same[0].label if same else 'no such call'}")
+    if fault.kind == "KILL" and same[0] is not calls[-1]:
+        raise Missed(f"{fault}: it lived on")
+    if fault.kind != "KILL" and not same[0].injected:
+        raise Missed(f"{fault}: nothing was injected")
