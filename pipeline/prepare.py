@@ -207,7 +207,7 @@ def _publish_arrays(
 ) -> Path:
     """A folder with values.f64, `more` files, and a sealed receipt.json that names their hashes."""
     data = np.ascontiguousarray(array, dtype="<f8")
-    check_free_space(root, data.nbytes)
+    check_free_space(root, data.nbytes + sum(map(len, (more or {}).values())))
     with staging_folder(root) as folder:
         folder.mkdir()
         with open(folder / VALUES, "xb", buffering=0) as file:

@@ -93,8 +93,8 @@ def test_each_half_is_read_with_its_defaults(load: Load) -> None:
         ),
         (
             "fill: forward",
-            "fill: zero",
-            "a.yaml:9:5: pipeline.features.speed: fill_limit has no effect unless fill is forward",
+            "fill: none",
+            "a.yaml:9:5: pipeline.features.speed: fill_limit has no effect while fill is none",
         ),
         (
             "  step: 5m",
@@ -111,7 +111,8 @@ def test_a_fault_is_told_with_file_line_column_and_path(load: Load, old: str, ne
 
 def test_a_wrong_word_is_answered_with_the_right_ones(load: Load) -> None:
     (found,) = faults(load, BASE.replace("fill: forward, fill_limit: 12", "aggregate: average"))
-    assert found.startswith("a.yaml:9:13: pipeline.features.speed.aggregate: must be 'mean', 'sum', 'count' or 'last'")
+    right = "'mean', 'sum', 'min', 'max', 'first', 'last' or 'count'"
+    assert found.startswith(f"a.yaml:9:13: pipeline.features.speed.aggregate: must be {right}")
     assert found.endswith("(got 'average')")
 
 

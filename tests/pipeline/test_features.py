@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
+from dateshard.settings import validate
 from pipeline.clean import clean
 from pipeline.config import FeatureConfig
 from shardstore.errors import DamagedError, DumpError, StoreError, UsageError
@@ -402,6 +404,14 @@ def test_settings_written_out_are_read_again_as_they_are(given: dict[str, Any]) 
     config = FeatureConfig.model_validate(given)
     assert FeatureConfig.model_validate(config.model_dump(mode="json")) == config
     assert not config.categorical or (config.aggregate, config.scale) == ("last", "none")
+
+
+def test_the_documented_example_is_a_valid_configuration() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    tree = YAML(typ="safe", pure=True).load(text.split("```yaml")[1].split("```")[0])
+    features = validate(tree).preparing().features
+    assert features["delay"].bounds == (-120, 1800)
+    assert features["carrier"].aggregate == "last"
 
 
 def test_an_open_end_of_a_range_is_infinite() -> None:
