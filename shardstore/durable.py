@@ -29,6 +29,13 @@ def fsync_path(path: Path) -> None:
             os.close(descriptor)
 
 
+def fsync_above(folder: Path, levels: int) -> None:
+    """Makes the names of a new folder and of those around it durable; call it before anything that tells it is done."""
+    for parent in list(folder.absolute().parents)[:levels]:
+        with suppress(PermissionError):  # not ours to read, so not made by us
+            fsync_path(parent)
+
+
 def fsync_tree(folder: Path) -> None:
     """Makes a folder durable, bottom up; a folder that cannot be listed is an error, not an empty one."""
     for parent, _, files in os.walk(folder, topdown=False, onerror=_raise):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shardstore.calendar import Day, zone
-from shardstore.durable import fsync_path, replace_file
+from shardstore.durable import fsync_above, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
@@ -212,8 +212,8 @@ def write_format(root: Path) -> str:
         read_format(root)
         return ""
     except DamagedError as error:
+        fsync_above(root, 3)  # data/shards/<dataset> may all be new
         replace_file(root / "FORMAT", seal({"format": FORMAT, "name": "dateshard"}))
-        fsync_path(root.parent)
         return str(error) if (root / "CURRENT").exists() else ""
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from shardstore.dataset import Dataset
-from shardstore.durable import disk_full_as_error, replace_file
+from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
 from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
 from trainer import checkpoint
@@ -63,6 +63,7 @@ class TrainingRun:
                     continue
             run = TrainingRun(folder)
             run.checkpoints.mkdir(exist_ok=True)
+            fsync_above(folder, 2)  # data/runs/<run> may be new
             run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
             return run
         raise UsageError(

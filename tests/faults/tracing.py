@@ -35,7 +35,7 @@ class Call:
 
     Attributes:
         ordinal: 1 for the first call of that name.
-        paths: below `data/`, relative to the working directory; empty for calls that touch nothing there.
+        paths: `.` and what is below `data/`, relative to the working directory; empty for calls that touch neither.
         written: for close: whether the descriptor was open for writing.
     """
 
@@ -48,7 +48,8 @@ class Call:
     @property
     def label(self) -> str:
         """The same in every run: what is random in names is masked."""
-        text = f"{self.name} {' '.join(self.paths)}"
+        name = "opendir" if "O_DIRECTORY" in self.text else self.name
+        text = f"{name} {' '.join(self.paths)}"
         for pattern in RANDOM:
             text = pattern.sub("*", text)
         return text
@@ -188,7 +189,7 @@ def _paths(arguments: str, cwd: Path) -> tuple[str, ...]:
             base, pending = str(cwd), None
     if pending:
         found.append(pending)
-    return tuple(os.path.relpath(path, cwd) for path in found if path.startswith(f"{cwd}/data"))
+    return tuple(os.path.relpath(path, cwd) for path in found if path == str(cwd) or path.startswith(f"{cwd}/data"))
 
 
 def check_hit(fault: Fault, calls: Sequence[Call]) -> None:

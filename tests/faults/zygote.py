@@ -148,6 +148,8 @@ class Zygote:
         """
         self._count += 1
         out, err = (Path(self._output.name, f"{self._count}.{name}") for name in ("out", "err"))
+        out.touch()  # the child may be killed before it opens them
+        err.touch()
         order = Order(list(words), str(cwd), str(out), str(err), stopped, protocol, file_limit)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")

@@ -1,0 +1,121 @@
+"""Bad protocols, to be put in the product's place in a child of the zygote: a harness that passes them proves nothing.
+
+Each is what people write who do not think of accidents. `apply` replaces functions of the product in this process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+Hashes = Mapping[str, tuple[int, str]]
+
+
+def in_place() -> None:
+    """Shards, manifest and CURRENT are written over what was there."""
+
+    def publish(root: Path, folder: Path, final: Path, hashes: Hashes) -> Path:
+        for name in hashes:
+            (final / name).parent.mkdir(parents=True, exist_ok=True)
+            (final / name).write_bytes((folder / name).read_bytes())
+        return final
+
+    _one_name_for_all(publish)
+    _one_manifest(lambda path, data: path.write_bytes(data) and None)
+
+
+def two_renames() -> None:
+    """Each file is written aside, flushed and renamed over the old one: safe alone, but shard and manifest are two."""
+    from shardstore.durable import fsync_tree, replace_file
+
+    def publish(root: Path, folder: Path, final: Path, hashes: Hashes) -> Path:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        fsync_tree(folder)
+        if final.exists():
+            final.rename(folder.with_name("old"))
+        folder.rename(final)
+        shutil.rmtree(folder.with_name("old"), ignore_errors=True)
+        return final
+
+    _one_name_for_all(publish)
+    _one_manifest(replace_file)
+
+
+def without_fsync() -> None:
+    """Renames as the product does, and flushes nothing: only a power cut, or a look at the order of calls, shows it."""
+    import shardstore.durable
+
+    os.fsync = lambda descriptor: None
+    shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+
+
+def fsync_errors_ignored() -> None:
+    """Flushes, and takes no answer."""
+    honest = os.fsync
+
+    def fsync(descriptor: Any) -> None:
+        with suppress(OSError):
+            honest(descriptor)
+
+    os.fsync = fsync
+
+
+def checkpoint_in_place() -> None:
+    """A checkpoint is written under its final name, its manifest first."""
+    from shardstore.durable import write_file
+    from shardstore.identity import hash_bytes, seal
+    from trainer import checkpoint
+
+    def save(parent: Path, state: Mapping[str, Any], tensors: checkpoint.Tensors) -> Path:
+        final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
+        shutil.rmtree(final, ignore_errors=True)
+        final.mkdir(parents=True)
+        data = {f"{stem}.safetensors": checkpoint.format_tensors(dict(group)) for stem, group in tensors.items()}
+        files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
+        content = {"version": checkpoint.VERSION, "state": dict(state), "files": files}
+        for name, blob in {"manifest.json": seal(content), **data}.items():
+            write_file(final / name, blob)
+        return final
+
+    checkpoint.save = save
+
+
+def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:
+    """A date's shard keeps its path whatever it holds, and is published so."""
+    import pipeline.prepare
+
+    honest = pipeline.prepare.publish
+    pipeline.prepare.identity = lambda content: "shard"
+    pipeline.prepare.publish = lambda root, folder, final, hashes: (
+        publish(root, folder, final, hashes) if final.name == "shard" else honest(root, folder, final, hashes)
+    )
+
+
+def _one_manifest(write: Callable[[Path, bytes], None]) -> None:
+    """There is one generation for ever; its manifest and CURRENT are written anew by `write`."""
+    import shardstore.commit
+
+    def link_new(self: Any, path: Path, data: bytes) -> None:
+        write(path, data)
+
+    shardstore.commit.next_generation = lambda root: 1
+    shardstore.commit.Writer._link_new = link_new  # type: ignore[method-assign]
+    shardstore.commit.replace_file = write
+
+
+PROTOCOLS: dict[str, Callable[[], None]] = {
+    "in place": in_place,
+    "two renames": two_renames,
+    "without fsync": without_fsync,
+    "fsync errors ignored": fsync_errors_ignored,
+    "checkpoint in place": checkpoint_in_place,
+}
+
+
+def apply(name: str) -> None:
+    """Puts one of them in the product's place, in this process."""
+    PROTOCOLS[name]()

@@ -1,0 +1,263 @@
+"""Commands whose every step is worth an accident: one row in `SCENES` each.
+
+A scene is a folder with dumps, a configuration and `before/` (what `data/` holds when the command begins), and what an
+undisturbed run leaves. Each accident happens in a fresh copy of it, and `judge` says what is wrong afterwards.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardstore.dataset import Dataset
+from shardstore.identity import canonical
+from shardstore.manifest import generations
+from tests.conftest import World, build_world
+from tests.faults.zygote import Zygote
+from tests.states import State, committed, content, differing, left_behind
+from trainer import checkpoint
+
+STORE, RUN = Path("data/shards/world"), Path("data/runs/cut")
+DATE = dt.date(2024, 3, 1)  # the date whose dump changes
+PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "1", "-q")
+TRAIN = ("train", "-c", "config.yaml", "--run", "cut", "-q")
+BOTH = {"train": "2024-03-01..2024-03-02"}
+
+
+Look = Callable[[Path], State | None]
+
+
+@dataclass(slots=True)
+class Scene:
+    """One command and what may be there afterwards.
+
+    Attributes:
+        observe: what is there, verified, as {name: bytes}; None if nothing was committed. It raises where anything is
+            torn.
+        again: the command that ends the work after an accident.
+        partway: states between the old and the new are allowed, as long as every single thing is one of them: a
+            training with the checkpoints so far, a cleaning that has not removed everything yet.
+        look: what a reader sees while the command runs (`observe`, unless that would race with it).
+        final: all that an undisturbed run leaves (`observe`, unless more can be compared then).
+        protocol: a bad one that everything is run with.
+        old, new, end, seen: what these find before (old, seen[0]) and after an undisturbed run (new, end, seen[1]).
+    """
+
+    name: str
+    folder: Path
+    words: tuple[str, ...]
+    observe: Look
+    again: Callable[[Path], tuple[str, ...]]
+    partway: bool = False
+    look: Look | None = None
+    final: Look | None = None
+    protocol: str | None = None
+    old: State | None = None
+    new: State = field(default_factory=dict)
+    end: State | None = None
+    seen: tuple[State | None, State | None] = (None, None)
+    seconds: float = 0.0
+
+    def fresh(self, name: str) -> Path:
+        """A working directory of that name in the state before the command."""
+        cwd = self.folder / name
+        cwd.mkdir()
+        shutil.copy(self.folder / "config.yaml", cwd)
+        if (self.folder / "before").exists():
+            shutil.copytree(self.folder / "before", cwd / "data")
+        return cwd
+
+    def learn(self, zygote: Zygote) -> None:
+        """Notes what is there before and after an undisturbed run, and how long it takes."""
+        cwd = self.fresh("undisturbed")
+        look, final = self.look or self.observe, self.final or self.observe
+        self.old, before = self.observe(cwd), look(cwd)
+        began = time.monotonic()
+        ended = zygote.run(self.words, cwd, protocol=self.protocol)
+        self.seconds = time.monotonic() - began
+        assert ended.code == 0, ended.err
+        self.new, self.end, self.seen = self.observe(cwd) or {}, final(cwd), (before, look(cwd))
+        assert self.new != self.old
+        shutil.rmtree(cwd)
+
+    def judge(self, cwd: Path, *, acknowledged: bool = False) -> str | None:
+        """What is wrong with what an accident left behind; None if it is the old state or the new one, whole.
+
+        Args:
+            acknowledged: the command had said success before: only the new state is right.
+        """
+        try:
+            found = self.observe(cwd)
+        except Exception as error:  # whatever a reader would meet
+            return f"{type(error).__name__}: {error}"
+        if found == self.new:
+            return None
+        if acknowledged:
+            return f"acknowledged, and gone: {differing(found or {}, self.new)}"
+        if self.partway:
+            known = {**self.new, **(self.old or {})}
+            strange = [name for name, data in (found or {}).items() if known.get(name) != data]
+            return f"neither old nor new: {strange}" if strange else None
+        if found == self.old or (found and self.old and same(found, self.old)) or (found and same(found, self.new)):
+            return None
+        return f"neither the old state nor the new: {differing(found or {}, self.new)}"
+
+    def finish(self, zygote: Zygote, cwd: Path) -> str | None:
+        """Ends the work without faults; what then differs from an undisturbed run."""
+        ended = zygote.run(self.again(cwd), cwd, protocol=self.protocol)
+        if ended.code != 0:
+            return f"afterwards exit {ended.code}: {ended.err}"
+        try:
+            found = (self.final or self.observe)(cwd) or {}
+        except Exception as error:
+            return f"afterwards {type(error).__name__}: {error}"
+        if names := differing(found, self.end or {}):
+            return f"afterwards other bytes: {names}"
+        left = [path.name for path in (cwd / STORE / "staging").glob("*")]
+        return f"left in staging: {left}" if left else None
+
+
+def same(one: State, other: State) -> bool:
+    """Equal, but for the numbers of copies: a folder that could not be read is published again as `<id>-2`."""
+    return _unnumbered(one) == _unnumbered(other)
+
+
+def _unnumbered(state: State) -> State:
+    found = {}
+    for name, data in state.items():
+        if name in (".json", ".sources.json"):
+            text = canonical(json.loads(data)["content"]).decode()
+            data = re.sub(r'(?<="id":")([0-9a-f]+)-\d+', r"\1", text).encode()
+        found[re.sub(r"-\d+(?=/[^/]*$|/(?:values|time|observed)/)", "", name)] = data
+    return found
+
+
+def observe_store(cwd: Path) -> State | None:
+    """The current generation, verified."""
+    return committed(cwd / STORE)
+
+
+def observe_kept(cwd: Path) -> State | None:
+    """All generations that are there, each verified, and the names of everything that is published."""
+    found: State = {}
+    for number in generations(cwd / STORE):
+        dataset = Dataset.open(cwd / STORE, number)
+        assert [(name, str(error)) for name, error in dataset.verify() if error] == []
+        found |= {f"{number}:{name}": data for name, data in content(dataset).items()}
+    for kind in ("staged", "partials", "shards", "nodes", "statistics", "manifests", "pins"):
+        files = (path for path in (cwd / STORE / kind).rglob("*") if path.is_file() and path.name != "lock")
+        found |= {str(path.relative_to(cwd / STORE)): path.read_bytes() for path in files}
+    return found
+
+
+def observe_checkpoints(cwd: Path) -> State | None:
+    """All checkpoints of the run that are listed, verified to the last byte."""
+    found, passed = checkpoint.scan(cwd / RUN / "checkpoints")
+    assert passed == []
+    state = {}
+    for one in found:
+        checkpoint.read_files(one)
+        state |= {f"{one.name}/{name}": (one.folder / name).read_bytes() for name in ("manifest.json", *one.files)}
+    return state
+
+
+def continue_run(cwd: Path) -> tuple[str, ...]:
+    """Before run.json there is no run: the same command begins it."""
+    return ("train", "--resume", "cut", "-q") if (cwd / RUN / "run.json").exists() else TRAIN
+
+
+def change_dump(world: World, date: dt.date = DATE, by: float = 7.0) -> None:
+    """Another dump for one date: every speed is so much higher."""
+    world.rows[date] = [(at, node, None if x is None else x + by, y) for at, node, x, y in world.rows[date]]
+    world.write(date)
+
+
+Prepare = Callable[[World], None]  # runs preprocess in the world's folder
+
+
+def first(folder: Path, prepare: Prepare) -> Scene:
+    """The first preprocess of two dates."""
+    build_world(folder, 2, split=BOTH).config_file()
+    return Scene("preprocess", folder, PREPARE, observe_store, lambda _: PREPARE)
+
+
+def _changed(folder: Path, prepare: Prepare) -> None:
+    """Two dates, prepared; then another dump for the first."""
+    world = build_world(folder, 2, split=BOTH)
+    world.config_file()
+    prepare(world)
+    change_dump(world)
+
+
+def rerun(folder: Path, prepare: Prepare) -> Scene:
+    """One date again after its dump changed."""
+    _changed(folder, prepare)
+    words = (*PREPARE, str(DATE), "--force")
+    return Scene("rerun", folder, words, observe_store, lambda _: words)
+
+
+def refit(folder: Path, prepare: Prepare) -> Scene:
+    """The statistics again, and with them every shard."""
+    _changed(folder, prepare)
+    words = (*PREPARE, "--refit-statistics")
+    return Scene("refit", folder, words, observe_store, lambda _: words)
+
+
+def train(folder: Path, prepare: Prepare) -> Scene:
+    """Two epochs of four batches, a save within each and one after each."""
+    split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
+    training = {"training": {"epochs": 2, "batch_size": 8}, "checkpoint": {"save_freq": 3}}
+    world = build_world(folder, 3, split=split, **training)
+    world.config_file()
+    prepare(world)
+    return Scene(
+        *("train", folder, TRAIN, observe_checkpoints, continue_run),
+        partway=True,
+        final=lambda cwd: left_behind(cwd / RUN),
+    )
+
+
+def clean(folder: Path, prepare: Prepare) -> Scene:
+    """Four generations of which two stay."""
+    world = build_world(folder, 2, split=BOTH)
+    world.config_file()
+    for _ in range(4):
+        prepare(world)
+        change_dump(world)
+    words = ("clean", "-c", "config.yaml", "--keep", "2")
+    return Scene("clean", folder, words, observe_kept, lambda _: words, partway=True, look=observe_store)
+
+
+SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
+    "preprocess": first,
+    "rerun": rerun,
+    "refit": refit,
+    "train": train,
+    "clean": clean,
+}
+
+
+def make_scene(name: str, folder: Path, zygote: Zygote, protocol: str | None = None) -> Scene:
+    """A scene in a new folder, with all that an undisturbed run tells.
+
+    Args:
+        protocol: a bad one of `controls.PROTOCOLS`, for everything that is run in it.
+    """
+
+    def prepare(world: World) -> None:
+        ended = zygote.run((*PREPARE, "--refit-statistics"), world.folder, protocol=protocol)
+        assert ended.code == 0, ended.err
+
+    folder.mkdir(parents=True)
+    scene = SCENES[name](folder, prepare)
+    scene.protocol = protocol
+    if (folder / "data").exists():
+        (folder / "data").rename(folder / "before")
+    scene.learn(zygote)
+    return scene
