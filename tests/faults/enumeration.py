@@ -107,8 +107,8 @@ def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:
     """What is wrong with how a failure was told: exit code, one sentence, the file, no traceback."""
     if fault.kind == "ENOSPC" and ended.code != 28:
         return f"exit {ended.code}, not 28: {ended.err}"
-    if fault.forever and fault.call.name in ("write", "openat", "close"):
-        return None  # stderr, or what an error message needs, fails as well
+    if fault.forever and fault.call.name in ("write", "openat", "read", "close"):
+        return None  # stderr, or a module that the message needs, fails as well
     if "Traceback" in ended.err or not re.fullmatch(r"Error: .+\n", ended.err):
         return f"exit {ended.code}, not one sentence: {ended.err!r}"
     return None if re.search(r"\bdata\b", ended.err) or str(cwd) in ended.err else f"names no file: {ended.err!r}"

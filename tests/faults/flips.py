@@ -20,13 +20,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from dateshard.cli import run
 from shardstore.commit import load_sources
 from shardstore.dataset import Dataset
 from shardstore.frozen import load_nodes, load_statistics
-from shardstore.identity import hash_bytes
+from shardstore.identity import hash_bytes, seal
 from shardstore.measured import load_arrays
 from shardstore.pins import read_pins
 from tests.conftest import build_world
@@ -364,3 +365,17 @@ def newest_of(name: str = "cut") -> checkpoint.Checkpoint:
     found, _ = checkpoint.newest(RUNS / name / "checkpoints")
     assert found is not None
     return found
+
+
+def resealed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes a checkpoint's manifest and seals it again, as whoever wants to do harm can."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_bytes())["content"]
+    change(content)
+    path.write_bytes(seal(content))
+
+
+def with_tensors(folder: Path, data: bytes, name: str = "model.safetensors") -> None:
+    """Puts a file into a checkpoint, with its size and hash in the manifest."""
+    (folder / name).write_bytes(data)
+    resealed(folder, lambda content: content["files"].update({name: [len(data), hash_bytes(data)]}))

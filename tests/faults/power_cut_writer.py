@@ -1,6 +1,6 @@
 """Commits for ever in the dataset of the given folder and says each commit that came back, until its disk goes away.
 
-Usage: power_cut_writer.py FOLDER SEED good|no-flush
+Usage: power_cut_writer.py FOLDER SEED good|no-flush|PROTOCOL      one of controls.PROTOCOLS
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import shardstore.durable
 from dateshard.settings import validate
 from pipeline.events import Finished
 from pipeline.execute import preprocess
 from pipeline.plan import Wish
+from tests.faults import controls
 
 DATES = [dt.date(2024, 1, 1) + dt.timedelta(days=k) for k in range(12)]
 
@@ -56,6 +59,8 @@ def main() -> None:
     folder, seed, protocol = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if protocol == "no-flush":
         shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+    elif protocol != "good":
+        controls.apply(protocol)
     generator = np.random.default_rng(seed)
     threading.Thread(target=neighbour, args=(folder,), daemon=True).start()
     settings = validate(tree(folder))

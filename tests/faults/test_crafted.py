@@ -17,21 +17,7 @@ import pytest
 
 from shardstore.identity import hash_bytes, seal, seal_readable
 from tests.conftest import environment
-from tests.faults.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence
-
-
-def resealed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Changes a checkpoint's manifest and seals it again, as whoever wants to do harm can."""
-    path = folder / "manifest.json"
-    content = json.loads(path.read_bytes())["content"]
-    change(content)
-    path.write_bytes(seal(content))
-
-
-def with_tensors(folder: Path, data: bytes, name: str = "model.safetensors") -> None:
-    """Puts a file into a checkpoint, with its size and hash in the manifest."""
-    (folder / name).write_bytes(data)
-    resealed(folder, lambda content: content["files"].update({name: [len(data), hash_bytes(data)]}))
+from tests.faults.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence, resealed, with_tensors
 
 
 def tensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:

@@ -197,3 +197,15 @@ def test_the_printed_command_carries_overrides_and_strange_file_names(
     assert run(["verify", f"--config={strange}", "dataset=world"]) == 4
     said = capsys.readouterr().out
     assert "Run: dateshard preprocess 2024-03-01 --force -c 'my config.yaml' dataset=world\n" in said
+
+
+@pytest.mark.parametrize("change", [(b"}\n", b"}\n\n"), (b'{\n "', b'{\n "more": 1,\n "'), (b": ", b":  ")])
+def test_metadata_is_compared_byte_for_byte(fresh: Lab, change: tuple[bytes, bytes]) -> None:
+    """No single bit makes white space of white space, other accidents do."""
+    path = next(STORE.glob("shards/2024-03-01/*/values/zarr.json"))
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(*change))
+    code, text = fresh.say("verify", *CONFIG)
+    assert (code, f"{path}: not byte for byte what was committed" in text) == (4, True), text
+    assert fresh.say("preprocess", "2024-03-01", "--force", *CONFIG, "-q")[0] == 0
+    assert fresh.say("verify", "--full", *CONFIG)[0] == 0

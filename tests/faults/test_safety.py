@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from shardstore.errors import NotThereError
 from tests.conftest import command, environment
-from tests.faults.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence
-from trainer import checkpoint
+from tests.faults.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence, with_tensors
+from trainer.run import TrainingRun
 
 
 class Payload:
@@ -100,12 +101,11 @@ def test_a_pickle_given_to_resume_or_evaluate_is_refused(fresh: Lab, payload: st
 
 @pytest.mark.parametrize("variable", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"])
 def test_no_variable_of_torch_makes_a_command_load_a_pickle(fresh: Lab, variable: str) -> None:
-    newest, _ = checkpoint.newest(RUNS / "cut" / "checkpoints")
-    assert newest is not None
-    data = saved_by_torch()
+    """The pickles' hashes are right, so that they come as far as any file can."""
+    newest = newest_of()
     for name in newest.files:
         (newest.folder / name).chmod(0o644)
-        (newest.folder / name).write_bytes(data)
+        with_tensors(newest.folder, saved_by_torch(), name)
     done = subprocess.run(
         command("train", "--resume", "cut"), env={**environment(), variable: "1"}, capture_output=True, text=True
     )
@@ -169,4 +169,7 @@ def test_a_whole_run_elsewhere_is_not_reached_by_the_name_of_a_run_or_checkpoint
     ):
         code, text = fresh.say(*words)
         assert (code, one_sentence(text)) == (4, True), (words, code, text)
+    for name in ("../../elsewhere", str(Path("elsewhere").absolute()), "..", "cut/checkpoints/.."):
+        with pytest.raises(NotThereError, match="no run"):
+            TrainingRun.open(RUNS, name)
     shutil.rmtree("elsewhere")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dateshard.examples import contents
 from pipeline.synthetic import City, expected, whole_date
 from shardstore.dataset import Dataset
 from shardstore.statistics import untransform
@@ -91,6 +92,11 @@ def test_an_init_that_was_cut_off_is_completed(city: Path, tmp_path: Path) -> No
     assert "13 files, 3 written now" in run(folder, "init", *SIZE).stdout
     for path in (city / "data/raw/traffic").iterdir():
         assert (raw / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_table_that_says_that_all_is_there_is_written_last(tmp_path: Path) -> None:
+    names = [name for name, _ in contents("traffic", tmp_path, 10, 2)]
+    assert names == [*(f"{date}.csv" for date in CITY.dates(10)), "nodes.csv"]
 
 
 @pytest.mark.parametrize(
