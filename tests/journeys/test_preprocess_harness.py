@@ -42,14 +42,18 @@ def grid(frame: pl.DataFrame, date: int) -> np.ndarray:
         return np.where(counts > 0, sums / counts, np.nan)
 
 
-@pytest.mark.parametrize("fmt", ["csv"])
+@pytest.mark.parametrize("fmt", ["csv", "parquet"])
 def test_the_chunks_hold_scaled_means_carried_forward_then_zero(fmt: str, tmp_path: Path) -> None:
     folder = tmp_path / "raw" / fmt
     folder.mkdir(parents=True)
     frames = [raw(date) for date in range(2)]
     for date, frame in enumerate(frames):
         twice = pl.concat([frame, frame.head(100)])  # equal duplicates count once
-        twice.write_csv(folder / f"2024-01-0{date + 1}.csv", datetime_format="%Y-%m-%dT%H:%M:%S%.3f")
+        path = folder / f"2024-01-0{date + 1}.{fmt}"
+        if fmt == "csv":
+            twice.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%S%.3f")
+        else:
+            twice.write_parquet(path)
     words = ["--raw", str(tmp_path / "raw"), "--fmt", fmt, "--dates", "2", "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench/preprocess_ours.py"), *words], capture_output=True, text=True
