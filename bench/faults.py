@@ -1,6 +1,6 @@
 """Accidents in the middle of commands: every system call the last one or failing, random kills, and bad protocols.
 
-    python bench/faults.py [--kills 200] [--seed 1] [--commands preprocess,train] [--write]
+    python bench/faults.py [--kills 200] [--seed 1] [--commands preprocess,train] [--every 1] [--write]
 
 Prints a Markdown table of each. What is bad is told on stderr, with what is needed to play it again.
 """
@@ -56,17 +56,18 @@ def tell(bad: Sequence[str]) -> int:
     return len(bad)
 
 
-def enumerated(names: Sequence[str], folder: Path, zygotes: Sequence[Zygote]) -> Iterator[Row]:
-    """A row a command and kind of fault."""
+def enumerated(names: Sequence[str], folder: Path, zygotes: Sequence[Zygote], every: int) -> Iterator[Row]:
+    """A row a command and kind of fault. What fails from a call on is played for one of `every` calls."""
     for name in names:
         scene = make_scene(name, folder / f"enumerated-{name}", zygotes[0])
         calls = points(scene, zygotes[0])
         risk = tell(at_risk(calls))
         for kind, forever in KINDS:
             began = time.perf_counter()
-            tally = enumerate_faults(scene, faults(calls, [kind], forever=forever), zygotes)
+            chosen = faults(calls, [kind], forever=forever)[:: every if forever else 1]
+            tally = enumerate_faults(scene, chosen, zygotes)
             took = f"{time.perf_counter() - began:,.0f}"
-            label = f"{kind} from there on" if forever else kind
+            label = f"{kind} from there on" + (f" (each {every}.)" if every > 1 else "") if forever else kind
             yield name, len(calls), label, tally.runs, len(tally.tolerated), tell(tally.bad), took
         yield name, len(calls), "named before it is flushed", 1, 0, risk, ""
 
@@ -106,6 +107,11 @@ def controls(folder: Path, zygotes: Sequence[Zygote], seed: int) -> Iterator[Row
         yield "without fsync", name, f"{len(risk)} names or files not flushed", caught(risk)
 
 
+def shown(rows: Iterator[Row]) -> list[Row]:
+    """All rows, each told on stderr as it comes: the whole takes an hour."""
+    return [row for row in rows if not print(*row, file=sys.stderr, flush=True)]
+
+
 def caught(bad: Sequence[str]) -> str:
     """A control that leaves nothing bad was missed."""
     return "caught" if bad else "MISSED"
@@ -115,6 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="kills a command")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the calls from which on everything fails, one of so many"
+    )
     parser.add_argument("--commands", default=",".join(SCENES))
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
@@ -123,12 +132,12 @@ def main() -> None:
     names, where = chosen.commands.split(","), place()
     with tempfile.TemporaryDirectory() as text, Zygote() as one, Zygote() as two:
         folder = Path(text)
-        first = list(enumerated(names, folder, (one, two)))
-        second = list(killed(names, folder, one, chosen.kills, chosen.seed))
-        third = list(controls(folder, (one, two), chosen.seed))
+        third = shown(controls(folder, (one, two), chosen.seed))
+        second = shown(killed(names, folder, one, chosen.kills, chosen.seed))
+        first = shown(enumerated(names, folder, (one, two), chosen.every))
     report = (
         f"# Accidents\n\n{where}, seed {chosen.seed}. Repeat: `python bench/faults.py --kills {chosen.kills} "
-        f"--seed {chosen.seed}`.\n\n## Every system call on the store or the run, once each\n\n"
+        f"--seed {chosen.seed} --every {chosen.every}`.\n\n## Every system call on the store or the run, once each\n\n"
         + table(("command", "calls", "fault", "runs", "best effort, exit 0", "bad", "s"), first)
         + "\n## Random kill -9 with a reader at work\n\n"
         + table(("command", "kills", "landed while alive", "acknowledged", "looks of the reader", "bad", "s"), second)

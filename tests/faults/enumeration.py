@@ -40,7 +40,6 @@ BEST_EFFORT = (
 class Tally:
     """What an enumeration found."""
 
-    points: int = 0
     runs: int = 0
     tolerated: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
@@ -75,7 +74,7 @@ def enumerate_faults(scene: Scene, chosen: Sequence[Fault], zygotes: Sequence[Zy
             play(scene, fault, zygotes[number], f"play{number}", tally)
         return tally
 
-    total = Tally(points=len({fault.call.label + str(fault.call.ordinal) for fault in chosen}))
+    total = Tally()
     with ThreadPoolExecutor(len(zygotes)) as pool:
         for share in pool.map(play_share, range(len(zygotes))):
             total.add(share)

@@ -47,7 +47,7 @@ class Call:
 
     @property
     def label(self) -> str:
-        """The same in every run: what is random in names is masked."""
+        """The same in every run: what is random in names is masked. Opening a folder to list it is `opendir`."""
         name = "opendir" if "O_DIRECTORY" in self.text else self.name
         text = f"{name} {' '.join(self.paths)}"
         for pattern in RANDOM:

@@ -285,7 +285,8 @@ def become(order: Order) -> None:
         import_module("tests.faults.controls", "pipeline.sources").apply(order.protocol)
     if order.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_limit,) * 2)
-    if order.stopped:
+    if order.stopped:  # to be traced: the same calls every time, so no memory figures by the clock
+        import_module("dateshard.training").SHOWN_SECONDS = float("inf")
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
