@@ -198,6 +198,10 @@ class Dataset:
         try:
             return os.open(path, os.O_RDONLY)
         except OSError as error:
+            if not (self.root / "manifests" / manifest_name(self.generation)).exists():
+                what = f"generation {self.generation} was cleaned away while it was read"
+                todo = "Run the command again: it takes the current one"
+                raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
             raise DamagedError(
                 f"a committed file cannot be opened: {error.strerror}", where=Where(file=str(path)), todo=_repair(path)
             ) from None

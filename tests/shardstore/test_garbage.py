@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.clean import clean
@@ -242,3 +243,13 @@ def test_a_reader_that_is_about_to_pin_is_either_seen_or_told(world: Any) -> Non
     swept(world, keep=1)
     with pytest.raises(NotThereError, match="generation 1 is not in the store"):
         dataset.pin("run", owner_of(world))
+
+
+def test_a_reader_without_a_pin_is_told_that_its_generation_was_cleaned_away(world: Any) -> None:
+    dataset = world.open()
+    for _ in range(3):
+        change(world)
+    swept(world, keep=1)
+    out = np.empty((24, 3, 2), np.float32)
+    with pytest.raises(NotThereError, match=r"generation 1 was cleaned away while it was read\. Run the command again"):
+        dataset.read(FIRST, slice(None), out)
