@@ -23,7 +23,7 @@ from pipeline.decode import request_of
 from pipeline.faults import Faults, Rows
 from pipeline.formats import BATCH_ROWS, Piece, Request, reader_of
 from pipeline.plan import Dump
-from pipeline.times import instants, not_a_time
+from pipeline.times import Spelling, instants, not_a_time
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError, DumpError
@@ -110,8 +110,9 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
         with disk_full_as_error(staged):
             spills = _Spills(staged)
             for number, path in enumerate(whole.files):
+                spelling = Spelling()
                 for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
-                    spills.put(_with_dates(piece, number, config, faults))
+                    spills.put(_with_dates(piece, number, config, faults, spelling))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
             dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
@@ -130,11 +131,11 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
     return found
 
 
-def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults) -> pl.DataFrame:
+def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling) -> pl.DataFrame:
     """The piece's rows that have a time, with instant, local date, row number and number of the file."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
-    times, valid = instants([frame[name] for name in source.time_columns], source, None)
+    times, valid = instants([frame[name] for name in source.time_columns], source, None, spelling)
     column = source.time_columns[-1]
     faults.reject(source.faults.bad_time, not_a_time(source), column, frame[column], ~valid)
     instant = pl.Series(TIME, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")

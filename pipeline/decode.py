@@ -18,7 +18,7 @@ from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.nodes import Codes
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
-from pipeline.times import instants, not_a_time
+from pipeline.times import Spelling, instants, not_a_time
 from shardstore.calendar import Day, day_of, parse_step
 from shardstore.errors import DumpError
 from shardstore.layouts.grid import Records
@@ -92,8 +92,9 @@ def decode(
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     for path in files:
+        known = Columns(columns, codes, texts, Spelling())
         for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-            chunk = _accept(piece, day, config, Columns(columns, codes, texts), faults, places.total)
+            chunk = _accept(piece, day, config, known, faults, places.total)
             places.add(piece)
             used = _seen(used, chunk.code_R, len(codes.names))
             spool.put(chunk)
@@ -126,11 +127,13 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Raw columns that features read, and the codes of names as they are met: nodes, and texts by column."""
+    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and how the
+    file that is read writes its times."""
 
     names: Sequence[str]
     nodes: Codes
     texts: Mapping[str, Codes]
+    spelling: Spelling
 
 
 def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: Faults, place: int) -> Chunk:
@@ -138,7 +141,7 @@ def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: 
     source, frame = config.source, piece.frame
     faults.begin(piece)
     time_column = source.time_columns[-1]
-    times, valid = instants([frame[name] for name in source.time_columns], source, day)
+    times, valid = instants([frame[name] for name in source.time_columns], source, day, columns.spelling)
     values = (
         {}
         if source.wide
