@@ -27,9 +27,7 @@ MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 YEAR = r"(?:167[89]|16[89][0-9]|1[7-9][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|226[01])"  # those that int64 holds whole
 DATE = YEAR + r"-[0-9]{2}-[0-9]{2}"
 OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
-ISO = re.compile(
-    DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?"
-)
+ISO = re.compile(DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?")
 LARGEST = 2**62  # far outside any date, far inside int64
 
 
@@ -71,7 +69,7 @@ def instants(
 def not_a_time(source: Source) -> str:
     """Why a row's time is none, in words."""
     if source.time_format == "iso":
-        return "not a time (ISO 8601, unambiguous in its zone)"
+        return "not a time (ISO 8601 like the first of its file, unambiguous in its zone)"
     if source.time_format in UNITS:
         return f"not a time (a number of {source.time_format})"
     return f"not a time (of the form {source.time_format}, unambiguous in its zone)"

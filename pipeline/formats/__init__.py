@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.source import Csv
-from shardstore.errors import DumpError, UsageError, Where
+from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = 16 << 20  # of text decoded at once; what reading costs in memory is a small multiple
@@ -162,8 +162,8 @@ def _outside(dotted: str) -> Reader:
 def no_column(name: str, header: Sequence[str]) -> str:
     """`there is no column 'speed'; did you mean 'sped'?`"""
     near = difflib.get_close_matches(name, header, n=1)
-    shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {shown}" if header else ""
+    shown = ", ".join(map(shorten, header[:20])) + (", ..." if len(header) > 20 else "")
+    hint = f"; did you mean '{shorten(near[0])}'?" if near else f"; it has {shown}" if header else ""
     return f"there is no column '{name}'{hint}"
 
 
