@@ -225,9 +225,16 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
         where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
         todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
         raise DumpError("the column is no node of the table", where=where, todo=todo)
+    unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
     names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
     code_N = code_N[code_N >= 0]
     values = _numbers(piece, config, names, faults)
+    for name in unknown:
+        column = piece.frame[name]
+        faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
+    if not names:
+        where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
+        raise DumpError("no column is a node of the table", where=where, todo=todo)
     keep = ~faults.rejected
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)

@@ -13,9 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.formats import BATCH_ROWS, Kind, Piece, Request, with_numbers
-from shardstore.errors import DumpError
+from shardstore.errors import DumpError, shorten
 
 ARROW_MAGIC = b"ARROW1"
+KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal128, pa.types.is_null),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_timestamp, pa.types.is_date, pa.types.is_time),
+)
 
 
 def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
@@ -81,11 +86,10 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
 def _refuse_types(schema: pa.Schema, kinds: dict[str, Kind], path: Path, request: Request) -> None:
     for name in kinds:
         kind = schema.field(name).type
-        if isinstance(kind, pa.DictionaryType):
-            kind = kind.value_type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        plain = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+        if not any(known(plain) for known in KNOWN_TYPES):
             where, todo = request.where(path, column=name), "Write it as numbers, text or times"
-            raise DumpError(f"the column's type is {kind}", where=where, todo=todo)
+            raise DumpError(f"the column's type is {shorten(str(kind))}", where=where, todo=todo)
 
 
 def _no_row(path: Path, request: Request) -> DumpError:
@@ -97,6 +101,6 @@ def _faults(path: Path, request: Request) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         what = f"cannot be read: {getattr(error, 'strerror', None) or text}"
         raise DumpError(what, where=request.where(path), todo="Write the dump again") from None
