@@ -25,6 +25,7 @@ from shardstore.errors import DumpError, UsageError, Where, shorten
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = 16 << 20  # of text decoded at once; what reading costs in memory is a small multiple
 BATCH_ROWS = 1 << 18
+BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
 DIALECT = Csv()
 
 
@@ -113,6 +114,11 @@ READERS = {
     "jsonl": "json_lines:read",
     "arrow": "columnar:read_arrow",
 }
+
+
+def batch_rows(num_columns: int) -> int:
+    """Rows of a frame that are held at once: at most 32 MB of numbers."""
+    return max(1, BATCH_ROWS * BATCH_COLUMNS // max(num_columns, BATCH_COLUMNS))
 
 
 def suffix_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats import BATCH_ROWS, Kind, Piece, Request, with_numbers
+from pipeline.formats import Kind, Piece, Request, batch_rows, with_numbers
 from shardstore.errors import DumpError, shorten
 
 ARROW_MAGIC = b"ARROW1"
@@ -37,7 +37,7 @@ def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
         if not file.metadata.num_rows:
             raise _no_row(path, request)
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as again:
-            batches = again.iter_batches(BATCH_ROWS, columns=list(kinds), use_threads=False)
+            batches = again.iter_batches(batch_rows(len(kinds)), columns=list(kinds), use_threads=False)
             yield from _pieces(batches, path, kinds)
 
 
