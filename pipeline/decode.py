@@ -154,7 +154,8 @@ def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: 
         return _melt(piece, config, columns.nodes, faults, times, place)
     assert source.node is not None
     names = frame[source.node]
-    faults.reject(source.faults.missing_node, "without a node", source.node, names, names.is_null().to_numpy())
+    nameless = names.fill_null("") == ""
+    faults.reject(source.faults.missing_node, "without a node", source.node, names, nameless.to_numpy())
     code_R = columns.nodes.of(names)
     faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
     for name, known in columns.texts.items():

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.formats import Piece
+from pipeline.times import shown
 from shardstore.errors import DumpError, Where
 
 
@@ -72,8 +73,7 @@ class Faults:
             row = int(self._piece.row_R[place])
             first = self._first
             if first is None or (self._piece.path == first.path and row < first.row):
-                value = values[place]
-                self._first = _First(self._piece.path, row, reason, column, None if value is None else str(value))
+                self._first = _First(self._piece.path, row, reason, column, shown(values, place))
 
     def change(self, reason: str, bad: NDArray[np.bool_]) -> None:
         """Counts values that are changed, of rows that stay: another fault of theirs may still be named."""

@@ -28,6 +28,7 @@ YEAR = r"(?:167[89]|16[89][0-9]|1[7-9][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|226[01
 DATE = YEAR + r"-[0-9]{2}-[0-9]{2}"
 OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 ISO = re.compile(DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?")
+LONGEST = 2**63 - 2 * DAY  # nanoseconds that a typed time may be away from 1970, on any clock
 LARGEST = 2**62  # far outside any date, far inside int64
 
 
@@ -53,13 +54,14 @@ def instants(
         day: the date that the rows should be of, which makes local times cheap; None if they are of many.
         spelling: the file's, which its first piece sets.
     """
+    columns = [_in_range(column) for column in columns]
     column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1])
     if source.time_format in UNITS:
         return _counted(column, source)
     if isinstance(column.dtype, pl.Datetime):
         return _typed(column, source)
     if column.dtype == pl.Date:
-        return _typed(column.cast(pl.Datetime("us")), source)
+        return _typed(column.cast(pl.Datetime("ns")), source)
     texts = column.cast(pl.String, strict=False)
     if source.time_format != "iso":
         return _by_pattern(texts, source)
@@ -73,6 +75,27 @@ def not_a_time(source: Source) -> str:
     if source.time_format in UNITS:
         return f"not a time (a number of {source.time_format})"
     return f"not a time (of the form {source.time_format}, unambiguous in its zone)"
+
+
+def _in_range(column: pl.Series) -> pl.Series:
+    """Typed times that int64 holds in nanoseconds, null for the others: polars wraps them, or ends in a panic."""
+    if isinstance(column.dtype, pl.Datetime):
+        most = LONGEST // UNITS[column.dtype.time_unit]
+    elif column.dtype == pl.Date:
+        most = LONGEST // DAY
+    else:
+        return column
+    return column.set(column.to_physical().cast(pl.Int64).is_between(-most, most).not_(), None)
+
+
+def shown(times: pl.Series, at: int) -> str | None:
+    """A value as messages show it; a typed time beyond all calendars as the number that the file holds."""
+    column = times.slice(at, 1)
+    if column.null_count():
+        return None
+    if column.dtype.is_temporal() and _in_range(column).null_count():
+        return str(column.to_physical()[0])
+    return str(column[0])
 
 
 def _together(date: pl.Series, clock: pl.Series) -> pl.Series:

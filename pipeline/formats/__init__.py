@@ -180,8 +180,9 @@ def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return column.cast(pl.Float64), None
     texts = column.cast(pl.String, strict=False)
-    values = texts.str.strip_chars().cast(pl.Float64, strict=False)
-    wrong = texts.is_not_null() & values.is_null()
+    stripped = texts.str.strip_chars()
+    values = stripped.cast(pl.Float64, strict=False)
+    wrong = stripped.is_not_null() & values.is_null() & (stripped != "")  # polars' CSV takes blanks for no value
     return values, texts.set(~wrong, None) if wrong.any() else None
 
 

@@ -38,7 +38,7 @@ def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
             raise _no_row(path, request)
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as again:
             batches = again.iter_batches(batch_rows(len(kinds)), columns=list(kinds), use_threads=False)
-            yield from _pieces(batches, path, kinds)
+            yield from _pieces(_validated(batches, list(kinds)), path, kinds)
 
 
 def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
@@ -63,7 +63,8 @@ def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
 
 
 def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
-    """IPC files carry no checksum: offsets that lead out of their buffers would be read as they are."""
+    """IPC files carry no checksum, pages of Parquet not always: offsets that lead out of their buffers would be read as
+    they are, and bytes that are no UTF-8 end in a panic."""
     for batch in batches:
         chosen = batch.select(names)
         chosen.validate(full=True)
@@ -100,6 +101,9 @@ def _no_row(path: Path, request: Request) -> DumpError:
 def _faults(path: Path, request: Request) -> Iterator[None]:
     try:
         yield
+    except (MemoryError, pl.exceptions.PanicException) as error:
+        what = "more memory than there is" if isinstance(error, MemoryError) else shorten(str(error))
+        raise DumpError(f"cannot be read: {what}", where=request.where(path), todo="Write the dump again") from None
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         what = f"cannot be read: {getattr(error, 'strerror', None) or text}"

@@ -23,6 +23,8 @@ from pipeline.source import Csv
 from shardstore.errors import DumpError, shorten
 
 HEADER_ROWS = 1
+STRAY = "a quote inside an unquoted field"
+NO_QUOTE = "Correct the dump, or set pipeline.source.csv.quote: null"
 LONE_RETURN = re.compile(r"\r(?!\n)")
 Types = Mapping[str, type[pl.DataType]]
 
@@ -78,12 +80,17 @@ def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:
 
 def _header(text: str, path: Path, request: Request) -> tuple[str, ...]:
     where, todo = request.where(path, row=1), "Correct the dump, or set pipeline.source.csv.encoding"
+    if not text:
+        return ()
     if "\ufffd" in text:
         raise DumpError("the header is not UTF-8", where=where, todo=todo)
     try:
-        return tuple(next(_walk(text, request.csv), []))
+        first, *more = _walk(text, request.csv)
     except csv.Error as fault:
         raise DumpError(f"the header is not readable: {fault}", where=where, todo="Correct the dump") from None
+    if more:
+        raise DumpError(f"{STRAY} in the header", where=where, todo=NO_QUOTE)
+    return tuple(first)
 
 
 def _walk(text: str, dialect: Csv) -> Iterator[list[str]]:
@@ -102,15 +109,17 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
     quote = file.dialect.quote.encode() if file.dialect.quote else b""
     separator, wanted = file.dialect.separator.encode(), len(file.header) - 1
     quoted = bool(quote) and quote in block
-    if not quoted and len(file.kinds) == len(file.header):
+    if not quoted and len(file.kinds) == len(file.header) and b"\r" not in block:
         count = count_of(block, b"\n")
         if count_of(block, separator) == wanted * count:
             return count, np.empty(0, dtype=np.int64)
     data = np.frombuffer(block, dtype=np.uint8)
-    found = np.flatnonzero(data == separator[0])
-    ends = row_ends(block, quote) if quoted else np.flatnonzero(data == ord("\n"))
+    quotes = np.flatnonzero(data == ord(quote)) if quoted else np.empty(0, dtype=np.int64)
+    ends, found = _outside(data, b"\n", quotes), _outside(data, separator, quotes)
+    if b"\r" in block:
+        _refuse_lone_return(data, _outside(data, b"\r", quotes), ends, file, row)
     if quoted:
-        found = found[np.searchsorted(np.flatnonzero(data == quote[0]), found) % 2 == 0]
+        _refuse_stray_quote(data, quotes, ends, file, row)
     blank = _blank_rows(data, ends)
     separators = np.diff(np.searchsorted(found, ends), prepend=0)
     separators[blank] = wanted  # a blank line has none
@@ -119,6 +128,42 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
         first = int((separators != wanted).argmax())
         raise _other_fields(int(separators[first]) + 1, file, row + first)
     return len(ends), blank
+
+
+def _outside(data: NDArray[np.uint8], character: bytes, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of a character outside quotes; the block begins and ends outside."""
+    found = np.flatnonzero(data == ord(character))
+    return found[np.searchsorted(quotes, found) % 2 == 0] if len(quotes) else found
+
+
+def _refuse_lone_return(
+    data: NDArray[np.uint8], returns: NDArray[np.int64], ends: NDArray[np.int64], file: _File, row: int
+) -> None:
+    """Some readers end a row at a carriage return without a newline, some take it for a character, some drop it."""
+    lone = returns[data[returns + 1] != ord("\n")]  # a block ends with a newline
+    if len(lone):
+        where = file.request.where(file.path, row=row + int(np.searchsorted(ends, lone[0])))
+        raise DumpError("a carriage return without a newline", where=where, todo="Correct the dump")
+
+
+def _refuse_stray_quote(
+    data: NDArray[np.uint8], quotes: NDArray[np.int64], ends: NDArray[np.int64], file: _File, row: int
+) -> None:
+    """Every second quote closes what the one before opened, only where each stands at an edge of its field.
+
+    Else rows between two stray quotes are one field: in a column that nobody reads they would be gone in silence.
+    """
+    quote, separator = (ord(character or "\0") for character in (file.dialect.quote, file.dialect.separator))
+    opens, closes = quotes[0::2], quotes[1::2]
+    before, after = data[np.maximum(opens - 1, 0)], data[closes + 1]
+    at_start = (opens == 0) | np.isin(before, (separator, ord("\n"), quote))
+    at_end = np.isin(after, (separator, ord("\n"), ord("\r"), quote))
+    if at_start.all() and at_end.all():
+        return
+    wrong = int(min(np.append(opens[~at_start], len(data))[0], np.append(closes[~at_end], len(data))[0]))
+    what = STRAY if wrong in opens[~at_start] else "text after a closing quote"
+    where = file.request.where(file.path, row=row + int(np.searchsorted(ends, wrong)))
+    raise DumpError(what, where=where, todo=NO_QUOTE)
 
 
 def _other_fields(count: int, file: _File, row: int) -> DumpError:
@@ -159,30 +204,12 @@ def _locate(block: bytes, file: _File, rows: NDArray[np.int64]) -> None:
     except csv.Error as fault:
         what, at = f"not a readable CSV from here on: {fault}", file.request.where(file.path, row=_row_at(rows, index))
         raise DumpError(what, where=at, todo="Correct the dump") from None
-    if (index := _stray_quote(text, file.dialect)) >= 0:
-        at = file.request.where(file.path, row=_row_at(rows, index))
-        todo = "Correct the dump, or set pipeline.source.csv.quote: null"
-        raise DumpError("a quote inside an unquoted field", where=at, todo=todo)
 
 
 def _row_at(rows: NDArray[np.int64], index: int) -> int:
     """The number of a row; beyond the last one, where a reader of CSV sees more rows than there are, counted on."""
     last = len(rows) - 1
     return int(rows[min(index, last)]) + max(0, index - last)
-
-
-def _stray_quote(text: str, dialect: Csv) -> int:
-    """Position of the first row with a quote inside an unquoted field: such a quote hides no newline. -1 for none."""
-    quote, row, at = dialect.quote, 0, 0
-    while quote and (opening := text.find(quote, at)) >= 0:
-        row += text.count("\n", at, opening)
-        if opening and text[opening - 1] not in (dialect.separator, "\n"):
-            return row
-        closing = text.find(quote, opening + 1)
-        while closing >= 0 and text[closing + 1 : closing + 2] == quote:
-            closing = text.find(quote, closing + 2)
-        at = closing + 1 if closing >= 0 else len(text)
-    return -1
 
 
 def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> Piece:
