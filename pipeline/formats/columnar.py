@@ -76,7 +76,8 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
     for batch in batches:
         if not batch.num_rows:
             continue
-        frame = pl.from_arrow(pa.table(batch))
+        bare = pa.Table.from_arrays(batch.columns, names=batch.schema.names)  # polars panics at damaged metadata
+        frame = pl.from_arrow(bare)
         assert isinstance(frame, pl.DataFrame)
         names = [name for name, kind in kinds.items() if kind == "text" and frame[name].dtype != pl.String]
         frame, bad = with_numbers(frame.with_columns(pl.col(names).cast(pl.String)) if names else frame, kinds)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline.formats import Kind, Piece, Request, with_numbers
 from pipeline.formats.text import blocks, count_of
@@ -33,8 +34,7 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
     for block in blocks(path, unquoted):
         if file is None and block.strip():
             number, line = next((k, line) for k, line in enumerate(block.split(b"\n"), start=row) if line.strip())
-            keys = list(_object(line, path, request, number))
-            file = _File(path, request, request.resolve(path, keys), len(keys))
+            file = _File(path, request, request.resolve(path, list(_object(line, path, request, number))))
         if block.strip():
             assert file is not None
             yield _decode(block, file, row)
@@ -45,12 +45,11 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What all blocks of a file share; `num_keys` of its first row."""
+    """What all blocks of a file share."""
 
     path: Path
     request: Request
     kinds: dict[str, Kind]
-    num_keys: int
 
 
 def _decode(block: bytes, file: _File, row: int) -> Piece:
@@ -156,17 +155,31 @@ def _refuse_characters(block: bytes, file: _File, row: int) -> None:
 def _refuse_repeated(block: bytes, file: _File, frame: pl.DataFrame, row: int) -> None:
     """Of a key that comes twice polars takes the first value, other readers the last: such a row is refused.
 
-    A block with as many keys as its rows should have is taken as it is; else keys are counted, and only of one that
-    stands more often than the block has values every row is looked at.
+    Keys are counted, first those of the same length and last character; only of one that stands more often than the
+    block has values and nulls every row is looked at.
     """
     data = np.frombuffer(block, dtype=np.uint8)
-    if np.count_nonzero((data[1:] == ord(":")) & (data[:-1] == ord('"'))) == len(frame) * file.num_keys:
-        return
+    quotes = np.flatnonzero(data == ord('"'))
+    after = data[quotes + 1]  # a block ends with a newline
+    blanks = bool((after <= ord(" ")).any())  # perhaps before a colon
+    closing = np.flatnonzero(after == ord(":"))
+    ends = quotes[closing]
+    length, last = ends - quotes[np.maximum(closing - 1, 0)] - 1, data[ends - 1]
     for name in frame.columns:
-        text, values = json.dumps(name, ensure_ascii=False).encode(), len(frame) - frame[name].null_count()
-        if block.count(text) <= values:
-            continue
-        key = re.escape(text) + rb"\s*:"
-        if len(re.findall(key, block)) > values + len(re.findall(key + rb"\s*null\b", block)):
+        text = json.dumps(name, ensure_ascii=False).encode()[1:-1]
+        at = ends[(length == len(text)) & (last == text[-1])] if text else ends
+        values = len(frame) - frame[name].null_count()
+        if len(at) > values:
+            for k, character in enumerate(reversed(text), start=1):
+                at = at[data[at - k] == character]
+        repeated = len(at) > values and len(at) > values + _nulls(data, at)
+        if repeated or blanks or b"\\" in text:
             for number, line in _lines(block, row).items():
                 _object(line, file.path, file.request, number, twice=name)
+
+
+def _nulls(data: NDArray[np.uint8], at: NDArray[np.int64]) -> int:
+    """How many of the keys that end there are followed by null: no other value begins with an n."""
+    value = data[at + 2]
+    value = np.where(value == ord(" "), data[np.minimum(at + 3, len(data) - 1)], value)
+    return int(np.count_nonzero(value == ord("n")))
