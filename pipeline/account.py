@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from pipeline.faults import Rows
 from pipeline.plan import Dump
 from shardstore.errors import DateshardError
 
@@ -22,13 +24,19 @@ def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: s
     return {"staged": key, "what": str(error), "kind": error.kind, "dump": dump_row(dump), "tolerated": tolerated}
 
 
-def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]]) -> dict[str, Any]:
-    """{read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates."""
+def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:
+    """{read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
+
+    Args:
+        cut: of the file of many dates that was cut before: rows that it left out belong to no date. Adds `cut`.
+    """
     rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}}
-    for found in rows_by_date.values():
+    outside = [{**asdict(cut), "read": cut.read - cut.accepted, "accepted": 0}] if cut else []
+    for found in [*rows_by_date.values(), *outside]:
         rows["read"] += found["read"]
         rows["accepted"] += found["accepted"]
         for kind in ("rejected", "changed"):
             for reason, count in found[kind].items():
                 rows[kind][reason] = rows[kind].get(reason, 0) + count
+    rows |= {"cut": asdict(cut)} if cut else {}
     return rows | {"by_date": {str(date): dict(found) for date, found in sorted(rows_by_date.items())}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,19 @@ import pyarrow as pa
 
 from pipeline.config import Pipeline
 from pipeline.decode import request_of
+from pipeline.dumps import is_one_file
 from pipeline.faults import Faults, Rows
-from pipeline.formats import BATCH_ROWS, Piece, Request, reader_of
+from pipeline.formats import Piece, Request, batch_rows, reader_of
 from pipeline.plan import Dump
-from pipeline.times import instants, not_a_time
+from pipeline.times import Spelling, instants, not_a_time
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError, DumpError
 from shardstore.identity import hash_bytes, hash_file, identity, seal, unseal
 
-CODE = 1  # raised by hand when the same file and settings give other spills
-TIME, ROW, FILE, BAD = "__time", "__row", "__file", "__bad_"
-HELD_ROWS = 1 << 20  # rows held before they go to the spills
+CODE = 2  # raised by hand when the same file and settings give other spills
+ROW, FILE, BAD = "__row", "__file", "__bad_"
+HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,18 @@ def find_cut(root: Path, key: str) -> Cut | None:
         return None
 
 
+def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
+    """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
+    spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
+    found = find_cut(root, spill.parent.name) if spill else None
+    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
+
+
 def spilled(config: Pipeline) -> Pipeline:
     """The configuration that reads spills instead of the file."""
-    source = config.source.model_copy(update={"time": TIME, "time_format": "iso", "format": "pipeline.cut:read"})
+    source = config.source.model_copy(
+        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": "pipeline.cut:read"}
+    )
     return config.model_copy(update={"source": source})
 
 
@@ -92,14 +102,14 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
 def _piece(frame: pl.DataFrame, file: Path) -> Piece:
     bad = {name.removeprefix(BAD): frame[name] for name in frame.columns if name.startswith(BAD)}
     bad = {name: texts for name, texts in bad.items() if texts.null_count() < len(texts)}
-    kept = [name for name in frame.columns if not name.startswith("__") or name == TIME]
+    kept = [name for name in frame.columns if name not in (ROW, FILE) and not name.startswith(BAD)]
     return Piece(file, frame.select(kept), frame[ROW].to_numpy(), bad)
 
 
 def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
     """Cuts the file and publishes the spills; older cuts are removed.
 
-    Memory: about a million rows of the needed columns, and a batch of a date.
+    Memory: HELD_BYTES of decoded rows about three times, and a batch of a date.
 
     Raises:
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
@@ -110,13 +120,13 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
         with disk_full_as_error(staged):
             spills = _Spills(staged)
             for number, path in enumerate(whole.files):
+                spelling = Spelling()
                 for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
-                    spills.put(_with_dates(piece, number, config, faults))
+                    spills.put(_with_dates(piece, number, config, faults, spelling))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
             dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
-            counts = {"read": rows.read, "accepted": rows.accepted, "rejected": rows.rejected, "changed": rows.changed}
-            index = seal({"files": [str(path) for path in whole.files], "dates": dates, "rows": counts})
+            index = seal({"files": [str(path) for path in whole.files], "dates": dates, "rows": asdict(rows)})
             (staged / "index.json").write_bytes(index)
             files["index.json"] = (len(index), hash_bytes(index))
         folder = root / "cut" / key
@@ -130,14 +140,14 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
     return found
 
 
-def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults) -> pl.DataFrame:
+def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling) -> pl.DataFrame:
     """The piece's rows that have a time, with instant, local date, row number and number of the file."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
-    times, valid = instants([frame[name] for name in source.time_columns], source, None)
+    times, valid = instants([frame[name] for name in source.time_columns], source, None, spelling)
     column = source.time_columns[-1]
     faults.reject(source.faults.bad_time, not_a_time(source), column, frame[column], ~valid)
-    instant = pl.Series(TIME, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    instant = pl.Series(column, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
     more = [
         instant,
         instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date"),
@@ -155,13 +165,13 @@ class _Spills:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._held, self._num_held = folder, list[pl.DataFrame](), 0
+        self.folder, self._held, self._num_bytes = folder, list[pl.DataFrame](), 0
         self._flushed: dict[str, int] = {}
 
     def put(self, frame: pl.DataFrame) -> None:
         self._held.append(frame)
-        self._num_held += len(frame)
-        if self._num_held > HELD_ROWS:
+        self._num_bytes += int(frame.estimated_size())
+        if self._num_bytes > HELD_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -173,7 +183,7 @@ class _Spills:
         ).items():
             number = self._flushed[str(date)] = self._flushed.get(str(date), -1) + 1
             part.write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
-        self._held, self._num_held = [], 0
+        self._held, self._num_bytes = [], 0
 
     def close(self) -> dict[str, tuple[int, str]]:
         """{file name: (size, hash)} of all spills."""
@@ -190,11 +200,12 @@ class _Spills:
 
 
 def _join(parts: list[Path], final: Path) -> None:
-    """Writes the rows of all parts as batches of BATCH_ROWS, columns in order of name."""
+    """Writes the rows of all parts as batches of equal size, columns in order of name."""
     schema: dict[str, Any] = {}
     for part in parts:
         schema |= dict(pl.read_ipc_schema(part))
     names = sorted(schema)
+    size = batch_rows(len(names))
     held, writer = pl.DataFrame(schema={name: schema[name] for name in names}), None
     try:
         for number, part in enumerate(parts):
@@ -202,11 +213,11 @@ def _join(parts: list[Path], final: Path) -> None:
             missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in frame.columns]
             held = pl.concat([held, frame.with_columns(missing).select(names)])
             last = number == len(parts) - 1
-            while len(held) >= BATCH_ROWS or (last and len(held)):
-                table = held.head(BATCH_ROWS).rechunk().to_arrow()
+            while len(held) >= size or (last and len(held)):
+                table = held.head(size).rechunk().to_arrow()
                 writer = writer or pa.ipc.new_file(final, table.schema)
                 writer.write_table(table.combine_chunks())
-                held = held.slice(BATCH_ROWS)
+                held = held.slice(size)
     finally:
         if writer is not None:
             writer.close()

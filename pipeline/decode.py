@@ -18,7 +18,7 @@ from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.nodes import Codes
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
-from pipeline.times import instants, not_a_time
+from pipeline.times import Spelling, instants, not_a_time
 from shardstore.calendar import Day, day_of, parse_step
 from shardstore.errors import DumpError
 from shardstore.layouts.grid import Records
@@ -92,8 +92,9 @@ def decode(
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     for path in files:
+        known = Columns(columns, codes, texts, Spelling())
         for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-            chunk = _accept(piece, day, config, Columns(columns, codes, texts), faults, places.total)
+            chunk = _accept(piece, day, config, known, faults, places.total)
             places.add(piece)
             used = _seen(used, chunk.code_R, len(codes.names))
             spool.put(chunk)
@@ -126,11 +127,13 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Raw columns that features read, and the codes of names as they are met: nodes, and texts by column."""
+    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and how the
+    file that is read writes its times."""
 
     names: Sequence[str]
     nodes: Codes
     texts: Mapping[str, Codes]
+    spelling: Spelling
 
 
 def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: Faults, place: int) -> Chunk:
@@ -138,7 +141,7 @@ def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: 
     source, frame = config.source, piece.frame
     faults.begin(piece)
     time_column = source.time_columns[-1]
-    times, valid = instants([frame[name] for name in source.time_columns], source, day)
+    times, valid = instants([frame[name] for name in source.time_columns], source, day, columns.spelling)
     values = (
         {}
         if source.wide
@@ -151,7 +154,8 @@ def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: 
         return _melt(piece, config, columns.nodes, faults, times, place)
     assert source.node is not None
     names = frame[source.node]
-    faults.reject(source.faults.missing_node, "without a node", source.node, names, names.is_null().to_numpy())
+    nameless = names.fill_null("") == ""
+    faults.reject(source.faults.missing_node, "without a node", source.node, names, nameless.to_numpy())
     code_R = columns.nodes.of(names)
     faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
     for name, known in columns.texts.items():
@@ -222,9 +226,16 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
         where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
         todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
         raise DumpError("the column is no node of the table", where=where, todo=todo)
+    unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
     names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
     code_N = code_N[code_N >= 0]
     values = _numbers(piece, config, names, faults)
+    for name in unknown:
+        column = piece.frame[name]
+        faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
+    if not names:
+        where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
+        raise DumpError("no column is a node of the table", where=where, todo=todo)
     keep = ~faults.rejected
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
+import os
 import re
 from pathlib import Path
 
-from pipeline.formats import suffix_of
 from shardstore.errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
+HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
 def is_one_file(pattern: str) -> bool:
@@ -18,16 +19,16 @@ def is_one_file(pattern: str) -> bool:
     return PLACEHOLDER.search(pattern) is None
 
 
-def find_files(pattern: str, chosen_format: str = "auto") -> tuple[Path, ...]:
+def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
     found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
-    return tuple(file for path in found for file in _files(path, chosen_format))
+    return tuple(file for path in found for file in _files(path))
 
 
-def find_dumps(pattern: str, chosen_format: str = "auto") -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
+def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `*` in it.
 
-    A folder stands for all files below it that have a known suffix (any, where a format is named), in order of name.
+    A folder stands for all files below it, in order of name.
 
     Raises:
         UsageError: a repeated placeholder, or two files of one date where the path has no `*`.
@@ -47,7 +48,7 @@ def find_dumps(pattern: str, chosen_format: str = "auto") -> dict[dt.date, tuple
         if len(paths) > 1 and not several:
             names = " and ".join(str(path) for path in paths[:2])
             raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
-        files = tuple(file for path in paths for file in _files(path, chosen_format))
+        files = tuple(file for path in paths for file in _files(path))
         dumps[date] = (paths[0] if len(paths) == 1 else paths[0].parent, files)
     return dumps
 
@@ -78,8 +79,16 @@ def _literal(text: str) -> str:
     return "[^/]*".join(re.escape(part) for part in text.split("*"))
 
 
-def _files(path: Path, chosen_format: str) -> list[Path]:
+def _files(path: Path) -> list[Path]:
+    """The file, or all files below the folder, in order of name.
+
+    What cannot be looked into, or leads nowhere, is among them: reading it tells, and no row is lost in silence.
+    """
     if not path.is_dir():
         return [path]
-    inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith((".", "_")))
-    return [file for file in inside if chosen_format != "auto" or suffix_of(file) is not None]
+    found, closed = list[Path](), list[OSError]()
+    for folder, below, names in os.walk(path, onerror=closed.append, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(HIDDEN)]
+        inside = (Path(folder, name) for name in names if not name.startswith(HIDDEN))
+        found += [file for file in inside if file.is_file() or file.is_symlink()]
+    return sorted([*found, *(Path(error.filename) for error in closed)])

@@ -14,7 +14,7 @@ import psutil
 
 from pipeline.account import dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.cut import cut, spilled
+from pipeline.cut import cut, cut_account, spilled
 from pipeline.dumps import is_one_file
 from pipeline.events import (
     CommitDone,
@@ -29,6 +29,7 @@ from pipeline.events import (
     PassedOver,
     Planned,
 )
+from pipeline.faults import Rows
 from pipeline.observe import observe, uncut, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
 from pipeline.prepare import (
@@ -89,6 +90,7 @@ def preprocess(
     """
     with Writer(root) as writer:
         current, notes = writer.current()
+        done = None
         if whole := uncut(config, root):
             yield Cutting(whole.path, whole.size)
             done = cut(root, config, whole)
@@ -101,7 +103,8 @@ def preprocess(
         plan = make_plan(config, seen, wish)
         share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
-        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers, share).events()
+        cut_rows = done.rows if done else None
+        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers, share, cut_rows).events()
 
 
 @dataclass(slots=True)
@@ -117,6 +120,7 @@ class _Run:
     plan: Plan
     num_workers: int
     worker_bytes: int
+    cut_rows: Rows | None  # of the file of many dates, if it was cut just now
     plans: dict[dt.date, DatePlan] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     measured: dict[dt.date, Measured] = field(default_factory=dict)
@@ -331,6 +335,7 @@ class _Run:
             "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
+            **cut_account(self.writer.root, self.seen.dumps, self.config),
         }
         before = self.current
         self.current = self.writer.commit(manifest, sources, before)
@@ -363,7 +368,7 @@ class _Run:
         return kept
 
     def _finished(self) -> Finished:
-        rows = total({date: receipt.rows for date, receipt in self.measured.items()})
+        rows = total({date: receipt.rows for date, receipt in self.measured.items()}, self.cut_rows)
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began

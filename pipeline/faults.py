@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.formats import Piece
+from pipeline.times import shown
 from shardstore.errors import DumpError, Where
 
 
@@ -48,9 +49,11 @@ class Faults:
         self.changed_by: dict[str, int] = {}
         self.rejected: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._first: _First | None = None
+        self._changes: list[tuple[str, NDArray[np.bool_]]] = []
 
     def begin(self, piece: Piece) -> None:
         """The piece that the next faults are of."""
+        self._settle()
         self._piece = piece
         self.read += len(piece.row_R)
         self.rejected = np.zeros(len(piece.row_R), dtype=bool)
@@ -70,20 +73,26 @@ class Faults:
             row = int(self._piece.row_R[place])
             first = self._first
             if first is None or (self._piece.path == first.path and row < first.row):
-                value = values[place]
-                self._first = _First(self._piece.path, row, reason, column, None if value is None else str(value))
+                self._first = _First(self._piece.path, row, reason, column, shown(values, place))
 
     def change(self, reason: str, bad: NDArray[np.bool_]) -> None:
-        """Counts values of rows that stay and are changed."""
-        if count := int((bad & ~self.rejected).sum()):
-            self.changed_by[reason] = self.changed_by.get(reason, 0) + count
+        """Counts values that are changed, of rows that stay: another fault of theirs may still be named."""
+        if bad.any():
+            self._changes.append((reason, bad))
+
+    def _settle(self) -> None:
+        for reason, bad in self._changes:
+            if count := int((bad & ~self.rejected).sum()):
+                self.changed_by[reason] = self.changed_by.get(reason, 0) + count
+        self._changes = []
 
     def rows(self, max_bad_fraction: float) -> Rows:
         """The account of all pieces.
 
         Raises:
-            DumpError: more bad rows than allowed, or no other row; names the first bad one.
+            DumpError: more bad rows than allowed; names the first one. Or no row is left.
         """
+        self._settle()
         first = self._first
         accepted = self.read - self.num_rejected
         if first and (self.bad > max_bad_fraction * self.read or not accepted):
@@ -95,4 +104,8 @@ class Faults:
                 todo="Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
                 "or say what becomes of them (pipeline.source.faults)",
             )
+        if self.read and not accepted:
+            why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
+            what, todo = f"no row is left of {self.read:,}: {why}", "Correct the dump, or remove it"
+            raise DumpError(what, where=Where(str(self._piece.path), self.date), todo=todo)
         return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))

@@ -46,7 +46,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 def _dumps(config: Pipeline, root: Path, cache: Cache) -> tuple[dict[dt.date, Dump], Cache]:
     fresh: Cache = {}
     if not is_one_file(config.source.path):
-        found = find_dumps(config.source.path, config.source.format)
+        found = find_dumps(config.source.path)
         return {date: _dump(path, files, cache, fresh) for date, (path, files) in found.items()}, fresh
     whole = whole_file(config, cache, fresh)
     cut = whole_cut(config, root, whole, cache, fresh) if whole else None
@@ -77,7 +77,7 @@ def uncut(config: Pipeline, root: Path) -> Dump | None:
 
 def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
     """The file or files of many dates as one dump, None if there is none."""
-    files = find_files(config.source.path, config.source.format)
+    files = find_files(config.source.path)
     return _dump(files[0], files, cache or {}, {} if fresh is None else fresh) if files else None
 
 

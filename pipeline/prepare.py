@@ -90,8 +90,8 @@ def measure_date(
         DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
     """
     if not dump.files:
-        where, todo = Where(str(dump.path), date), "Remove the folder, or set pipeline.source.format"
-        raise DumpError("the folder holds no file of a known format", where=where, todo=todo)
+        where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
+        raise DumpError("the folder holds no file", where=where, todo=todo)
     with staging_folder(root) as spilled:
         budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)

@@ -67,8 +67,10 @@ class Csv(Section):
 
     @model_validator(mode="after")
     def _characters_apart(self) -> Csv:
-        if self.separator in (self.decimal, self.quote) or self.separator in "\r\n":
-            raise ValueError("separator, decimal and quote must be three different characters, none a newline")
+        apart = len({self.separator, self.decimal, self.quote}) == 3
+        named = self.separator + (self.quote or "")
+        if not apart or not named.isascii() or any(character in "\r\n\0" for character in named):
+            raise ValueError("separator, decimal and quote must be three different ASCII characters, none a newline")
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,38 +24,78 @@ Valid = NDArray[np.bool_]
 SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9
 CHUNK = 1 << 15  # rows taken apart at once: their bytes stay in the cache
 MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?P<s>:\d\d)?(?P<f>\.\d{1,9})?(?P<z>Z|[+-]\d\d:?\d\d)?")
-LIKE_ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d"
-EARLIEST, LATEST = -(2**62), 2**62  # far outside any date, far inside int64
+YEAR = r"(?:167[89]|16[89][0-9]|1[7-9][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|226[01])"  # those that int64 holds whole
+DATE = YEAR + r"-[0-9]{2}-[0-9]{2}"
+OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
+ISO = re.compile(DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?")
+LONGEST = 2**63 - 2 * DAY  # nanoseconds that a typed time may be away from 1970, on any clock
+LARGEST = 2**62  # far outside any date, far inside int64
 
 
-def instants(columns: Sequence[pl.Series], source: Source, day: Day | None) -> tuple[Instants, Valid]:
+@dataclass(slots=True)
+class Spelling:
+    """How a file writes its ISO times: as its first one does. A row that is written otherwise has no time, wherever
+    the file was cut into pieces: `05:00` on a clock is never taken for `05:00Z`.
+
+    Attributes:
+        sample: the file's first time; empty until one was met.
+    """
+
+    sample: str = ""
+
+
+def instants(
+    columns: Sequence[pl.Series], source: Source, day: Day | None, spelling: Spelling | None = None
+) -> tuple[Instants, Valid]:
     """Each row's instant, and whether it has one.
 
     Args:
         columns: one column of times, or a column of dates and one of times of day.
         day: the date that the rows should be of, which makes local times cheap; None if they are of many.
+        spelling: the file's, which its first piece sets.
     """
+    columns = [_in_range(column) for column in columns]
     column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1])
     if source.time_format in UNITS:
         return _counted(column, source)
     if isinstance(column.dtype, pl.Datetime):
         return _typed(column, source)
     if column.dtype == pl.Date:
-        return _local(column.cast(pl.Datetime("ns")).dt.epoch("ns"), source)
+        return _typed(column.cast(pl.Datetime("ns")), source)
     texts = column.cast(pl.String, strict=False)
     if source.time_format != "iso":
         return _by_pattern(texts, source)
-    return _iso(texts, source, day)
+    return _iso(texts, source, day, spelling or Spelling())
 
 
 def not_a_time(source: Source) -> str:
     """Why a row's time is none, in words."""
     if source.time_format == "iso":
-        return "not a time (ISO 8601, unambiguous in its zone)"
+        return "not a time (ISO 8601 like the first of its file, unambiguous in its zone)"
     if source.time_format in UNITS:
         return f"not a time (a number of {source.time_format})"
     return f"not a time (of the form {source.time_format}, unambiguous in its zone)"
+
+
+def _in_range(column: pl.Series) -> pl.Series:
+    """Typed times that int64 holds in nanoseconds, null for the others: polars wraps them, or ends in a panic."""
+    if isinstance(column.dtype, pl.Datetime):
+        most = LONGEST // UNITS[column.dtype.time_unit]
+    elif column.dtype == pl.Date:
+        most = LONGEST // DAY
+    else:
+        return column
+    return column.set(column.to_physical().cast(pl.Int64).is_between(-most, most).not_(), None)
+
+
+def shown(times: pl.Series, at: int) -> str | None:
+    """A value as messages show it; a typed time beyond all calendars as the number that the file holds."""
+    column = times.slice(at, 1)
+    if column.null_count():
+        return None
+    if column.dtype.is_temporal() and _in_range(column).null_count():
+        return str(column.to_physical()[0])
+    return str(column[0])
 
 
 def _together(date: pl.Series, clock: pl.Series) -> pl.Series:
@@ -76,10 +117,10 @@ def _counted(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
         decimals = texts.cast(pl.Decimal(38, 9), strict=False)
         scaled = (decimals * unit).cast(pl.Decimal(38, 0), strict=False).cast(pl.Int64, strict=False)
         values, valid = _numpy(scaled)
-        valid = valid & (np.abs(values) < LATEST)
+        valid = valid & (np.abs(values) < LARGEST)
         return values + start, valid
     values, valid = _numpy(column.cast(pl.Int64, strict=False))
-    valid = valid & (np.abs(values) < LATEST // unit)
+    valid = valid & (np.abs(values) < LARGEST // unit)
     return np.where(valid, values, 0) * unit + start, valid
 
 
@@ -101,46 +142,62 @@ def _local(naive_ns: pl.Series, source: Source) -> tuple[Instants, Valid]:
 
 
 def _by_pattern(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
-    if re.search(r"%#?:?z", source.time_format):
-        parsed = texts.str.to_datetime(source.time_format, strict=False, time_unit="ns", time_zone="UTC")
-        return _numpy(parsed.dt.epoch("ns"))
-    parsed = texts.str.to_datetime(source.time_format, strict=False, time_unit="ns")
-    return _local(parsed.dt.epoch("ns"), source)
+    zoned = re.search(r"%#?:*z", source.time_format) is not None
+    parsed = _parsed(texts, source.time_format, zoned=zoned)
+    return _numpy(parsed) if zoned else _local(parsed, source)
 
 
-def _iso(texts: pl.Series, source: Source, day: Day | None) -> tuple[Instants, Valid]:
-    """ISO 8601. The first text that looks like a time decides whether all carry an offset, and seconds."""
-    first = next((text for text in texts.head(1) if text and ISO.fullmatch(text)), None)
-    if first is None:
-        found = texts.filter(texts.str.contains(LIKE_ISO)).head(1).to_list()
-        if not found:
-            return np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
-        return _iso_slow(texts, str(found[0]), source)
-    naive, valid = _fixed_width(texts, first)
+def _parsed(texts: pl.Series, form: str, *, zoned: bool) -> pl.Series:
+    """Nanoseconds since 1970 of texts, null where they are none: beyond int64 polars gives another year in silence."""
+    zone = "UTC" if zoned else None
+    coarse = texts.str.to_datetime(form, strict=False, time_unit="us", time_zone=zone)
+    fine = coarse.cast(pl.Datetime("ns", zone), strict=False)
+    if "f" in form:  # more than six decimals
+        parsed = texts.str.to_datetime(form, strict=False, time_unit="ns", time_zone=zone)
+        fine = parsed.set(fine.is_null(), None)
+    return fine.dt.epoch("ns")
+
+
+def _iso(texts: pl.Series, source: Source, day: Day | None, spelling: Spelling) -> tuple[Instants, Valid]:
+    spelling.sample = sample = spelling.sample or _first_time(texts)
+    if not sample:
+        return np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+    naive, valid = _fixed_width(texts, sample)
     if naive is None:
-        return _iso_slow(texts, first, source)
-    offset = _constant_offset(first, source, day)
+        return _iso_slow(texts, sample, source)
+    offset = _constant_offset(sample, source, day)
     if offset is None:
         clock = pl.Series(naive).set(pl.Series(~valid), None)
         result, placed = _local(clock, source)
     else:
         result, placed = naive - offset, valid
     rest = np.flatnonzero(~valid)
-    if len(rest):  # of another form: no time, or one that polars knows
-        result[rest], placed_rest = _iso_slow(texts[rest], first, source)
+    if len(rest):  # of another width or with an offset, or no time at all
+        result[rest], placed_rest = _iso_slow(texts[rest], sample, source)
         placed = placed.copy()
         placed[rest] = placed_rest
     return result, placed
 
 
+def _first_time(texts: pl.Series) -> str:
+    first = texts.head(1).to_list()
+    if first and first[0] and ISO.fullmatch(first[0]):
+        return str(first[0])
+    found = texts.filter(texts.str.contains(f"^(?:{ISO.pattern})$")).head(1).to_list()
+    return str(found[0]) if found else ""
+
+
 def _iso_slow(texts: pl.Series, sample: str, source: Source) -> tuple[Instants, Valid]:
-    between = "T" if "T" in sample else " "
-    seconds = "" if re.search(r"[T ]\d\d:\d\d($|[Z+-])", sample) else ":%S%.f"
-    clock = f"%Y-%m-%d{between}%H:%M{seconds}"
-    if re.search(r"(Z|[+-]\d\d:?\d\d)$", sample):
-        parsed = texts.str.to_datetime(clock + "%#z", strict=False, time_unit="ns", time_zone="UTC")
-        return _numpy(parsed.dt.epoch("ns"))
-    return _local(texts.str.to_datetime(clock, strict=False, time_unit="ns").dt.epoch("ns"), source)
+    """Through polars, which takes more for a time than ISO 8601 does (a 61st second, another minus): asked first."""
+    match = ISO.fullmatch(sample)
+    assert match is not None
+    clock = "[0-9]{2}:[0-9]{2}" + (r":[0-5][0-9](?:\.[0-9]{1,9})?" if match["s"] else "")
+    alike = texts.str.contains(f"^{DATE}{match['t']}{clock}{OFFSET if match['z'] else ''}$")
+    form = f"%Y-%m-%d{match['t']}%H:%M" + (":%S%.f" if match["s"] else "")
+    form += "%#z" if match["z"] else ""
+    zone = "UTC" if match["z"] else None
+    parsed = texts.set(~alike, None).str.to_datetime(form, strict=False, time_unit="ns", time_zone=zone).dt.epoch("ns")
+    return _numpy(parsed) if match["z"] else _local(parsed, source)
 
 
 def _constant_offset(sample: str, source: Source, day: Day | None) -> int | None:
@@ -173,9 +230,7 @@ def _fixed_width(texts: pl.Series, sample: str) -> tuple[Instants | None, Valid]
     """
     match = ISO.fullmatch(sample)
     nothing = np.zeros(len(texts), dtype=bool)
-    if match is None or match["z"] not in (None, "Z") or not sample.isascii() or texts.null_count():
-        return None, nothing
-    if match["f"] and not match["s"]:
+    if match is None or match["z"] not in (None, "Z") or texts.null_count():
         return None, nothing
     matrix = _bytes(texts, len(sample))
     if matrix is None:

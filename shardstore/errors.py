@@ -37,7 +37,7 @@ class Where:
             self.file,
             f"date {self.date}" if self.date else None,
             f"row {self.row:,}" if self.row is not None else None,
-            f"column '{self.column}'" if self.column is not None else None,
+            f"column '{shorten(self.column)}'" if self.column is not None else None,
             f"value {_cut(self.value, 60)!r}" if self.value is not None else None,
         ]
         return ", ".join(part for part in parts if part)

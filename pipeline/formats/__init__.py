@@ -20,11 +20,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.source import Csv
-from shardstore.errors import DumpError, UsageError, Where
+from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = 16 << 20  # of text decoded at once; what reading costs in memory is a small multiple
 BATCH_ROWS = 1 << 18
+BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
 DIALECT = Csv()
 
 
@@ -115,6 +116,11 @@ READERS = {
 }
 
 
+def batch_rows(num_columns: int) -> int:
+    """Rows of a frame that are held at once: at most 32 MB of numbers."""
+    return max(1, BATCH_ROWS * BATCH_COLUMNS // max(num_columns, BATCH_COLUMNS))
+
+
 def suffix_of(path: Path) -> str | None:
     """The known suffix that a file's name ends with, the longest first; None for another."""
     name = path.name.lower()
@@ -134,7 +140,7 @@ def reader_of(path: Path, chosen: str) -> Reader:
             raise DumpError(
                 "no format is known by its suffix",
                 where=Where(str(path)),
-                todo=f"Set pipeline.source.format, or use one of {known}",
+                todo=f"Name it with a _ in front if it is no data, set pipeline.source.format, or use one of {known}",
             )
         chosen = SUFFIXES[suffix]
     if ":" in chosen:
@@ -162,8 +168,8 @@ def _outside(dotted: str) -> Reader:
 def no_column(name: str, header: Sequence[str]) -> str:
     """`there is no column 'speed'; did you mean 'sped'?`"""
     near = difflib.get_close_matches(name, header, n=1)
-    shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {shown}" if header else ""
+    shown = ", ".join(map(shorten, header[:20])) + (", ..." if len(header) > 20 else "")
+    hint = f"; did you mean '{shorten(near[0])}'?" if near else f"; it has {shown}" if header else ""
     return f"there is no column '{name}'{hint}"
 
 
@@ -174,8 +180,9 @@ def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return column.cast(pl.Float64), None
     texts = column.cast(pl.String, strict=False)
-    values = texts.str.strip_chars().cast(pl.Float64, strict=False)
-    wrong = texts.is_not_null() & values.is_null()
+    stripped = texts.str.strip_chars()
+    values = stripped.cast(pl.Float64, strict=False)
+    wrong = stripped.is_not_null() & values.is_null() & (stripped != "")  # polars' CSV takes blanks for no value
     return values, texts.set(~wrong, None) if wrong.any() else None
 
 

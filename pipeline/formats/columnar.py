@@ -12,10 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats import BATCH_ROWS, Kind, Piece, Request, with_numbers
-from shardstore.errors import DumpError
+from pipeline.formats import Kind, Piece, Request, batch_rows, with_numbers
+from shardstore.errors import DumpError, shorten
 
 ARROW_MAGIC = b"ARROW1"
+KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal128, pa.types.is_null),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_timestamp, pa.types.is_date, pa.types.is_time),
+)
 
 
 def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
@@ -32,8 +37,8 @@ def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
         if not file.metadata.num_rows:
             raise _no_row(path, request)
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as again:
-            batches = again.iter_batches(BATCH_ROWS, columns=list(kinds), use_threads=False)
-            yield from _pieces(batches, path, kinds)
+            batches = again.iter_batches(batch_rows(len(kinds)), columns=list(kinds), use_threads=False)
+            yield from _pieces(_validated(batches, list(kinds)), path, kinds)
 
 
 def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
@@ -58,7 +63,8 @@ def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
 
 
 def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
-    """IPC files carry no checksum: offsets that lead out of their buffers would be read as they are."""
+    """IPC files carry no checksum, pages of Parquet not always: offsets that lead out of their buffers would be read as
+    they are, and bytes that are no UTF-8 end in a panic."""
     for batch in batches:
         chosen = batch.select(names)
         chosen.validate(full=True)
@@ -70,7 +76,8 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
     for batch in batches:
         if not batch.num_rows:
             continue
-        frame = pl.from_arrow(pa.table(batch))
+        bare = pa.Table.from_arrays(batch.columns, names=batch.schema.names)  # polars panics at damaged metadata
+        frame = pl.from_arrow(bare)
         assert isinstance(frame, pl.DataFrame)
         names = [name for name, kind in kinds.items() if kind == "text" and frame[name].dtype != pl.String]
         frame, bad = with_numbers(frame.with_columns(pl.col(names).cast(pl.String)) if names else frame, kinds)
@@ -81,11 +88,10 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
 def _refuse_types(schema: pa.Schema, kinds: dict[str, Kind], path: Path, request: Request) -> None:
     for name in kinds:
         kind = schema.field(name).type
-        if isinstance(kind, pa.DictionaryType):
-            kind = kind.value_type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        plain = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+        if not any(known(plain) for known in KNOWN_TYPES):
             where, todo = request.where(path, column=name), "Write it as numbers, text or times"
-            raise DumpError(f"the column's type is {kind}", where=where, todo=todo)
+            raise DumpError(f"the column's type is {shorten(str(kind))}", where=where, todo=todo)
 
 
 def _no_row(path: Path, request: Request) -> DumpError:
@@ -96,7 +102,10 @@ def _no_row(path: Path, request: Request) -> DumpError:
 def _faults(path: Path, request: Request) -> Iterator[None]:
     try:
         yield
+    except (MemoryError, pl.exceptions.PanicException) as error:
+        what = "more memory than there is" if isinstance(error, MemoryError) else shorten(str(error))
+        raise DumpError(f"cannot be read: {what}", where=request.where(path), todo="Write the dump again") from None
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         what = f"cannot be read: {getattr(error, 'strerror', None) or text}"
         raise DumpError(what, where=request.where(path), todo="Write the dump again") from None

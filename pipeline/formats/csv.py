@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.formats import Kind, Piece, Request, with_numbers
-from pipeline.formats.text import blocks, count_of, row_ends
+from pipeline.formats.text import LONGEST_ROW, blocks, count_of, row_ends
 from pipeline.source import Csv
-from shardstore.errors import DumpError
+from shardstore.errors import DumpError, shorten
 
 HEADER_ROWS = 1
+STRAY = "a quote inside an unquoted field"
+NO_QUOTE = "Correct the dump, or set pipeline.source.csv.quote: null"
+LONE_RETURN = re.compile(r"\r(?!\n)")
 Types = Mapping[str, type[pl.DataType]]
 
 
@@ -47,7 +51,7 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
     Raises:
         DumpError: names the row that has another number of fields, is not UTF-8 or not readable.
     """
-    file, row = None, HEADER_ROWS + 1
+    file, row, empty = None, HEADER_ROWS + 1, True
     for block in blocks(path, request):
         if file is None:
             head, block = _split_header(block, request.csv)
@@ -58,67 +62,120 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
             kept = _without(block, blank, request.csv) if len(blank) else block
             rows = np.delete(np.arange(row, row + count, dtype=np.int64), blank)
             if len(rows):
+                empty = False
                 yield _decode(kept, file, rows)
             row += count
-    if row == HEADER_ROWS + 1:
+    if empty:
         where = request.where(path)
         raise DumpError("a header but no row", where=where, todo="Write the dump again, or remove it")
 
 
 def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:
-    end = int(row_ends(block[: 1 << 20], (dialect.quote or "\0").encode())[0])  # a block ends with a whole row
+    quote, length = (dialect.quote or "\0").encode(), 1 << 16
+    while not len(ends := row_ends(block[:length], quote)):  # a block ends with a whole row, so there is one
+        length *= 4
+    end = int(ends[0])
     return block[:end].decode(errors="replace").rstrip("\r"), block[end + 1 :]
 
 
 def _header(text: str, path: Path, request: Request) -> tuple[str, ...]:
+    where, todo = request.where(path, row=1), "Correct the dump, or set pipeline.source.csv.encoding"
+    if not text:
+        return ()
     if "\ufffd" in text:
-        where = request.where(path, row=1)
-        raise DumpError(
-            "the header is not UTF-8", where=where, todo="Correct the dump, or set pipeline.source.csv.encoding"
-        )
-    return tuple(next(_walk(text, request.csv), []))
+        raise DumpError("the header is not UTF-8", where=where, todo=todo)
+    try:
+        first, *more = _walk(text, request.csv)
+    except csv.Error as fault:
+        raise DumpError(f"the header is not readable: {fault}", where=where, todo="Correct the dump") from None
+    if more:
+        raise DumpError(f"{STRAY} in the header", where=where, todo=NO_QUOTE)
+    return tuple(first)
 
 
 def _walk(text: str, dialect: Csv) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST_ROW)  # of this process; the module's own limit is 128 KiB
     stream = io.StringIO(text, newline="")
     if dialect.quote is None:
         return csv.reader(stream, delimiter=dialect.separator, quoting=csv.QUOTE_NONE)
-    return csv.reader(stream, delimiter=dialect.separator, quotechar=dialect.quote)
+    return csv.reader(stream, delimiter=dialect.separator, quotechar=dialect.quote, strict=True)
 
 
 def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.int64]]:
-    """(rows with the blank ones, positions of the blank ones) of a block in which every row has all fields."""
+    """(rows with the blank ones, positions of the blank ones) of a block in which every row has all fields.
+
+    polars tells a row with more fields only where all columns are read, and one with fewer never.
+    """
     quote = file.dialect.quote.encode() if file.dialect.quote else b""
-    separator = file.dialect.separator.encode()
-    if quote and quote in block:
-        ends = row_ends(block, quote)
-        separators = _outside_quotes(block, separator, quote)
-    else:
-        ends, separators = None, count_of(block, separator)
-    count = count_of(block, b"\n") if ends is None else len(ends)
-    blank = np.empty(0, dtype=np.int64)
-    if separators != (len(file.header) - 1) * count:  # a blank line has none
-        blank = _blank_rows(block, ends)
-        if separators != (len(file.header) - 1) * (count - len(blank)):
-            _locate(block, file, row)
-    return count, blank
-
-
-def _outside_quotes(block: bytes, separator: bytes, quote: bytes) -> int:
+    separator, wanted = file.dialect.separator.encode(), len(file.header) - 1
+    quoted = bool(quote) and quote in block
+    if not quoted and len(file.kinds) == len(file.header) and b"\r" not in block:
+        count = count_of(block, b"\n")
+        if count_of(block, separator) == wanted * count:
+            return count, np.empty(0, dtype=np.int64)
     data = np.frombuffer(block, dtype=np.uint8)
-    found = np.flatnonzero(data == separator[0]) if len(separator) == 1 else np.empty(0, np.int64)
-    quotes = np.flatnonzero(data == quote[0])
-    return int((np.searchsorted(quotes, found) % 2 == 0).sum())
+    quotes = np.flatnonzero(data == ord(quote)) if quoted else np.empty(0, dtype=np.int64)
+    ends, found = _outside(data, b"\n", quotes), _outside(data, separator, quotes)
+    if b"\r" in block:
+        _refuse_lone_return(data, _outside(data, b"\r", quotes), ends, file, row)
+    if quoted:
+        _refuse_stray_quote(data, quotes, ends, file, row)
+    blank = _blank_rows(data, ends)
+    separators = np.diff(np.searchsorted(found, ends), prepend=0)
+    separators[blank] = wanted  # a blank line has none
+    if (separators != wanted).any():
+        _locate(block, file, np.arange(row, row + len(ends), dtype=np.int64))
+        first = int((separators != wanted).argmax())
+        raise _other_fields(int(separators[first]) + 1, file, row + first)
+    return len(ends), blank
+
+
+def _outside(data: NDArray[np.uint8], character: bytes, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of a character outside quotes; the block begins and ends outside."""
+    found = np.flatnonzero(data == ord(character))
+    return found[np.searchsorted(quotes, found) % 2 == 0] if len(quotes) else found
+
+
+def _refuse_lone_return(
+    data: NDArray[np.uint8], returns: NDArray[np.int64], ends: NDArray[np.int64], file: _File, row: int
+) -> None:
+    """Some readers end a row at a carriage return without a newline, some take it for a character, some drop it."""
+    lone = returns[data[returns + 1] != ord("\n")]  # a block ends with a newline
+    if len(lone):
+        where = file.request.where(file.path, row=row + int(np.searchsorted(ends, lone[0])))
+        raise DumpError("a carriage return without a newline", where=where, todo="Correct the dump")
+
+
+def _refuse_stray_quote(
+    data: NDArray[np.uint8], quotes: NDArray[np.int64], ends: NDArray[np.int64], file: _File, row: int
+) -> None:
+    """Every second quote closes what the one before opened, only where each stands at an edge of its field.
+
+    Else rows between two stray quotes are one field: in a column that nobody reads they would be gone in silence.
+    """
+    quote, separator = (ord(character or "\0") for character in (file.dialect.quote, file.dialect.separator))
+    opens, closes = quotes[0::2], quotes[1::2]
+    before, after = data[np.maximum(opens - 1, 0)], data[closes + 1]
+    at_start = (opens == 0) | np.isin(before, (separator, ord("\n"), quote))
+    at_end = np.isin(after, (separator, ord("\n"), ord("\r"), quote))
+    if at_start.all() and at_end.all():
+        return
+    wrong = int(min(np.append(opens[~at_start], len(data))[0], np.append(closes[~at_end], len(data))[0]))
+    what = STRAY if wrong in opens[~at_start] else "text after a closing quote"
+    where = file.request.where(file.path, row=row + int(np.searchsorted(ends, wrong)))
+    raise DumpError(what, where=where, todo=NO_QUOTE)
+
+
+def _other_fields(count: int, file: _File, row: int) -> DumpError:
+    what = f"the row has {count} fields, the header {len(file.header)}"
+    return DumpError(what, where=file.request.where(file.path, row=row), todo="Correct the dump")
 
 
 # A row with one field only has no separator either; dumps have a time and a value at least.
-def _blank_rows(block: bytes, ends: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    if ends is None:
-        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+def _blank_rows(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.concatenate([[0], ends[:-1] + 1])
     length = ends - starts
-    first = np.frombuffer(block, dtype=np.uint8)[starts]
-    return np.flatnonzero((length == 0) | ((length == 1) & (first == ord("\r"))))
+    return np.flatnonzero((length == 0) | ((length == 1) & (data[starts] == ord("\r"))))
 
 
 def _without(block: bytes, blank: NDArray[np.int64], dialect: Csv) -> bytes:
@@ -128,22 +185,31 @@ def _without(block: bytes, blank: NDArray[np.int64], dialect: Csv) -> bytes:
     return b"".join(block[a : b + 1] for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if i not in gone)
 
 
-def _locate(block: bytes, file: _File, row: int) -> None:
-    """Walks a block row by row and raises DumpError at the first of wrong structure; returns if there is none."""
+def _locate(block: bytes, file: _File, rows: NDArray[np.int64]) -> None:
+    """Walks a block row by row and raises DumpError at the first of wrong structure; returns if there is none.
+
+    Args:
+        rows: the number of each of its rows, blank ones too if they are in the block.
+    """
     try:
-        text = block.decode()
+        text = LONE_RETURN.sub(" ", block.decode())  # for csv it ends a row, for us it is a character
     except UnicodeDecodeError as error:
-        at = file.request.where(file.path, row=row + block.count(b"\n", 0, error.start))
+        at = file.request.where(file.path, row=_row_at(rows, block.count(b"\n", 0, error.start)))
         raise DumpError("not UTF-8", where=at, todo="Correct the dump, or set pipeline.source.csv.encoding") from None
-    number = row
+    index = 0
     try:
-        for number, fields in enumerate(_walk(text, file.dialect), start=row):
+        for index, fields in enumerate(_walk(text, file.dialect), start=1):
             if fields and len(fields) != len(file.header):
-                what = f"the row has {len(fields)} fields, the header {len(file.header)}"
-                raise DumpError(what, where=file.request.where(file.path, row=number), todo="Correct the dump")
+                raise _other_fields(len(fields), file, _row_at(rows, index - 1))
     except csv.Error as fault:
-        what, at = f"not a readable CSV from here on: {fault}", file.request.where(file.path, row=number + 1)
+        what, at = f"not a readable CSV from here on: {fault}", file.request.where(file.path, row=_row_at(rows, index))
         raise DumpError(what, where=at, todo="Correct the dump") from None
+
+
+def _row_at(rows: NDArray[np.int64], index: int) -> int:
+    """The number of a row; beyond the last one, where a reader of CSV sees more rows than there are, counted on."""
+    last = len(rows) - 1
+    return int(rows[min(index, last)]) + max(0, index - last)
 
 
 def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> Piece:
@@ -154,23 +220,26 @@ def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> Piece:
         types |= {name: pl.Int64 for name, kind in file.kinds.items() if kind == "time"}
     try:
         frame = _parse(block, file, types)
-    except pl.exceptions.PolarsError as error:
-        _locate(block, file, int(rows[0]))
-        try:
-            frame = _parse(block, file, {})
-        except pl.exceptions.PolarsError:
-            what, at = (
-                f"not a readable CSV: {str(error).splitlines()[0]}",
-                file.request.where(file.path, row=int(rows[0])),
-            )
-            raise DumpError(what, where=at, todo="Correct the dump, or pipeline.source.csv") from None
+    except pl.exceptions.PolarsError:
+        frame = _parse_texts(block, file, rows)
     if len(frame) != len(rows):
+        _locate(block, file, rows)
         what = f"{len(rows):,} rows became {len(frame):,}: a stray quote or line end"
         raise DumpError(what, where=file.request.where(file.path, row=int(rows[0])), todo="Correct the dump")
     if as_text:
         frame = frame.with_columns(_decimal_points(frame[name]) for name in numbers)
     frame, bad = with_numbers(frame, file.kinds)
     return Piece(file.path, frame, rows, bad)
+
+
+def _parse_texts(block: bytes, file: _File, rows: NDArray[np.int64]) -> pl.DataFrame:
+    """All columns as text: what is no number or time is told by its row later."""
+    try:
+        return _parse(block, file, {})
+    except pl.exceptions.PolarsError as error:
+        _locate(block, file, rows)
+        what, at = f"not a readable CSV: {shorten(str(error))}", file.request.where(file.path, row=int(rows[0]))
+        raise DumpError(what, where=at, todo="Correct the dump, or pipeline.source.csv") from None
 
 
 def _decimal_points(texts: pl.Series) -> pl.Series:

@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,22 +67,34 @@ def utf8(path: Path, request: Request) -> Iterator[bytes]:
         DumpError: bytes that the declared encoding does not have.
     """
     name = request.csv.encoding
-    decoder = None if codecs.lookup(name).name == "utf-8" else codecs.getincrementaldecoder(name)()
-    first, rows = True, 1
+    if codecs.lookup(name).name == "utf-8":
+        yield from _without_mark(path, request)
+        return
+    decoder, rows, first = codecs.getincrementaldecoder(name)(), 1, True
+    for chunk in chain(chunks(path, request), [b""]):
+        try:
+            text = decoder.decode(chunk, final=not chunk).encode()
+        except UnicodeError as error:
+            seen = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+            byte = f": the byte 0x{error.object[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else ""
+            where, todo = (
+                request.where(path, row=rows + seen.count(b"\n")),
+                "Correct the dump, or pipeline.source.csv.encoding",
+            )
+            raise DumpError(f"not {name}{byte}", where=where, todo=todo) from None
+        rows += count_of(text, b"\n")
+        yield text.removeprefix(BOM) if first else text
+        first = False
+
+
+def _without_mark(path: Path, request: Request) -> Iterator[bytes]:
+    """The bytes of a file that should be UTF-8."""
+    first = True
     for chunk in chunks(path, request):
-        if first and decoder is None and chunk[:2] in UTF16:
+        if first and chunk[:2] in UTF16:
             todo = "Write the dump as UTF-8, or set pipeline.source.csv.encoding: utf-16"
             raise DumpError("the file is UTF-16, not UTF-8", where=request.where(path, row=1), todo=todo)
-        try:
-            text = chunk if decoder is None else decoder.decode(chunk).encode()
-        except UnicodeDecodeError as error:
-            row = rows + error.object[: error.start].count(b"\n")
-            what = f"not {name}: the byte 0x{error.object[error.start]:02x}"
-            raise DumpError(
-                what, where=request.where(path, row=row), todo="Correct the dump, or pipeline.source.csv.encoding"
-            ) from None
-        rows += 0 if decoder is None else count_of(text, b"\n")
-        yield text.removeprefix(BOM) if first else text
+        yield chunk.removeprefix(BOM) if first else chunk
         first = False
 
 

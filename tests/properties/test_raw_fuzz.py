@@ -1,0 +1,60 @@
+"""Mutated raw files: an account of all rows, or one sentence that names the file. `bench/raw_fuzz.py` plays more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import decode
+from pipeline.formats import text
+from tests.properties.raw_mutants import KINDS, Tally, rounds
+
+
+def told(tallies: dict[str, Tally]) -> str:
+    return "\n".join(wrong for tally in tallies.values() for wrong in tally.wrong)
+
+
+def judged(tallies: dict[str, Tally], count: int) -> None:
+    """Nothing is wrong, nothing is left out, and the mutants were neither all refused nor all harmless."""
+    assert not told(tallies), told(tallies)
+    assert sum(tally.mutants for tally in tallies.values()) == count
+    assert set(tallies) == set(KINDS)
+    for tally in tallies.values():
+        assert tally.refused + tally.same + tally.changed == tally.mutants
+    texts = [tally for name, tally in tallies.items() if KINDS[name].rows]
+    assert all(min(tally.refused, tally.changed) > 0 for tally in texts)
+    assert sum(tally.rejected for tally in texts) > count // 200
+
+
+def test_a_mutated_file_is_counted_row_by_row_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    judged(rounds(tmp_path, 11, range(2000)), 2000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_thousand_mutated_files_are_counted_or_refused(tmp_path: Path) -> None:
+    judged(rounds(tmp_path, 12, range(50_000)), 50_000)
+
+
+def test_a_page_checksum_lets_no_changed_value_pass(tmp_path: Path) -> None:
+    tally = rounds(tmp_path, 13, range(1500))["parquet typed"]
+    assert (tally.wrong, tally.changed) == ([], 0)
+    assert tally.refused > 50
+
+
+@pytest.mark.parametrize("broken", ["rows", "error", "blocks"])
+def test_the_fuzz_sees_a_reader_that_loses_rows_raises_or_depends_on_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    accept, whole = decode._accept, text.BLOCK_BYTES
+
+    def instead(piece, *rest):  # type: ignore[no-untyped-def]
+        if broken == "error" and piece.bad:
+            raise ValueError("two\nlines")
+        if broken == "rows" or (broken == "blocks" and whole != text.BLOCK_BYTES):
+            piece = type(piece)(piece.path, piece.frame[1:], piece.row_R[1:], {n: t[1:] for n, t in piece.bad.items()})
+        return accept(piece, *rest)
+
+    monkeypatch.setattr(decode, "_accept", instead)
+    assert len(told(rounds(tmp_path, 14, range(300))).splitlines()) > 5
