@@ -15,7 +15,7 @@ import pytest
 from dateshard.examples import contents
 from pipeline.synthetic import City, expected, whole_date
 from shardstore.dataset import Dataset
-from shardstore.statistics import untransform
+from shardstore.transform import untransform
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ("-c", "configs/traffic.yaml")
