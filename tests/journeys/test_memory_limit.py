@@ -1,0 +1,72 @@
+"""A date that does not fit: spilled by the hour under a limit that is kept, to the bytes of one that was held whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.conftest import command
+from tests.faults.memory import MIB, Ran, run_limited
+
+ROWS, LIMIT = 1_500_000, 300 * MIB
+START = 1_709_251_200_000  # 2024-03-01 in ms
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One date of 1.5 million rows, its configuration and nothing prepared."""
+    random = np.random.default_rng(1)
+    frame = pl.DataFrame(
+        {
+            "time": START + random.integers(0, 86_400_000, ROWS),
+            "node": [f"n{k}" for k in random.integers(0, 40, ROWS)],
+            **{f"f{k}": np.round(random.normal(60, 12, ROWS), 2) for k in range(6)},
+        }
+    )
+    (tmp_path / "raw").mkdir()
+    frame.write_csv(tmp_path / "raw" / "2024-03-01.csv")
+    frame.write_parquet(tmp_path / "raw" / "2024-03-01.parquet", row_group_size=100_000)
+    return tmp_path
+
+
+def prepare(folder: Path, suffix: str, limit: int) -> tuple[Ran, dict[str, str]]:
+    """Prepares with `--memory-limit`; the hashes of what was committed."""
+    source = {"path": f"raw/{{date}}.{suffix}", "time": "time", "time_format": "ms", "node": "node"}
+    features = {f"f{k}": {"fill": "forward"} for k in range(6)}
+    split = {"train": "2024-03-01"}
+    tree = {"dataset": f"d{limit}{suffix}", "pipeline": {"source": source, "step": "1m", "features": features}}
+    tree["pipeline"]["split"] = split  # type: ignore[index]
+    (folder / "config.yaml").write_text(json.dumps(tree))
+    words = command("preprocess", "-c", "config.yaml", "--workers", "1", "--memory-limit", f"{limit // MIB}MiB")
+    ran = run_limited(folder, 4096 * MIB, words)
+    assert ran.code == 0, ran.output
+    (manifest,) = (folder / "data" / "shards" / f"d{limit}{suffix}" / "manifests").glob("g*[0-9].json")
+    content: dict[str, Any] = json.loads(manifest.read_bytes())["content"]
+    return ran, {key: json.dumps(content[key]) for key in ("dates", "statistics", "nodes")}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_date_beyond_the_memory_limit_is_spilled_within_it_and_to_the_same_bytes(folder: Path, suffix: str) -> None:
+    whole, expected = prepare(folder, suffix, 4096 * MIB)
+    spilled, found = prepare(folder, suffix, LIMIT)
+    assert found == expected
+    assert spilled.peak_bytes < LIMIT
+    assert whole.peak_bytes > spilled.peak_bytes + 30 * MIB, "there was nothing to spill"
+
+
+def test_a_grid_that_cannot_fit_is_refused_with_the_size_that_it_needs(folder: Path) -> None:
+    source = {"path": "raw/{date}.csv", "time": "time", "time_format": "ms", "node": "node"}
+    (folder / "nodes.csv").write_text("id\n" + "".join(f"n{k}\n" for k in range(4000)))
+    pipeline = {"source": source, "step": "1s", "features": {"f0": {}}, "nodes": {"table": "nodes.csv", "id": "id"}}
+    (folder / "config.yaml").write_text(
+        json.dumps({"dataset": "big", "pipeline": {**pipeline, "split": {"train": "2024-03-01"}}})
+    )
+    ran = run_limited(folder, 4096 * MIB, command("preprocess", "-c", "config.yaml", "--memory-limit", "1GiB"))
+    assert ran.code == 65
+    assert "the grid of one date (86,400 steps x 4,000 nodes x 1 features) needs" in ran.output
+    assert "Give more with --memory-limit" in ran.output
