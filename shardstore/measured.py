@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.identity import expected_form, hash_file, identity, unseal
+from shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
 from shardstore.statistics import Floats
 
 VALUES = "values.f64"
@@ -33,7 +33,17 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
         DamagedError: naming the file; measuring the date again mends it.
     """
     good, receipt = _first_good(folder)
-    return np.fromfile(good / VALUES, dtype="<f8").reshape(receipt["shape"]), receipt
+    path, values = good / VALUES, np.empty(receipt["shape"], dtype="<f8")
+    try:  # not np.fromfile: where a read fails, it gives back whatever lay in memory
+        with open(path, "rb", buffering=0) as file:
+            view = values.reshape(-1).data.cast("B")
+            while view and (count := file.readinto(view)):
+                view = view[count:]
+    except OSError as error:
+        raise _damaged(path, f"cannot be read: {error.strerror}") from None
+    if [values.nbytes, hash_bytes(values)] != receipt["files"][VALUES]:
+        raise _damaged(path, "it changed while it was read")
+    return values, receipt
 
 
 def load_receipt(folder: Path) -> Receipt:
