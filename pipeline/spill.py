@@ -122,7 +122,7 @@ class Spool:
                     where=Where(date=self.day.date),
                     todo="Give more with --memory-limit, or fewer --workers",
                 )
-            records = np.fromfile(path, dtype=self._type)
+            records = np.frombuffer(path.read_bytes(), dtype=self._type)  # np.fromfile takes a failed read for data
             path.unlink()
         values = tuple(np.ascontiguousarray(records[f"v{k}"]) for k in range(self._columns))
         time_R, code_R = np.ascontiguousarray(records["time"]), np.ascontiguousarray(records["code"])

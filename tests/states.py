@@ -27,14 +27,15 @@ def content(dataset: Dataset) -> State:
 
 
 def committed(store: Path) -> State | None:
-    """Content of the current generation, every file verified; None before the first commit."""
-    if not (store / "CURRENT").exists():
-        try:
-            Dataset.open(store)
-        except NotThereError:
-            return None
-        raise AssertionError("a dataset without CURRENT was opened")
-    dataset = Dataset.open(store)
+    """Content of the current generation, every file verified; None before the first commit, which may come meanwhile."""
+    current = store / "CURRENT"
+    before = current.exists()
+    try:
+        dataset = Dataset.open(store)
+    except NotThereError:
+        assert not before, "CURRENT is there, and nothing opens"
+        return None
+    assert current.exists(), "a dataset without CURRENT was opened"
     assert [(name, str(error)) for name, error in dataset.verify() if error] == []
     return content(dataset)
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import shlex
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -104,9 +105,10 @@ def report(error: DateshardError, arguments: list[str]) -> int:
     """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
     told = fill_in(str(error), arguments)
     text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in told)
-    if "--json" in arguments:
-        click.echo(json.dumps({"error": {"kind": error.kind, "message": text, "exit_code": error.exit_code}}))
-    click.echo(f"Error: {text}", err=True)
+    with suppress(OSError):  # where what is printed goes to the same full disk, the exit code still tells
+        if "--json" in arguments:
+            click.echo(json.dumps({"error": {"kind": error.kind, "message": text, "exit_code": error.exit_code}}))
+        click.echo(f"Error: {text}", err=True)
     return error.exit_code
 
 

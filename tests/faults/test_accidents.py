@@ -82,6 +82,13 @@ def test_a_failing_call_is_told_in_one_sentence_and_costs_nothing_committed(play
     assert play.bad(scene, some(play.faults(scene, "EIO", "ENOSPC"), count)) == []
 
 
+def test_what_was_measured_and_cannot_be_read_any_more_never_becomes_a_shard(play: Play) -> None:
+    """A library's reader may take a failed read for a short one, and give back whatever lay in memory."""
+    scene = play.scene("preprocess")
+    reads = [fault for fault in play.faults(scene, "EIO", forever=True) if fault.call.name in ("read", "preadv")]
+    assert play.bad(scene, [fault for fault in reads if "/staged/" in fault.call.label]) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["KILL", "EIO", "ENOSPC"])
