@@ -10,6 +10,7 @@ import datetime as dt
 import difflib
 import fnmatch
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,11 +59,13 @@ class Request:
         Raises:
             DumpError: a column is missing or repeated.
         """
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
+        known = set(header)
+        if len(known) < len(header):
+            repeated = sorted(name for name, count in Counter(header).items() if count > 1)
             where = self.where(path, column=repeated[0], row=1)
             raise DumpError("the column is repeated", where=where, todo="Correct the dump")
         for name in self.columns:
-            if name not in header:
+            if name not in known:
                 todo = "Correct the dump, or the column's name in the configuration"
                 raise DumpError(no_column(name, header), where=self.where(path, column=name, row=1), todo=todo)
         kinds: dict[str, Kind] = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import polars as pl
@@ -76,13 +77,26 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
     for batch in batches:
         if not batch.num_rows:
             continue
-        bare = pa.Table.from_arrays(batch.columns, names=batch.schema.names)  # polars panics at damaged metadata
+        columns = [_with_known_zone(column) for column in batch.columns]
+        bare = pa.Table.from_arrays(columns, names=batch.schema.names)  # polars panics at damaged metadata
         frame = pl.from_arrow(bare)
         assert isinstance(frame, pl.DataFrame)
         names = [name for name, kind in kinds.items() if kind == "text" and frame[name].dtype != pl.String]
         frame, bad = with_numbers(frame.with_columns(pl.col(names).cast(pl.String)) if names else frame, kinds)
         yield Piece(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
         row += len(frame)
+
+
+def _with_known_zone(column: Any) -> Any:
+    """Timestamps of a zone that polars knows: an instant stays the same, so an offset such as `+05:30` becomes UTC."""
+    kind = column.type
+    if not pa.types.is_timestamp(kind) or kind.tz is None:
+        return column
+    try:
+        ZoneInfo(kind.tz)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return column.cast(pa.timestamp(kind.unit, "UTC"))
+    return column
 
 
 def _refuse_types(schema: pa.Schema, kinds: dict[str, Kind], path: Path, request: Request) -> None:

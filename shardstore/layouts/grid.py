@@ -52,6 +52,8 @@ def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
     offset = records.time_R - day.start
     unit = next(u for u in UNITS if not (offset[:SAMPLE] % u).any() and not (offset % u).any())
     length = (day.end - day.start) // unit
+    if num_nodes * length >= 1 << 63:  # the key would wrap: instants of single nanoseconds, more than 106,751 nodes
+        return np.lexsort((offset, records.node_R))
     key = records.node_R.astype(np.int64) * length + offset // unit
     row_bits = max(int(len(key) - 1).bit_length(), 1)
     if (num_nodes * length).bit_length() + row_bits > 63:
