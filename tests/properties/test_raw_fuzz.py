@@ -8,7 +8,8 @@ import pytest
 
 from pipeline import decode
 from pipeline.formats import text
-from tests.properties.raw_mutants import KINDS, Tally, rounds
+from tests.properties.raw_kinds import KINDS
+from tests.properties.raw_mutants import Tally, rounds
 
 
 def told(tallies: dict[str, Tally]) -> str:
