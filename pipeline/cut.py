@@ -206,12 +206,15 @@ def _join(parts: list[Path], final: Path) -> None:
         schema |= dict(pl.read_ipc_schema(part))
     names = sorted(schema)
     size = batch_rows(len(names))
-    held, writer = pl.DataFrame(schema={name: schema[name] for name in names}), None
+    held: pl.DataFrame | None = None
+    writer = None
     try:
         for number, part in enumerate(parts):
             frame = pl.read_ipc(part)
-            missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in frame.columns]
-            held = pl.concat([held, frame.with_columns(missing).select(names)])
+            lacking = schema.keys() - set(frame.columns)
+            missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in sorted(lacking)]
+            whole = frame.with_columns(missing).select(names)
+            held = whole if held is None else pl.concat([held, whole])
             last = number == len(parts) - 1
             while len(held) >= size or (last and len(held)):
                 table = held.head(size).rechunk().to_arrow()

@@ -13,6 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -351,3 +352,26 @@ def test_a_column_a_node_counts_values_outside_and_columns_of_no_node(tmp_path: 
         reason = {ROWS[case.name][0]: len(odd)} if case.name in ROWS else {}
         assert (found["read"], found["rejected"]) == (steps, reason), case.name
         assert found["changed"] == {"of an unknown node: left out": steps - len(odd)}
+
+
+@pytest.mark.parametrize("name", ["constant_column", "null_column"])
+def test_a_column_that_is_constant_or_empty_in_all_of_training_divides_by_nothing(tmp_path: Path, name: str) -> None:
+    world = world_of(tmp_path, [])
+    for date in TRAIN:
+        (tmp_path / "raw" / f"{date}.csv").write_bytes(spoil(CITY, date, name).data())
+    later = dt.date(2024, 5, 4)
+    (tmp_path / "raw" / f"{later}.csv").write_bytes(encode(whole_date(CITY, later)))
+    assert json.loads(preprocess(world, "--json").stdout)["failed"] == {}
+    dataset = world.open()
+    for date in TRAIN:
+        values = dataset.map(date)
+        assert values is not None
+        assert (values[..., 0] == 0).all()
+        assert np.isfinite(values).all()
+    raw = whole_date(CITY, later).drop_nulls().row(0, named=True)
+    step, node = 0, dataset.nodes.names.index(raw["sensor_id"])
+    values = dataset.map(later)
+    assert values is not None
+    assert np.isfinite(values).all()
+    expected = raw["speed"] - (50.0 if name == "constant_column" else 0.0)  # a spread of 1
+    assert values[step, node, 0] == pytest.approx(expected, rel=1e-6)
