@@ -40,7 +40,8 @@ class Started:
     def close(self) -> None:
         """Lets go of the run, so that it can be continued, also by this process."""
         if self.lock is not None:
-            os.close(self.lock)
+            with suppress(OSError):  # nothing was written through it; the lock goes with the descriptor
+                os.close(self.lock)
         self.lock = None
 
 
