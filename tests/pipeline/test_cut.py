@@ -77,8 +77,13 @@ def test_spills_hold_the_rows_of_their_date_whatever_is_held_at_once(
     assert len(flushes) > 5
     assert max(flushes) < 3 * 5000
     assert sorted(whole.dates) == [FIRST + dt.timedelta(days=k) for k in range(30)]
-    found = sum(len(pl.read_ipc(whole.folder / f"{date}.arrow")) for date in whole.dates)
-    assert found == len(frame) == whole.rows.accepted
+    monkeypatch.setattr(cutting, "batch_rows", lambda _: 7)
+    small = cut_of(tmp_path / "small", config)
+    for date in whole.dates:
+        spills = [pl.read_ipc(done.folder / f"{date}.arrow") for done in (whole, small)]
+        assert spills[0].equals(spills[1])
+        assert len(spills[0]) == 40
+    assert whole.rows.accepted == len(frame) == 30 * 40
 
 
 def test_a_wide_file_is_held_by_its_bytes_not_by_its_rows(tmp_path: Path, flushes: list[int]) -> None:
