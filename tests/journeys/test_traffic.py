@@ -39,7 +39,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = json.loads(run(folder, "preprocess", *CONFIG, "--json").stdout)
     rows = sum(len(whole_date(CITY, date)) for date in CITY.dates(12))
     assert (told["dates"], told["measured"], told["written"]) == (12, 12, 12)
-    assert told["rows"] == {"read": rows, "accepted": rows, "rejected": {}}
+    assert told["rows"] | {"read": rows, "accepted": rows, "rejected": {}} == told["rows"]
     return folder
 
 
