@@ -19,6 +19,7 @@ from trainer import loop
 from trainer.models import num_parameters
 from trainer.resume import Started, locate, start
 from trainer.run import TrainingRun
+from trainer.state import Saved
 
 LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
@@ -193,7 +194,7 @@ class _View:
         match event:
             case loop.Stepped():
                 self._step(event)
-            case loop.Saved():
+            case Saved():
                 self.saved = f"[saved: batch {event.batch}]"
             case loop.EpochDone():
                 self._epoch(event)
@@ -227,7 +228,7 @@ class _View:
 
     def _note(self, event: loop.Stepped, elapsed: float) -> str:
         elapsed = max(elapsed, 1e-9)
-        mean = self.started.session.sums.metrics()["mse"]
+        mean = self.started.session.metrics.loss()
         return self.screen.fitting(
             f"loss {float(event.loss):.4f}",
             f"avg {number(mean)}",

@@ -1,7 +1,7 @@
 """Checkpoints: all state at a position, hashed, complete or absent, without pickle.
 
     checkpoints/checkpoint_epoch_{e}_batch_{b}/      1-based; the state after that batch of that epoch
-        model.safetensors  optimizer.safetensors  sums.safetensors
+        model.safetensors  optimizer.safetensors  metrics.safetensors
         manifest.json      sealed JSON, written last: the state and the size and hash of every file
 
 A folder appears by one rename. A position that is saved again (a stop during validation, then the validation) gets
@@ -28,7 +28,7 @@ from safetensors.torch import save as format_tensors
 from shardstore.durable import disk_full_as_error, fsync_path, write_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
 from shardstore.identity import canonical, expected_form, hash_bytes, seal, unseal
-from trainer.objective import Progress
+from trainer.schedule import Progress
 
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")
@@ -163,13 +163,17 @@ def _refuse_stateless(state: Mapping[str, Any]) -> None:
     """
     refuse_unbound({**state["bound"], "config": state["config"]})
     Progress(**state["progress"])
-    counts = [state[key] for key in ("epoch", "batch", "step")]
+    counts = [state[key] for key in ("epoch", "batch", "step", "skipped", "skipped_in_a_row")]
     losses = [
         state["train_loss"],
         state["val_loss"],
-        *(state["progress"][key] for key in ("best_loss", "reference_loss")),
+        *(state["progress"][key] for key in ("best_loss", "reference_loss", "plateau_loss")),
+        *state["losses"].values(),
     ]
-    counts += [state["progress"]["bad_epochs"], state["progress"]["best_epoch"] + 1]
+    counts += [state["progress"][key] for key in ("bad_epochs", "plateau_epochs", "cuts")]
+    counts += [state["progress"]["best_epoch"] + 1]
+    if not all(isinstance(name, str) for name in state["without_moments"]):
+        raise ValueError(state["without_moments"])
     _ = state["environment"].keys()
     if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
         raise ValueError(counts)

@@ -74,20 +74,55 @@ class ModelConfig(Section):
     )
 
 
+LossName = Literal["mse", "mae", "huber", "cross_entropy"]
+ClassWeights = Literal["balanced"] | dict[str, float] | None
+
+
+class HeadConfig(Section):
+    """One named loss: of some of the targets, with a weight in the sum that is minimised."""
+
+    loss: LossName
+    targets: tuple[str, ...] = Field(min_length=1, description="of trainer.targets; each belongs to one head")
+    weight: float = Field(1.0, ge=0)
+    huber_delta: float = Field(1.0, gt=0, description="huber: scaled units up to which an error counts squared")
+    class_weights: ClassWeights = Field(None, description="cross_entropy: balanced, or {category: weight}, others 1")
+
+
 class Training(Section):
     """One optimisation."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(0.001, gt=0)
-    optimizer: Literal["adam"] = "adam"
-    loss: Literal["mse"] = "mse"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = Field(0.0, ge=0, description="adam and sgd: added to the gradient; adamw: apart from it")
+    momentum: float = Field(0.0, ge=0, lt=1, description="sgd")
+    loss: Literal["auto"] | LossName = Field("auto", description="auto: mse, for a categorical target cross_entropy")
+    losses: dict[str, HeadConfig] | None = Field(None, description="several named losses, instead of `loss`")
+    huber_delta: float = Field(1.0, gt=0)
+    class_weights: ClassWeights = None
     seed: int = Field(7, ge=0)
     device: str = "auto"
     clip_norm: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Training:
+        if self.losses is not None and self.loss != "auto":
+            raise ValueError("loss and losses both set the objective; give one of them")
+        if self.losses is not None and not self.losses:
+            raise ValueError("losses names none; leave it out for one loss over all targets")
+        return self
 
 
-class StepSchedule(Section):
+class Schedule(Section):
+    """What all schedules share."""
+
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps over which the rate rises to its value")
+
+
+class StepSchedule(Schedule):
     """Multiplies the rate by gamma every step_size epochs."""
 
     type: Literal["step"] = "step"
@@ -95,10 +130,31 @@ class StepSchedule(Section):
     gamma: float = Field(0.1, gt=0, le=1)
 
 
-class NoSchedule(Section):
+class PlateauSchedule(Schedule):
+    """Multiplies the rate by factor after more than `patience` validations in a row without a lower loss."""
+
+    type: Literal["plateau"]
+    patience: int = Field(5, ge=0)
+    factor: float = Field(0.5, gt=0, lt=1)
+    threshold: float = Field(1e-4, ge=0, description="relative improvement that counts as lower")
+    min_lr: float = Field(0.0, ge=0)
+
+
+class CosineSchedule(Schedule):
+    """Half a cosine from the rate to eta_min over T_max epochs, eta_min from there on."""
+
+    type: Literal["cosine"]
+    T_max: int = Field(100, ge=1)
+    eta_min: float = Field(0.0001, ge=0)
+
+
+class NoSchedule(Schedule):
     """Keeps the rate."""
 
     type: Literal["none"]
+
+
+AnySchedule = Annotated[StepSchedule | PlateauSchedule | CosineSchedule | NoSchedule, Field(discriminator="type")]
 
 
 class EarlyStopping(Section):
@@ -123,7 +179,7 @@ class Trainer(Section):
     loading: Loading = Loading()
     model: ModelConfig = ModelConfig()
     training: Training = Training()
-    scheduler: Annotated[StepSchedule | NoSchedule, Field(discriminator="type")] = StepSchedule()
+    scheduler: AnySchedule = StepSchedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint: CheckpointConfig = CheckpointConfig()
     baselines: tuple[str, ...] = Field(("repeat", "mean", "ridge"), description="repeat, mean, seasonal:STEPS, ridge")
@@ -133,6 +189,7 @@ class Trainer(Section):
 FREE = (
     "training.epochs",
     "training.device",
+    "training.max_skipped",
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",

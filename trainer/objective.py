@@ -1,63 +1,219 @@
-"""Losses, the learning rate's schedule and early stopping. Pure but for one small state."""
+"""What is minimised: one or several named losses, each of some targets (a head) and with a weight.
+
+Every loss returns (sum over the observed elements, how many there are), so that batches, accumulated steps and ranks
+add up: a step minimises
+
+    sum over heads of weight x sum / planned   x   (planned of all heads / observed of all heads)
+
+where `planned` counts the elements that the step's windows have if nothing is missing. With one head that is its mean
+over the observed elements. With several, every observed element of a head weighs the same as one of another head of
+the same size.
+
+Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a model's output.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
+from shardstore.errors import UsageError
 from trainer.batch import Batch
-from trainer.config import EarlyStopping, NoSchedule, StepSchedule
+from trainer.config import HeadConfig, Training
+
+Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
+Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)
 
 
-def squared_error(forecast: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | int]:
-    """(sum of squared errors over the observed targets, how many there are)."""
-    error = forecast - batch.target_BPNF
-    if batch.observed_BPNF is None:
-        return (error * error).sum(), error.numel()
-    error = error * batch.observed_BPNF
-    return (error * error).sum(), batch.observed_BPNF.sum()
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target: its name and its categories in the order of their codes (code 0: unseen or none); none: a number."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Output channels: one for a number, one a class for categories, code 0 included."""
+        return len(self.categories) + 1 if self.categories else 1
 
 
-LOSSES = {"mse": squared_error}
-
-
-def learning_rate(epoch: int, base: float, schedule: StepSchedule | NoSchedule) -> float:
-    """The rate of an epoch (0-based): a pure function, so no schedule state is ever saved."""
-    if isinstance(schedule, NoSchedule):
-        return base
-    return base * float(schedule.gamma ** (epoch // schedule.step_size))
-
-
-@dataclass(slots=True)
-class Progress:
-    """What early stopping and `best` remember. A loss that is no number never wins.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One named loss.
 
     Attributes:
-        reference_loss: the last validation loss that improved by more than min_delta.
-        bad_epochs: validations since then.
+        targets: places among the batch's targets. channels: in the model's one tensor, in the order of the targets.
+        class_weights: of each code, for cross_entropy; empty: all 1.
     """
 
-    best_loss: float | None = None
-    best_epoch: int = -1
-    reference_loss: float | None = None
-    bad_epochs: int = 0
+    name: str
+    loss: str
+    weight: float
+    targets: tuple[int, ...]
+    channels: tuple[int, ...]
+    huber_delta: float = 1.0
+    class_weights: tuple[float, ...] = ()
 
-    def note(self, loss: float | None, epoch: int, stopping: EarlyStopping | None) -> bool:
-        """Takes one validation loss; returns whether it is the lowest so far (ties keep the older)."""
-        if loss is None or not math.isfinite(loss):
-            self.bad_epochs += 1
-            return False
-        if self.reference_loss is None or loss < self.reference_loss - (stopping.min_delta if stopping else 0.0):
-            self.reference_loss, self.bad_epochs = loss, 0
-        else:
-            self.bad_epochs += 1
-        if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, epoch
-            return True
-        return False
+    def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
+        """(sum of the losses over the observed targets, their count or weight)."""
+        target = _chosen(batch.target_BPNF, self.targets)
+        observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
+        if self.loss == "cross_entropy":
+            return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights)
+        return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
 
-    def exhausted(self, stopping: EarlyStopping | None) -> bool:
-        """Whether training should end."""
-        return stopping is not None and self.bad_epochs >= stopping.patience
+
+def _chosen(values_BPNF: torch.Tensor, targets: tuple[int, ...]) -> torch.Tensor:
+    """Those targets; a view where they are all of them."""
+    return values_BPNF if targets == tuple(range(values_BPNF.shape[-1])) else values_BPNF[..., list(targets)]
+
+
+def squared_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
+    """Elementwise."""
+    error = forecast - target
+    return error * error
+
+
+def absolute_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
+    """Elementwise."""
+    return (forecast - target).abs()
+
+
+def huber_error(forecast: torch.Tensor, target: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
+    """Elementwise: half the square up to delta, linear beyond (Huber, 1964)."""
+    return functional.huber_loss(forecast, target, reduction="none", delta=delta)
+
+
+ELEMENTWISE = {"mse": squared_error, "mae": absolute_error, "huber": huber_error}
+
+
+def _summed(losses: torch.Tensor, observed: torch.Tensor | None) -> Summed:
+    if observed is None:
+        return losses.sum(), float(losses.numel())
+    return torch.where(observed, losses, 0).sum(), observed.sum()
+
+
+def cross_entropy(
+    logits_BPNC: torch.Tensor,
+    codes_BPN: torch.Tensor,
+    observed: torch.Tensor | None,
+    class_weights: Sequence[float] = (),
+) -> Summed:
+    """Of one categorical target; code 0 (unseen, or none) never counts.
+
+    Returns:
+        Sum of weight x -log p, and the sum of the weights.
+    """
+    codes = codes_BPN.long()
+    seen = codes > 0 if observed is None else (codes > 0) & observed[..., 0]
+    losses = functional.cross_entropy(
+        logits_BPNC.reshape(-1, logits_BPNC.shape[-1]), codes.reshape(-1), reduction="none"
+    )
+    weights = seen.to(losses.dtype)
+    if class_weights:
+        weights = weights * torch.tensor(class_weights, dtype=losses.dtype, device=losses.device)[codes]
+    return (torch.where(seen, losses.view(codes.shape), 0) * weights).sum(), weights.sum()
+
+
+def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...]:
+    """The heads of a configuration, for these targets.
+
+    Raises:
+        UsageError: a target without a head or in two, a loss that does not fit its target, an unknown category.
+    """
+    if training.losses is not None:
+        configs = training.losses
+    else:
+        kinds = {target.name: _fitting(training, target) for target in targets}
+        groups: dict[str, list[str]] = {}
+        for name, (_, key) in kinds.items():
+            groups.setdefault(key, []).append(name)
+        configs = {
+            key: HeadConfig(
+                loss=kinds[names[0]][0],
+                targets=tuple(names),
+                huber_delta=training.huber_delta,
+                class_weights=training.class_weights if kinds[names[0]][0] == "cross_entropy" else None,
+            )
+            for key, names in groups.items()
+        }
+    _refuse_uncovered(configs, targets)
+    return tuple(_head(name, config, targets) for name, config in configs.items())
+
+
+def _fitting(training: Training, target: Target) -> tuple[str, str]:
+    """(loss, name of its head): numbers share one head, every categorical target has its own."""
+    loss = training.loss
+    if loss == "auto":
+        loss = "cross_entropy" if target.categories else "mse"
+    return loss, target.name if loss == "cross_entropy" else loss
+
+
+def _refuse_uncovered(configs: Mapping[str, HeadConfig], targets: Sequence[Target]) -> None:
+    named = [name for config in configs.values() for name in config.targets]
+    known = [target.name for target in targets]
+    for name in known:
+        if named.count(name) != 1:
+            what = f"target '{name}' is in {named.count(name)} of trainer.training.losses, not in one"
+            raise UsageError(what, todo="Give each of trainer.targets to exactly one of them")
+    if stray := sorted(set(named) - set(known)):
+        what = f"trainer.training.losses names '{stray[0]}', which is none of trainer.targets ({', '.join(known)})"
+        raise UsageError(what, todo="Correct the configuration")
+
+
+def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:
+    names = [target.name for target in targets]
+    places = tuple(names.index(target) for target in config.targets)
+    starts = [sum(target.channels for target in targets[:place]) for place in range(len(targets))]
+    channels = tuple(starts[place] + k for place in places for k in range(targets[place].channels))
+    for place in places:
+        _refuse_unfit(name, config, targets[place])
+    weights = _class_weights(config, targets[places[0]]) if config.loss == "cross_entropy" else ()
+    return Head(name, config.loss, config.weight, places, channels, config.huber_delta, weights)
+
+
+def _refuse_unfit(name: str, config: HeadConfig, target: Target) -> None:
+    if config.loss == "cross_entropy" and not target.categories:
+        what = f"loss '{name}': cross_entropy needs a categorical target, and '{target.name}' is a number"
+        raise UsageError(what, todo="Declare the feature categorical, or take mse, mae or huber")
+    if config.loss != "cross_entropy" and target.categories:
+        what = f"loss '{name}': the target '{target.name}' is categorical, {config.loss} is for numbers"
+        raise UsageError(what, todo="Set the loss to cross_entropy")
+    if config.loss == "cross_entropy" and len(config.targets) > 1:
+        what = f"loss '{name}': cross_entropy takes one target, not {len(config.targets)}"
+        raise UsageError(what, todo="Give each categorical target a loss of its own")
+
+
+def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
+    """One weight a code. `balanced`: inversely to how often a class is a target, 1 on average over the elements."""
+    if config.class_weights is None:
+        return ()
+    if config.class_weights == "balanced":
+        seen = [count for count in target.class_counts[1:] if count]
+        total = sum(seen)
+        return tuple(total / (len(seen) * count) if count else 0.0 for count in (0, *target.class_counts[1:]))
+    if stray := sorted(set(config.class_weights) - set(target.categories)):
+        what = f"class_weights names '{stray[0]}', which is no category of '{target.name}'"
+        raise UsageError(what, todo=f"Choose from {', '.join(target.categories[:20])}")
+    return (0.0, *(float(config.class_weights.get(category, 1.0)) for category in target.categories))
+
+
+def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+    """{head: [B, P, N, its channels]} of a model's output: one tensor of all channels, or a tensor a head.
+
+    Raises:
+        UsageError: a dict without one of the heads.
+    """
+    if isinstance(output, torch.Tensor):
+        if len(heads) == 1:
+            return {heads[0].name: output}
+        return {head.name: output[..., list(head.channels)] for head in heads}
+    if missing := sorted({head.name for head in heads} - set(output)):
+        what = f"the model returned {', '.join(map(repr, output)) or 'nothing'}, and no '{missing[0]}'"
+        raise UsageError(what, todo="Return one tensor, or a dict with a tensor for each of training.losses")
+    return {head.name: output[head.name] for head in heads}

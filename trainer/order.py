@@ -163,6 +163,10 @@ class Order:
         """Batches of an epoch; only the last may be short."""
         return -(-self.num_windows // self.batch_size)
 
+    def windows_in(self, first: int, count: int) -> int:
+        """Windows of `count` batches from number `first` on, as far as the epoch goes."""
+        return min((first + count) * self.batch_size, self.num_windows) - first * self.batch_size
+
     def epoch(self, number: int) -> EpochOrder:
         """The order of one epoch."""
         return EpochOrder(self, number)

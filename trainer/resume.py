@@ -13,9 +13,10 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
 from trainer.config import Trainer, binding
-from trainer.loop import Session, is_finished, restore
+from trainer.loop import is_finished
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
+from trainer.state import Session, restore
 
 MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
 

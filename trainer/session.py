@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
 from trainer.batch import Wanted
 from trainer.config import RunsShuffle, Trainer
-from trainer.loop import Session, State, make_optimizer
-from trainer.metrics import Sums
+from trainer.metrics import EpochMetrics
 from trainer.models import Shape, build
+from trainer.objective import Target, make_heads
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
 from trainer.shuffle import Shuffle, resolve_shuffle
+from trainer.state import Session, State, make_optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,40 @@ def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: Wanted)
     return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
 
 
-def shape_of(config: Trainer, dataset: Dataset, columns: Columns, window: Window) -> Shape:
+def shape_of(dataset: Dataset, columns: Columns, targets: Sequence[Target], window: Window) -> Shape:
     """What the model must fit."""
-    steps_per_day = 86_400_000_000_000 // dataset.manifest.step
-    nodes = dataset.manifest.num_nodes
-    places = columns.targets_in_inputs
-    return Shape(window, nodes, len(columns.inputs), len(columns.targets), places, max(1, steps_per_day))
+    return Shape(
+        window,
+        num_nodes=dataset.manifest.num_nodes,
+        num_inputs=len(columns.inputs),
+        num_outputs=sum(target.channels for target in targets),
+        targets_in_inputs=columns.targets_in_inputs,
+        steps_per_day=max(1, 86_400_000_000_000 // dataset.manifest.step),
+        numeric=not any(target.categories for target in targets),
+    )
+
+
+def targets_of(config: Trainer, dataset: Dataset, columns: Columns) -> list[Target]:
+    """The targets with their categories; classes are counted over the training dates where weights ask for it."""
+    training = config.training
+    asked = [training.class_weights, *(head.class_weights for head in (training.losses or {}).values())]
+    found = []
+    for place, name in zip(columns.targets, columns.target_names, strict=True):
+        categories = dataset.vocabularies.names[name] if dataset.features[place].categorical else ()
+        counts = _class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
+        found.append(Target(name, categories, counts))
+    return found
+
+
+def _class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
+    """How often each code of a categorical feature stands in the training dates, date by date."""
+    counts = np.zeros(num_categories + 1, dtype=np.int64)
+    for day in dataset.days:
+        if dataset.manifest.split_of(day.date) == "train":
+            values = np.empty((day.num_steps, dataset.manifest.num_nodes, len(dataset.features)), dtype=np.float32)
+            dataset.read(day.date, slice(0, day.num_steps), values)
+            counts += np.bincount(values[..., place].astype(np.int64).ravel(), minlength=len(counts))
+    return tuple(counts.tolist())
 
 
 def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Session:
@@ -125,9 +157,11 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     refuse_unready(dataset)
     columns, window = choose_columns(config, dataset), window_of(config)
     shuffle = shuffle_of(config, dataset, window)
+    targets = targets_of(config, dataset, columns)
+    heads = make_heads(config.training, targets)
     device = devices.choose(config.training.device)
     devices.reseed(key(config.training.seed, 4))
-    model = build(shape_of(config, dataset, columns, window), config.model).to(device)
+    model = build(shape_of(dataset, columns, targets, window), config.model).to(device)
     wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(model.uses_codes))
     batch_size = config.training.batch_size
     order = order_of(dataset, "train", window, batch_size, shuffle, config.training.seed)
@@ -142,9 +176,10 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         bound=bound(config, dataset, shuffle),
         environment=environment(device),
         device=device,
+        heads=heads,
         state=State(),
-        sums=Sums.zeros(window.target_steps, len(columns.targets)),
-        optimizer=make_optimizer(config, model),
+        metrics=EpochMetrics.empty(heads, window.target_steps),
+        optimizer=make_optimizer(config.training, model),
     )
 
 

@@ -134,7 +134,7 @@ CHECKPOINT_USES = (
 )
 RUN_KINDS = {
     f"checkpoint {file}": Kind(f"*/checkpoints/{{newest}}/{file}", CHECKPOINT_USES)
-    for file in ("manifest.json", "model.safetensors", "optimizer.safetensors", "sums.safetensors")
+    for file in ("manifest.json", "model.safetensors", "optimizer.safetensors", "metrics.safetensors")
 }
 RUN_KINDS["run.json"] = Kind(
     "*/run.json", (Use(("evaluate", "{run}")), Use(("train", "--resume", "{run}"), 0), Use(("runs",), 0))

@@ -12,7 +12,8 @@ import torch
 from trainer.batch import Batch
 from trainer.config import EarlyStopping, NoSchedule, StepSchedule
 from trainer.metrics import Sums
-from trainer.objective import Progress, learning_rate, squared_error
+from trainer.objective import Head
+from trainer.schedule import Progress, learning_rate
 
 BATCHES, B, P, N, F = 9, 8, 5, 3, 2
 
@@ -132,7 +133,8 @@ def batch_of(target: torch.Tensor, observed: torch.Tensor | None) -> Batch:
 def test_the_loss_is_the_sum_of_squares_of_the_observed_and_their_count(share: float | None) -> None:
     for forecast, target, observed in draw(share=share):
         seen = None if observed is None else torch.from_numpy(observed)
-        total, count = squared_error(torch.from_numpy(forecast), batch_of(torch.from_numpy(target), seen))
+        head = Head("mse", "mse", 1.0, (0, 1), (0, 1))
+        total, count = head.sums(torch.from_numpy(forecast), batch_of(torch.from_numpy(target), seen))
         error = forecast.astype(float) - target
         plain = error**2 if observed is None else error[observed] ** 2
         assert int(count) == plain.size
@@ -141,9 +143,9 @@ def test_the_loss_is_the_sum_of_squares_of_the_observed_and_their_count(share: f
 
 def test_the_learning_rate_falls_by_gamma_every_step_size_epochs() -> None:
     schedule = StepSchedule(step_size=3, gamma=0.5)
-    rates = [learning_rate(epoch, 0.8, schedule) for epoch in range(8)]
+    rates = [learning_rate(epoch, 0, 0.8, schedule) for epoch in range(8)]
     assert rates == [0.8] * 3 + [0.4] * 3 + [0.2] * 2
-    assert [learning_rate(epoch, 0.8, NoSchedule(type="none")) for epoch in (0, 99)] == [0.8, 0.8]
+    assert [learning_rate(epoch, 0, 0.8, NoSchedule(type="none")) for epoch in (0, 99)] == [0.8, 0.8]
 
 
 def test_patience_counts_validations_without_an_improvement_of_more_than_min_delta() -> None:

@@ -86,7 +86,7 @@ class Lab:
         return {
             "weights": {name: tensor.clone() for name, tensor in session.model.state_dict().items()},
             "moments": {(i, part): t.clone() for i, held in moments.items() for part, t in held.items()},
-            "sums": session.sums.values_6PF.clone(),
+            "sums": torch.cat([part.ravel() for part in session.metrics.tensors().values()]),
             "state": asdict(session.state),
             "losses": {event.step: float(event.loss) for event in events if isinstance(event, Stepped)},
             "epochs": {e.epoch: (e.train, e.validation, e.best) for e in events if isinstance(e, EpochDone)},
@@ -273,7 +273,7 @@ def test_a_resumed_run_stays_on_the_data_that_it_began_with(lab: Lab) -> None:
     assert any("stays on generation 1" in note for note in rest["notes"])
 
 
-FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "sums.safetensors"]
+FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "metrics.safetensors"]
 
 
 def damage(path: Path, at: float) -> None:
@@ -335,7 +335,7 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(lab: Lab) -> None:
 
 def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> None:
     whole = lab.leg("whole", checkpoint={"save_freq": 1}, training={"epochs": 4})
-    losses = {epoch: validation["mse"] for epoch, (_, validation, _) in whole["epochs"].items()}
+    losses = {epoch: validation["loss"] for epoch, (_, validation, _) in whole["epochs"].items()}
     lowest = min(losses, key=losses.__getitem__)
     found, _ = checkpoint.best(whole["run"].checkpoints)
     assert found is not None

@@ -23,20 +23,27 @@ from trainer.order import Window
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a model must fit. `targets_in_inputs[k]` is target k's place among the inputs, or -1."""
+    """What a model must fit.
+
+    Attributes:
+        num_outputs: channels of the forecast: one a number, one a class of a categorical target.
+        targets_in_inputs: each target's place among the inputs, or -1.
+        numeric: whether every target is a number; then output k is target k.
+    """
 
     window: Window
     num_nodes: int
     num_inputs: int
-    num_targets: int
+    num_outputs: int
     targets_in_inputs: tuple[int, ...]
     steps_per_day: int
+    numeric: bool = True
 
 
 def _mlp(shape: Shape, config: ModelConfig) -> nn.Module:
     return Mlp(
         shape.window.history * shape.num_inputs,
-        (shape.window.target_steps, shape.num_targets),
+        (shape.window.target_steps, shape.num_outputs),
         shape.num_nodes,
         config.hidden_units,
         config.dropout_rate,
@@ -60,6 +67,8 @@ def _needs_own_history(shape: Shape, name: str) -> None:
         raise UsageError(
             f"{name} forecasts, it needs a horizon", todo="Set trainer.window.horizon, or take model.name: mlp"
         )
+    if not shape.numeric:
+        raise UsageError(f"{name} forecasts numbers, and a target is categorical", todo="Take model.name: mlp")
     if -1 in shape.targets_in_inputs:
         raise UsageError(
             f"{name} forecasts a target from its own history, but a target is not among the inputs",

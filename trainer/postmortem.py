@@ -1,0 +1,75 @@
+"""What a run that found no finite gradient leaves behind: which batch it was, and what in it is not finite."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shardstore.calendar import Timeline
+from shardstore.errors import DateshardError, Where
+from trainer.state import Session
+
+LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goes there
+
+
+def dates_of(session: Session, first: int, count: int = 1) -> list[str]:
+    """Dates of the first targets of `count` batches of the current epoch, from number `first` (0-based) on."""
+    reader, found = session.train, set[str]()
+    timeline = Timeline(reader.dataset.days, reader.dataset.segments)
+    order = reader.order
+    low = first * order.batch_size
+    for piece in order.epoch(session.state.epoch).pieces(low, low + order.windows_in(first, count)):
+        for run, anchor in zip(piece.block_runs[piece.run_K], piece.anchor_K.tolist(), strict=True):
+            day, _ = next(timeline.spans(order.runs[int(run)].segment, anchor, anchor + 1))
+            found.add(str(day.date))
+    return sorted(found)
+
+
+def write(session: Session) -> Path:
+    """Writes post_mortem_step_<n>.json into the run's folder: position, dates, inputs, weights, configuration."""
+    state, accumulate = session.state, session.config.training.accumulate
+    first = (state.batch - 1) // accumulate * accumulate
+    content = {
+        "epoch": state.epoch + 1,
+        "batches": [first + 1, state.batch],
+        "step": state.step,
+        "skipped_in_a_row": state.skipped_in_a_row,
+        "dates": dates_of(session, first, state.batch - first),
+        "inputs": _inputs(session, first, state.batch),
+        "weights_not_finite": [n for n, p in session.model.named_parameters() if not bool(torch.isfinite(p).all())],
+        "learning_rate": session.optimizer.param_groups[0]["lr"] if session.optimizer else None,
+        "losses_so_far": session.metrics.losses(),
+        "config": session.config.model_dump(mode="json"),
+    }
+    path = session.checkpoints.parent / f"post_mortem_step_{state.step}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def error(session: Session) -> DateshardError:
+    """The end of the run, in one sentence."""
+    state, path = session.state, write(session)
+    dates = json.loads(path.read_text())["dates"]
+    what = (
+        f"{state.skipped_in_a_row} steps in a row had no finite loss or gradient, the last at epoch {state.epoch + 1} "
+        f"batch {state.batch} (windows of {', '.join(dates[:3])}{' ...' if len(dates) > 3 else ''})"
+    )
+    todo = "Read that file; lower training.learning_rate, set training.clip_norm, or look at those dates"
+    return DateshardError(what, where=Where(file=str(path)), todo=todo)
+
+
+@torch.no_grad()
+def _inputs(session: Session, first: int, stop: int) -> list[dict[str, Any]]:
+    """Of each batch of the step: largest values, and whether the forecast is finite."""
+    found = []
+    for number, batch in enumerate(session.train.batches(session.state.epoch, start=first), start=first + 1):
+        if number > stop:
+            break
+        history, target = batch.history_BHNF, batch.target_BPNF
+        largest = {"history": float(history.abs().max()), "target": float(target.abs().max())}
+        large = {name: int((part.abs() > LARGE).sum()) for name, part in (("history", history), ("target", target))}
+        found.append({"batch": number, "windows": batch.size, "largest": largest, f"beyond_{LARGE:g}": large})
+    return found

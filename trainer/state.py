@@ -1,0 +1,170 @@
+"""Where training stands, and all that one process trains with; both to and from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer import checkpoint
+from trainer.config import Trainer, Training
+from trainer.metrics import EpochMetrics
+from trainer.objective import Head
+from trainer.reader import Reader
+from trainer.schedule import Progress
+
+
+@dataclass(slots=True)
+class State:
+    """Where training stands: the position after `batch` batches of `epoch` (0-based), and what it remembers.
+
+    Attributes:
+        step: optimizer steps so far, the skipped ones included.
+        skipped: steps of the epoch so far whose gradient was not finite. skipped_in_a_row: up to this one.
+        train_loss: running mean of the epoch so far.
+        validated: this epoch's validation is done.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    validated: bool = False
+    train_loss: float | None = None
+    val_loss: float | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(slots=True)
+class Session:
+    """All that one process trains with."""
+
+    config: Trainer
+    model: nn.Module
+    train: Reader
+    validation: Reader | None
+    checkpoints: Path
+    bound: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    device: torch.device
+    heads: tuple[Head, ...]
+    state: State
+    metrics: EpochMetrics  # of the epoch so far
+    optimizer: torch.optim.Optimizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint is on disk."""
+
+    folder: Path
+    epoch: int
+    batch: int
+    step: int
+    seconds: float
+
+
+def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimizer | None:
+    """None for a model that is solved in closed form."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        return None
+    rate, decay = training.learning_rate, training.weight_decay
+    match training.optimizer:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
+
+
+def save(session: Session) -> Saved:
+    """Writes a checkpoint of the session's position."""
+    state, began = session.state, time.perf_counter()
+    state.train_loss = session.metrics.loss()
+    described = {
+        **asdict(state),
+        "num_batches": session.train.order.num_batches,
+        "losses": session.metrics.losses(),
+        "without_moments": sorted(_without_moments(session)),
+        "bound": dict(session.bound),
+        "config": session.config.model_dump(mode="json"),
+        "environment": dict(session.environment),
+    }
+    tensors = {
+        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in session.model.state_dict().items()},
+        "optimizer": _named_moments(session),
+        "metrics": session.metrics.tensors(),
+    }
+    folder = checkpoint.save(session.checkpoints, described, tensors)
+    checkpoint.point(folder, "latest.json", described)
+    return Saved(folder, state.epoch, state.batch, state.step, time.perf_counter() - began)
+
+
+def restore(session: Session, found: checkpoint.Checkpoint) -> None:
+    """Puts a checkpoint's state into the session; every byte is verified before it is used.
+
+    Raises:
+        DamagedError: naming the file.
+    """
+    groups = checkpoint.read_files(found)
+    checkpoint.refuse_unfit(found, groups, "model", session.model.state_dict())
+    checkpoint.refuse_unfit(found, groups, "optimizer", _expected_moments(session, found.state["without_moments"]))
+    checkpoint.refuse_unfit(found, groups, "metrics", session.metrics.tensors())
+    session.model.load_state_dict(groups["model"], strict=True)
+    if session.optimizer is not None:
+        names, held = _trained(session.model), dict[int, dict[str, torch.Tensor]]()
+        for joined, tensor in groups["optimizer"].items():
+            name, _, part = joined.rpartition("//")
+            held.setdefault(names.index(name), {})[part] = tensor
+        session.optimizer.load_state_dict({**session.optimizer.state_dict(), "state": held})
+    session.metrics.load(groups["metrics"])
+    saved = found.state
+    plain = {name: saved[name] for name in State.__dataclass_fields__ if name != "progress"}
+    session.state = State(**plain, progress=Progress(**saved["progress"]))
+
+
+def finite(value: float | None) -> float | None:
+    """None for what is no number: JSON has none of them, and none may win."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _trained(model: nn.Module) -> list[str]:
+    """Names of the parameters that the optimizer has, in its order."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _named_moments(session: Session) -> dict[str, torch.Tensor]:
+    """The optimizer's tensors by parameter name (an index would break when a layer is added)."""
+    if session.optimizer is None:
+        return {}
+    names, moments = _trained(session.model), session.optimizer.state_dict()["state"]
+    return {
+        f"{names[i]}//{part}": t.detach().cpu().contiguous()
+        for i, held in moments.items()
+        for part, t in held.items()
+        if t is not None
+    }
+
+
+def _without_moments(session: Session) -> set[str]:
+    """Trained parameters that the optimizer keeps nothing of: no gradient reached them yet, or it keeps nothing."""
+    return set(_trained(session.model)) - {name.rpartition("//")[0] for name in _named_moments(session)}
+
+
+def _expected_moments(session: Session, without: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The optimizer's tensors by form: like each parameter that it keeps some of, and a count of steps."""
+    if session.optimizer is None:
+        return {}
+    adam = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": None, "exp_avg_sq": None}
+    parts = {"momentum_buffer": None} if session.config.training.optimizer == "sgd" else adam
+    trained = [(name, p) for name, p in session.model.named_parameters() if p.requires_grad and name not in without]
+    return {f"{name}//{part}": p if form is None else form for name, p in trained for part, form in parts.items()}

@@ -1,0 +1,110 @@
+"""One optimizer step: forward and backward of its batches, one rescaling, clipping, update; or skipped and counted.
+
+Gradients are taken of sum / planned, where `planned` is known before any batch is read; the true count of observed
+elements joins at the end and rescales them once. So masks, short last batches, accumulation and ranks share one path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from trainer.batch import Batch
+from trainer.device import reseed
+from trainer.objective import Head, by_head
+from trainer.permutation import key
+from trainer.state import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one step told. Tensors stay on their device: reading them is left to who shows them.
+
+    Attributes:
+        loss: the weighted sum that was minimised. parts: {head: mean over its observed elements}.
+        skipped: its gradient was not finite, no weight was changed.
+    """
+
+    loss: torch.Tensor
+    parts: dict[str, torch.Tensor]
+    size: int
+    skipped: bool
+
+
+@dataclass(slots=True)
+class Step:
+    """One step that is being taken: `add` its batches, then `finish`.
+
+    Args:
+        num_windows: of all its batches together.
+    """
+
+    session: Session
+    num_windows: int
+    sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = field(default_factory=dict)
+    loss: torch.Tensor | float = 0.0
+    cells: int = 0  # target steps x nodes of a window
+    finite: bool = True
+
+    def __post_init__(self) -> None:
+        reseed(key(self.session.config.training.seed, 3, self.session.state.step))  # no random state is ever saved
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def add(self, given: Batch) -> None:
+        """Forward and backward of one batch; its figures join the epoch's unless its loss is not finite."""
+        session, batch = self.session, to_device(given, self.session.device)
+        self.cells = batch.target_BPNF[0, ..., 0].numel()
+        forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
+        found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
+        loss = sum(head.weight * found[head.name][0] / self._planned(head) for head in session.heads)
+        assert isinstance(loss, torch.Tensor)
+        if not bool(torch.isfinite(loss)):
+            self.finite = False
+            return
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.loss = self.loss + loss.detach()
+        found = {name: (total.detach(), count) for name, (total, count) in found.items()}
+        for name, (total, count) in found.items():
+            before = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (before[0] + total, before[1] + count)
+        session.metrics.add(forecast, batch, found)
+
+    def finish(self) -> Outcome:
+        """Rescales, clips and updates, unless a loss or the gradient is not finite."""
+        session = self.session
+        observed, planned = self._observed(), sum(self._planned(head) for head in session.heads)
+        gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
+        factor = planned / observed if observed else 0.0  # nothing observed: a step of zero weight
+        if self.finite and factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+        norm = nn.utils.get_total_norm(gradients) if self.finite else None
+        if norm is None or not bool(torch.isfinite(norm)):
+            return Outcome(torch.tensor(float("nan")), {}, self.num_windows, skipped=True)
+        clip = session.config.training.clip_norm
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(session.model.parameters(), clip, norm)
+        self._optimizer.step()
+        parts = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
+        return Outcome(torch.as_tensor(self.loss) * factor, parts, self.num_windows, skipped=False)
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        assert self.session.optimizer is not None, "only a model without parameters has none, and it takes no steps"
+        return self.session.optimizer
+
+    def _observed(self) -> float:
+        return sum(float(count) for _, count in self.sums.values())
+
+    def _planned(self, head: Head) -> int:
+        """Elements of the step if nothing is missing."""
+        return self.num_windows * self.cells * len(head.targets)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device; on the CPU the very same views."""
+    if device.type == "cpu":
+        return batch
+    move = [None if part is None else part.to(device) for part in (batch.observed_BPNF, batch.codes_BW)]
+    return Batch(batch.history_BHNF.to(device), batch.target_BPNF.to(device), move[0], move[1])
