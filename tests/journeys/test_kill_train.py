@@ -58,7 +58,7 @@ def assert_same_tensors(ours: Path, whole: dict[str, bytes]) -> None:
     expected = checkpoint.read_files(checkpoint.inspect(folder))
     found = checkpoint.read_files(last)
     assert {stem: set(group) for stem, group in found.items()} == {k: set(group) for k, group in expected.items()}
-    assert set(found) == {"model", "optimizer", "sums"}
+    assert set(found) == {"model", "optimizer", "metrics"}
     assert all(found.values())
     for stem, group in found.items():
         for name, tensor in group.items():
