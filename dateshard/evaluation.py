@@ -10,11 +10,12 @@ from dateshard.settings import Settings
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
-from trainer.evaluate import Evaluation, Row, evaluate
+from trainer.evaluate import evaluate
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
 from trainer.session import make_session
 from trainer.state import restore
+from trainer.table import Evaluation, Row
 
 
 def newest_run(like: Settings | None) -> TrainingRun:

@@ -170,6 +170,26 @@ class CheckpointConfig(Section):
     save_freq: int | None = Field(100, ge=1)
 
 
+class BufferConfig(Section):
+    """Batches' worth of windows that a sample holds, uniform over the whole epoch."""
+
+    train: int = Field(1000, ge=0)
+    evaluation: int = Field(500, ge=0, description="validation and test")
+
+
+class MetricsConfig(Section):
+    """What is counted beside the exact sums, which are always there."""
+
+    buffer: BufferConfig = BufferConfig()
+    buffer_bytes: Bytes = Field(64 << 20, ge=0, description="a sample's memory, whatever `buffer` says")
+    custom: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="my_module:function, called with the sampled (targets, predictions), returns {name: number}",
+    )
+    mape_floor: float = Field(0.001, ge=0, description="raw units: MAPE leaves targets nearer to 0 out")
+
+
 class Trainer(Section):
     """The online stage."""
 
@@ -182,7 +202,10 @@ class Trainer(Section):
     scheduler: AnySchedule = StepSchedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    baselines: tuple[str, ...] = Field(("repeat", "mean", "ridge"), description="repeat, mean, seasonal:STEPS, ridge")
+    metrics: MetricsConfig = MetricsConfig()
+    baselines: tuple[str, ...] = Field(
+        ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge"
+    )
 
 
 # Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight.
@@ -194,6 +217,7 @@ FREE = (
     "loading.memory_budget",
     "loading.prefetch",
     "checkpoint",
+    "metrics",
     "baselines",
 )
 

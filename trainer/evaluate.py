@@ -6,11 +6,9 @@ Legend: B batch, H history, P target steps, N nodes, F target features.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,113 +16,49 @@ from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.batch import Batch, Wanted
 from trainer.config import Trainer
-from trainer.metrics import Sums
+from trainer.guesses import Guess, guesses
+from trainer.metrics import EpochMetrics, Form
+from trainer.metrics.epoch import with_raw
+from trainer.metrics.raw import hours_of
 from trainer.models.ridge import Ridge, fit
+from trainer.objective import by_head, make_heads
 from trainer.order import Order, Window
 from trainer.reader import Reader
 from trainer.session import (
     Columns,
     choose_columns,
+    class_counts,
     evaluation_shuffle,
+    form_of,
     make_reader,
     order_of,
     shuffle_of,
+    targets_of,
     window_of,
 )
+from trainer.table import Evaluation, Row
+from trainer.units import Units
 
-Forecast = Callable[[Batch], torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: `scaled` and `raw` are reports of `Sums`."""
-
-    name: str
-    kind: str  # baseline | model
-    scaled: dict[str, Any]
-    raw: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The table. `beats_baselines` is None without a model."""
-
-    split: str
-    windows: int
-    features: list[str]
-    rows: list[Row]
-    notes: list[str]
-
-    @property
-    def beats_baselines(self) -> bool | None:
-        """Whether the model's scaled MSE is below every baseline's."""
-        models = [row.scaled["mse"] for row in self.rows if row.kind == "model" and row.scaled["mse"] is not None]
-        others = [row.scaled["mse"] for row in self.rows if row.kind == "baseline" and row.scaled["mse"] is not None]
-        return min(models) < min(others) if models and others else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `evaluate --json` prints. Overall raw figures are null where features differ in unit."""
-        rows = []
-        for row in self.rows:
-            one_unit = len(self.features) == 1
-            raw = {
-                **({k: v if one_unit else None for k, v in _overall(row.raw).items()}),
-                "by_feature": row.raw["by_feature"],
-            }
-            scaled = {**_overall(row.scaled), "by_feature": row.scaled["by_feature"]}
-            steps = [
-                {"scaled": _overall(s), "raw": _overall(r) if one_unit else None}
-                for s, r in zip(row.scaled["by_horizon"], row.raw["by_horizon"], strict=True)
-            ]
-            rows.append({"name": row.name, "kind": row.kind, "scaled": scaled, "raw": raw, "by_horizon": steps})
-        return {
-            "split": self.split,
-            "windows": self.windows,
-            "features": self.features,
-            "rows": rows,
-            "beats_baselines": self.beats_baselines,
-            "notes": self.notes,
-        }
-
-
-def _overall(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: report[key] for key in ("count", "mse", "rmse", "mae", "bias", "r2")}
-
-
-class Units:
-    """Scaled -> raw for the target features: float64, the inverse of scale and transform."""
-
-    def __init__(self, dataset: Dataset, targets: Sequence[int]) -> None:
-        scale, chosen = dataset.scale, list(targets)
-        self.pivot, self.delta, self.spread = (
-            torch.from_numpy(part[:, chosen].copy()) for part in (scale.pivot_NF, scale.delta_NF, scale.spread_NF)
-        )
-        self.logs = [k for k, t in enumerate(chosen) if dataset.features[t].transform == "log1p"]
-        moments = dataset.statistics.merged.over_nodes().moments_6NF[:, :, chosen]
-        mean = np.broadcast_to(moments[1] + moments[2], scale.pivot_NF[:, chosen].shape)
-        self.mean_scaled_NF = (torch.from_numpy(mean.copy()) - self.pivot - self.delta) / self.spread
-        self.mean_raw_NF = self.raw(self.mean_scaled_NF)
-        count, pivot, delta = (torch.from_numpy(dataset.statistics.merged.moments_6NF[k][:, chosen]) for k in range(3))
-        means_NF = ((pivot - self.pivot) + (delta - self.delta)) / self.spread
-        self.shift_scaled_F = (count * means_NF).sum(0) / count.sum(0).clamp(min=1)  # the mean of all scaled cells
-
-    def raw(self, values: torch.Tensor) -> torch.Tensor:
-        """[..., N, F] scaled -> raw."""
-        raw = (values.double() * self.spread + self.delta) + self.pivot
-        for feature in self.logs:
-            raw[..., feature] = torch.expm1(raw[..., feature])
-        return raw
+Numbers = Callable[[Batch], torch.Tensor]  # -> [B, P, N, F], the numeric targets alone
+Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, channels]}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all predictors of one evaluation share."""
+    """What all predictors of one evaluation share.
+
+    Attributes:
+        columns: its targets are the numeric ones alone, in the order of their heads.
+        targets: places of all targets among the features, in the order of the configuration.
+    """
 
     config: Trainer
     dataset: Dataset
     columns: Columns
     window: Window
     split: str
+    form: Form
+    targets: tuple[int, ...]
 
 
 def evaluate(
@@ -132,37 +66,104 @@ def evaluate(
 ) -> Evaluation:
     """One pass over the split's windows, all predictors beside each other.
 
-    Memory: one batch and the sums. Ridge is fitted on the training windows first.
+    Memory: one batch and what is counted of each predictor. Ridge is fitted on the training windows first.
 
     Raises:
         UsageError: the split has no window, or a baseline does not exist or reaches back too far.
     """
-    setting = Setting(config, dataset, choose_columns(config, dataset), window_of(config), split)
+    setting = _setting(config, dataset, split)
     order = _order(setting, split)
     if not order.num_windows:
         raise UsageError(f"split '{split}' has no window", todo="Name another with --split, or set pipeline.split")
-    forecasts: dict[str, Forecast] = {}
-    reach, notes = setting.window.history, list[str]()
-    if not setting.window.horizon and any(name != "mean" for name in baselines):
-        baselines = [name for name in baselines if name == "mean"]
-        notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
-    units = Units(dataset, setting.columns.targets)
-    for name in baselines:
-        steps, forecasts[name] = _baseline(name, setting, units, notes)
-        reach = max(reach, steps)
+    notes = list[str]()
+    names = _fitting(baselines, setting, notes)
+    units = setting.form.units
+    assert units is not None, "form_of always gives them"
+    reach, forecasts = _baselines(names, setting, units, notes)
     _refuse_reach(order, reach, setting.window)
     if model:
         forecasts[model[0]] = _of_model(model[1], setting)
-    sums = _accumulate(setting, order, reach, forecasts, units)
+    counted = _accumulate(setting, order, reach, forecasts, model[0] if model else None)
     rows = [
-        Row(
-            name,
-            "model" if model and name == model[0] else "baseline",
-            *(part.report(setting.columns.target_names) for part in pair),
-        )
-        for name, pair in sums.items()
+        _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()
     ]
-    return Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes)
+    categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
+    notes += [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
+    return Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes, categorical)
+
+
+def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
+    columns = choose_columns(config, dataset)
+    targets = targets_of(config, dataset, columns)
+    form = form_of(config, dataset, columns, targets, make_heads(config.training, targets))
+    assert form.units is not None, "form_of always gives them"
+    form = replace(form, shift_F=form.units.shift_scaled_F.numpy())
+    names = [columns.target_names[place] for place in form.numbers]
+    numbers = Columns(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
+    return Setting(config, dataset, numbers, window_of(config), split, form, columns.targets)
+
+
+def _fitting(baselines: Sequence[str], setting: Setting, notes: list[str]) -> list[str]:
+    """The baselines that apply to these targets and this window; `mean` brings `majority` along for categories."""
+    names = list(baselines)
+    if setting.form.categorical and "mean" in names and "majority" not in names:
+        names.insert(names.index("mean") + 1, "majority")
+    if not setting.window.horizon and any(name not in ("mean", "majority") for name in names):
+        names = [name for name in names if name in ("mean", "majority")]
+        notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
+    if not setting.form.numbers:
+        names = [name for name in names if name not in ("mean", "ridge")]
+    return names
+
+
+def _baselines(
+    names: Sequence[str], setting: Setting, units: Units, notes: list[str]
+) -> tuple[int, dict[str, Forecast]]:
+    """(steps of history that they need, {name: forecast})."""
+    reach, forecasts = setting.window.history, dict[str, Forecast]()
+    places = {}
+    for head in setting.form.categorical if set(names) - {"mean", "ridge"} else ():
+        place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
+        places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
+    for name in names:
+        chosen = guesses(name, places, setting.window.target_steps) if places else None
+        numbers: tuple[int, Numbers] | None = None
+        if setting.form.numbers and not (name == "majority" and places):
+            numbers = _baseline(name, setting, units, notes)
+        elif chosen is None:
+            raise _unknown(name)
+        season = int(name.partition(":")[2] or 1) if name.startswith("seasonal:") else 1
+        reach = max(reach, numbers[0] if numbers else season)
+        forecasts[name] = _joined(setting.form, numbers[1] if numbers else None, chosen or {})
+    return reach, forecasts
+
+
+def _joined(form: Form, numbers: Numbers | None, chosen: Mapping[str, Guess]) -> Forecast:
+    """A baseline's forecast by head: its numbers cut by their heads, and its guesses."""
+    sizes = {head.name: len(head.targets) for head in form.heads if head.loss != "cross_entropy"}
+
+    def forecast(batch: Batch) -> dict[str, torch.Tensor]:
+        told = {name: guess(batch) for name, guess in chosen.items()}
+        if numbers is not None:
+            parts = torch.split(numbers(batch), list(sizes.values()), dim=-1)
+            told |= dict(zip(sizes, parts, strict=True))
+        return told
+
+    return forecast
+
+
+def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) -> Row:
+    features = setting.columns.target_names
+    told = {target: part for target, part in counted.classes_by_target().items() if part["count"]}
+    return Row(
+        name,
+        "model" if is_model else "baseline",
+        counted.sums.report(features),
+        counted.raw.report(features, setting.dataset.nodes.names) if counted.raw else {},
+        told,
+        counted.sampled(),
+        counted.loss() if is_model else None,
+    )
 
 
 def _order(setting: Setting, split: str) -> Order:
@@ -182,23 +183,26 @@ def _refuse_reach(order: Order, reach: int, window: Window) -> None:
 
 @torch.no_grad()
 def _accumulate(
-    setting: Setting, order: Order, reach: int, forecasts: dict[str, Forecast], units: Units
-) -> dict[str, tuple[Sums, Sums]]:
-    """Both sums of every predictor. Batches hold all features and `reach` steps of history."""
+    setting: Setting, order: Order, reach: int, forecasts: dict[str, Forecast], model: str | None
+) -> dict[str, EpochMetrics]:
+    """What is counted of every predictor. Batches hold all features and `reach` steps of history."""
     window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
-    everything = tuple(range(len(setting.dataset.features)))
-    wanted = Wanted(window, everything, setting.columns.targets, codes=True)
+    wanted = Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
-    shape = (setting.window.target_steps, len(setting.columns.targets))
-    sums = {name: (Sums.zeros(*shape), Sums.zeros(*shape)) for name in forecasts}
-    for batch in reader.batches(0):
-        raw_target = units.raw(batch.target_BPNF)
+    form, floor = setting.form, setting.config.metrics.mape_floor
+    counted = {}
+    for name in forecasts:
+        empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
+        counted[name] = with_raw(empty, floor)
+    begin, step_ns = window.history if window.horizon else 0, setting.dataset.manifest.step
+    for number, batch in enumerate(reader.batches(0)):
+        hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
         for name, forecast in forecasts.items():
-            predicted = forecast(batch).double()
-            scaled, raw = sums[name]
-            scaled.add(predicted, batch.target_BPNF, batch.observed_BPNF, units.shift_scaled_F)
-            raw.add(units.raw(predicted), raw_target, batch.observed_BPNF, units.mean_raw_NF)
-    return sums
+            predicted = forecast(batch)
+            found = {head.name: head.sums(predicted[head.name], batch) for head in form.heads} if name == model else {}
+            counted[name].add(predicted, batch, found, order.positions(number))
+            counted[name].add_raw(predicted, batch, hours)
+    return counted
 
 
 def _of_model(model: nn.Module, setting: Setting) -> Forecast:
@@ -208,16 +212,16 @@ def _of_model(model: nn.Module, setting: Setting) -> Forecast:
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     model.eval()
 
-    def forecast(batch: Batch) -> torch.Tensor:
+    def forecast(batch: Batch) -> dict[str, torch.Tensor]:
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None else None
         own = batch.history_BHNF[:, -history:][..., inputs]
-        out: torch.Tensor = model(own.to(device), None if codes is None else codes.to(device))
-        return out.cpu()
+        out = model(own.to(device), None if codes is None else codes.to(device))
+        return {name: part.cpu() for name, part in by_head(out, setting.form.heads).items()}
 
     return forecast
 
 
-def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tuple[int, Forecast]:
+def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tuple[int, Numbers]:
     """(steps of history that it needs, forecast)."""
     targets, steps = list(setting.columns.targets), setting.window.target_steps
     if name == "repeat":
@@ -230,10 +234,18 @@ def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tu
         return season, lambda batch: batch.history_BHNF[:, back][..., targets]
     if name == "ridge":
         return setting.window.history, _fitted_ridge(setting, notes)
-    raise UsageError(f"there is no baseline '{name}'", todo="Choose from repeat, mean, seasonal:STEPS, ridge")
+    raise _unknown(name)
 
 
-def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
+def _unknown(name: str) -> UsageError:
+    if name == "majority":
+        return UsageError("baseline 'majority' is for categorical targets, and there is none", todo="Take mean")
+    return UsageError(
+        f"there is no baseline '{name}'", todo="Choose from repeat, mean, majority, seasonal:STEPS, ridge"
+    )
+
+
+def _fitted_ridge(setting: Setting, notes: list[str]) -> Numbers:
     """Ridge on the targets' own history, its penalty chosen on validation."""
     window, targets = setting.window, setting.columns.targets
     ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))

@@ -17,6 +17,7 @@ import torch
 
 from trainer import checkpoint, postmortem
 from trainer.config import Trainer
+from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
@@ -84,7 +85,7 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
     while not is_finished(state, config):
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
-            session.metrics = session.metrics.fresh()
+            session.metrics = session.metrics.fresh(state.epoch)
         began = time.perf_counter()
         for event in _train_epoch(session):
             yield event
@@ -182,11 +183,13 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     if session.validation is None:
         return None
     session.model.eval()
-    metrics = session.metrics.fresh()
-    for given in session.validation.batches(0):
+    order = session.validation.order
+    metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
+    for number, given in enumerate(session.validation.batches(0)):
         batch = to_device(given, session.device)
         forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
-        metrics.add(forecast, batch, {head.name: head.sums(forecast[head.name], batch) for head in session.heads})
+        found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
+        metrics.add(forecast, batch, found, order.positions(number))
         if should_stop():
             raise Interrupted
     return metrics.report()

@@ -167,6 +167,10 @@ class Order:
         """Windows of `count` batches from number `first` on, as far as the epoch goes."""
         return min((first + count) * self.batch_size, self.num_windows) - first * self.batch_size
 
+    def positions(self, batch: int) -> range:
+        """Positions of batch number `batch` in the epoch."""
+        return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_windows))
+
     def epoch(self, number: int) -> EpochOrder:
         """The order of one epoch."""
         return EpochOrder(self, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,20 @@ from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
 from trainer.batch import Wanted
 from trainer.config import RunsShuffle, Trainer
-from trainer.metrics import EpochMetrics
+from trainer.metrics import EpochMetrics, Form
+from trainer.metrics import custom as own_metrics
+from trainer.metrics.sample import Plan
 from trainer.models import Shape, build
-from trainer.objective import Target, make_heads
+from trainer.objective import Head, Target, make_heads
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
 from trainer.shuffle import Shuffle, resolve_shuffle
 from trainer.state import Session, State, make_optimizer
+from trainer.units import Units
+
+NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +137,41 @@ def targets_of(config: Trainer, dataset: Dataset, columns: Columns) -> list[Targ
     found = []
     for place, name in zip(columns.targets, columns.target_names, strict=True):
         categories = dataset.vocabularies.names[name] if dataset.features[place].categorical else ()
-        counts = _class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
+        counts = class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
         found.append(Target(name, categories, counts))
     return found
 
 
-def _class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
-    """How often each code of a categorical feature stands in the training dates, date by date."""
+def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
+    """How often each code of a categorical feature was observed in the training dates, date by date."""
     counts = np.zeros(num_categories + 1, dtype=np.int64)
     for day in dataset.days:
         if dataset.manifest.split_of(day.date) == "train":
-            values = np.empty((day.num_steps, dataset.manifest.num_nodes, len(dataset.features)), dtype=np.float32)
+            shape = (day.num_steps, dataset.manifest.num_nodes, len(dataset.features))
+            values, seen = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
             dataset.read(day.date, slice(0, day.num_steps), values)
-            counts += np.bincount(values[..., place].astype(np.int64).ravel(), minlength=len(counts))
+            if dataset.has_mask(day.date):
+                dataset.read_observed(day.date, slice(0, day.num_steps), seen)
+            counts += np.bincount(values[..., place][seen[..., place]].astype(np.int64), minlength=len(counts))
     return tuple(counts.tolist())
+
+
+def form_of(
+    config: Trainer, dataset: Dataset, columns: Columns, targets: Sequence[Target], heads: Sequence[Head]
+) -> Form:
+    """What is counted of these targets.
+
+    Raises:
+        UsageError: `metrics.custom` cannot be imported.
+    """
+    asked, size = config.metrics, config.training.batch_size
+    plan = Plan(config.training.seed, asked.buffer.train * size, asked.buffer.evaluation * size, asked.buffer_bytes)
+    form = Form(tuple(heads), tuple(targets), window_of(config).target_steps, dataset.manifest.num_nodes)
+    units = Units(dataset, [columns.targets[place] for place in form.numbers])
+    shift = units.shift_scaled_F.numpy()
+    far = bool((np.abs(shift) > NEAR).any())
+    custom = own_metrics.load(asked.custom) if asked.custom else None
+    return replace(form, units=units, shift_F=shift if far else None, plan=plan, custom=custom)
 
 
 def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Session:
@@ -178,7 +204,9 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         device=device,
         heads=heads,
         state=State(),
-        metrics=EpochMetrics.empty(heads, window.target_steps),
+        metrics=EpochMetrics.empty(
+            form_of(config, dataset, columns, targets, heads), num_windows=order.num_windows, epoch=0
+        ),
         optimizer=make_optimizer(config.training, model),
     )
 

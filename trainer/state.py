@@ -104,6 +104,8 @@ def save(session: Session) -> Saved:
         "optimizer": _named_moments(session),
         "metrics": session.metrics.tensors(),
     }
+    if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
+        tensors["sample"] = session.metrics.sample.tensors()
     folder = checkpoint.save(session.checkpoints, described, tensors)
     checkpoint.point(folder, "latest.json", described)
     return Saved(folder, state.epoch, state.batch, state.step, time.perf_counter() - began)
@@ -126,8 +128,11 @@ def restore(session: Session, found: checkpoint.Checkpoint) -> None:
             name, _, part = joined.rpartition("//")
             held.setdefault(names.index(name), {})[part] = tensor
         session.optimizer.load_state_dict({**session.optimizer.state_dict(), "state": held})
-    session.metrics.load(groups["metrics"])
     saved = found.state
+    session.metrics = session.metrics.fresh(saved["epoch"])
+    session.metrics.load(groups["metrics"])
+    if session.metrics.sample is not None:
+        session.metrics.sample.load(groups.get("sample"))
     plain = {name: saved[name] for name in State.__dataclass_fields__ if name != "progress"}
     session.state = State(**plain, progress=Progress(**saved["progress"]))
 

@@ -46,6 +46,7 @@ class Step:
     sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = field(default_factory=dict)
     loss: torch.Tensor | float = 0.0
     cells: int = 0  # target steps x nodes of a window
+    added: int = 0  # batches so far
     finite: bool = True
 
     def __post_init__(self) -> None:
@@ -55,6 +56,8 @@ class Step:
     def add(self, given: Batch) -> None:
         """Forward and backward of one batch; its figures join the epoch's unless its loss is not finite."""
         session, batch = self.session, to_device(given, self.session.device)
+        positions = session.train.order.positions(session.state.batch + self.added)
+        self.added += 1
         self.cells = batch.target_BPNF[0, ..., 0].numel()
         forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
         found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
@@ -69,7 +72,7 @@ class Step:
         for name, (total, count) in found.items():
             before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (before[0] + total, before[1] + count)
-        session.metrics.add(forecast, batch, found)
+        session.metrics.add(forecast, batch, found, positions)
 
     def finish(self) -> Outcome:
         """Rescales, clips and updates, unless a loss or the gradient is not finite."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shardstore.errors import UsageError
-from trainer.evaluate import Row, evaluate
+from trainer.evaluate import evaluate
+from trainer.table import Row
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}

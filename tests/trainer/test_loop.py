@@ -79,7 +79,7 @@ def test_a_batch_with_nothing_observed_has_no_gradient_and_no_loss(session: Sess
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in session.model.parameters())
     after = session.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not session.metrics.sums.values_6PF.any()
+    assert not session.metrics.sums.values_6GF.any()
 
 
 def test_values_that_were_not_observed_do_not_train(session: Session) -> None:

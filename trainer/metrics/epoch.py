@@ -1,0 +1,236 @@
+"""One accumulator for training, validation and test: losses, errors, categories and a sample of one pass.
+
+Legend: B batch, P target steps, N nodes, F numeric targets, T targets, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.batch import Batch
+from trainer.metrics.classes import Classes
+from trainer.metrics.custom import Custom
+from trainer.metrics.raw import RawFigures
+from trainer.metrics.sample import Plan, Sample, epoch_seed
+from trainer.metrics.sums import Floats, Sums, finite
+from trainer.objective import Head, Summed, Target
+from trainer.units import Units
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is counted.
+
+    Attributes:
+        shift_F: about the training mean of the numeric targets, in scaled units; None: 0.
+        units: of the numeric targets in the order of `numbers`; where given, a user's metric sees raw values.
+        plan, custom: of the sample; without a user's metric none is kept.
+    """
+
+    heads: tuple[Head, ...]
+    targets: tuple[Target, ...]
+    num_steps: int
+    num_nodes: int = 1
+    shift_F: Floats | None = None
+    units: Units | None = None
+    plan: Plan | None = None
+    custom: Custom | None = None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Places of the numeric targets, in the order of their heads."""
+        return tuple(target for head in self.heads if head.loss != "cross_entropy" for target in head.targets)
+
+    @property
+    def categorical(self) -> tuple[Head, ...]:
+        """Heads of the categorical targets."""
+        return tuple(head for head in self.heads if head.loss == "cross_entropy")
+
+
+@dataclass(slots=True)
+class EpochMetrics:
+    """Everything that is counted over one pass.
+
+    Attributes:
+        losses_H3: of each head its sum, its count, and how many elements there are if nothing is missing; float64.
+        sums: of the targets that are numbers, scaled. classes: {head: counts} of those that are categories.
+        raw: errors in raw units, None unless asked for. sample: None unless something reads it.
+        thorough: score histograms too (validation and test).
+    """
+
+    form: Form
+    losses_H3: torch.Tensor
+    sums: Sums
+    classes: dict[str, Classes]
+    thorough: bool
+    sample: Sample | None = None
+    raw: RawFigures | None = None
+
+    @staticmethod
+    def empty(form: Form, *, num_windows: int = 0, epoch: int = 0, thorough: bool = False) -> EpochMetrics:
+        """Nothing seen yet, of a pass over `num_windows` windows."""
+        counted = {
+            head.name: Classes.none(form.targets[head.targets[0]].categories, form.num_steps, scores=thorough)
+            for head in form.categorical
+        }
+        losses = torch.zeros(len(form.heads), 3, dtype=torch.float64)
+        empty = EpochMetrics(form, losses, Sums.zeros(form.num_steps, len(form.numbers)), counted, thorough)
+        if form.plan is not None and form.custom is not None:
+            most = form.plan.evaluation if thorough else form.plan.train
+            shape = (form.num_steps, form.num_nodes, len(form.targets))
+            seed = epoch_seed(form.plan.seed, epoch)
+            empty.sample = Sample(num_windows, most, form.plan.num_bytes, shape, seed)
+        return empty
+
+    def fresh(self, epoch: int = 0) -> EpochMetrics:
+        """Another one for the same windows in another epoch, nothing seen yet."""
+        windows = self.sample.num_windows if self.sample else 0
+        return EpochMetrics.empty(self.form, num_windows=windows, epoch=epoch, thorough=self.thorough)
+
+    def add(
+        self,
+        forecast: Mapping[str, torch.Tensor],
+        batch: Batch,
+        found: Mapping[str, Summed],
+        positions: range | None = None,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            forecast: [B, P, N, channels] by head; a predictor may leave heads out.
+            found: (sum, count) of each head's loss.
+            positions: of the windows in the epoch, for the sample.
+        """
+        cells = batch.target_BPNF[..., 0].numel()
+        for row, head in zip(self.losses_H3, self.form.heads, strict=True):
+            if head.name in found:
+                total, count = found[head.name]
+                row += torch.tensor([float(total), float(count), cells * len(head.targets)], dtype=torch.float64)
+        for head in self.form.categorical:
+            if head.name in forecast:
+                place = head.targets[0]
+                seen = None if batch.observed_BPNF is None else batch.observed_BPNF[..., place]
+                self.classes[head.name].add(forecast[head.name], batch.target_BPNF[..., place], seen)
+        numbers = _numbers(self.form, forecast, batch)
+        if numbers is not None:
+            self.sums.add(*numbers, self.form.shift_F)
+        if self.sample is not None and positions is not None:
+            self.sample.add(positions, _values(self.form, forecast), batch.target_BPNF, batch.observed_BPNF)
+
+    def add_raw(self, forecast: Mapping[str, torch.Tensor], batch: Batch, hours_BP: Any) -> None:
+        """Adds a batch to the errors in raw units."""
+        numbers = _numbers(self.form, forecast, batch)
+        if self.raw is not None and numbers is not None:
+            self.raw.add(*numbers, hours_BP)
+
+    def loss(self) -> float | None:
+        """What training minimises, over everything seen; None where nothing was observed or it is no number."""
+        count, planned = (float(column) for column in self.losses_H3[:, 1:].sum(0))
+        if not count:
+            return None
+        rows = zip(self.form.heads, self.losses_H3, strict=True)
+        return finite(sum(head.weight * float(row[0] / row[2]) for head, row in rows) * planned / count)
+
+    def losses(self) -> dict[str, float | None]:
+        """{head: mean of its loss over its observed elements}."""
+        rows = zip(self.form.heads, self.losses_H3.tolist(), strict=True)
+        return {head.name: total / count if count else None for head, (total, count, _) in rows}
+
+    def accuracy(self) -> float | None:
+        """Share of right forecasts over all categorical targets; None where there is none."""
+        told = np.sum([part.told_3K.sum(1) for part in self.classes.values()], axis=0) if self.classes else np.zeros(3)
+        return float(told[2] / told[0]) if told[0] else None
+
+    def report(self) -> dict[str, Any]:
+        """All of it but the raw errors: numbers also by feature and target step, categories by class."""
+        names = [self.form.targets[place].name for place in self.form.numbers]
+        return {
+            "loss": self.loss(),
+            "losses": self.losses(),
+            "accuracy": self.accuracy(),
+            **self.sums.report(names),
+            "classes": self.classes_by_target(),
+            "sampled": self.sampled(),
+        }
+
+    def classes_by_target(self) -> dict[str, dict[str, Any]]:
+        """{categorical target: its report}."""
+        heads = self.form.categorical
+        return {self.form.targets[head.targets[0]].name: self.classes[head.name].report() for head in heads}
+
+    def sampled(self) -> dict[str, Any] | None:
+        """The user's own metrics, of the sampled windows only; None without a sample.
+
+        Memory while it runs: about four times the sample.
+        """
+        if self.sample is None or self.form.custom is None:
+            return None
+        seen = self.sample.seen
+        told: dict[str, Any] = {"windows": int(seen.sum()), "of": self.sample.num_windows, "whole": self.sample.whole}
+        if not told["windows"]:
+            return {**told, "metrics": {}, "error": "no window is sampled: see metrics.buffer, metrics.buffer_bytes"}
+        values = [part[seen].double() for part in (self.sample.target_SPNT, self.sample.forecast_SPNT)]
+        if self.form.units is not None and self.form.numbers:
+            places = list(self.form.numbers)
+            for part in values:
+                part[..., places] = self.form.units.raw(part[..., places])
+        observed = self.sample.observed_SPNT[seen].numpy()
+        return told | self.form.custom.call(values[0].numpy(), values[1].numpy(), observed)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """For a checkpoint: copies; without the sample, which has a file of its own."""
+        parts = {"losses": self.losses_H3.clone(), "sums": torch.from_numpy(self.sums.values_6GF.copy())}
+        inner = {f"{name}//{key}": t for name, part in self.classes.items() for key, t in part.tensors().items()}
+        return parts | inner
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`."""
+        self.losses_H3.copy_(tensors["losses"])
+        self.sums.values_6GF[...] = tensors["sums"].numpy()
+        for name, part in self.classes.items():
+            part.load({key: tensors[f"{name}//{key}"] for key in part.tensors()})
+
+
+def with_raw(metrics: EpochMetrics, floor: float) -> EpochMetrics:
+    """The same one, counting errors in raw units as well where there are units and numbers.
+
+    Args:
+        floor: raw units; MAPE leaves targets nearer to 0 out.
+    """
+    form = metrics.form
+    if form.units is None or not form.numbers:
+        return metrics
+    return replace(metrics, raw=RawFigures.none(form.units, form.num_steps, floor))
+
+
+def _numbers(
+    form: Form, forecast: Mapping[str, torch.Tensor], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
+    """(forecast, target, observed) of the numeric targets, each [B, P, N, F]; views where these are all targets."""
+    heads = [head for head in form.heads if head.loss != "cross_entropy"]
+    if not heads or any(head.name not in forecast for head in heads):
+        return None
+    joined, places = [forecast[head.name] for head in heads], list(form.numbers)
+    told = joined[0] if len(joined) == 1 else torch.cat(joined, dim=-1)
+    if places == list(range(batch.target_BPNF.shape[-1])):
+        return told, batch.target_BPNF, batch.observed_BPNF
+    observed = None if batch.observed_BPNF is None else batch.observed_BPNF[..., places]
+    return told, batch.target_BPNF[..., places], observed
+
+
+def _values(form: Form, forecast: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """[B, P, N, T]: of each target its forecast, of a categorical one the code of its likeliest class; NaN where a
+    predictor has none."""
+    some = next(iter(forecast.values())).detach()
+    told = torch.full((*some.shape[:3], len(form.targets)), torch.nan, device=some.device)
+    for head in form.heads:
+        if head.name in forecast:
+            given = forecast[head.name].detach()
+            value = given[..., 1:].argmax(-1, keepdim=True) + 1 if head.loss == "cross_entropy" else given
+            told[..., list(head.targets)] = value.to(told.dtype)
+    return told
