@@ -247,6 +247,8 @@ class _View:
             epoch=event.epoch + 1,
             train_loss=event.train_loss,
             val_loss=event.val_loss,
+            train_accuracy=event.train["accuracy"],
+            val_accuracy=event.validation["accuracy"] if event.validation else None,
             learning_rate=event.learning_rate,
             time_per_epoch=event.seconds,
             train=_short(event.train),
@@ -255,8 +257,11 @@ class _View:
         total, best = self.config.training.epochs, "  (best)" if event.best else ""
         self.screen.say(
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
-            f" - Val Loss: {number(event.val_loss)}{best}"
+            f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{best}"
         )
+        for report in (event.train, event.validation):
+            if report and report["sampled"] and report["sampled"]["error"]:
+                self.screen.say(f"metrics.custom: {report['sampled']['error']}")
 
     def _write(self, **row: Any) -> None:
         with naming(self.lines.name):
@@ -265,4 +270,17 @@ class _View:
 
 
 def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if report is None else {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2")}
+    """What metrics.jsonl keeps of an epoch: overall figures, each loss, each categorical target's averages."""
+    if report is None:
+        return None
+    told = {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2", "losses", "sampled")}
+    figures = ("accuracy", "log_loss", "macro_avg", "weighted_avg")
+    return {**told, "classes": {name: {key: part[key] for key in figures} for name, part in report["classes"].items()}}
+
+
+def _accuracy(event: loop.EpochDone) -> str:
+    """Of categorical targets, in the epoch's line; empty for numbers."""
+    if event.train["accuracy"] is None:
+        return ""
+    held = event.validation["accuracy"] if event.validation else None
+    return f" - Train Acc: {number(event.train['accuracy'])} - Val Acc: {number(held)}"

@@ -82,8 +82,9 @@ def evaluate(
 
     RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
     """
-    from dateshard.evaluation import evaluate_config, evaluate_run, show
+    from dateshard.evaluation import evaluate_config, evaluate_run
     from dateshard.screen import Screen
+    from dateshard.tables import show
 
     names, overrides = split_arguments(words)
     if len(names) > 1:

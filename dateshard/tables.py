@@ -1,0 +1,189 @@
+"""The tables of an evaluation: numbers, their raw errors, categories as in a classification report, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dateshard.screen import Screen, number
+from trainer.table import Evaluation, Row
+
+SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
+SHOWN_CLASSES = 20  # lines of a classification report; --json has all
+CONFUSED = 8  # categories up to which the confusion counts are shown
+
+Column = tuple[str, Callable[[Mapping[str, Any]], float | None], bool]  # (head, figure of a report, higher is better)
+CLASS_COLUMNS: tuple[Column, ...] = (
+    ("accuracy", lambda told: told["accuracy"], True),
+    ("F1 macro", lambda told: told["macro_avg"]["f1"], True),
+    ("F1 wghtd", lambda told: told["weighted_avg"]["f1"], True),
+    ("AUROC", lambda told: told["macro_avg"]["auroc"], True),
+    ("log loss", lambda told: told["log_loss"], False),
+)
+
+
+def show(screen: Screen, result: Evaluation) -> None:
+    """Numbers: scaled error over all targets, then each target in its own unit. Categories: each a table. The best of a
+    column is starred."""
+    units = "features in raw units, " if result.features else ""
+    screen.tell(f"{result.split}: {result.windows:,} windows; {units}* = best")
+    if result.features:
+        _numbers(screen, result)
+        _raw_errors(screen, result)
+    for target in result.categorical:
+        _categories(screen, result, target)
+    _sampled(screen, result)
+    for note in result.notes:
+        screen.tell(note)
+    for sentence in _verdicts(result):
+        screen.tell(sentence)
+
+
+def _numbers(screen: Screen, result: Evaluation) -> None:
+    features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
+    rows = [row for row in result.rows if row.scaled["count"]]
+    figures = [_figures(row, features) for row in rows]
+    best = [_best(column, higher=position == 1) for position, column in enumerate(zip(*figures, strict=True))]
+    lines = _header(features, wide=screen.terminal)
+    lines += [[row.name, *_starred(screen, values, best)] for row, values in zip(rows, figures, strict=True)]
+    screen.table(lines, right=range(1, len(lines[-1])))
+    if len(features) < len(result.features):
+        screen.tell(f"{len(result.features) - len(features)} more targets: see --json")
+
+
+def _header(features: Sequence[str], *, wide: bool) -> list[list[str]]:
+    """Two rows on a terminal (the feature above its figures), one with full names in a pipe."""
+    if wide:
+        above = [cell for name in features for cell in ("", f"{name} ")]
+        return [["", "", "scaled ", *above], ["", "MSE ", "R2 ", *["MAE ", "RMSE "] * len(features)]]
+    return [["name", "MSE", "R2", *(f"{name} {figure}" for name in features for figure in ("MAE", "RMSE"))]]
+
+
+def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
+    figures: list[float | None] = [row.scaled["mse"], row.scaled["r2"]]
+    for name in features:
+        part = row.raw["by_feature"][name]
+        figures += [part["mae"], part["rmse"]]
+    return figures
+
+
+def _starred(screen: Screen, values: Sequence[float | None], best: Sequence[float | None]) -> list[str]:
+    """Figures, on a terminal the best of each column with a star."""
+    ends = ["*" if value is not None and value == top else " " for value, top in zip(values, best, strict=True)]
+    return [number(value) + (end if screen.terminal else "") for value, end in zip(values, ends, strict=True)]
+
+
+def _best(column: Sequence[float | None], *, higher: bool) -> float | None:
+    present = [value for value in column if value is not None]
+    return (max if higher else min)(present, default=None)
+
+
+def _raw_errors(screen: Screen, result: Evaluation) -> None:
+    """Of the model (without one, of the best baseline): relative errors and quantiles, a line a target."""
+    row = _judged(result)
+    if row is None:
+        return
+    lines = [[f"{row.name}, raw units", "bias", "MAPE %", "left out", "WAPE %", "|e| p50", "p90", "p99"]]
+    for name in result.features[:SHOWN_FEATURES] if screen.terminal else result.features:
+        told = row.raw["by_feature"][name]
+        percent = [None if told[key] is None else 100 * told[key] for key in ("mape", "wape")]
+        quantiles = [number(value, 3) for value in told["error_quantiles"].values()]
+        shares = [number(percent[0], 1), str(told["mape_left_out"]), number(percent[1], 1)]
+        lines.append([name, number(told["bias"], 3), *shares, *quantiles])
+    screen.tell()
+    screen.table(lines, right=range(1, 8))
+
+
+def _judged(result: Evaluation) -> Row | None:
+    """The model, or the baseline with the least squared error."""
+    rows = [row for row in result.rows if row.scaled["mse"] is not None]
+    models = [row for row in rows if row.kind == "model"]
+    return min(models or rows, key=lambda row: float(row.scaled["mse"]), default=None)
+
+
+def _categories(screen: Screen, result: Evaluation, target: str) -> None:
+    """All predictors beside each other, then the classification report of the model (or of the best baseline)."""
+    rows = [row for row in result.rows if target in row.classes]
+    if not rows:
+        return
+    figures = [[column(row.classes[target]) for _, column, _ in CLASS_COLUMNS] for row in rows]
+    highs = [higher for _, _, higher in CLASS_COLUMNS]
+    best = [_best(column, higher=high) for column, high in zip(zip(*figures, strict=True), highs, strict=True)]
+    space = " " if screen.terminal else ""
+    lines = [[target, *(head + space for head, _, _ in CLASS_COLUMNS)]]
+    lines += [[row.name, *_starred(screen, values, best)] for row, values in zip(rows, figures, strict=True)]
+    screen.tell()
+    screen.table(lines, right=range(1, len(lines[0])))
+    chosen = next((row for row in rows if row.kind == "model"), rows[0])
+    screen.tell()
+    _report(screen, f"{target}, {chosen.name}", chosen.classes[target])
+
+
+def _report(screen: Screen, title: str, told: Mapping[str, Any]) -> None:
+    """Lines as in scikit-learn's classification report."""
+    keys = ("precision", "recall", "f1", "auroc", "average_precision")
+    lines = [[title, "precision", "recall", "F1", "AUROC", "AP", "support"]]
+    classes = [(name, row) for name, row in told["by_class"].items() if row is not None]
+    shown = classes[:SHOWN_CLASSES] if screen.terminal else classes
+    for name, row in shown:
+        lines.append([name, *(number(row[key], 3) for key in keys), str(row["support"])])
+    for label, average in (("macro avg", told["macro_avg"]), ("weighted avg", told["weighted_avg"])):
+        lines.append([label, *(number(average[key], 3) for key in keys), str(told["count"])])
+    lines.append(["accuracy", "", "", number(told["accuracy"], 3), "", "", str(told["count"])])
+    screen.table(lines, right=range(1, 7))
+    if len(shown) < len(classes):
+        screen.tell(f"{len(classes) - len(shown)} more categories: see --json")
+    confusion = told["confusion"]
+    if screen.terminal and confusion and len(confusion["labels"]) <= CONFUSED:
+        screen.tell()
+        counts = [[label, *map(str, row)] for label, row in zip(confusion["labels"], confusion["counts"], strict=True)]
+        screen.table([["is \\ forecast", *confusion["labels"]], *counts], right=range(1, len(counts) + 1))
+
+
+def _sampled(screen: Screen, result: Evaluation) -> None:
+    """The user's own metrics, always with the size of their sample."""
+    rows = [row for row in result.rows if row.sampled and row.sampled["metrics"]]
+    if not rows:
+        return
+    told = rows[0].sampled or {}
+    names = list(told["metrics"])
+    title = f"sampled: {told['windows']:,} of {told['of']:,} windows"
+    lines = [[title, *names]]
+    lines += [[row.name, *(number((row.sampled or {})["metrics"].get(name)) for name in names)] for row in rows]
+    screen.tell()
+    screen.table(lines, right=range(1, len(names) + 1))
+
+
+def _verdicts(result: Evaluation) -> list[str]:
+    """Whether the model is worth its training, a sentence for the numbers and one for each categorical target."""
+    told = [_verdict(result)] if result.features else []
+    return [
+        sentence for sentence in (*told, *(_class_verdict(result, name) for name in result.categorical)) if sentence
+    ]
+
+
+def _verdict(result: Evaluation) -> str | None:
+    rows = [row for row in result.rows if row.scaled["mse"] is not None]
+    models, others = ([row for row in rows if row.kind == kind] for kind in ("model", "baseline"))
+    if not models or not others:
+        return None
+    best = min(others, key=lambda row: float(row.scaled["mse"]))
+    if not best.scaled["mse"]:
+        return f"{best.name} is without any error."
+    ratio = models[0].scaled["mse"] / best.scaled["mse"]
+    if ratio < 1:
+        return f"The model beats every baseline: {100 * (1 - ratio):.1f} % less squared error than {best.name}."
+    return f"The model does NOT beat {best.name} ({100 * (ratio - 1):.1f} % more squared error): use {best.name}."
+
+
+def _class_verdict(result: Evaluation, target: str) -> str | None:
+    rows = [row for row in result.rows if target in row.classes]
+    models, others = ([row for row in rows if row.kind == kind] for kind in ("model", "baseline"))
+    if not models or not others:
+        return None
+    best = max(others, key=lambda row: float(row.classes[target]["accuracy"]))
+    mine, theirs = (float(row.classes[target]["accuracy"]) for row in (models[0], best))
+    shares = f"{100 * mine:.1f} % right, {best.name} {100 * theirs:.1f} %"
+    if mine > theirs:
+        return f"{target}: the model beats every baseline ({shares})."
+    return f"{target}: the model does NOT beat {best.name} ({shares})."
