@@ -132,7 +132,7 @@ def test_figures_do_not_depend_on_how_windows_are_batched(monkeypatch: pytest.Mo
     batches = draw(0.6)
     joined = [(*tuple(torch.cat([b[k] for b in batches]) for k in range(3)), np.concatenate([b[3] for b in batches]))]
     first = counted(batches)
-    monkeypatch.setattr("trainer.metrics.sums.CHUNK", 3 * P * N * F)
+    monkeypatch.setattr("trainer.metrics.sums.CHUNK", 3 * 31 * N * F)
     second = counted(joined)
     assert second["by_feature"]["speed"]["error_quantiles"] == first["by_feature"]["speed"]["error_quantiles"]
     for left, right in zip(second["by_hour"]["level"]["mae"], first["by_hour"]["level"]["mae"], strict=True):

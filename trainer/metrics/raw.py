@@ -2,7 +2,7 @@
 
 For evaluations only: a few times the cost of the scaled sums, and nothing of it is needed while weights are learned.
 
-Legend: B batch, P target steps, N nodes, F target features, W window, K bins.
+Legend: B batch, P target steps (p some of them), N nodes, F target features, W window, K bins.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Errors:
         return Errors(np.zeros((num_features, NUM_BINS - ZERO), dtype=np.int64))
 
     def add(self, absolute: Floats, observed: NDArray[np.bool_] | None) -> None:
-        """[b, P, N, F] errors without their sign; those that are no numbers are left out."""
+        """[B, p, N, F] errors without their sign; those that are no numbers are left out."""
         for feature, counts in enumerate(self.counts_FK):
             cells = absolute[..., feature]
             seen = np.isfinite(cells) if observed is None else np.isfinite(cells) & observed[..., feature]
@@ -71,15 +71,15 @@ class Relative:
     floor_NF: Floats
     values_3PF: Floats  # sum of |y|, sum of |error| / |y|, how many of these
 
-    def add(self, absolute: Floats, target: Floats, observed: NDArray[np.bool_] | None) -> None:
-        """[b, P, N, F] errors without their sign (0 where nothing was observed) and targets."""
+    def add(self, steps: slice, absolute: Floats, target: Floats, observed: NDArray[np.bool_] | None) -> None:
+        """[B, p, N, F] errors of some steps without their sign (0 where nothing was observed) and targets."""
         size = np.abs(target)
         if observed is not None:
             size *= observed
         counted = size >= self.floor_NF
         share = np.divide(absolute, size, out=np.zeros_like(size), where=counted)
         for row, part in enumerate((size, share, counted)):
-            self.values_3PF[row] += part.sum((0, 2))
+            self.values_3PF[row, steps] += part.sum((0, 2))
 
     def metrics(self, sums: dict[str, Any], step: slice, feature: slice) -> dict[str, float | None]:
         """WAPE, MAPE (shares: 0.05 is 5 %), and how many targets MAPE leaves out."""
@@ -125,20 +125,20 @@ class RawFigures:
         """Adds [B, P, N, F] scaled forecasts and targets; `hours_BP`: hour of the local day of each target step."""
         raw, mask = self.units.raw(target.cpu()), None if observed is None else observed.cpu().numpy()
         shift = self.units.mean_raw_NF.numpy()
-        for chosen, terms in self.sums.cells.terms(self.units.raw(forecast.detach().cpu()), raw, observed, shift):
-            hours = None if hours_BP is None else hours_BP[chosen].ravel()
+        for steps, terms in self.sums.cells.terms(self.units.raw(forecast.detach().cpu()), raw, observed, shift):
+            hours = None if hours_BP is None else hours_BP[:, steps].ravel()
             for row, term in terms:
-                self._add_term(row, term, hours)
+                self._add_term(row, steps, term, hours)
                 if row == 2:
-                    seen = None if mask is None else mask[chosen]
+                    seen = None if mask is None else mask[:, steps]
                     self.errors.add(term, seen)
-                    self.relative.add(term, raw[chosen].numpy(), seen)
+                    self.relative.add(steps, term, raw[:, steps].numpy(), seen)
         if observed is None:
             self._count(len(target), hours_BP)
 
-    def _add_term(self, row: int, term: Floats, hours: NDArray[np.int64] | None) -> None:
+    def _add_term(self, row: int, steps: slice, term: Floats, hours: NDArray[np.int64] | None) -> None:
         term_PNF = np.add.reduce(term, axis=0)
-        self.sums.add_term(row, term_PNF)
+        self.sums.add_term(row, steps, term_PNF)
         self.nodes.values_6GF[row] += np.add.reduce(term_PNF, axis=0)
         if hours is not None:
             self._hours_seen = True

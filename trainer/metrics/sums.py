@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SUMS = ("count", "error", "absolute", "squared", "shifted", "shifted_squared")
-CHUNK = 1 << 18  # cells that are worked on at a time
+CHUNK = 1 << 16  # cells that are worked on at a time: some target steps of all windows of a batch
 
 
 @dataclass(slots=True)
 class Cells:
-    """Forecasts and targets, so many windows at a time, as the float64 terms of the sums; its buffers are used again.
+    """Forecasts and targets, some steps at a time, as the float64 terms of the sums; its buffers are used again.
 
     numpy, for its calls cost a third of torch's, and a small batch is nothing but calls (21 against 70 us).
 
-    Memory: 2 or, with a mask, 3 float64 of every cell of a batch, at most of `CHUNK` cells (6 MB) or of one window.
+    Memory: 2 or, with a mask, 3 float64 of `CHUNK` cells (1 or 1.6 MB), or of one step of a batch where that is more.
     """
 
     _buffers: list[Floats] = field(default_factory=list)
@@ -38,15 +38,15 @@ class Cells:
     def terms(
         self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: Floats | None = None
     ) -> Iterator[tuple[slice, Iterator[tuple[int, Floats]]]]:
-        """Of [B, P, N, F]: (which windows, their (row of `SUMS`, [b, P, N, F] float64)); 0 where nothing was observed.
+        """Of [B, P, N, F]: (which steps, their (row of `SUMS`, [B, p, N, F] float64)); 0 where nothing was observed.
 
         A term is overwritten by the next one. Without a mask there is no term `count`.
         """
         given = [None if part is None else part.detach().cpu().numpy() for part in (forecast, target, observed)]
-        rows = max(1, CHUNK // max(1, target[0].numel()))
-        for low in range(0, len(target), rows):
-            chosen = slice(low, min(low + rows, len(target)))
-            yield chosen, self._terms([None if part is None else part[chosen] for part in given], shift)
+        steps = max(1, CHUNK // max(1, target[:, 0].numel()))
+        for low in range(0, target.shape[1], steps):
+            chosen = slice(low, min(low + steps, target.shape[1]))
+            yield chosen, self._terms([None if part is None else part[:, chosen] for part in given], shift)
 
     def _terms(self, given: list[NDArray[Any] | None], shift: Floats | None) -> Iterator[tuple[int, Floats]]:
         forecast, target, observed = given
@@ -96,15 +96,15 @@ class Sums:
     ) -> None:
         """Adds [B, P, N, F] forecasts and targets by step; `shift` is about the training mean, [F] or the same for all
         nodes [N, F] (R2 is of all nodes together); None: 0, the scaled one."""
-        for _, terms in self.cells.terms(forecast, target, observed, shift):
+        for steps, terms in self.cells.terms(forecast, target, observed, shift):
             for row, term in terms:
-                self.add_term(row, np.add.reduce(term, axis=0))
+                self.add_term(row, steps, np.add.reduce(term, axis=0))
         if observed is None:
             self.values_6GF[0] += target.shape[0] * target.shape[2]
 
-    def add_term(self, row: int, term_PNF: Floats) -> None:
-        """Adds one term, summed over its windows, by step."""
-        self.values_6GF[row] += term_PNF[:, 0] if term_PNF.shape[1] == 1 else np.einsum("pnf->pf", term_PNF)
+    def add_term(self, row: int, steps: slice, term_PNF: Floats) -> None:
+        """Adds one term of some steps, summed over its windows."""
+        self.values_6GF[row, steps] += term_PNF[:, 0] if term_PNF.shape[1] == 1 else np.einsum("pnf->pf", term_PNF)
 
     def metrics(self, step: int | None = None, feature: int | None = None) -> dict[str, float | None]:
         """MSE, RMSE, MAE, bias and R2 over everything, or of one step (or node, or hour), one feature, or both; None
