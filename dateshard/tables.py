@@ -16,7 +16,7 @@ Column = tuple[str, Callable[[Mapping[str, Any]], float | None], bool]  # (head,
 CLASS_COLUMNS: tuple[Column, ...] = (
     ("accuracy", lambda told: told["accuracy"], True),
     ("F1 macro", lambda told: told["macro_avg"]["f1"], True),
-    ("F1 wghtd", lambda told: told["weighted_avg"]["f1"], True),
+    ("F1 weighted", lambda told: told["weighted_avg"]["f1"], True),
     ("AUROC", lambda told: told["macro_avg"]["auroc"], True),
     ("log loss", lambda told: told["log_loss"], False),
 )

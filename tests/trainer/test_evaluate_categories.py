@@ -92,6 +92,7 @@ def test_a_mixed_target_is_trained_resumed_and_evaluated(world: Any, tmp_path: A
     assert rows["m"].sampled["windows"] == result.windows  # 1000 batches' worth: all of them, so it is exact
     assert rows["m"].sampled["metrics"]["mae"] == pytest.approx(rows["m"].raw["by_feature"]["speed"]["mae"], rel=1e-6)
     assert rows["repeat"].sampled["metrics"]["mae"] > 0
+    assert rows["mean"].sampled is rows["majority"].sampled is None  # each leaves a target out
     assert rows["majority"].classes["kind"]["macro_avg"]["auroc"] == pytest.approx(0.5, abs=1e-12)
     assert not rows["majority"].scaled["count"]
     assert not rows["mean"].classes

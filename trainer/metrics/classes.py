@@ -38,7 +38,8 @@ class Classes:
         told_3K: of each class how often it was the target, the forecast, and both.
         confusion_KK: [target, forecast]; empty above `MOST_CONFUSED`.
         scores_2KS: score histograms of the targets that are of another class, and of this class; empty unless asked.
-        log_loss: sum of -log p of the true class, and their count; not counted for scores that are no probabilities.
+        log_loss: sum of -log p of the true class, and their count.
+        thorough: scores are asked for: log loss, the likeliest three, and, up to 128 classes, their histograms.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Classes:
     confusion_KK: Counts
     scores_2KS: Counts
     log_loss: Floats
+    thorough: bool
 
     @staticmethod
     def none(names: Sequence[str], num_steps: int, *, scores: bool) -> Classes:
@@ -58,22 +60,26 @@ class Classes:
             return np.zeros(shape, dtype=np.int64)
 
         counts = (zeros(3, num_steps), zeros(3, size), zeros(confused, confused), zeros(2, scored, BINS))
-        return Classes(tuple(names), *counts, np.zeros(2))
+        return Classes(tuple(names), *counts, np.zeros(2), scores)
 
     def add(self, logits_BPNC: torch.Tensor, codes_BPN: torch.Tensor, observed_BPN: torch.Tensor | None) -> None:
         """Adds a batch. Logits may be -inf: a class that is ruled out."""
-        seen = codes_BPN > 0 if observed_BPN is None else (codes_BPN > 0) & observed_BPN
-        logits = logits_BPNC.detach()[..., 1:][seen].cpu().float()
-        true = codes_BPN[seen].cpu().long() - 1
-        steps = seen.nonzero()[:, 1].cpu().numpy()
-        guess = logits.argmax(-1)
-        right = (guess == true).numpy()
-        self._count(true.numpy(), guess.numpy())
-        own = logits.gather(1, true[:, None])
-        top = ((logits > own).sum(1) < TOP).numpy()
-        for row, part in zip(self.steps_3P, (None, right, top), strict=True):
-            row += np.bincount(steps if part is None else steps[part], minlength=len(row))
-        self._add_scores(logits, true)
+        logits = logits_BPNC.detach().cpu()
+        codes = codes_BPN.cpu().numpy().astype(np.int64)
+        seen = codes > 0 if observed_BPN is None else (codes > 0) & observed_BPN.cpu().numpy()
+        guess = logits[..., 1:].argmax(-1).numpy() + 1
+        for row, part in zip(self.steps_3P, (seen, seen & (guess == codes)), strict=False):
+            row += part.sum((0, 2))
+        self._count(codes[seen] - 1, guess[seen] - 1)
+        if self.thorough:
+            mask = torch.from_numpy(seen)
+            known = logits[..., 1:][mask].double()
+            true = torch.from_numpy(codes[seen] - 1)
+            higher = (known > known.gather(1, true[:, None])).sum(1)
+            self.steps_3P[2] += np.bincount(
+                np.nonzero(seen)[1][(higher < TOP).numpy()], minlength=len(self.steps_3P[2])
+            )
+            self._add_scores(known, true)
 
     def _count(self, true: Counts, guess: Counts) -> None:
         size = len(self.names)
@@ -83,7 +89,7 @@ class Classes:
             self.confusion_KK += np.bincount(true * size + guess, minlength=size * size).reshape(size, size)
 
     def _add_scores(self, logits: torch.Tensor, true: torch.Tensor) -> None:
-        logs = logits.double().log_softmax(1)
+        logs = logits.log_softmax(1)
         lost = -logs.gather(1, true[:, None]).sum()
         self.log_loss += np.asarray([float(lost), float(len(true))])
         if not self.scores_2KS.size:
@@ -110,7 +116,7 @@ class Classes:
         return {
             "count": int(seen.sum()),
             "accuracy": self.accuracy,
-            f"top_{TOP}_accuracy": _ratio(top.sum(), seen.sum()) if len(self.names) > TOP else None,
+            f"top_{TOP}_accuracy": _ratio(top.sum(), seen.sum()) if self.thorough and len(self.names) > TOP else None,
             "log_loss": finite(float(self.log_loss[0] / self.log_loss[1])) if self.log_loss[1] else None,
             "macro_avg": _average(told, weighted=False),
             "weighted_avg": _average(told, weighted=True),

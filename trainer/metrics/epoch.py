@@ -119,6 +119,8 @@ class EpochMetrics:
         numbers = _numbers(self.form, forecast, batch)
         if numbers is not None:
             self.sums.add(*numbers, self.form.shift_F)
+        if len(forecast) < len(self.form.heads):
+            self.sample = None  # of a predictor that leaves targets out
         if self.sample is not None and positions is not None:
             self.sample.add(positions, _values(self.form, forecast), batch.target_BPNF, batch.observed_BPNF)
 

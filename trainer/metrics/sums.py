@@ -28,7 +28,7 @@ CHUNK = 1 << 16  # cells that are worked on at a time: some target steps of all 
 class Cells:
     """Forecasts and targets, some steps at a time, as the float64 terms of the sums; its buffers are used again.
 
-    numpy, for its calls cost a third of torch's, and a small batch is nothing but calls (21 against 70 us).
+    numpy, for its calls cost a third of torch's, and a small batch is nothing but calls (28 against 70 us).
 
     Memory: 2 or, with a mask, 3 float64 of `CHUNK` cells (1 or 1.6 MB), or of one step of a batch where that is more.
     """
