@@ -28,7 +28,7 @@ def world(make_world: Any) -> Any:
     made = make_world(9, split=SPLIT, missing=0.2)
     made.tree["pipeline"]["features"] = {
         "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 3},
-        "kind": {"column": "vehicles", "categorical": True},
+        "kind": {"column": "vehicles", "categorical": True, "fill": "forward", "fill_limit": 2},
     }
     for date, rows in made.rows.items():
         generator = np.random.default_rng(date.toordinal())
@@ -63,12 +63,13 @@ def test_a_mixed_target_is_trained_resumed_and_evaluated(world: Any, tmp_path: A
         "    return {'accuracy': right.mean(), 'mae': mae, 'windows': len(targets)}\n"
     )
     world.tree["trainer"]["metrics"] = {"custom": "mine:score", "buffer": {"train": 3, "evaluation": 1000}}
+    world.tree["trainer"]["training"]["accumulate"] = 2  # 8 batches an epoch, 4 steps
     whole, told = run(world, tmp_path, "whole")
     epochs = {e.epoch: (e.train, e.validation) for e in told if isinstance(e, EpochDone)}
     assert epochs[1][0]["sampled"]["windows"] == epochs[1][0]["sampled"]["metrics"]["windows"] == 3 * 16
     assert 0 < epochs[1][1]["accuracy"] <= 1
 
-    legs = run(world, tmp_path, "cut", steps=4)[1] + run(world, tmp_path, "cut", resume="cut", steps=7)[1]
+    legs = run(world, tmp_path, "cut", steps=3)[1] + run(world, tmp_path, "cut", resume="cut", steps=2)[1]
     resumed, last = run(world, tmp_path, "cut", resume="cut")
     again = {e.epoch: (e.train, e.validation) for e in legs + last if isinstance(e, EpochDone)}
     assert again == epochs  # the sampled figures too
@@ -130,6 +131,10 @@ def test_categorical_baselines_are_what_plain_numpy_makes_of_the_shards(world: A
         f1 = oracle.f1_score(true, guess, average="macro", zero_division=0)
         assert told["macro_avg"]["f1"] == pytest.approx(f1, abs=1e-14)
     assert result.beats_baselines is None
+    shares = np.bincount(train[train > 0]) / (train > 0).sum()
+    majority = next(row for row in result.rows if row.name == "majority").classes["kind"]
+    expected = -sum(told["support"] * np.log(shares[k]) for k, told in enumerate(majority["by_class"].values(), 1))
+    assert majority["log_loss"] == pytest.approx(expected / majority["count"], rel=1e-6)
 
 
 def test_repeat_takes_the_last_known_category() -> None:
