@@ -199,12 +199,12 @@ TRAININGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_every_optimizer_schedule_and_objective_resumes_from_every_step_twice_in_a_row(lab: Lab, name: str) -> None:
+def test_every_optimizer_schedule_and_objective_resumes_twice_in_a_row(lab: Lab, name: str) -> None:
     change = TRAININGS[name]
     whole = lab.leg("whole", **change)
     steps = whole["state"]["step"]
     assert steps == (6 if name == "accumulate" else BATCHES * (3 if name == "plateau" else 2))
-    for cut in range(1, steps - 1):
+    for cut in (1, steps // 2, steps - 2):
         legs = [lab.leg(f"cut{cut}", cut, **change), lab.leg(f"cut{cut}", 1, resume=f"cut{cut}", **change)]
         legs.append(lab.leg(f"cut{cut}", resume=f"cut{cut}", **change))
         same_end(legs[2], whole)
