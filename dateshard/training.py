@@ -212,7 +212,7 @@ class _View:
         if self.bar is None:
             self.began, self.waited, self.windows, self.saved = time.monotonic() - event.wait_seconds, 0.0, 0, ""
             self.bar = self.screen.bar(f"epoch {event.epoch + 1}/{self.config.training.epochs}", event.num_batches)
-            self.bar.advance(event.batch - 1)
+            self.bar.reach(event.batch - 1)
         self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
         now, note = time.monotonic(), ""
         if event.step % self.every == 0:
@@ -228,7 +228,7 @@ class _View:
         if now - self.shown > SHOWN_SECONDS or event.batch == event.num_batches:
             self.shown, note = now, self._note(event, now - self.began)
         if self.screen.terminal:
-            self.bar.advance(note=note) if note else self.bar.skip()
+            self.bar.reach(event.batch, note)
         elif now - self.bar.said > 5.0:
             self.bar.said = now
             self.screen.say(
