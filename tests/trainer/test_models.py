@@ -12,8 +12,9 @@ import torch
 from shardstore.errors import UsageError
 from trainer.batch import Batch
 from trainer.config import ModelConfig, Trainer
-from trainer.models import Shape, build, num_parameters
+from trainer.models import build, num_parameters
 from trainer.models.ridge import Equations, Ridge, fit
+from trainer.models.shape import Shape
 from trainer.order import Window
 
 Make = Callable[..., Any]

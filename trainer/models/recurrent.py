@@ -1,0 +1,45 @@
+"""LSTM (Hochreiter and Schmidhuber, 1997) and GRU (Cho et al., 2014) over a node's own history, shared by all nodes.
+
+`hidden_units` are the sizes of stacked layers, `dropout_rate` acts after each. A forecast is read from the last step
+of the last layer; with horizon 0 each step's output from that step, which has seen no later one.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from trainer.models.context import CONTEXT, NODE, StepsOut, node_rows
+from trainer.models.shape import Shape
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Recurrent(nn.Module):
+    """history [B, H, N, Fi] and codes [B, W] -> [B, P, N, C]."""
+
+    uses_codes = True
+
+    def __init__(self, cell: str, shape: Shape, hidden_units: tuple[int, ...], dropout_rate: float) -> None:
+        super().__init__()
+        self.steps_per_day = shape.steps_per_day
+        self.node = nn.Embedding(shape.num_nodes, NODE)
+        widths = (shape.num_inputs + CONTEXT, *hidden_units)
+        self.hidden = nn.ModuleList(CELLS[cell](wide, narrow, batch_first=True) for wide, narrow in pairwise(widths))
+        self.dropout = nn.Dropout(dropout_rate)
+        self.per_step = not shape.window.horizon
+        own = 1 if self.per_step else shape.window.history
+        target = (shape.window.target_steps, shape.num_outputs)
+        self.read = StepsOut(widths[-1], own * shape.num_inputs, target, per_step=self.per_step)
+
+    def forward(self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None) -> torch.Tensor:
+        rows = node_rows(history_BHNF, self.node, codes_BW, self.steps_per_day)
+        for number, layer in enumerate(self.hidden, start=1):
+            rows, _ = layer(rows)
+            if number == len(self.hidden) and not self.per_step:
+                rows = rows[:, -1:]
+            rows = self.dropout(rows)
+        out: torch.Tensor = self.read(rows if self.per_step else rows[:, -1], history_BHNF)
+        return out
