@@ -22,19 +22,18 @@ def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:
     return torch.cat([torch.sin(angle), torch.cos(angle), weekday], dim=-1)
 
 
-def node_rows(
+def with_context(
     history_BHNF: torch.Tensor, node: nn.Embedding, codes_BW: torch.Tensor | None, steps_per_day: int
 ) -> torch.Tensor:
-    """[B x N, H, F + K] contiguous: every node's own history as a sequence, each step with node and time.
+    """[B, H, N, F + K] contiguous: every step of a node's own history with the node and the step's time.
 
     Memory: (F + K) / F times the history's.
     """
     assert codes_BW is not None, "a model that uses codes is given them"
-    batch, steps, nodes, _ = history_BHNF.shape
-    own = history_BHNF.permute(0, 2, 1, 3)
-    names = node.weight[:, None].expand(batch, nodes, steps, NODE)
-    when = time_of(codes_BW[:, None, :steps], steps_per_day).expand(batch, nodes, steps, TIME)
-    return torch.cat([own, names, when], dim=-1).flatten(0, 1)
+    sizes = history_BHNF.shape[:3]
+    names = node.weight.expand(*sizes, NODE)
+    when = time_of(codes_BW[:, : sizes[1], None], steps_per_day).expand(*sizes, TIME)
+    return torch.cat([history_BHNF, names, when], dim=-1)
 
 
 class StepsOut(nn.Module):
@@ -55,11 +54,10 @@ class StepsOut(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, features: torch.Tensor, history_BHNF: torch.Tensor) -> torch.Tensor:
-        """[B, P, N, C] of features [B x N, width], or [B x N, H, width] a step."""
-        batch, steps, nodes, _ = history_BHNF.shape
+        """[B, P, N, C] of features [B, N, width], or [B, H, N, width] a step."""
         if self.per_step:
-            out: torch.Tensor = self.out(features).view(batch, nodes, steps, -1).transpose(1, 2)
-            return out.add(self.linear(history_BHNF))
-        own = history_BHNF.permute(0, 2, 1, 3).reshape(batch * nodes, -1)
+            per_step: torch.Tensor = self.out(features) + self.linear(history_BHNF)
+            return per_step
+        own = history_BHNF.transpose(1, 2).flatten(2)
         flat: torch.Tensor = self.out(features) + self.linear(own)
-        return flat.view(batch, nodes, *self.target).permute(0, 2, 1, 3)
+        return flat.view(*flat.shape[:2], *self.target).transpose(1, 2)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from trainer.models.context import CONTEXT, NODE, StepsOut, node_rows
+from trainer.models.context import CONTEXT, NODE, StepsOut, with_context
 from trainer.models.shape import Shape
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -27,7 +27,7 @@ class Recurrent(nn.Module):
         self.steps_per_day = shape.steps_per_day
         self.node = nn.Embedding(shape.num_nodes, NODE)
         widths = (shape.num_inputs + CONTEXT, *hidden_units)
-        self.hidden = nn.ModuleList(CELLS[cell](wide, narrow, batch_first=True) for wide, narrow in pairwise(widths))
+        self.hidden = nn.ModuleList(CELLS[cell](wide, narrow) for wide, narrow in pairwise(widths))
         self.dropout = nn.Dropout(dropout_rate)
         self.per_step = not shape.window.horizon
         own = 1 if self.per_step else shape.window.history
@@ -35,11 +35,14 @@ class Recurrent(nn.Module):
         self.read = StepsOut(widths[-1], own * shape.num_inputs, target, per_step=self.per_step)
 
     def forward(self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None) -> torch.Tensor:
-        rows = node_rows(history_BHNF, self.node, codes_BW, self.steps_per_day)
+        steps = with_context(history_BHNF, self.node, codes_BW, self.steps_per_day)
+        batch, _, nodes, _ = steps.shape
+        rows = steps.transpose(0, 1).flatten(1, 2)  # [H, B x N, ...]: one step after the other, as the layers run
         for number, layer in enumerate(self.hidden, start=1):
             rows, _ = layer(rows)
             if number == len(self.hidden) and not self.per_step:
-                rows = rows[:, -1:]
+                rows = rows[-1:]
             rows = self.dropout(rows)
-        out: torch.Tensor = self.read(rows if self.per_step else rows[:, -1], history_BHNF)
+        features = rows.reshape(len(rows), batch, nodes, -1)
+        out: torch.Tensor = self.read(features.transpose(0, 1) if self.per_step else features[-1], history_BHNF)
         return out
