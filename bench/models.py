@@ -16,6 +16,8 @@ import statistics
 import time
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does (docs/decisions/0007)
+
 import torch
 from torch import nn
 

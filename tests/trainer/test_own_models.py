@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dateshard.cli import run
+from dateshard.settings import validate
 from shardstore.errors import UsageError
 from trainer.config import ModelConfig, Trainer
 from trainer.models import build
@@ -210,6 +211,9 @@ def test_dotted_names_are_taken_from_files_and_refused_where_code_is_not_allowed
     with pytest.raises(ValueError, match=r"names code, which is not taken from here; use mlp, cnn"):
         Trainer.model_validate(tree, context={"own_models": False})
     assert Trainer.model_validate({"model": {"name": "gru"}}, context={"own_models": False}).model.name == "gru"
+    assert validate({"dataset": "d", "trainer": tree}).trainer.model.name == name
+    with pytest.raises(UsageError, match=r"trainer\.model\.name: .*names code"):
+        validate({"dataset": "d", "trainer": tree}, own_models=False)
 
 
 @pytest.mark.parametrize(
