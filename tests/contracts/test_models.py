@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from trainer.batch import Batch
 from trainer.config import ModelConfig
 from trainer.models import build
 from trainer.models.own import refuse_unfit
-from trainer.models.ridge import Ridge, fit
+from trainer.models.ridge import Ridge
 from trainer.models.shape import Shape
 from trainer.order import Window
 
@@ -276,8 +275,14 @@ class TestRidge(Linear):
     name = "ridge"
 
     def fit(self, model: nn.Module, history: torch.Tensor, target: torch.Tensor, codes: torch.Tensor) -> None:
+        """Its weights as least squares give them; how it finds them itself is tested in tests/trainer."""
         assert isinstance(model, Ridge)
-        fit(model, [Batch(history, target, None, codes)], [], (1e-6,))
+        for feature, place in enumerate(model.targets):
+            own, wanted = (
+                part.transpose(1, 2).flatten(0, 1).double() for part in (history[..., place], target[..., feature])
+            )
+            own = torch.cat([own, torch.ones(len(own), 1, dtype=own.dtype)], dim=1)
+            model.weight[feature] = torch.linalg.lstsq(own, wanted, driver="gelsd").solution
 
     def made(self, shape: Shape, seed: int = 1) -> nn.Module:
         model = super().made(shape, seed)
