@@ -70,7 +70,9 @@ class ModelConfig(Section):
     dropout_rate: float = Field(0.2, ge=0, lt=1)
     kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
     penalties: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="ridge: tried on validation, per window"
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        min_length=1,
+        description="ridge: tried on validation, per window",
     )
     histories: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None,

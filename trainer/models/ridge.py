@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import nn
@@ -55,12 +56,8 @@ class Grid:
 
     def tunings(self, longest: int) -> list[Tuning]:
         """All settings, in the order in which the first of equal ones wins."""
-        return [
-            Tuning(history, normalisation, penalty)
-            for history in self.lengths(longest)
-            for normalisation in self.normalisations
-            for penalty in self.penalties
-        ]
+        axes = (self.lengths(longest), self.normalisations, self.penalties)
+        return [Tuning(*chosen) for chosen in product(*map(dict.fromkeys, axes))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,8 @@ class Ridge(nn.Module):
         columns = zip(self.history.tolist(), self.normalisation.tolist(), self.penalty.tolist(), strict=True)
         return [Tuning(history, NORMALISATIONS[kind], penalty) for history, kind, penalty in columns]
 
-    def _keep(self, target: int, tuning: Tuning, weight_hP: torch.Tensor, bias_P: torch.Tensor) -> None:
+    def keep(self, target: int, tuning: Tuning, weight_hP: torch.Tensor, bias_P: torch.Tensor) -> None:
+        """Takes over one target's solution."""
         self.weight[target] = 0.0
         self.weight[target, -1 - tuning.history : -1] = weight_hP
         self.weight[target, -1] = bias_P
@@ -132,12 +130,12 @@ def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: Sh
     `accumulate` takes, and a few matrices of one history.
 
     Raises:
-        Interrupted: `should_stop()`; the model is then half fitted, and the next call begins anew.
+        Interrupted: `should_stop()`; the model is as it was.
     """
     masked = masked_targets(train, should_stop) | masked_targets(held, should_stop)
     means = scaled_means(train.dataset, train.targets)
     windows = {target: longest_window(train.window, masked=target in masked) for target in range(len(train.targets))}
-    chosen = {}
+    chosen, solved = dict[int, Chosen](), dict[int, tuple[torch.Tensor, torch.Tensor]]()
     for group in _groups(windows, masked):
         fitted, judged = ({target: _empty(windows[target], target in masked) for target in group} for _ in range(2))
         accumulate(train, fitted, means, should_stop)
@@ -146,9 +144,10 @@ def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: Sh
             longest = windows[target].history
             found = choose(fitted[target], judged[target], grid.tunings(longest), should_stop)
             weight, bias = solve(fitted[target], found[0], train.window.horizon, should_stop)
-            bias = bias + means[target] * (1 - weight.sum(0))
-            model._keep(target, found[0], weight, bias)
+            solved[target] = weight, bias + means[target] * (1 - weight.sum(0))
             chosen[target] = Chosen(found[0], found[1], longest)
+    for target, one in chosen.items():
+        model.keep(target, one.tuning, *solved[target])
     return [chosen[target] for target in sorted(chosen)]
 
 
