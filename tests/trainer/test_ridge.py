@@ -85,38 +85,45 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["whole", "in small chunks"])
-@pytest.mark.parametrize("kind", [Joint, Masked], ids=["joint", "masked"])
+SMALL = {"CHUNK_BYTES": 40 * 24, "ROWS": 7, "LAG_STEPS": 5}
+MEANS = (0.25, -0.5)
+
+
 @pytest.mark.parametrize("window", SHAPES.values(), ids=SHAPES)
 def test_sums_are_those_of_the_windows_written_out(
-    make_world: Make, monkeypatch: pytest.MonkeyPatch, window: Window, kind: Any, small: bool
+    make_world: Make, monkeypatch: pytest.MonkeyPatch, window: Window
 ) -> None:
-    """Two segments, a clock change in one, a third of the cells missing."""
+    """Two segments, a clock change in one, a third of the cells missing; in one chunk and in many."""
     split = {"train": ["2024-03-07..2024-03-12", "2024-03-14..2024-03-15"], "test": "2024-03-16"}
     world = prepared(make_world, first="2024-03-07", zone="America/New_York", gaps=(4,), missing=0.3, split=split)
-    if small:
-        for name, value in {"CHUNK_BYTES": 40 * 24, "ROWS": 7, "LAG_STEPS": 5}.items():
-            monkeypatch.setattr(gram, name, value)
-    windows = windows_of(world.open(), "train", window, (0, 1))
+    windows, rows = windows_of(world.open(), "train", window, (0, 1)), written_out(world, "train", window)
     assert len(windows.runs) > 1
-    equations = {k: kind(window) for k in range(2)}
-    accumulate(windows, equations, [0.25, -0.5], never)
-    for feature, (x, y, seen) in enumerate(written_out(world, "train", window)):
-        x, y = x - (0.25, -0.5)[feature], y - (0.25, -0.5)[feature]
-        for system in equations[feature].systems(range(window.horizon)):
-            for column, step in enumerate(system.steps):
-                rows = seen[:, step] if kind is Masked else np.ones(len(x), dtype=bool)
-                own, target = x[rows], y[rows, step]
-                size = max(1.0, float(np.abs(own.T @ own).max()))
-                assert system.count == rows.sum() > 0
-                for found, wanted in (
-                    (system.gram_HH, own.T @ own),
-                    (system.total_H, own.sum(0)),
-                    (system.cross_HQ[:, column], own.T @ target),
-                    (system.level_Q[column], target.sum()),
-                    (system.square_Q[column], target @ target),
-                ):
-                    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12, atol=1e-12 * size)
+    for constants in ({}, SMALL):
+        for name, value in constants.items():
+            monkeypatch.setattr(gram, name, value)
+        for kind in (Joint, Masked):
+            equations: dict[int, Any] = {k: kind(window) for k in range(2)}
+            accumulate(windows, equations, MEANS, never)
+            for feature, (x, y, seen) in enumerate(rows):
+                wanted = seen if kind is Masked else np.ones_like(seen)
+                compare(equations[feature], x - MEANS[feature], y - MEANS[feature], wanted)
+
+
+def compare(equations: Any, x: np.ndarray, y: np.ndarray, seen: np.ndarray) -> None:
+    """Every system's sums against those of written-out rows."""
+    for system in equations.systems(range(y.shape[1])):
+        for column, step in enumerate(system.steps):
+            own, target = x[seen[:, step]], y[seen[:, step], step]
+            size = max(1.0, float(np.abs(own.T @ own).max()))
+            assert system.count == len(own) > 0
+            for found, wanted in (
+                (system.gram_HH, own.T @ own),
+                (system.total_H, own.sum(0)),
+                (system.cross_HQ[:, column], own.T @ target),
+                (system.level_Q[column], target.sum()),
+                (system.square_Q[column], target @ target),
+            ):
+                np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12, atol=1e-12 * size)
 
 
 @pytest.mark.parametrize(("hour", "masked"), [(11, set()), (12, {0}), (7 * 24 - 1, {0}), (7 * 24, set())])
@@ -301,13 +308,17 @@ def test_the_weights_are_the_same_bytes_every_time_whatever_loading_says(make_wo
     world = prepared(make_world, model={"name": "ridge"})
     first = session_of(world)
     events = trained(first)
-    for loading in [{}, *LOADINGS.values()]:
+    threads = torch.get_num_threads()
+    for number, loading in enumerate([{}, *LOADINGS.values()]):
+        torch.set_num_threads(1 + number % 2)
         world.tree["trainer"]["loading"] = loading
         world.tree["trainer"]["training"]["batch_size"] = 7
         again = session_of(world)
         trained(again)
         for name, tensor in first.model.state_dict().items():
             assert torch.equal(again.model.state_dict()[name], tensor), (loading, name)
+        assert torch.get_num_threads() == 1 + number % 2
+    torch.set_num_threads(threads)
     done = next(event for event in events if isinstance(event, EpochDone))
     best = [min(one.values()) for one in errors_of(world)]
     counts = [int(seen.sum()) for _, _, seen in written_out(world, "validation", Window(12, 6))]

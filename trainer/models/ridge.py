@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -56,8 +57,8 @@ class Grid:
 
     def tunings(self, longest: int) -> list[Tuning]:
         """All settings, in the order in which the first of equal ones wins."""
-        axes = (self.lengths(longest), self.normalisations, self.penalties)
-        return [Tuning(*chosen) for chosen in product(*map(dict.fromkeys, axes))]
+        kinds, penalties = dict.fromkeys(self.normalisations), dict.fromkeys(self.penalties)
+        return [Tuning(*chosen) for chosen in product(self.lengths(longest), kinds, penalties)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def told(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
 
 
 def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: ShouldStop) -> list[Chosen]:
-    """Fits on `train` what is best on `held`, a group of targets at a time; returns each target's choice.
+    """Fits on `train` what is best on `held`, a group of targets at a time; returns each target's choice. One thread.
 
     Memory: Gram matrices of at most `EQUATION_BYTES` (a history whose matrices alone are larger is cut to fit), what
     `accumulate` takes, and a few matrices of one history.
@@ -132,10 +133,35 @@ def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: Sh
     Raises:
         Interrupted: `should_stop()`; the model is as it was.
     """
+    with _one_thread():
+        chosen, solved = _solved(train, held, grid, should_stop)
+    for target, one in enumerate(chosen):
+        model.keep(target, one.tuning, *solved[target])
+    return chosen
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The same bytes on any number of cores; and threads wait for each other longer than such small matrices take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+Solution = tuple[torch.Tensor, torch.Tensor]
+
+
+def _solved(
+    train: Windows, held: Windows, grid: Grid, should_stop: ShouldStop
+) -> tuple[list[Chosen], dict[int, Solution]]:
+    """Each target's choice, its weights and intercepts."""
     masked = masked_targets(train, should_stop) | masked_targets(held, should_stop)
     means = scaled_means(train.dataset, train.targets)
     windows = {target: longest_window(train.window, masked=target in masked) for target in range(len(train.targets))}
-    chosen, solved = dict[int, Chosen](), dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    chosen, solved = list[Chosen](), dict[int, Solution]()
     for group in _groups(windows, masked):
         fitted, judged = ({target: _empty(windows[target], target in masked) for target in group} for _ in range(2))
         accumulate(train, fitted, means, should_stop)
@@ -145,10 +171,8 @@ def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: Sh
             found = choose(fitted[target], judged[target], grid.tunings(longest), should_stop)
             weight, bias = solve(fitted[target], found[0], train.window.horizon, should_stop)
             solved[target] = weight, bias + means[target] * (1 - weight.sum(0))
-            chosen[target] = Chosen(found[0], found[1], longest)
-    for target, one in chosen.items():
-        model.keep(target, one.tuning, *solved[target])
-    return [chosen[target] for target in sorted(chosen)]
+            chosen.append(Chosen(*found, longest))
+    return chosen, solved
 
 
 def _empty(window: Window, masked: bool) -> Equations:
@@ -199,9 +223,7 @@ def choose(
     return min(errors, key=errors.__getitem__), {tuning: error / count for tuning, error in errors.items()}
 
 
-def solve(
-    fitted: Equations, tuning: Tuning, horizon: int, should_stop: ShouldStop
-) -> tuple[torch.Tensor, torch.Tensor]:
+def solve(fitted: Equations, tuning: Tuning, horizon: int, should_stop: ShouldStop) -> Solution:
     """Weights [h, P] and intercepts [P] of one tuning."""
     parts = [next(solutions(system, [tuning], should_stop)) for system in fitted.systems(range(horizon))]
     return torch.cat([weight for _, weight, _ in parts], dim=1), torch.cat([bias for *_, bias in parts])
