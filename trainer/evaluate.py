@@ -242,10 +242,12 @@ def _fitted_ridge(name: str, reach: int, setting: Setting, notes: list[str]) -> 
     train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
     grid = Grid(config.penalties, config.histories, config.normalisations)
     chosen = fit(ridge, train, held, grid, lambda: False)
-    count = len(grid.tunings(reach))
-    how = f"the best of {count} on validation" if chosen[0].errors else "no validation windows to choose on"
-    notes.extend(f"{name}: {part}; {how}" for part in told(setting.columns.target_names, ridge.tunings()))
+    notes.extend(f"{name}: {part}" for part in told(setting.columns.target_names, ridge.tunings()))
+    if any(one.errors for one in chosen):
+        notes.append(f"{name}: the best of {len(grid.tunings(reach))} on validation, for each target")
+    else:
+        notes.append(f"{name}: no validation windows to choose on")
     for target, one in zip(setting.columns.target_names, chosen, strict=True):
         if one.longest < reach:
-            notes.append(f"{name}: {target}: its equations fit memory up to a history of {one.longest}, not {reach}")
+            notes.append(f"{name}: {target}: equations of more than {one.longest} steps of history exceed 1 GiB")
     return lambda batch: ridge(batch.history_BHNF[:, -reach:][..., list(targets)])

@@ -31,7 +31,7 @@ from trainer.order import Run, Window, make_runs
 from trainer.stop import ShouldStop, ask
 
 CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
-ROWS = 4096  # windows of a node written out at a time, where they must be
+WRITTEN_BYTES = 6 << 20  # of windows written out at a time, where they must be
 LAG_STEPS = 8192  # of one dot product: so short, numpy starts no threads
 
 
@@ -69,13 +69,14 @@ class Part:
             yield 1.0, slice(self.count * stride, self.count * stride + length)
 
     def rows(self, length: int, stride: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """(windows [R, W], what is observed of them), about `ROWS` at a time."""
+        """(windows [R, W], what is observed of them), about `WRITTEN_BYTES` at a time."""
         values = self.values_NT.unfold(1, length, stride)
         seen = None if self.seen_NT is None else self.seen_NT.unfold(1, length, stride)
-        nodes = max(1, ROWS // self.count)
+        most = max(1, WRITTEN_BYTES // (8 * length))
+        nodes = max(1, most // self.count)
         for node in range(0, len(values), nodes):
-            for low in range(0, self.count, ROWS):
-                part = (slice(node, node + nodes), slice(low, low + ROWS))
+            for low in range(0, self.count, most):
+                part = (slice(node, node + nodes), slice(low, low + most))
                 yield values[part].reshape(-1, length), None if seen is None else seen[part].reshape(-1, length)
 
 
@@ -196,7 +197,7 @@ class Masked:
         self.count, self.level, self.square = (torch.zeros(steps, dtype=torch.float64) for _ in range(3))
 
     def add(self, part: Part, should_stop: ShouldStop) -> None:
-        """Adds a part; asks between `ROWS` windows."""
+        """Adds a part; asks before every `WRITTEN_BYTES` of windows."""
         history, stride = self.window.history, self.window.stride
         for rows, seen in part.rows(self.window.length, stride):
             ask(should_stop)
@@ -263,7 +264,7 @@ def accumulate(
     """One pass over the windows; `equations[k]` receives target k, `means[k]` being subtracted from it.
 
     A feature's equations may be of a shorter history: the windows stay the same, their oldest steps are left out.
-    Memory: a chunk of rows, about three times `CHUNK_BYTES`, and up to 2 * `ROWS` windows of one node written out.
+    Memory: a chunk of rows, about three times `CHUNK_BYTES`, and twice `WRITTEN_BYTES`.
 
     Raises:
         Interrupted: `should_stop()`, asked every few milliseconds of work.

@@ -85,7 +85,7 @@ SHAPES = {
 }
 
 
-SMALL = {"CHUNK_BYTES": 40 * 24, "ROWS": 7, "LAG_STEPS": 5}
+SMALL = {"CHUNK_BYTES": 40 * 24, "WRITTEN_BYTES": 1000, "LAG_STEPS": 5}
 MEANS = (0.25, -0.5)
 
 
@@ -397,7 +397,7 @@ def test_a_checkpoint_brings_back_what_was_chosen(make_world: Make, session_of: 
         for name in ("ridge", "ridge (model)"):
             note = next(note for note in result.notes if note.startswith(f"{name}: ") and feature in note)
             assert str(tuning) in note
-    assert "the best of 12 on validation" in result.notes[0]
+    assert "ridge: the best of 12 on validation, for each target" in result.notes
 
 
 def test_a_ridge_that_looks_further_back_forecasts_the_same_windows(make_world: Make) -> None:
@@ -431,7 +431,7 @@ def test_a_history_whose_equations_do_not_fit_memory_is_cut_and_said_so(
     world = prepared(make_world)
     monkeypatch.setattr(ridge, "EQUATION_BYTES", 16 * 6 * 7**2)
     result = evaluate(world.settings.trainer, world.open(), split="test", baselines=["ridge"], model=None)
-    assert sum("fit memory up to a history of 7, not 12" in note for note in result.notes) == 2
+    assert sum("equations of more than 7 steps of history" in note for note in result.notes) == 2
     found = result.rows[0].scaled["mse"]
     monkeypatch.undo()
     config = world.settings.trainer
