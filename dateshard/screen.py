@@ -85,11 +85,14 @@ class Bar:
             self.said = time.monotonic()
             self.screen.say(f"{self.label}\t{self.done}/{self.total}\t{note}")
 
-    def skip(self) -> None:
-        """One more is done, the note stays."""
-        self.done += 1
+    def reach(self, done: int, note: str = "") -> None:
+        """So many are done; without a note the last one stays."""
+        if note:
+            self.advance(done - self.done, note)
+            return
         if self._live is not None:
-            self._live.advance(self._task)
+            self._live.advance(self._task, done - self.done)
+        self.done = done
 
     def close(self) -> None:
         """Takes the bar away: what it counted is said in a line after it."""
@@ -130,9 +133,9 @@ def _live_bar(out: TextIO) -> Any:
     )
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "") -> str:
     """`1 date`, `365 dates`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def size(num_bytes: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import threading
@@ -211,15 +212,23 @@ class _View:
         if self.bar is None:
             self.began, self.waited, self.windows, self.saved = time.monotonic() - event.wait_seconds, 0.0, 0, ""
             self.bar = self.screen.bar(f"epoch {event.epoch + 1}/{self.config.training.epochs}", event.num_batches)
-            self.bar.advance(event.batch - 1)
+            self.bar.reach(event.batch - 1)
         self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
         now, note = time.monotonic(), ""
         if event.step % self.every == 0:
-            self._write(step=event.step, epoch=event.epoch + 1, batch=event.batch, loss=float(event.loss))
+            self._write(
+                step=event.step,
+                epoch=event.epoch + 1,
+                batch=event.batch,
+                loss=_number(event.loss),
+                losses={name: _number(loss) for name, loss in event.losses.items()},
+                learning_rate=event.learning_rate,
+                skipped=event.skipped,
+            )
         if now - self.shown > SHOWN_SECONDS or event.batch == event.num_batches:
             self.shown, note = now, self._note(event, now - self.began)
         if self.screen.terminal:
-            self.bar.advance(note=note) if note else self.bar.skip()
+            self.bar.reach(event.batch, note)
         elif now - self.bar.said > 5.0:
             self.bar.said = now
             self.screen.say(
@@ -231,7 +240,9 @@ class _View:
         mean = self.started.session.metrics.loss()
         return self.screen.fitting(
             f"loss {float(event.loss):.4f}",
+            *(f"{name} {float(loss):.4f}" for name, loss in event.losses.items() if len(event.losses) > 1),
             f"avg {number(mean)}",
+            f"errors {event.skipped}",
             self.saved,
             memory(),
             f"data wait {100 * self.waited / elapsed:.1f} %",
@@ -248,14 +259,18 @@ class _View:
             train_loss=event.train_loss,
             val_loss=event.val_loss,
             learning_rate=event.learning_rate,
+            skipped=event.skipped,
             time_per_epoch=event.seconds,
             train=_short(event.train),
             validation=_short(event.validation),
         )
         total, best = self.config.training.epochs, "  (best)" if event.best else ""
+        parts = event.validation["losses"] if event.validation and len(event.validation["losses"]) > 1 else {}
+        named = "".join(f" - {name}: {number(loss)}" for name, loss in parts.items())
+        errors = f" - Errors: {event.skipped}" if event.skipped else ""
         self.screen.say(
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
-            f" - Val Loss: {number(event.val_loss)}{best}"
+            f" - Val Loss: {number(event.val_loss)}{named}{errors}{best}"
         )
 
     def _write(self, **row: Any) -> None:
@@ -265,4 +280,10 @@ class _View:
 
 
 def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if report is None else {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2")}
+    return None if report is None else {key: report[key] for key in ("losses", "mse", "rmse", "mae", "bias", "r2")}
+
+
+def _number(loss: Any) -> float | None:
+    """A loss as JSON takes it: null where a step was skipped."""
+    value = float(loss)
+    return value if math.isfinite(value) else None

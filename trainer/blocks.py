@@ -20,6 +20,26 @@ from trainer.order import Order, Piece, Run, Window
 from trainer.permutation import Integers
 
 
+def num_blocks(order: Order) -> int:
+    """Blocks of an epoch."""
+    return -(-len(order.runs) // (order.runs_per_block or max(len(order.runs), 1)))
+
+
+def largest_block(order: Order, window: Window) -> int:
+    """Rows of the largest block that the order can make: of the longest runs, each with its history and horizon."""
+    sizes = sorted((_rows(run, order.stride, window) for run in order.runs), reverse=True)
+    return sum(sizes[: order.runs_per_block or len(sizes)])
+
+
+def rows_read(order: Order, window: Window) -> int:
+    """Rows that all blocks of an epoch hold together; those that several runs need count each time."""
+    return sum(_rows(run, order.stride, window) for run in order.runs)
+
+
+def _rows(run: Run, stride: int, window: Window) -> int:
+    return (run.count - 1) * stride + window.length
+
+
 class Block:
     """One block's buffer: the rows of its runs one after the other, and strided views that are its windows.
 
@@ -69,20 +89,12 @@ class Blocks:
         self, dataset: Dataset, timeline: Timeline, order: Order, wanted: Wanted, *, mask: bool, prefetch: bool
     ) -> None:
         self.dataset, self.timeline, self.order, self.wanted, self.mask = dataset, timeline, order, wanted, mask
-        self.num_blocks = -(-len(order.runs) // (order.runs_per_block or max(len(order.runs), 1)))
-        self.prefetch = prefetch and self.num_blocks > 1
-        self.block_rows = self._largest_block()
+        self.prefetch = prefetch and num_blocks(order) > 1
+        self.block_rows = largest_block(order, wanted.window)
         row_bytes = dataset.row_values * (5 if mask else 4) + (4 if wanted.codes else 0)
         self.resident_bytes = self.block_rows * row_bytes * (2 if self.prefetch else 1)
         self._buffers: list[tuple[NDArray[np.uint8], ...]] = []
         self._only: Block | None = None
-
-    def _rows(self, run: Run) -> int:
-        return (run.count - 1) * self.order.stride + self.wanted.window.length
-
-    def _largest_block(self) -> int:
-        sizes = sorted((self._rows(run) for run in self.order.runs), reverse=True)
-        return sum(sizes[: self.order.runs_per_block or len(sizes)])
 
     def serve(self, groups: Sequence[Integers]) -> Generator[Block, Piece, None]:
         """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile."""
@@ -120,7 +132,7 @@ class Blocks:
         """Reads the rows of a block's runs, one after the other, into a buffer."""
         raw_values, raw_mask, raw_codes = self._buffer(buffer)
         runs = [self.order.runs[index] for index in group]
-        lengths = [self._rows(run) for run in runs]
+        lengths = [_rows(run, self.order.stride, self.wanted.window) for run in runs]
         offset_R = np.cumsum([0, *lengths], dtype=np.int64)
         total, shape = int(offset_R[-1]), (self.dataset.manifest.num_nodes, len(self.dataset.features))
         values = raw_values.view(np.float32)[: total * self.dataset.row_values].reshape(total, *shape)

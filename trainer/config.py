@@ -49,7 +49,9 @@ class Loading(Section):
 
     policy: Literal["auto", "blocks", "mapped", "streaming"] = "auto"
     shuffle: Literal["auto", "global", "dates"] | RunsShuffle = "auto"
-    days_per_batch: int | None = Field(None, ge=1)
+    days_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None, description="blocks of so many days; auto: the most that memory_budget holds"
+    )
     memory_budget: Bytes = 2 << 30
     prefetch: bool = True
 

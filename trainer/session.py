@@ -12,7 +12,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
 from trainer.batch import Wanted
-from trainer.config import RunsShuffle, Trainer
+from trainer.config import Loading, RunsShuffle, Trainer
 from trainer.metrics import EpochMetrics
 from trainer.models import Shape, build
 from trainer.objective import Target, make_heads
@@ -21,6 +21,7 @@ from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
 from trainer.shuffle import Shuffle, resolve_shuffle
+from trainer.sizes import Sizing
 from trainer.state import Session, State, make_optimizer
 
 
@@ -82,13 +83,30 @@ def window_of(config: Trainer) -> Window:
 def shuffle_of(config: Trainer, dataset: Dataset, window: Window) -> Shuffle:
     """Resolves `loading.shuffle` from the training split of the data, never from the machine."""
     loading = config.loading
+    if loading.days_per_batch == "auto":
+        return sizing_of(config, dataset, window).largest(loading.memory_budget)
+    return _resolve(config, dataset, window, loading.days_per_batch)
+
+
+def _resolve(config: Trainer, dataset: Dataset, window: Window, days_per_batch: int | None) -> Shuffle:
+    loading = config.loading
     days = [day for day in dataset.days if dataset.manifest.split_of(day.date) == "train"]
     setting: str | tuple[int, int] = "dates" if loading.policy == "streaming" else "auto"
     if loading.policy != "streaming":
         chosen = loading.shuffle
         setting = (chosen.days_per_run, chosen.runs_per_block) if isinstance(chosen, RunsShuffle) else chosen
     num_steps = sum(day.num_steps for day in days)
-    return resolve_shuffle(setting, loading.days_per_batch, window, num_steps, len(days), dataset.row_values * 4)
+    return resolve_shuffle(setting, days_per_batch, window, num_steps, len(days), dataset.row_values * 4)
+
+
+def sizing_of(config: Trainer, dataset: Dataset, window: Window) -> Sizing:
+    """What the sizes of blocks are computed from."""
+    plain = config.model_copy(update={"loading": Loading(prefetch=config.loading.prefetch)})  # of an `auto` shuffle
+
+    def order(shuffle: Shuffle) -> Order:
+        return order_of(dataset, "train", window, config.training.batch_size, shuffle, config.training.seed)
+
+    return Sizing(dataset, window, config, order, lambda days: _resolve(plain, dataset, window, days))
 
 
 def order_of(

@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": ("preparing", "hash every committed file; names what is damaged and what mends it"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
+    "estimate": ("training", "memory, batches and disk of a training, before it begins"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
     "runs": ("training", "training runs, newest first"),
     "doctor": ("starting", "does this installation work, and is it the one you think"),

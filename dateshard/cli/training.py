@@ -67,6 +67,28 @@ def train(
 
 
 @click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
+@json_option
+def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
+    """Windows, batches, memory by days a block, and checkpoints of a training. Reads no values, writes nothing."""
+    from dateshard.estimating import estimate as work_out
+    from dateshard.estimating import show
+    from dateshard.screen import Screen
+
+    stray, overrides = split_arguments(words)
+    if stray:
+        raise click.UsageError(f"estimate takes KEY=VALUE, not '{stray[0]}'.")
+    settings = settings_of(files, overrides)
+    told = work_out(settings)
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+    else:
+        show(Screen(), told, settings)
+    return 0
+
+
+@click.command()
 @click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
 @config_option
 @click.option(

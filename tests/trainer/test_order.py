@@ -217,11 +217,17 @@ def test_the_permutation_of_a_huge_range_takes_no_memory_for_it() -> None:
         ("auto", None, Shuffle(None, None)),
         ("dates", None, Shuffle(1, 1, shuffle_runs=False)),
         ((3, 4), None, Shuffle(3, 4)),
-        ("auto", 5, Shuffle(1, 5)),
+        ("auto", 5, Shuffle(5, 1)),  # eight days would be long enough
+        ("auto", 16, Shuffle(8, 2)),
+        ("auto", 24, Shuffle(8, 3)),
     ],
 )
 def test_the_shuffle_follows_from_settings_and_size(setting: Any, per_batch: int | None, expected: Shuffle) -> None:
     assert resolve_shuffle(setting, per_batch, Window(12, 12), 24 * 100, 100, 1000) == expected
+
+
+def test_days_of_many_steps_are_runs_of_their_own() -> None:
+    assert resolve_shuffle("auto", 2, Window(12, 12), 288 * 100, 100, 1000) == Shuffle(1, 2)
 
 
 def test_auto_takes_runs_above_a_gibibyte_long_enough_for_a_small_halo() -> None:

@@ -52,7 +52,8 @@ class Lab:
         """The world's configuration with sections changed: training={"seed": 8}."""
         tree = self.world.settings.trainer.model_dump(mode="json")
         for section, values in changes.items():
-            tree[section] = {**tree[section], **values} if isinstance(values, dict) else values
+            joined = isinstance(values, dict) and "type" not in values
+            tree[section] = {**tree[section], **values} if joined else values
         return Trainer.model_validate(tree)
 
     @contextmanager
@@ -185,6 +186,31 @@ def test_early_stopping_remembers_over_a_cut_what_it_has_seen(lab: Lab) -> None:
     with lab.started("", resume="whole", **change) as made:
         assert made.finished
         assert list(train(made.session, lambda: False)) == [Ended("early stopping", made.session.state)]
+
+
+TRAININGS: dict[str, Any] = {
+    "adamw": {"training": {"optimizer": "adamw", "weight_decay": 0.1}},
+    "sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.1}},
+    "momentum": {"training": {"optimizer": "sgd", "momentum": 0.9}},
+    "accumulate": {"training": {"accumulate": 2}, "scheduler": {"type": "cosine", "T_max": 2, "warmup_steps": 4}},
+    "plateau": {"scheduler": {"type": "plateau", "patience": 0, "threshold": 1.0}, "training": {"epochs": 3}},
+    "losses": {"training": {"losses": {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}}},
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_every_optimizer_schedule_and_objective_resumes_twice_in_a_row(lab: Lab, name: str) -> None:
+    change = TRAININGS[name]
+    whole = lab.leg("whole", **change)
+    steps = whole["state"]["step"]
+    assert steps == (6 if name == "accumulate" else BATCHES * (3 if name == "plateau" else 2))
+    for cut in (1, steps // 2, steps - 2):
+        legs = [lab.leg(f"cut{cut}", cut, **change), lab.leg(f"cut{cut}", 1, resume=f"cut{cut}", **change)]
+        legs.append(lab.leg(f"cut{cut}", resume=f"cut{cut}", **change))
+        same_end(legs[2], whole)
+        same_road(legs, whole)
+    if name == "plateau":
+        assert whole["state"]["progress"]["cuts"] == 2
 
 
 @pytest.mark.parametrize("model", [{"name": "dlinear"}, {"name": "ridge"}], ids=lambda model: model["name"])

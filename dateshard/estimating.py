@@ -1,0 +1,102 @@
+"""estimate: windows, batches, memory and disk of a training, before it begins."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import psutil
+
+from dateshard.places import runs_folder, shards_folder
+from dateshard.screen import Screen, counted, size
+from dateshard.settings import Settings
+from shardstore.dataset import Dataset
+from trainer.models import num_parameters
+from trainer.session import make_session, shuffle_of, sizing_of, window_of
+from trainer.state import Session
+
+
+def estimate(settings: Settings) -> dict[str, Any]:
+    """Everything that `--json` prints. Builds the model and the readers, reads no values."""
+    dataset, config = Dataset.open(shards_folder(settings.dataset)), settings.trainer
+    session, window = make_session(config, dataset, runs_folder()), window_of(settings.trainer)
+    sizing = sizing_of(config, dataset, window)
+    order, held = session.train.order, session.validation.order if session.validation else None
+    windows = order.num_windows + (held.num_windows if held else 0)
+    parameters = num_parameters(session.model)
+    window_bytes = window.length * dataset.row_values * 4
+    resident = [reader.resident_bytes if reader.policy == "blocks" else 0 for reader in _readers(session)]
+    return {
+        "generation": dataset.generation,
+        "windows": {"train": order.num_windows, "validation": held.num_windows if held else 0},
+        "batches": order.num_batches,
+        "steps_an_epoch": -(-order.num_batches // config.training.accumulate),
+        "policy": session.train.policy,
+        "shuffle": shuffle_of(config, dataset, window).label,
+        "table": [_row(found, config.loading.memory_budget) for found in sizing.table()],
+        "memory": {
+            "packages": psutil.Process().memory_info().rss,
+            "blocks": sum(resident),
+            "batches": 2 * config.training.batch_size * window_bytes * len(resident),
+            "model": parameters * 4 * 4,
+        },
+        "all_windows_in_memory": windows * window_bytes,
+        "available": psutil.virtual_memory().available,
+        "parameters": parameters,
+        "checkpoints": _checkpoints(session),
+    }
+
+
+def _readers(session: Session) -> list[Any]:
+    return [reader for reader in (session.train, session.validation) if reader is not None]
+
+
+def _row(found: Any, budget: int) -> dict[str, Any]:
+    return {
+        "days": found.days,
+        "blocks": found.blocks,
+        "shuffle": found.shuffle.label,
+        "resident_bytes": found.resident_bytes,
+        "reading": found.reading,
+        "fits_budget": found.resident_bytes <= budget,
+    }
+
+
+def _checkpoints(session: Session) -> dict[str, Any]:
+    freq, batches = session.config.checkpoint.save_freq, session.train.order.num_batches
+    weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
+    count = (batches - 1) // freq + 1 if freq and session.optimizer else 1
+    each = 3 * weights if session.optimizer else weights  # Adam keeps two moments a weight
+    free = shutil.disk_usage(next(p for p in [runs_folder(), *runs_folder().absolute().parents] if p.exists())).free
+    epochs = session.config.training.epochs if session.optimizer else 1
+    return {"an_epoch": count, "bytes_each": each, "bytes_all": count * each * epochs, "free": free}
+
+
+def show(screen: Screen, told: dict[str, Any], settings: Settings) -> None:
+    """The same for people."""
+    windows, budget, saved = told["windows"], settings.trainer.loading.memory_budget, told["checkpoints"]
+    screen.tell(f"dataset {settings.dataset}, generation {told['generation']}")
+    screen.tell(
+        f"{windows['train']:,} training windows, {windows['validation']:,} of validation; "
+        f"an epoch has {counted(told['batches'], 'batch', 'batches')}, {counted(told['steps_an_epoch'], 'step')}"
+    )
+    screen.tell(f"order {told['shuffle']}, served from {told['policy']}")
+    screen.tell()
+    rows = [["days a block", "blocks", "resident", "read an epoch", f"within {size(budget)}", "order"]]
+    for row in told["table"]:
+        fits = "yes" if row["fits_budget"] else "no"
+        days = f"all {row['days']}" if row["blocks"] == 1 else str(row["days"])
+        resident, reading = size(row["resident_bytes"]), f"{row['reading']:.2f} x"
+        rows.append([days, str(row["blocks"]), resident, reading, fits, row["shuffle"]])
+    screen.table(rows, right=(0, 1, 2, 3))
+    screen.tell()
+    parts = [f"{name} {size(amount)}" for name, amount in told["memory"].items()]
+    total, free = sum(told["memory"].values()), told["available"]
+    verdict = "fits" if total < free else "does NOT fit"
+    screen.tell(f"memory about {size(total)} ({', '.join(parts)}); {size(free)} are free: it {verdict}")
+    screen.tell(f"all windows in memory at once would take {size(told['all_windows_in_memory'])}")
+    verdict = "" if saved["bytes_all"] < saved["free"] else ": they do NOT fit; raise checkpoint.save_freq"
+    screen.tell(
+        f"{counted(saved['an_epoch'], 'checkpoint')} an epoch of {size(saved['bytes_each'])}, "
+        f"{size(saved['bytes_all'])} if all epochs run; {size(saved['free'])} free on the disk{verdict}"
+    )
