@@ -240,6 +240,9 @@ def _fitted_ridge(name: str, reach: int, setting: Setting, notes: list[str]) -> 
     window, targets, config = setting.window, setting.columns.targets, setting.config.model
     ridge = Ridge(reach, window.horizon, tuple(range(len(targets))))
     train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
+    if not train.runs:
+        what = f"baseline '{name}': no training window has {reach} steps of history"
+        raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
     grid = Grid(config.penalties, config.histories, config.normalisations)
     chosen = fit(ridge, train, held, grid, lambda: False)
     notes.extend(f"{name}: {part}" for part in told(setting.columns.target_names, ridge.tunings()))

@@ -334,16 +334,18 @@ def scaled_means(dataset: Dataset, targets: Iterable[int]) -> list[float]:
     return means
 
 
-def windows_of(dataset: Dataset, split: str, window: Window, targets: Sequence[int], reach: int = 0) -> Windows:
+def windows_of(
+    dataset: Dataset, split: str, window: Window, targets: Sequence[int], reach: int | None = None
+) -> Windows:
     """All windows of a split, in date order whatever `trainer.loading` says.
 
     Args:
-        reach: steps of history to look at, if more than the window has. The anchors stay the window's own, less those
-            that have not so much history.
+        reach: steps of history to look at, if not the window's. The anchors stay the window's own, less those that
+            have not so much history.
     """
     member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
     runs = tuple(make_runs(dataset.days, dataset.segments, member, window, None))
-    if reach > window.history:
+    if reach is not None:
         runs, window = reaching(runs, reach, window.stride), replace(window, history=reach)
     return Windows(dataset, window, runs, tuple(targets))
 

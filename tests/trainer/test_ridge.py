@@ -413,6 +413,19 @@ def test_a_ridge_that_looks_further_back_forecasts_the_same_windows(make_world: 
     assert [set(anchors(run)) for run in far] == [{a for a in anchors(run) if a >= 30} for run in near]
     with pytest.raises(UsageError, match="steps back"):
         evaluate(config, world.open(), split="train", baselines=["ridge:30"], model=None)
+    with pytest.raises(UsageError, match="no training window has 500 steps"):
+        evaluate(config, world.open(), split="test", baselines=["ridge:500"], model=None)
+
+
+def test_a_ridge_of_a_shorter_history_is_the_whole_one_with_that_history_alone(make_world: Make) -> None:
+    world = prepared(make_world, window={"history": 12, "horizon": 6, "stride": 5})
+    config = world.settings.trainer
+    shorter = config.model_copy(update={"model": config.model.model_copy(update={"histories": (4,)})})
+    short, whole = (
+        evaluate(given, world.open(), split="test", baselines=[name], model=None).rows[0].scaled
+        for given, name in ((shorter, "ridge:4"), (shorter, "ridge"))
+    )
+    assert short["mse"] == pytest.approx(whole["mse"], rel=1e-12)
 
 
 def anchors(run: Run) -> range:
