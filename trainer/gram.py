@@ -264,7 +264,7 @@ def accumulate(
     """One pass over the windows; `equations[k]` receives target k, `means[k]` being subtracted from it.
 
     A feature's equations may be of a shorter history: the windows stay the same, their oldest steps are left out.
-    Memory: a chunk of rows, about three times `CHUNK_BYTES`, and twice `WRITTEN_BYTES`.
+    Memory: about five times `CHUNK_BYTES` (or two windows of rows, if they are longer), and four `WRITTEN_BYTES`.
 
     Raises:
         Interrupted: `should_stop()`, asked every few milliseconds of work.
@@ -275,7 +275,8 @@ def accumulate(
         ask(should_stop)
         for target, own in equations.items():
             place = windows.targets[target]
-            values = torch.from_numpy(values_TNF[..., place]).T.contiguous().double() - means[target]
+            values = torch.empty(values_TNF.shape[1::-1], dtype=torch.float64)
+            values.copy_(torch.from_numpy(values_TNF[..., place]).T).sub_(means[target])
             seen = torch.from_numpy(seen_TNF[..., place]).T.contiguous() if isinstance(own, Masked) else None
             begin = windows.window.history - own.window.history
             part = Part(values[:, begin:], None if seen is None else seen[:, begin:], count, opens, closes)

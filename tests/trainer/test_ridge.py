@@ -376,6 +376,20 @@ def test_fit_asks_while_it_reads_while_it_multiplies_and_while_it_solves(make_wo
             fit(Ridge(12, 6, (0, 1)), *windows, Grid((0.1,), (12,), ("none",)), Patience(times))
 
 
+def test_fit_runs_on_one_thread_and_puts_the_number_back_also_where_it_is_stopped(make_world: Make) -> None:
+    world = prepared(make_world)
+    windows = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
+    before, seen = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(Interrupted):
+            fit(Ridge(12, 6, (0, 1)), *windows, GRID, lambda: seen.append(torch.get_num_threads()) or len(seen) > 90)
+        assert torch.get_num_threads() == 2
+        assert set(seen) == {1}
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_checkpoint_brings_back_what_was_chosen(make_world: Make, session_of: Make) -> None:
     from trainer import checkpoint
     from trainer.state import restore
