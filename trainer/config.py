@@ -112,8 +112,18 @@ class ModelConfig(Section):
         None, ge=0, le=1024, description="of a categorical input; null: by its number of codes; 0: the code as a number"
     )
     kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
-    penalties: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="ridge: tried on validation, per window"
+    penalties: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        min_length=1,
+        description="ridge: tried on validation, per window",
+    )
+    histories: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="ridge: tried on validation; default: the window's, a half, a quarter, an eighth",
+    )
+    normalisations: tuple[Literal["none", "last", "mean"], ...] = Field(
+        ("none", "last", "mean"), min_length=1, description="ridge: what is subtracted from a window first; tried"
     )
     options: dict[str, JsonValue] = Field({}, description="what a model of your own finds in config.options")
 
@@ -226,7 +236,9 @@ class Trainer(Section):
     scheduler: AnySchedule = StepSchedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    baselines: tuple[str, ...] = Field(("repeat", "mean", "ridge"), description="repeat, mean, seasonal:STEPS, ridge")
+    baselines: tuple[str, ...] = Field(
+        ("repeat", "mean", "ridge"), description="repeat, mean, seasonal:STEPS, ridge, ridge:STEPS"
+    )
 
 
 # Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight.

@@ -18,10 +18,10 @@ from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.batch import Batch, Wanted
 from trainer.config import Trainer
+from trainer.gram import scaled_means, windows_of
 from trainer.metrics import Sums
-from trainer.models.ridge import Ridge, fit
+from trainer.models.ridge import Grid, Ridge, fit, told
 from trainer.order import Order, Window
-from trainer.reader import Reader
 from trainer.session import (
     Columns,
     choose_columns,
@@ -104,9 +104,7 @@ class Units:
         mean = np.broadcast_to(moments[1] + moments[2], scale.pivot_NF[:, chosen].shape)
         self.mean_scaled_NF = (torch.from_numpy(mean.copy()) - self.pivot - self.delta) / self.spread
         self.mean_raw_NF = self.raw(self.mean_scaled_NF)
-        count, pivot, delta = (torch.from_numpy(dataset.statistics.merged.moments_6NF[k][:, chosen]) for k in range(3))
-        means_NF = ((pivot - self.pivot) + (delta - self.delta)) / self.spread
-        self.shift_scaled_F = (count * means_NF).sum(0) / count.sum(0).clamp(min=1)  # the mean of all scaled cells
+        self.shift_scaled_F = torch.tensor(scaled_means(dataset, chosen), dtype=torch.float64)
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:
         """[..., N, F] scaled -> raw."""
@@ -153,6 +151,8 @@ def evaluate(
     _refuse_reach(order, reach, setting.window)
     if model:
         forecasts[model[0]] = _of_model(model[1], setting)
+        if isinstance(model[1], Ridge):
+            notes.extend(f"{model[0]}: {part}" for part in told(setting.columns.target_names, model[1].tunings()))
     sums = _accumulate(setting, order, reach, forecasts, units)
     rows = [
         Row(
@@ -228,24 +228,29 @@ def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tu
         season = int(match[1])
         back = [step % season - season for step in range(steps)]  # the last season, repeated over the horizon
         return season, lambda batch: batch.history_BHNF[:, back][..., targets]
-    if name == "ridge":
-        return setting.window.history, _fitted_ridge(setting, notes)
-    raise UsageError(f"there is no baseline '{name}'", todo="Choose from repeat, mean, seasonal:STEPS, ridge")
+    if match := re.fullmatch(r"ridge(?::([1-9]\d*))?", name):
+        reach = int(match[1] or setting.window.history)
+        return reach, _fitted_ridge(name, reach, setting, notes)
+    todo = "Choose from repeat, mean, seasonal:STEPS, ridge, ridge:STEPS"
+    raise UsageError(f"there is no baseline '{name}'", todo=todo)
 
 
-def _fitted_ridge(setting: Setting, notes: list[str]) -> Forecast:
-    """Ridge on the targets' own history, its penalty chosen on validation."""
-    window, targets = setting.window, setting.columns.targets
-    ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))
-    train, held = _reader(setting, "train"), _reader(setting, "validation")
-    penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties)
-    tuned = f"the best of {len(setting.config.model.penalties)} on validation"
-    how = tuned if held.order.num_windows else "the smallest: there are no validation windows"
-    notes.append(f"ridge: penalty {penalty:g} a window, {how}")
-    history, chosen = window.history, list(targets)
-    return lambda batch: ridge(batch.history_BHNF[:, -history:][..., chosen])
-
-
-def _reader(setting: Setting, split: str) -> Reader:
-    wanted = Wanted(setting.window, setting.columns.targets, setting.columns.targets)
-    return make_reader(setting.config, setting.dataset, _order(setting, split), wanted)
+def _fitted_ridge(name: str, reach: int, setting: Setting, notes: list[str]) -> Forecast:
+    """Ridge on the targets' own history, up to `reach` steps of it, tuned on validation."""
+    window, targets, config = setting.window, setting.columns.targets, setting.config.model
+    ridge = Ridge(reach, window.horizon, tuple(range(len(targets))))
+    train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
+    if not train.runs:
+        what = f"baseline '{name}': no training window has {reach} steps of history"
+        raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
+    grid = Grid(config.penalties, config.histories, config.normalisations)
+    chosen = fit(ridge, train, held, grid, lambda: False)
+    notes.extend(f"{name}: {part}" for part in told(setting.columns.target_names, ridge.tunings()))
+    if any(one.errors for one in chosen):
+        notes.append(f"{name}: the best of {len(grid.tunings(reach))} on validation, for each target")
+    else:
+        notes.append(f"{name}: no validation windows to choose on")
+    for target, one in zip(setting.columns.target_names, chosen, strict=True):
+        if one.longest < reach:
+            notes.append(f"{name}: {target}: equations of more than {one.longest} steps of history exceed 1 GiB")
+    return lambda batch: ridge(batch.history_BHNF[:, -reach:][..., list(targets)])

@@ -251,6 +251,25 @@ def test_an_lstm_resumes_from_every_step_twice_in_a_row(lab: Lab, schedule: str)
         same_road(legs, whole)
 
 
+@pytest.mark.parametrize("place", ["at once", "solving", "validating"])
+def test_a_ridge_stopped_while_it_is_solved_or_validated_goes_on_and_ends_alike(lab: Lab, place: str) -> None:
+    model, asked = {"name": "ridge"}, iter(range(10**9))
+    whole = lab.leg("whole", model=model)
+    with lab.started("cut", model=model) as made:
+        stops: dict[str, Callable[[], bool]] = {
+            "at once": lambda: True,
+            "solving": lambda: next(asked) > 40,
+            "validating": lambda: made.session.state.batch > 0,
+        }
+        events = list(train(made.session, stops[place]))
+        batch = BATCHES if place == "validating" else 0
+        assert events[-1] == Ended("stopped", made.session.state)
+        assert (made.session.state.batch, made.session.state.validated) == (batch, False)
+    again = lab.leg("cut", resume="cut", model=model)
+    assert again["continued"] == f"checkpoint_epoch_1_batch_{batch}"
+    same_end(again, whole)
+
+
 def test_a_finished_run_trains_on_with_more_epochs_as_if_it_had_never_ended(lab: Lab) -> None:
     whole = lab.leg("whole", training={"epochs": 3})
     short = lab.leg("short")
