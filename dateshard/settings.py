@@ -130,14 +130,19 @@ def apply(settings: Settings, overrides: Sequence[str]) -> Settings:
     return validate(layers.tree, layers.places)
 
 
-def validate(tree: Mapping[str, Any], places: Mapping[tuple[str, ...], str] | None = None) -> Settings:
+def validate(
+    tree: Mapping[str, Any], places: Mapping[tuple[str, ...], str] | None = None, *, own_models: bool = True
+) -> Settings:
     """A tree of plain values -> Settings.
+
+    Args:
+        own_models: whether `trainer.model.name` may name code; False for what a client sent.
 
     Raises:
         UsageError: all faults at once.
     """
     try:
-        return Settings.model_validate(dict(tree))
+        return Settings.model_validate(dict(tree), context={"own_models": own_models})
     except ValidationError as error:
         found = _without_echoes(error.errors()[:MOST_LOOKED_AT])
         faults = [_describe(fault, places or {}) for fault in found[:MAX_FAULTS]]

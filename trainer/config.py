@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    model_validator,
+)
 
 from shardstore.errors import shorten
 
@@ -64,16 +74,58 @@ class Loading(Section):
         return self
 
 
-class ModelConfig(Section):
-    """Which model, and its size."""
+FAMILY_NAMES = ("mlp", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge")
+OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
-    name: Literal["mlp", "dlinear", "ridge"] = "mlp"
-    hidden_units: tuple[int, ...] = (64, 32)
-    dropout_rate: float = Field(0.2, ge=0, lt=1)
-    kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
-    penalties: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="ridge: tried on validation, per window"
+
+def is_own(name: str) -> bool:
+    """Whether a model's name is `my_package.module:build`: code of the user's own."""
+    return ":" in name
+
+
+def _known_model(name: str, info: ValidationInfo) -> str:
+    own = "" if _forbids_own(info) else ", or your own as my_package.module:build"
+    if name in FAMILY_NAMES or (own and OWN.fullmatch(name)):
+        return name
+    if is_own(name) and not own:
+        raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; use {', '.join(FAMILY_NAMES)}")
+    near = difflib.get_close_matches(name, FAMILY_NAMES, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"no model '{shorten(name)}'{hint} Use {', '.join(FAMILY_NAMES)}{own}")
+
+
+def _forbids_own(info: ValidationInfo) -> bool:
+    """Validation with the context {"own_models": False} refuses code: for a configuration that a client sent."""
+    return isinstance(info.context, dict) and not info.context.get("own_models", True)
+
+
+class ModelConfig(Section):
+    """Which model, and its size. `hidden_units` and `dropout_rate` are of mlp, cnn, lstm and gru."""
+
+    name: Annotated[str, AfterValidator(_known_model)] = "mlp"
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 32), description="widths of successive layers")
+    dropout_rate: float = Field(0.2, ge=0, lt=1, description="after each layer")
+    revin: bool | Literal["affine"] = Field(
+        False, description="normalise each window's targets by their own history; affine: with learned factors"
     )
+    embedding_width: int | None = Field(
+        None, ge=0, le=1024, description="of a categorical input; null: by its number of codes; 0: the code as a number"
+    )
+    kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
+    penalties: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        min_length=1,
+        description="ridge: tried on validation, per window",
+    )
+    histories: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="ridge: tried on validation; default: the window's, a half, a quarter, an eighth",
+    )
+    normalisations: tuple[Literal["none", "last", "mean"], ...] = Field(
+        ("none", "last", "mean"), min_length=1, description="ridge: what is subtracted from a window first; tried"
+    )
+    options: dict[str, JsonValue] = Field({}, description="what a model of your own finds in config.options")
 
 
 LossName = Literal["mse", "mae", "huber", "cross_entropy"]
@@ -206,7 +258,7 @@ class Trainer(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
     baselines: tuple[str, ...] = Field(
-        ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge"
+        ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:STEPS"
     )
 
 

@@ -16,14 +16,14 @@ from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.batch import Batch, Wanted
 from trainer.config import Trainer
+from trainer.gram import windows_of
 from trainer.guesses import Guess, guesses
 from trainer.metrics import EpochMetrics, Form
 from trainer.metrics.epoch import with_raw
 from trainer.metrics.raw import hours_of
-from trainer.models.ridge import Ridge, fit
+from trainer.models.ridge import Grid, Ridge, fit, told
 from trainer.objective import by_head, make_heads
 from trainer.order import Order, Window
-from trainer.reader import Reader
 from trainer.session import (
     Columns,
     choose_columns,
@@ -83,6 +83,8 @@ def evaluate(
     _refuse_reach(order, reach, setting.window)
     if model:
         forecasts[model[0]] = _of_model(model[1], setting)
+        if isinstance(model[1], Ridge):
+            notes.extend(f"{model[0]}: {part}" for part in told(setting.columns.target_names, model[1].tunings()))
     counted = _accumulate(setting, order, reach, forecasts, model[0] if model else None)
     rows = [
         _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()
@@ -112,7 +114,7 @@ def _fitting(baselines: Sequence[str], setting: Setting, notes: list[str]) -> li
         names = [name for name in names if name in ("mean", "majority")]
         notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
     if not setting.form.numbers:
-        names = [name for name in names if name not in ("mean", "ridge")]
+        names = [name for name in names if name.partition(":")[0] not in ("mean", "ridge")]
     return names
 
 
@@ -122,7 +124,7 @@ def _baselines(
     """(steps of history that they need, {name: forecast})."""
     reach, forecasts = setting.window.history, dict[str, Forecast]()
     places = {}
-    for head in setting.form.categorical if set(names) - {"mean", "ridge"} else ():
+    for head in setting.form.categorical:
         place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
         places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
     for name in names:
@@ -232,8 +234,9 @@ def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tu
         season = int(match[1])
         back = [step % season - season for step in range(steps)]  # the last season, repeated over the horizon
         return season, lambda batch: batch.history_BHNF[:, back][..., targets]
-    if name == "ridge":
-        return setting.window.history, _fitted_ridge(setting, notes)
+    if match := re.fullmatch(r"ridge(?::([1-9]\d*))?", name):
+        reach = int(match[1] or setting.window.history)
+        return reach, _fitted_ridge(name, reach, setting, notes)
     raise _unknown(name)
 
 
@@ -241,23 +244,26 @@ def _unknown(name: str) -> UsageError:
     if name == "majority":
         return UsageError("baseline 'majority' is for categorical targets, and there is none", todo="Take mean")
     return UsageError(
-        f"there is no baseline '{name}'", todo="Choose from repeat, mean, majority, seasonal:STEPS, ridge"
+        f"there is no baseline '{name}'", todo="Choose from repeat, mean, majority, seasonal:STEPS, ridge, ridge:STEPS"
     )
 
 
-def _fitted_ridge(setting: Setting, notes: list[str]) -> Numbers:
-    """Ridge on the targets' own history, its penalty chosen on validation."""
-    window, targets = setting.window, setting.columns.targets
-    ridge = Ridge(window.history, window.horizon, tuple(range(len(targets))))
-    train, held = _reader(setting, "train"), _reader(setting, "validation")
-    penalty, _ = fit(ridge, train.batches(0), held.batches(0), setting.config.model.penalties)
-    tuned = f"the best of {len(setting.config.model.penalties)} on validation"
-    how = tuned if held.order.num_windows else "the smallest: there are no validation windows"
-    notes.append(f"ridge: penalty {penalty:g} a window, {how}")
-    history, chosen = window.history, list(targets)
-    return lambda batch: ridge(batch.history_BHNF[:, -history:][..., chosen])
-
-
-def _reader(setting: Setting, split: str) -> Reader:
-    wanted = Wanted(setting.window, setting.columns.targets, setting.columns.targets)
-    return make_reader(setting.config, setting.dataset, _order(setting, split), wanted)
+def _fitted_ridge(name: str, reach: int, setting: Setting, notes: list[str]) -> Numbers:
+    """Ridge on the targets' own history, up to `reach` steps of it, tuned on validation."""
+    window, targets, config = setting.window, setting.columns.targets, setting.config.model
+    ridge = Ridge(reach, window.horizon, tuple(range(len(targets))))
+    train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
+    if not train.runs:
+        what = f"baseline '{name}': no training window has {reach} steps of history"
+        raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
+    grid = Grid(config.penalties, config.histories, config.normalisations)
+    chosen = fit(ridge, train, held, grid, lambda: False)
+    notes.extend(f"{name}: {part}" for part in told(setting.columns.target_names, ridge.tunings()))
+    if any(one.errors for one in chosen):
+        notes.append(f"{name}: the best of {len(grid.tunings(reach))} on validation, for each target")
+    else:
+        notes.append(f"{name}: no validation windows to choose on")
+    for target, one in zip(setting.columns.target_names, chosen, strict=True):
+        if one.longest < reach:
+            notes.append(f"{name}: {target}: equations of more than {one.longest} steps of history exceed 1 GiB")
+    return lambda batch: ridge(batch.history_BHNF[:, -reach:][..., list(targets)])

@@ -17,12 +17,14 @@ import torch
 
 from trainer import checkpoint, postmortem
 from trainer.config import Trainer
+from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
-from trainer.models.ridge import Ridge, fit
+from trainer.models.ridge import Grid, Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
 from trainer.state import Saved, Session, State, save
 from trainer.step import Outcome, Step, to_device
+from trainer.stop import Interrupted, ShouldStop, ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
     validation (at an epoch's last batch only that one).
     """
     if isinstance(session.model, Ridge):
-        yield from _train_closed_form(session, session.model)
+        yield from _train_closed_form(session, session.model, should_stop)
         return
     state, config = session.state, session.config
     while not is_finished(state, config):
@@ -169,10 +171,6 @@ def _note(session: Session, number: int, outcome: Outcome) -> None:
         raise postmortem.error(session)
 
 
-class Interrupted(Exception):  # noqa: N818 - told by whoever asked to stop, no fault
-    """A stop was asked for in the middle of a validation."""
-
-
 @torch.no_grad()
 def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
     """The report over all validation windows; None without a validation split.
@@ -190,8 +188,7 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
         forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
         found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
         metrics.add(forecast, batch, found, order.positions(number))
-        if should_stop():
-            raise Interrupted
+        ask(should_stop)
     return metrics.report()
 
 
@@ -222,13 +219,27 @@ def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) 
     yield saved
 
 
-def _train_closed_form(session: Session, model: Ridge) -> Iterator[Event]:
-    """Ridge has no epochs: one pass over training and validation windows, then the checkpoint."""
+def _train_closed_form(session: Session, model: Ridge, should_stop: ShouldStop) -> Iterator[Event]:
+    """Ridge has no epochs: one pass over training and validation windows, then the checkpoint.
+
+    A stop in the middle of it saves position 0: to go on is to begin anew, and ends in the same bytes.
+    """
     state, began = session.state, time.perf_counter()
     if not state.validated:
-        held = session.validation.batches(0) if session.validation else iter(())
-        penalties = session.config.model.penalties
-        fit(model, session.train.batches(0), held, penalties)
-        state.batch = session.train.order.num_batches
-        yield from _close_epoch(session, validate(session, lambda: False), began)
+        try:
+            if not state.batch:
+                _solve(session, model, should_stop)
+                state.batch = session.train.order.num_batches
+            report = validate(session, should_stop)
+        except Interrupted:
+            yield save(session)
+            yield Ended("stopped", state)
+            return
+        yield from _close_epoch(session, report, began)
     yield Ended("epochs", state)
+
+
+def _solve(session: Session, model: Ridge, should_stop: ShouldStop) -> None:
+    dataset, wanted, config = session.train.dataset, session.train.wanted, session.config.model
+    train, held = (windows_of(dataset, split, wanted.window, wanted.targets) for split in ("train", "validation"))
+    fit(model, train, held, Grid(config.penalties, config.histories, config.normalisations), should_stop)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
@@ -16,7 +18,9 @@ from trainer.config import Loading, RunsShuffle, Trainer
 from trainer.metrics import EpochMetrics, Form
 from trainer.metrics import custom as own_metrics
 from trainer.metrics.sample import Plan
-from trainer.models import Shape, build
+from trainer.models import build, num_parameters
+from trainer.models.own import refuse_unfit
+from trainer.models.shape import Shape
 from trainer.objective import Head, Target, make_heads
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
@@ -135,17 +139,29 @@ def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: Wanted)
     return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
 
 
-def shape_of(dataset: Dataset, columns: Columns, targets: Sequence[Target], window: Window) -> Shape:
+def shape_of(dataset: Dataset, columns: Columns, heads: Sequence[Head], window: Window) -> Shape:
     """What the model must fit."""
+    target_codes = _codes_of(dataset, columns.targets)
     return Shape(
         window,
         num_nodes=dataset.manifest.num_nodes,
         num_inputs=len(columns.inputs),
-        num_outputs=sum(target.channels for target in targets),
+        num_outputs=sum(codes or 1 for codes in target_codes),
         targets_in_inputs=columns.targets_in_inputs,
         steps_per_day=max(1, 86_400_000_000_000 // dataset.manifest.step),
-        numeric=not any(target.categories for target in targets),
+        input_codes=_codes_of(dataset, columns.inputs),
+        target_codes=target_codes,
+        heads={head.name: head.channels for head in heads},
     )
+
+
+def _codes_of(dataset: Dataset, places: Sequence[int]) -> tuple[int, ...]:
+    """How many codes each feature has, code 0 included; 0 for numbers."""
+    found = []
+    for feature in (dataset.features[place] for place in places):
+        categories = dataset.vocabularies.names[feature.name] if feature.categorical else ()
+        found.append(len(categories) + 1 if categories else 0)
+    return tuple(found)
 
 
 def targets_of(config: Trainer, dataset: Dataset, columns: Columns) -> list[Target]:
@@ -205,8 +221,8 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     heads = make_heads(config.training, targets)
     device = devices.choose(config.training.device)
     devices.reseed(key(config.training.seed, 4))
-    model = build(shape_of(dataset, columns, targets, window), config.model).to(device)
-    wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(model.uses_codes))
+    model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
+    wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(getattr(model, "uses_codes", False)))
     batch_size = config.training.batch_size
     order = order_of(dataset, "train", window, batch_size, shuffle, config.training.seed)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
@@ -227,6 +243,16 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         ),
         optimizer=make_optimizer(config.training, model),
     )
+
+
+def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Module:
+    """The model of the configuration, on its device, tried on two windows of zeros."""
+    model = build(shape, config.model).to(device)
+    refuse_unfit(model, shape, config.model.name)
+    if not num_parameters(model) and config.model.name != "ridge":
+        what = f"the model '{config.model.name}' has no parameter that could be trained"
+        raise UsageError(what, todo="Give it some; baselines are judged by: dateshard evaluate")
+    return model
 
 
 def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:

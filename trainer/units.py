@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from shardstore.dataset import Dataset
+from trainer.gram import scaled_means
 
 RESOLUTION = 2.0**-20  # of a value's own size: float32 keeps 24 bits, and what is below 16 of its units is noise
 
@@ -34,9 +35,7 @@ class Units:
         mean = np.broadcast_to(moments[1] + moments[2], scale.pivot_NF[:, chosen].shape)
         self.mean_scaled_NF = (torch.from_numpy(mean.copy()) - self.pivot - self.delta) / self.spread
         self.mean_raw_NF = self.raw(self.mean_scaled_NF)
-        count, pivot, delta = (torch.from_numpy(dataset.statistics.merged.moments_6NF[k][:, chosen]) for k in range(3))
-        means_NF = ((pivot - self.pivot) + (delta - self.delta)) / self.spread
-        self.shift_scaled_F = (count * means_NF).sum(0) / count.sum(0).clamp(min=1)  # the mean of all scaled cells
+        self.shift_scaled_F = torch.tensor(scaled_means(dataset, chosen), dtype=torch.float64)
         rounding = RESOLUTION * ((self.pivot + self.delta).abs() + self.spread.abs())
         self.rounding_NF: NDArray[np.float64] = rounding.numpy()
 

@@ -95,7 +95,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
-@click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge")
+@click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:STEPS")
 @json_option
 def evaluate(
     words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool

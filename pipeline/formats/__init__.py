@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.source import Csv
+from shardstore import outside
 from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
@@ -147,24 +148,13 @@ def reader_of(path: Path, chosen: str) -> Reader:
             )
         chosen = SUFFIXES[suffix]
     if ":" in chosen:
-        return _outside(chosen)
+        return outside.load(chosen, "pipeline.source.format")
     if chosen not in READERS:
         raise UsageError(
             f"pipeline.source.format: no format '{chosen}'", todo=f"Use auto, {', '.join(READERS)} or my_module:read"
         )
     module, _, name = READERS[chosen].partition(":")
     reader: Reader = getattr(importlib.import_module(f"pipeline.formats.{module}"), name)
-    return reader
-
-
-def _outside(dotted: str) -> Reader:
-    module, _, name = dotted.partition(":")
-    try:
-        reader: Reader = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"pipeline.source.format: '{dotted}' cannot be imported: {error}", todo="Correct the name"
-        ) from None
     return reader
 
 

@@ -157,7 +157,7 @@ def test_files_lose_to_the_environment_and_that_to_overrides(load: Load, monkeyp
 
 def test_a_section_of_another_type_starts_afresh(load: Load) -> None:
     settings = load(BASE, "trainer: {scheduler: {type: none}}\n")
-    assert settings.trainer.scheduler.model_dump() == {"type": "none", "warmup_steps": 0}
+    assert settings.trainer.scheduler.model_dump() == {"warmup_steps": 0, "type": "none"}
     (found,) = faults(load, BASE.replace("type: step", "type: none"))
     assert found.startswith("a.yaml:14:5: trainer.scheduler.step_size: unknown key")
 

@@ -187,21 +187,6 @@ def test_the_size_of_a_batch_does_not_change_a_figure(make_world: Make, session_
                     assert left[figure] == pytest.approx(right[figure], rel=1e-12 if tight else 1e-6), row.name
 
 
-def test_ridge_beside_a_model_is_fitted_on_training_and_tuned_on_validation(make_world: Make, session_of: Make) -> None:
-    from trainer.models.ridge import fit
-
-    penalties = [1e-4, 0.01, 1.0, 100.0]
-    world = make_world(10, split=SPLIT, model={"name": "ridge", "penalties": penalties})
-    world.prepare()
-    session = session_of(world)
-    best, _ = fit(session.model, session.train.batches(0), session.validation.batches(0), penalties)
-    names = ["ridge", "seasonal:24"]
-    result = evaluate(session.config, world.open(), split="test", baselines=names, model=("m", session.model))
-    rows = {row.name: row for row in result.rows}
-    assert rows["ridge"].scaled["mse"] == pytest.approx(rows["m"].scaled["mse"], rel=1e-6)
-    assert f"{best:g}" in result.notes[0]
-
-
 def test_a_baseline_that_looks_further_back_than_the_data_is_refused(make_world: Make) -> None:
     world = make_world(10, split=SPLIT)
     world.prepare()

@@ -213,11 +213,61 @@ def test_every_optimizer_schedule_and_objective_resumes_twice_in_a_row(lab: Lab,
         assert whole["state"]["progress"]["cuts"] == 2
 
 
-@pytest.mark.parametrize("model", [{"name": "dlinear"}, {"name": "ridge"}], ids=lambda model: model["name"])
+MODELS: list[dict[str, Any]] = [
+    {"name": "dlinear"},
+    {"name": "ridge"},
+    {"name": "nlinear", "revin": True},
+    {"name": "cnn", "hidden_units": [6, 4], "dropout_rate": 0.3},
+    {"name": "gru", "hidden_units": [4], "dropout_rate": 0.3, "revin": "affine"},
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model["name"])
 def test_the_other_models_resume_as_well(lab: Lab, model: dict[str, Any]) -> None:
     whole = lab.leg("whole", model=model)
     lab.leg("cut", 3, model=model)
     same_end(lab.leg("cut", resume="cut", model=model), whole)
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_an_lstm_resumes_from_every_step_twice_in_a_row(lab: Lab, schedule: str) -> None:
+    """Stacked, with dropout, two batches a step, warm-up into a schedule, normalised windows."""
+    change: dict[str, Any] = {
+        "model": {"name": "lstm", "hidden_units": [6, 4], "dropout_rate": 0.4, "revin": "affine"},
+        "training": {"accumulate": 2, "clip_norm": 0.5},
+        "scheduler": {"step": {"type": "step", "step_size": 1, "gamma": 0.5, "warmup_steps": 2}}.get(
+            schedule, {"type": "cosine", "T_max": 2, "warmup_steps": 2}
+        ),
+    }
+    whole = lab.leg("whole", **change)
+    steps = whole["state"]["step"]
+    assert steps == 6
+    for cut in range(1, steps):
+        name = f"cut{cut}"
+        legs = [lab.leg(name, cut, **change), lab.leg(name, 1, resume=name, **change)]
+        assert [leg["state"]["step"] for leg in legs] == [cut, cut + 1]
+        legs.append(lab.leg(name, resume=name, **change))
+        same_end(legs[2], whole)
+        same_road(legs, whole)
+
+
+@pytest.mark.parametrize("place", ["at once", "solving", "validating"])
+def test_a_ridge_stopped_while_it_is_solved_or_validated_goes_on_and_ends_alike(lab: Lab, place: str) -> None:
+    model, asked = {"name": "ridge"}, iter(range(10**9))
+    whole = lab.leg("whole", model=model)
+    with lab.started("cut", model=model) as made:
+        stops: dict[str, Callable[[], bool]] = {
+            "at once": lambda: True,
+            "solving": lambda: next(asked) > 40,
+            "validating": lambda: made.session.state.batch > 0,
+        }
+        events = list(train(made.session, stops[place]))
+        batch = BATCHES if place == "validating" else 0
+        assert events[-1] == Ended("stopped", made.session.state)
+        assert (made.session.state.batch, made.session.state.validated) == (batch, False)
+    again = lab.leg("cut", resume="cut", model=model)
+    assert again["continued"] == f"checkpoint_epoch_1_batch_{batch}"
+    same_end(again, whole)
 
 
 def test_a_finished_run_trains_on_with_more_epochs_as_if_it_had_never_ended(lab: Lab) -> None:

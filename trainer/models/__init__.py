@@ -1,9 +1,10 @@
 """Models, one file a family. `build` makes one by name from what the data look like.
 
-Every model maps (history [B, H, N, Fi], codes [B, W] or None) to a forecast [B, P, N, Fo], all scaled. A module
-attribute `uses_codes` says whether it asks for time codes.
+Every model maps (history [B, H, N, Fi], codes [B, W] or None) to a forecast [B, P, N, C], all scaled; or to a dict with
+a tensor for each of `training.losses`. A module attribute `uses_codes` says whether it asks for time codes.
+docs/models.md says how to bring one's own; tests/contracts/test_models.py is what every model keeps.
 
-Legend: B batch, H history, W window, P target steps, N nodes, Fi inputs, Fo targets.
+Legend: B batch, H history, W window, P target steps, N nodes, Fi inputs, C output channels.
 """
 
 from __future__ import annotations
@@ -14,61 +15,102 @@ from dataclasses import dataclass
 from torch import nn
 
 from shardstore.errors import UsageError
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, is_own
+from trainer.models.categories import CategoricalInputs, width_of
+from trainer.models.cnn import Cnn
 from trainer.models.dlinear import DLinear
 from trainer.models.mlp import Mlp
+from trainer.models.nlinear import NLinear
+from trainer.models.own import build_own
+from trainer.models.recurrent import Recurrent
+from trainer.models.revin import RevIN
 from trainer.models.ridge import Ridge
-from trainer.order import Window
+from trainer.models.shape import Shape
+
+Make = Callable[[Shape, ModelConfig], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a model must fit.
+class Family:
+    """One kind of model.
 
     Attributes:
-        num_outputs: channels of the forecast: one a number, one a class of a categorical target.
-        targets_in_inputs: each target's place among the inputs, or -1.
-        numeric: whether every target is a number; then output k is target k.
+        own_history: forecasts each target from its own history and from nothing else, so all of them must be numbers.
+        closed_form: is solved, not trained.
     """
 
-    window: Window
-    num_nodes: int
-    num_inputs: int
-    num_outputs: int
-    targets_in_inputs: tuple[int, ...]
-    steps_per_day: int
-    numeric: bool = True
+    make: Make
+    own_history: bool = False
+    closed_form: bool = False
 
 
-def _mlp(shape: Shape, config: ModelConfig) -> nn.Module:
-    return Mlp(
-        shape.window.history * shape.num_inputs,
-        (shape.window.target_steps, shape.num_outputs),
-        shape.num_nodes,
-        config.hidden_units,
-        config.dropout_rate,
-        anchor=shape.window.before,
-        steps_per_day=shape.steps_per_day,
-    )
+def _linear(make: Make, *, closed_form: bool = False) -> Family:
+    return Family(make, own_history=True, closed_form=closed_form)
 
 
 def _dlinear(shape: Shape, config: ModelConfig) -> nn.Module:
-    _needs_own_history(shape, "dlinear")
     return DLinear(shape.window.history, shape.window.target_steps, shape.targets_in_inputs, config.kernel)
 
 
-def _ridge(shape: Shape, config: ModelConfig) -> nn.Module:
-    _needs_own_history(shape, "ridge")
+def _nlinear(shape: Shape, _config: ModelConfig) -> nn.Module:
+    return NLinear(shape.window.history, shape.window.target_steps, shape.targets_in_inputs)
+
+
+def _ridge(shape: Shape, _config: ModelConfig) -> nn.Module:
     return Ridge(shape.window.history, shape.window.target_steps, shape.targets_in_inputs)
 
 
-def _needs_own_history(shape: Shape, name: str) -> None:
+FAMILIES: dict[str, Family] = {
+    "mlp": Family(lambda shape, config: Mlp(shape, config.hidden_units, config.dropout_rate)),
+    "cnn": Family(lambda shape, config: Cnn(shape, config.hidden_units, config.dropout_rate)),
+    "lstm": Family(lambda shape, config: Recurrent("lstm", shape, config.hidden_units, config.dropout_rate)),
+    "gru": Family(lambda shape, config: Recurrent("gru", shape, config.hidden_units, config.dropout_rate)),
+    "dlinear": _linear(_dlinear),
+    "nlinear": _linear(_nlinear),
+    "ridge": _linear(_ridge, closed_form=True),
+}
+OWN = Family(build_own)
+
+
+def build(shape: Shape, config: ModelConfig) -> nn.Module:
+    """A model with weights not yet drawn for training: the caller seeds before it calls.
+
+    Categorical inputs become embeddings in front of it, `model.revin` goes around both.
+
+    Raises:
+        UsageError: the model cannot serve this window or these features, or one's own cannot be made.
+    """
+    family = OWN if is_own(config.name) else FAMILIES[config.name]
+    if family.own_history:
+        _refuse_other_history(shape, config.name)
+    if config.options and family is not OWN:
+        what = f"trainer.model.options are for a model of one's own, and '{config.name}' is none"
+        raise UsageError(what, todo="Leave them out")
+    if config.revin:
+        _refuse_irreversible(shape, config.name, family)
+    model = family.make(shape, config) if family.own_history else _behind_categories(family.make, shape, config)
+    if not config.revin:
+        return model
+    return RevIN(model, shape.outputs_in_inputs, shape.heads, affine=config.revin == "affine")
+
+
+def _behind_categories(make: Make, shape: Shape, config: ModelConfig) -> nn.Module:
+    """The model, its categorical inputs embedded unless `embedding_width` is 0."""
+    codes = shape.categorical_inputs
+    if not codes or config.embedding_width == 0:
+        return make(shape, config)
+    widths = {place: config.embedding_width or width_of(count) for place, count in codes.items()}
+    numbers = tuple(place for place in range(shape.num_inputs) if place not in codes)
+    inner = make(shape.with_inputs(numbers, len(numbers) + sum(widths.values())), config)
+    return CategoricalInputs(inner, numbers, codes, widths)
+
+
+def _refuse_other_history(shape: Shape, name: str) -> None:
+    others = "Take model.name: mlp, cnn, lstm or gru"
     if not shape.window.horizon:
-        raise UsageError(
-            f"{name} forecasts, it needs a horizon", todo="Set trainer.window.horizon, or take model.name: mlp"
-        )
+        raise UsageError(f"{name} forecasts, it needs a horizon", todo=f"Set trainer.window.horizon. {others}")
     if not shape.numeric:
-        raise UsageError(f"{name} forecasts numbers, and a target is categorical", todo="Take model.name: mlp")
+        raise UsageError(f"{name} forecasts numbers, and a target is categorical", todo=others)
     if -1 in shape.targets_in_inputs:
         raise UsageError(
             f"{name} forecasts a target from its own history, but a target is not among the inputs",
@@ -76,16 +118,15 @@ def _needs_own_history(shape: Shape, name: str) -> None:
         )
 
 
-BUILDERS: dict[str, Callable[[Shape, ModelConfig], nn.Module]] = {"mlp": _mlp, "dlinear": _dlinear, "ridge": _ridge}
-
-
-def build(shape: Shape, config: ModelConfig) -> nn.Module:
-    """A model with weights not yet drawn for training: the caller seeds before it calls.
-
-    Raises:
-        UsageError: the model cannot serve this window or these features.
-    """
-    return BUILDERS[config.name](shape, config)
+def _refuse_irreversible(shape: Shape, name: str, family: Family) -> None:
+    todo = "Leave model.revin out"
+    if family.closed_form:
+        raise UsageError(f"{name} is solved in closed form, and model.revin is for models that are trained", todo=todo)
+    if not shape.window.horizon:
+        raise UsageError("model.revin is for forecasts, and trainer.window.horizon is 0", todo=todo)
+    if max(shape.outputs_in_inputs) < 0:
+        what = "model.revin normalises the targets that are numbers by their own history, and none of them is an input"
+        raise UsageError(what, todo=f"Add the targets to trainer.inputs. {todo}")
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -1,0 +1,101 @@
+"""A model of one's own: `model: {name: my_package.module:build, options: {...}}`, and the check that every model passes.
+
+`build(shape, config) -> nn.Module` is called once, after the seed is set. Legend: B batch, H history, P target steps,
+N nodes, F inputs, C output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from shardstore.errors import UsageError, shorten
+from shardstore.outside import load, told
+from trainer.config import ModelConfig
+from trainer.models.shape import Shape
+
+TRIED = 2  # windows of the dry forward
+
+
+def build_own(shape: Shape, config: ModelConfig) -> nn.Module:
+    """What the named function returns.
+
+    Raises:
+        UsageError: it cannot be imported, fails, or returns no module with something to train.
+    """
+    make = load(config.name, "trainer.model.name")
+    try:
+        model = make(shape, config)
+    except UsageError:
+        raise
+    except Exception as error:
+        what = f"trainer.model.name: {config.name} fails: {told(error)}"
+        raise UsageError(what, todo="Correct it; it is called as build(shape, config)") from None
+    if not isinstance(model, nn.Module):
+        what = f"trainer.model.name: {config.name} returned {_form(model)}, not a torch.nn.Module"
+        raise UsageError(what, todo="Return the model")
+    return model
+
+
+def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
+    """One forward in evaluation mode, without gradients, on batches laid out as real ones are.
+
+    Raises:
+        UsageError: it fails, or what it returns is not what training needs; names both shapes.
+    """
+    batch = _example(model, shape)
+    training = model.training
+    try:
+        with torch.no_grad():
+            out = model.eval()(*batch)
+    except UsageError:
+        raise
+    except Exception as error:
+        what = f"the model '{name}' fails on a history of {_form(batch[0])} and codes {_form(batch[1])}: {told(error)}"
+        raise UsageError(what, todo="Correct it; a batch is a view and not contiguous: .reshape, not .view") from None
+    finally:
+        model.train(training)
+    _refuse_form(out, shape, name)
+
+
+def _example(model: nn.Module, shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Zeros: history [B, H, N, F] as a view of whole windows, and codes [B, W] if the model asks for them."""
+    window = shape.window
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    whole = torch.zeros(TRIED, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
+    codes = torch.zeros(TRIED, window.length, dtype=torch.int32, device=device)
+    history = whole[:, : window.history, :, : shape.num_inputs]
+    return history, codes if getattr(model, "uses_codes", False) else None
+
+
+def _refuse_form(out: Any, shape: Shape, name: str) -> None:
+    sizes = (TRIED, shape.window.target_steps, shape.num_nodes)
+    wanted = {head: (*sizes, len(channels)) for head, channels in shape.heads.items()}
+    if isinstance(out, Mapping):
+        wrong = next((head for head in wanted if not _fits(out.get(head), wanted[head])), None)
+        if wrong is not None:
+            found = (
+                _form(out[wrong]) if wrong in out else f"none (it returned {', '.join(map(repr, out)) or 'nothing'})"
+            )
+            raise _misfit(name, f"for '{wrong}' float32 {list(wanted[wrong])}", found)
+    elif not _fits(out, (*sizes, shape.num_outputs)):
+        heads = f", or a dict with a tensor for each of {', '.join(wanted)}" if len(wanted) > 1 else ""
+        raise _misfit(name, f"float32 {[*sizes, shape.num_outputs]}{heads}", _form(out))
+
+
+def _misfit(name: str, wanted: str, found: str) -> UsageError:
+    what = f"the model '{name}' must return {wanted}, and returned {found}"
+    return UsageError(what, todo="The axes are windows, target steps, nodes, channels (one a number, one a class)")
+
+
+def _fits(part: Any, wanted: tuple[int, ...]) -> bool:
+    return isinstance(part, torch.Tensor) and part.dtype == torch.float32 and tuple(part.shape) == wanted
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return "None" if value is None else f"a {shorten(type(value).__name__)}"

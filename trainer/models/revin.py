@@ -1,0 +1,80 @@
+"""Reversible instance normalisation (RevIN, Kim et al., ICLR 2022), around any model that forecasts.
+
+The history of every target that is a number and an input is moved to mean 0 and spread 1, per window and node; the
+model forecasts in these units, and its forecast is moved back by the very same figures. Other inputs and the classes
+of categorical targets pass unchanged. Filled cells of the history count like observed ones.
+
+The affine form learns a factor exp(a) and an offset b per target in between; as exp(a) is never 0, it has an inverse.
+
+Legend: B batch, H history, P target steps, N nodes, F inputs, C output channels, K normalised inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+EPSILON = 1e-5  # added to the variance, in scaled units squared: a constant history has spread 0.003
+
+
+class RevIN(nn.Module):
+    """history [B, H, N, F] -> what the inner model returns, its forecasts of numbers moved back.
+
+    Args:
+        outputs_in_inputs: of each output channel the input that it continues, or -1.
+        heads: channels of each head, for an inner model that returns a dict.
+    """
+
+    index_K: torch.Tensor
+    index_C: torch.Tensor
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        outputs_in_inputs: tuple[int, ...],
+        heads: Mapping[str, tuple[int, ...]],
+        *,
+        affine: bool,
+    ) -> None:
+        super().__init__()
+        self.inner, self.heads = inner, dict(heads)
+        self.uses_codes = bool(getattr(inner, "uses_codes", False))
+        places = sorted({place for place in outputs_in_inputs if place >= 0})
+        index = [places.index(place) if place >= 0 else len(places) for place in outputs_in_inputs]
+        self.register_buffer("index_K", torch.tensor(places), persistent=False)
+        self.register_buffer("index_C", torch.tensor(index), persistent=False)
+        self.log_factor = nn.Parameter(torch.zeros(len(places))) if affine else None
+        self.offset = nn.Parameter(torch.zeros(len(places))) if affine else None
+
+    def forward(
+        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        own = history_BHNF[..., self.index_K]
+        mean, spread = self._figures(own)
+        moved = (own - mean[..., :-1]) / spread[..., :-1]
+        given = history_BHNF.index_copy(-1, self.index_K, moved)
+        out = self.inner(given, codes_BW)
+        if isinstance(out, torch.Tensor):
+            return self._back(out, mean, spread, self.index_C)
+        chosen = {name: self.index_C[list(channels)] for name, channels in self.heads.items()}
+        return {
+            name: self._back(part, mean, spread, chosen[name]) if name in chosen else part for name, part in out.items()
+        }
+
+    def _figures(self, own_BHNK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and spread [B, 1, N, K + 1] of the way there and back; the last leaves a value as it is.
+
+        (x - mean) / spread x exp(a) + b is one shift and one factor too.
+        """
+        mean = own_BHNK.mean(1, keepdim=True)
+        spread = torch.sqrt((own_BHNK - mean).square().mean(1, keepdim=True) + EPSILON)
+        if self.log_factor is not None and self.offset is not None:
+            spread = spread * torch.exp(-self.log_factor)
+            mean = mean - self.offset * spread
+        return nn.functional.pad(mean, (0, 1)), nn.functional.pad(spread, (0, 1), value=1.0)
+
+    @staticmethod
+    def _back(out: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return out * spread[..., index] + mean[..., index]

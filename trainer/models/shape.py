@@ -1,0 +1,57 @@
+"""What a model must fit: the face of the data that every family and every model of one's own is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from trainer.order import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model must fit.
+
+    Attributes:
+        num_outputs: channels of the forecast: one a number, one a class of a categorical target.
+        targets_in_inputs: each target's place among the inputs, or -1.
+        steps_per_day: of the time codes.
+        input_codes: of each input how many codes it has, code 0 (unseen or missing) included; 0: a number. Empty: all
+            are numbers.
+        target_codes: likewise of each target; a categorical one has as many channels.
+        heads: {name of a loss: its channels among `num_outputs`}, for a model that returns a tensor a head.
+    """
+
+    window: Window
+    num_nodes: int
+    num_inputs: int
+    num_outputs: int
+    targets_in_inputs: tuple[int, ...]
+    steps_per_day: int
+    input_codes: tuple[int, ...] = ()
+    target_codes: tuple[int, ...] = ()
+    heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every target is a number; then output k is target k."""
+        return not any(self.target_codes)
+
+    @property
+    def categorical_inputs(self) -> dict[int, int]:
+        """{place among the inputs: number of codes}."""
+        return {place: codes for place, codes in enumerate(self.input_codes) if codes}
+
+    @property
+    def outputs_in_inputs(self) -> tuple[int, ...]:
+        """Of each output channel the input whose continuation it is; -1: a class, or a target that is no input."""
+        codes = self.target_codes or (0,) * len(self.targets_in_inputs)
+        found: list[int] = []
+        for place, number in zip(self.targets_in_inputs, codes, strict=True):
+            found += [-1] * number if number else [place]
+        return tuple(found)
+
+    def with_inputs(self, places: tuple[int, ...], num_inputs: int) -> Shape:
+        """The shape behind a change of the inputs: `places` of the old ones come first, and all are numbers."""
+        moved = tuple(places.index(place) if place in places else -1 for place in self.targets_in_inputs)
+        return replace(self, num_inputs=num_inputs, targets_in_inputs=moved, input_codes=())
