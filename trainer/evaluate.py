@@ -128,7 +128,7 @@ def _baselines(
         place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
         places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
     for name in names:
-        chosen = guesses(name, places, setting.window.target_steps) if places else None
+        chosen = guesses(name, places, setting.window.target_steps, setting.window.history) if places else None
         numbers: tuple[int, Numbers] | None = None
         if setting.form.numbers and not (name == "majority" and places):
             numbers = _baseline(name, setting, units, notes)

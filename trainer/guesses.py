@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -28,19 +29,17 @@ def majority(counts_C: Sequence[int], steps: int) -> Guess:
     return guess
 
 
-def repeated(place: int, back: Sequence[int] | None, counts_C: Sequence[int], steps: int) -> Guess:
-    """The last known category of the history, or that of one season ago.
+def repeated(pick: Callable[[torch.Tensor], torch.Tensor], place: int, counts_C: Sequence[int]) -> Guess:
+    """A category out of the history.
 
     Args:
-        place: of the target among the features of the history. back: for each target step, which step of the history
-            (negative: from its end); None: the last one whose category is known.
+        pick: [B, H, N] codes -> [B, P, N]. place: of the target among the features of the history.
         counts_C: where no category is known, the most frequent one stands in.
     """
     most = int(torch.tensor(counts_C).argmax())
 
     def guess(batch: Batch) -> torch.Tensor:
-        codes_BHN = batch.history_BHNF[..., place].long()
-        chosen = _last_known(codes_BHN, steps) if back is None else codes_BHN[:, list(back)]
+        chosen = pick(batch.history_BHNF[..., place].long())
         chosen = torch.where(chosen > 0, chosen, most)
         logits = torch.full((*chosen.shape, len(counts_C)), SURE[1])
         return logits.scatter_(-1, chosen[..., None], SURE[0])
@@ -48,25 +47,34 @@ def repeated(place: int, back: Sequence[int] | None, counts_C: Sequence[int], st
     return guess
 
 
-def _last_known(codes_BHN: torch.Tensor, steps: int) -> torch.Tensor:
+def _last_known(codes_BHN: torch.Tensor, history: int, steps: int) -> torch.Tensor:
     """[B, P, N]: the newest code that is not 0; 0 where there is none."""
+    codes_BHN = codes_BHN[:, -history:]
     age = torch.arange(codes_BHN.shape[1], device=codes_BHN.device)[None, :, None]
     newest = torch.where(codes_BHN > 0, age, -1).argmax(1, keepdim=True)
     return codes_BHN.gather(1, newest).expand(-1, steps, -1)
 
 
-def guesses(name: str, places: Mapping[str, tuple[int, Sequence[int]]], steps: int) -> dict[str, Guess] | None:
+def _season_ago(codes_BHN: torch.Tensor, season: int, steps: int) -> torch.Tensor:
+    """[B, P, N]: the last season, repeated over the horizon."""
+    return codes_BHN[:, [step % season - season for step in range(steps)]]
+
+
+def guesses(
+    name: str, places: Mapping[str, tuple[int, Sequence[int]]], steps: int, history: int
+) -> dict[str, Guess] | None:
     """{head: guess} of the baseline `name`; None where it does not apply to categories.
 
     Args:
         places: {head: (place of its target among all features, how often each code stands in the training dates)}.
+        history: steps that `repeat` looks back, however many the batch holds for another baseline.
     """
     if name == "majority":
         return {head: majority(counts, steps) for head, (_, counts) in places.items()}
     if name == "repeat":
-        return {head: repeated(place, None, counts, steps) for head, (place, counts) in places.items()}
-    if match := re.fullmatch(r"seasonal:([1-9]\d*)", name):
-        season = int(match[1])
-        back = [step % season - season for step in range(steps)]
-        return {head: repeated(place, back, counts, steps) for head, (place, counts) in places.items()}
-    return None
+        pick = partial(_last_known, history=history, steps=steps)
+    elif match := re.fullmatch(r"seasonal:([1-9]\d*)", name):
+        pick = partial(_season_ago, season=int(match[1]), steps=steps)
+    else:
+        return None
+    return {head: repeated(pick, place, counts) for head, (place, counts) in places.items()}

@@ -140,10 +140,13 @@ def test_categorical_baselines_are_what_plain_numpy_makes_of_the_shards(world: A
 def test_repeat_takes_the_last_known_category() -> None:
     codes = torch.tensor([[2, 0, 0], [3, 1, 0], [0, 2, 0]]).float()[None, :, :, None]  # [1, H, N, 1]
     batch = Batch(codes, torch.zeros(1, 2, 3, 1), None, None)
-    chosen = guesses("repeat", {"kind": (0, (0, 5, 9, 1))}, 2)
+    chosen = guesses("repeat", {"kind": (0, (0, 5, 9, 1))}, 2, 3)
     assert chosen is not None
     logits = chosen["kind"](batch)
     assert logits.argmax(-1)[0].tolist() == [[3, 2, 2], [3, 2, 2]]  # the third node's is never known: the majority
+    short = guesses("repeat", {"kind": (0, (0, 5, 9, 1))}, 2, 1)
+    assert short is not None
+    assert short["kind"](batch).argmax(-1)[0, 0].tolist() == [2, 2, 2]  # one step back, only the second is known
 
 
 class Terminal(io.StringIO):
