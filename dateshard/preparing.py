@@ -41,27 +41,37 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
             [
                 str(p.date),
                 p.state,
-                " + ".join(a for a, on in (("measure", p.measure), ("normalise", p.normalise)) if on),
+                " + ".join(
+                    a for a, on in (("measure", p.measure), ("normalise", p.normalise), ("store", p.store)) if on
+                ),
                 p.reason,
             ]
             for p in made.dates
-            if p.measure or p.normalise
+            if p.measure or p.normalise or p.store
         ]
         screen.table(acts or [["nothing to do"]])
     else:
-        shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise]
+        shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise or p.store]
         screen.table(grouped(shown), right=(2,))
+    stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
     if made.merge and made.to_measure + made.to_normalise:
         screen.tell(f"The global statistics are merged: {made.merge}.")
     for warning in made.warnings:
         screen.tell(warning)
-    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise.")
+    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise{stored}.")
 
 
 def plan_to_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
     """`plan --json`."""
     rows = [
-        {"date": str(p.date), "state": p.state, "reason": p.reason, "measure": p.measure, "normalise": p.normalise}
+        {
+            "date": str(p.date),
+            "state": p.state,
+            "reason": p.reason,
+            "measure": p.measure,
+            "normalise": p.normalise,
+            "store": p.store,
+        }
         for p in made.dates
     ]
     split = {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()}
@@ -82,10 +92,11 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finishe
             case e.Planned():
                 for note in event.notes:
                     screen.tell(f"passed over: {note}")
-                todo = len(event.plan.to_measure) + len(event.plan.to_normalise)
+                todo = len(event.plan.to_measure) + len(event.plan.to_normalise) + len(event.plan.to_store)
                 if todo:
                     measure = counted(len(event.plan.to_measure), "date")
                     work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
+                    work += f", {len(event.plan.to_store)} to store in other formats" if event.plan.to_store else ""
                     screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
                     for warning in event.plan.warnings:
                         screen.say(warning)
@@ -127,7 +138,8 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
-    if not finished.measured and not finished.written and not finished.unchanged and not finished.failed:
+    done = finished.measured + finished.written + finished.unchanged + finished.stored
+    if not done and not finished.failed:
         nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
         return
@@ -139,6 +151,8 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
             if finished.written or finished.failed
             else f"nothing changed, {counted(finished.unchanged, 'shard')} as before"
         )
+    if finished.stored:
+        wrote = f"{counted(finished.stored, 'date')} stored in other formats, {wrote}"
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
     screen.tell(
@@ -172,6 +186,7 @@ def finished_to_json(finished: e.Finished) -> dict[str, Any]:
         "measured": finished.measured,
         "written": finished.written,
         "unchanged": finished.unchanged,
+        "stored": finished.stored,
         "rows": finished.rows,
         "failed": failed,
         "seconds": round(finished.seconds, 3),

@@ -41,6 +41,7 @@ from pipeline.prepare import (
     normalise_date,
     take_partial,
 )
+from pipeline.storing import StoredAgain, storing
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
@@ -131,6 +132,7 @@ class _Run:
     made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
     written: int = 0
     unchanged: int = 0
+    stored: int = 0
 
     def events(self) -> Iterator[Event]:
         self.plans = {plan.date: plan for plan in self.plan.dates}
@@ -273,20 +275,25 @@ class _Run:
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
             self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
-        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
-        target = Target(frozen.nodes, frozen.vocabularies, frozen.statistics.scale(specs, frozen.nodes.names))
+        target = Target.of(frozen, manifest)
         tasks: list[Task] = []
+        if old is not None and same:
+            again = [plan for plan in self.plan.to_store if plan.date not in {*self.failed, *self.measured}]
+            tasks += storing(self.writer.root, again, old, self.config, target.about)
         for plan in self.plan.to_normalise:
             untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
             if plan.date not in self.failed and not untouched:
-                tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, target)))
+                tasks.append((plan, normalise_date, self._to_normalise(plan, target)))
         yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
         for plan, result in run(tasks, self.num_workers):
+            if isinstance(result, StoreError) and plan.store:
+                yield PassedOver(plan.date, result)
+                _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
                 yield PassedOver(plan.date, result)
-                result = yield from self._mend(plan.date, plan.key, target)
-            if not isinstance(result, Normalised):
+                result = yield from self._mend(plan, target)
+            if not isinstance(result, Normalised | StoredAgain):
                 yield self._fail("normalise", plan.date, result)
                 continue
             yield self._note_shard(result, old)
@@ -306,23 +313,31 @@ class _Run:
             todo = "Put its dump back and run the command again"
             yield self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
 
-    def _mend(self, date: dt.date, key: str, target: Target) -> Generator[Event, None, Any]:
+    def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
+        """Arguments of `normalise_date`."""
+        entry = self.current.manifest.dates.get(plan.date) if self.current else None
+        return self.writer.root, plan.date, plan.key, self.config, target, entry.parts[0] if entry else None
+
+    def _mend(self, plan: DatePlan, target: Target) -> Generator[Event, None, Any]:
         """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
-        yield from self._measure({date: key})
-        if date in self.failed:
-            return self.failed.pop(date)
-        _, result = next(iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, target))], 1)))
+        yield from self._measure({plan.date: plan.key})
+        if plan.date in self.failed:
+            return self.failed.pop(plan.date)
+        _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
         return result
 
-    def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
+    def _note_shard(self, result: Normalised | StoredAgain, old: Manifest | None) -> DateDone:
         changed = old is None or old.dates.get(result.date) != result.entry
         self.entries[result.date] = result.entry
+        self.writer.published(result.folders)
+        if isinstance(result, StoredAgain):
+            self.stored += 1
+            return DateDone("store", result.date, changed=changed)
         self.made.add(result.date)
         if result.unknown_nodes:
             self.unknown_nodes[result.date] = result.unknown_nodes
         if result.unknown_categories:
             self.unknown_categories[result.date] = result.unknown_categories
-        self.writer.published([result.folder])
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
 
@@ -372,18 +387,11 @@ class _Run:
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
-        return Finished(
-            generation,
-            manifest,
-            len(self.measured),
-            self.written,
-            self.unchanged,
-            self.failed,
-            rows,
-            seconds,
-            self.unknown_nodes,
-            self.unknown_categories,
+        done, unknown = (
+            (len(self.measured), self.written, self.unchanged),
+            (self.unknown_nodes, self.unknown_categories),
         )
+        return Finished(generation, manifest, *done, self.failed, rows, seconds, *unknown, self.stored)
 
 
 def _no_training_todo(failed: bool) -> str:

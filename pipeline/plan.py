@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class DatePlan:
     key: str  # of the staged array it should have; empty without a dump
     measure: bool = False
     normalise: bool = False
+    store: bool = False  # only written in the formats that it should have
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,11 @@ class Plan:
     def to_normalise(self) -> list[DatePlan]:
         """Dates whose shard will be written (or found to be equal)."""
         return [plan for plan in self.dates if plan.normalise]
+
+    @property
+    def to_store(self) -> list[DatePlan]:
+        """Dates whose shard stays, but in other formats."""
+        return [plan for plan in self.dates if plan.store]
 
     def training(self, date: dt.date) -> bool:
         """Whether the date is a training date."""
@@ -138,7 +144,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge) or _other_identity(config, seen)
-    plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
     return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
 
 
@@ -232,6 +239,21 @@ def _acts(
     needed = normalise or (merge and trains)
     measure = plan.state != "no-dump" and ((wanted and wish.force) or (needed and not staged))
     return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
+
+
+def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
+    """Adds the writing of a committed date in other formats. Its shard stays what it is, and so does its state."""
+    asked = wish.dates is None or plan.date in wish.dates
+    entry = seen.manifest.dates.get(plan.date) if seen.manifest else None
+    if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump"):
+        return plan
+    has, wanted = set(entry.parts[0].formats), set(config.store.formats)
+    if has == wanted:
+        return plan
+    missing = ", ".join(sorted(wanted - has))
+    why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
+    reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
+    return replace(plan, reason=reason, store=True)
 
 
 def _warnings(

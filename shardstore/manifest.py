@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_above, replace_file
@@ -29,13 +29,32 @@ EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
 
+class Stored(NamedTuple):
+    """A date's file in a storage beside Zarr: <format>/<date>/<folder>/<date>.<format>."""
+
+    folder: str
+    size: int
+    hash: str
+
+
+Formats = Mapping[str, Stored | None]
+ZARR_ONLY: Formats = {"zarr": None}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One folder of a date: nodes [first, last) of the frozen list; {array: (bytes, xxh3_128)} of its chunk files."""
+    """A date's arrays of nodes [first, last) of the frozen list.
+
+    Attributes:
+        id: by the arrays' content, whatever they are stored as; the folder's name in Zarr.
+        files: {array: (bytes, xxh3_128)} of its canonical buffer, which is the chunk file in Zarr.
+        formats: what it is stored as; of Zarr `files` says all.
+    """
 
     id: str
     nodes: tuple[int, int]
     files: Mapping[str, tuple[int, str]]
+    formats: Formats = field(default_factory=lambda: ZARR_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +163,15 @@ def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    parts = [
-        {"id": part.id, "nodes": list(part.nodes), "files": {name: list(file) for name, file in part.files.items()}}
-        for part in entry.parts
-    ]
-    return {"start": entry.start, "steps": entry.num_steps, "parts": parts}
+    return {"start": entry.start, "steps": entry.num_steps, "parts": [_part_to_json(part) for part in entry.parts]}
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    files = {name: list(file) for name, file in part.files.items()}
+    content = {"id": part.id, "nodes": list(part.nodes), "files": files}
+    if part.formats == ZARR_ONLY:
+        return content
+    return content | {"formats": {name: [*stored] if stored else None for name, stored in part.formats.items()}}
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
@@ -157,10 +180,23 @@ def _entry_from_json(content: Mapping[str, Any]) -> Entry:
             folder_name(part["id"]),
             (part["nodes"][0], part["nodes"][1]),
             {k: (v[0], v[1]) for k, v in part["files"].items()},
+            _formats(part["formats"]) if "formats" in part else ZARR_ONLY,
         )
         for part in content["parts"]
     )
     return Entry(content["start"], content["steps"], parts)
+
+
+def _formats(content: Mapping[str, Any]) -> Formats:
+    """Raises:
+    ValueError, TypeError: nothing that holds the arrays, or a name that leads out of the store.
+    """
+    if not content or any((stored is None) != (name == "zarr") for name, stored in content.items()):
+        raise ValueError(content)
+    found = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
+    for stored in filter(None, found.values()):
+        _ = folder_name(stored.folder), stored.size + 0, stored.hash.encode()
+    return found
 
 
 def folder_name(name: str) -> str:
