@@ -49,6 +49,7 @@ def publish_shard(
     Raises:
         DamagedError: what was written does not read back. DiskFullError.
     """
+    arrays = {name: zarr_raw.little_endian(array) for name, array in arrays.items()}
     check_free_space(root, sum(array.nbytes for array in arrays.values()) * len(formats))
     nodes, folders = (0, arrays["values"].shape[1]), list[Path]()
     files = canonical_files(arrays)
