@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import multiprocessing
 import shutil
 import threading
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError
+from shardstore.errors import DamagedError, DiskFullError
 from trainer.loop import train
 
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06.."}
@@ -128,6 +129,36 @@ def test_a_damaged_parquet_file_is_refused_and_no_cache_is_made_of_it(worlds: An
     with pytest.raises(DamagedError, match=f"{path.name}.*Run: dateshard preprocess {FIRST} --force -c CONFIG"):
         values(world.open())
     assert not list(world.store.glob(f"cache/{FIRST}/*"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(worlds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, *_: Any) -> None:
+        folder.mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shardstore.storage.zarr_raw.write", full)
+    with pytest.raises(DiskFullError, match=f"cache/{FIRST}"):
+        values(worlds[1].open())
+    assert not list((worlds[1].store / "cache" / str(FIRST)).iterdir())
+
+
+def test_a_folder_that_others_clean_away_while_it_is_built_is_built_again(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardstore import cache
+
+    write, turns = cache.zarr_raw.write, list[int]()
+
+    def cleaned(folder: Path, *given: Any) -> Any:
+        turns.append(1)
+        if len(turns) < 3:
+            shutil.rmtree(folder.parent)
+        return write(folder, *given)
+
+    monkeypatch.setattr("shardstore.storage.zarr_raw.write", cleaned)
+    good = worlds[0].open()
+    assert values(worlds[1].open()).tobytes() == values(good).tobytes()
+    assert len(turns) == 3
 
 
 def test_threads_that_want_one_date_build_it_once(worlds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
