@@ -41,7 +41,6 @@ def build(
             with disk_full_as_error(final), _only_builder(final.parent):
                 if first_damaged(final, hashes) is None:
                     return
-                _remove_left_behind(final.parent)
                 _write(final, load(), feature_names)
                 return
         except FileNotFoundError:  # `clean` took it in the middle

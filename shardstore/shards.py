@@ -58,6 +58,9 @@ def publish_shard(
     for format_name in formats:
         if format_name == "zarr":
             written["zarr"] = None
+            if old and _whole_zarr(root, date, old, (content, arrays), about):
+                name = old.id
+                continue
             folders.append(_publish_zarr(root, root / "shards" / str(date) / content, arrays, about))
             name = folders[-1].name
             continue
@@ -69,6 +72,22 @@ def publish_shard(
         written[format_name], folder = _publish_file(root, date, (format_name, key), arrays, about)
         folders.append(folder)
     return Part(name, nodes, files, dict(sorted(written.items()))), tuple(folders)
+
+
+def _whole_zarr(root: Path, date: dt.date, old: Part, new: tuple[str, Arrays], about: About) -> bool:
+    """Whether the committed folder is as it was, and holds what would be written."""
+    content, arrays = new
+    if "zarr" not in old.formats or old.id.partition("-")[0] != content:
+        return False
+    folder = root / "shards" / str(date) / old.id
+    if first_damaged(folder, {zarr_raw.chunk_file(array): file for array, file in old.files.items()}) is not None:
+        return False
+    shapes = {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
+    try:
+        zarr_raw.check_metadata(folder, shapes, [feature.name for feature in about.features])
+    except DamagedError:
+        return False
+    return True
 
 
 def _publish_zarr(root: Path, final: Path, arrays: Arrays, about: About) -> Path:

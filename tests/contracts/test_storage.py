@@ -81,7 +81,9 @@ class StorageContract:
     def test_any_arrays_come_back_bit_for_bit(self, root: Path, shape: tuple[int, int, int], masked: bool) -> None:
         generator = np.random.default_rng(0)
         values = generator.standard_normal(shape).astype(np.float32)
-        values.flat[: len(SPECIAL)] = SPECIAL[: values.size]
+        column = values[..., -1].ravel()
+        column[: len(SPECIAL)] = SPECIAL[: len(column)]
+        values[..., -1] = column.reshape(shape[:2])
         arrays = {"values": values, "time": np.arange(shape[0], dtype=np.int64) * 10**9 - 5}
         arrays |= {"observed": generator.random(shape) > 0.5} if masked else {}
         part = self.publish(root, arrays, [f"特徴 {k}" for k in range(shape[2])])
