@@ -67,12 +67,12 @@ class Opened:
         step = dt.timedelta(microseconds=manifest.step / 1000)
         lines = [
             f"dataset {manifest.dataset}, generation {self.dataset.generation}",
-            f"  dates     {len(self.dates)}: {collapse(self.dates)}",
-            *(f"  {name:9} {counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()),
-            f"  steps     every {step} in {manifest.timezone}",
-            f"  nodes     {manifest.num_nodes:,}",
-            f"  features  {', '.join(self.features)}",
-            f"  bytes     {', '.join(f'{size(count)} {name}' for name, count in self.bytes.items())}",
+            f"  dates      {len(self.dates)}: {collapse(self.dates)}",
+            *(f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()),
+            f"  steps      every {step} in {manifest.timezone}",
+            f"  nodes      {manifest.num_nodes:,}",
+            f"  features   {', '.join(self.features)}",
+            f"  bytes      {', '.join(f'{size(count)} {name}' for name, count in self.bytes.items())}",
         ]
         return "\n".join(lines)
 
@@ -193,13 +193,16 @@ class Opened:
         return xr.Dataset({"values": (dimensions, values), "observed": (dimensions, observed)}, coordinates, known)
 
     def _in_units(self, values_TNF: NDArray[np.float32], units: str) -> NDArray[np.float32] | Floats:
-        """Scaled values as they are, or raw ones in float64."""
+        """Scaled values as they are, or raw ones in float64, without the digits that float32 never held."""
         if units not in UNITS:
             raise UsageError(f"units are raw or scaled, not '{units}'")
         if units == "scaled":
             return values_TNF
+        transforms = [feature.transform for feature in self.dataset.features]
+        step_TNF = np.spacing(np.maximum(np.abs(values_TNF), 1)).astype(np.float64)  # float32's, of the scaled value
         raw = self.dataset.scale.undo(values_TNF)
-        return untransform(raw, [feature.transform for feature in self.dataset.features])
+        shown = untransform(raw, transforms)
+        return _rounded(shown, np.abs(untransform(raw + step_TNF * self.dataset.scale.spread_NF, transforms) - shown))
 
     def files(self, dates: Dates = None) -> list[str]:
         """The dates' Parquet files, for duckdb, polars, pandas or whoever reads them: verified, scaled and filled.
@@ -233,3 +236,10 @@ class Opened:
                 where, todo = Where(str(self.dataset.root), date), f"Run: dateshard preprocess {date} -c CONFIG"
                 raise NotThereError("the date is not in this generation", where=where, todo=todo)
         return chosen
+
+
+def _rounded(values: Floats, error: Floats) -> Floats:
+    """Each value at the last decimal that is coarser than its error: 0.0 and not 2.5e-08, as the dump had it."""
+    places = 10.0 ** np.clip(np.floor(-np.log10(np.maximum(error, 1e-300))), -300, 15)
+    rounded: Floats = np.rint(values * places) / places + 0.0  # no -0.0
+    return rounded

@@ -77,6 +77,14 @@ def test_a_frame_holds_what_the_raw_rows_say_and_null_where_they_say_nothing(wor
             )
 
 
+def test_raw_units_look_as_the_dump_had_them(world: Any) -> None:
+    """Sums of whole numbers come back whole, through log1p and float32."""
+    volumes = dateshard.open(world.store).frame()["volume"].drop_nulls()
+    assert volumes.to_list() == volumes.round().to_list()
+    assert (volumes == 0).any()
+    assert not np.signbit(volumes.to_numpy()).any()
+
+
 def test_filled_and_scaled_frames_are_what_training_reads(world: Any) -> None:
     opened = dateshard.open(world.store)
     frame = opened.frame(FIRST, units="scaled", filled=True)
@@ -132,15 +140,15 @@ def test_xarray_is_labelled_and_agrees_with_the_frame(world: Any) -> None:
 def test_its_repr_says_what_is_there(world: Any) -> None:
     assert repr(dateshard.open(world.store)).splitlines()[:-1] == [
         "dataset world, generation 1",
-        "  dates     6: 2013-03-08..2013-03-13",
-        "  train     4 dates: 2013-03-08..2013-03-11",
+        "  dates      6: 2013-03-08..2013-03-13",
+        "  train      4 dates: 2013-03-08..2013-03-11",
         "  validation 1 date: 2013-03-12",
-        "  steps     every 1:00:00 in America/New_York",
-        "  nodes     3",
-        "  features  speed, volume, size",
+        "  steps      every 1:00:00 in America/New_York",
+        "  nodes      3",
+        "  features   speed, volume, size",
     ]
     assert re.fullmatch(
-        r"  bytes     [\d.]+ kB parquet, [\d.]+ kB zarr", repr(dateshard.open(world.store)).splitlines()[-1]
+        r"  bytes      [\d.]+ kB parquet, [\d.]+ kB zarr", repr(dateshard.open(world.store)).splitlines()[-1]
     )
 
 
