@@ -190,6 +190,8 @@ def test_every_shard_opens_with_xarray_labelled_and_with_decoded_times(dataset: 
     for date, folder in folders(dataset).items():
         with xarray.open_zarr(str(folder), consolidated=False) as labelled:
             assert labelled["values"].dims == ("time", "node", "feature")
+            assert labelled["values"].attrs["features"] == ["speed", "volume"]
+            assert labelled["time"].encoding["units"] == "nanoseconds since 1970-01-01"
             assert labelled["observed"].dtype == bool
             assert labelled["values"].values.tobytes() == read(dataset, date, "values").tobytes()
             assert labelled["time"].dtype == np.dtype("datetime64[ns]")
