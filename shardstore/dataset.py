@@ -25,7 +25,7 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, Where, na
 from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
 from shardstore.identity import hash_descriptor, unseal
 from shardstore.layouts.feature import Feature, categorical
-from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, manifest_name, read_format
+from shardstore.manifest import Entry, Manifest, Part, current_generation, load_manifest, manifest_name, read_format
 from shardstore.measured import verify_measured
 from shardstore.pins import pin_files, read_pin, write_pin
 from shardstore.scale import Scale
@@ -176,14 +176,21 @@ class Dataset:
             yield from _copies(path)
             return
         hashes = {zarr_raw.chunk_file(name): file for name, file in part.files.items()}
-        cache.build(path.parents[1], hashes, lambda: load_stored(self.root, date, part), self.feature_names)
+        cache.build(path.parents[1], hashes, lambda: self._load_stored(date, part), self.feature_names)
         yield path
+
+    def _load_stored(self, date: dt.date, part: Part) -> dict[str, NDArray[Any]]:
+        try:
+            return load_stored(self.root, date, part)
+        except DamagedError as error:
+            self._refuse_if_cleaned(error.where.file if error.where else None)
+            raise
 
     def arrays(self, date: dt.date) -> dict[str, NDArray[Any]]:
         """All of a date, verified: values, time, and observed if anything is missing. Read-only maps, or decoded into
         memory where the date is stored without Zarr; nothing is cached."""
         if "zarr" not in (part := self._entry(date).parts[0]).formats:
-            return load_stored(self.root, date, part)
+            return self._load_stored(date, part)
         found = {name: self.map(date, name) for name in part.files if name != "time"}
         return {name: array for name, array in found.items() if array is not None} | {
             "time": instants(self.manifest.day(date))
@@ -222,13 +229,19 @@ class Dataset:
         try:
             return os.open(path, os.O_RDONLY)
         except OSError as error:
-            if not (self.root / "manifests" / manifest_name(self.generation)).exists():
-                what = f"generation {self.generation} was cleaned away while it was read"
-                todo = "Run the command again: it takes the current one"
-                raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
+            self._refuse_if_cleaned(str(path))
             raise DamagedError(
                 f"a committed file cannot be opened: {error.strerror}", where=Where(file=str(path)), todo=_repair(path)
             ) from None
+
+    def _refuse_if_cleaned(self, file: str | None) -> None:
+        """Raises:
+        NotThereError: what is missing is no damage, for its generation is gone.
+        """
+        if not (self.root / "manifests" / manifest_name(self.generation)).exists():
+            what = f"generation {self.generation} was cleaned away while it was read"
+            todo = "Run the command again: it takes the current one"
+            raise NotThereError(what, where=Where(file=file), todo=todo) from None
 
     def _verify(self, path: Path, descriptor: int, size: int, digest: str, date: dt.date) -> None:
         status = os.fstat(descriptor)

@@ -22,7 +22,7 @@ from dateshard.settings import validate
 from pipeline.clean import clean
 from pipeline.execute import look
 from pipeline.plan import Wish
-from shardstore.errors import UsageError
+from shardstore.errors import NotThereError, UsageError
 
 FIRST, LAST = dt.date(2024, 3, 1), dt.date(2024, 3, 5)
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04.."}
@@ -252,6 +252,18 @@ def test_clean_keeps_what_a_kept_generation_names_and_removes_the_rest(make: Any
     }  # fmt: skip
     assert len(list(world.store.glob("cache/*/*"))) == len(list(world.store.glob("parquet/*/*"))) == 5
     verifies(world)
+
+
+def test_a_generation_that_is_cleaned_away_while_it_is_open_is_gone_and_not_damaged(make: Any) -> None:
+    world = make(PARQUET)
+    dataset = world.open()
+    world.rows[FIRST] = world.rows[FIRST][:-3]
+    world.write(FIRST)
+    world.prepare()
+    clean(world.settings.preparing(), world.store, 1, dry_run=False)
+    for read in (dataset.arrays, dataset.map):
+        with pytest.raises(NotThereError, match="generation 1 was cleaned away"):
+            read(FIRST)
 
 
 def test_clean_removes_a_cache_that_zarr_made_needless_and_what_killed_builders_left(make: Any) -> None:
