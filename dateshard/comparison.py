@@ -109,7 +109,7 @@ def _nodes(old: Dataset, new: Dataset) -> Document:
     names = _names(old.nodes.names, old.nodes.names if same else new.nodes.names)
     moved = 0
     if not same and old.nodes.axes == new.nodes.axes:
-        place = {name: row for name, row in zip(old.nodes.names, old.nodes.positions_NP, strict=True)}
+        place = dict(zip(old.nodes.names, old.nodes.positions_NP, strict=True))
         rows = zip(new.nodes.names, new.nodes.positions_NP, strict=True)
         moved = sum(name in place and not np.array_equal(place[name], row, equal_nan=True) for name, row in rows)
     return {**names, "moved": moved}

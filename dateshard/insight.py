@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from dateshard.survey import Survey, distance, moments_of
+from dateshard.survey import Survey, distance, moments_of, reference
 from shardstore.calendar import Day, collapse
 from shardstore.dataset import Dataset
 from shardstore.frozen import Nodes
@@ -231,17 +231,15 @@ def drift_rows(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
     Every training date of the statistics must have been surveyed: their cells together are what a date's are compared
     with. Categorical features and dates without an observed cell are left out.
     """
-    training = [date for date, _ in survey.dataset.statistics.sources if date in survey.dates]
     rows = []
     for index, feature in enumerate(survey.dataset.features):
         if feature.categorical:
             continue
-        reference = sum((survey.dates[date].bins_FB[index].astype(np.int64) for date in training), np.int64(0))
+        training = reference(survey, index)
         for date in sorted(dates):
             found = survey.dates[date]
             count, pivot, delta, m2, *_ = map(float, found.moments["unit"][:, index])
             if count:
-                away = distance(found.bins_FB[index], reference) if training else math.nan
                 rows.append(
                     {
                         "date": str(date),
@@ -249,7 +247,7 @@ def drift_rows(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
                         "split": survey.dataset.manifest.split_of(date),
                         "mean_shift": figure(pivot + delta),
                         "std_ratio": figure(math.sqrt(m2 / count)),
-                        "distance": figure(away),
+                        "distance": figure(distance(found.bins_FB[index], training)),
                     }
                 )
     return sorted(rows, key=lambda row: (-(row["distance"] or 0.0), row["date"], row["feature"]))

@@ -12,7 +12,7 @@ Legend: T steps of a date, N nodes, F features, G groups of neighbouring nodes, 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,17 +236,29 @@ def group_starts(num_nodes: int) -> Integers:
 
 def raw_of_unit(survey: Survey, index: int, values: Floats) -> Floats:
     """Deviations from the training mean of a feature -> raw values."""
-    transformed = values * survey.unit.deviation_F[index] + survey.unit.mean_F[index]
-    return np.expm1(transformed) if survey.dataset.features[index].transform == "log1p" else transformed
+    transformed: Floats = values * survey.unit.deviation_F[index] + survey.unit.mean_F[index]
+    if survey.dataset.features[index].transform == "log1p":
+        with np.errstate(over="ignore"):  # far beyond any cell
+            transformed = np.expm1(transformed)
+    return transformed
 
 
-def distance(one_B: Sequence[int] | NDArray[np.integer], other_B: Sequence[int] | NDArray[np.integer]) -> float:
+def reference(survey: Survey, index: int) -> Integers:
+    """[B]: a feature's cells of all training dates of the statistics that were surveyed."""
+    total = np.zeros(len(EDGES_B) + 1, dtype=np.int64)
+    for date, _ in survey.dataset.statistics.sources:
+        if date in survey.dates:
+            total += survey.dates[date].bins_FB[index]
+    return total
+
+
+def distance(one_B: NDArray[np.integer], other_B: NDArray[np.integer]) -> float:
     """Wasserstein's first distance of two histograms over `EDGES_B`, in training deviations; NaN if one is empty.
 
     The area between two distribution functions: Vallender, Theory of Probability and Its Applications 18 (1974),
     784-786. Inside a bin both are taken as straight lines; cells beyond +-50 deviations count as standing there.
     """
-    one, other = (np.asarray(bins, dtype=np.float64) for bins in (one_B, other_B))
+    one, other = (bins.astype(np.float64) for bins in (one_B, other_B))
     if not one.sum() or not other.sum():
         return float("nan")
     apart = np.cumsum(one)[:-1] / one.sum() - np.cumsum(other)[:-1] / other.sum()

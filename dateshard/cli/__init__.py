@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": ("insight", "what the shards hold, in raw and scaled units"),
     "statistics": ("insight", "the global statistics, by date, and how far dates stand from them"),
     "diff": ("insight", "what changed between two generations"),
+    "report": ("insight", "one HTML page: the data with --data"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),

@@ -106,6 +106,44 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
+@click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
+@click.option("--data", is_flag=True, help="of the data: dates, features, missing cells, drift, nodes, rows")
+@click.option("-o", "--output", metavar="FILE", help="default: data/reports/DATASET.html")
+@click.option("--open", "show", is_flag=True, help="open it in the browser")
+def report(words: tuple[str, ...], files: tuple[str, ...], data: bool, output: str | None, show: bool) -> int:
+    """One HTML page that needs nothing else: of the data with --data."""
+    from pathlib import Path
+
+    from dateshard.places import data_folder, shards_folder
+    from dateshard.reports.data import gather
+    from dateshard.reports.data_page import data_report
+    from dateshard.screen import Screen, size
+    from pipeline.execute import look
+    from pipeline.plan import Wish
+    from shardstore.commit import load_sources
+    from shardstore.durable import replace_file
+
+    stray, overrides = split_arguments(words)
+    if stray or not data:
+        raise click.UsageError(f"report takes KEY=VALUE, not '{stray[0]}'." if stray else "say what of: report --data")
+    settings, screen = settings_of(files, overrides), Screen()
+    dataset = _open(files, overrides)
+    survey = _survey(screen, dataset, _chosen(dataset, ()))
+    plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
+    for note in notes:
+        screen.say(f"note: {note}")
+    text = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation)))
+    path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text.encode())
+    screen.tell(f"{path}  {size(len(text.encode()))}")
+    if show:
+        click.launch(str(path))
+    return 0
+
+
 def _open(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
     from dateshard.places import shards_folder
     from shardstore.dataset import Dataset
