@@ -49,10 +49,7 @@ def data_report(facts: Facts) -> str:
     """The page."""
     manifest = facts.dataset.manifest
     body = [_head(facts), _dates(facts), _features(facts), _missing(facts), _nodes(facts), _rows(facts)]
-    scale = ", ".join(
-        f"{count} of {days}"
-        for count, days in [(counted(facts.columns.count, "column"), counted(facts.days_a_column, "date"))]
-    )
+    scale = f"{counted(facts.columns.count, 'column')} of {counted(facts.days_a_column, 'date')}"
     foot = (
         f"Made of generation {facts.dataset.generation} of {manifest.dataset}, statistics {manifest.statistics}. Figures of "
         f"cells are those of the shards, as training sees them: filled cells are left out. Charts over time have {scale}; "
@@ -81,7 +78,8 @@ def _head(facts: Facts) -> str:
     ]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading in SECTIONS)
     name = escape(manifest.dataset)
-    return f'<header><p class="kicker">Data report · generation {facts.dataset.generation}</p><h1>{name}</h1>{paragraph(lead, "lead")}{tiles(rows)}<nav>{links}</nav></header>'
+    kicker = paragraph(f"Data report · generation {facts.dataset.generation}", "kicker")
+    return f"<header>{kicker}<h1>{name}</h1>{paragraph(lead, 'lead')}{tiles(rows)}<nav>{links}</nav></header>"
 
 
 def _dates(facts: Facts) -> str:
@@ -89,7 +87,8 @@ def _dates(facts: Facts) -> str:
     known = squares(facts)
     years = sorted({date.year for date in known})
     cut = f" The last {MOST_YEARS} of {len(years)} years are drawn." if len(years) > MOST_YEARS else ""
-    caption = f"<b>Every date is a square</b>, shaded by its number of accepted rows; a mark tells a state that needs attention.{cut}"
+    shade = "shaded by its number of accepted rows; a mark tells a state that needs attention."
+    caption = f"<b>Every date is a square</b>, {shade}{cut}"
     told = "".join(
         f"<li><b>{states[s]:,}</b> {escape(s)}</li>"
         for s in sorted(states, key=lambda s: STATES.index(s.split("(")[0]))
@@ -131,7 +130,8 @@ def _feature(facts: Facts, index: int, feature: Feature) -> str:
     limit = f" (at most {counted(feature.fill_limit, 'step')})" if feature.fill_limit is not None else ""
     clip = f"; clipped to {feature.clip[0]:g} to {feature.clip[1]:g}" if feature.clip else ""
     log = f"; transform {feature.transform}" if feature.transform != "none" else ""
-    how = f"{feature.aggregate} of the records of a step; gaps filled: {feature.fill}{limit}{log}; scale {feature.scale} per {feature.scale_per}{clip}"
+    scale = f"scale {feature.scale} per {feature.scale_per}{clip}"
+    how = f"{feature.aggregate} of the records of a step; gaps filled: {feature.fill}{limit}{log}; {scale}"
     head = f"<h3>{escape(feature.name)}</h3>{paragraph(how, 'soft')}"
     if feature.categorical:
         return card([head, _categories(facts, index)])

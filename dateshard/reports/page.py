@@ -62,4 +62,5 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, 
         f'<th scope="col"{" class=n" if k in right else ""}>{escape(words)}</th>' for k, words in enumerate(heads)
     )
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="tables"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    inner = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="tables"><table>{inner}</table></div>'
