@@ -51,6 +51,20 @@ def calendar(squares: Mapping[dt.date, Square], title: str) -> str:
     return canvas(width, bottom + 22, title, parts, "wide" if width > 700 else "")
 
 
+def mark_of(state: str, transform: str = "") -> str:
+    """What is drawn over a square in that state: dark on a light rim, to be seen on every shade."""
+    if state not in MARKS:
+        return ""
+    place = f' transform="{transform}"' if transform else ""
+    return "".join(f'<path class="mark {css}" d="{MARKS[state]}"{place}/>' for css in ("rim", "ink"))
+
+
+def key_of(state: str) -> str:
+    """A small square with the state's mark, for the legend; nothing for a state without one."""
+    mark = mark_of(state.split("(")[0])
+    return f'<svg class="sample" viewBox="0 0 {CELL} {CELL}" aria-hidden="true">{mark}</svg>' if mark else ""
+
+
 def _weeks(shown: Mapping[dt.date, Square]) -> tuple[int, int]:
     """The first and the last column that any year needs."""
     columns = [_column(date) for date in shown]
@@ -88,7 +102,7 @@ def _square(date: dt.date, square: Square, first: int, ends: tuple[int, int]) ->
     filled = square.rows is not None
     fill = colour(float(square.rows or 0), *ends) if filled else "none"
     state = square.state.split("(")[0]
-    mark = f'<path class="mark" d="{MARKS[state]}" transform="translate({x:g},{y:g})"/>' if state in MARKS else ""
+    mark = mark_of(state, f"translate({x:g},{y:g})")
     css = f"day {state}" if filled else f"day hollow {state}"
     box = f'<rect class="{css}" x="{x:g}" y="{y:g}" width="{CELL}" height="{CELL}" rx="2.5" fill="{fill}"/>'
     return f"<g><title>{escape(told)}</title>{box}{mark}</g>"

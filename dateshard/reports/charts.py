@@ -54,7 +54,7 @@ def short(value: float) -> str:
     """A figure of at most four digits: `0.25`, `1,234`, `1.2M`."""
     if not math.isfinite(value):
         return "–"
-    size = abs(value)
+    size, value = abs(value), value + 0.0  # no negative zero
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if size >= factor:
             return f"{value / factor:.3g}{unit}"
@@ -238,7 +238,7 @@ def histogram(edges: Floats, series: Sequence[tuple[str, str, Floats]], title: s
 
 
 def profile(lines: Sequence[tuple[str, str, Floats]], title: str) -> str:
-    """Means by hour of the day: (name, class, 24 values) each; the names stand at the lines' ends."""
+    """Means by equal slots of the day: (name, class, values) each; the names stand at the lines' ends."""
     height, plot, right = 210, 176, 66
     seen = np.concatenate([values[np.isfinite(values)] for _, _, values in lines])
     axis = scale_of_values(float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf)), TOP, plot, 4)
@@ -249,14 +249,18 @@ def profile(lines: Sequence[tuple[str, str, Floats]], title: str) -> str:
         x = LEFT + hour * width / 24
         parts.append(f'<path class="axis" d="M{x:.1f},{plot + 6}v4"/>' + text(x, plot + 20, f"{hour}", anchor="middle"))
     for name, css, values in lines:
-        points = [(LEFT + (k + 0.5) * width / 24, axis.place(v)) for k, v in enumerate(values.tolist())]
+        points = [(LEFT + (k + 0.5) * width / len(values), axis.place(v)) for k, v in enumerate(values.tolist())]
         parts.append(line(points, css))
         ends += [(y, x, name, css) for x, y in points if math.isfinite(y)][-1:]
     least = 0.0
     for y, x, name, css in sorted(ends):
         least = max(y + 4, least + 13)  # names keep their distance
         parts.append(text(x + 6, least, name, css=f"label name {css}"))
-    labels = [f"{k}:00 · " + ", ".join(f"{name} {short(values[k])}" for name, _, values in lines) for k in range(24)]
+    count = len(lines[0][2])
+    labels = [
+        f"{k * 24 // count}:00 · " + ", ".join(f"{name} {short(values[k])}" for name, _, values in lines)
+        for k in range(count)
+    ]
     parts.append(hover(LEFT, 0, width, plot, labels))
     return canvas(HALF, height, title, parts)
 
@@ -310,7 +314,9 @@ def _spaced(heat: Heat, tall: float) -> list[tuple[int, str]]:
     """Row labels that do not touch each other, cut to what fits."""
     rows = len(heat.row_labels)
     every = max(1, math.ceil(rows * 13 / tall))
-    return [(k, name if len(name) <= 8 else name[:7] + "…") for k, name in enumerate(heat.row_labels) if k % every == 0]
+    return [
+        (k, name if len(name) <= 7 else "…" + name[-5:]) for k, name in enumerate(heat.row_labels) if k % every == 0
+    ]
 
 
 def week(heat: Heat, title: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from dateshard.insight import drift_rows
 from dateshard.reports.calendar import Square
 from dateshard.reports.charts import Columns, Heat, shares
-from dateshard.survey import Survey, group_starts, raw_of_unit
+from dateshard.survey import HOUR, Survey, group_starts, raw_of_unit
 from pipeline.plan import Plan
 from shardstore.dataset import Dataset
 from shardstore.histogram import GREATEST, NUM_BINS, ZERO, representatives
@@ -176,20 +176,28 @@ def missing_heat(facts: Facts, index: int) -> Heat:
 
 
 def week_heat(facts: Facts, index: int) -> Heat:
-    """Mean raw value by local weekday and hour."""
-    seen, total = facts.survey.week_seen[..., index], facts.survey.week_sum[..., index]
+    """Mean raw value by local weekday and hour, or by step where that is longer."""
+    seen, total = _by_slot(facts, index)
     mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
     finite = mean[np.isfinite(mean)]
-    hours = tuple(f"{hour}:00" for hour in range(24))
+    hours = tuple(f"{slot * 24 // seen.shape[1]}:00" for slot in range(seen.shape[1]))
     return Heat(mean, float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf)), WEEKDAYS, hours)
 
 
+def _by_slot(facts: Facts, index: int) -> tuple[Floats, Floats]:
+    """(observed cells, sum of their raw values), each [7, slots of the day]."""
+    hours = max(facts.dataset.manifest.step // HOUR, 1)
+    slots = 24 // hours if 24 % hours == 0 else 24
+    arrays = (facts.survey.week_seen[..., index], facts.survey.week_sum[..., index])
+    seen, total = (array.reshape(7, slots, -1).sum(axis=2) for array in arrays)
+    return seen, total
+
+
 def profiles(facts: Facts, index: int) -> list[tuple[str, str, Floats]]:
-    """Mean raw value by hour: weekdays and weekends."""
+    """Mean raw value by slot of the day: weekdays and weekends."""
     lines = []
     for name, css, days in (("Mon–Fri", "a", slice(0, 5)), ("Sat–Sun", "b", slice(5, 7))):
-        seen = facts.survey.week_seen[days, :, index].sum(axis=0)
-        total = facts.survey.week_sum[days, :, index].sum(axis=0)
+        seen, total = (array[days].sum(axis=0) for array in _by_slot(facts, index))
         if seen.any():
             lines.append((name, css, np.where(seen > 0, total / np.maximum(seen, 1), np.nan)))
     return lines

@@ -12,7 +12,7 @@ import numpy as np
 from dateshard.insight import clock_changes, without_position
 from dateshard.insight_screen import percent
 from dateshard.reports import atlas, charts
-from dateshard.reports.calendar import MOST_YEARS, calendar
+from dateshard.reports.calendar import MOST_YEARS, calendar, key_of
 from dateshard.reports.charts import short
 from dateshard.reports.data import (
     MOST_FEATURES,
@@ -90,7 +90,7 @@ def _dates(facts: Facts) -> str:
     shade = "shaded by its number of accepted rows; a mark tells a state that needs attention."
     caption = f"<b>Every date is a square</b>, {shade}{cut}"
     told = "".join(
-        f"<li><b>{states[s]:,}</b> {escape(s)}</li>"
+        f"<li>{key_of(s)}<b>{states[s]:,}</b> {escape(s)}</li>"
         for s in sorted(states, key=lambda s: STATES.index(s.split("(")[0]))
     )
     parts = [

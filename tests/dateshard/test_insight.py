@@ -106,7 +106,9 @@ def wasserstein(one: Floats, other: Floats) -> float:
 def test_drift_finds_the_date_that_moved(make_world: Callable[..., Any], ask: Ask) -> None:
     world = make_world(8, split=SPLIT)
     moved = dt.date(2024, 3, 8)
-    world.rows[moved] = [(at, node, None if v is None else 2 * v + 30, volume) for at, node, v, volume in world.rows[moved]]
+    world.rows[moved] = [
+        (at, node, None if v is None else 2 * v + 30, volume) for at, node, v, volume in world.rows[moved]
+    ]
     world.write(moved)
     world.prepare()
     dataset, document = world.open(), ask(world, "statistics", "--drift", "--limit", "3")
@@ -132,7 +134,9 @@ def test_the_distance_over_bins_is_that_of_the_samples(shift: float, stretch: fl
 def test_zeros_are_zeros_again_and_great_offsets_stay(make_world: Callable[..., Any]) -> None:
     world = make_world(6)
     for date, rows in world.rows.items():
-        world.rows[date] = [(at, node, 1e9 + k % 7 * 1e-2, float(k % 3 == 0)) for k, (at, node, _, _) in enumerate(rows)]
+        world.rows[date] = [
+            (at, node, 1e9 + k % 7 * 1e-2, float(k % 3 == 0)) for k, (at, node, _, _) in enumerate(rows)
+        ]
         world.write(date)
     world.tree["pipeline"]["features"]["volume"]["aggregate"] = "min"
     world.prepare()
