@@ -255,13 +255,13 @@ def _missing(facts: Facts) -> str:
     if len(full) < len(features):
         nodes = table(
             "Nodes that miss most",
-            ("node", "missing"),
+            ("node", "missing, all features"),
             [[n, percent(share)] for n, share, _ in worst_nodes(facts)],
             numbers=(1,),
         )
         dates = table(
             "Dates that miss most",
-            ("date", "missing"),
+            ("date", "missing, all features"),
             [[f"{d:%Y-%m-%d %a}", percent(s)] for d, s in worst_dates(facts)],
             numbers=(1,),
         )
