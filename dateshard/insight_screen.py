@@ -12,9 +12,9 @@ Document = dict[str, Any]
 MOST_NAMES = 8
 
 
-def figure(value: float | None) -> str:
-    """Five digits, `-` where there is none."""
-    return "-" if value is None else f"{value:.5g}"
+def figure(value: float | None, digits: int = 5) -> str:
+    """A few digits, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def percent(share: float | None) -> str:
@@ -25,21 +25,17 @@ def percent(share: float | None) -> str:
 def show_inspection(screen: Screen, document: Document) -> None:
     """The facts, a table of the features, and the first rows."""
     dates, hours = document["dates"], document["clock_changes"]
-    shape = f"{document['steps']:,} steps of {document['step_seconds']:g} s"
+    shape = f"{document['steps']:,} steps of {document['step_seconds']:g} s x {counted(document['nodes'], 'node')}"
     screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, {document['timezone']}")
-    screen.tell(
-        f"{counted(dates['count'], 'date')} {dates['ranges']}: {shape} x {counted(document['nodes'], 'node')} x "
-        f"{counted(len(document['features']), 'feature')}, {size(document['bytes'])}"
-    )
+    screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
+    screen.tell(f"{shape} x {counted(len(document['features']), 'feature')}, {size(document['bytes'])}")
     if hours:
         told = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
         more = f", and {len(hours) - MOST_NAMES} more" if len(hours) > MOST_NAMES else ""
         screen.tell(f"clock changes: {told}{more}")
     if missing := document["nodes_without_position"]:
         screen.tell(f"{counted(missing, 'node')} of {document['nodes']:,} without a position")
-    screen.table(
-        [["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(2, 3, 4, 5, 6, 7)
-    )
+    screen.table([["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(1, 3, 4, 5, 6))
     for feature in document["features"]:
         if "categories" in feature:
             _show_categories(screen, feature)
@@ -80,10 +76,9 @@ def _show_rows(screen: Screen, document: Document) -> None:
 def show_statistics(screen: Screen, document: Document) -> None:
     """The global statistics, then by date, then drift."""
     dates = document["dates"]
-    screen.tell(
-        f"dataset {document['dataset']}, generation {document['generation']}, statistics {document['statistics'][:6]} "
-        f"of {counted(dates['count'], 'training date')} {dates['ranges']}"
-    )
+    statistics = document["statistics"][:6]
+    screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, statistics {statistics}")
+    screen.tell(f"of {counted(dates['count'], 'training date')}: {dates['ranges']}")
     if document["provisional"]:
         screen.tell(f"provisional: they lack {dates_of(document['provisional'])}, which failed")
     rows = [
@@ -105,8 +100,8 @@ def _named(feature: Document) -> str:
     return feature["feature"] if feature["transform"] == "none" else f"{feature['transform']}({feature['feature']})"
 
 
-def _figures(row: Document, keys: Sequence[str] = ("mean", "std", "min", "max")) -> list[str]:
-    return [figure(row[key]) for key in keys]
+def _figures(row: Document, keys: Sequence[str] = ("mean", "std", "min", "max"), digits: int = 5) -> list[str]:
+    return [figure(row[key], digits) for key in keys]
 
 
 def _show_quartiles(screen: Screen, feature: Document) -> None:
@@ -125,7 +120,7 @@ def _show_nodes(screen: Screen, feature: Document) -> None:
 
 def _show_by_date(screen: Screen, rows: Sequence[Document]) -> None:
     keys = ("mean", "std", "min", "q25", "median", "q75", "max")
-    table = [[r["date"], r["feature"], percent(r["missing_share"]), *_figures(r, keys)] for r in rows]
+    table = [[r["date"], r["feature"], percent(r["missing_share"]), *_figures(r, keys, 4)] for r in rows]
     screen.table([["date", "feature", "missing", *keys], *table], right=range(2, 10))
 
 
