@@ -197,6 +197,32 @@ def test_the_calendar_tells_every_date_and_what_is_wrong_with_it(make_world: Cal
     assert "there is no column 'time'" in rows["2024-03-02"][1]
 
 
+ODD = {
+    "all alike": ({}, lambda date, row: (row[0], row[1], 5.0, 0.0)),
+    "a date without a value": ({}, lambda date, row: (row[0], row[1], None if date.day == 2 else row[2], row[3])),
+    "a node without a value": ({}, lambda date, row: (row[0], row[1], None if row[1] == "n1" else row[2], row[3])),
+    "one step a date": ({"step": "1d"}, lambda date, row: row),
+    "four steps a date": ({"step": "6h"}, lambda date, row: row),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_data_have_a_page_too(make_world: Callable[..., Any], odd: str) -> None:
+    settings, change = ODD[odd]
+    world = make_world(4)
+    world.tree["pipeline"].update(settings)
+    world.tree["pipeline"]["features"]["speed"]["scale_per"] = "node"
+    for date, rows in world.rows.items():
+        world.rows[date] = [change(date, row) for row in rows]
+        world.write(date)
+    world.prepare()
+    page, _ = page_of(world)
+    drawn = [attributes["d"] for _, attributes in page.elements if "d" in attributes]
+    assert drawn
+    assert not any("nan" in path or "inf" in path for path in drawn)
+    assert run(["statistics", "--by-date", "--drift", "-c", str(world.config_file())]) == 0
+
+
 def test_ten_years_are_drawn_in_a_bounded_number_of_columns(make_world: Callable[..., Any]) -> None:
     first = dt.date(2014, 1, 1)
     world = make_world([first, *(first + dt.timedelta(days=3640 + k) for k in range(4))])
