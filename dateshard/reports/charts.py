@@ -302,7 +302,7 @@ def over_dates(columns: Columns, heat: Heat, title: str) -> str:
     rows = heat.values_RC.shape[0]
     tall = float(min(max(rows * 7, 60), 320))
     width = WIDE - LEFT - RIGHT
-    parts = [heat_picture(heat, LEFT, TOP + 16, width, tall), legend(WIDE - RIGHT - 160, 4, "0 %", "100 %")]
+    parts = [heat_picture(heat, LEFT, TOP + 16, width, tall), legend(LEFT + 34, 4, "0 %", "100 %")]
     parts += [
         text(LEFT - 7, TOP + 16 + tall * (k + 0.5) / rows + 3.5, name, anchor="end") for k, name in _spaced(heat, tall)
     ]
