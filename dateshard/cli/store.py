@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, json_option, settings_of, split_arguments
+from dateshard.cli.options import config_option, emit, json_option, settings_of, split_arguments
 
 if TYPE_CHECKING:
+    from dateshard.documents import CleanDocument
     from dateshard.screen import Screen
     from shardstore.garbage import Garbage
 
@@ -33,7 +33,7 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, dry_run: bo
     root = shards_folder(settings.dataset)
     found = remove(settings.preparing(), root, keep, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(_to_json(found, dry_run=dry_run), indent=1))
+        emit(_to_json(found, dry_run=dry_run))
         return 0
     _show(screen, found, dry_run=dry_run)
     if found.damaged:
@@ -58,7 +58,7 @@ def _show(screen: Screen, found: Garbage, *, dry_run: bool) -> None:
     screen.tell(f"{told}{pins}" if rows or pins else "nothing to remove")
 
 
-def _to_json(found: Garbage, *, dry_run: bool) -> dict[str, Any]:
+def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
     return {
         "dry_run": dry_run,
         "kept": {str(number): runs for number, runs in found.kept.items()},
