@@ -175,8 +175,8 @@ class ExportDocument(TypedDict):
 
     dataset: str
     generation: int
-    format: Literal["parquet", "csv", "npy"]
-    units: Literal["raw", "scaled"]
+    format: Annotated[str, Field(pattern="^(parquet|csv|npy)$")]
+    units: Annotated[str, Field(pattern="^(raw|scaled)$")]
     nodes: int
     features: list[str]
     files: list[FileRow]

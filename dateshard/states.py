@@ -56,18 +56,18 @@ def grouped(screen: Screen, dates: Iterable[DatePlan]) -> list[list[str]]:
     groups: dict[tuple[str, str], dict[dt.date, str]] = {}
     for p in dates:
         groups.setdefault((p.state, _acts(p)), {})[p.date] = p.reason
-    rows = [
-        (ORDER.index(state.split("(")[0]), found[0], [state, spans(screen, found), f"{len(found)}", reason + acts])
-        for (state, acts), reasons in groups.items()
-        for found, reason in alike(reasons)
-    ]
+    rows = []
+    for (state, acts), reasons in groups.items():
+        for found, reason in alike(reasons):
+            told = f"{reason}; {acts}" if acts else reason
+            rank = ORDER.index(state.split("(")[0])
+            rows.append((rank, found[0], [state, spans(screen, found), str(len(found)), told]))
     return [row for _, _, row in sorted(rows)]
 
 
 def _acts(plan: DatePlan) -> str:
-    """`; measure + normalise`, or nothing."""
-    acts = " + ".join(name for name, on in (("measure", plan.measure), ("normalise", plan.normalise)) if on)
-    return f"; {acts}" if acts else ""
+    """`measure + normalise`, or nothing."""
+    return " + ".join(name for name, on in (("measure", plan.measure), ("normalise", plan.normalise)) if on)
 
 
 def spans(screen: Screen, dates: Sequence[dt.date]) -> str:
@@ -80,7 +80,7 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
     """A plan's rows (a line a date with `explain`), why statistics are merged, and its warnings."""
     shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise]
     if explain:
-        work = [[str(p.date), p.state, p.reason + _acts(p)] for p in shown if p.measure or p.normalise]
+        work = [[str(p.date), p.state, _acts(p), p.reason] for p in shown if p.measure or p.normalise]
         screen.table(work or [["nothing to do"]], wrap=True)
     else:
         screen.table(grouped(screen, shown), right=(2,), wrap=True)

@@ -102,7 +102,7 @@ def run(arguments: list[str]) -> int:
         place = f": {error.filename}" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return report(DiskFullError(f"no space left on the disk{place}"), arguments)
-        return report(DateshardError(f"{error.strerror}{place}"), arguments)
+        return report(DateshardError(f"{error.strerror or error}{place}"), arguments)
     except MemoryError:
         text = "out of memory"
         return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)
