@@ -44,9 +44,9 @@ class CostDocument(TypedDict):
     """What a plan reads and writes, and how long it takes."""
 
     read_bytes: Annotated[int, Field(description="of dumps, as they lie on disk")]
-    written_bytes: Annotated[int | None, Field(description="at most; null before the nodes are known")]
+    written_bytes: Annotated[int | None, Field(description="about; null before the nodes are known")]
     free_bytes: Annotated[int, Field(description="on the store's disk")]
-    seconds: Annotated[float | None, Field(description="at the pace that this store remembers; null if it has none")]
+    seconds: Annotated[float | None, Field(description="at the pace of earlier runs here; null if there is none")]
     at_most: Annotated[bool | None, Field(description="so little work was never timed: it may take less")]
     paced_by: Annotated[int | None, Field(description="dates of the remembered run that `seconds` was taken from")]
 
@@ -57,7 +57,7 @@ class PlanDocument(TypedDict):
     dataset: str
     generation: Annotated[int | None, Field(description="null before the first")]
     statistics: Annotated[str | None, Field(description="id of the frozen statistics")]
-    dates: list[PlannedRow]
+    dates: Annotated[list[PlannedRow], Field(description="every known date, asked for or not")]
     merge: Annotated[str | None, Field(description="why the global statistics are merged again; null: they stay")]
     split: Split
     cost: CostDocument
@@ -73,8 +73,8 @@ class StatusDocument(TypedDict):
     statistics: Annotated[str | None, Field(description="id of the frozen statistics")]
     provisional: Annotated[list[DateText], Field(description="training dates that the statistics lack")]
     counts: Annotated[dict[str, int], Field(description="dates by state")]
-    dates: list[DateRow]
-    notes: list[str]
+    dates: Annotated[list[DateRow], Field(description="those that were asked for")]
+    notes: Annotated[list[str], Field(description="files of the store that had to be passed over")]
     mend: Annotated[str | None, Field(description="the command that makes every date fresh; null if they are (exit 0)")]
 
 
@@ -111,7 +111,7 @@ class FailedDate(TypedDict):
     """Why a date failed."""
 
     message: str
-    kind: str
+    kind: Annotated[str, Field(description="as in an error: dump, damaged, ...")]
 
 
 class PreprocessDocument(TypedDict):
@@ -123,8 +123,8 @@ class PreprocessDocument(TypedDict):
     written: Annotated[int, Field(description="shards that differ from those before")]
     unchanged: Annotated[int, Field(description="shards made again, to the same bytes")]
     rows: AllRows
-    failed: dict[DateText, FailedDate]
-    seconds: float
+    failed: Annotated[dict[DateText, FailedDate], Field(description="by date (exit 3; 65 if nothing stands)")]
+    seconds: Annotated[float, Field(description="of wall time")]
 
 
 class NamedError(TypedDict):
@@ -138,7 +138,7 @@ class VerifyDocument(TypedDict):
     """What was hashed, and what is damaged."""
 
     generation: int
-    checked: int
+    checked: Annotated[int, Field(description="dates and frozen files that were looked at")]
     damaged: list[NamedError]
     absent: Annotated[list[NamedError], Field(description="asked for, and not in this generation")]
 
@@ -165,8 +165,8 @@ class FileRow(TypedDict):
 
     date: DateText
     file: str
-    bytes: int
-    steps: int
+    bytes: Annotated[int, Field(description="of the file")]
+    steps: Annotated[int, Field(description="of the date; a table has steps x nodes rows")]
     missing: Annotated[int, Field(description="cells that were not observed: null, or NaN in npy")]
 
 
@@ -186,17 +186,19 @@ class TrainDocument(TypedDict):
     """How a training ended."""
 
     run: str
-    state: Annotated[str, Field(description="complete, epochs, early stopping, stopped (resumable), ...")]
+    state: Annotated[
+        str, Field(description="epochs, early stopping, stopped (resumable), complete (nothing was left to do)")
+    ]
     epoch: NotRequired[Annotated[int, Field(description="from 1")]]
-    batch: NotRequired[int]
-    best_val_loss: float | None
+    batch: NotRequired[Annotated[int, Field(description="batches done of that epoch")]]
+    best_val_loss: Annotated[float | None, Field(description="null before the first validation")]
     best_epoch: NotRequired[Annotated[int, Field(description="from 1; 0: none yet")]]
 
 
 class Errors(TypedDict):
     """Of all target cells that were observed; null where there are none."""
 
-    count: int
+    count: Annotated[int | None, Field(description="observed target cells")]
     mse: float | None
     rmse: float | None
     mae: float | None
@@ -231,7 +233,7 @@ class EvaluateDocument(TypedDict):
     """A model beside its baselines, on the same windows."""
 
     split: str
-    windows: int
+    windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
     features: list[str]
     rows: list[EvaluateRow]
     beats_baselines: Annotated[bool | None, Field(description="by scaled MSE; null without a model")]

@@ -70,13 +70,15 @@ def watch(root: Path, events: Iterable[e.Event], num_workers: int) -> Iterator[e
 
 
 def _dump_bytes(root: Path, generation: int | None, dates: list[dt.date]) -> int:
+    """Of the dumps that were measured; 0, so that nothing is remembered, unless each of them was committed too."""
     if generation is None or not dates:
         return 0
     try:
         known = load_sources(root, generation)["dates"]
     except StoreError:
         return 0
-    return sum(known[str(date)]["dump"]["size"] for date in dates if str(date) in known)
+    told = [known[str(date)]["dump"]["size"] for date in dates if str(date) in known]
+    return sum(told) if len(told) == len(dates) else 0
 
 
 def _file(dataset: str) -> Path:

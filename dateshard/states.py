@@ -51,15 +51,15 @@ def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
     return found
 
 
-def grouped(screen: Screen, dates: Iterable[DatePlan]) -> list[list[str]]:
-    """Rows of state, dates in ranges, count, reason with what will be done; what needs work first."""
+def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[list[str]]:
+    """Rows of state, dates in ranges, count, reason (with what will be done); what needs work first."""
     groups: dict[tuple[str, str], dict[dt.date, str]] = {}
     for p in dates:
-        groups.setdefault((p.state, _acts(p)), {})[p.date] = p.reason
+        groups.setdefault((p.state, _acts(p) if acts else ""), {})[p.date] = p.reason
     rows = []
-    for (state, acts), reasons in groups.items():
+    for (state, does), reasons in groups.items():
         for found, reason in alike(reasons):
-            told = f"{reason}; {acts}" if acts else reason
+            told = f"{reason}; {does}" if does else reason
             rank = ORDER.index(state.split("(")[0])
             rows.append((rank, found[0], [state, spans(screen, found), str(len(found)), told]))
     return [row for _, _, row in sorted(rows)]
@@ -83,7 +83,7 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
         work = [[str(p.date), p.state, _acts(p), p.reason] for p in shown if p.measure or p.normalise]
         screen.table(work or [["nothing to do"]], wrap=True)
     else:
-        screen.table(grouped(screen, shown), right=(2,), wrap=True)
+        screen.table(grouped(screen, shown, acts=True), right=(2,), wrap=True)
     if made.merge and made.to_measure + made.to_normalise:
         screen.explain(f"The global statistics are merged: {made.merge}.")
     for warning in made.warnings:
@@ -106,8 +106,8 @@ def show_cost(screen: Screen, made: Plan, cost: Cost, expected: pace.Estimate | 
 def _time(expected: pace.Estimate | None) -> str:
     if expected is None:
         return "an unknown time (no earlier run here to go by)"
-    about = "at most" if expected.at_most else "about"
-    return f"{about} {seconds(expected.seconds)} (by an earlier run over {counted(expected.dates, 'date')})"
+    less = " or less" if expected.at_most else ""
+    return f"about {seconds(expected.seconds)}{less} (by an earlier run over {counted(expected.dates, 'date')})"
 
 
 def expect(dataset: str, made: Plan, cost: Cost, num_workers: int) -> pace.Estimate | None:

@@ -14,7 +14,7 @@ from shardstore.calendar import day_of, parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import UsageError
 
-METADATA = 2048  # bytes of a shard's JSON files; of the receipts of a measured date
+SHARD_JSON, RECEIPTS = 1800, 640  # bytes of a shard's JSON files; of a measured date's receipts
 CELL_SHARD, CELL_STAGED = 5, 8  # float32 and its mask; float64
 MOMENTS = 48  # bytes of partial statistics for a node and feature
 
@@ -64,8 +64,8 @@ def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
     written = None
     if nodes is not None:
         row, features = nodes * len(config.features), len(config.features)
-        written = sum(CELL_SHARD * row * steps + 8 * steps + METADATA for steps in _steps(normalised, config))
-        written += sum(CELL_STAGED * row * steps + METADATA for steps in _steps(measured, config))
+        written = sum(CELL_SHARD * row * steps + 8 * steps + SHARD_JSON for steps in _steps(normalised, config))
+        written += sum(CELL_STAGED * row * steps + RECEIPTS for steps in _steps(measured, config))
         written += len(measured) * MOMENTS * nodes * features
     elif not (measured or normalised):
         written = 0

@@ -186,7 +186,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]
-    screen.table(grouped(screen, dates), right=(2,), wrap=True)
+    screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
     show_mend(screen, dates, mend)
     return code
 
