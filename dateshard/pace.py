@@ -14,11 +14,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dateshard.places import data_folder
-from pipeline import events as e
 from shardstore.commit import load_sources
 from shardstore.errors import StoreError
+
+if TYPE_CHECKING:
+    from pipeline.events import Event
 
 ACTS = ("measure", "normalise")
 
@@ -46,8 +49,10 @@ class Estimate:
     at_most: bool
 
 
-def watch(root: Path, events: Iterable[e.Event], num_workers: int) -> Iterator[e.Event]:
+def watch(root: Path, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
     """Passes events through, and remembers how long both acts took when all ended well."""
+    from pipeline import events as e  # an estimate should not wait for what only preparing needs
+
     began = middle = time.monotonic()
     done: dict[str, list[dt.date]] = {act: [] for act in ACTS}
     for event in events:
@@ -55,7 +60,7 @@ def watch(root: Path, events: Iterable[e.Event], num_workers: int) -> Iterator[e
             case e.Planned():
                 began = middle = time.monotonic()
             case e.DateDone():
-                done[event.act].append(event.date)
+                done.setdefault(event.act, []).append(event.date)
                 if event.act == "measure":
                     middle = time.monotonic()
             case e.Finished():

@@ -24,11 +24,12 @@ FEW_RANGES = 3  # on a terminal; where there are more, the first and last date a
 
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
     """Which dataset, generation and training range a table below is about."""
-    train = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    train = f" (train {ranges})" if ranges else ""  # no dates are known before there are dumps
     if manifest is None:
-        screen.tell(f"dataset {dataset}, nothing prepared yet (train {train})")
+        screen.tell(f"dataset {dataset}, nothing prepared yet{train}")
         return
-    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]} (train {train})")
+    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]}{train}")
     if manifest.provisional:
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
