@@ -14,8 +14,8 @@ from shardstore.calendar import day_of, parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import UsageError
 
-SHARD_JSON, RECEIPTS = 1800, 640  # bytes of a shard's JSON files; of a measured date's receipts
-CELL_SHARD, CELL_STAGED = 5, 8  # float32 and its mask; float64
+SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
+RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it
 MOMENTS = 48  # bytes of partial statistics for a node and feature
 
 
@@ -35,7 +35,7 @@ class Cost:
 
     Attributes:
         read_bytes: of dumps, as they lie on disk.
-        written_bytes: about; shards with a mask each, and the measured arrays. None before the nodes are known.
+        written_bytes: about; shards with their masks, and the measured arrays. None before the nodes are known.
         free_bytes: on the disk of the store.
     """
 
@@ -56,20 +56,19 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
 
 def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
     """What carrying out a plan costs in bytes."""
-    measured = [plan.date for plan in found.plan.to_measure]
-    normalised = [plan.date for plan in found.plan.to_normalise]
-    dumps = found.seen.dumps
-    read = sum(dumps[date].size for date in measured if date in dumps)
-    nodes = _num_nodes(found.seen)
-    written = None
-    if nodes is not None:
-        row, features = nodes * len(config.features), len(config.features)
-        written = sum(CELL_SHARD * row * steps + 8 * steps + SHARD_JSON for steps in _steps(normalised, config))
-        written += sum(CELL_STAGED * row * steps + RECEIPTS for steps in _steps(measured, config))
-        written += len(measured) * MOMENTS * nodes * features
-    elif not (measured or normalised):
-        written = 0
-    return Cost(read, written, free_bytes(root))
+    plan, seen, free = found.plan, found.seen, free_bytes(root)
+    read = sum(seen.dumps[p.date].size for p in plan.to_measure if p.date in seen.dumps)
+    nodes = _num_nodes(seen)
+    if nodes is None:
+        return Cost(read, None if plan.to_measure + plan.to_normalise else 0, free)
+    row = nodes * len(config.features)
+    written = sum(8 * row * _steps(p.date, config) + MOMENTS * row + RECEIPTS + NAME * nodes for p in plan.to_measure)
+    masks = _has_masks(seen)
+    for p in plan.to_normalise:
+        entry = seen.manifest.dates.get(p.date) if seen.manifest else None
+        mask = "observed" in entry.parts[0].files if entry else masks
+        written += ((5 if mask else 4) * row + 8) * _steps(p.date, config) + SHARD_JSON + mask * MASK_JSON
+    return Cost(read, written, free)
 
 
 def _num_nodes(seen: Observed) -> int | None:
@@ -78,15 +77,18 @@ def _num_nodes(seen: Observed) -> int | None:
     return seen.manifest.num_nodes if seen.manifest else None
 
 
-def _steps(dates: list[dt.date], config: Pipeline) -> list[int]:
-    """Steps of each date; a date that its zone does not have, or that the step does not divide, is refused later."""
-    found, step = list[int](), parse_step(config.step)
-    for date in dates:
-        try:
-            found.append(day_of(date, config.source.timezone, step).num_steps)
-        except UsageError:
-            continue
-    return found
+def _has_masks(seen: Observed) -> bool:
+    """Whether anything is missing in any committed date; taken for granted before there is one."""
+    entries = seen.manifest.dates.values() if seen.manifest else ()
+    return not entries or any("observed" in entry.parts[0].files for entry in entries)
+
+
+def _steps(date: dt.date, config: Pipeline) -> int:
+    """Of a date; none where its zone does not have it, or the step does not divide it: that is refused later."""
+    try:
+        return day_of(date, config.source.timezone, parse_step(config.step)).num_steps
+    except UsageError:
+        return 0
 
 
 def free_bytes(folder: Path) -> int:
