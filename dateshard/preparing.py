@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from dateshard.screen import Screen, counted, seconds, size
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finished:
     """Shows the events of one preprocess and returns the last."""
+    failed: dict[dt.date, str] = {}
+    try:
+        return _follow(screen, dataset, events, failed)
+    except BaseException:
+        screen.end_bar()
+        _tell_alike(screen, failed)
+        raise
+
+
+def _tell_alike(screen: Screen, failed: Mapping[dt.date, str]) -> None:
+    """How often each failure came that was told once."""
+    for dates, reason in alike(failed):
+        if len(dates) > 1:
+            screen.tell(f"{len(dates)} dates failed alike: {collapse(dates)}: {reason}")
+
+
+def _follow(screen: Screen, dataset: str, events: Iterable[e.Event], failed: dict[dt.date, str]) -> e.Finished:
     bar, finished, changed, told = None, None, False, set[str]()
     for event in events:
         match event:
@@ -42,7 +60,8 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finishe
             case e.PassedOver():
                 (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
             case e.DateFailed():
-                if (kind := likeness(str(event.error))) not in told:  # the others are counted at the end
+                failed[event.date] = str(event.error)
+                if (kind := likeness(event.date, str(event.error))) not in told:  # the others are counted at the end
                     (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
                 told.add(kind)
                 if bar:
@@ -106,9 +125,7 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
     if finished.failed:
-        for found, reason in alike({date: str(error) for date, error in finished.failed.items()}):
-            if len(found) > 1:
-                screen.tell(f"{len(found)} dates failed alike: {collapse(found)}: {reason}")
+        _tell_alike(screen, {date: str(error) for date, error in finished.failed.items()})
         screen.tell(
             f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
         )

@@ -24,6 +24,7 @@ class Screen:
         self.out: TextIO = sys.stderr if as_json else sys.stdout
         self.quiet = quiet
         self.terminal = self.out.isatty()
+        self._bar: Bar | None = None
 
     def say(self, text: str = "") -> None:
         """One line, unless quiet."""
@@ -100,7 +101,13 @@ class Screen:
 
     def bar(self, label: str, total: int) -> Bar:
         """Progress of `total` equal things."""
-        return Bar(self, label, total)
+        self._bar = Bar(self, label, total)
+        return self._bar
+
+    def end_bar(self) -> None:
+        """Takes the last bar away, where an error left it standing."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Bar:

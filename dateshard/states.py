@@ -34,16 +34,22 @@ def headline(screen: Screen, dataset: str, generation: int | None, manifest: Man
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
 
-def likeness(reason: str) -> str:
-    """What reasons of many dates have in common: their numbers, dates and quoted values left out."""
-    return re.sub(r"\d+", "#", re.sub(r"value ('[^']*'|\"[^\"]*\")", "value", reason))
+def likeness(date: dt.date, reason: str) -> str:
+    """What reasons of many dates have in common: of the place the file's own numbers and the date are left out.
+
+    A row and a value stay: they are looked for one by one. Reasons without a place lose all their numbers.
+    """
+    file, at, rest = reason.partition(f", date {date}")
+    if not at:
+        return re.sub(r"\d+", "#", reason)
+    return re.sub(r"\d+", "#", file) + at.replace(str(date), "") + rest.replace(str(date), "")
 
 
 def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
     """Dates with reasons that are alike, and the first date's reason, marked as such where they differ."""
     groups: dict[str, list[dt.date]] = {}
     for date in sorted(reasons):
-        groups.setdefault(likeness(reasons[date]), []).append(date)
+        groups.setdefault(likeness(date, reasons[date]), []).append(date)
     found = []
     for dates in groups.values():
         first = reasons[dates[0]]

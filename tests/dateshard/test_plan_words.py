@@ -14,7 +14,7 @@ import pytest
 from dateshard.pace import Run as Past
 from dateshard.pace import estimate
 from dateshard.screen import Screen
-from dateshard.states import alike, grouped, likeness
+from dateshard.states import alike, grouped
 from pipeline.plan import DatePlan
 from tests.conftest import World
 
@@ -27,14 +27,19 @@ def dates(count: int, first: dt.date = FIRST) -> list[dt.date]:
     return [first + dt.timedelta(days=k) for k in range(count)]
 
 
-def test_reasons_that_differ_in_numbers_dates_and_values_alone_are_told_once() -> None:
-    reasons = {d: f"raw/{d:%Y%m%d}.csv, date {d}, row {d.day}, value 'x{d.day}': no number" for d in dates(5)}
+def test_reasons_that_differ_in_file_and_date_alone_are_told_once() -> None:
+    reasons = {d: f"raw/{d:%d.%m.%Y}.csv, date {d}, column 'a': there is no column 'a'" for d in dates(5)}
     reasons[dates(6)[-1]] = "raw/a.csv: another fault"
     (many, first), (one, other) = alike(reasons)
     assert many == dates(5)
     assert first == reasons[FIRST] + " (the first of 5)"
     assert (one, other) == (dates(6)[-1:], "raw/a.csv: another fault")
-    assert likeness("column 'a': missing") != likeness("column 'b': missing")
+
+
+def test_rows_and_values_with_a_fault_are_told_one_by_one() -> None:
+    reasons = {d: f"raw/{d}.csv, date {d}, row {3 + d.day % 2}, column 'a', value 'x': no number" for d in dates(5)}
+    assert [len(found) for found, _ in alike(reasons)] == [3, 2]
+    assert [len(found) for found, _ in alike({d: f"dump changed ({d.day} kB -> 9 kB)" for d in dates(5)})] == [5]
 
 
 def test_states_stand_in_ranges_what_needs_work_first(terminal: Any) -> None:
