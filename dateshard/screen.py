@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
 BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line
-LEAST_ROOM = 24  # of a wrapped column; with less it stands below its row
+LEAST_ROOM = 20  # of a wrapped column; with less it stands below its row
 
 
 class Screen:

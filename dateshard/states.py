@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
 GOOD = ("fresh", "no-dump", "excluded")
-FEW_RANGES = 3  # on a terminal; where there are more, the first and last date and their number
+ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: where all is well, where work is needed
 
 
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
@@ -68,7 +68,7 @@ def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[li
         for found, reason in alike(reasons):
             told = f"{reason}; {does}" if does else reason
             rank = ORDER.index(state.split("(")[0])
-            rows.append((rank, found[0], [state, spans(screen, found), str(len(found)), told]))
+            rows.append((rank, found[0], [state, spans(screen, found, state), str(len(found)), told]))
     return [row for _, _, row in sorted(rows)]
 
 
@@ -77,10 +77,10 @@ def _acts(plan: DatePlan) -> str:
     return " + ".join(name for name, on in (("measure", plan.measure), ("normalise", plan.normalise)) if on)
 
 
-def spans(screen: Screen, dates: Sequence[dt.date]) -> str:
+def spans(screen: Screen, dates: Sequence[dt.date], state: str) -> str:
     """Dates in ranges. On a terminal many ranges become one: what lies between stands in other rows."""
-    text = collapse(dates)
-    return text if not screen.terminal or text.count(",") < FEW_RANGES else f"{dates[0]}..{dates[-1]}"
+    text, room = collapse(dates), ONE_RANGE if state in GOOD else THREE_DATES
+    return text if not screen.terminal or len(text) <= room else f"{dates[0]}..{dates[-1]}"
 
 
 def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:
