@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from dateshard.cli import COMMANDS, run
-from dateshard.documents import DOCUMENTS, document_schema
+from dateshard.documents import DOCUMENTS, WRITTEN_OUT, document_schema
 from tests.conftest import World, build_world
 
 Run = Callable[..., Any]
@@ -90,8 +90,8 @@ def test_stdout_is_one_document_that_its_schema_takes(
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
     assert {name for *_, name in CALLS} == set(DOCUMENTS)
     silent = {"init", "completion", "version", "schema", "config", "report"}
-    untyped = {"drop", "inspect", "statistics", "diff"}  # they print JSON that has no type yet
-    assert set(COMMANDS) - silent - untyped <= set(DOCUMENTS)
+    untyped = {"drop"}  # it prints JSON that has no schema yet
+    assert set(COMMANDS) - silent - untyped <= {*DOCUMENTS, *WRITTEN_OUT}
 
 
 def test_a_schema_refuses_a_key_that_it_does_not_name(here: World, ds: Run) -> None:
@@ -114,7 +114,8 @@ def test_status_and_plan_name_the_command_that_mends(here: World, ds: Run) -> No
 
 
 def test_the_schema_command_prints_what_the_test_validates_with(ds: Run) -> None:
-    assert ds("schema", "config check").document == document_schema("config check")
+    for name in ("config check", "inspect"):
+        assert ds("schema", name).document == document_schema(name)
     assert "plan" in ds("schema", "plans", code=2).err
 
 
@@ -125,3 +126,20 @@ def test_the_documentation_names_every_key(name: str) -> None:
     for part in [schema, *schema.get("$defs", {}).values()]:
         for key in part.get("properties", ()):
             assert f"`{key}`" in section, key
+
+
+def paths(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a schema that is written out; of a list its items' keys."""
+    for part in (schema, schema.get("items", {}), *schema.get("anyOf", ())):
+        for key, inner in part.get("properties", {}).items():
+            yield prefix + key
+            yield from paths(inner, f"{prefix}{key}.")
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_the_documentation_names_every_key_of_a_schema_that_is_written_out(name: str) -> None:
+    (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", DOCS, re.DOTALL | re.MULTILINE)
+    found = list(paths(document_schema(name)))
+    assert len(found) > 5
+    for path in found:
+        assert f"`{path}`" in section, path
