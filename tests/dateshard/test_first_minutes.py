@@ -107,7 +107,7 @@ def test_a_shell_gets_its_completion(ds: Run, shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("dateshard sta", ["plain,status"]),
+        ("dateshard prep", ["plain,preprocess"]),
         ("dateshard export --to ", ["plain,parquet", "plain,csv", "plain,npy"]),
         ("dateshard config ", ["plain,show", "plain,check"]),
         ("dateshard plan --config con", ["file,con"]),
