@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.faults import Rows
+from pipeline.account import Rows
 from pipeline.plan import Plan
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from pipeline.account import dump_row, failure_row, total
+from pipeline.account import Rows, dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.cut import cut, cut_account, spilled
+from pipeline.cuts import cut_account, spilled
 from pipeline.dumps import is_one_file
 from pipeline.events import (
     CommitDone,
@@ -29,7 +29,6 @@ from pipeline.events import (
     PassedOver,
     Planned,
 )
-from pipeline.faults import Rows
 from pipeline.observe import observe, uncut, write_cache
 from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
 from pipeline.prepare import (
@@ -92,6 +91,8 @@ def preprocess(
         current, notes = writer.current()
         done = None
         if whole := uncut(config, root):
+            from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
+
             yield Cutting(whole.path, whole.size)
             done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
@@ -171,7 +172,7 @@ class _Run:
         """Staged keys of the training dates that are measured now."""
         keys = {}
         for plan in self.plan.dates:
-            staged = plan.date in self.measured or plan.key in self.seen.staged.get(plan.date, frozenset())
+            staged = plan.date in self.measured or plan.key in self.seen.staged[plan.date]
             if plan.state != "excluded" and self.plan.training(plan.date) and staged and plan.date not in self.failed:
                 keys[plan.date] = plan.key
         return keys

@@ -39,7 +39,7 @@ class Observed:
 
     Attributes:
         manifest, sources: of the current generation; None and {} before the first.
-        staged: keys that lie measured on disk, by date.
+        staged: keys that lie measured on disk, by any date.
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
         nodes_id: of the node table with its positions, None where nodes are found.
@@ -106,6 +106,15 @@ class Plan:
         return any(low <= date <= high for low, high in self.split.get("train", ()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What every date is held against: the settings, their measure identity, and why each would be scaled anew."""
+
+    config: Pipeline
+    measure: str
+    other_scale: tuple[str, str] | None
+
+
 def staged_key(dump_hash: str, measure: str) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
     return identity([dump_hash, measure, MEASURE_CODE])
@@ -135,9 +144,10 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     known = sorted((set(seen.dumps) | committed) - excluded)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     split = resolve_split(config.split, known, None if wish.resplit else frozen)
-    states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
+    wanted = _Wanted(config, measure, _other_scale(config, seen))
+    states = [_state(date, wanted, seen) for date in sorted(set(known) | excluded | _asked(wish))]
     merge = _why_merge(config, seen, wish, basis)
-    everything = bool(merge) or _other_identity(config, seen)
+    everything = bool(merge or wanted.other_scale)
     plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
 
@@ -146,8 +156,9 @@ def _asked(wish: Wish) -> set[dt.date]:
     return set(wish.dates or ())
 
 
-def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> DatePlan:
-    if date in config.exclude:
+def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
+    measure = wanted.measure
+    if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
@@ -162,39 +173,34 @@ def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> Dat
         changed = "the dump or its settings changed since it failed"
         return DatePlan(date, "failed", failed["what"] if failed["staged"] == key else changed, key)
     if seen.manifest is None or date not in seen.manifest.dates or source is None:
-        staged = key in seen.staged.get(date, frozenset())
-        return DatePlan(date, "measured" if staged else "missing", "no shard yet", key)
-    return DatePlan(date, *_staleness(config, seen, source, dump, measure, key), key)
+        return DatePlan(date, "measured" if key in seen.staged[date] else "missing", "no shard yet", key)
+    return DatePlan(date, *_staleness(wanted, source, dump, key), key)
 
 
-def _staleness(
-    config: Pipeline, seen: Observed, source: Mapping[str, Any], dump: Dump, measure: str, key: str
-) -> tuple[str, str]:
-    assert seen.manifest is not None
+def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
     if source["staged"] != key:
         if source["dump"]["hash"] != dump.hash:
             return "stale(dump)", f"dump changed ({_size(source['dump']['size'])} -> {_size(dump.size)})"
-        if source["measure"] != measure:
+        if source["measure"] != wanted.measure:
             return "stale(config)", "settings that decide its values changed"
         return "stale(code)", "this version measures differently"
-    if _other_identity(config, seen):
-        was = seen.sources.get("normalise", {})
-        if was.get("settings") != config.normalise_settings():
-            return "stale(config)", "fill, transform, scale or clip changed"
-        if was.get("code") != NORMALISE_CODE:
-            return "stale(code)", "this version normalises differently"
-        return "stale(statistics)", "another node table or statistics"
-    return "fresh", "nothing changed"
+    return wanted.other_scale or ("fresh", "nothing changed")
 
 
-def _other_identity(config: Pipeline, seen: Observed) -> bool:
-    """Whether every shard of the generation was scaled with other settings, statistics or nodes than now wanted."""
+def _other_scale(config: Pipeline, seen: Observed) -> tuple[str, str] | None:
+    """State and reason if every shard was scaled with other settings, statistics or nodes than are now wanted."""
     if seen.manifest is None:
-        return False
-    nodes = seen.nodes_id or seen.manifest.nodes
+        return None
+    nodes, settings = seen.nodes_id or seen.manifest.nodes, config.normalise_settings()
     frozen = seen.manifest.statistics, nodes, seen.manifest.vocabularies
-    wanted = normalise_identity(config.normalise_settings(), *frozen)
-    return wanted != seen.manifest.normalise
+    if normalise_identity(settings, *frozen) == seen.manifest.normalise:
+        return None
+    was = seen.sources.get("normalise", {})
+    if was.get("settings") != settings:
+        return "stale(config)", "fill, transform, scale or clip changed"
+    if was.get("code") != NORMALISE_CODE:
+        return "stale(code)", "this version normalises differently"
+    return "stale(statistics)", "another node table or statistics"
 
 
 def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
@@ -228,9 +234,11 @@ def _acts(
     wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
     normalise = wanted or (everything and committed)
     trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
-    staged = plan.key in seen.staged.get(plan.date, frozenset())
     needed = normalise or (merge and trains)
-    measure = plan.state != "no-dump" and ((wanted and wish.force) or (needed and not staged))
+    if not needed:
+        return plan
+    staged = plan.key in seen.staged[plan.date]
+    measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
     return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
 
 

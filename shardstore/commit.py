@@ -117,6 +117,7 @@ class Writer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound = 0  # the generation that CURRENT is known to name, with its own sources
         self._format = ""  # what was wrong with FORMAT before it was written anew
 
     def __enter__(self) -> Writer:
@@ -162,20 +163,22 @@ class Writer:
         """
         notes = [self._format] if self._format else []
         try:
-            candidates = [current_generation(self.root)]
+            named = [current_generation(self.root)]
         except NotThereError:
-            candidates = []
+            named = []
         except DamagedError as error:
             notes.append(str(error))
-            candidates = []
-        candidates += [number for number in reversed(generations(self.root)) if number not in candidates]
-        for number in candidates:
+            named = []
+        for number in named + [number for number in reversed(generations(self.root)) if number not in named]:
             try:
                 manifest = load_manifest(self.root, number)
             except (DamagedError, NotThereError) as error:
                 notes.append(str(error))
                 continue
-            return Committed(number, manifest, self._load_sources(number, notes)), notes
+            told = len(notes)
+            sources = self._load_sources(number, notes)
+            self._sound = number if [number] == named and len(notes) == told else 0
+            return Committed(number, manifest, sources), notes
         return None, notes
 
     def _load_sources(self, generation: int, notes: list[str]) -> Sources:
@@ -196,7 +199,12 @@ class Writer:
         When it returns, everything is on disk. On any error the old generation is still current, or (an fsync that
         failed after CURRENT was replaced) the new one is; never something between.
         """
-        if previous and previous.manifest == manifest and previous.sources == sources and self._is_current(previous):
+        if (
+            previous
+            and previous.manifest == manifest
+            and previous.sources == sources
+            and self._sound == previous.generation
+        ):
             self._flusher.flush(self._published)  # a copy that mends a damaged folder changes no manifest
             self._published = []
             return previous
@@ -209,16 +217,9 @@ class Writer:
             self._link_new(path, seal(manifest.to_json()))
             fsync_path(path.parent)
             replace_file(self.root / "CURRENT", seal({"generation": generation, "manifest": path.name}))
+        self._sound = generation
         self._log(generation, manifest)
         return Committed(generation, manifest, sources)
-
-    def _is_current(self, previous: Committed) -> bool:
-        """Whether CURRENT names it, and its sources are its own and not those of an older generation."""
-        try:
-            own = load_sources(self.root, previous.generation) == previous.sources
-            return own and current_generation(self.root) == previous.generation
-        except (DamagedError, NotThereError):
-            return False
 
     def _link_new(self, path: Path, data: bytes) -> None:
         """A new file under `path`, complete from its first moment; fails if the name is taken."""

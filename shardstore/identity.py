@@ -18,12 +18,13 @@ import xxhash
 from shardstore.errors import DamagedError, UsageError, Where, naming
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+HEAD, TAIL_BYTES = b'{"content":', len(',"xxh3_128":""}\n') + 32  # around sealed content
 
 
 def canonical(value: Any) -> bytes:
     """`value` as JSON with one spelling: sorted keys, no spaces, UTF-8, NaN refused, floats by shortest repr."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return text.encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"
 
 
 def identity(value: Any) -> str:
@@ -61,20 +62,26 @@ def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
 
 def seal(content: Any) -> bytes:
     """`content` as canonical JSON that carries its own hash, so that a flipped bit anywhere is found on reading."""
-    return canonical({"content": content, "xxh3_128": hash_bytes(canonical(content))})
+    body = canonical(content)
+    return b"".join((HEAD, memoryview(body)[:-1], _tail(body)))
 
 
 def unseal(data: bytes, file: str, todo: str = "") -> Any:
-    """The content of sealed JSON.
+    """The content of sealed JSON. Its canonical bytes are made again and all of them compared.
 
     Raises:
         DamagedError: naming `file`, when the bytes are not what was sealed.
     """
     with _not_json_means_damaged(file, todo):
-        content = json.loads(data)["content"]
-        if seal(content) == data:
-            return content
+        if data.startswith(HEAD) and data[-TAIL_BYTES:] == _tail(body := data[len(HEAD) : -TAIL_BYTES] + b"\n"):
+            content = json.loads(body)
+            if canonical(content) == body:
+                return content
     raise _damaged(file, todo)
+
+
+def _tail(body: bytes) -> bytes:
+    return b',"xxh3_128":"%b"}\n' % hash_bytes(body).encode()
 
 
 def seal_readable(content: Mapping[str, Any]) -> bytes:

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.account import Rows
 from pipeline.config import NodeTable, Pipeline
 from pipeline.decode import decode
 from pipeline.dumps import find_dumps, is_one_file
-from pipeline.faults import Rows
 from pipeline.nodes import read_nodes
 from pipeline.source import Source
 from pipeline.times import instants

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.account import Rows
 from pipeline.config import Pipeline
 from pipeline.decode import decode
-from pipeline.faults import Rows
 from pipeline.formats import text
 from pipeline.source import Csv
 from shardstore.errors import DumpError
