@@ -47,11 +47,13 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     several = "*" in pattern
     dumps = {}
     for date, paths in found.items():
-        if len(paths) > 1 and not several:
+        if len(paths) == 1:
+            dumps[date] = paths[0], tuple(_files(paths[0]))
+            continue
+        if not several:
             names = " and ".join(str(path) for path in paths[:2])
             raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
-        files = tuple(file for path in paths for file in _files(path))
-        dumps[date] = (paths[0] if len(paths) == 1 else paths[0].parent, files)
+        dumps[date] = paths[0].parent, tuple(file for path in paths for file in _files(path))
     return dumps
 
 

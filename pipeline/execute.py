@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,13 +153,17 @@ class _Run:
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
                 yield DateDone("measure", date, result.rows)
             else:
                 yield self._fail("measure", date, result)
+
+    def _workers(self, tasks: Sized) -> int:
+        """One date alone is done in this process: a worker would first import what reads dumps, for a second."""
+        return max(1, min(self.num_workers, len(tasks)))
 
     def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
         """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
@@ -217,7 +221,7 @@ class _Run:
                     yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Path):
                 self.writer.published([result])
             elif isinstance(result, StoreError) and date in self.seen.dumps:
@@ -283,7 +287,7 @@ class _Run:
                 tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, target)))
         yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
-        for plan, result in run(tasks, self.num_workers):
+        for plan, result in run(tasks, self._workers(tasks)):
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
                 yield PassedOver(plan.date, result)
                 result = yield from self._mend(plan.date, plan.key, target)

@@ -20,11 +20,12 @@ from shardstore.commit import Committed
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
-from shardstore.identity import expected_form, hash_file, identity, seal, unseal
+from shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 
 Cache = dict[str, list[Any]]
 
 
+@nothing_to_collect()
 def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
     cache = _read_cache(root)

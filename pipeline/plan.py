@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.splits import resolve_split
-from shardstore.identity import identity
+from shardstore.identity import identity, nothing_to_collect
 from shardstore.manifest import Manifest, Ranges
 
 
@@ -135,6 +135,7 @@ def split_settings(config: Pipeline) -> Any:
     return config.split.model_dump(mode="json") if config.split else None
 
 
+@nothing_to_collect()
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)

@@ -25,7 +25,7 @@ from typing import Any
 
 from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, hash_file, seal, unseal
+from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
 from shardstore.manifest import (
     Manifest,
     current_generation,
@@ -193,6 +193,7 @@ class Writer:
         """Notes folders that workers published, to be made durable by the next commit."""
         self._published += folders
 
+    @nothing_to_collect()
     def commit(self, manifest: Manifest, sources: Sources, previous: Committed | None) -> Committed:
         """Makes `manifest` the current generation, or returns `previous` when nothing differs.
 
@@ -251,6 +252,7 @@ def sources_path(root: Path, generation: int) -> Path:
     return root / "manifests" / manifest_name(generation).replace(".json", ".sources.json")
 
 
+@nothing_to_collect()
 def load_sources(root: Path, generation: int) -> Sources:
     """The content of a generation's sources file.
 

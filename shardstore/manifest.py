@@ -17,7 +17,7 @@ from typing import Any
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_above, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, seal, unseal
+from shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
@@ -152,15 +152,13 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
-    parts = tuple(
-        Part(
-            folder_name(part["id"]),
-            (part["nodes"][0], part["nodes"][1]),
-            {k: (v[0], v[1]) for k, v in part["files"].items()},
-        )
-        for part in content["parts"]
-    )
-    return Entry(content["start"], content["steps"], parts)
+    parts = []
+    for part in content[
+        "parts"
+    ]:  # no comprehension inside another: thousands of dates are read before a command begins
+        low, high = part["nodes"]
+        parts.append(Part(folder_name(part["id"]), (low, high), {k: (v[0], v[1]) for k, v in part["files"].items()}))
+    return Entry(content["start"], content["steps"], tuple(parts))
 
 
 def folder_name(name: str) -> str:
@@ -183,7 +181,7 @@ def _refuse_unfit(manifest: Manifest) -> None:
     for date, entry in manifest.dates.items():
         (part,) = entry.parts
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
-        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= set(part.files):
+        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= part.files.keys():
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
@@ -274,6 +272,7 @@ def current_generation(root: Path) -> int:
         return generation
 
 
+@nothing_to_collect()
 def load_manifest(root: Path, generation: int) -> Manifest:
     """One generation's manifest, checked against its own hash.
 
