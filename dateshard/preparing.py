@@ -15,11 +15,16 @@ from shardstore.manifest import Manifest
 
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
     """Which dataset, generation and training range a table below is about."""
-    train = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    train = f" (train {ranges})" if ranges else ""  # no dates are known before there are dumps
     if manifest is None:
-        screen.tell(f"dataset {dataset}, nothing prepared yet (train {train})")
+        screen.tell(f"dataset {dataset}, nothing prepared yet{train}")
         return
-    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]} (train {train})")
+    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]}{train}")
+    _tell_provisional(screen, manifest)
+
+
+def _tell_provisional(screen: Screen, manifest: Manifest) -> None:
     if manifest.provisional:
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
@@ -87,8 +92,10 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finishe
                     measure = counted(len(event.plan.to_measure), "date")
                     work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
                     screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    for warning in event.plan.warnings:
-                        screen.say(warning)
+                    if event.plan.merge and event.generation is not None:
+                        screen.say(f"The global statistics are merged: {event.plan.merge}.")
+                for warning in event.plan.warnings:
+                    screen.say(warning)
                 bar = screen.bar("dates", todo) if todo else None
             case e.DateDone():
                 if bar:
@@ -157,6 +164,8 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+    if finished.manifest:
+        _tell_provisional(screen, finished.manifest)
     if finished.failed:
         screen.tell(
             f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."

@@ -57,6 +57,11 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     return dumps
 
 
+def place_of(pattern: str, date: dt.date) -> str:
+    """Where a date's dump would lie."""
+    return PLACEHOLDER.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), pattern)
+
+
 def _wildcard(pattern: str) -> str:
     """The pattern for glob: the user's own `*` stay, everything else is taken as it is."""
     parts = re.split(r"(\{date(?::[^}]+)?\}|\*)", pattern)

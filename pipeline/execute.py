@@ -15,6 +15,7 @@ import psutil
 from pipeline.account import Rows, dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.cuts import cut_account, spilled
+from pipeline.drop import still_dropped
 from pipeline.dumps import is_one_file
 from pipeline.events import (
     CommitDone,
@@ -30,7 +31,7 @@ from pipeline.events import (
     Planned,
 )
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown, split_settings
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -102,6 +103,7 @@ def preprocess(
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
         plan = make_plan(config, seen, wish)
+        refuse_unknown(plan, wish, seen, config.source.path)
         share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
         cut_rows = done.rows if done else None
@@ -340,6 +342,7 @@ class _Run:
             "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
+            **still_dropped(self.seen.sources, self.plan),
             **cut_account(self.writer.root, self.seen.dumps, self.config),
         }
         before = self.current

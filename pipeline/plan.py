@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
+from pipeline.dumps import place_of
 from pipeline.splits import resolve_split
+from shardstore.calendar import collapse
+from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, nothing_to_collect
-from shardstore.manifest import Manifest, Ranges
+from shardstore.manifest import SPLITS, Manifest, Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class _Wanted:
     config: Pipeline
     measure: str
     other_scale: tuple[str, str] | None
+    dropped: frozenset[dt.date]
 
 
 def staged_key(dump_hash: str, measure: str) -> str:
@@ -140,31 +144,59 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure)
-    excluded = set(config.exclude)
-    committed = set(seen.manifest.dates) if seen.manifest else set()
-    known = sorted((set(seen.dumps) | committed) - excluded)
+    dropped = dropped_dates(seen.sources) - _asked(wish)
+    known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     split = resolve_split(config.split, known, None if wish.resplit else frozen)
-    wanted = _Wanted(config, measure, _other_scale(config, seen))
-    states = [_state(date, wanted, seen) for date in sorted(set(known) | excluded | _asked(wish))]
+    wanted = _Wanted(config, measure, _other_scale(config, seen), frozenset(dropped))
+    listed = {*known, *config.exclude, *dropped, *_asked(wish)}
+    states = [_state(date, wanted, seen) for date in sorted(listed)]
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge or wanted.other_scale)
     plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
 
 
+def dropped_dates(sources: Mapping[str, Any]) -> set[dt.date]:
+    """Dates that were taken out by hand; they stay out until they are asked for by name."""
+    return {dt.date.fromisoformat(date) for date in sources.get("dropped", {})}
+
+
+def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) -> list[dt.date]:
+    """Dates that a split is about: those with a dump or a shard, but for what is excluded or dropped."""
+    committed = set(seen.manifest.dates) if seen.manifest else set()
+    return sorted((set(seen.dumps) | committed) - set(config.exclude) - set(dropped))
+
+
 def _asked(wish: Wish) -> set[dt.date]:
     return set(wish.dates or ())
+
+
+def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
+    """Raises:
+    DumpError: dates that were asked for, of which there is neither a dump nor a shard; says where they would lie.
+    """
+    there = set(seen.dumps) | set(seen.manifest.dates if seen.manifest else ())
+    if unknown := sorted(_asked(wish) - there - {p.date for p in plan.dates if p.state == "excluded"}):
+        where, todo = Where(file=place_of(path, unknown[0])), "Check the date, or pipeline.source.path"
+        raise DumpError(f"no dump of {collapse(unknown)} there", where=where, todo=todo)
 
 
 def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     measure = wanted.measure
     if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
+    if date in wanted.dropped:
+        return DatePlan(date, "excluded", "it was dropped; dateshard preprocess DATE takes it in again", "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None:
-        kept = "the dump is gone, its shard stays" if seen.manifest and date in seen.manifest.dates else "no dump"
+        committed = seen.manifest is not None and date in seen.manifest.dates
+        kept = (
+            "the dump is gone, its shard stays"
+            if committed
+            else f"no dump: {place_of(wanted.config.source.path, date)}"
+        )
         if source and source["staged"] != staged_key(source["dump"]["hash"], measure):
             return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
@@ -246,7 +278,7 @@ def _acts(
 def _warnings(
     plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
 ) -> list[str]:
-    found = []
+    found = _passed_over(plans, wish)
     training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
     if seen.manifest and not merge:
         again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
@@ -256,15 +288,52 @@ def _warnings(
                 f"{dates}: the frozen statistics are kept, unless --refit-statistics "
                 f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
             )
-        if dict(seen.manifest.split).get("train") != split.get("train"):
-            found.append(
-                "The training range changed: the frozen statistics are those of the old one, unless --refit-statistics."
-            )
+    if seen.manifest:
+        found += _moved(seen.manifest.split, split, merge)
+        found += _held(seen, merge)
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:
             found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
     return found
+
+
+def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
+    """Dates that were asked for and that nothing is done with, by reason."""
+    reasons: dict[str, list[dt.date]] = {}
+    for plan in plans:
+        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump") and not plan.normalise:
+            reasons.setdefault(plan.reason, []).append(plan.date)
+    return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
+
+
+def _held(seen: Observed, merge: str) -> list[str]:
+    """Dates that were dropped, and that the frozen statistics still rest on."""
+    assert seen.manifest is not None
+    rows = seen.sources.get("dropped", {}).items()
+    held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
+    if not held or merge:
+        return []
+    return [f"The frozen statistics still rest on {collapse(held)}, which was dropped, unless --refit-statistics."]
+
+
+def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
+    """What of the split is not what the generation has, in words: open and rolling ranges move with the data."""
+    moved = [name for name in SPLITS if before.get(name, ()) != after.get(name, ())]
+    changes = [f"{name} {_spelled(before.get(name, ()))} -> {_spelled(after.get(name, ()))}" for name in moved]
+    return [f"The split moves: {'; '.join(changes)}."] if changes else []
+
+
+def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str) -> list[str]:
+    found = moved_split(before, after)
+    if before.get("train", ()) != after.get("train", ()) and not merge:
+        todo = "the frozen statistics are those of the old one, unless --refit-statistics"
+        found.append(f"The training range changed: {todo}.")
+    return found
+
+
+def _spelled(ranges: Ranges) -> str:
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in ranges) or "none"
 
 
 def _size(num_bytes: int) -> str:

@@ -281,4 +281,6 @@ def load_sources(root: Path, generation: int) -> Sources:
                 )
                 _ = row["dump"]["size"] + 0, row["measure" if kind == "dates" else "what"].encode()
                 _ = row["dump"]["path"].encode()
+        for date, row in content.get("dropped", {}).items():
+            _ = dt.date.fromisoformat(date), row["statistics"] and folder_name(row["statistics"])
     return content

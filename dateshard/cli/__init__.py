@@ -20,6 +20,7 @@ COMMANDS = {
     "preprocess": ("preparing", "dumps -> normalised shards; only what is not fresh"),
     "status": ("preparing", "the state of every date, with the reason"),
     "verify": ("preparing", "hash every committed file; names what is damaged and what mends it"),
+    "drop": ("store", "take dates out of the dataset; nothing is deleted"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),

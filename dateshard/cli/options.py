@@ -51,7 +51,8 @@ def select_dates(
 ) -> frozenset[dt.date] | None:
     """Dates that selectors name; None where there is no selector.
 
-    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, a split's name, @file.
+    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, latest-1, ..latest-14, last:7,
+    a split's name, @file.
 
     Raises:
         UsageError: a selector that is none of these.
@@ -96,11 +97,9 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
         return [date for date in known if (date.year, date.month) == (int(match[1]), int(match[2]))]
     if match := re.fullmatch(r"(\d{4})-?W(\d\d)", word):
         return [date for date in known if date.isocalendar()[:2] == (int(match[1]), int(match[2]))]
-    if ".." in word:
-        if not known:
-            return []
-        low, high = parse_range(word, known)
-        return [date for date in known if low <= date <= high]
+    if ".." in word or word.startswith("latest-"):
+        ends = parse_range(word, known)
+        return [date for date in known if ends and ends[0] <= date <= ends[1]]
     try:
         return [parse_date(word)]
     except UsageError as error:

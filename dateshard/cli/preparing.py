@@ -220,7 +220,7 @@ def _wish(
     if not (selectors or only or exclude):
         return wish
     everything, _, _ = look(settings.preparing(), shards_folder(settings.dataset), Wish())
-    known = [p.date for p in everything.dates]
+    known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
     selected = select_dates(selectors, known, dict(everything.split))
     chosen = set(known if selected is None else selected)  # a selector that matches nothing names nothing
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
