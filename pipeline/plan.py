@@ -302,7 +302,7 @@ def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
     """Dates that were asked for and that nothing is done with, by reason."""
     reasons: dict[str, list[dt.date]] = {}
     for plan in plans:
-        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump") and not plan.normalise:
+        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump"):
             reasons.setdefault(plan.reason, []).append(plan.date)
     return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
 
