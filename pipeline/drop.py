@@ -16,7 +16,7 @@ from pipeline.observe import observe
 from pipeline.plan import Plan, Wish, make_plan, split_settings
 from shardstore.calendar import collapse
 from shardstore.commit import Committed, Writer
-from shardstore.errors import NotThereError, StoreError, Where
+from shardstore.errors import NotThereError, StoreError, UsageError, Where
 from shardstore.frozen import load_statistics
 from shardstore.manifest import Ranges
 
@@ -49,7 +49,7 @@ def drop(config: Pipeline, root: Path, dates: Collection[dt.date], *, dry_run: b
 
     Raises:
         NotThereError: nothing is committed, or a date is not in the dataset.
-        UsageError: no training date would be left.
+        UsageError: no date, or none that trains, would be left.
         BusyError: another process writes this dataset.
     """
     if dry_run:
@@ -65,6 +65,9 @@ def _drop(config: Pipeline, writer: Writer, dates: Collection[dt.date], *, dry_r
         raise NotThereError("no committed dataset here", where=Where(file=str(writer.root)), todo=todo)
     going = sorted(set(dates))
     _refuse_absent(going, current, writer.root)
+    if not set(current.manifest.dates) - set(going):
+        what, todo = "no date would be left", "A dataset that is given up is its folder, and can be removed as such"
+        raise UsageError(what, where=Where(file=str(writer.root)), todo=todo)
     held = _in_statistics(writer.root, current, going)
     after = Committed(current.generation, *_without(current, going, held))
     seen, _, _ = observe(config, writer.root, after)

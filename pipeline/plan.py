@@ -13,7 +13,7 @@ from pipeline.dumps import place_of
 from pipeline.splits import resolve_split
 from shardstore.calendar import collapse
 from shardstore.errors import DumpError, Where
-from shardstore.identity import identity, nothing_to_collect
+from shardstore.identity import identity, identity_of, nothing_to_collect
 from shardstore.manifest import SPLITS, Manifest, Ranges
 
 
@@ -121,7 +121,8 @@ class _Wanted:
 
 def staged_key(dump_hash: str, measure: str) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
-    return identity([dump_hash, measure, MEASURE_CODE])
+    plain = f'["{dump_hash}","{measure}",{MEASURE_CODE}]\n'  # canonical: both are hexadecimal; a plan makes one a date
+    return identity_of(plain.encode())
 
 
 def basis_of(config: Pipeline, measure: str) -> str:
@@ -187,7 +188,7 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
     if date in wanted.dropped:
-        return DatePlan(date, "excluded", "it was dropped; dateshard preprocess DATE takes it in again", "")
+        return DatePlan(date, "excluded", "dropped; preprocess DATE takes it in again", "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None:
@@ -301,7 +302,7 @@ def _warnings(
 def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
     """Dates that were asked for and that nothing is done with, by reason."""
     reasons: dict[str, list[dt.date]] = {}
-    for plan in plans:
+    for plan in plans if wish.dates else ():
         if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump"):
             reasons.setdefault(plan.reason, []).append(plan.date)
     return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]

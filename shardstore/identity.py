@@ -30,7 +30,12 @@ def canonical(value: Any) -> bytes:
 
 def identity(value: Any) -> str:
     """16 hex digits of the sha256 of `value`'s canonical JSON."""
-    return hashlib.sha256(canonical(value)).hexdigest()[:16]
+    return identity_of(canonical(value))
+
+
+def identity_of(canonical_json: bytes) -> str:
+    """`identity` of a value whose canonical JSON is at hand."""
+    return hashlib.sha256(canonical_json).hexdigest()[:16]
 
 
 def hash_bytes(*parts: Any) -> str:

@@ -39,7 +39,8 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     manifest = Dataset.open(root).manifest
     dates = select_dates(selectors, sorted({*manifest.dates, *manifest.failed}), dict(manifest.split)) or frozenset()
     found = take_out(config, root, dates, dry_run=True)
-    if dates and not (dry_run or yes):
+    asking = bool(dates) and not (dry_run or yes)
+    if asking:
         _show_drop(Screen(as_json=True), found, done=False)  # the question goes to stderr, so does what it is about
         if not _agreed(f"Take {len(dates)} of {len(dates) + found.left} dates out of {settings.dataset}?"):
             screen.tell("nothing was dropped")
@@ -49,7 +50,7 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     if as_json:
         click.echo(json.dumps(_drop_to_json(found, dry_run=dry_run), indent=1))
     else:
-        _show_drop(screen, found, done=not dry_run)
+        _show_drop(screen, found, done=not dry_run, brief=asking)
     return 0
 
 
@@ -61,7 +62,8 @@ def _agreed(question: str) -> bool:
     return click.confirm(question, err=True)
 
 
-def _show_drop(screen: Screen, found: Dropped, *, done: bool) -> None:
+def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
+    """What is taken out, and what that means; `brief` where that was told with the question."""
     from dateshard.screen import counted
     from pipeline.plan import moved_split
     from shardstore.calendar import collapse
@@ -74,14 +76,14 @@ def _show_drop(screen: Screen, found: Dropped, *, done: bool) -> None:
     dates, one = collapse(found.dates), len(found.dates) == 1
     state = f"generation {found.generation}: {counted(found.left, 'date')}, without" if done else "would be dropped:"
     screen.tell(f"{state} {dates}")
+    if brief:
+        return
     if found.dumps:
         it = "its dump stays" if one else f"{counted(len(found.dumps), 'dump')} of them stay"
         screen.tell(f"  {it}; preprocess leaves {'it' if one else 'them'} out until asked by name")
     if found.in_statistics:
         held = collapse(found.in_statistics)
-        screen.tell(
-            f"  the statistics stay frozen and still rest on {held}; preprocess --refit-statistics merges again"
-        )
+        screen.tell(f"  the frozen statistics still rest on {held}, unless --refit-statistics")
     for line in moved_split(*found.split):
         screen.tell(f"  {line}")
 

@@ -190,14 +190,14 @@ def test_a_dropped_date_stays_out_until_it_is_asked_for_by_name(make_world: Make
     said = say(world, "drop", "2024-03-05", "-y")
     assert "generation 2: 7 dates, without 2024-03-05" in said
     assert "its dump stays; preprocess leaves it out until asked by name" in said
-    assert "the statistics stay frozen and still rest on 2024-03-05; preprocess --refit-statistics merges again" in said
+    assert "the frozen statistics still rest on 2024-03-05, unless --refit-statistics" in said
     assert len(shards(world)) == size  # nothing is deleted
     assert Dataset.open(world.store).manifest.statistics == before.statistics
     for words in ((), ("last:7",), ("2024-03",), ("2024-03-04..2024-03-06", "--force"), ("--refit-statistics",)):
         say(world, "preprocess", *words)
         assert day(5) not in Dataset.open(world.store).manifest.dates
     planned = say(world, "plan")
-    assert "excluded\t2024-03-05\t1\tit was dropped; dateshard preprocess DATE takes it in again" in planned
+    assert "excluded\t2024-03-05\t1\tdropped; preprocess DATE takes it in again" in planned
     assert "4 train + 1 validation dates" in say(world, "train", "--run", "without")
     assert "1 shard written; 0 dates measured" in say(world, "preprocess", "2024-03-05")  # from its measured array
     assert Dataset.open(world.store).manifest.dates.keys() == before.dates.keys()
@@ -213,12 +213,15 @@ def test_what_a_drop_refuses_and_what_it_asks(make_world: Make, say: Say, monkey
     assert "Name the dates" in say(world, "drop", "-y", code=2)
     assert "add -y" in say(world, "drop", "2024-03-01", code=2)
     assert "no training date that exists" in say(world, "drop", "train", "-y", code=2)
+    assert "no date would be left" in say(world, "drop", "last:9", "-y", code=2)
     assert "nothing to drop" in say(world, "drop", "2025-01", "-y")
     assert generation(world) == 1
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     answers = iter([False, True])
     monkeypatch.setattr("click.confirm", lambda *_, **__: next(answers))
-    assert say(world, "drop", "2024-03-01").startswith("nothing was dropped\n")
+    assert say(world, "drop", "2024-03-01").startswith(
+        "nothing was dropped\nwould be dropped: 2024-03-01\n  its dump stays"
+    )
     assert generation(world) == 1
     assert "generation 2: 3 dates, without 2024-03-01" in say(world, "drop", "2024-03-01")
     document = json.loads(say(world, "drop", "latest", "-y", "--json"))

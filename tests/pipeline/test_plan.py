@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import MEASURE_CODE
 from pipeline.execute import look
-from pipeline.plan import Plan, Wish
+from pipeline.plan import Plan, Wish, staged_key
+from shardstore.identity import identity
 
 FIRST = dt.date(2024, 3, 1)
 SPLIT = {"train": "..2024-03-06", "validation": "2024-03-07.."}
@@ -65,6 +67,11 @@ def test_a_plan_writes_nothing(world: Any, tree_of: Any) -> None:
         plan_of(world, **wish)
     assert tree_of(world.folder, times=True) == before
     assert sorted(str(path) for path in world.folder.rglob("*")) == names
+
+
+def test_a_staged_key_is_the_identity_of_what_it_is_made_of() -> None:
+    made_of = ["0123456789abcdef" * 2, "fedcba9876543210", MEASURE_CODE]
+    assert staged_key(*made_of[:2]) == identity(made_of)
 
 
 def test_a_plan_is_a_function_of_what_it_looks_at(world: Any) -> None:
