@@ -68,7 +68,7 @@ def test_only_the_device_file_names_cuda() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["plan"], ["preprocess"], ["status"], ["verify"], ["train"], ["evaluate"], ["init"]]
+    "arguments", [[], ["plan"], ["preprocess"], ["status"], ["verify"], ["drop"], ["train"], ["evaluate"], ["init"]]
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -67,6 +67,17 @@ def select_dates(
     return frozenset(found)
 
 
+def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
+    """The dates, where every selector is one; else nothing."""
+    from shardstore.calendar import parse_date
+    from shardstore.errors import UsageError
+
+    try:
+        return [parse_date(word) for word in selectors]
+    except UsageError:
+        return []
+
+
 def _listed(file: str) -> list[str]:
     """The selectors in a file, separated by white space."""
     from pathlib import Path

@@ -12,6 +12,7 @@ import click
 from dateshard.cli.options import (
     config_option,
     json_option,
+    plain_dates,
     quiet_option,
     select_dates,
     settings_of,
@@ -219,6 +220,9 @@ def _wish(
     wish = Wish(None, force, refit, resplit)
     if not (selectors or only or exclude):
         return wish
+    named = [] if only or exclude else plain_dates(selectors)
+    if named:  # no need to look twice at a store of thousands
+        return Wish(frozenset(named), force, refit, resplit)
     everything, _, _ = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
     selected = select_dates(selectors, known, dict(everything.split))

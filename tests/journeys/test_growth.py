@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from dateshard.cli import run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError
-from tests.conftest import make_rows
+from tests.conftest import environment, make_rows
 from tests.states import content, differing
 from trainer.loop import Ended, train
 from trainer.resume import start
@@ -281,6 +283,20 @@ def test_what_names_no_date_is_refused_and_says_where_it_looked(make_world: Make
     for command in ("plan", "preprocess", "status", "verify"):
         assert "'2024-03-03..2024-03-01' runs backwards" in say(world, command, "2024-03-03..2024-03-01", code=2)
     assert generation(world) == 1
+
+
+def test_where_no_dump_is_read_nothing_that_reads_dumps_is_imported(make_world: Make, say: Say) -> None:
+    world = make_world(4)
+    say(world, "preprocess")
+    config = str(world.config_file())
+    code = (
+        "import sys; from dateshard.cli import run; "
+        f"codes = [run([*words, '-c', {config!r}]) for words in "
+        "(['preprocess'], ['plan'], ['status'], ['preprocess', '--refit-statistics'], ['drop', '2024-03-02', '-y'])]; "
+        "sys.exit(str((codes, {'polars', 'pyarrow', 'torch', 'zarr'} & {*sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.stderr.endswith("([0, 0, 0, 0, 0], set())\n"), done.stderr
 
 
 def test_before_any_dump_there_is_no_training_range_to_tell(make_world: Make, say: Say) -> None:
