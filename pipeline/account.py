@@ -1,29 +1,15 @@
-"""What is written down of a preprocess: the account of rows, and rows of the sources file."""
+"""What is written down of a preprocess: rows of the sources file, and the account of all rows at its end."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.plan import Dump
+from pipeline.rows import Rows
 from shardstore.errors import DateshardError
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What became of a dump's rows: read = accepted + the sum of rejected.
-
-    Attributes:
-        rejected: {reason: rows} that are left out.
-        changed: {reason: values} that were made missing or moved to a bound in rows that stay.
-    """
-
-    read: int
-    accepted: int
-    rejected: dict[str, int] = field(default_factory=dict)
-    changed: dict[str, int] = field(default_factory=dict)
 
 
 def dump_row(dump: Dump | None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.account import Rows
 from pipeline.config import Pipeline
 from pipeline.dumps import is_one_file
 from pipeline.plan import Dump
+from pipeline.rows import Rows
 from shardstore.errors import DamagedError
 from shardstore.identity import identity, unseal
 

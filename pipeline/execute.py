@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.account import Rows, dump_row, failure_row, total
+from pipeline.account import dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.cuts import cut_account, spilled
 from pipeline.drop import still_dropped
@@ -41,6 +41,7 @@ from pipeline.prepare import (
     normalise_date,
     take_partial,
 )
+from pipeline.rows import Rows
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer

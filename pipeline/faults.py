@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.account import Rows
 from pipeline.formats import Piece
+from pipeline.rows import Rows
 from pipeline.times import shown
 from shardstore.errors import DumpError, Where
 

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.account import Rows
 from pipeline.config import NodeTable, Pipeline
 from pipeline.decode import decode
 from pipeline.dumps import find_dumps, is_one_file
 from pipeline.nodes import read_nodes
+from pipeline.rows import Rows
 from pipeline.source import Source
 from pipeline.times import instants
 from shardstore.calendar import Day

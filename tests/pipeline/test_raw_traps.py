@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.account import Rows
 from pipeline.config import Pipeline
 from pipeline.decode import decode
 from pipeline.formats import text
+from pipeline.rows import Rows
 from pipeline.source import Csv
 from shardstore.errors import DumpError
 
