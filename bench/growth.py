@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from shardstore.manifest import Entry, Part
 from shardstore.storage import zarr_raw
 
 SMALL = City(num_sensors=4, short_lived=0)  # a shard of 9 kB, a dump of 45 kB
-LARGE = City(num_sensors=1000, short_lived=0)  # a shard of 2.3 MB, a dump of 12 MB
+LARGE = City(num_sensors=4000, short_lived=0)  # a dump of 46 MB, 1.1 million records, three a cell
 OURS = str(Path(__file__).parents[1])
 
 
@@ -51,6 +51,7 @@ class Growing:
 
     folder: Path
     city: City
+    step: str = "5m"
     num_dates: int = 0
     costs: dict[str, list[Cost]] = field(default_factory=dict)
 
@@ -67,7 +68,10 @@ class Growing:
         }
         source = {"path": "raw/{date}.csv", "time": "timestamp", "node": "sensor_id"}
         split = {"train": f"..{last}", "validation": f"{last + dt.timedelta(days=1)}.."}
-        tree = {"dataset": "grown", "pipeline": {"source": source, "step": "5m", "features": features, "split": split}}
+        tree = {
+            "dataset": "grown",
+            "pipeline": {"source": source, "step": self.step, "features": features, "split": split},
+        }
         (self.folder / "config.yaml").write_text(json.dumps(tree))
 
     def change(self, index: int) -> None:
@@ -150,8 +154,6 @@ def publish_all(source: Dataset, root: Path) -> None:
             files = {array: hashes[zarr_raw.chunk_file(array)] for array in arrays[day.date]}
             entries[day.date] = Entry(day.start, day.num_steps, (Part(name, (0, source.manifest.num_nodes), files),))
             writer.published([folder])
-        from dataclasses import replace
-
         writer.commit(replace(source.manifest, dates=entries), {"dates": {}, "failed": {}}, None)
     PUBLISHED.append(Cost(time.perf_counter() - began, time.process_time() - cpu))
 
@@ -175,7 +177,7 @@ def main() -> None:
         ):  # fmt: skip
             folder = Path(name) / label
             folder.mkdir()
-            stores[label] = store = Growing(folder, city)
+            stores[label] = store = Growing(folder, city, "5m" if city is SMALL else "15m")
             store.grow(count)
             store.configure()
             store.run("full", "preprocess", "--workers", "1")
@@ -185,7 +187,7 @@ def main() -> None:
             subprocess.run(["rm", "-r", str(large.folder / "data")], check=True)
             large.run("full", "preprocess", "--workers", "1")
         refit(large, asked.repeats)
-        refit(many, 1)
+        refit(many, 1)  # a minute
         root = many.folder / "data" / "shards" / "grown"
         opened = timed(lambda: Dataset.open(root), asked.repeats)
         for index in range(asked.repeats):

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
                 where=Where(file=str(folder / name)),
                 todo="Check the machine, then run the command again",
             )
-    for candidate in [final, *(final.with_name(f"{final.name}-{n}") for n in range(2, 100))]:
+    copies = (final.with_name(f"{final.name}-{n}") for n in range(2, 100))
+    for candidate in chain([final], copies):
         if candidate.exists():
             if first_damaged(candidate, hashes) is None:
                 return candidate
