@@ -69,11 +69,16 @@ def select_dates(
 
 def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
     """The dates, where every selector is one; else nothing."""
+    import re
+
     from shardstore.calendar import parse_date
     from shardstore.errors import UsageError
 
+    words = list(selectors)
+    if not all(re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", word) for word in words):  # 2013-W10 would be its Monday
+        return []
     try:
-        return [parse_date(word) for word in selectors]
+        return [parse_date(word) for word in words]
     except UsageError:
         return []
 
