@@ -42,6 +42,7 @@ from pipeline.prepare import (
     take_partial,
 )
 from pipeline.rows import Rows
+from pipeline.survey import survey
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
@@ -66,12 +67,8 @@ GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many d
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
     """The plan alone: takes no lock and writes nothing."""
-    current, notes = Writer(root).current() if root.is_dir() else (None, [])
-    notes = [f"passed over: {note}" for note in notes]
-    if whole := uncut(config, root):
-        notes.append(f"{whole.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
-    seen, _, _ = observe(config, root, current)
-    return make_plan(config, seen, wish), current, notes
+    found = survey(config, root, wish)
+    return found.plan, found.current, list(found.notes)
 
 
 def preprocess(

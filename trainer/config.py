@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from shardstore.errors import shorten
 
@@ -26,7 +26,11 @@ def parse_bytes(text: Any) -> Any:
     return int(float(match[1]) * BYTES[match[2].upper()])
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}]}),
+]
 
 
 class WindowConfig(Section):

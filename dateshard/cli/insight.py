@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, json_option, select_dates, settings_of, split_arguments
+from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -37,7 +36,7 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
     shown = first_rows(dataset, dates[0], rows) if rows and dates else []
     document = inspection(dataset, survey, shown)
     if as_json:
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        emit(document)
     else:
         show_inspection(screen, document)
     return 0
@@ -77,7 +76,7 @@ def statistics(
             rows = drift_rows(survey, dates)
             document |= {"drift": rows[:limit], "drift_left_out": max(len(rows) - limit, 0)}
     if as_json:
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        emit(document)
     else:
         show_statistics(screen, document)
     return 0
@@ -100,7 +99,7 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     first, last = two_generations(root, chosen)
     document = comparison(Dataset.open(root, first), Dataset.open(root, last))
     if as_json:
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        emit(document)
     else:
         show_comparison(Screen(), document)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,13 @@ Command = Callable[..., Any]
 def config_option(command: Command) -> Command:
     """`-c/--config FILE`, repeatable, later wins."""
     return click.option(
-        "-c", "--config", "files", multiple=True, metavar="FILE", help="configuration; repeatable, later wins"
+        "-c",
+        "--config",
+        "files",
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="configuration; repeatable, later wins",
     )(command)
 
 
@@ -27,6 +34,21 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(
         command
     )
+
+
+def emit(document: object) -> None:
+    """The one document on stdout. Valid JSON whatever it holds: a figure that is not finite becomes null."""
+    import json
+
+    click.echo(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def quiet_option(command: Command) -> Command:
