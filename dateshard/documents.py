@@ -154,6 +154,17 @@ class RemovedKind(TypedDict):
     bytes: int
 
 
+class DropDocument(TypedDict):
+    """What was taken out, or would be."""
+
+    dry_run: bool
+    generation: Annotated[int, Field(description="the new one; the current one where nothing was written")]
+    dropped: list[DateText]
+    dates: Annotated[int, Field(description="that are left")]
+    dumps: Annotated[dict[str, str], Field(description="{date: path} of dropped dates whose dump still exists")]
+    in_statistics: Annotated[list[DateText], Field(description="dropped dates that the frozen statistics rest on")]
+
+
 class CleanDocument(TypedDict):
     """What was removed, or would be."""
 
@@ -316,6 +327,7 @@ DOCUMENTS: dict[str, Any] = {
     "preprocess": PreprocessDocument,
     "status": StatusDocument,
     "verify": VerifyDocument,
+    "drop": DropDocument,
     "clean": CleanDocument,
     "export": ExportDocument,
     "train": TrainDocument,

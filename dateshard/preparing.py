@@ -13,6 +13,12 @@ from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
     from dateshard.documents import AllRows, PreprocessDocument
+    from shardstore.manifest import Manifest
+
+
+def _tell_provisional(screen: Screen, manifest: Manifest) -> None:
+    if manifest.provisional:
+        screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
 
 def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finished:
@@ -52,8 +58,10 @@ def _follow(screen: Screen, dataset: str, events: Iterable[e.Event], failed: dic
                     work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
                     work += f", {len(event.plan.to_store)} to store in other formats" if event.plan.to_store else ""
                     screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    for warning in event.plan.warnings:
-                        screen.say(warning)
+                    if event.plan.merge and event.generation is not None:
+                        screen.say(f"The global statistics are merged: {event.plan.merge}.")
+                for warning in event.plan.warnings:
+                    screen.say(warning)
                 bar = screen.bar("dates", todo) if todo else None
             case e.DateDone():
                 if bar:
@@ -128,6 +136,8 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+    if finished.manifest:
+        _tell_provisional(screen, finished.manifest)
     if finished.failed:
         _tell_alike(screen, {date: str(error) for date, error in finished.failed.items()})
         screen.tell(

@@ -122,7 +122,7 @@ Share = Annotated[str | float | list[str] | None, BeforeValidator(_dates_as_text
 
 
 class Split(Section):
-    """Ranges such as `2013-01-01..2013-09-30` or `2013-11-16..`, or a fraction of the dates each."""
+    """Ranges such as `2013-01-01..2013-09-30`, `2013-11-16..` or `last:7`, or a fraction of the dates each."""
 
     train: Share = None
     validation: Share = None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.faults import Rows
 from pipeline.plan import Plan
+from pipeline.rows import Rows
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
 

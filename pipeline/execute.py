@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ import psutil
 
 from pipeline.account import dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.cut import cut, cut_account, spilled
+from pipeline.cuts import cut_account, spilled
+from pipeline.drop import still_dropped
 from pipeline.dumps import is_one_file
 from pipeline.events import (
     CommitDone,
@@ -29,9 +30,8 @@ from pipeline.events import (
     PassedOver,
     Planned,
 )
-from pipeline.faults import Rows
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown, split_settings
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -41,6 +41,7 @@ from pipeline.prepare import (
     normalise_date,
     take_partial,
 )
+from pipeline.rows import Rows
 from pipeline.storing import StoredAgain, storing
 from pipeline.survey import survey
 from pipeline.workers import Task, run
@@ -90,6 +91,8 @@ def preprocess(
         current, notes = writer.current()
         done = None
         if whole := uncut(config, root):
+            from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
+
             yield Cutting(whole.path, whole.size)
             done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
@@ -99,6 +102,7 @@ def preprocess(
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
         plan = make_plan(config, seen, wish)
+        refuse_unknown(plan, wish, seen, config.source.path)
         share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
         cut_rows = done.rows if done else None
@@ -151,13 +155,17 @@ class _Run:
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
                 yield DateDone("measure", date, result.rows)
             else:
                 yield self._fail("measure", date, result)
+
+    def _workers(self, tasks: Sized) -> int:
+        """One date alone is done in this process: a worker would first import what reads dumps, for a second."""
+        return max(1, min(self.num_workers, len(tasks)))
 
     def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
         """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
@@ -170,7 +178,7 @@ class _Run:
         """Staged keys of the training dates that are measured now."""
         keys = {}
         for plan in self.plan.dates:
-            staged = plan.date in self.measured or plan.key in self.seen.staged.get(plan.date, frozenset())
+            staged = plan.date in self.measured or plan.key in self.seen.staged[plan.date]
             if plan.state != "excluded" and self.plan.training(plan.date) and staged and plan.date not in self.failed:
                 keys[plan.date] = plan.key
         return keys
@@ -215,7 +223,7 @@ class _Run:
                     yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Path):
                 self.writer.published([result])
             elif isinstance(result, StoreError) and date in self.seen.dumps:
@@ -283,7 +291,7 @@ class _Run:
                 tasks.append((plan, normalise_date, self._to_normalise(plan, target)))
         yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
-        for plan, result in run(tasks, self.num_workers):
+        for plan, result in run(tasks, self._workers(tasks)):
             if isinstance(result, StoreError) and plan.store:
                 yield PassedOver(plan.date, result)
                 _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
@@ -347,6 +355,7 @@ class _Run:
             "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
+            **still_dropped(self.seen.sources, self.plan),
             **cut_account(self.writer.root, self.seen.dumps, self.config),
         }
         before = self.current

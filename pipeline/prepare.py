@@ -11,13 +11,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Pipeline
-from pipeline.decode import Decoded, decode
 from pipeline.plan import Dump
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
@@ -37,6 +36,9 @@ from shardstore.shards import publish_shard
 from shardstore.statistics import Statistics
 from shardstore.storage import About, zarr_raw
 from shardstore.transform import Floats, Integers, transform
+
+if TYPE_CHECKING:
+    from pipeline.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
 PROCESS_BYTES = 240 << 20  # the interpreter with its libraries, and a decoded block
@@ -106,6 +108,8 @@ def measure_date(
     Raises:
         DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
     """
+    from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
+
     if not dump.files:
         where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
         raise DumpError("the folder holds no file", where=where, todo=todo)

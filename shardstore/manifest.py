@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_above, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, seal, unseal
+from shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
@@ -175,16 +175,13 @@ def _part_to_json(part: Part) -> dict[str, Any]:
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
-    parts = tuple(
-        Part(
-            folder_name(part["id"]),
-            (part["nodes"][0], part["nodes"][1]),
-            {k: (v[0], v[1]) for k, v in part["files"].items()},
-            _formats(part["formats"]) if "formats" in part else ZARR_ONLY,
-        )
-        for part in content["parts"]
-    )
-    return Entry(content["start"], content["steps"], parts)
+    parts = []
+    for part in content["parts"]:  # a plain loop: thousands of dates are read before a command begins
+        low, high = part["nodes"]
+        files = {name: (size, digest) for name, (size, digest) in part["files"].items()}
+        formats = _formats(part["formats"]) if "formats" in part else ZARR_ONLY
+        parts.append(Part(folder_name(part["id"]), (low, high), files, formats))
+    return Entry(content["start"], content["steps"], tuple(parts))
 
 
 def _formats(content: Mapping[str, Any]) -> Formats:
@@ -219,7 +216,7 @@ def _refuse_unfit(manifest: Manifest) -> None:
     for date, entry in manifest.dates.items():
         (part,) = entry.parts
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
-        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= set(part.files):
+        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= part.files.keys():
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
@@ -310,6 +307,7 @@ def current_generation(root: Path) -> int:
         return generation
 
 
+@nothing_to_collect()
 def load_manifest(root: Path, generation: int) -> Manifest:
     """One generation's manifest, checked against its own hash.
 

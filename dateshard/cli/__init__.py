@@ -24,6 +24,7 @@ COMMANDS = {
     "statistics": ("insight", "the global statistics, by date, and how far dates stand from them"),
     "diff": ("insight", "what changed between two generations"),
     "report": ("insight", "one HTML page: the data with --data"),
+    "drop": ("store", "take dates out of the dataset; nothing is deleted"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
     "export": ("store", "shards -> Parquet, CSV or npy, in raw units"),
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),

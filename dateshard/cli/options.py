@@ -73,7 +73,8 @@ def select_dates(
 ) -> frozenset[dt.date] | None:
     """Dates that selectors name; None where there is no selector.
 
-    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, a split's name, @file.
+    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, latest-1, ..latest-14, last:7,
+    a split's name, @file.
 
     Raises:
         UsageError: a selector that is none of these.
@@ -86,6 +87,22 @@ def select_dates(
         for inner in _listed(word[1:]) if word.startswith("@") else [word]:
             found |= set(_select(inner, sorted(known), split or {}))
     return frozenset(found)
+
+
+def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
+    """The dates, where every selector is one; else nothing."""
+    import re
+
+    from shardstore.calendar import parse_date
+    from shardstore.errors import UsageError
+
+    words = list(selectors)
+    if not all(re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", word) for word in words):  # 2013-W10 would be its Monday
+        return []
+    try:
+        return [parse_date(word) for word in words]
+    except UsageError:
+        return []
 
 
 def _listed(file: str) -> list[str]:
@@ -118,11 +135,9 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
         return [date for date in known if (date.year, date.month) == (int(match[1]), int(match[2]))]
     if match := re.fullmatch(r"(\d{4})-?W(\d\d)", word):
         return [date for date in known if date.isocalendar()[:2] == (int(match[1]), int(match[2]))]
-    if ".." in word:
-        if not known:
-            return []
-        low, high = parse_range(word, known)
-        return [date for date in known if low <= date <= high]
+    if ".." in word or word.startswith("latest-"):
+        ends = parse_range(word, known)
+        return [date for date in known if ends and ends[0] <= date <= ends[1]]
     try:
         return [parse_date(word)]
     except UsageError as error:

@@ -13,6 +13,7 @@ from dateshard.cli.options import (
     config_option,
     emit,
     json_option,
+    plain_dates,
     quiet_option,
     select_dates,
     settings_of,
@@ -253,8 +254,11 @@ def _wish(
     wish = Wish(None, force, refit, resplit)
     if not (selectors or only or exclude):
         return wish
+    named = [] if only or exclude else plain_dates(selectors)
+    if named:  # no need to look twice at a store of thousands
+        return Wish(frozenset(named), force, refit, resplit)
     everything = survey(settings.preparing(), shards_folder(settings.dataset), Wish()).plan
-    known = [p.date for p in everything.dates]
+    known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
     selected = select_dates(selectors, known, dict(everything.split))
     chosen = set(known if selected is None else selected)  # a selector that matches nothing names nothing
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())

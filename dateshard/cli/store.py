@@ -1,4 +1,4 @@
-"""clean, export: what is done with a store itself, beside preparing."""
+"""drop, clean, export: what is done with a store itself, beside preparing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,95 @@ import click
 from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
 
 if TYPE_CHECKING:
-    from dateshard.documents import CleanDocument, ExportDocument, FileRow
+    from dateshard.documents import CleanDocument, DropDocument, ExportDocument, FileRow
     from dateshard.screen import Screen
+    from pipeline.drop import Dropped
     from shardstore.dataset import Dataset
     from shardstore.garbage import Garbage
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="DATES [KEY=VALUE]...")
+@config_option
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="only say what would be taken out")
+@json_option
+def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> int:
+    """Take dates out of the dataset, in a new generation. They stay out until `preprocess` is asked for them by name.
+
+    Nothing is deleted: dumps stay, shards until `clean` finds that nothing needs them, statistics as they are.
+    """
+    from dateshard.places import shards_folder
+    from dateshard.screen import Screen
+    from pipeline.drop import drop as take_out
+    from shardstore.dataset import Dataset
+
+    selectors, overrides = split_arguments(words)
+    if not selectors:
+        raise click.UsageError("Name the dates to take out, for example 2013-03-05 or 2013-03-01..2013-03-07.")
+    settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
+    root, config = shards_folder(settings.dataset), settings.preparing()
+    manifest = Dataset.open(root).manifest
+    dates = select_dates(selectors, sorted({*manifest.dates, *manifest.failed}), dict(manifest.split)) or frozenset()
+    found = take_out(config, root, dates, dry_run=True)
+    asking = bool(dates) and not (dry_run or yes)
+    if asking:
+        _show_drop(Screen(as_json=True), found, done=False)  # the question goes to stderr, so does what it is about
+        if not _agreed(f"Take {len(dates)} of {len(dates) + found.left} dates out of {settings.dataset}?"):
+            screen.tell("nothing was dropped")
+            return 0
+    if dates and not dry_run:
+        found = take_out(config, root, dates, dry_run=False)
+    if as_json:
+        emit(_drop_to_json(found, dry_run=dry_run))
+    else:
+        _show_drop(screen, found, done=not dry_run, brief=asking)
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    import sys
+
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody can be asked here: add -y to do it, or --dry-run to look.")
+    return click.confirm(question, err=True)
+
+
+def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
+    """What is taken out, and what that means; `brief` where that was told with the question."""
+    from dateshard.screen import counted
+    from pipeline.plan import moved_split
+    from shardstore.calendar import collapse
+
+    for note in found.notes:
+        screen.tell(f"passed over: {note}")
+    if not found.dates:
+        screen.tell("nothing to drop: no date of the dataset is meant")
+        return
+    dates, one = collapse(found.dates), len(found.dates) == 1
+    state = f"generation {found.generation}: {counted(found.left, 'date')}, without" if done else "would be dropped:"
+    screen.tell(f"{state} {dates}")
+    if brief:
+        return
+    if found.dumps:
+        it = "its dump stays" if one else f"{counted(len(found.dumps), 'dump')} of them stay"
+        screen.tell(f"  {it}; preprocess leaves {'it' if one else 'them'} out until asked by name")
+    if found.in_statistics:
+        held = collapse(found.in_statistics)
+        screen.tell(f"  the frozen statistics still rest on {held}, unless --refit-statistics")
+    for line in moved_split(*found.split):
+        screen.tell(f"  {line}")
+
+
+def _drop_to_json(found: Dropped, *, dry_run: bool) -> DropDocument:
+    return {
+        "dry_run": dry_run,
+        "generation": found.generation,
+        "dropped": [str(date) for date in found.dates],
+        "dates": found.left,
+        "dumps": {str(date): str(path) for date, path in found.dumps.items()},
+        "in_statistics": [str(date) for date in found.in_statistics],
+    }
 
 
 @click.command()
