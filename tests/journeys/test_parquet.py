@@ -363,7 +363,8 @@ def test_polars_reads_one_date_and_all_of_them(make: Any) -> None:
 
 
 def test_pandas_reads_it(make: Any) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     world = make(PARQUET, missing=0.4)
     frame, expected = pandas.read_parquet(parquet_file(world)), wanted(world)
     assert str(frame["time"].dtype) == "datetime64[ns, UTC]"
@@ -374,7 +375,8 @@ def test_pandas_reads_it(make: Any) -> None:
 
 
 def test_duckdb_reads_it(make: Any) -> None:
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     world = make(PARQUET, missing=0.4)
     expected = wanted(world)
     found = duckdb.sql(f"select * from '{parquet_file(world)}'").fetchnumpy()
