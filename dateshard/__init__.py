@@ -7,12 +7,11 @@ from typing import Any
 
 SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
-_LAZY = {"open": ("shardstore.dataset", "Dataset"), "train": ("trainer.loop", "train")}
+_LAZY = {"open": ("dateshard.notebook", "open_dataset"), "train": ("trainer.loop", "train")}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'dateshard' has no attribute '{name}'")
     module, attribute = _LAZY[name]
-    found = getattr(import_module(module), attribute)
-    return found.open if name == "open" else found
+    return getattr(import_module(module), attribute)

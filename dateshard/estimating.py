@@ -7,6 +7,8 @@ from typing import Any
 
 import psutil
 
+from dateshard.documents import Blocking as BlockingRow
+from dateshard.documents import CheckpointParts, EstimateDocument
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings
@@ -16,7 +18,7 @@ from trainer.session import make_session, shuffle_of, sizing_of, window_of
 from trainer.state import Session
 
 
-def estimate(settings: Settings) -> dict[str, Any]:
+def estimate(settings: Settings) -> EstimateDocument:
     """Everything that `--json` prints. Builds the model and the readers, reads no values."""
     dataset, config = Dataset.open(shards_folder(settings.dataset)), settings.trainer
     session, window = make_session(config, dataset, runs_folder()), window_of(settings.trainer)
@@ -51,7 +53,7 @@ def _readers(session: Session) -> list[Any]:
     return [reader for reader in (session.train, session.validation) if reader is not None]
 
 
-def _row(found: Any, budget: int) -> dict[str, Any]:
+def _row(found: Any, budget: int) -> BlockingRow:
     return {
         "days": found.days,
         "blocks": found.blocks,
@@ -62,7 +64,7 @@ def _row(found: Any, budget: int) -> dict[str, Any]:
     }
 
 
-def _checkpoints(session: Session) -> dict[str, Any]:
+def _checkpoints(session: Session) -> CheckpointParts:
     freq, batches = session.config.checkpoint.save_freq, session.train.order.num_batches
     weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
     count = (batches - 1) // freq + 1 if freq and session.optimizer else 1
@@ -72,7 +74,7 @@ def _checkpoints(session: Session) -> dict[str, Any]:
     return {"an_epoch": count, "bytes_each": each, "bytes_all": count * each * epochs, "free": free}
 
 
-def show(screen: Screen, told: dict[str, Any], settings: Settings) -> None:
+def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
     """The same for people."""
     windows, budget, saved = told["windows"], settings.trainer.loading.memory_budget, told["checkpoints"]
     screen.tell(f"dataset {settings.dataset}, generation {told['generation']}")

@@ -1,76 +1,46 @@
-"""What plan, status and preprocess show: a plan in rows, a preprocess as it goes, and both as JSON."""
+"""What preprocess shows as it goes, its last words, and both as a document."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from dateshard.screen import Screen, counted, seconds, size
+from dateshard.states import alike, likeness
 from pipeline import events as e
-from pipeline.plan import DatePlan, Plan
 from shardstore.calendar import collapse
-from shardstore.manifest import Manifest
+
+if TYPE_CHECKING:
+    from dateshard.documents import AllRows, PreprocessDocument
+    from shardstore.manifest import Manifest
 
 
-def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
-    """Which dataset, generation and training range a table below is about."""
-    train = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
-    if manifest is None:
-        screen.tell(f"dataset {dataset}, nothing prepared yet (train {train})")
-        return
-    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]} (train {train})")
+def _tell_provisional(screen: Screen, manifest: Manifest) -> None:
     if manifest.provisional:
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
 
-def grouped(dates: Iterable[DatePlan]) -> list[list[str]]:
-    """Rows of state, dates in ranges, count, reason; what needs work first."""
-    groups: dict[tuple[str, str], list[dt.date]] = {}
-    for p in dates:
-        groups.setdefault((p.state, p.reason), []).append(p.date)
-    order = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]
-    ranked = sorted(groups.items(), key=lambda item: (order.index(item[0][0].split("(")[0]), item[1][0]))
-    return [[state, collapse(found), str(len(found)), reason] for (state, reason), found in ranked]
-
-
-def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:
-    """A plan's rows (a line a date with `explain`), why statistics are merged, and its warnings."""
-    if explain:
-        acts = [
-            [
-                str(p.date),
-                p.state,
-                " + ".join(a for a, on in (("measure", p.measure), ("normalise", p.normalise)) if on),
-                p.reason,
-            ]
-            for p in made.dates
-            if p.measure or p.normalise
-        ]
-        screen.table(acts or [["nothing to do"]])
-    else:
-        shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise]
-        screen.table(grouped(shown), right=(2,))
-    if made.merge and made.to_measure + made.to_normalise:
-        screen.tell(f"The global statistics are merged: {made.merge}.")
-    for warning in made.warnings:
-        screen.tell(warning)
-    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise.")
-
-
-def plan_to_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
-    """`plan --json`."""
-    rows = [
-        {"date": str(p.date), "state": p.state, "reason": p.reason, "measure": p.measure, "normalise": p.normalise}
-        for p in made.dates
-    ]
-    split = {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()}
-    return {"dates": rows, "merge": made.merge or None, "split": split, "warnings": [*made.warnings, *notes]}
-
-
 def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finished:
     """Shows the events of one preprocess and returns the last."""
-    bar, finished, changed = None, None, False
+    failed: dict[dt.date, str] = {}
+    try:
+        return _follow(screen, dataset, events, failed)
+    except BaseException:
+        screen.end_bar()
+        _tell_alike(screen, failed)
+        raise
+
+
+def _tell_alike(screen: Screen, failed: Mapping[dt.date, str]) -> None:
+    """How often each failure came that was told once."""
+    for dates, reason in alike(failed):
+        if len(dates) > 1:
+            screen.tell(f"{len(dates)} dates failed alike: {collapse(dates)}: {reason}")
+
+
+def _follow(screen: Screen, dataset: str, events: Iterable[e.Event], failed: dict[dt.date, str]) -> e.Finished:
+    bar, finished, changed, told = None, None, False, set[str]()
     for event in events:
         match event:
             case e.Cutting():
@@ -82,13 +52,16 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finishe
             case e.Planned():
                 for note in event.notes:
                     screen.tell(f"passed over: {note}")
-                todo = len(event.plan.to_measure) + len(event.plan.to_normalise)
+                todo = len(event.plan.to_measure) + len(event.plan.to_normalise) + len(event.plan.to_store)
                 if todo:
                     measure = counted(len(event.plan.to_measure), "date")
                     work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
+                    work += f", {len(event.plan.to_store)} to store in other formats" if event.plan.to_store else ""
                     screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    for warning in event.plan.warnings:
-                        screen.say(warning)
+                    if event.plan.merge and event.generation is not None:
+                        screen.say(f"The global statistics are merged: {event.plan.merge}.")
+                for warning in event.plan.warnings:
+                    screen.say(warning)
                 bar = screen.bar("dates", todo) if todo else None
             case e.DateDone():
                 if bar:
@@ -96,7 +69,10 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finishe
             case e.PassedOver():
                 (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
             case e.DateFailed():
-                (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
+                failed[event.date] = str(event.error)
+                if (kind := likeness(event.date, str(event.error))) not in told:  # the others are counted at the end
+                    (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
+                told.add(kind)
                 if bar:
                     bar.advance(note=event.act)
             case e.Merged():
@@ -127,7 +103,8 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
-    if not finished.measured and not finished.written and not finished.unchanged and not finished.failed:
+    done = finished.measured + finished.written + finished.unchanged + finished.stored
+    if not done and not finished.failed:
         nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
         return
@@ -139,6 +116,8 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
             if finished.written or finished.failed
             else f"nothing changed, {counted(finished.unchanged, 'shard')} as before"
         )
+    if finished.stored:
+        wrote = f"{counted(finished.stored, 'date')} stored in other formats, {wrote}"
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
     screen.tell(
@@ -157,22 +136,25 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+    if finished.manifest:
+        _tell_provisional(screen, finished.manifest)
     if finished.failed:
+        _tell_alike(screen, {date: str(error) for date, error in finished.failed.items()})
         screen.tell(
             f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
         )
 
 
-def finished_to_json(finished: e.Finished) -> dict[str, Any]:
+def finished_to_json(finished: e.Finished) -> PreprocessDocument:
     """`preprocess --json`."""
-    failed = {str(date): {"message": str(error), "kind": error.kind} for date, error in finished.failed.items()}
     return {
         "generation": finished.generation,
         "dates": len(finished.manifest.dates) if finished.manifest else 0,
         "measured": finished.measured,
         "written": finished.written,
         "unchanged": finished.unchanged,
-        "rows": finished.rows,
-        "failed": failed,
+        "stored": finished.stored,
+        "rows": cast("AllRows", finished.rows),
+        "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
         "seconds": round(finished.seconds, 3),
     }

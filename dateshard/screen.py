@@ -5,6 +5,8 @@ A terminal gets aligned columns and bars; a pipe gets tab-separated full values 
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -12,6 +14,7 @@ from typing import Any, TextIO
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
 BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line
+LEAST_ROOM = 20  # of a wrapped column; with less it stands below its row
 
 
 class Screen:
@@ -21,6 +24,7 @@ class Screen:
         self.out: TextIO = sys.stderr if as_json else sys.stdout
         self.quiet = quiet
         self.terminal = self.out.isatty()
+        self._bar: Bar | None = None
 
     def say(self, text: str = "") -> None:
         """One line, unless quiet."""
@@ -31,8 +35,26 @@ class Screen:
         """One line that counts as the result: not even quiet silences it."""
         print(text, file=self.out, flush=True)
 
-    def table(self, rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), indent: str = "  ") -> None:
-        """Rows in columns: aligned on a terminal (CJK takes two cells), tab-separated in a pipe."""
+    def explain(self, text: str) -> None:
+        """A sentence that counts as the result, broken between words on a terminal. Not for a command: that is copied."""
+        if self.terminal:
+            self._wrapped("", text, 0)
+        else:
+            self.tell(text)
+
+    def paint(self, text: str, colour: str) -> str:
+        """Coloured on a terminal that wants it (NO_COLOR, TERM=dumb); `colour` is an ANSI code such as `1;31`."""
+        plain = not self.terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+    def table(
+        self, rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), indent: str = "  ", wrap: bool = False
+    ) -> None:
+        """Rows in columns: aligned on a terminal (CJK takes two cells), tab-separated in a pipe.
+
+        Args:
+            wrap: the last column goes on below itself where the terminal is too narrow.
+        """
         lines, numbers = [list(row) for row in rows], set(right)
         if not self.terminal:
             for line in lines:
@@ -42,18 +64,36 @@ class Screen:
 
         count = max((len(line) for line in lines), default=0)
         widths = [max((cell_len(line[k]) for line in lines if k < len(line)), default=0) for k in range(count)]
+        before = len(indent) + sum(widths[:-1]) + 2 * (count - 1)
         for line in lines:
             cells = []
             for k, text in enumerate(line):
                 space = " " * (widths[k] - cell_len(text))
                 cells.append(space + text if k in numbers else text + space)
-            self.tell((indent + "  ".join(cells)).rstrip())
+            whole = (indent + "  ".join(cells)).rstrip()
+            if not wrap or len(line) < count or cell_len(whole) <= columns():
+                self.tell(whole)
+                continue
+            self._wrapped((indent + "  ".join(cells[:-1])).rstrip(), line[-1], before)
+
+    def _wrapped(self, start: str, text: str, before: int) -> None:
+        """A row whose last cell is too long: beside the others if there is room, else below them."""
+        from rich.cells import cell_len
+
+        if columns() - before < LEAST_ROOM:
+            self.tell(start)
+            start, before = "", 6
+        line = start + " " * (before - cell_len(start))
+        for word in text.split(" "):
+            if cell_len(line) + cell_len(word) > columns() and (cell_len(line) > before):
+                self.tell(line.rstrip())
+                line = " " * before
+            line += word + " "
+        self.tell(line.rstrip())
 
     def fitting(self, *parts: str) -> str:
         """As many of the parts, in their order of importance, as stand beside a bar on one line."""
-        import shutil
-
-        room, chosen = shutil.get_terminal_size().columns - BAR_COLUMNS, list[str]()
+        room, chosen = columns() - BAR_COLUMNS, list[str]()
         for part in parts:
             if part and sum(len(text) + 2 for text in chosen) + len(part) <= room:
                 chosen.append(part)
@@ -61,7 +101,13 @@ class Screen:
 
     def bar(self, label: str, total: int) -> Bar:
         """Progress of `total` equal things."""
-        return Bar(self, label, total)
+        self._bar = Bar(self, label, total)
+        return self._bar
+
+    def end_bar(self) -> None:
+        """Takes the last bar away, where an error left it standing."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Bar:
@@ -131,6 +177,11 @@ def _live_bar(out: TextIO) -> Any:
         refresh_per_second=5,
         transient=True,
     )
+
+
+def columns() -> int:
+    """Width of the terminal, or what COLUMNS says."""
+    return shutil.get_terminal_size().columns
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -6,10 +6,8 @@ are reported at once, each with file, line and column.
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +19,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from dateshard.faults import Places, faults_of
 from pipeline.config import Pipeline
 from shardstore.errors import UsageError, Where, shorten
 from trainer.config import Trainer
@@ -29,7 +28,6 @@ ENVIRONMENT = "DATESHARD__"
 MAX_BYTES = 256 << 10
 MAX_ALIASES, MAX_VALUES = 50, 200_000  # a bomb of aliases parses in a millisecond and explodes when walked
 MAX_DEPTH, MAX_WRITTEN = 24, 20_000  # sections inside each other; keys and values as written
-MAX_FAULTS, MOST_LOOKED_AT = 20, 200  # told in one message; compared with each other for that
 LONG_TEXT = 64  # so many characters count as one more value: an alias of a long text weighs as much
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 
@@ -53,7 +51,7 @@ class Settings(BaseModel):
 
 
 @dataclass(slots=True)
-class _Layers:
+class Layers:
     """The merged tree, and where each of its keys was written."""
 
     tree: dict[str, Any] = field(default_factory=dict)
@@ -104,11 +102,21 @@ def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     Raises:
         UsageError: all faults at once, each with its place.
     """
+    layers = read_layers(files, overrides)
+    return validate(layers.tree, layers.places)
+
+
+def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Layers:
+    """Files in order, then the environment, then KEY=VALUE; nothing is validated yet.
+
+    Raises:
+        UsageError: a file or value that cannot be read.
+    """
     if not files:
         raise UsageError("no configuration", todo="Name one with -c, for example -c configs/flights.yaml")
-    layers = _Layers()
+    layers = Layers()
     for file in files:
-        layers.merge(_read(Path(file)), str(file))
+        layers.merge(read_file(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT):
             _set(layers, name[len(ENVIRONMENT) :].lower().split("__"), value, f"environment {shorten(name)}")
@@ -117,12 +125,12 @@ def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) ->
         if not equals:
             raise UsageError(f"'{shorten(text)}' is not KEY=VALUE", todo="Write it like trainer.training.epochs=5")
         _set(layers, path.strip().split("."), value, "override")
-    return validate(layers.tree, layers.places)
+    return layers
 
 
 def apply(settings: Settings, overrides: Sequence[str]) -> Settings:
     """A resolved configuration with KEY=VALUE changes."""
-    layers = _Layers()
+    layers = Layers()
     layers.merge(settings.model_dump(mode="json"), "run.json")
     for text in overrides:
         path, _, value = text.partition("=")
@@ -130,9 +138,7 @@ def apply(settings: Settings, overrides: Sequence[str]) -> Settings:
     return validate(layers.tree, layers.places)
 
 
-def validate(
-    tree: Mapping[str, Any], places: Mapping[tuple[str, ...], str] | None = None, *, own_models: bool = True
-) -> Settings:
+def validate(tree: Mapping[str, Any], places: Places | None = None, *, own_models: bool = True) -> Settings:
     """A tree of plain values -> Settings.
 
     Args:
@@ -144,28 +150,11 @@ def validate(
     try:
         return Settings.model_validate(dict(tree), context={"own_models": own_models})
     except ValidationError as error:
-        found = _without_echoes(error.errors()[:MOST_LOOKED_AT])
-        faults = [_describe(fault, places or {}) for fault in found[:MAX_FAULTS]]
-        more = len(found) - MAX_FAULTS + max(0, error.error_count() - MOST_LOOKED_AT)
-        faults += [f"and {more} more"] if more > 0 else []
-        raise UsageError("; ".join(faults) if len(faults) == 1 else "\n  ".join(["", *faults])) from None
+        raise faults_of(error, places or {}, Settings) from None
 
 
-def _without_echoes(faults: Sequence[Any]) -> list[Any]:
-    """A union reports each of its members; those about the whole value only count where no key inside is named."""
-    places = [tuple(map(str, fault["loc"])) for fault in faults]
-    kept, told = [], set()
-    for fault, place in zip(faults, places, strict=True):
-        whole = place[:-1] if place[-1][:1].isupper() or "function-" in place[-1] else place
-        deeper = any(other[: len(whole)] == whole and len(other) > len(whole) + 1 for other in places)
-        if (deeper and fault["type"] in ("literal_error", "model_type")) or whole in told:
-            continue
-        told.add(whole)
-        kept.append(fault)
-    return kept
-
-
-def _read(file: Path) -> Mapping[str, Any]:
+def read_file(file: Path) -> Mapping[str, Any]:
+    """One file's mapping, with the place of each key."""
     where = Where(file=str(file))
     try:
         with open(file, "rb") as opened:
@@ -184,7 +173,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         mark = error.problem_mark
         at = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
         problem = shorten(str(error.problem).splitlines()[0], 200)
-        raise UsageError(f"{at}: {problem}", todo="Correct the YAML") from None
+        raise UsageError(problem, where=Where(file=at), todo="Correct the YAML") from None
     except (YAMLError, ValueError, RecursionError) as error:
         first = shorten(str(error).splitlines()[0], 200)
         raise UsageError(f"not YAML: {first}", where=where, todo="Correct the file") from None
@@ -210,7 +199,8 @@ def _load(text: str, name: str) -> Any:
         fault = f"the tag {shorten(tag)!r} is refused" if tag and tag != "!" and tag not in PLAIN_TAGS else fault
         if fault:
             mark = event.start_mark
-            raise UsageError(f"{name}:{mark.line + 1}:{mark.column + 1}: {fault}", todo="Write plain values out")
+            where = Where(file=f"{name}:{mark.line + 1}:{mark.column + 1}")
+            raise UsageError(fault, where=where, todo="Write plain values out")
     loaded = _yaml().load(text)
     if _explodes(loaded):
         what = f"more than {MAX_VALUES:,} values, aliases included"
@@ -244,7 +234,7 @@ def _explodes(loaded: Any) -> bool:
     return count > MAX_VALUES
 
 
-def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
+def _set(layers: Layers, path: Sequence[str], text: str, name: str) -> None:
     """Puts one override, its value read as YAML, into the tree."""
     place = f"{name} {shorten('.'.join(path))}".strip()
     if len(path) > MAX_DEPTH:
@@ -262,82 +252,3 @@ def _set(layers: _Layers, path: Sequence[str], text: str, name: str) -> None:
     for part in reversed(path):
         nested = {part: nested}
     layers.merge(nested, name)
-
-
-def _describe(fault: Any, places: Mapping[tuple[str, ...], str]) -> str:
-    """`configs/x.yaml:9:5: trainer.scheduler.step_size: must be greater than 0 (got 0)`."""
-    path = tuple(_known_part(fault["loc"], places))
-    dotted = ".".join(map(_shown, path or [str(part) for part in fault["loc"][-1:]]))
-    place = next((places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in places), "")
-    message = re.sub(r"^\w+ should ", "must ", fault["msg"].removeprefix("Value error, "))
-    if fault["type"] == "extra_forbidden":
-        message = "unknown key" + _nearest(path)
-    elif fault["type"] == "missing":
-        message = "is missing"
-    elif not isinstance(fault["input"], dict | BaseModel) and fault["type"] != "value_error":
-        message = f"{message} (got {_shown(fault['input'], quoted=True)})"
-    return ": ".join(part for part in (place, dotted, shorten(message, 400)) if part)
-
-
-def _shown(value: Any, *, quoted: bool = False) -> str:
-    """What was written, on one line and not too long."""
-    if isinstance(value, str) and value.isprintable() and not quoted:
-        return shorten(value)
-    try:
-        return shorten(repr(value), 100)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"
-
-
-def _known_part(loc: Sequence[Any], places: Mapping[tuple[str, ...], str]) -> Iterator[str]:
-    """A pydantic place without the tags of unions and the names of types, which nobody wrote."""
-    kept: tuple[str, ...] = ()
-    for index, part in enumerate(map(str, loc)):
-        last = index == len(loc) - 1
-        tag = (*kept, part) not in places and bool(kept) and not last and not part.isdigit()
-        if (last and re.search(r"[\[(]|^(str|int|float|date|bool)$|^list\[", part)) or (tag and _is_tag(part)):
-            continue
-        kept = (*kept, part)
-        yield part
-
-
-def _is_tag(part: str) -> bool:
-    return (
-        part in ("step", "none", "plateau", "cosine", "RunsShuffle") or "function-before" in part or "literal" in part
-    )
-
-
-def _nearest(path: Sequence[str]) -> str:
-    """`; did you mean 'epochs'?` from the names of the section that the key was written in."""
-    model: Any = Settings
-    if not path:
-        return ""
-    for part in path[:-1]:
-        model = _inner_model(model, part)
-        if model is None:
-            return ""
-    if path[-1] in model.model_fields:
-        return " for this type of section"
-    near = difflib.get_close_matches(path[-1], list(model.model_fields), n=1)
-    return f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(model.model_fields)})"
-
-
-def _inner_model(model: Any, part: str) -> Any:
-    """The section under a key, through optional and mapping types."""
-    found = model.model_fields.get(part)
-    pending = [found.annotation] if found else []
-    while pending:
-        kind = pending.pop(0)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-        if getattr(kind, "__origin__", None) is dict:
-            return _Mapping(kind.__args__[1])
-        pending += list(getattr(kind, "__args__", ()))
-    return model.inner if isinstance(model, _Mapping) else None
-
-
-class _Mapping:
-    """A mapping of names to sections: any name leads to the section."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.model_fields = inner, dict[str, Any]()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.faults import Rows
 from pipeline.plan import Dump
+from pipeline.rows import Rows
 from shardstore.errors import DateshardError
 
 

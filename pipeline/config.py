@@ -122,17 +122,26 @@ Share = Annotated[str | float | list[str] | None, BeforeValidator(_dates_as_text
 
 
 class Split(Section):
-    """Ranges such as `2013-01-01..2013-09-30` or `2013-11-16..`, or a fraction of the dates each."""
+    """Ranges such as `2013-01-01..2013-09-30`, `2013-11-16..` or `last:7`, or a fraction of the dates each."""
 
     train: Share = None
     validation: Share = None
     test: Share = None
 
 
+def _each_once(formats: tuple[str, ...]) -> tuple[str, ...]:
+    if not formats or len(set(formats)) != len(formats):
+        raise ValueError("name one format at least, and each once")
+    return formats
+
+
 class StoreConfig(Section):
     """What is written."""
 
-    formats: tuple[Literal["zarr"], ...] = ("zarr",)
+    formats: Annotated[tuple[Literal["zarr", "parquet"], ...], AfterValidator(_each_once)] = Field(
+        ("zarr",),
+        description="zarr is what training maps; parquet is for others. Of parquet alone it trains by a cache",
+    )
     keep_staged: Literal[True] = True
 
 
@@ -173,6 +182,16 @@ class Pipeline(Section):
                 raise ValueError(f"features '{other}' and '{name}' declare two ranges of '{column}'")
             if feature.categorical and self.source.wide:
                 raise ValueError(f"feature '{name}': a wide dump holds numbers")
+        return self
+
+    @model_validator(mode="after")
+    def _parquet_columns_apart(self) -> Pipeline:
+        if "parquet" in self.store.formats:
+            taken = {"time", "node", *(f"{name}_observed" for name in self.features)}
+            if clash := sorted(taken & set(self.features)):
+                raise ValueError(
+                    f"feature '{clash[0]}' has the name of a column that parquet needs: give it another one"
+                )
         return self
 
     def column_of(self, name: str) -> str | None:

@@ -1,17 +1,14 @@
 """One file of many dates, cut in one streaming pass into a spill a date. The spills are then the dumps.
 
-    cut/<key>/index.json (sealed)   cut/<key>/<date>.arrow        key: the file's bytes and the settings that decide the cut
-
 A spill holds the needed columns as they were decoded, each row's instant and its number in the file, so that messages
 name the file and the row. When the file grows at its end, the spills of earlier dates keep their bytes: they stay fresh.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,68 +16,19 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.config import Pipeline
+from pipeline.cuts import Cut, cut_key, find_cut
 from pipeline.decode import request_of
-from pipeline.dumps import is_one_file
-from pipeline.faults import Faults, Rows
+from pipeline.faults import Faults
 from pipeline.formats import Piece, Request, batch_rows, reader_of
 from pipeline.plan import Dump
 from pipeline.times import Spelling, instants, not_a_time
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
-from shardstore.errors import DamagedError, DumpError
-from shardstore.identity import hash_bytes, hash_file, identity, seal, unseal
+from shardstore.errors import DumpError
+from shardstore.identity import hash_bytes, hash_file, seal
 
-CODE = 2  # raised by hand when the same file and settings give other spills
 ROW, FILE, BAD = "__row", "__file", "__bad_"
 HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A cut as it stands on disk."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    dates: Mapping[dt.date, tuple[int, str]]  # size and hash of each spill
-    rows: Rows
-
-    def dumps(self) -> dict[dt.date, Dump]:
-        """The spills as dumps; messages name the file that they were cut from."""
-        return {
-            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,))
-            for date, (size, digest) in self.dates.items()
-        }
-
-
-def cut_key(config: Pipeline, whole_hash: str) -> str:
-    """Of the file's content and the settings that decide the spills."""
-    return identity([CODE, whole_hash, config.source.measuring(), config.raw_columns()])
-
-
-def find_cut(root: Path, key: str) -> Cut | None:
-    """The cut of that key, None if there is none that reads."""
-    folder = root / "cut" / key
-    try:
-        content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
-        dates = {dt.date.fromisoformat(date): (size, digest) for date, (size, digest) in content["dates"].items()}
-        return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
-    except (OSError, DamagedError, KeyError, TypeError, ValueError):
-        return None
-
-
-def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
-    """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
-    spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
-    found = find_cut(root, spill.parent.name) if spill else None
-    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
-
-
-def spilled(config: Pipeline) -> Pipeline:
-    """The configuration that reads spills instead of the file."""
-    source = config.source.model_copy(
-        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": "pipeline.cut:read"}
-    )
-    return config.model_copy(update={"source": source})
 
 
 def read(path: Path, request: Request) -> Iterator[Piece]:

@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.codes import Codes
 from pipeline.config import FeatureConfig, Pipeline
-from pipeline.faults import Faults, Rows
+from pipeline.faults import Faults
 from pipeline.formats import Kind, Piece, Request, reader_of
-from pipeline.nodes import Codes
+from pipeline.rows import Rows
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
 from pipeline.times import Spelling, instants, not_a_time

@@ -11,6 +11,7 @@ from pathlib import Path
 from shardstore.errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
+ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -38,19 +39,27 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     if any((match[1] or "%Y-%m-%d") != style for match in matches):
         raise UsageError(f"pipeline.source.path '{pattern}' spells its date in two ways", todo="Use one spelling")
     found: dict[dt.date, list[Path]] = {}
+    expression = _expression(pattern)
     for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
-        date = _date_in(name, pattern, style)
+        date = _date_in(name, expression, style)
         if date is not None:
             found.setdefault(date, []).append(Path(name))
     several = "*" in pattern
     dumps = {}
     for date, paths in found.items():
-        if len(paths) > 1 and not several:
+        if len(paths) == 1:
+            dumps[date] = paths[0], tuple(_files(paths[0]))
+            continue
+        if not several:
             names = " and ".join(str(path) for path in paths[:2])
             raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
-        files = tuple(file for path in paths for file in _files(path))
-        dumps[date] = (paths[0] if len(paths) == 1 else paths[0].parent, files)
+        dumps[date] = paths[0].parent, tuple(file for path in paths for file in _files(path))
     return dumps
+
+
+def place_of(pattern: str, date: dt.date) -> str:
+    """Where a date's dump would lie."""
+    return PLACEHOLDER.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), pattern)
 
 
 def _wildcard(pattern: str) -> str:
@@ -60,16 +69,23 @@ def _wildcard(pattern: str) -> str:
     return "".join("*" if part == "*" or PLACEHOLDER.fullmatch(part) else glob.escape(part) for part in kept)
 
 
-def _date_in(name: str, pattern: str, style: str) -> dt.date | None:
-    """The date in a name that matched; None if what stands there is none, or differs from place to place."""
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Of names that matched, with their date as a group: the same date at every place."""
     expression, at, groups = "", 0, 0
     for match in PLACEHOLDER.finditer(pattern):
         expression += _literal(pattern[at : match.start()]) + ("(?P<date>.+?)" if groups == 0 else "(?P=date)")
         at, groups = match.end(), groups + 1
-    found = re.fullmatch(expression + _literal(pattern[at:]), name)
+    return re.compile(expression + _literal(pattern[at:]))
+
+
+def _date_in(name: str, expression: re.Pattern[str], style: str) -> dt.date | None:
+    """The date in a name that matched; None if what stands there is none, or differs from place to place."""
+    found = expression.fullmatch(name)
     if found is None:
         return None
     try:
+        if ISO.fullmatch(found["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
+            return dt.date.fromisoformat(found["date"])
         return dt.datetime.strptime(found["date"], style).date()
     except ValueError:
         return None
@@ -84,7 +100,7 @@ def _files(path: Path) -> list[Path]:
 
     What cannot be looked into, or leads nowhere, is among them: reading it tells, and no row is lost in silence.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path]
     found, closed = list[Path](), list[OSError]()
     for folder, below, names in os.walk(path, onerror=closed.append, followlinks=True):

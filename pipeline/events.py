@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.faults import Rows
 from pipeline.plan import Plan
+from pipeline.rows import Rows
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
 
@@ -44,7 +44,7 @@ class Planned:
 class DateDone:
     """An act on a date ended well. `changed` is False where the shard's bytes were already there."""
 
-    act: str  # measure | normalise
+    act: str  # measure | normalise | store
     date: dt.date
     rows: Mapping[str, Any] | None = None
     changed: bool = True
@@ -106,6 +106,7 @@ class Finished:
     seconds: float
     unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
     unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
+    stored: int = 0  # dates whose shard stayed, written in other formats
 
 
 Event = Cutting | CutDone | Planned | DateDone | PassedOver | DateFailed | Merged | Drifted | CommitDone | Finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ import psutil
 
 from pipeline.account import dump_row, failure_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.cut import cut, cut_account, spilled
+from pipeline.cuts import cut_account, spilled
+from pipeline.drop import still_dropped
 from pipeline.dumps import is_one_file
 from pipeline.events import (
     CommitDone,
@@ -29,9 +30,8 @@ from pipeline.events import (
     PassedOver,
     Planned,
 )
-from pipeline.faults import Rows
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown, split_settings
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -41,6 +41,9 @@ from pipeline.prepare import (
     normalise_date,
     take_partial,
 )
+from pipeline.rows import Rows
+from pipeline.storing import StoredAgain, storing
+from pipeline.survey import survey
 from pipeline.workers import Task, run
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
@@ -65,12 +68,8 @@ GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many d
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
     """The plan alone: takes no lock and writes nothing."""
-    current, notes = Writer(root).current() if root.is_dir() else (None, [])
-    notes = [f"passed over: {note}" for note in notes]
-    if whole := uncut(config, root):
-        notes.append(f"{whole.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
-    seen, _, _ = observe(config, root, current)
-    return make_plan(config, seen, wish), current, notes
+    found = survey(config, root, wish)
+    return found.plan, found.current, list(found.notes)
 
 
 def preprocess(
@@ -92,6 +91,8 @@ def preprocess(
         current, notes = writer.current()
         done = None
         if whole := uncut(config, root):
+            from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
+
             yield Cutting(whole.path, whole.size)
             done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
@@ -101,6 +102,7 @@ def preprocess(
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
         plan = make_plan(config, seen, wish)
+        refuse_unknown(plan, wish, seen, config.source.path)
         share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
         cut_rows = done.rows if done else None
@@ -131,6 +133,7 @@ class _Run:
     made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
     written: int = 0
     unchanged: int = 0
+    stored: int = 0
 
     def events(self) -> Iterator[Event]:
         self.plans = {plan.date: plan for plan in self.plan.dates}
@@ -152,13 +155,17 @@ class _Run:
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
                 yield DateDone("measure", date, result.rows)
             else:
                 yield self._fail("measure", date, result)
+
+    def _workers(self, tasks: Sized) -> int:
+        """One date alone is done in this process: a worker would first import what reads dumps, for a second."""
+        return max(1, min(self.num_workers, len(tasks)))
 
     def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
         """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
@@ -171,7 +178,7 @@ class _Run:
         """Staged keys of the training dates that are measured now."""
         keys = {}
         for plan in self.plan.dates:
-            staged = plan.date in self.measured or plan.key in self.seen.staged.get(plan.date, frozenset())
+            staged = plan.date in self.measured or plan.key in self.seen.staged[plan.date]
             if plan.state != "excluded" and self.plan.training(plan.date) and staged and plan.date not in self.failed:
                 keys[plan.date] = plan.key
         return keys
@@ -216,7 +223,7 @@ class _Run:
                     yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
-        for date, result in run(tasks, self.num_workers):
+        for date, result in run(tasks, self._workers(tasks)):
             if isinstance(result, Path):
                 self.writer.published([result])
             elif isinstance(result, StoreError) and date in self.seen.dumps:
@@ -273,20 +280,25 @@ class _Run:
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
             self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
-        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
-        target = Target(frozen.nodes, frozen.vocabularies, frozen.statistics.scale(specs, frozen.nodes.names))
+        target = Target.of(frozen, manifest)
         tasks: list[Task] = []
+        if old is not None and same:
+            again = [plan for plan in self.plan.to_store if plan.date not in {*self.failed, *self.measured}]
+            tasks += storing(self.writer.root, again, old, self.config, target.about)
         for plan in self.plan.to_normalise:
             untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
             if plan.date not in self.failed and not untouched:
-                tasks.append((plan, normalise_date, (self.writer.root, plan.date, plan.key, self.config, target)))
+                tasks.append((plan, normalise_date, self._to_normalise(plan, target)))
         yield from self._left_behind(old, same=same)
         since, waiting = time.monotonic(), 0
-        for plan, result in run(tasks, self.num_workers):
+        for plan, result in run(tasks, self._workers(tasks)):
+            if isinstance(result, StoreError) and plan.store:
+                yield PassedOver(plan.date, result)
+                _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
             if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
                 yield PassedOver(plan.date, result)
-                result = yield from self._mend(plan.date, plan.key, target)
-            if not isinstance(result, Normalised):
+                result = yield from self._mend(plan, target)
+            if not isinstance(result, Normalised | StoredAgain):
                 yield self._fail("normalise", plan.date, result)
                 continue
             yield self._note_shard(result, old)
@@ -306,23 +318,31 @@ class _Run:
             todo = "Put its dump back and run the command again"
             yield self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
 
-    def _mend(self, date: dt.date, key: str, target: Target) -> Generator[Event, None, Any]:
+    def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
+        """Arguments of `normalise_date`."""
+        entry = self.current.manifest.dates.get(plan.date) if self.current else None
+        return self.writer.root, plan.date, plan.key, self.config, target, entry.parts[0] if entry else None
+
+    def _mend(self, plan: DatePlan, target: Target) -> Generator[Event, None, Any]:
         """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
-        yield from self._measure({date: key})
-        if date in self.failed:
-            return self.failed.pop(date)
-        _, result = next(iter(run([(date, normalise_date, (self.writer.root, date, key, self.config, target))], 1)))
+        yield from self._measure({plan.date: plan.key})
+        if plan.date in self.failed:
+            return self.failed.pop(plan.date)
+        _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
         return result
 
-    def _note_shard(self, result: Normalised, old: Manifest | None) -> DateDone:
+    def _note_shard(self, result: Normalised | StoredAgain, old: Manifest | None) -> DateDone:
         changed = old is None or old.dates.get(result.date) != result.entry
         self.entries[result.date] = result.entry
+        self.writer.published(result.folders)
+        if isinstance(result, StoredAgain):
+            self.stored += 1
+            return DateDone("store", result.date, changed=changed)
         self.made.add(result.date)
         if result.unknown_nodes:
             self.unknown_nodes[result.date] = result.unknown_nodes
         if result.unknown_categories:
             self.unknown_categories[result.date] = result.unknown_categories
-        self.writer.published([result.folder])
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
 
@@ -335,6 +355,7 @@ class _Run:
             "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
+            **still_dropped(self.seen.sources, self.plan),
             **cut_account(self.writer.root, self.seen.dumps, self.config),
         }
         before = self.current
@@ -372,18 +393,11 @@ class _Run:
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
-        return Finished(
-            generation,
-            manifest,
-            len(self.measured),
-            self.written,
-            self.unchanged,
-            self.failed,
-            rows,
-            seconds,
-            self.unknown_nodes,
-            self.unknown_categories,
+        done, unknown = (
+            (len(self.measured), self.written, self.unchanged),
+            (self.unknown_nodes, self.unknown_categories),
         )
+        return Finished(generation, manifest, *done, self.failed, rows, seconds, *unknown, self.stored)
 
 
 def _no_training_todo(failed: bool) -> str:

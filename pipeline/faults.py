@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.formats import Piece
+from pipeline.rows import Rows
 from pipeline.times import shown
 from shardstore.errors import DumpError, Where
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What became of a dump's rows: read = accepted + the sum of rejected.
-
-    Attributes:
-        rejected: {reason: rows} that are left out.
-        changed: {reason: values} that were made missing or moved to a bound in rows that stay.
-    """
-
-    read: int
-    accepted: int
-    rejected: dict[str, int] = field(default_factory=dict)
-    changed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

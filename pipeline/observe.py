@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Pipeline
-from pipeline.cut import Cut, cut_key, find_cut
+from pipeline.cuts import Cut, cut_key, find_cut
 from pipeline.dumps import find_dumps, find_files, is_one_file
 from pipeline.nodes import read_nodes
 from pipeline.plan import Dump, Observed
@@ -20,11 +20,12 @@ from shardstore.commit import Committed
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
 from shardstore.frozen import Nodes
-from shardstore.identity import expected_form, hash_file, identity, seal, unseal
+from shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 
 Cache = dict[str, list[Any]]
 
 
+@nothing_to_collect()
 def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
     cache = _read_cache(root)
@@ -33,9 +34,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else {},
-        staged={
-            date: _staged(root, date) for date in sorted(set(dumps) | set(current.manifest.dates if current else ()))
-        },
+        staged=_Staged(root),
         dumps=dumps,
         node_names=table.names if table else None,
         nodes_id=table.id if table else None,
@@ -101,12 +100,20 @@ def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     return status.st_size, digest, [*stamp, digest]
 
 
-def _staged(root: Path, date: dt.date) -> frozenset[str]:
-    try:
-        with os.scandir(root / "staged" / str(date)) as found:
-            return frozenset(entry.name.split("-")[0] for entry in found)
-    except FileNotFoundError:
-        return frozenset()
+class _Staged(dict[dt.date, frozenset[str]]):
+    """Keys by date, looked up when they are asked for and then kept: of most dates nobody asks."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, date: dt.date) -> frozenset[str]:
+        try:
+            with os.scandir(self._root / "staged" / str(date)) as found:
+                self[date] = frozenset(entry.name.split("-")[0] for entry in found)
+        except FileNotFoundError:
+            self[date] = frozenset()
+        return self[date]
 
 
 def _read_cache(root: Path) -> Cache:

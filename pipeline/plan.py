@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
+from pipeline.dumps import place_of
 from pipeline.splits import resolve_split
-from shardstore.identity import identity
-from shardstore.manifest import Manifest, Ranges
+from shardstore.calendar import collapse
+from shardstore.errors import DumpError, Where
+from shardstore.identity import identity, identity_of, nothing_to_collect
+from shardstore.manifest import SPLITS, Manifest, Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Observed:
 
     Attributes:
         manifest, sources: of the current generation; None and {} before the first.
-        staged: keys that lie measured on disk, by date.
+        staged: keys that lie measured on disk, by any date.
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
         nodes_id: of the node table with its positions, None where nodes are found.
@@ -73,6 +76,7 @@ class DatePlan:
     key: str  # of the staged array it should have; empty without a dump
     measure: bool = False
     normalise: bool = False
+    store: bool = False  # only written in the formats that it should have
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,30 @@ class Plan:
         """Dates whose shard will be written (or found to be equal)."""
         return [plan for plan in self.dates if plan.normalise]
 
+    @property
+    def to_store(self) -> list[DatePlan]:
+        """Dates whose shard stays, but in other formats."""
+        return [plan for plan in self.dates if plan.store]
+
     def training(self, date: dt.date) -> bool:
         """Whether the date is a training date."""
         return any(low <= date <= high for low, high in self.split.get("train", ()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What every date is held against: the settings, their measure identity, and why each would be scaled anew."""
+
+    config: Pipeline
+    measure: str
+    other_scale: tuple[str, str] | None
+    dropped: frozenset[dt.date]
+
+
 def staged_key(dump_hash: str, measure: str) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
-    return identity([dump_hash, measure, MEASURE_CODE])
+    plain = f'["{dump_hash}","{measure}",{MEASURE_CODE}]\n'  # canonical: both are hexadecimal; a plan makes one a date
+    return identity_of(plain.encode())
 
 
 def basis_of(config: Pipeline, measure: str) -> str:
@@ -126,33 +146,65 @@ def split_settings(config: Pipeline) -> Any:
     return config.split.model_dump(mode="json") if config.split else None
 
 
+@nothing_to_collect()
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure)
-    excluded = set(config.exclude)
-    committed = set(seen.manifest.dates) if seen.manifest else set()
-    known = sorted((set(seen.dumps) | committed) - excluded)
+    dropped = dropped_dates(seen.sources) - _asked(wish)
+    known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     split = resolve_split(config.split, known, None if wish.resplit else frozen)
-    states = [_state(date, config, seen, measure) for date in sorted(set(known) | excluded | _asked(wish))]
+    wanted = _Wanted(config, measure, _other_scale(config, seen), frozenset(dropped))
+    listed = {*known, *config.exclude, *dropped, *_asked(wish)}
+    states = [_state(date, wanted, seen) for date in sorted(listed)]
     merge = _why_merge(config, seen, wish, basis)
-    everything = bool(merge) or _other_identity(config, seen)
-    plans = tuple(_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    everything = bool(merge or wanted.other_scale)
+    acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
     return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
+
+
+def dropped_dates(sources: Mapping[str, Any]) -> set[dt.date]:
+    """Dates that were taken out by hand; they stay out until they are asked for by name."""
+    return {dt.date.fromisoformat(date) for date in sources.get("dropped", {})}
+
+
+def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) -> list[dt.date]:
+    """Dates that a split is about: those with a dump or a shard, but for what is excluded or dropped."""
+    committed = set(seen.manifest.dates) if seen.manifest else set()
+    return sorted((set(seen.dumps) | committed) - set(config.exclude) - set(dropped))
 
 
 def _asked(wish: Wish) -> set[dt.date]:
     return set(wish.dates or ())
 
 
-def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> DatePlan:
-    if date in config.exclude:
+def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
+    """Raises:
+    DumpError: dates that were asked for, of which there is neither a dump nor a shard; says where they would lie.
+    """
+    there = set(seen.dumps) | set(seen.manifest.dates if seen.manifest else ())
+    if unknown := sorted(_asked(wish) - there - {p.date for p in plan.dates if p.state == "excluded"}):
+        where, todo = Where(file=place_of(path, unknown[0])), "Check the date, or pipeline.source.path"
+        raise DumpError(f"no dump of {collapse(unknown)} there", where=where, todo=todo)
+
+
+def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
+    measure = wanted.measure
+    if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
+    if date in wanted.dropped:
+        return DatePlan(date, "excluded", "dropped; preprocess DATE takes it in again", "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None:
-        kept = "the dump is gone, its shard stays" if seen.manifest and date in seen.manifest.dates else "no dump"
+        committed = seen.manifest is not None and date in seen.manifest.dates
+        kept = (
+            "the dump is gone, its shard stays"
+            if committed
+            else f"no dump: {place_of(wanted.config.source.path, date)}"
+        )
         if source and source["staged"] != staged_key(source["dump"]["hash"], measure):
             return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
@@ -162,39 +214,34 @@ def _state(date: dt.date, config: Pipeline, seen: Observed, measure: str) -> Dat
         changed = "the dump or its settings changed since it failed"
         return DatePlan(date, "failed", failed["what"] if failed["staged"] == key else changed, key)
     if seen.manifest is None or date not in seen.manifest.dates or source is None:
-        staged = key in seen.staged.get(date, frozenset())
-        return DatePlan(date, "measured" if staged else "missing", "no shard yet", key)
-    return DatePlan(date, *_staleness(config, seen, source, dump, measure, key), key)
+        return DatePlan(date, "measured" if key in seen.staged[date] else "missing", "no shard yet", key)
+    return DatePlan(date, *_staleness(wanted, source, dump, key), key)
 
 
-def _staleness(
-    config: Pipeline, seen: Observed, source: Mapping[str, Any], dump: Dump, measure: str, key: str
-) -> tuple[str, str]:
-    assert seen.manifest is not None
+def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
     if source["staged"] != key:
         if source["dump"]["hash"] != dump.hash:
             return "stale(dump)", f"dump changed ({_size(source['dump']['size'])} -> {_size(dump.size)})"
-        if source["measure"] != measure:
+        if source["measure"] != wanted.measure:
             return "stale(config)", "settings that decide its values changed"
         return "stale(code)", "this version measures differently"
-    if _other_identity(config, seen):
-        was = seen.sources.get("normalise", {})
-        if was.get("settings") != config.normalise_settings():
-            return "stale(config)", "fill, transform, scale or clip changed"
-        if was.get("code") != NORMALISE_CODE:
-            return "stale(code)", "this version normalises differently"
-        return "stale(statistics)", "another node table or statistics"
-    return "fresh", "nothing changed"
+    return wanted.other_scale or ("fresh", "nothing changed")
 
 
-def _other_identity(config: Pipeline, seen: Observed) -> bool:
-    """Whether every shard of the generation was scaled with other settings, statistics or nodes than now wanted."""
+def _other_scale(config: Pipeline, seen: Observed) -> tuple[str, str] | None:
+    """State and reason if every shard was scaled with other settings, statistics or nodes than are now wanted."""
     if seen.manifest is None:
-        return False
-    nodes = seen.nodes_id or seen.manifest.nodes
+        return None
+    nodes, settings = seen.nodes_id or seen.manifest.nodes, config.normalise_settings()
     frozen = seen.manifest.statistics, nodes, seen.manifest.vocabularies
-    wanted = normalise_identity(config.normalise_settings(), *frozen)
-    return wanted != seen.manifest.normalise
+    if normalise_identity(settings, *frozen) == seen.manifest.normalise:
+        return None
+    was = seen.sources.get("normalise", {})
+    if was.get("settings") != settings:
+        return "stale(config)", "fill, transform, scale or clip changed"
+    if was.get("code") != NORMALISE_CODE:
+        return "stale(code)", "this version normalises differently"
+    return "stale(statistics)", "another node table or statistics"
 
 
 def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
@@ -228,16 +275,33 @@ def _acts(
     wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
     normalise = wanted or (everything and committed)
     trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
-    staged = plan.key in seen.staged.get(plan.date, frozenset())
     needed = normalise or (merge and trains)
-    measure = plan.state != "no-dump" and ((wanted and wish.force) or (needed and not staged))
+    if not needed:
+        return plan
+    staged = plan.key in seen.staged[plan.date]
+    measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
     return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
+
+
+def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
+    """Adds the writing of a committed date in other formats. Its shard stays what it is, and so does its state."""
+    asked = wish.dates is None or plan.date in wish.dates
+    entry = seen.manifest.dates.get(plan.date) if seen.manifest else None
+    if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump"):
+        return plan
+    has, wanted = set(entry.parts[0].formats), set(config.store.formats)
+    if has == wanted:
+        return plan
+    missing = ", ".join(sorted(wanted - has))
+    why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
+    reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
+    return replace(plan, reason=reason, store=True)
 
 
 def _warnings(
     plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
 ) -> list[str]:
-    found = []
+    found = _passed_over(plans, wish)
     training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
     if seen.manifest and not merge:
         again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
@@ -247,15 +311,52 @@ def _warnings(
                 f"{dates}: the frozen statistics are kept, unless --refit-statistics "
                 f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
             )
-        if dict(seen.manifest.split).get("train") != split.get("train"):
-            found.append(
-                "The training range changed: the frozen statistics are those of the old one, unless --refit-statistics."
-            )
+    if seen.manifest:
+        found += _moved(seen.manifest.split, split, merge)
+        found += _held(seen, merge)
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:
             found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
     return found
+
+
+def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
+    """Dates that were asked for and that nothing is done with, by reason."""
+    reasons: dict[str, list[dt.date]] = {}
+    for plan in plans if wish.dates else ():
+        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump"):
+            reasons.setdefault(plan.reason, []).append(plan.date)
+    return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
+
+
+def _held(seen: Observed, merge: str) -> list[str]:
+    """Dates that were dropped, and that the frozen statistics still rest on."""
+    assert seen.manifest is not None
+    rows = seen.sources.get("dropped", {}).items()
+    held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
+    if not held or merge:
+        return []
+    return [f"The frozen statistics still rest on {collapse(held)}, which was dropped, unless --refit-statistics."]
+
+
+def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
+    """What of the split is not what the generation has, in words: open and rolling ranges move with the data."""
+    moved = [name for name in SPLITS if before.get(name, ()) != after.get(name, ())]
+    changes = [f"{name} {_spelled(before.get(name, ()))} -> {_spelled(after.get(name, ()))}" for name in moved]
+    return [f"The split moves: {'; '.join(changes)}."] if changes else []
+
+
+def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str) -> list[str]:
+    found = moved_split(before, after)
+    if before.get("train", ()) != after.get("train", ()) and not merge:
+        todo = "the frozen statistics are those of the old one, unless --refit-statistics"
+        found.append(f"The training range changed: {todo}.")
+    return found
+
+
+def _spelled(ranges: Ranges) -> str:
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in ranges) or "none"
 
 
 def _size(num_bytes: int) -> str:

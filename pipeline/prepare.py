@@ -11,31 +11,34 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Pipeline
-from pipeline.decode import Decoded, decode
 from pipeline.plan import Dump
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
 from shardstore.errors import DumpError, UsageError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
-from shardstore.identity import hash_bytes, hash_file, identity, seal
+from shardstore.identity import hash_bytes, hash_file, seal
 from shardstore.layouts import grid
 from shardstore.layouts.categories import MOST_CODES, own_vocabulary, recode, sorted_names
 from shardstore.layouts.encode import encode
 from shardstore.layouts.feature import Feature, categorical, with_histogram
-from shardstore.manifest import Entry, Part
+from shardstore.manifest import Entry, Manifest, Part
 from shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
 from shardstore.partials import PartialStatistics
 from shardstore.scale import Scale
+from shardstore.shards import publish_shard
 from shardstore.statistics import Statistics
-from shardstore.storage import zarr_raw
+from shardstore.storage import About, zarr_raw
 from shardstore.transform import Floats, Integers, transform
+
+if TYPE_CHECKING:
+    from pipeline.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
 PROCESS_BYTES = 240 << 20  # the interpreter with its libraries, and a decoded block
@@ -59,18 +62,34 @@ class Normalised:
 
     date: dt.date
     entry: Entry
-    folder: Path
+    folders: tuple[Path, ...]
     unknown_nodes: int = 0  # nodes of the date that training never saw: they have no place in the frozen list
     unknown_categories: Mapping[str, int] = field(default_factory=dict)  # likewise, by feature: they have code 0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics."""
+    """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics.
+
+    Attributes:
+        about: what files in other formats than Zarr say of themselves.
+    """
 
     nodes: Nodes
     vocabularies: Vocabularies
     scale: Scale
+    about: About
+
+    @staticmethod
+    def of(frozen: Frozen, manifest: Manifest) -> Target:
+        """The target of a generation; of the manifest its dates do not matter."""
+        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
+        scale = frozen.statistics.scale(specs, frozen.nodes.names)
+        ids = {"nodes": manifest.nodes, "statistics": manifest.statistics}
+        ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
+        features, nodes = manifest.features, frozen.nodes.names
+        about = About(manifest.dataset, manifest.timezone, manifest.step, features, nodes, ids, scale)
+        return Target(frozen.nodes, frozen.vocabularies, scale, about)
 
 
 def measure_date(
@@ -89,6 +108,8 @@ def measure_date(
     Raises:
         DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
     """
+    from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
+
     if not dump.files:
         where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
         raise DumpError("the folder holds no file", where=where, todo=todo)
@@ -272,10 +293,15 @@ def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
 
 
-def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, target: Target) -> Normalised:
+def normalise_date(
+    root: Path, date: dt.date, key: str, config: Pipeline, target: Target, old: Part | None = None
+) -> Normalised:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
 
     Memory: about four arrays of [T, N, F] float64.
+
+    Args:
+        old: what is committed of the date.
 
     Raises:
         StoreError: the staged array does not verify.
@@ -292,15 +318,8 @@ def normalise_date(root: Path, date: dt.date, key: str, config: Pipeline, target
     arrays: dict[str, zarr_raw.Array] = {"values": encoded, "time": instants(day)}
     if observed is not None:
         arrays["observed"] = observed
-    check_free_space(root, sum(array.nbytes for array in arrays.values()))
-    with staging_folder(root) as folder:
-        hashes = zarr_raw.write(folder, arrays, list(config.features))
-        files = {name: hashes[zarr_raw.chunk_file(name)] for name in arrays}
-        shape = [list(encoded.shape), "float32"]
-        shard = identity([shape, {name: digest for name, (_, digest) in files.items()}])
-        published = publish(root, folder, root / "shards" / str(date) / shard, hashes)
-    part = Part(published.name, (0, len(nodes.names)), files)
-    return Normalised(date, Entry(day.start, day.num_steps, (part,)), published, int((place < 0).sum()), unknown)
+    part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
+    return Normalised(date, Entry(day.start, day.num_steps, (part,)), folders, int((place < 0).sum()), unknown)
 
 
 def _recode(

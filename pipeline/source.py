@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from shardstore.calendar import parse_date, parse_step, zone
 from shardstore.errors import UsageError
@@ -40,7 +40,11 @@ def _valid_step(text: Any) -> Any:
     return text
 
 
-Date = Annotated[dt.date, BeforeValidator(_as_error(parse_date))]
+Date = Annotated[
+    dt.date,
+    BeforeValidator(_as_error(parse_date)),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["2013-03-05", 20130305]}),
+]
 Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
 Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
 Bad = Literal["refuse", "drop"]  # refuse: counted against max_bad_fraction; drop: only counted

@@ -4,22 +4,52 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 from pipeline.config import Split
-from shardstore.calendar import parse_date
+from shardstore.calendar import collapse, parse_date
 from shardstore.errors import UsageError
 from shardstore.manifest import SPLITS, Ranges
 
+FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
+LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})")
 
-def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date]:
-    """`A..B`, `A..`, `..B` or `A`, both ends included; open ends reach the first or last of `dates`."""
+
+def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date] | None:
+    """`A..B`, `A..`, `..B`, `A` or `last:7`, both ends included; open ends reach the first or last of `dates`.
+
+    `latest` is the last of `dates` (in order) and `latest-14` the one 14 before it, so that `..latest-14` and `last:14`
+    neither overlap nor leave a date out, whichever dates are missing. None where nothing can lie between the ends.
+
+    Raises:
+        UsageError: no range, or one that runs backwards.
+    """
     first, dots, last = (part.strip() for part in str(text).partition(".."))
-    low = parse_date(first) if first else min(dates)
-    high = (parse_date(last) if last else max(dates)) if dots else low
-    if dots and not first and not last:
-        raise UsageError(f"'{text}' is not a range of dates", todo="Write 2013-01-01..2013-09-30, or 2013-10-01..")
-    return low, high
+    if (dots and not first and not last) or (dots and (LAST.fullmatch(first) or LAST.fullmatch(last))):
+        raise UsageError(f"'{text}' is not a range of dates", todo=FORMS)
+    if match := LAST.fullmatch(first):
+        chosen = dates[-int(match[1]) :] if int(match[1]) else ()
+        return (chosen[0], chosen[-1]) if chosen else None
+    low = _end(first, dates) if first else (dates[0] if dates else None)
+    high = _end(last, dates) if last else (low if not dots else dates[-1] if dates else None)
+    if low is None or high is None:
+        return None
+    if LATEST.fullmatch(first):
+        low = max(low, dates[0])
+    if low > high and first and last and not LATEST.fullmatch(first) and not LATEST.fullmatch(last):
+        raise UsageError(f"'{text}' runs backwards", todo="Write the earlier date first")
+    return (low, high) if low <= high else None
+
+
+def _end(text: str, dates: Sequence[dt.date]) -> dt.date | None:
+    """A date, `latest`, or `latest-14`, which may lie before the first; None for `latest` of no dates."""
+    if not (match := LATEST.fullmatch(text)):
+        return parse_date(text)
+    back = int(match[1] or 0)
+    if back < len(dates):
+        return dates[-1 - back]
+    return dates[0] - dt.timedelta(days=1) if dates else None
 
 
 def resolve_split(
@@ -31,7 +61,7 @@ def resolve_split(
     Without a split, validation is the last date.
 
     Raises:
-        UsageError: no training date, ranges that overlap, or fractions mixed with ranges.
+        UsageError: no training date among them, ranges that overlap or run backwards, fractions mixed with ranges.
     """
     if not dates:
         return {}
@@ -46,19 +76,20 @@ def resolve_split(
     if fractions and len(fractions) < len(given):
         raise UsageError("pipeline.split mixes fractions and dates", todo="Give all three as one or the other")
     if fractions:
-        return dict(frozen) if frozen else _by_fraction(fractions, dates)
+        found = dict(frozen) if frozen else _by_fraction(fractions, dates)
+        _refuse_no_training(found, dates)
+        return found
     ranges = {name: _ranges(value, dates) for name, value in given.items()}
     ranges = {name: found for name, found in ranges.items() if found}
     _refuse_overlap(ranges)
-    if "train" not in ranges:
-        raise UsageError("pipeline.split names no training date that exists", todo="Set pipeline.split.train")
+    _refuse_no_training(ranges, dates)
     return ranges
 
 
 def _ranges(value: object, dates: Sequence[dt.date]) -> Ranges:
     texts = value if isinstance(value, list | tuple) else [value]
-    found = [parse_range(str(text), dates) for text in texts]
-    return tuple(sorted((low, high) for low, high in found if low <= high))
+    found = (parse_range(str(text), dates) for text in texts)
+    return tuple(sorted(ends for ends in found if ends is not None))
 
 
 def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> dict[str, Ranges]:
@@ -75,6 +106,12 @@ def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> di
     if "train" not in ranges:
         raise UsageError("pipeline.split leaves no training date", todo="Raise pipeline.split.train")
     return ranges
+
+
+def _refuse_no_training(ranges: Mapping[str, Ranges], dates: Sequence[dt.date]) -> None:
+    if not any(low <= date <= high for low, high in ranges.get("train", ()) for date in dates):
+        there = f"there are {collapse(dates)}"
+        raise UsageError(f"pipeline.split names no training date that exists: {there}", todo="Set pipeline.split.train")
 
 
 def _refuse_overlap(ranges: Mapping[str, Ranges]) -> None:

@@ -20,12 +20,13 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, hash_file, seal, unseal
+from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
 from shardstore.manifest import (
     Manifest,
     current_generation,
@@ -68,7 +69,8 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
                 where=Where(file=str(folder / name)),
                 todo="Check the machine, then run the command again",
             )
-    for candidate in [final, *(final.with_name(f"{final.name}-{n}") for n in range(2, 100))]:
+    copies = (final.with_name(f"{final.name}-{n}") for n in range(2, 100))
+    for candidate in chain([final], copies):
         if candidate.exists():
             if first_damaged(candidate, hashes) is None:
                 return candidate
@@ -117,6 +119,7 @@ class Writer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound = 0  # the generation that CURRENT is known to name, with its own sources
         self._format = ""  # what was wrong with FORMAT before it was written anew
 
     def __enter__(self) -> Writer:
@@ -162,20 +165,22 @@ class Writer:
         """
         notes = [self._format] if self._format else []
         try:
-            candidates = [current_generation(self.root)]
+            named = [current_generation(self.root)]
         except NotThereError:
-            candidates = []
+            named = []
         except DamagedError as error:
             notes.append(str(error))
-            candidates = []
-        candidates += [number for number in reversed(generations(self.root)) if number not in candidates]
-        for number in candidates:
+            named = []
+        for number in named + [number for number in reversed(generations(self.root)) if number not in named]:
             try:
                 manifest = load_manifest(self.root, number)
             except (DamagedError, NotThereError) as error:
                 notes.append(str(error))
                 continue
-            return Committed(number, manifest, self._load_sources(number, notes)), notes
+            told = len(notes)
+            sources = self._load_sources(number, notes)
+            self._sound = number if [number] == named and len(notes) == told else 0
+            return Committed(number, manifest, sources), notes
         return None, notes
 
     def _load_sources(self, generation: int, notes: list[str]) -> Sources:
@@ -190,13 +195,19 @@ class Writer:
         """Notes folders that workers published, to be made durable by the next commit."""
         self._published += folders
 
+    @nothing_to_collect()
     def commit(self, manifest: Manifest, sources: Sources, previous: Committed | None) -> Committed:
         """Makes `manifest` the current generation, or returns `previous` when nothing differs.
 
         When it returns, everything is on disk. On any error the old generation is still current, or (an fsync that
         failed after CURRENT was replaced) the new one is; never something between.
         """
-        if previous and previous.manifest == manifest and previous.sources == sources and self._is_current(previous):
+        if (
+            previous
+            and previous.manifest == manifest
+            and previous.sources == sources
+            and self._sound == previous.generation
+        ):
             self._flusher.flush(self._published)  # a copy that mends a damaged folder changes no manifest
             self._published = []
             return previous
@@ -209,16 +220,9 @@ class Writer:
             self._link_new(path, seal(manifest.to_json()))
             fsync_path(path.parent)
             replace_file(self.root / "CURRENT", seal({"generation": generation, "manifest": path.name}))
+        self._sound = generation
         self._log(generation, manifest)
         return Committed(generation, manifest, sources)
-
-    def _is_current(self, previous: Committed) -> bool:
-        """Whether CURRENT names it, and its sources are its own and not those of an older generation."""
-        try:
-            own = load_sources(self.root, previous.generation) == previous.sources
-            return own and current_generation(self.root) == previous.generation
-        except (DamagedError, NotThereError):
-            return False
 
     def _link_new(self, path: Path, data: bytes) -> None:
         """A new file under `path`, complete from its first moment; fails if the name is taken."""
@@ -250,6 +254,7 @@ def sources_path(root: Path, generation: int) -> Path:
     return root / "manifests" / manifest_name(generation).replace(".json", ".sources.json")
 
 
+@nothing_to_collect()
 def load_sources(root: Path, generation: int) -> Sources:
     """The content of a generation's sources file.
 
@@ -278,4 +283,6 @@ def load_sources(root: Path, generation: int) -> Sources:
                 )
                 _ = row["dump"]["size"] + 0, row["measure" if kind == "dates" else "what"].encode()
                 _ = row["dump"]["path"].encode()
+        for date, row in content.get("dropped", {}).items():
+            _ = dt.date.fromisoformat(date), row["statistics"] and folder_name(row["statistics"])
     return content

@@ -13,20 +13,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.calendar import Day, Segment, segments, time_codes
+from shardstore import cache
+from shardstore.calendar import Day, Segment, instants, segments, time_codes
 from shardstore.commit import load_sources, sources_path
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
 from shardstore.identity import hash_descriptor, unseal
 from shardstore.layouts.feature import Feature, categorical
-from shardstore.manifest import Entry, Manifest, current_generation, load_manifest, manifest_name, read_format
+from shardstore.manifest import Entry, Manifest, Part, current_generation, load_manifest, manifest_name, read_format
 from shardstore.measured import verify_measured
 from shardstore.pins import pin_files, read_pin, write_pin
 from shardstore.scale import Scale
+from shardstore.shards import load_stored, verify_stored
 from shardstore.statistics import Statistics
 from shardstore.storage import zarr_raw
 
@@ -150,7 +153,7 @@ class Dataset:
         """A committed file, open and verified. Where it is damaged, a mended copy of equal bytes beside it serves."""
         path, size, digest = self._file(date, array)
         damage: DamagedError | None = None
-        for candidate in (path, *_copies(path)):
+        for candidate in self._candidates(date, path):
             try:
                 descriptor = self._open(candidate)
             except DamagedError as error:
@@ -165,6 +168,33 @@ class Dataset:
             return candidate, descriptor
         assert damage is not None
         raise damage
+
+    def _candidates(self, date: dt.date, path: Path) -> Iterator[Path]:
+        """Where a chunk file may lie. Of a date without Zarr, where the first is no good, it is cached (again)."""
+        yield path
+        if "zarr" in (part := self._entry(date).parts[0]).formats:
+            yield from _copies(path)
+            return
+        hashes = {zarr_raw.chunk_file(name): file for name, file in part.files.items()}
+        cache.build(path.parents[1], hashes, lambda: self._load_stored(date, part), self.feature_names)
+        yield path
+
+    def _load_stored(self, date: dt.date, part: Part) -> dict[str, NDArray[Any]]:
+        try:
+            return load_stored(self.root, date, part)
+        except DamagedError as error:
+            self._refuse_if_cleaned(error.where.file if error.where else None)
+            raise
+
+    def arrays(self, date: dt.date) -> dict[str, NDArray[Any]]:
+        """All of a date, verified: values, time, and observed if anything is missing. Read-only maps, or decoded into
+        memory where the date is stored without Zarr; nothing is cached."""
+        if "zarr" not in (part := self._entry(date).parts[0]).formats:
+            return self._load_stored(date, part)
+        found = {name: self.map(date, name) for name in part.files if name != "time"}
+        return {name: array for name, array in found.items() if array is not None} | {
+            "time": instants(self.manifest.day(date))
+        }
 
     def map(self, date: dt.date, array: str = "values") -> NDArray[np.generic] | None:
         """A read-only map [T, N, F] of a date's array, verified; None for a mask that does not exist."""
@@ -192,19 +222,26 @@ class Dataset:
     def _file(self, date: dt.date, array: str) -> tuple[Path, int, str]:
         part = self._entry(date).parts[0]
         size, digest = part.files[array]
-        return self.root / "shards" / str(date) / part.id / zarr_raw.chunk_file(array), size, digest
+        place = "shards" if "zarr" in part.formats else "cache"
+        return self.root / place / str(date) / part.id / zarr_raw.chunk_file(array), size, digest
 
     def _open(self, path: Path) -> int:
         try:
             return os.open(path, os.O_RDONLY)
         except OSError as error:
-            if not (self.root / "manifests" / manifest_name(self.generation)).exists():
-                what = f"generation {self.generation} was cleaned away while it was read"
-                todo = "Run the command again: it takes the current one"
-                raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
+            self._refuse_if_cleaned(str(path))
             raise DamagedError(
                 f"a committed file cannot be opened: {error.strerror}", where=Where(file=str(path)), todo=_repair(path)
             ) from None
+
+    def _refuse_if_cleaned(self, file: str | None) -> None:
+        """Raises:
+        NotThereError: what is missing is no damage, for its generation is gone.
+        """
+        if not (self.root / "manifests" / manifest_name(self.generation)).exists():
+            what = f"generation {self.generation} was cleaned away while it was read"
+            todo = "Run the command again: it takes the current one"
+            raise NotThereError(what, where=Where(file=file), todo=todo) from None
 
     def _verify(self, path: Path, descriptor: int, size: int, digest: str, date: dt.date) -> None:
         status = os.fstat(descriptor)
@@ -244,15 +281,22 @@ class Dataset:
         if (dumps := self.root / "dumps.json").exists():
             todo = "Run: dateshard preprocess -c CONFIG (it hashes the dumps again)"
             yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
-        for date in sorted(self.manifest.dates) if dates is None else dates:
-            yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
+        yield from self.verify_dates(sorted(self.manifest.dates) if dates is None else dates, full=full)
         with suppress(StoreError):  # told above
             if full:
                 known = load_sources(self.root, self.generation)
                 yield from verify_measured(self.root, known, self.features, dates)
 
+    def verify_dates(self, dates: list[dt.date], *, full: bool) -> Iterator[tuple[str, StoreError | None]]:
+        """Of `verify` the dates alone."""
+        for date in dates:
+            yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
+
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
         part = self._entry(date).parts[0]
+        verify_stored(self.root, date, part, full=full)
+        if "zarr" not in part.formats:
+            return
         for array in part.files:
             path, size, digest = self._file(date, array)
             self._verified.pop(str(path), None)

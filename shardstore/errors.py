@@ -67,7 +67,8 @@ class DateshardError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where and str(self.where) else ""
-        return f"{place}{self.what}" + (f". {self.todo}" if self.todo else "")
+        stop = "" if self.what.endswith(("?", "!", ".")) else "."
+        return f"{place}{self.what}" + (f"{stop} {self.todo}" if self.todo else "")
 
 
 def _rebuild(kind: type[DateshardError], what: str, where: Where | None, todo: str) -> DateshardError:

@@ -21,9 +21,10 @@ from shardstore.durable import fsync_path
 from shardstore.errors import StoreError, Where
 from shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
 from shardstore.pins import pins_lock, read_pins
+from shardstore.storage import STORAGES
 
 KEPT_GENERATIONS = 3
-BY_DATE = ("shards", "staged", "partials")
+BY_DATE = ("shards", "staged", "partials", "cache", *STORAGES)
 
 
 @dataclass(slots=True)
@@ -36,7 +37,8 @@ class Garbage:
         pins: of runs whose folder is gone.
         folders: published folders that no kept generation names.
         damaged: folders for which a mended copy stands; they are moved to quarantine/ and never deleted here.
-        sizes: {generations|nodes|statistics|vocabularies|shards|staged|partials|damaged: (how many, bytes)} of all that goes.
+        sizes: {generations|nodes|statistics|vocabularies|shards|cache|parquet|staged|partials|damaged: (how many, bytes)}
+            of all that goes.
         notes: what could not be judged and is therefore kept.
     """
 
@@ -96,7 +98,7 @@ def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Ga
     found.generations += [number for number in there if number not in kept]
     found.pins += [pin.file for pin in pins if not pin.alive]
     named = {name for number in kept for name in _named(_manifest(root, number))}
-    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards"), found)
+    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), found)
     try:
         staged = {*wanted.staged, *(row for number in kept for row in staged_of(root, number).items())}
     except StoreError as error:
@@ -124,7 +126,8 @@ def _named(manifest: Manifest) -> Iterator[str]:
         yield f"vocabularies/{manifest.vocabularies}"
     for date, entry in manifest.dates.items():
         for part in entry.parts:
-            yield f"shards/{date}/{part.id}"
+            yield f"{'shards' if 'zarr' in part.formats else 'cache'}/{date}/{part.id}"
+            yield from (f"{name}/{date}/{stored.folder}" for name, stored in part.formats.items() if stored)
 
 
 def _judge(root: Path, named: set[str], kinds: Iterable[str], found: Garbage) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardstore.calendar import Day, zone
 from shardstore.durable import fsync_above, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, seal, unseal
+from shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
@@ -29,13 +29,32 @@ EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
 
+class Stored(NamedTuple):
+    """A date's file in a storage beside Zarr: <format>/<date>/<folder>/<date>.<format>."""
+
+    folder: str
+    size: int
+    hash: str
+
+
+Formats = Mapping[str, Stored | None]
+ZARR_ONLY: Formats = {"zarr": None}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One folder of a date: nodes [first, last) of the frozen list; {array: (bytes, xxh3_128)} of its chunk files."""
+    """A date's arrays of nodes [first, last) of the frozen list.
+
+    Attributes:
+        id: by the arrays' content, whatever they are stored as; the folder's name in Zarr.
+        files: {array: (bytes, xxh3_128)} of its canonical buffer, which is the chunk file in Zarr.
+        formats: what it is stored as; of Zarr `files` says all.
+    """
 
     id: str
     nodes: tuple[int, int]
     files: Mapping[str, tuple[int, str]]
+    formats: Formats = field(default_factory=lambda: ZARR_ONLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +163,37 @@ def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    parts = [
-        {"id": part.id, "nodes": list(part.nodes), "files": {name: list(file) for name, file in part.files.items()}}
-        for part in entry.parts
-    ]
-    return {"start": entry.start, "steps": entry.num_steps, "parts": parts}
+    return {"start": entry.start, "steps": entry.num_steps, "parts": [_part_to_json(part) for part in entry.parts]}
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    files = {name: list(file) for name, file in part.files.items()}
+    content = {"id": part.id, "nodes": list(part.nodes), "files": files}
+    if part.formats == ZARR_ONLY:
+        return content
+    return content | {"formats": {name: [*stored] if stored else None for name, stored in part.formats.items()}}
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
-    parts = tuple(
-        Part(
-            folder_name(part["id"]),
-            (part["nodes"][0], part["nodes"][1]),
-            {k: (v[0], v[1]) for k, v in part["files"].items()},
-        )
-        for part in content["parts"]
-    )
-    return Entry(content["start"], content["steps"], parts)
+    parts = []
+    for part in content["parts"]:  # a plain loop: thousands of dates are read before a command begins
+        low, high = part["nodes"]
+        files = {name: (size, digest) for name, (size, digest) in part["files"].items()}
+        formats = _formats(part["formats"]) if "formats" in part else ZARR_ONLY
+        parts.append(Part(folder_name(part["id"]), (low, high), files, formats))
+    return Entry(content["start"], content["steps"], tuple(parts))
+
+
+def _formats(content: Mapping[str, Any]) -> Formats:
+    """Raises:
+    ValueError, TypeError: nothing that holds the arrays, or a name that leads out of the store.
+    """
+    if not content or any((stored is None) != (name == "zarr") for name, stored in content.items()):
+        raise ValueError(content)
+    found = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
+    for stored in filter(None, found.values()):
+        _ = folder_name(stored.folder), stored.size + 0, stored.hash.encode()
+    return found
 
 
 def folder_name(name: str) -> str:
@@ -183,7 +216,7 @@ def _refuse_unfit(manifest: Manifest) -> None:
     for date, entry in manifest.dates.items():
         (part,) = entry.parts
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
-        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= set(part.files):
+        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= part.files.keys():
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
@@ -274,6 +307,7 @@ def current_generation(root: Path) -> int:
         return generation
 
 
+@nothing_to_collect()
 def load_manifest(root: Path, generation: int) -> Manifest:
     """One generation's manifest, checked against its own hash.
 

@@ -18,7 +18,10 @@ def content(dataset: Dataset) -> State:
     found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
     folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
     folders += [f"vocabularies/{manifest.vocabularies}"] if manifest.vocabularies else []
-    folders += [f"shards/{date}/{part.id}" for date, entry in manifest.dates.items() for part in entry.parts]
+    for date, entry in manifest.dates.items():
+        for part in entry.parts:
+            stored = part.formats.items()
+            folders += [f"{name}/{date}/{file.folder}" if file else f"shards/{date}/{part.id}" for name, file in stored]
     for folder in folders:
         files = [path for path in (root / folder).rglob("*") if path.is_file()]
         assert files, f"nothing in {folder}"

@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -36,7 +37,11 @@ def parse_bytes(text: Any) -> Any:
     return int(float(match[1]) * BYTES[match[2].upper()])
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}]}),
+]
 
 
 class WindowConfig(Section):

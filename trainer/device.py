@@ -25,6 +25,13 @@ def choose(name: str) -> torch.device:
     return device
 
 
+def describe() -> tuple[str, str]:
+    """(what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
+    version = torch.version.cuda
+    found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return (f"cuda {version}" if version else "cpu"), found
+
+
 def reseed(seed: int) -> None:
     """Seeds every generator that a step may draw from. 1 us on CPU, where torch.manual_seed costs 117."""
     torch.default_generator.manual_seed(seed)

@@ -258,6 +258,11 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
 def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
     if order.num_windows:
         return
+    manifest = dataset.manifest
+    if not any(manifest.split_of(date) == "train" for date in manifest.dates):
+        ranges = ", ".join(f"{low}..{high}" for low, high in manifest.split.get("train", ()))
+        what, todo = f"none of its training dates ({ranges}) is prepared", "Run: dateshard preprocess -c CONFIG"
+        raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
     longest = max((segment.num_steps for segment in dataset.segments), default=0)
     raise UsageError(
         f"no training window of {window.length} steps fits: the longest stretch of joined dates has {longest} steps",

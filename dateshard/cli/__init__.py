@@ -20,12 +20,21 @@ COMMANDS = {
     "preprocess": ("preparing", "dumps -> normalised shards; only what is not fresh"),
     "status": ("preparing", "the state of every date, with the reason"),
     "verify": ("preparing", "hash every committed file; names what is damaged and what mends it"),
+    "inspect": ("insight", "what the shards hold, in raw and scaled units"),
+    "statistics": ("insight", "the global statistics, by date, and how far dates stand from them"),
+    "diff": ("insight", "what changed between two generations"),
+    "report": ("insight", "one HTML page: the data with --data"),
+    "drop": ("store", "take dates out of the dataset; nothing is deleted"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
+    "export": ("store", "shards -> Parquet, CSV or npy, in raw units"),
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
     "estimate": ("training", "memory, batches and disk of a training, before it begins"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
     "runs": ("training", "training runs, newest first"),
+    "config": ("configuring", "what a configuration resolves to, and whether it is right"),
+    "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
     "doctor": ("starting", "does this installation work, and is it the one you think"),
+    "completion": ("starting", "TAB completion for bash, zsh or fish"),
     "version": ("starting", "versions of dateshard and what it stands on"),
 }
 
@@ -82,10 +91,13 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
+        _as_document("usage", error.format_message(), error.exit_code, arguments)
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was committed stays, run the same command again to go on", err=True)
+        text = "interrupted; what was committed stays, run the same command again to go on"
+        _as_document("interrupted", text, 130, arguments)
+        click.echo(text, err=True)
         return 130
     except DateshardError as error:
         return report(error, arguments)
@@ -96,7 +108,7 @@ def run(arguments: list[str]) -> int:
         place = f": {error.filename}" if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return report(DiskFullError(f"no space left on the disk{place}"), arguments)
-        return report(DateshardError(f"{error.strerror}{place}"), arguments)
+        return report(DateshardError(f"{error.strerror or error}{place}"), arguments)
     except MemoryError:
         text = "out of memory"
         return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)
@@ -107,10 +119,16 @@ def report(error: DateshardError, arguments: list[str]) -> int:
     told = fill_in(str(error), arguments)
     text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in told)
     with suppress(OSError):  # where what is printed goes to the same full disk, the exit code still tells
-        if "--json" in arguments:
-            click.echo(json.dumps({"error": {"kind": error.kind, "message": text, "exit_code": error.exit_code}}))
+        _as_document(error.kind, text, error.exit_code, arguments)
         click.echo(f"Error: {text}", err=True)
     return error.exit_code
+
+
+def _as_document(kind: str, text: str, code: int, arguments: list[str]) -> None:
+    """An error as the one document on stdout, where --json asked for one."""
+    if "--json" in arguments:
+        with suppress(OSError):
+            click.echo(json.dumps({"error": {"kind": kind, "message": text, "exit_code": code}}))
 
 
 def fill_in(text: str, arguments: list[str]) -> str:

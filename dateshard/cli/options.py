@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,13 @@ Command = Callable[..., Any]
 def config_option(command: Command) -> Command:
     """`-c/--config FILE`, repeatable, later wins."""
     return click.option(
-        "-c", "--config", "files", multiple=True, metavar="FILE", help="configuration; repeatable, later wins"
+        "-c",
+        "--config",
+        "files",
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="configuration; repeatable, later wins",
     )(command)
 
 
@@ -27,6 +34,21 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(
         command
     )
+
+
+def emit(document: object) -> None:
+    """The one document on stdout. Valid JSON whatever it holds: a figure that is not finite becomes null."""
+    import json
+
+    click.echo(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def quiet_option(command: Command) -> Command:
@@ -51,7 +73,8 @@ def select_dates(
 ) -> frozenset[dt.date] | None:
     """Dates that selectors name; None where there is no selector.
 
-    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, last:7, a split's name, @file.
+    Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, latest-1, ..latest-14, last:7,
+    a split's name, @file.
 
     Raises:
         UsageError: a selector that is none of these.
@@ -64,6 +87,22 @@ def select_dates(
         for inner in _listed(word[1:]) if word.startswith("@") else [word]:
             found |= set(_select(inner, sorted(known), split or {}))
     return frozenset(found)
+
+
+def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
+    """The dates, where every selector is one; else nothing."""
+    import re
+
+    from shardstore.calendar import parse_date
+    from shardstore.errors import UsageError
+
+    words = list(selectors)
+    if not all(re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", word) for word in words):  # 2013-W10 would be its Monday
+        return []
+    try:
+        return [parse_date(word) for word in words]
+    except UsageError:
+        return []
 
 
 def _listed(file: str) -> list[str]:
@@ -96,11 +135,9 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
         return [date for date in known if (date.year, date.month) == (int(match[1]), int(match[2]))]
     if match := re.fullmatch(r"(\d{4})-?W(\d\d)", word):
         return [date for date in known if date.isocalendar()[:2] == (int(match[1]), int(match[2]))]
-    if ".." in word:
-        if not known:
-            return []
-        low, high = parse_range(word, known)
-        return [date for date in known if low <= date <= high]
+    if ".." in word or word.startswith("latest-"):
+        ends = parse_range(word, known)
+        return [date for date in known if ends and ends[0] <= date <= ends[1]]
     try:
         return [parse_date(word)]
     except UsageError as error:

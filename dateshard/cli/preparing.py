@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import click
 
 from dateshard.cli.options import (
     config_option,
+    emit,
     json_option,
+    plain_dates,
     quiet_option,
     select_dates,
     settings_of,
@@ -19,6 +21,7 @@ from dateshard.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from dateshard.documents import NamedError, VerifyDocument
     from dateshard.settings import Settings
     from pipeline.plan import Wish
 
@@ -30,10 +33,11 @@ STATES = "failed,stale,missing,measured"
 @config_option
 @click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
 @click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
-@click.option("--explain", is_flag=True, help="a line a date, with its acts")
+@click.option("--explain", is_flag=True, help="a line for each date that something is done to")
 @click.option("--refit-statistics", is_flag=True, help="as if preprocess were called so")
 @click.option("--resplit", is_flag=True, help="resolve a fractional split again")
 @click.option("--force", is_flag=True, help="as if preprocess were called so")
+@click.option("--workers", type=click.IntRange(1), help="likewise; only the estimate of time changes")
 @json_option
 def plan(
     words: tuple[str, ...],
@@ -44,28 +48,49 @@ def plan(
     refit_statistics: bool,
     resplit: bool,
     force: bool,
+    workers: int | None,
     as_json: bool,
 ) -> int:
-    """What preprocess would do, and why. Writes nothing."""
+    """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
     from dateshard.places import shards_folder
-    from dateshard.preparing import headline, plan_to_json, show_plan
     from dateshard.screen import Screen
-    from pipeline.execute import look
+    from dateshard.states import expect, headline, plan_document, show_cost, show_plan
+    from pipeline.survey import cost_of, survey
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
-    made, current, notes = look(settings.preparing(), shards_folder(settings.dataset), wish)
+    root = shards_folder(settings.dataset)
+    found = survey(settings.preparing(), root, wish)
+    cost = cost_of(found, settings.preparing(), root)
+    expected = expect(settings.dataset, found.plan, cost, workers or _cores())
+    flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
+    chosen = [*(["--only", only] if only else []), *(word for dates in exclude for word in ("--exclude", dates))]
+    more = ["--workers", str(workers)] if workers else []
+    command = _preprocess(words, files, [*chosen, *(flag for flag, on in flags.items() if on), *more])
     if as_json:
-        click.echo(json.dumps(plan_to_json(made, notes), indent=1))
+        emit(plan_document(settings.dataset, found, cost, expected, command))
         return 0
-    for note in notes:
+    for note in found.notes:
         screen.say(f"note: {note}")
-    headline(
-        screen, settings.dataset, current.generation if current else None, current.manifest if current else None, made
-    )
-    show_plan(screen, made, explain=explain, asked=wish.dates)
+    current = found.current
+    generation, manifest = (current.generation, current.manifest) if current else (None, None)
+    headline(screen, settings.dataset, generation, manifest, found.plan)
+    show_plan(screen, found.plan, explain=explain, asked=wish.dates)
+    show_cost(screen, found.plan, cost, expected)
+    if found.plan.to_measure + found.plan.to_normalise + found.plan.to_store:
+        screen.tell(f"Run: {command}")
     return 0
+
+
+def _preprocess(words: Sequence[str], files: Sequence[str], flags: Sequence[str]) -> str:
+    """The command that does what a plan or a status was asked about, as a shell takes it."""
+    named = [word for file in files for word in ("-c", file)]
+    return shlex.join(["dateshard", "preprocess", *words, *flags, *named])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 @click.command()
@@ -101,6 +126,7 @@ def preprocess(
     quiet: bool,
 ) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
+    from dateshard.pace import watch
     from dateshard.places import shards_folder
     from dateshard.preparing import finished_to_json, follow
     from dateshard.screen import Screen
@@ -109,20 +135,21 @@ def preprocess(
 
     if dry_run:
         refit: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
-        refit |= {"only": only, "exclude": exclude}
-        return int(context.invoke(plan, words=words, files=files, explain=True, as_json=as_json, **refit))
+        refit |= {"only": only, "exclude": exclude, "workers": workers}
+        return int(context.invoke(plan, words=words, files=files, explain=False, as_json=as_json, **refit))
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json, quiet=quiet)
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
-    num_workers = workers or len(os.sched_getaffinity(0))
+    num_workers = workers or _cores()
     try:
         memory = parse_bytes(memory_limit) if memory_limit else None
     except ValueError as error:
         raise click.UsageError(f"--memory-limit: {error}") from None
-    events = prepare(settings.dataset, settings.preparing(), shards_folder(settings.dataset), wish, num_workers, memory)
-    finished = follow(screen, settings.dataset, events)
+    root = shards_folder(settings.dataset)
+    events = prepare(settings.dataset, settings.preparing(), root, wish, num_workers, memory)
+    finished = follow(screen, settings.dataset, watch(root, events, num_workers))
     if as_json:
-        click.echo(json.dumps(finished_to_json(finished), indent=1))
+        emit(finished_to_json(finished))
     if not finished.failed:
         return 0
     return 65 if finished.manifest is None or not finished.manifest.dates else 3
@@ -131,36 +158,38 @@ def preprocess(
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @config_option
+@click.option("--calendar", "as_calendar", is_flag=True, help="a year a block, a month a line, a sign a day")
 @json_option
-def status(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
-    """The state of every date, with the reason. Exit 4 if a date is not fresh."""
+def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
+    """The state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
     from dateshard.places import shards_folder
-    from dateshard.preparing import grouped, headline
     from dateshard.screen import Screen
-    from pipeline.execute import look
+    from dateshard.states import all_good, grouped, headline, show_mend, status_document
     from pipeline.plan import Wish
+    from pipeline.survey import survey
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
-    made, current, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
+    found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
+    made, current = found.plan, found.current
     chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split))
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
+    mend, code = _preprocess(words, files, []), 0 if all_good(dates) else 4
     if as_json:
-        generation = current.generation if current else None
-        rows = [{"date": str(p.date), "state": p.state, "reason": p.reason} for p in dates]
-        click.echo(json.dumps({"dataset": settings.dataset, "generation": generation, "dates": rows}, indent=1))
-    else:
-        for note in notes:
-            screen.say(f"note: {note}")
-        headline(
-            screen,
-            settings.dataset,
-            current.generation if current else None,
-            current.manifest if current else None,
-            made,
-        )
-        screen.table(grouped(dates), right=(2,))
-    return 0 if all(p.state in ("fresh", "no-dump", "excluded") for p in dates) else 4
+        emit(status_document(settings.dataset, found, dates, mend))
+        return code
+    for note in found.notes:
+        screen.say(f"note: {note}")
+    generation, manifest = (current.generation, current.manifest) if current else (None, None)
+    headline(screen, settings.dataset, generation, manifest, made)
+    if as_calendar:
+        from dateshard.calendar import show_calendar
+
+        show_calendar(screen, dates, manifest.dates if manifest else ())
+        dates = [p for p in dates if p.state not in ("fresh", "excluded")]
+    screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
+    show_mend(screen, dates, mend)
+    return code
 
 
 @click.command()
@@ -180,17 +209,23 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: 
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     dataset = Dataset.open(shards_folder(settings.dataset))
     chosen = select_dates(selectors, list(dataset.manifest.dates), dict(dataset.manifest.split))
-    damaged: list[dict[str, str]] = []
-    absent: list[dict[str, str]] = []
+    damaged: list[NamedError] = []
+    absent: list[NamedError] = []
     checked = 0
     for name, error in dataset.verify(None if chosen is None else sorted(chosen), full=full):
         checked += 1
         if error is not None:
-            row = {"name": name, "error": fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])}
+            told = fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])
+            row: NamedError = {"name": name, "error": told}
             (absent if isinstance(error, NotThereError) else damaged).append(row)
     if as_json:
-        document = {"generation": dataset.generation, "checked": checked, "damaged": damaged, "absent": absent}
-        click.echo(json.dumps(document, indent=1))
+        document: VerifyDocument = {
+            "generation": dataset.generation,
+            "checked": checked,
+            "damaged": damaged,
+            "absent": absent,
+        }
+        emit(document)
     else:
         for kind, rows in (("damaged", damaged), ("absent ", absent)):
             for row in rows:
@@ -213,14 +248,17 @@ def _wish(
 ) -> Wish:
     """Selectors -> a wish. States and splits are looked up in the plan of everything."""
     from dateshard.places import shards_folder
-    from pipeline.execute import look
     from pipeline.plan import Wish
+    from pipeline.survey import survey
 
     wish = Wish(None, force, refit, resplit)
     if not (selectors or only or exclude):
         return wish
-    everything, _, _ = look(settings.preparing(), shards_folder(settings.dataset), Wish())
-    known = [p.date for p in everything.dates]
+    named = [] if only or exclude else plain_dates(selectors)
+    if named:  # no need to look twice at a store of thousands
+        return Wish(frozenset(named), force, refit, resplit)
+    everything = survey(settings.preparing(), shards_folder(settings.dataset), Wish()).plan
+    known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
     selected = select_dates(selectors, known, dict(everything.split))
     chosen = set(known if selected is None else selected)  # a selector that matches nothing names nothing
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())

@@ -1,17 +1,16 @@
-"""init, doctor, version: the first minutes."""
+"""init, doctor, completion, version: the first minutes."""
 
 from __future__ import annotations
 
-import json
-from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.cli.options import json_option
+from dateshard.cli.options import emit, json_option
 
-PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
-STANDS_ON = ("torch", "numpy", "polars", "pyarrow", "zarr", "pydantic", "safetensors", "xxhash", "click", "rich")
+if TYPE_CHECKING:
+    from dateshard.documents import DoctorDocument
 
 
 @click.command()
@@ -39,6 +38,8 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(configuration(example) if example else STARTER)
         click.echo(f"wrote {config}")
+    else:
+        click.echo(f"kept {config}: it was there before" + ("" if _as_shipped(config, example) else ", and differs"))
     if wanted is not None:
         written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
@@ -47,32 +48,54 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     click.echo(f"next: {enter}dateshard preprocess -c {config.relative_to(top)}")
 
 
+def _as_shipped(config: Path, example: str | None) -> bool:
+    """Whether a configuration is still the one that `init` writes."""
+    from dateshard.examples import STARTER, configuration
+
+    return config.read_bytes() == (configuration(example) if example else STARTER).encode()
+
+
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Does this installation work, and is it the one you think. Exit 1 if not."""
-    import importlib.metadata
-    import platform
-
+    """Does this installation work, is it the one you think, and can this disk carry a store. Exit 1 if not."""
+    from dateshard.doctor import examine
     from dateshard.places import data_folder
+    from dateshard.screen import Screen, counted
 
-    rows = [("python", True, platform.python_version())]
-    for name in PACKAGES:
-        module = import_module(name)
-        ours = getattr(module, "SENTINEL", None) == f"dateshard:{name}"
-        rows.append((name, ours, str(Path(str(module.__file__)).parent)))
-    rows += [(name, True, importlib.metadata.version(name)) for name in STANDS_ON]
-    rows.append(("data", True, str(data_folder().resolve())))
-    good = all(ok for _, ok, _ in rows)
+    checks = list(examine(data_folder()))
+    bad = [check for check in checks if check.level == "fail"]
     if as_json:
-        click.echo(json.dumps([{"name": n, "ok": ok, "value": v} for n, ok, v in rows], indent=1))
-    else:
-        from dateshard.screen import Screen
+        rows: list[Any] = [{"name": c.name, "level": c.level, "value": c.value, "todo": c.todo} for c in checks]
+        document: DoctorDocument = {"ok": not bad, "checks": rows}
+        emit(document)
+        return 1 if bad else 0
+    screen = Screen()
+    shown = [[c.level, c.name, c.value + (f". {c.todo}" if c.todo else "")] for c in checks]
+    screen.table(shown, wrap=True)
+    warnings = sum(1 for check in checks if check.level == "warn")
+    told = f"{counted(len(bad), 'thing')} must be mended" if bad else "all that is needed works"
+    screen.tell(told + (f", {counted(warnings, 'warning')}" if warnings else ""))
+    return 1 if bad else 0
 
-        Screen().table([["ok" if ok else "WRONG", name, value] for name, ok, value in rows])
-        if not good:
-            click.echo("A foreign package of the same name wins the import: use an environment of its own.", err=True)
-    return 0 if good else 1
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """A script that makes TAB complete commands and options in SHELL.
+
+    \b
+    bash   dateshard completion bash >> ~/.bashrc
+    zsh    dateshard completion zsh >> ~/.zshrc
+    fish   dateshard completion fish > ~/.config/fish/completions/dateshard.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from dateshard.cli import root
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(root, {}, "dateshard", "_DATESHARD_COMPLETE").source())
 
 
 @click.command()
@@ -81,6 +104,7 @@ def version() -> None:
     import importlib.metadata
 
     from dateshard import __version__
+    from dateshard.doctor import STANDS_ON
 
     click.echo(f"dateshard {__version__}")
     for name in STANDS_ON:

@@ -1,17 +1,103 @@
-"""clean: what is done to a store itself, beside preparing."""
+"""drop, clean, export: what is done with a store itself, beside preparing."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, json_option, settings_of, split_arguments
+from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
 
 if TYPE_CHECKING:
+    from dateshard.documents import CleanDocument, DropDocument, ExportDocument, FileRow
     from dateshard.screen import Screen
+    from pipeline.drop import Dropped
+    from shardstore.dataset import Dataset
     from shardstore.garbage import Garbage
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="DATES [KEY=VALUE]...")
+@config_option
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="only say what would be taken out")
+@json_option
+def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> int:
+    """Take dates out of the dataset, in a new generation. They stay out until `preprocess` is asked for them by name.
+
+    Nothing is deleted: dumps stay, shards until `clean` finds that nothing needs them, statistics as they are.
+    """
+    from dateshard.places import shards_folder
+    from dateshard.screen import Screen
+    from pipeline.drop import drop as take_out
+    from shardstore.dataset import Dataset
+
+    selectors, overrides = split_arguments(words)
+    if not selectors:
+        raise click.UsageError("Name the dates to take out, for example 2013-03-05 or 2013-03-01..2013-03-07.")
+    settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
+    root, config = shards_folder(settings.dataset), settings.preparing()
+    manifest = Dataset.open(root).manifest
+    dates = select_dates(selectors, sorted({*manifest.dates, *manifest.failed}), dict(manifest.split)) or frozenset()
+    found = take_out(config, root, dates, dry_run=True)
+    asking = bool(dates) and not (dry_run or yes)
+    if asking:
+        _show_drop(Screen(as_json=True), found, done=False)  # the question goes to stderr, so does what it is about
+        if not _agreed(f"Take {len(dates)} of {len(dates) + found.left} dates out of {settings.dataset}?"):
+            screen.tell("nothing was dropped")
+            return 0
+    if dates and not dry_run:
+        found = take_out(config, root, dates, dry_run=False)
+    if as_json:
+        emit(_drop_to_json(found, dry_run=dry_run))
+    else:
+        _show_drop(screen, found, done=not dry_run, brief=asking)
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    import sys
+
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nobody can be asked here: add -y to do it, or --dry-run to look.")
+    return click.confirm(question, err=True)
+
+
+def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
+    """What is taken out, and what that means; `brief` where that was told with the question."""
+    from dateshard.screen import counted
+    from pipeline.plan import moved_split
+    from shardstore.calendar import collapse
+
+    for note in found.notes:
+        screen.tell(f"passed over: {note}")
+    if not found.dates:
+        screen.tell("nothing to drop: no date of the dataset is meant")
+        return
+    dates, one = collapse(found.dates), len(found.dates) == 1
+    state = f"generation {found.generation}: {counted(found.left, 'date')}, without" if done else "would be dropped:"
+    screen.tell(f"{state} {dates}")
+    if brief:
+        return
+    if found.dumps:
+        it = "its dump stays" if one else f"{counted(len(found.dumps), 'dump')} of them stay"
+        screen.tell(f"  {it}; preprocess leaves {'it' if one else 'them'} out until asked by name")
+    if found.in_statistics:
+        held = collapse(found.in_statistics)
+        screen.tell(f"  the frozen statistics still rest on {held}, unless --refit-statistics")
+    for line in moved_split(*found.split):
+        screen.tell(f"  {line}")
+
+
+def _drop_to_json(found: Dropped, *, dry_run: bool) -> DropDocument:
+    return {
+        "dry_run": dry_run,
+        "generation": found.generation,
+        "dropped": [str(date) for date in found.dates],
+        "dates": found.left,
+        "dumps": {str(date): str(path) for date, path in found.dumps.items()},
+        "in_statistics": [str(date) for date in found.in_statistics],
+    }
 
 
 @click.command()
@@ -33,7 +119,7 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, dry_run: bo
     root = shards_folder(settings.dataset)
     found = remove(settings.preparing(), root, keep, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(_to_json(found, dry_run=dry_run), indent=1))
+        emit(_to_json(found, dry_run=dry_run))
         return 0
     _show(screen, found, dry_run=dry_run)
     if found.damaged:
@@ -58,7 +144,7 @@ def _show(screen: Screen, found: Garbage, *, dry_run: bool) -> None:
     screen.tell(f"{told}{pins}" if rows or pins else "nothing to remove")
 
 
-def _to_json(found: Garbage, *, dry_run: bool) -> dict[str, Any]:
+def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
     return {
         "dry_run": dry_run,
         "kept": {str(number): runs for number, runs in found.kept.items()},
@@ -67,4 +153,69 @@ def _to_json(found: Garbage, *, dry_run: bool) -> dict[str, Any]:
         },
         "pins": [path.stem for path in found.pins],
         "notes": found.notes,
+    }
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
+@config_option
+@click.option("--to", "form", type=click.Choice(["parquet", "csv", "npy"]), required=True, help="a file a date")
+@click.option("--out", metavar="DIR", type=click.Path(), help="default: data/exports/DATASET")
+@click.option("--scaled", is_flag=True, help="as stored; default: raw units")
+@click.option("--force", is_flag=True, help="replace files that exist")
+@json_option
+def export(
+    words: tuple[str, ...], files: tuple[str, ...], form: str, out: str | None, scaled: bool, force: bool, as_json: bool
+) -> int:
+    """Committed dates as Parquet, CSV or npy, a file each: raw units, null where nothing was observed.
+
+    Parquet and CSV: time_utc, time_local, node, and a column a feature. npy: arrays of steps x nodes x features.
+    """
+    from pathlib import Path
+
+    from dateshard.export import export as write_files
+    from dateshard.places import data_folder, shards_folder
+    from dateshard.screen import Screen, counted, size
+    from shardstore.dataset import Dataset
+
+    selectors, overrides = split_arguments(words)
+    settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
+    dataset = Dataset.open(shards_folder(settings.dataset))
+    known = sorted(dataset.manifest.dates)
+    chosen = select_dates(selectors, known, dict(dataset.manifest.split))
+    dates = known if chosen is None else sorted(chosen)
+    folder = Path(out) if out else data_folder() / "exports" / settings.dataset
+    rows: list[FileRow] = []
+    bar = screen.bar("dates", len(dates))
+    try:
+        for done in write_files(dataset, dates, form, folder, scaled=scaled, force=force):
+            bar.advance(note=str(done.date))
+            row: FileRow = {
+                "date": str(done.date),
+                "file": str(done.file),
+                "bytes": done.num_bytes,
+                "steps": done.steps,
+                "missing": done.missing,
+            }
+            rows.append(row)
+    finally:
+        bar.close()
+    if as_json:
+        emit(_export_document(dataset, form, rows, scaled=scaled))
+        return 0
+    units = "scaled" if scaled else "raw"
+    total = size(sum(row["bytes"] for row in rows))
+    screen.tell(f"generation {dataset.generation}: {counted(len(rows), 'date')}, {total}, {units} units, in {folder}")
+    return 0
+
+
+def _export_document(dataset: Dataset, form: str, rows: list[FileRow], *, scaled: bool) -> ExportDocument:
+    return {
+        "dataset": dataset.manifest.dataset,
+        "generation": dataset.generation,
+        "format": form,
+        "units": "scaled" if scaled else "raw",
+        "nodes": dataset.manifest.num_nodes,
+        "features": dataset.feature_names,
+        "files": rows,
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from dateshard.cli.options import config_option, json_option, quiet_option, settings_of, split_arguments
+from dateshard.cli.options import config_option, emit, json_option, quiet_option, settings_of, split_arguments
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "epochs": "training.epochs",
@@ -62,7 +61,7 @@ def train(
     screen = Screen(as_json=as_json, quiet=quiet)
     code, document = train_to_the_end(settings, screen, resume=resume, name=name)
     if as_json:
-        click.echo(json.dumps(document, indent=1))
+        emit(document)
     return code
 
 
@@ -82,7 +81,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     settings = settings_of(files, overrides)
     told = work_out(settings)
     if as_json:
-        click.echo(json.dumps(told, indent=1))
+        emit(told)
     else:
         show(Screen(), told, settings)
     return 0
@@ -121,7 +120,7 @@ def evaluate(
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=1))
+        emit(result.to_json())
         return 0
     screen.tell(headline)
     show(screen, result)
@@ -161,7 +160,7 @@ def runs(as_json: bool) -> int:
             }
         )
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        emit(rows)
         return 0
     header = ["run", "model", "epoch", "batch", "checkpoints", "best val loss"]
     table = [

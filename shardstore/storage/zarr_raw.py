@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,21 @@ def write(folder: Path, arrays: Mapping[str, Array], feature_names: Sequence[str
     The hashes are taken of the memory that was computed; publishing compares them with what the files hold.
     """
     folder.mkdir()
-    files = {"zarr.json": _write_json(folder / "zarr.json", GROUP)}
+    files = {"zarr.json": _write_bytes(folder / "zarr.json", _formatted(GROUP))}
     for name, given in arrays.items():
         array = little_endian(given)
         (folder / name).mkdir()
-        attributes = attributes_of(name, feature_names)
-        described = metadata(name, array.shape, array.dtype.str, attributes)
-        files[f"{name}/zarr.json"] = _write_json(folder / name / "zarr.json", described)
+        described = _described(name, array.shape, array.dtype.str, tuple(feature_names))
+        files[f"{name}/zarr.json"] = _write_bytes(folder / name / "zarr.json", described)
         with open(folder / chunk_file(name), "xb", buffering=0) as file:
             write_all(file.fileno(), array)
         files[chunk_file(name)] = (array.nbytes, hash_bytes(array))
     return files
+
+
+@lru_cache(maxsize=16)  # most dates of a dataset have one shape, and indented JSON is made in Python
+def _described(name: str, shape: tuple[int, ...], dtype: str, feature_names: tuple[str, ...]) -> bytes:
+    return _formatted(metadata(name, shape, dtype, attributes_of(name, feature_names)))
 
 
 def write_all(descriptor: int, array: Array) -> None:
@@ -111,8 +116,7 @@ def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]]
         raise DamagedError("not byte for byte what was committed", where=Where(file=str(path)))
 
 
-def _write_json(path: Path, value: Any) -> tuple[int, str]:
-    data = _formatted(value)
+def _write_bytes(path: Path, data: bytes) -> tuple[int, str]:
     with open(path, "xb") as file:
         file.write(data)
     return len(data), hash_bytes(data)

@@ -1,4 +1,7 @@
-"""The storage contract: what we write, zarr-python and xarray read alike."""
+"""The storage contract: every storage gives the same arrays back; what we write, other libraries read alike.
+
+For a storage of your own: a row in `shardstore.storage.STORAGES`, and a subclass of `StorageContract` that names it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +18,11 @@ import zarr
 
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError
-from shardstore.storage import zarr_raw
+from shardstore.layouts.feature import Feature
+from shardstore.manifest import Part
+from shardstore.scale import Scale
+from shardstore.shards import publish_shard
+from shardstore.storage import About, Arrays, storage_of, zarr_raw
 
 DST = dt.date(2013, 3, 10)
 ZERO, EMPTY = dt.date(2013, 3, 11), dt.date(2013, 3, 12)
@@ -34,6 +41,122 @@ def dataset(make_world: Callable[..., Any]) -> Dataset:
     world.dump(EMPTY).write_text("time,node,speed,vehicles\n" + "".join(lines))
     world.prepare()
     return world.open()
+
+
+def about(shape: tuple[int, ...], names: list[str]) -> About:
+    """What a file says of itself; the scale is another one for each cell of [N, F]."""
+    cells = np.arange(shape[1] * shape[2], dtype=float).reshape(shape[1:])
+    scale = Scale(cells, cells / 3, 1 + cells / 7, cells, cells)
+    features = tuple(Feature(name, scale_per="node" if k % 2 else "feature") for k, name in enumerate(names))
+    ids = {"nodes": "1", "statistics": "2"}
+    return About("trial", "UTC", 10**9, features, tuple(f"nœud {k}" for k in range(shape[1])), ids, scale)
+
+
+SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 16777215.0, 1 / 3]
+
+
+class StorageContract:
+    """Subclasses name their `format`, which `pipeline.store.formats` and `STORAGES` know."""
+
+    format: ClassVar[str]
+
+    def publish(self, root: Path, arrays: Arrays, names: list[str], old: Part | None = None) -> Part:
+        part, _ = publish_shard(root, DST, arrays, about(arrays["values"].shape, names), [self.format], old)
+        return part
+
+    def read(self, root: Path, part: Part, arrays: Arrays) -> dict[str, np.ndarray]:
+        """All arrays, straight from the committed file."""
+        (stored,) = part.formats.values()
+        assert stored is not None
+        path = root / self.format / str(DST) / stored.folder / f"{DST}.{self.format}"
+        return dict(storage_of(self.format).decode(memoryview(path.read_bytes())))
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        (tmp_path / "staging").mkdir()
+        return tmp_path
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (86_400, 1, 2), (3, 1000, 3), (23, 4, 2)])
+    def test_any_arrays_come_back_bit_for_bit(self, root: Path, shape: tuple[int, int, int], masked: bool) -> None:
+        generator = np.random.default_rng(0)
+        values = generator.standard_normal(shape).astype(np.float32)
+        column = values[..., -1].ravel()
+        column[: len(SPECIAL)] = SPECIAL[: len(column)]
+        values[..., -1] = column.reshape(shape[:2])
+        arrays = {"values": values, "time": np.arange(shape[0], dtype=np.int64) * 10**9 - 5}
+        arrays |= {"observed": generator.random(shape) > 0.5} if masked else {}
+        part = self.publish(root, arrays, [f"特徴 {k}" for k in range(shape[2])])
+        found = self.read(root, part, arrays)
+        assert set(found) == set(arrays)
+        for name, array in arrays.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+            assert found[name].tobytes() == array.tobytes(), name
+
+    @pytest.mark.parametrize("value", [0.0, -0.0, 5.0])
+    def test_a_date_of_one_value_is_no_date_without_any(self, root: Path, value: float) -> None:
+        arrays = {
+            "values": np.full((24, 3, 2), value, np.float32),
+            "time": np.arange(24),
+            "observed": np.zeros((24, 3, 2), bool),
+        }
+        part = self.publish(root, arrays, ["a", "b"])
+        found = self.read(root, part, arrays)
+        assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in arrays.items()}
+
+    def test_big_endian_and_strided_arrays_come_back_in_order(self, root: Path) -> None:
+        values = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+        part = self.publish(root, {"values": np.asfortranarray(values).astype(">f4"), "time": np.arange(4)}, ["a", "b"])
+        arrays = {"values": values, "time": np.arange(4)}
+        assert self.read(root, part, arrays)["values"].tobytes() == values.tobytes()
+
+    def test_the_id_is_that_of_the_content_whatever_it_is_stored_as(self, root: Path) -> None:
+        arrays = {"values": np.ones((4, 3, 2), np.float32), "time": np.arange(4)}
+        here = self.publish(root, arrays, ["a", "b"])
+        zarr_part, _ = publish_shard(root, DST, arrays, about((4, 3, 2), ["a", "b"]), ["zarr"])
+        assert (here.id, here.files) == (zarr_part.id, zarr_part.files)
+
+    def test_writing_the_same_again_writes_nothing(self, root: Path) -> None:
+        arrays = {"values": np.ones((4, 3, 2), np.float32), "time": np.arange(4)}
+        first = self.publish(root, arrays, ["a", "b"])
+        before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+        assert self.publish(root, arrays, ["a", "b"], first) == first
+        assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+    def test_a_dataset_in_it_reads_as_one_in_zarr(self, make_world: Callable[..., Any]) -> None:
+        world = make_world(4, missing=0.5, zone="America/New_York", first="2013-03-08")
+        world.prepare()
+        plain = world.open()
+        world.tree["pipeline"]["store"] = {"formats": [self.format]}
+        world.prepare(force=True)
+        stored = world.open()
+        assert [error for _, error in stored.verify(full=True) if error] == []
+        for day in plain.days:
+            assert stored.manifest.dates[day.date].parts[0].id == plain.manifest.dates[day.date].parts[0].id
+            for name in ("values", "observed"):
+                assert read(stored, day.date, name).tobytes() == read(plain, day.date, name).tobytes()
+            there, here = stored.arrays(day.date), plain.arrays(day.date)
+            assert {n: a.tobytes() for n, a in there.items()} == {n: a.tobytes() for n, a in here.items()}
+            out = np.empty((5, 3, 2), np.float32)
+            stored.read(day.date, slice(7, 12), out)
+            assert out.tobytes() == read(plain, day.date, "values")[7:12].tobytes()
+
+
+class TestZarr(StorageContract):
+    format = "zarr"
+
+    def read(self, root: Path, part: Part, arrays: Arrays) -> dict[str, np.ndarray]:
+        group = zarr.open_group(str(root / "shards" / str(DST) / part.id), mode="r")
+        return {name: np.asarray(group[name]) for name in group.array_keys()}
+
+
+class TestParquet(StorageContract):
+    format = "parquet"
+
+    @pytest.mark.parametrize("damage", [b"", b"PAR1", b"no parquet at all" * 9])
+    def test_what_is_no_file_of_a_date_is_refused_as_such(self, damage: bytes) -> None:
+        with pytest.raises(ValueError, match="no Parquet file of a date"):
+            storage_of("parquet").decode(memoryview(damage))
 
 
 def folders(dataset: Dataset) -> dict[dt.date, Path]:
@@ -67,6 +190,8 @@ def test_every_shard_opens_with_xarray_labelled_and_with_decoded_times(dataset: 
     for date, folder in folders(dataset).items():
         with xarray.open_zarr(str(folder), consolidated=False) as labelled:
             assert labelled["values"].dims == ("time", "node", "feature")
+            assert labelled["values"].attrs["features"] == ["speed", "volume"]
+            assert labelled["time"].encoding["units"] == "nanoseconds since 1970-01-01"
             assert labelled["observed"].dtype == bool
             assert labelled["values"].values.tobytes() == read(dataset, date, "values").tobytes()
             assert labelled["time"].dtype == np.dtype("datetime64[ns]")

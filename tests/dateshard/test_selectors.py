@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dateshard.cli.options import select_dates, split_arguments
+from dateshard.cli.options import plain_dates, select_dates, split_arguments
 from shardstore.errors import UsageError
 
 KNOWN = [dt.date(2013, 2, 27) + dt.timedelta(days=k) for k in range(20)]
@@ -71,6 +71,12 @@ def test_a_file_that_names_itself_or_is_no_text_is_refused(tmp_path: Path) -> No
     for path in (loop, bytes_):
         with pytest.raises(UsageError, match=path.name):
             select_dates([f"@{path}"], KNOWN, SPLIT)
+
+
+def test_only_plain_dates_need_no_list_of_the_others() -> None:
+    assert plain_dates(["2013-03-05", "20130306"]) == [dt.date(2013, 3, 5), dt.date(2013, 3, 6)]
+    for word in ("2013-W10", "2013-03", "latest", "2013-03-05..", "@file", "2013-02-31", "2013-W10-1"):
+        assert plain_dates(["2013-03-05", word]) == []
 
 
 def test_words_with_an_equals_sign_are_overrides() -> None:

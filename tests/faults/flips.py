@@ -113,6 +113,7 @@ STORE_KINDS = {
     "shard observed": Kind("shards/*/*/observed/0.0.0", (VERIFY, READ)),
     "shard time": Kind("shards/*/*/time/0", (VERIFY,)),
     "shard zarr.json": Kind("shards/*/*/**/zarr.json", (VERIFY,)),
+    "parquet": Kind("parquet/*/*/*.parquet", (VERIFY,)),
     "staged values.f64": Kind("staged/*/*/values.f64", (FULL, OTHER_FILL)),
     "staged receipt.json": Kind("staged/*/*/receipt.json", (FULL, REFIT)),
     "partials values.f64": Kind("partials/*/*/values.f64", (FULL, REFIT)),
@@ -169,6 +170,7 @@ class Lab:
         self.random = random.Random(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         world = build_world(self.folder, 6, missing=0.5, split=SPLIT, **TRAINER)
+        world.tree["pipeline"]["store"] = {"formats": ["zarr", "parquet"]}
         (self.folder / "config.yaml").write_text(json.dumps(world.tree, indent=1))
         with self.inside():
             code, text = self.say("preprocess", *CONFIG, "-q")
@@ -297,7 +299,9 @@ def meaning() -> dict[str, object]:
     """What a store says, by name: hashes of every array through the readers, and every JSON; numbers of copies left out."""
     dataset = Dataset.open(STORE)
     manifest, sources = dataset.manifest, load_sources(STORE, dataset.generation)
-    found: dict[str, object] = {"manifest": re.sub(r'("id": "\w+)-\d+"', r'\1"', json.dumps(manifest.to_json()))}
+    found: dict[str, object] = {
+        "manifest": re.sub(r'("id": "\w+|"parquet": \["\w+)-\d+"', r'\1"', json.dumps(manifest.to_json()))
+    }
     found |= {"sources": sources, "nodes": load_nodes(STORE, manifest.nodes).describe()}
     statistics = load_statistics(STORE, manifest.statistics)
     found["statistics"] = statistics.describe(), hash_bytes(statistics.merged.moments_6NF.tobytes())

@@ -133,7 +133,7 @@ def _unnumbered(state: State) -> State:
     for name, data in state.items():
         if name in (".json", ".sources.json"):
             text = canonical(json.loads(data)["content"]).decode()
-            data = re.sub(r'(?<="id":")([0-9a-f]+)-\d+', r"\1", text).encode()
+            data = re.sub(r'("id":"|"parquet":\[")([0-9a-f]+)-\d+', r"\1\2", text).encode()
         found[re.sub(r"-\d+(?=/[^/]*$|/(?:values|time|observed)/)", "", name)] = data
     return found
 
@@ -209,6 +209,15 @@ def refit(folder: Path, prepare: Prepare) -> Scene:
     return Scene("refit", folder, words, observe_store, lambda _: words)
 
 
+def formats(folder: Path, prepare: Prepare) -> Scene:
+    """Two dates in Zarr, which become Parquet."""
+    world = build_world(folder, 2, split=BOTH)
+    world.config_file()
+    prepare(world)
+    words = (*PREPARE, "pipeline.store.formats=[parquet]")
+    return Scene("formats", folder, words, observe_store, lambda _: words)
+
+
 def train(folder: Path, prepare: Prepare) -> Scene:
     """Two epochs of four batches, a save within each and one after each."""
     split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
@@ -238,6 +247,7 @@ SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "preprocess": first,
     "rerun": rerun,
     "refit": refit,
+    "formats": formats,
     "train": train,
     "clean": clean,
 }

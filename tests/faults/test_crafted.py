@@ -191,7 +191,7 @@ STRANGE = {
     "a number of a million digits": by_hand(b"9" * 1_000_000),
     "no number": by_hand(b'{"generation":NaN,"manifest":"g00000001.json"}'),
     "infinite": by_hand(b'{"generation":1e999,"manifest":"g00000001.json"}'),
-    "a key twice": by_hand(b'{"generation":1,"generation":1,"manifest":"g00000001.json"}'),
+    "a key twice": by_hand(b'{"generation":1,"generation":2,"manifest":"g00000001.json"}'),
     "half a character": by_hand(b'{"generation":1,"manifest":"\\ud800"}'),
     "UTF-16": seal({"generation": 1}).decode().encode("utf-16"),
     "with a mark before": b"\xef\xbb\xbf" + seal({"generation": 1, "manifest": "g00000001.json"}),

@@ -192,7 +192,8 @@ def test_nothing_usable_ends_with_65_and_the_first_reason(make_world: Make) -> N
         world.dump(date).write_text("time,node\n1,2\n")
     done = prepare(world, code=65)
     assert done.stderr.startswith("Error: no training date could be measured, so there are no statistics; first fail")
-    assert done.stdout.count("failed  2024-03-0") == 2
+    assert done.stdout.count("failed  2024-03-0") == 1
+    assert "2 dates failed alike: 2024-03-01..2024-03-02: " in done.stdout
     document = json.loads(prepare(world, "--json", code=65).stdout)
     assert document["error"]["kind"] == "dump"
     assert document["error"]["exit_code"] == 65

@@ -156,7 +156,8 @@ class Case:
             last = self.spoiled.data().count(b"\n") + 1
             where = where.format(last=f"{last:,}")
             todo = f"{AGAIN}, or set pipeline.source.csv.final_newline: false"
-        return f"{place}{where}: {what}. {todo}"
+        stop = "" if what.endswith("?") else "."
+        return f"{place}{where}: {what}{stop} {todo}"
 
 
 def cases(suffixes: tuple[str, ...], names: list[str] | None = None) -> list[Case]:

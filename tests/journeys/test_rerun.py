@@ -133,7 +133,10 @@ def test_a_changed_scale_is_committed_once_and_back_again_without_reading_a_dump
 
 def test_another_split_alone_is_committed_and_told(world: Any) -> None:
     said = prepare(world, "pipeline.split.test=null")
-    assert said == "no shard differs, the rest of the manifest does: generation 2, 9 dates fresh\n"
+    assert said.splitlines() == [
+        "The split moves: test 2013-03-14 -> none.",
+        "no shard differs, the rest of the manifest does: generation 2, 9 dates fresh",
+    ]
     assert set(Dataset.open(world.store).manifest.split) == {"train", "validation"}
 
 

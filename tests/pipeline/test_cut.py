@@ -14,7 +14,8 @@ import pytest
 
 from pipeline import cut as cutting
 from pipeline.config import Pipeline
-from pipeline.cut import Cut, cut
+from pipeline.cut import cut
+from pipeline.cuts import Cut
 from pipeline.formats import batch_rows
 from pipeline.observe import whole_file
 from shardstore.commit import Writer

@@ -15,8 +15,8 @@ import pytest
 from pipeline.config import NodeTable, Pipeline
 from pipeline.decode import decode
 from pipeline.dumps import find_dumps, is_one_file
-from pipeline.faults import Rows
 from pipeline.nodes import read_nodes
+from pipeline.rows import Rows
 from pipeline.source import Source
 from pipeline.times import instants
 from shardstore.calendar import Day

@@ -113,7 +113,7 @@ def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, mo
 
 
 def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import prepare
+    from pipeline import decode as decoding
     from pipeline.decode import decode as real
 
     world = make_world(3)
@@ -126,7 +126,7 @@ def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monke
             path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
         return decoded
 
-    monkeypatch.setattr(prepare, "decode", decode)
+    monkeypatch.setattr(decoding, "decode", decode)
     failed = world.prepare().failed
     assert list(failed) == [first]
     assert "changed while it was read" in str(failed[first])

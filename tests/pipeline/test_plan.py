@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import MEASURE_CODE
 from pipeline.execute import look
-from pipeline.plan import Plan, Wish
+from pipeline.plan import Plan, Wish, staged_key
+from shardstore.identity import identity
 
 FIRST = dt.date(2024, 3, 1)
 SPLIT = {"train": "..2024-03-06", "validation": "2024-03-07.."}
@@ -65,6 +67,11 @@ def test_a_plan_writes_nothing(world: Any, tree_of: Any) -> None:
         plan_of(world, **wish)
     assert tree_of(world.folder, times=True) == before
     assert sorted(str(path) for path in world.folder.rglob("*")) == names
+
+
+def test_a_staged_key_is_the_identity_of_what_it_is_made_of() -> None:
+    made_of = ["0123456789abcdef" * 2, "fedcba9876543210", MEASURE_CODE]
+    assert staged_key(*made_of[:2]) == identity(made_of)
 
 
 def test_a_plan_is_a_function_of_what_it_looks_at(world: Any) -> None:
@@ -151,7 +158,8 @@ def test_settings_that_change_no_bytes_make_nothing_stale(world: Any) -> None:
 
 def test_a_moved_training_range_keeps_the_statistics_and_says_so(world: Any) -> None:
     world.tree["pipeline"]["split"] = {**SPLIT, "train": "..2024-03-05"}
-    (warning,) = plan_of(world).warnings
+    moved, warning = plan_of(world).warnings
+    assert moved == "The split moves: train 2024-03-01..2024-03-06 -> 2024-03-01..2024-03-05."
     assert "the frozen statistics are those of the old one, unless --refit-statistics" in warning
     assert plan_of(world, refit=True).merge == "--refit-statistics"
 
@@ -176,7 +184,7 @@ def test_excluded_dates_and_dates_without_a_dump_are_left_alone(world: Any) -> N
     assert plan[dt.date(2024, 3, 2)].state == "no-dump"
     assert plan[dt.date(2024, 3, 2)].reason == "the dump is gone, its shard stays"
     assert plan[dt.date(2024, 3, 3)].state == "excluded"
-    assert (plan[asked].state, plan[asked].reason) == ("no-dump", "no dump")
+    assert (plan[asked].state, plan[asked].reason) == ("no-dump", f"no dump: {world.dump(asked)}")
     world.prepare()
     assert dt.date(2024, 3, 2) in world.open().manifest.dates
     assert dt.date(2024, 3, 3) not in world.open().manifest.dates

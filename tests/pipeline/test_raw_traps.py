@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.config import Pipeline
 from pipeline.decode import decode
-from pipeline.faults import Rows
 from pipeline.formats import text
+from pipeline.rows import Rows
 from pipeline.source import Csv
 from shardstore.errors import DumpError
 

@@ -96,7 +96,12 @@ def test_without_a_split_validation_is_the_last_date() -> None:
         ({"train": "2025-01-01.."}, "no training date"),
         ({"test": "2024-03-05.."}, "no training date"),
         ({"train": "soon"}, "'soon' is not a date"),
-        ({"train": "2024-03-05..2024-03-01"}, "no training date"),
+        ({"train": "2024-03-05..2024-03-01"}, "'2024-03-05..2024-03-01' runs backwards"),
+        ({"train": "2023-01-01..2023-12-31"}, "no training date that exists: there are 2024-03-01..2024-03-10"),
+        ({"train": "..latest-10"}, "no training date"),
+        ({"train": "last:0"}, "no training date"),
+        ({"train": "last:3..2024-03-09"}, "is not a range"),
+        ({"train": "..2024-03-05", "test": "last:6"}, "2024-03-05 is in train and in test"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused_in_words(split: dict[str, Any], words: str) -> None:
@@ -104,6 +109,24 @@ def test_a_split_that_cannot_be_is_refused_in_words(split: dict[str, Any], words
         resolved(split)
     assert words in str(caught.value)
     assert caught.value.todo
+
+
+def test_rolling_ranges_count_dates_that_exist_so_that_they_neither_overlap_nor_leave_one_out() -> None:
+    split = {"train": "..latest-4", "validation": ["latest-3", "latest-2"], "test": "last:2"}
+    assert resolved(split)["train"] == [("03-01", "03-06")]
+    assert resolved(split)["test"] == [("03-09", "03-10")]
+    holed = [date for date in DATES if date.day not in (5, 8)] + [D(2024, 3, 15)]
+    assert resolved(split, dates=holed) == {
+        "train": [("03-01", "03-06")],
+        "validation": [("03-07", "03-07"), ("03-09", "03-09")],
+        "test": [("03-10", "03-15")],
+    }
+    found = resolve_split(Split.model_validate(split), holed)
+    named = sorted(d for ranges in found.values() for low, high in ranges for d in holed if low <= d <= high)
+    assert named == holed
+    assert parse_range("latest-30..", DATES) == (DATES[0], DATES[-1])
+    assert parse_range("latest-30", DATES) is None
+    assert parse_range("latest", []) is None
 
 
 def test_a_range_of_one_date_is_that_date() -> None:

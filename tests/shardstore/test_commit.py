@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,26 @@ def test_equal_content_makes_no_new_generation(world: Any) -> None:
         1,
         2,
     ]
+
+
+@pytest.mark.parametrize("damaged", ["CURRENT", "manifests/g00000002.sources.json"])
+def test_equal_content_is_committed_again_where_what_names_it_is_damaged(world: Any, damaged: str) -> None:
+    with Writer(world.store) as writer:
+        first, _ = writer.current()
+        assert first is not None
+        second = writer.commit(replace(first.manifest, failed=(dt.date(2024, 5, 5),)), first.sources, first)
+    path = world.store / damaged
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    with Writer(world.store) as writer:
+        current, notes = writer.current()
+        assert current == second  # the older sources happen to be the same
+        assert len(notes) == 1
+        assert writer.commit(second.manifest, second.sources, current).generation == 3
+        again, notes = writer.current()
+        assert again is not None
+        assert notes == []
+        assert writer.commit(second.manifest, second.sources, again).generation == 3
 
 
 def test_a_manifest_comes_back_from_its_json_as_it_was(world: Any) -> None:

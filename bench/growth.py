@@ -1,0 +1,213 @@
+"""A dataset that grows: what one more date costs in a store of thousands, and what it costs to do nothing.
+
+    python bench/growth.py [--dates 3650] [--few 8] [--repeats 5] [--folder DIR]      10 minutes, 1 GB of disk at 3,650 dates
+
+Every figure but the last two is of a whole process, imports included: CPU seconds of it and its workers, and the time
+on the clock. The two stores, and before and after, take turns. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pipeline.synthetic import City, write_long
+from shardstore.commit import Writer, publish, staging_folder
+from shardstore.dataset import Dataset
+from shardstore.manifest import Entry, Part
+from shardstore.storage import zarr_raw
+
+SMALL = City(num_sensors=4, short_lived=0)  # a shard of 9 kB, a dump of 45 kB
+LARGE = City(num_sensors=4000, short_lived=0)  # a dump of 46 MB, 1.1 million records, three a cell
+OURS = str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one process with its children: seconds on the clock, CPU seconds."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(slots=True)
+class Growing:
+    """A dataset in a folder of its own: `grow` writes the next date's dump, `run` is the real command."""
+
+    folder: Path
+    city: City
+    step: str = "5m"
+    num_dates: int = 0
+    costs: dict[str, list[Cost]] = field(default_factory=dict)
+
+    def grow(self, count: int = 1) -> None:
+        dates = [self.city.first + dt.timedelta(days=self.num_dates + index) for index in range(count)]
+        write_long(self.city, dates, self.folder / "raw")
+        self.num_dates += count
+
+    def configure(self) -> None:
+        last = self.city.first + dt.timedelta(days=int(self.num_dates * 0.7))
+        features = {
+            "speed": {"fill": "forward", "fill_limit": 12},
+            "volume": {"column": "vehicles", "aggregate": "sum", "transform": "log1p"},
+        }
+        source = {"path": "raw/{date}.csv", "time": "timestamp", "node": "sensor_id"}
+        split = {"train": f"..{last}", "validation": f"{last + dt.timedelta(days=1)}.."}
+        tree = {
+            "dataset": "grown",
+            "pipeline": {"source": source, "step": self.step, "features": features, "split": split},
+        }
+        (self.folder / "config.yaml").write_text(json.dumps(tree))
+
+    def change(self, index: int) -> None:
+        """Another seed writes that date's dump: its rows differ."""
+        date = self.city.first + dt.timedelta(days=index)
+        (self.folder / "raw" / f"{date}.csv").unlink()
+        write_long(
+            City(self.city.num_sensors, seed=int(time.time_ns() % 2**31), short_lived=0), [date], self.folder / "raw"
+        )
+
+    def run(self, what: str, *words: str) -> Cost:
+        """Appends to costs[what]; `preprocess` where no words are given."""
+        command = [sys.executable, "-m", "dateshard", *(words or ("preprocess",)), "-c", "config.yaml"]
+        before, began = os.times(), time.perf_counter()
+        subprocess.run(
+            command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": OURS}
+        )
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        cost = Cost(time.perf_counter() - began, cpu)
+        self.costs.setdefault(what, []).append(cost)
+        return cost
+
+
+def row(what: str, costs: list[Cost]) -> str:
+    cpu, wall = sorted(cost.cpu for cost in costs), sorted(cost.wall for cost in costs)
+    return f"| {what} | {cpu[0]:.2f} ({statistics.median(cpu):.2f}, {cpu[-1]:.2f}) | {wall[0]:.2f} ({wall[-1]:.2f}) |"
+
+
+def least(costs: list[Cost]) -> float:
+    return min(cost.cpu for cost in costs)
+
+
+def repeated(few: Growing, many: Growing, repeats: int) -> None:
+    """Nothing to do, and one date more, in both stores by turns; the first of each is thrown away."""
+    for index in range(repeats + 1):
+        for store in (few, many):
+            store.run("nothing")
+            store.run("plan", "plan")
+            store.grow()
+            store.run("append")
+            store.run("append, one worker", "preprocess", "--force", "--workers", "1", "latest")
+        if index == 0:
+            for store in (few, many):
+                for what in ("nothing", "plan", "append", "append, one worker"):
+                    store.costs[what].clear()
+
+
+def refit(store: Growing, repeats: int) -> None:
+    """A training date moves, its statistics stay; then all dates are normalised again from their staged arrays."""
+    for index in range(repeats):
+        store.change(index)
+        store.run("moved", "preprocess", "--workers", "1")
+        store.run("refit", "preprocess", "--workers", "1", "--refit-statistics")
+
+
+def timed(action: Callable[[], object], repeats: int) -> list[Cost]:
+    found = []
+    for _ in range(repeats):
+        cpu, began = time.process_time(), time.perf_counter()
+        action()
+        found.append(Cost(time.perf_counter() - began, time.process_time() - cpu))
+    return found
+
+
+def publish_all(source: Dataset, root: Path) -> None:
+    """The shards of a store once more into an empty one: written, read back, renamed, made durable, committed."""
+    arrays = {
+        day.date: {"values": np.array(source.map(day.date)), "time": np.zeros(day.num_steps, "<i8")}
+        for day in source.days
+    }
+    cpu, began = time.process_time(), time.perf_counter()
+    entries = {}
+    with Writer(root) as writer:
+        for day in source.days:
+            with staging_folder(root) as folder:
+                hashes = zarr_raw.write(folder, arrays[day.date], source.feature_names)
+                name = hashes[zarr_raw.chunk_file("values")][1][:16]
+                folder = publish(root, folder, root / "shards" / str(day.date) / name, hashes)
+            files = {array: hashes[zarr_raw.chunk_file(array)] for array in arrays[day.date]}
+            entries[day.date] = Entry(day.start, day.num_steps, (Part(name, (0, source.manifest.num_nodes), files),))
+            writer.published([folder])
+        writer.commit(replace(source.manifest, dates=entries), {"dates": {}, "failed": {}}, None)
+    PUBLISHED.append(Cost(time.perf_counter() - began, time.process_time() - cpu))
+
+
+PUBLISHED: list[Cost] = []
+
+
+def main() -> None:
+    """Makes two stores and a third of larger dates, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dates", type=int, default=3650)
+    parser.add_argument("--few", type=int, default=8)
+    parser.add_argument("--large", type=int, default=6, help="dates of the store of larger dates")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        stores = {}
+        for label, city, count in (
+            ("few", SMALL, asked.few), ("many", SMALL, asked.dates), ("large", LARGE, asked.large)
+        ):  # fmt: skip
+            folder = Path(name) / label
+            folder.mkdir()
+            stores[label] = store = Growing(folder, city, "5m" if city is SMALL else "15m")
+            store.grow(count)
+            store.configure()
+            store.run("full", "preprocess", "--workers", "1")
+        few, many, large = stores["few"], stores["many"], stores["large"]
+        repeated(few, many, asked.repeats)
+        for _ in range(2):
+            subprocess.run(["rm", "-r", str(large.folder / "data")], check=True)
+            large.run("full", "preprocess", "--workers", "1")
+        refit(large, asked.repeats)
+        refit(many, 1)  # a minute
+        root = many.folder / "data" / "shards" / "grown"
+        opened = timed(lambda: Dataset.open(root), asked.repeats)
+        for index in range(asked.repeats):
+            publish_all(Dataset.open(root), Path(name) / f"published{index}")
+    print(
+        f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."
+    )
+    print("\n| what | CPU s: least (median, most) | s on the clock: least (most) |\n|---|---|---|")
+    for label, store in stores.items():
+        for what, costs in store.costs.items():
+            print(row(f"{what}: {label}, {store.num_dates:,} dates", costs))
+    print(row("`Dataset.open`", opened))
+    print(row("publishing, all dates", PUBLISHED))
+    print(
+        f"\nappending at {many.num_dates:,} / at {few.num_dates}: {least(many.costs['append']) / least(few.costs['append']):.2f}"
+    )
+    for label, store in (("small", many), ("larger", large)):
+        print(f"refit / full run, {label} dates: {least(store.costs['refit']) / least(store.costs['full']):.3f}")
+    print(f"publishing: {1e3 * least(PUBLISHED) / many.num_dates:.2f} CPU ms a date")
+
+
+if __name__ == "__main__":
+    main()

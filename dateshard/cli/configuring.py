@@ -1,0 +1,100 @@
+"""schema, config: what a configuration may hold, what one resolves to, and what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dateshard.cli.options import config_option, emit, json_option, split_arguments
+
+if TYPE_CHECKING:
+    from dateshard.documents import ConfigCheckDocument, ConfigDocument
+
+
+@click.command()
+@click.argument("document", required=False, metavar="[DOCUMENT]")
+@click.option("--json", "as_json", is_flag=True, help="as without it: a schema is JSON")
+def schema(document: str | None, as_json: bool) -> None:
+    """JSON Schema of the whole configuration, or of the document that a command's --json prints.
+
+    DOCUMENT is a command such as plan, status or "config show", or error: what stands on stdout where a command with
+    --json fails.
+    """
+    if document is None:
+        from dateshard.configuration import configuration_schema
+
+        emit(configuration_schema())
+        return
+    from dateshard.documents import DOCUMENTS, WRITTEN_OUT, document_schema
+
+    known = [*DOCUMENTS, *WRITTEN_OUT]
+    if document not in known:
+        raise click.UsageError(f"'{document}' prints no JSON. Those that do: {', '.join(known)}")
+    emit(document_schema(document))
+
+
+class _Group(click.Group):
+    """Shows its commands in the order in which they are written here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group)
+def config() -> None:
+    """What a configuration resolves to, and whether it is right."""
+
+
+@config.command()
+@click.argument("words", nargs=-1, metavar="[KEY]... [KEY=VALUE]...")
+@config_option
+@json_option
+def show(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> None:
+    """Every setting with where its value came from, as YAML that gives the same settings again.
+
+    KEY, such as trainer.training, shows that part alone.
+    """
+    from dateshard.configuration import choose, resolve, to_yaml
+
+    keys, overrides = split_arguments(words)
+    settings, origins = resolve(files, overrides)
+    tree = choose(settings, keys)
+    if as_json:
+        shown = tuple(f"{key}." for key in keys)
+        kept = {key: o for key, o in origins.items() if not keys or f"{key}.".startswith(shown)}
+        document: ConfigDocument = {"settings": tree, "origins": kept}
+        emit(document)
+        return
+    for line in to_yaml(tree, origins):
+        click.echo(line)
+
+
+@config.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
+@json_option
+def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
+    """All faults at once, each with file, line and column. Exit 2 if there is one."""
+    from dateshard.configuration import check as look_through
+    from dateshard.screen import counted
+
+    stray, overrides = split_arguments(words)
+    if stray:
+        raise click.UsageError(f"check takes KEY=VALUE, not '{stray[0]}'.")
+    if not files:
+        raise click.UsageError("Name a configuration with -c, for example -c configs/flights.yaml")
+    settings, faults = look_through(files, overrides)
+    if as_json:
+        rows: list[Any] = [{"place": f.place, "key": f.key, "message": f.message} for f in faults]
+        document: ConfigCheckDocument = {"ok": not faults, "faults": rows}
+        emit(document)
+    for fault in faults:
+        click.echo(str(fault), err=True)
+    if faults or settings is None:
+        click.echo(f"{counted(len(faults), 'fault')} in {', '.join(files)}", err=True)
+        return 2
+    features = settings.pipeline.features if settings.pipeline else {}
+    told = f"{counted(len(features), 'feature')}: {', '.join(features)}" if features else "no `pipeline:` half"
+    click.echo(f"ok: dataset {settings.dataset}, {told}; model {settings.trainer.model.name}", err=as_json)
+    return 0

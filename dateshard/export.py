@@ -1,0 +1,214 @@
+"""Committed shards as Parquet, CSV or npy files, one a date, for people and programs that know no shards.
+
+Values are in raw units (scale and transform undone, float64) or as stored (scaled, float32). A cell that was not
+observed is null (NaN in npy), whatever fill put into the shard. What `clip` cut stays cut.
+
+Parquet and CSV have a row a step and node: time_utc, time_local, node, then the features; a categorical feature is
+its text. npy is the array [T, N, F] itself, with <date>.time.npy (int64 ns) and axes.json beside it.
+
+Memory: one date's values and mask, and one block of BLOCK_CELLS cells. Files appear whole or not at all.
+
+Legend: T steps of the date, N nodes, F features, S steps of a block.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+from numpy.typing import NDArray
+
+from shardstore.calendar import Day, instants, zone
+from shardstore.dataset import Dataset
+from shardstore.durable import fsync_path
+from shardstore.errors import UsageError, Where
+from shardstore.layouts.feature import categorical
+from shardstore.transform import untransform
+
+BLOCK_CELLS = 1 << 18  # steps x nodes that are one row group
+TIMES = ("time_utc", "time_local", "node")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One date's file; `missing` counts the cells that are null."""
+
+    date: dt.date
+    file: Path
+    num_bytes: int
+    steps: int
+    missing: int
+
+
+def targets(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path) -> list[Path]:
+    """All files that an export of these dates writes."""
+    found = [folder / f"{date}.{to}" for date in dates]
+    return [*found, *(folder / f"{date}.time.npy" for date in dates), folder / "axes.json"] if to == "npy" else found
+
+
+def export(
+    dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *, scaled: bool, force: bool
+) -> Iterator[Exported]:
+    """Writes a file a date, and yields each once it is there.
+
+    Args:
+        to: parquet, csv or npy.
+        force: replace files that exist.
+
+    Raises:
+        UsageError: a file exists, or a feature has the name of a column that is made here. Nothing was written.
+        NotThereError: a date that is not in the generation. Nothing was written.
+        DamagedError: a shard does not verify; files of earlier dates stay.
+    """
+    for date in dates:
+        dataset.has_mask(date)
+    _refuse(dataset, dates, to, folder, force=force)
+    folder.mkdir(parents=True, exist_ok=True)
+    if to == "npy":
+        _write_axes(dataset, folder, scaled=scaled, force=force)
+    for date in dates:
+        values, observed = _read(dataset, date)
+        day, path = dataset.manifest.day(date), folder / f"{date}.{to}"
+        if to == "npy":
+            numbers = values if scaled else _raw(dataset, values)
+            numbers[~observed] = np.nan
+            with _new_file(folder / f"{date}.time.npy", force=force) as temporary, open(temporary, "wb") as file:
+                np.save(file, instants(day))
+            with _new_file(path, force=force) as temporary, open(temporary, "wb") as file:
+                np.save(file, numbers)
+        else:
+            with _new_file(path, force=force) as temporary:
+                _write_table(dataset, day, values, observed, temporary, as_csv=to == "csv", scaled=scaled)
+        yield Exported(date, path, path.stat().st_size, len(values), int((~observed).sum()))
+
+
+def _refuse(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *, force: bool) -> None:
+    taken = [name for name in dataset.feature_names if name in TIMES]
+    if taken and to != "npy":
+        raise UsageError(f"a feature has the name '{taken[0]}', which is a column here", todo="Export with --to npy")
+    there = [path for path in targets(dataset, dates, to, folder) if path.exists()]
+    if there and not force:
+        raise UsageError(
+            f"{len(there)} of the files exist",
+            where=Where(file=str(there[0])),
+            todo="Name another --out, or add --force",
+        )
+
+
+def _read(dataset: Dataset, date: dt.date) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A date's values and mask, both [T, N, F], verified."""
+    shape = (dataset.manifest.dates[date].num_steps, dataset.manifest.num_nodes, len(dataset.features))
+    values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
+    dataset.read(date, slice(None), values)
+    dataset.read_observed(date, slice(None), observed)
+    return values, observed
+
+
+def _raw(dataset: Dataset, scaled_SNF: NDArray[np.float32]) -> Array:
+    """Raw float64 values: what scale and transform did is undone."""
+    return untransform(dataset.scale.undo(scaled_SNF), [feature.transform for feature in dataset.features])
+
+
+def _write_table(
+    dataset: Dataset,
+    day: Day,
+    values_TNF: NDArray[np.float32],
+    observed_TNF: NDArray[np.bool_],
+    path: Path,
+    *,
+    as_csv: bool,
+    scaled: bool,
+) -> None:
+    codes = {} if scaled else categorical(dataset.features)
+    schema = _schema(dataset, codes, as_csv=as_csv, scaled=scaled)
+    names, times = pa.array(dataset.nodes.names), _times(dataset, day, as_csv=as_csv)
+    rows = max(1, BLOCK_CELLS // max(1, len(names)))
+    writer = pa_csv.CSVWriter(path, schema) if as_csv else pa_parquet.ParquetWriter(path, schema, compression="zstd")
+    with writer:
+        for first in range(0, day.num_steps, rows):
+            block = slice(first, first + rows)
+            numbers = values_TNF[block] if scaled else _raw(dataset, values_TNF[block])
+            columns = _index(block, day, len(names), names, times)
+            for place, feature in enumerate(dataset.features):
+                seen = observed_TNF[block, :, place].ravel()
+                words = dataset.vocabularies.names[feature.name] if place in codes else None
+                columns.append(_column(numbers[..., place].ravel(), seen, words))
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _schema(dataset: Dataset, codes: Mapping[int, str], *, as_csv: bool, scaled: bool) -> Any:
+    zones = ("UTC", dataset.manifest.timezone)
+    kinds = [pa.string() if as_csv else pa.timestamp("ns", tz=name) for name in zones]
+    number = pa.float32() if scaled else pa.float64()
+    fields = [*zip(TIMES, [*kinds, pa.string()], strict=True)]
+    fields += [(f.name, pa.string() if k in codes else number) for k, f in enumerate(dataset.features)]
+    facts = {"dateshard.dataset": dataset.manifest.dataset, "dateshard.units": "scaled" if scaled else "raw"}
+    return pa.schema(fields, metadata=None if as_csv else facts)
+
+
+def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> list[Any]:
+    """The time of each step twice, as Arrow arrays: in UTC and in the dataset's zone (in CSV with its offset)."""
+    at = instants(day)
+    names = ("UTC", dataset.manifest.timezone)
+    if not as_csv:
+        return [pa.array(at, pa.timestamp("ns", tz=name)) for name in names]
+    seconds = (at // 10**9).tolist()
+    utc = [dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for second in seconds]
+    local = [dt.datetime.fromtimestamp(second, zone(names[1])).isoformat() for second in seconds]
+    return [pa.array(utc), pa.array(local)]
+
+
+def _index(block: slice, day: Day, num_nodes: int, names: Any, times: Sequence[Any]) -> list[Any]:
+    """The columns of times and nodes: a step's nodes stand together."""
+    steps = np.arange(block.start, min(block.stop, day.num_steps))
+    step_R, node_R = np.repeat(steps, num_nodes), np.tile(np.arange(num_nodes), len(steps))
+    return [*(column.take(pa.array(step_R)) for column in times), names.take(pa.array(node_R))]
+
+
+def _column(numbers_R: Array, seen_R: NDArray[np.bool_], words: Sequence[str] | None) -> Any:
+    """A feature's column, null where nothing was observed; of a category that training never saw nothing is known."""
+    if words is None:
+        return pa.array(numbers_R, mask=~seen_R)
+    code_R = numbers_R.astype(np.int64)
+    return pa.array(words, pa.string()).take(pa.array(np.maximum(code_R - 1, 0), mask=~seen_R | (code_R == 0)))
+
+
+def _write_axes(dataset: Dataset, folder: Path, *, scaled: bool, force: bool) -> None:
+    axes = {
+        "axes": ["step", "node", "feature"],
+        "nodes": list(dataset.nodes.names),
+        "features": dataset.feature_names,
+        "vocabularies": dataset.vocabularies.describe(),
+        "units": "scaled" if scaled else "raw",
+        "timezone": dataset.manifest.timezone,
+        "missing": "NaN",
+    }
+    with _new_file(folder / "axes.json", force=force) as temporary:
+        temporary.write_text(json.dumps(axes, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@contextmanager
+def _new_file(path: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary name that becomes `path` in one step when all went well, and goes away when not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    finish: Callable[[Path, Path], Any] = os.replace if force else os.link
+    try:
+        yield temporary
+        fsync_path(temporary)
+        finish(temporary, path)
+    except FileExistsError:
+        raise UsageError("the file exists", where=Where(file=str(path)), todo="Add --force") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

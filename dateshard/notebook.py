@@ -1,0 +1,245 @@
+"""A dataset in a notebook: `dateshard.open("flights")`. Reads one generation, verified as training reads it.
+
+Legend: T steps, N nodes, F features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.cli.options import select_dates
+from dateshard.places import shards_folder
+from dateshard.screen import counted, size
+from shardstore.calendar import collapse
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError, UsageError, Where
+from shardstore.layouts.feature import categorical
+from shardstore.manifest import SPLITS
+from shardstore.shards import stored_path
+from shardstore.transform import Floats, untransform
+
+if TYPE_CHECKING:
+    import polars
+    import xarray
+
+Dates = str | dt.date | Iterable[str | dt.date] | None
+UNITS = ("raw", "scaled")
+
+
+class Arrays(NamedTuple):
+    """One date. What was not observed is filled or empty in `values`: see the features' `fill`."""
+
+    values: NDArray[np.float32]  # [T, N, F] scaled, as training reads them; a read-only map where it can be
+    observed: NDArray[np.bool_]  # [T, N, F]
+    time: NDArray[np.datetime64]  # [T] UTC, at which each step begins
+
+
+def open_dataset(dataset: str | Path, generation: int | None = None) -> Opened:
+    """Opens a dataset by its name (below `data/`, or where DATESHARD_DATA says) or by its folder; read-only.
+
+    Raises:
+        NotThereError: nothing was prepared under that name. DamagedError: the manifest is damaged.
+    """
+    folder = Path(dataset)
+    named = isinstance(dataset, str) and folder.name == dataset and not (folder / "CURRENT").exists()
+    return Opened(Dataset.open(shards_folder(str(dataset)) if named else folder, generation))
+
+
+class Opened:
+    """One generation of a dataset. Wherever dates are taken: a date, `2013-03`, `2013-03-01..2013-03-07`, `last:7`,
+    `train`, several of them in a list, or None for all.
+
+    Attributes:
+        dataset: what the trainer reads.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __repr__(self) -> str:
+        manifest = self.dataset.manifest
+        step = dt.timedelta(microseconds=manifest.step / 1000)
+        lines = [
+            f"dataset {manifest.dataset}, generation {self.dataset.generation}",
+            f"  dates      {len(self.dates)}: {collapse(self.dates)}",
+            *(f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()),
+            f"  steps      every {step} in {manifest.timezone}",
+            f"  nodes      {manifest.num_nodes:,}",
+            f"  features   {', '.join(self.features)}",
+            f"  bytes      {', '.join(f'{size(count)} {name}' for name, count in self.bytes.items())}",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def dates(self) -> list[dt.date]:
+        """All committed dates in order."""
+        return sorted(self.dataset.manifest.dates)
+
+    @property
+    def split(self) -> dict[str, list[dt.date]]:
+        """{train|validation|test: its dates}."""
+        manifest = self.dataset.manifest
+        return {
+            name: [d for d in self.dates if manifest.split_of(d) == name] for name in SPLITS if name in manifest.split
+        }
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the last axis."""
+        return self.dataset.feature_names
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """{format: bytes of all dates in it}."""
+        total: dict[str, int] = {}
+        for entry in self.dataset.manifest.dates.values():
+            for part in entry.parts:
+                for name, stored in part.formats.items():
+                    num_bytes = stored.size if stored else sum(count for count, _ in part.files.values())
+                    total[name] = total.get(name, 0) + num_bytes
+        return total
+
+    @property
+    def nodes(self) -> polars.DataFrame:
+        """A row a node, in the order of axis 1: its name, and its position in the node table's columns."""
+        import polars as pl
+
+        nodes = self.dataset.nodes
+        axes = {axis: nodes.positions_NP[:, index] for index, axis in enumerate(nodes.axes)}
+        return pl.DataFrame({"node": nodes.names, **axes}, schema_overrides={"node": pl.String})
+
+    @property
+    def statistics(self) -> polars.DataFrame:
+        """A row a feature: observed cells of the training dates, mean, deviation, least and greatest, transformed."""
+        import polars as pl
+
+        n, pivot, delta, m2, low, high = self.dataset.statistics.merged.over_nodes().moments_6NF[:, 0]
+        mean, deviation = pivot + delta, np.sqrt(m2 / np.maximum(n, 1))
+        columns = {"count": n.astype(np.int64), "mean": mean, "std": deviation, "min": low, "max": high}
+        return pl.DataFrame({"feature": self.features, **columns})
+
+    def read(self, date: str | dt.date) -> Arrays:
+        """One date's arrays, verified."""
+        (chosen,) = self._chosen([date])
+        arrays = self.dataset.arrays(chosen)
+        values = arrays["values"]
+        observed = arrays["observed"] if "observed" in arrays else np.ones(values.shape, bool)
+        return Arrays(values, observed, arrays["time"].view("datetime64[ns]"))
+
+    def frame(self, dates: Dates = None, units: str = "raw", *, filled: bool = False) -> polars.DataFrame:
+        """Tidy rows: time (in the dataset's zone), node, a column a feature; ordered by time, then node.
+
+        Memory: of all the dates at once, 8 bytes a cell in raw units, 4 in scaled.
+
+        Args:
+            units: `raw` as in the dumps, categories as texts; or `scaled` as training reads them.
+            filled: what was filled instead of null; a category that is not known stays null.
+        """
+        import polars as pl
+
+        manifest, names = self.dataset.manifest, pl.Series("node", self.dataset.nodes.names, pl.String)
+        found = []
+        for date in self._chosen(dates):
+            arrays = self.read(date)
+            steps, nodes, _ = arrays.values.shape
+            cells = self._in_units(arrays.values, units)
+            time = pl.Series("time", np.repeat(arrays.time, nodes)).dt.replace_time_zone("UTC")
+            columns = {
+                "time": time.dt.convert_time_zone(manifest.timezone),
+                "node": names.gather(np.tile(np.arange(nodes), steps)),
+            }
+            for index, name in enumerate(self.features):
+                column = self._column(index, np.ascontiguousarray(cells[..., index]).ravel(), units)
+                seen = pl.Series(np.ascontiguousarray(arrays.observed[..., index]).ravel())
+                columns[name] = column if filled else column.zip_with(seen, pl.Series([None], dtype=column.dtype))
+            found.append(pl.DataFrame(columns))
+        if not found:
+            raise UsageError("no committed date is among those named", todo="See .dates")
+        return pl.concat(found)
+
+    def _column(self, index: int, cells: NDArray[Any], units: str) -> polars.Series:
+        import polars as pl
+
+        if units == "scaled" or index not in (named := categorical(self.dataset.features)):
+            return pl.Series(cells)
+        texts = pl.Series([None, *self.dataset.vocabularies.names[named[index]]], dtype=pl.String)
+        return texts.gather(cells.astype(np.int64))
+
+    def xarray(self, dates: Dates = None, units: str = "raw") -> xarray.Dataset:
+        """`values` and `observed` over (time, node, feature), with the nodes' positions as coordinates; NaN in raw
+        units where nothing was observed. A category stays its code: 1 + its place in attribute `categories`."""
+        try:
+            import xarray as xr
+        except ImportError:
+            raise UsageError("xarray is not installed", todo="Run: pip install 'dateshard[notebook]'") from None
+        read = [self.read(date) for date in self._chosen(dates)]
+        if not read:
+            raise UsageError("no committed date is among those named", todo="See .dates")
+        observed = np.concatenate([arrays.observed for arrays in read])
+        values = np.concatenate([self._in_units(arrays.values, units) for arrays in read])
+        values = np.where(observed, values, np.nan) if units == "raw" else values
+        nodes, manifest, dimensions = self.dataset.nodes, self.dataset.manifest, ("time", "node", "feature")
+        coordinates: dict[str, Any] = {"time": np.concatenate([arrays.time for arrays in read])}
+        coordinates |= {"node": list(nodes.names), "feature": self.features}
+        coordinates |= {axis: ("node", nodes.positions_NP[:, k]) for k, axis in enumerate(nodes.axes)}
+        known = {"dataset": manifest.dataset, "generation": self.dataset.generation, "timezone": manifest.timezone}
+        known |= {"units": units, "categories": self.dataset.vocabularies.describe()}
+        return xr.Dataset({"values": (dimensions, values), "observed": (dimensions, observed)}, coordinates, known)
+
+    def _in_units(self, values_TNF: NDArray[np.float32], units: str) -> NDArray[np.float32] | Floats:
+        """Scaled values as they are, or raw ones in float64, without the digits that float32 never held."""
+        if units not in UNITS:
+            raise UsageError(f"units are raw or scaled, not '{units}'")
+        if units == "scaled":
+            return values_TNF
+        transforms = [feature.transform for feature in self.dataset.features]
+        step_TNF = np.spacing(np.maximum(np.abs(values_TNF), 1)).astype(np.float64)  # float32's, of the scaled value
+        raw = self.dataset.scale.undo(values_TNF)
+        shown = untransform(raw, transforms)
+        return _rounded(shown, np.abs(untransform(raw + step_TNF * self.dataset.scale.spread_NF, transforms) - shown))
+
+    def files(self, dates: Dates = None) -> list[str]:
+        """The dates' Parquet files, for duckdb, polars, pandas or whoever reads them: verified, scaled and filled.
+
+        Raises:
+            NotThereError: a date that is not stored as Parquet.
+        """
+        found, manifest = list[str](), self.dataset.manifest
+        for date in (chosen := self._chosen(dates)):
+            if (stored := manifest.dates[date].parts[0].formats.get("parquet")) is None:
+                todo = "Set pipeline.store.formats: [zarr, parquet] and run: dateshard preprocess -c CONFIG"
+                raise NotThereError("the date is not stored as Parquet", where=Where(date=date), todo=todo)
+            found.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
+        for _, error in self.dataset.verify_dates(chosen, full=False):
+            if error is not None:
+                raise error
+        return found
+
+    def _chosen(self, dates: Dates) -> list[dt.date]:
+        """Committed dates that selectors name.
+
+        Raises:
+            NotThereError: a single date that is not committed. UsageError: no selector.
+        """
+        if dates is None:
+            return self.dates
+        words = [str(word) for word in ([dates] if isinstance(dates, str | dt.date) else dates)]
+        chosen = sorted(select_dates(words, self.dates, dict(self.dataset.manifest.split)) or ())
+        for date in chosen:
+            if date not in self.dataset.manifest.dates:
+                where, todo = Where(str(self.dataset.root), date), f"Run: dateshard preprocess {date} -c CONFIG"
+                raise NotThereError("the date is not in this generation", where=where, todo=todo)
+        return chosen
+
+
+def _rounded(values: Floats, error: Floats) -> Floats:
+    """Each value at the last decimal that is coarser than its error: 0.0 and not 2.5e-08, as the dump had it."""
+    places = 10.0 ** np.clip(np.floor(-np.log10(np.maximum(error, 1e-300))), -300, 15)
+    rounded: Floats = np.rint(values * places) / places + 0.0  # no -0.0
+    return rounded

@@ -1,0 +1,144 @@
+"""How fast preprocess was on this machine: what `plan` says of time rests on earlier runs, or it says nothing.
+
+`data/pace/<dataset>.json` holds, of each of the two acts, the smallest and the largest run so far. It is a cache of the
+front door: it belongs to the machine, not to the store, and losing it costs an estimate.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dateshard.places import data_folder
+from shardstore.commit import load_sources
+from shardstore.errors import StoreError
+
+if TYPE_CHECKING:
+    from pipeline.events import Event
+
+ACTS = ("measure", "normalise")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One act over many dates. `work` is bytes of dumps for measuring, dates for normalising (all of one size)."""
+
+    work: int
+    dates: int
+    seconds: float
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds, and the dates of the largest remembered run that they rest on.
+
+    Attributes:
+        at_most: so little was never timed: the smallest remembered run stands for it.
+    """
+
+    seconds: float
+    dates: int
+    at_most: bool
+
+
+def watch(root: Path, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
+    """Passes events through, and remembers how long both acts took when all ended well."""
+    from pipeline import events as e  # an estimate should not wait for what only preparing needs
+
+    began = middle = time.monotonic()
+    done: dict[str, list[dt.date]] = {act: [] for act in ACTS}
+    for event in events:
+        match event:
+            case e.Planned():
+                began = middle = time.monotonic()
+            case e.DateDone():
+                done.setdefault(event.act, []).append(event.date)
+                if event.act == "measure":
+                    middle = time.monotonic()
+            case e.Finished():
+                spent = {"measure": middle - began, "normalise": time.monotonic() - middle}
+                sizes = _dump_bytes(root, event.generation, done["measure"])
+                work = {"measure": sizes, "normalise": len(done["normalise"])}
+                _remember(
+                    root.name,
+                    {a: Run(work[a], len(done[a]), round(spent[a], 3), num_workers) for a in ACTS if work[a] > 0},
+                )
+        yield event
+
+
+def _dump_bytes(root: Path, generation: int | None, dates: list[dt.date]) -> int:
+    """Of the dumps that were measured; 0, so that nothing is remembered, unless each of them was committed too."""
+    if generation is None or not dates:
+        return 0
+    try:
+        known = load_sources(root, generation)["dates"]
+    except StoreError:
+        return 0
+    told = [known[str(date)]["dump"]["size"] for date in dates if str(date) in known]
+    return sum(told) if len(told) == len(dates) else 0
+
+
+def _file(dataset: str) -> Path:
+    return data_folder() / "pace" / f"{dataset}.json"
+
+
+def _remember(dataset: str, new: dict[str, Run]) -> None:
+    """Of each act the smallest and the largest run stay; of equal ones the newest."""
+    known = _recall(dataset)
+    for act, run in new.items():
+        runs = sorted([run, *(old for old in known.get(act, []) if old.work != run.work)], key=lambda r: r.work)
+        known[act] = [runs[0], runs[-1]] if len(runs) > 1 else runs
+    path = _file(dataset)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({act: [asdict(run) for run in runs] for act, runs in known.items()}))
+        temporary.replace(path)
+
+
+def _recall(dataset: str) -> dict[str, list[Run]]:
+    try:
+        content = json.loads(_file(dataset).read_bytes())
+        return {act: [Run(**row) for row in content[act] if _sane(row)] for act in ACTS if act in content}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _sane(row: dict[str, float]) -> bool:
+    return row["work"] > 0 and row["seconds"] >= 0 and row["workers"] > 0
+
+
+def estimate(dataset: str, work: dict[str, int], num_workers: int) -> Estimate | None:
+    """Seconds that both acts would take; None where an act that is needed was never timed.
+
+    Between the two remembered runs a straight line; beyond the largest in proportion; never less than the smallest
+    took, because starting workers takes its time.
+    """
+    known, seconds, dates, at_most = _recall(dataset), 0.0, 0, False
+    for act, amount in work.items():
+        if amount <= 0:
+            continue
+        if not (runs := known.get(act)):
+            return None
+        scaled = [(run.work, run.seconds * run.workers / num_workers) for run in runs]
+        seconds += _along(scaled, amount)
+        dates, at_most = max(dates, runs[-1].dates), at_most or amount < runs[0].work
+    return Estimate(seconds, dates, at_most) if dates else None
+
+
+def _along(points: list[tuple[int, float]], amount: int) -> float:
+    (low, low_seconds), (high, high_seconds) = points[0], points[-1]
+    if amount >= high:
+        return high_seconds * amount / high
+    if amount <= low:
+        return low_seconds
+    share = (amount - low) / (high - low)
+    return low_seconds + share * (high_seconds - low_seconds)

@@ -1,0 +1,193 @@
+"""What plan and status show: states of dates in rows, what a plan costs, and both as documents."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dateshard import pace
+from dateshard.screen import Screen, counted, seconds, size
+from pipeline.plan import DatePlan, Plan
+from pipeline.survey import Cost, Survey
+from shardstore.calendar import collapse
+from shardstore.manifest import Manifest
+
+if TYPE_CHECKING:
+    from dateshard.documents import CostDocument, PlanDocument, PlannedRow, StatusDocument
+
+ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
+GOOD = ("fresh", "no-dump", "excluded")
+ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: where all is well, where work is needed
+
+
+def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
+    """Which dataset, generation and training range a table below is about."""
+    ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    train = f" (train {ranges})" if ranges else ""  # no dates are known before there are dumps
+    if manifest is None:
+        screen.tell(f"dataset {dataset}, nothing prepared yet{train}")
+        return
+    screen.tell(f"dataset {dataset}, generation {generation}, statistics {manifest.statistics[:6]}{train}")
+    if manifest.provisional:
+        screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
+
+
+def likeness(date: dt.date, reason: str) -> str:
+    """What reasons of many dates have in common: of the place the file's own numbers and the date are left out.
+
+    A row and a value stay: they are looked for one by one. Reasons without a place lose all their numbers.
+    """
+    file, at, rest = reason.partition(f", date {date}")
+    if not at:
+        return re.sub(r"\d+", "#", reason)
+    return re.sub(r"\d+", "#", file) + at.replace(str(date), "") + rest.replace(str(date), "")
+
+
+def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
+    """Dates with reasons that are alike, and the first date's reason, marked as such where they differ."""
+    groups: dict[str, list[dt.date]] = {}
+    for date in sorted(reasons):
+        groups.setdefault(likeness(date, reasons[date]), []).append(date)
+    found = []
+    for dates in groups.values():
+        first = reasons[dates[0]]
+        same = all(reasons[date] == first for date in dates)
+        found.append((dates, first if same else f"{first} (the first of {len(dates)})"))
+    return found
+
+
+def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[list[str]]:
+    """Rows of state, dates in ranges, count, reason (with what will be done); what needs work first."""
+    groups: dict[tuple[str, str], dict[dt.date, str]] = {}
+    for p in dates:
+        groups.setdefault((p.state, _acts(p) if acts else ""), {})[p.date] = p.reason
+    rows = []
+    for (state, does), reasons in groups.items():
+        for found, reason in alike(reasons):
+            told = f"{reason}; {does}" if does else reason
+            rank = ORDER.index(state.split("(")[0])
+            rows.append((rank, found[0], [state, spans(screen, found, state), str(len(found)), told]))
+    return [row for _, _, row in sorted(rows)]
+
+
+def _acts(plan: DatePlan) -> str:
+    """`measure + normalise`, or nothing."""
+    return " + ".join(
+        name for name, on in (("measure", plan.measure), ("normalise", plan.normalise), ("store", plan.store)) if on
+    )
+
+
+def spans(screen: Screen, dates: Sequence[dt.date], state: str) -> str:
+    """Dates in ranges. On a terminal many ranges become one: what lies between stands in other rows."""
+    text, room = collapse(dates), ONE_RANGE if state in GOOD else THREE_DATES
+    return text if not screen.terminal or len(text) <= room else f"{dates[0]}..{dates[-1]}"
+
+
+def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:
+    """A plan's rows (a line a date with `explain`), why statistics are merged, and its warnings."""
+    shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise or p.store]
+    if explain:
+        work = [[str(p.date), p.state, _acts(p), p.reason] for p in shown if p.measure or p.normalise or p.store]
+        screen.table(work or [["nothing to do"]], wrap=True)
+    else:
+        screen.table(grouped(screen, shown, acts=True), right=(2,), wrap=True)
+    if made.merge and made.to_measure + made.to_normalise:
+        screen.explain(f"The global statistics are merged: {made.merge}.")
+    for warning in made.warnings:
+        screen.explain(warning)
+
+
+def show_cost(screen: Screen, made: Plan, cost: Cost, expected: pace.Estimate | None) -> None:
+    """What the plan's acts read and write, and how long they will take where earlier runs tell."""
+    if not made.to_measure + made.to_normalise + made.to_store:
+        screen.tell("Nothing to do.")
+        return
+    stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
+    screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise{stored}.")
+    free = f"{size(cost.free_bytes)} free"
+    writes = f"writes about {size(cost.written_bytes)}" if cost.written_bytes is not None else "writes: not known yet"
+    screen.explain(f"Reads {size(cost.read_bytes)} of dumps, {writes} ({free}), takes {_time(expected)}.")
+    if cost.written_bytes is not None and 1.2 * cost.written_bytes > cost.free_bytes:
+        screen.explain("There is too little free disk for it: free some, or name fewer dates.")
+
+
+def _time(expected: pace.Estimate | None) -> str:
+    if expected is None:
+        return "an unknown time (no earlier run here to go by)"
+    less = " or less" if expected.at_most else ""
+    return f"about {seconds(expected.seconds)}{less} (by an earlier run over {counted(expected.dates, 'date')})"
+
+
+def expect(dataset: str, made: Plan, cost: Cost, num_workers: int) -> pace.Estimate | None:
+    """Time of a plan by what earlier runs took."""
+    return pace.estimate(dataset, {"measure": cost.read_bytes, "normalise": len(made.to_normalise)}, num_workers)
+
+
+def plan_document(
+    dataset: str, found: Survey, cost: Cost, expected: pace.Estimate | None, command: str
+) -> PlanDocument:
+    """`plan --json`."""
+    made, current = found.plan, found.current
+    rows: list[PlannedRow] = [
+        {
+            "date": str(p.date),
+            "state": p.state,
+            "reason": p.reason,
+            "measure": p.measure,
+            "normalise": p.normalise,
+            "store": p.store,
+        }
+        for p in made.dates
+    ]
+    told: CostDocument = {
+        "read_bytes": cost.read_bytes,
+        "written_bytes": cost.written_bytes,
+        "free_bytes": cost.free_bytes,
+        "seconds": round(expected.seconds, 1) if expected else None,
+        "at_most": expected.at_most if expected else None,
+        "paced_by": expected.dates if expected else None,
+    }
+    return {
+        "dataset": dataset,
+        "generation": current.generation if current else None,
+        "statistics": current.manifest.statistics if current else None,
+        "dates": rows,
+        "merge": made.merge or None,
+        "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()},
+        "cost": told,
+        "warnings": [*made.warnings, *found.notes],
+        "command": command if made.to_measure + made.to_normalise + made.to_store else None,
+    }
+
+
+def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], mend: str) -> StatusDocument:
+    """`status --json`."""
+    manifest = found.current.manifest if found.current else None
+    counts: dict[str, int] = {}
+    for p in dates:
+        counts[p.state] = counts.get(p.state, 0) + 1
+    return {
+        "dataset": dataset,
+        "generation": found.current.generation if found.current else None,
+        "statistics": manifest.statistics if manifest else None,
+        "provisional": [str(date) for date in manifest.provisional] if manifest else [],
+        "counts": counts,
+        "dates": [{"date": str(p.date), "state": p.state, "reason": p.reason} for p in dates],
+        "notes": list(found.notes),
+        "mend": None if all_good(dates) else mend,
+    }
+
+
+def all_good(dates: Iterable[DatePlan]) -> bool:
+    """Whether nothing is left to do for any of them."""
+    return all(p.state in GOOD for p in dates)
+
+
+def show_mend(screen: Screen, dates: Collection[DatePlan], mend: str) -> None:
+    """The command that makes what is not fresh fresh; nothing where all is."""
+    if all_good(dates):
+        return
+    failed = any(p.state == "failed" for p in dates)
+    screen.tell(f"{'Correct the dumps that failed, then run' if failed else 'Run'}: {mend}")

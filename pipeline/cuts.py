@@ -1,0 +1,69 @@
+"""A file of many dates, cut: what stands on disk of it (`cut.py` makes it).
+
+cut/<key>/index.json (sealed)   cut/<key>/<date>.arrow        key: the file's bytes and the settings that decide the cut
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Pipeline
+from pipeline.dumps import is_one_file
+from pipeline.plan import Dump
+from pipeline.rows import Rows
+from shardstore.errors import DamagedError
+from shardstore.identity import identity, unseal
+
+CODE = 2  # raised by hand when the same file and settings give other spills
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cut as it stands on disk."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    dates: Mapping[dt.date, tuple[int, str]]  # size and hash of each spill
+    rows: Rows
+
+    def dumps(self) -> dict[dt.date, Dump]:
+        """The spills as dumps; messages name the file that they were cut from."""
+        return {
+            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,))
+            for date, (size, digest) in self.dates.items()
+        }
+
+
+def cut_key(config: Pipeline, whole_hash: str) -> str:
+    """Of the file's content and the settings that decide the spills."""
+    return identity([CODE, whole_hash, config.source.measuring(), config.raw_columns()])
+
+
+def find_cut(root: Path, key: str) -> Cut | None:
+    """The cut of that key, None if there is none that reads."""
+    folder = root / "cut" / key
+    try:
+        content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
+        dates = {dt.date.fromisoformat(date): (size, digest) for date, (size, digest) in content["dates"].items()}
+        return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
+    except (OSError, DamagedError, KeyError, TypeError, ValueError):
+        return None
+
+
+def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
+    """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
+    spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
+    found = find_cut(root, spill.parent.name) if spill else None
+    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
+
+
+def spilled(config: Pipeline) -> Pipeline:
+    """The configuration that reads spills instead of the file."""
+    source = config.source.model_copy(
+        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": "pipeline.cut:read"}
+    )
+    return config.model_copy(update={"source": source})

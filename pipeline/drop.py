@@ -1,0 +1,125 @@
+"""Takes dates out of a dataset: a new generation without them, and a note that keeps the next preprocess from them.
+
+Nothing is deleted: dumps, shards and measured arrays stay where they are until `clean` finds that nothing needs them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Pipeline
+from pipeline.observe import observe
+from pipeline.plan import Plan, Wish, make_plan, split_settings
+from shardstore.calendar import collapse
+from shardstore.commit import Committed, Writer
+from shardstore.errors import NotThereError, StoreError, UsageError, Where
+from shardstore.frozen import load_statistics
+from shardstore.manifest import Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a drop did, or would do.
+
+    Attributes:
+        generation: the new one; the current one where nothing was written.
+        dates: what is taken out.
+        left: number of dates that stay.
+        dumps: {date: dump} of those whose dump still exists.
+        in_statistics: dates that the frozen statistics rest on.
+        split: ranges before and after.
+        notes: what had to be passed over.
+    """
+
+    generation: int
+    dates: tuple[dt.date, ...]
+    left: int
+    dumps: Mapping[dt.date, Path]
+    in_statistics: tuple[dt.date, ...]
+    split: tuple[Mapping[str, Ranges], Mapping[str, Ranges]]
+    notes: tuple[str, ...]
+
+
+def drop(config: Pipeline, root: Path, dates: Collection[dt.date], *, dry_run: bool) -> Dropped:
+    """Takes dates out, whether they are committed or failed. The statistics stay frozen.
+
+    Raises:
+        NotThereError: nothing is committed, or a date is not in the dataset.
+        UsageError: no date, or none that trains, would be left.
+        BusyError: another process writes this dataset.
+    """
+    if dry_run:
+        return _drop(config, Writer(root), dates, dry_run=True)
+    with Writer(root) as writer:
+        return _drop(config, writer, dates, dry_run=False)
+
+
+def _drop(config: Pipeline, writer: Writer, dates: Collection[dt.date], *, dry_run: bool) -> Dropped:
+    current, notes = writer.current() if writer.root.is_dir() else (None, [])
+    if current is None:
+        todo = "Run: dateshard preprocess -c CONFIG"
+        raise NotThereError("no committed dataset here", where=Where(file=str(writer.root)), todo=todo)
+    going = sorted(set(dates))
+    _refuse_absent(going, current, writer.root)
+    if not set(current.manifest.dates) - set(going):
+        what, todo = "no date would be left", "A dataset that is given up is its folder, and can be removed as such"
+        raise UsageError(what, where=Where(file=str(writer.root)), todo=todo)
+    held = _in_statistics(writer.root, current, going)
+    after = Committed(current.generation, *_without(current, going, held))
+    seen, _, _ = observe(config, writer.root, after)
+    split = _split(config, after, make_plan(config, seen, Wish()))
+    manifest = replace(after.manifest, split=split)
+    done = current if dry_run else writer.commit(manifest, after.sources, current)
+    dumps = {date: seen.dumps[date].path for date in going if date in seen.dumps}
+    splits = current.manifest.split, split
+    return Dropped(done.generation, tuple(going), len(manifest.dates), dumps, tuple(held), splits, tuple(notes))
+
+
+def _refuse_absent(dates: Collection[dt.date], current: Committed, root: Path) -> None:
+    there = {*current.manifest.dates, *current.manifest.failed}
+    if absent := sorted(set(dates) - there):
+        todo = "dateshard status lists its dates; pipeline.exclude leaves out one that was never prepared"
+        raise NotThereError(f"not in the dataset: {collapse(absent)}", where=Where(file=str(root)), todo=todo)
+
+
+def _in_statistics(root: Path, current: Committed, dates: Collection[dt.date]) -> list[dt.date]:
+    try:
+        merged = {date for date, _ in load_statistics(root, current.manifest.statistics).sources}
+    except StoreError:  # damaged: the next merge makes others, without these dates
+        return []
+    return sorted(merged & set(dates))
+
+
+def _without(current: Committed, dates: Collection[dt.date], held: Collection[dt.date]) -> tuple[Any, dict[str, Any]]:
+    """Manifest and sources as they are without the dates, which are noted as dropped."""
+    old, gone, names = current.manifest, set(dates), set(map(str, dates))
+    manifest = replace(
+        old,
+        dates={date: entry for date, entry in old.dates.items() if date not in gone},
+        failed=tuple(date for date in old.failed if date not in gone),
+        provisional=tuple(date for date in old.provisional if date not in gone),
+    )
+    kept = {
+        kind: {date: row for date, row in current.sources[kind].items() if date not in names}
+        for kind in ("dates", "failed")
+    }
+    noted = {str(date): {"statistics": old.statistics if date in held else ""} for date in dates}
+    dropped = dict(sorted({**current.sources.get("dropped", {}), **noted}.items()))
+    return manifest, {**current.sources, **kept, "dropped": dropped}
+
+
+def _split(config: Pipeline, after: Committed, plan: Plan) -> Mapping[str, Ranges]:
+    """The split moves with the dates that are left, unless the configuration's is another than the generation's."""
+    same = after.sources.get("split") == split_settings(config)
+    return plan.split if same else after.manifest.split
+
+
+def still_dropped(sources: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The notes that stay after a preprocess: {} or {"dropped": {date: row}}."""
+    out = {str(p.date) for p in plan.dates if p.state == "excluded"}
+    kept = {date: row for date, row in sources.get("dropped", {}).items() if date in out}
+    return {"dropped": kept} if kept else {}

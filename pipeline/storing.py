@@ -1,0 +1,56 @@
+"""A committed date in other formats: its arrays stay what they are, no dump and no measured array is read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.config import Pipeline
+from pipeline.plan import DatePlan
+from pipeline.workers import Task
+from shardstore.dataset import Dataset
+from shardstore.manifest import Entry, Manifest
+from shardstore.shards import publish_shard
+from shardstore.storage import About
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAgain:
+    """Receipt of a date whose shard was only written in other formats."""
+
+    date: dt.date
+    entry: Entry
+    folders: tuple[Path, ...]
+
+
+def storing(
+    root: Path, plans: Collection[DatePlan], committed: Manifest, config: Pipeline, about: About
+) -> Iterator[Task]:
+    """Tasks that write dates in the formats they should have; each takes its own date of the manifest along."""
+    for plan in plans:
+        alone = replace(committed, dates={plan.date: committed.dates[plan.date]}, failed=())
+        yield plan, store_date, (root, plan.date, alone, config.store.formats, about)
+
+
+def store_date(root: Path, date: dt.date, manifest: Manifest, formats: Sequence[str], about: About) -> StoredAgain:
+    """Gives a committed date the formats that it should have, out of one that it has. What is there already is hashed.
+
+    Args:
+        manifest: with this date at least.
+
+    Raises:
+        DamagedError: what it has is damaged.
+    """
+    dataset, entry = Dataset(root, 0, manifest), manifest.dates[date]
+    (part,) = entry.parts
+    if set(formats) <= set(part.formats):
+        kept = replace(part, formats={name: part.formats[name] for name in sorted(formats)})
+        alone = replace(manifest, dates={date: replace(entry, parts=(kept,))})
+        for _, error in Dataset(root, 0, alone).verify_dates([date], full=False):
+            if error is not None:
+                raise error
+        return StoredAgain(date, alone.dates[date], ())
+    stored, folders = publish_shard(root, date, dataset.arrays(date), about, formats, part)
+    return StoredAgain(date, replace(entry, parts=(stored,)), folders)

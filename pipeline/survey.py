@@ -1,0 +1,97 @@
+"""A plan with all that it was made of, and what carrying it out would read and write. Looks only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Pipeline
+from pipeline.observe import observe, uncut
+from pipeline.plan import Observed, Plan, Wish, make_plan
+from shardstore.calendar import day_of, parse_step
+from shardstore.commit import Committed, Writer
+from shardstore.errors import UsageError
+
+SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
+RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it
+MOMENTS = 48  # bytes of partial statistics for a node and feature
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What stands, and what a wish would do to it."""
+
+    plan: Plan
+    current: Committed | None
+    seen: Observed
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a plan reads and writes.
+
+    Attributes:
+        read_bytes: of dumps, as they lie on disk.
+        written_bytes: about; shards with their masks, and the measured arrays. None before the nodes are known.
+        free_bytes: on the disk of the store.
+    """
+
+    read_bytes: int
+    written_bytes: int | None
+    free_bytes: int
+
+
+def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
+    """Takes no lock and writes nothing."""
+    current, found = Writer(root).current() if root.is_dir() else (None, [])
+    notes = [f"passed over: {note}" for note in found]
+    if whole := uncut(config, root):
+        notes.append(f"{whole.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
+    seen, _, _ = observe(config, root, current)
+    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
+
+
+def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
+    """What carrying out a plan costs in bytes."""
+    plan, seen, free = found.plan, found.seen, free_bytes(root)
+    read = sum(seen.dumps[p.date].size for p in plan.to_measure if p.date in seen.dumps)
+    nodes = _num_nodes(seen)
+    if nodes is None:
+        return Cost(read, None if plan.to_measure + plan.to_normalise else 0, free)
+    row = nodes * len(config.features)
+    written = sum(8 * row * _steps(p.date, config) + MOMENTS * row + RECEIPTS + NAME * nodes for p in plan.to_measure)
+    masks = _has_masks(seen)
+    for p in plan.to_normalise:
+        entry = seen.manifest.dates.get(p.date) if seen.manifest else None
+        mask = "observed" in entry.parts[0].files if entry else masks
+        written += ((5 if mask else 4) * row + 8) * _steps(p.date, config) + SHARD_JSON + mask * MASK_JSON
+    return Cost(read, written, free)
+
+
+def _num_nodes(seen: Observed) -> int | None:
+    if seen.node_names is not None:
+        return len(seen.node_names)
+    return seen.manifest.num_nodes if seen.manifest else None
+
+
+def _has_masks(seen: Observed) -> bool:
+    """Whether anything is missing in any committed date; taken for granted before there is one."""
+    entries = seen.manifest.dates.values() if seen.manifest else ()
+    return not entries or any("observed" in entry.parts[0].files for entry in entries)
+
+
+def _steps(date: dt.date, config: Pipeline) -> int:
+    """Of a date; none where its zone does not have it, or the step does not divide it: that is refused later."""
+    try:
+        return day_of(date, config.source.timezone, parse_step(config.step)).num_steps
+    except UsageError:
+        return 0
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk that a folder is on, or will be once it exists."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free

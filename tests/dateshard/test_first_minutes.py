@@ -1,0 +1,143 @@
+"""init, doctor, completion, and how every command fails: the first minutes with it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dateshard import doctor as examining
+from dateshard.cli import run
+
+Run = Callable[..., Any]
+
+
+def test_a_second_init_says_that_the_configuration_was_kept(ds: Run) -> None:
+    assert "wrote configs/mydata.yaml" in ds("init").out
+    assert "kept configs/mydata.yaml: it was there before\n" in ds("init").out
+    path = Path("configs/mydata.yaml")
+    path.write_text(path.read_text().replace("5m", "1h"))
+    assert "kept configs/mydata.yaml: it was there before, and differs\n" in ds("init").out
+    assert "1h" in path.read_text()
+
+
+def levels(checks: list[examining.Check]) -> dict[str, str]:
+    return {check.name: check.level for check in checks}
+
+
+def test_doctor_finds_all_well_here_and_leaves_nothing_behind(ds: Run) -> None:
+    before = sorted(Path().iterdir())
+    done = ds("doctor")
+    assert {line.split("\t")[0] for line in done.out.splitlines()[:-1]} <= {"ok", "warn"}
+    assert "all that is needed works" in done.out
+    assert sorted(Path().iterdir()) == before
+
+
+def test_doctor_finds_a_foreign_package_of_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [check for check in examining.examine(Path("data")) if check.level != "ok"]
+    assert [(c.name, c.level) for c in found if "trainer" in c.name] == [("another trainer", "warn")]
+    monkeypatch.setattr(sys.modules["trainer"], "SENTINEL", "theirs")
+    (ours,) = [check for check in examining.examine(Path("data")) if check.name == "trainer"]
+    assert ours.level == "fail"
+    assert "environment of its own" in ours.todo
+
+
+def test_doctor_finds_a_library_that_is_broken_or_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "_requirements", lambda: {"numpy": "99.1", "torch": "2.10"})
+    monkeypatch.setitem(examining.STANDS_ON, "xxhash", "no_such_module")
+    found = {check.name: check for check in examining.examine(Path("data"))}
+    assert (found["numpy"].level, found["torch"].level, found["xxhash"].level) == ("fail", "ok", "fail")
+    assert "99.1 or newer" in found["numpy"].value
+    assert found["xxhash"].todo
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "check"),
+    [
+        (fcntl, "flock", "lock (flock)"),
+        (os, "link", "link"),
+        (Path, "replace", "rename"),
+        (os, "fsync", "fsync of a folder"),
+    ],
+)
+def test_doctor_finds_a_disk_that_cannot_carry_a_store(
+    monkeypatch: pytest.MonkeyPatch, ds: Run, module: Any, name: str, check: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(module, name, refuse)
+    document = ds("doctor", "--json", code=1).document
+    assert not document["ok"]
+    failed = [row for row in document["checks"] if row["level"] == "fail"]
+    assert [row["name"] for row in failed] == [check]
+    assert "DATESHARD_DATA" in failed[0]["todo"]
+
+
+def test_doctor_finds_a_lock_or_link_that_only_pretends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(os, "link", lambda a, b: Path(b).write_bytes(Path(a).read_bytes()))
+    found = levels(list(examining.examine(Path("data"))))
+    assert (found["lock (flock)"], found["link"]) == ("fail", "fail")
+
+
+def test_doctor_says_where_data_may_not_be_written(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATESHARD_DATA", "/proc/nowhere")
+    rows = {row["name"]: row for row in ds("doctor", "--json", code=1).document["checks"]}
+    assert rows["writing"]["level"] == "fail"
+    assert rows["free disk"]["level"] == "warn"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(ds: Run, shell: str) -> None:
+    script = ds("completion", shell).out
+    assert "_DATESHARD_COMPLETE" in script
+    assert f"{shell}_complete" in script
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("dateshard prep", ["plain,preprocess"]),
+        ("dateshard export --to ", ["plain,parquet", "plain,csv", "plain,npy"]),
+        ("dateshard config ", ["plain,show", "plain,check"]),
+        ("dateshard plan --config con", ["file,con"]),
+    ],
+)
+def test_what_is_completed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, wanted: list[str]
+) -> None:
+    monkeypatch.setenv("_DATESHARD_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    with pytest.raises(SystemExit):
+        run([])
+    assert capsys.readouterr().out.splitlines() == wanted
+
+
+def test_an_interrupted_command_with_json_prints_a_document_too(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dateshard.doctor.examine", stop)
+    error = ds("doctor", "--json", code=130).document["error"]
+    assert (error["kind"], error["exit_code"]) == ("interrupted", 130)
+
+
+def test_figures_that_are_not_finite_become_null(capsys: pytest.CaptureFixture[str]) -> None:
+    from dateshard.cli.options import emit
+
+    emit({"a": float("nan"), "b": [1.5, float("inf")], "c": (None, True, "x")})
+    assert (
+        capsys.readouterr().out
+        == '{\n "a": null,\n "b": [\n  1.5,\n  null\n ],\n "c": [\n  null,\n  true,\n  "x"\n ]\n}\n'
+    )
