@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from dateshard.documents_of_evaluations import EvaluateDocument
+
 DateText = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
 State = Annotated[
     str,
@@ -210,30 +212,6 @@ class TrainDocument(TypedDict):
     best_epoch: NotRequired[Annotated[int, Field(description="from 1; 0: none yet")]]
 
 
-class Errors(TypedDict):
-    """Of all target cells that were observed; null where there are none."""
-
-    count: Annotated[int | None, Field(description="observed target cells")]
-    mse: float | None
-    rmse: float | None
-    mae: float | None
-    bias: float | None
-    r2: float | None
-
-
-class ErrorsByFeature(Errors):
-    """Over all targets, and each by itself."""
-
-    by_feature: dict[str, Errors]
-
-
-class StepErrors(TypedDict):
-    """Of one target step."""
-
-    scaled: Errors
-    raw: Annotated[Errors | None, Field(description="null where targets differ in unit")]
-
-
 class Blocking(TypedDict):
     """Blocks of so many days."""
 
@@ -275,27 +253,6 @@ class EstimateDocument(TypedDict):
     available: Annotated[int, Field(description="bytes of memory that are free now")]
     parameters: Annotated[int, Field(description="trained numbers of the model")]
     checkpoints: CheckpointParts
-
-
-class EvaluateRow(TypedDict):
-    """One model or baseline."""
-
-    name: str
-    kind: Literal["baseline", "model"]
-    scaled: ErrorsByFeature
-    raw: Annotated[ErrorsByFeature, Field(description="overall figures are null where targets differ in unit")]
-    by_horizon: Annotated[list[StepErrors], Field(description="one a target step")]
-
-
-class EvaluateDocument(TypedDict):
-    """A model beside its baselines, on the same windows."""
-
-    split: str
-    windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
-    features: list[str]
-    rows: list[EvaluateRow]
-    beats_baselines: Annotated[bool | None, Field(description="by scaled MSE; null without a model")]
-    notes: list[str]
 
 
 class RunRow(TypedDict):

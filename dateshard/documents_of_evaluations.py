@@ -1,0 +1,87 @@
+"""What `evaluate --json` prints; every figure is explained in docs/metrics.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+
+class Errors(TypedDict):
+    """Of all target cells that were observed; null where there are none."""
+
+    count: Annotated[int | None, Field(description="observed target cells")]
+    mse: float | None
+    rmse: float | None
+    mae: float | None
+    bias: float | None
+    r2: float | None
+
+
+class RawErrors(Errors):
+    """In the units of the data."""
+
+    wape: Annotated[float | None, Field(description="a share: 0.05 is 5 %")]
+    mape: Annotated[float | None, Field(description="a share, of the targets that are not near 0")]
+    mape_left_out: Annotated[int | None, Field(description="targets nearer to 0 than trainer.metrics.mape_floor")]
+    error_quantiles: NotRequired[Annotated[dict[str, float | None], Field(description="p50, p90, p99 of |error|")]]
+
+
+class ErrorsByFeature(Errors):
+    """Over all targets, and each by itself."""
+
+    by_feature: dict[str, Errors]
+
+
+class RawErrorsByFeature(RawErrors):
+    """Over all targets, and each by itself, with error_quantiles."""
+
+    by_feature: dict[str, RawErrors]
+
+
+class StepErrors(TypedDict):
+    """Of one target step."""
+
+    scaled: Errors
+    raw: Annotated[RawErrors | None, Field(description="null where targets differ in unit")]
+
+
+class Sampled(TypedDict):
+    """What trainer.metrics.custom says of the sampled windows."""
+
+    windows: Annotated[int, Field(description="in the sample")]
+    of: Annotated[int, Field(description="windows of the split")]
+    whole: Annotated[bool, Field(description="drawn from all of them")]
+    metrics: dict[str, float | None]
+    error: Annotated[str | None, Field(description="what the function raised")]
+
+
+class EvaluateRow(TypedDict):
+    """One model or baseline."""
+
+    name: str
+    kind: Literal["baseline", "model"]
+    loss: Annotated[float | None, Field(description="what training minimises; null for a baseline")]
+    scaled: ErrorsByFeature
+    raw: Annotated[RawErrorsByFeature, Field(description="overall figures are null where targets differ in unit")]
+    by_horizon: Annotated[list[StepErrors], Field(description="one a target step")]
+    by_node: Annotated[dict[str, Any] | None, Field(description="`nodes`, and by target lists of figures, raw")]
+    by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target, raw")]
+    classes: Annotated[dict[str, dict[str, Any]], Field(description="by categorical target: a classification report")]
+    sampled: Sampled | None
+
+
+class EvaluateDocument(TypedDict):
+    """A model beside its baselines, on the same windows."""
+
+    split: str
+    windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
+    features: Annotated[list[str], Field(description="the numeric targets")]
+    categorical: Annotated[list[str], Field(description="the categorical targets")]
+    rows: list[EvaluateRow]
+    beats_baselines: Annotated[
+        bool | None,
+        Field(description="by scaled MSE, and by accuracy of each categorical target; null without a model"),
+    ]
+    notes: list[str]
