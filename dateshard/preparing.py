@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dateshard.screen import Screen, counted, seconds, size
+from dateshard.progress import Progress
+from dateshard.screen import LINE_SECONDS, Screen, counted, seconds, size
 from pipeline import events as e
 from pipeline.plan import DatePlan, Plan
 from shardstore.calendar import collapse
 from shardstore.manifest import Manifest
+
+MOST_REASONS = 20  # failures that are told again at the end of a long run
 
 
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
@@ -68,52 +72,80 @@ def plan_to_json(made: Plan, notes: Sequence[str]) -> dict[str, Any]:
     return {"dates": rows, "merge": made.merge or None, "split": split, "warnings": [*made.warnings, *notes]}
 
 
-def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finished:
-    """Shows the events of one preprocess and returns the last."""
-    bar, finished, changed = None, None, False
-    for event in events:
+def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) -> tuple[e.Finished, int]:
+    """Shows the events of one preprocess and returns the last, and the most bytes that all its processes held.
+
+    Args:
+        again: the command that goes on where this one is cut off.
+    """
+    with Progress(screen) as progress:
+        told = _Told(screen, dataset, progress, again)
+        for event in events:
+            if isinstance(event, e.Finished):
+                break
+            told.tell(event)
+        else:
+            raise AssertionError("a preprocess ends with Finished or raises")
+    _summary(screen, event, progress.peak_bytes, changed=told.changed, again=again)
+    return event, progress.peak_bytes
+
+
+@dataclass(slots=True)
+class _Told:
+    """One event after the other, in words."""
+
+    screen: Screen
+    dataset: str
+    progress: Progress
+    again: str
+    changed: bool = False
+
+    def tell(self, event: e.Event) -> None:
+        screen, progress = self.screen, self.progress
         match event:
             case e.Cutting():
                 screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
+                screen.say(f"If it is cut off, this goes on: {self.again}")
             case e.CutDone():
                 rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
                 cut_dates = counted(len(event.dates), "date")
                 screen.tell(f"{event.path}: {event.rows.read:,} rows cut into {cut_dates}{rejected}")
             case e.Planned():
-                for note in event.notes:
-                    screen.tell(f"passed over: {note}")
-                todo = len(event.plan.to_measure) + len(event.plan.to_normalise)
-                if todo:
-                    measure = counted(len(event.plan.to_measure), "date")
-                    work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
-                    screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    for warning in event.plan.warnings:
-                        screen.say(warning)
-                bar = screen.bar("dates", todo) if todo else None
+                self._planned(event)
+            case e.Began():
+                progress.begin(event.act, event.num_dates)
             case e.DateDone():
-                if bar:
-                    bar.advance(note=event.act)
+                progress.done(event.rows["read"] if event.rows else 0)
             case e.PassedOver():
-                (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
+                progress.print(f"passed over: {event.error.where}: {event.error.what}")
+            case e.DateAgain():
+                progress.print(f"again   {event.date}  its worker process {event.why}; it is tried alone at the end")
             case e.DateFailed():
-                (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
-                if bar:
-                    bar.advance(note=event.act)
+                progress.print(f"failed  {event.date}  {event.error}")
+                progress.failed += 1
+                progress.done()
             case e.Merged():
                 text = f"statistics {event.statistics[:6]} merged over {event.num_dates} training dates"
-                (bar.print if bar else screen.say)(text + _moved(event.moved))
+                self._say(text + _moved(event.moved))
             case e.Drifted():
                 text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
-                (bar.print if bar else screen.say)(text + "  (--refit-statistics moves them)")
+                self._say(text + "  (--refit-statistics moves them)")
             case e.CommitDone():
-                changed |= event.changed
-            case e.Finished():
-                finished = event
-    if bar:
-        bar.close()
-    assert finished is not None, "a preprocess ends with Finished or raises"
-    _summary(screen, finished, changed=changed)
-    return finished
+                self.changed |= event.changed
+
+    def _say(self, text: str) -> None:
+        if not self.screen.quiet:
+            self.progress.print(text)
+
+    def _planned(self, event: e.Planned) -> None:
+        for note in event.notes:
+            self.screen.tell(f"passed over: {note}")
+        measure, normalise = len(event.plan.to_measure), len(event.plan.to_normalise)
+        if measure + normalise:
+            self.screen.say(f"dataset {self.dataset}: {counted(measure, 'date')} to measure, {normalise} to normalise")
+            self.screen.say(f"If it is cut off, this goes on: {self.again}")
+            for warning in event.plan.warnings:
+                self.screen.say(warning)
 
 
 def _by_reason(counts: dict[str, int]) -> str:
@@ -124,7 +156,7 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
 
 
-def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
+def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, *, changed: bool, again: str) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
     if not finished.measured and not finished.written and not finished.unchanged and not finished.failed:
@@ -141,9 +173,10 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         )
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
+    generation = f"generation {finished.generation}" if finished.generation else "no generation yet"
     screen.tell(
-        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
-        f"{seconds(finished.seconds)}"
+        f"{generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
+        f"{seconds(finished.seconds)}, at most {size(peak_bytes)} of memory"
     )
     for kind in ("rejected", "changed"):
         for reason, count in sorted(rows[kind].items()):
@@ -158,12 +191,20 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
     if finished.failed:
-        screen.tell(
-            f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
-        )
+        _failures(screen, finished, again)
 
 
-def finished_to_json(finished: e.Finished) -> dict[str, Any]:
+def _failures(screen: Screen, finished: e.Finished, again: str) -> None:
+    """Which dates failed and what goes on; the reasons once more where the first ones are long gone from the screen."""
+    if finished.cut_short:
+        screen.tell("stopped at the first failure (--fail-fast): nothing was committed after it")
+    if finished.seconds > LINE_SECONDS:
+        for date, error in sorted(finished.failed.items())[:MOST_REASONS]:
+            screen.tell(f"  failed  {date}  {error}")
+    screen.tell(f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend what is said of them, then: {again}")
+
+
+def finished_to_json(finished: e.Finished, peak_bytes: int) -> dict[str, Any]:
     """`preprocess --json`."""
     failed = {str(date): {"message": str(error), "kind": error.kind} for date, error in finished.failed.items()}
     return {
@@ -174,5 +215,7 @@ def finished_to_json(finished: e.Finished) -> dict[str, Any]:
         "unchanged": finished.unchanged,
         "rows": finished.rows,
         "failed": failed,
+        "cut_short": finished.cut_short,
         "seconds": round(finished.seconds, 3),
+        "peak_memory_bytes": peak_bytes,
     }

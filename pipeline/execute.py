@@ -75,7 +75,7 @@ def preprocess(
     *,
     fail_fast: bool = False,
     stop: Stop | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Measures, merges, normalises and commits what the plan says. One file of many dates is cut first.
 
     Whatever happens, `Finished` comes last and what was committed stays. A killed run loses nothing that was
