@@ -248,16 +248,16 @@ def _bury(worker: _Worker) -> str:
 def _serve(connection: Connection) -> None:
     """In a worker: tasks one by one, until the connection ends. Ends at once with its parent, whatever killed that."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    while True:
-        outcome: Any
-        try:
-            function, arguments = connection.recv()
-            outcome = _guarded(function, arguments)
-        except EOFError:
-            return
-        except Exception as error:  # raised again in the parent
-            outcome = _Raised(_portable(error))
-        connection.send(outcome)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            connection.send(_outcome(connection.recv_bytes()))
+
+
+def _outcome(task: bytes) -> Any:
+    try:
+        return _guarded(*pickle.loads(task))
+    except Exception as error:  # raised again in the parent
+        return _Raised(_portable(error))
 
 
 def _portable(error: Exception) -> BaseException:
