@@ -176,6 +176,7 @@ def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Fau
     for name in columns:
         column = piece.frame[name]
         values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
+        values = values + 0.0  # a negative zero becomes a positive one: integers have none, whatever the format
         if name in piece.bad:
             texts = piece.bad[name]
             _fault(config.source.faults.bad_number, "not a number", name, texts, texts.is_not_null().to_numpy(), faults)

@@ -95,7 +95,20 @@ def _parse_texts(block: bytes, file: _File, row: int) -> pl.DataFrame:
         what, where = f"not JSON: {shorten(fault)}", file.request.where(file.path, row=number)
         raise DumpError(what, where=where, todo="Correct the dump") from None
     numbers = [name for name, kind in file.kinds.items() if kind == "number"]
-    return frame.with_columns(pl.col(name).replace({"true": "1", "false": "0"}) for name in numbers)
+    return frame.with_columns(_without_booleans(frame[name], block, file, row) for name in numbers)
+
+
+def _without_booleans(texts: pl.Series, block: bytes, file: _File, row: int) -> pl.Series:
+    """true and false as 1 and 0; the texts "true" and "false" stay what they are."""
+    named = texts.is_in(["true", "false"])
+    if not named.any():
+        return texts
+    if b'"true"' in block or b'"false"' in block:
+        lines = list(_lines(block, row).items())
+        for at in named.arg_true().to_list():
+            value = _object(lines[at][1], file.path, file.request, lines[at][0]).get(texts.name)
+            named[at] = isinstance(value, bool)
+    return texts.zip_with(~named.fill_null(value=False), texts.replace({"true": "1", "false": "0"}))
 
 
 def _first_unreadable(lines: Mapping[int, bytes], types: Types) -> tuple[int, str]:

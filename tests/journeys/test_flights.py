@@ -36,7 +36,10 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "init", "--example", "flights")
     told = json.loads(run(folder, "preprocess", *CONFIG, "--json"))
     assert told["dates"] == told["measured"] == told["written"] == 365
-    assert told["rows"] == {"read": 260_973, "accepted": 260_973, "rejected": {}}
+    by_date = told["rows"].pop("by_date")
+    assert told["rows"] == {"read": 260_973, "accepted": 260_973, "rejected": {}, "changed": {}}
+    assert len(by_date) == 365
+    assert sum(row["read"] for row in by_date.values()) == 260_973
     return folder
 
 

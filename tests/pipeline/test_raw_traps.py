@@ -156,8 +156,9 @@ NUMBERS = {
     ),
     **dict.fromkeys(["inf", "-Infinity", "1e400", "1" * 400], "infinite"),
     **dict.fromkeys(["nan", "-NaN", "", " ", "\t", '" "'], float("nan")),
-    **{"1e5": 1e5, "+3": 3.0, " 3 ": 3.0, "3.": 3.0, ".5": 0.5, "007": 7.0, "-0": -0.0, "1E+5": 1e5, '"1.5"': 1.5},
+    **{"1e5": 1e5, "+3": 3.0, " 3 ": 3.0, "3.": 3.0, ".5": 0.5, "007": 7.0, "-0": 0.0, "1E+5": 1e5, '"1.5"': 1.5},
     **{"9007199254740993": 2.0**53, "0.1": 0.1, "5e-324": 5e-324, "1e-400": 0.0, "3\u00a0": 3.0, "\x0b3": 3.0},
+    "-0.0": 0.0,
 }
 
 
@@ -284,12 +285,13 @@ def test_json_is_read_as_it_is_meant(read: Read) -> None:
     data = objects(
         {"speed": "true", "vehicles": "false"}, {"speed": '"1.5"'}, {"speed": "null"}, {"node": '"n\\ud83d\\ude00"'},
         {"node": '""'}, {"node": "null"}, {"speed": "[1]"}, {"speed": '{"a":1}'}, {"node": '"\\\\u0000"'}, {"speed": '"speed"'},
+        {"speed": '"true"'},
     )  # fmt: skip
     account, _, nodes, values = read(data.replace('"n","speed":true', '"n",\r"speed":true'), "jsonl")
     assert nodes == ["n", "n", "n", "n😀", "\\u0000"]
     assert [repr(value) for value in values[0]] == ["1.0", "1.5", "nan", "1.0", "1.0"]
     assert values[1] == [0.0, 2.0, 2.0, 2.0, 2.0]
-    assert account.rejected == {"without a node": 2, "not a number": 3}
+    assert account.rejected == {"without a node": 2, "not a number": 4}
     sparse = objects({}, {}, {}).replace('"speed":1,', "", 2).replace('"vehicles":2}', '"vehicles":2,"speed":1}', 1)
     assert read(sparse, "jsonl")[0].accepted == 3
 

@@ -160,5 +160,5 @@ def _number(text: str | None) -> str:
         return "nan"
     if not NUMBER.fullmatch(stripped):
         return BAD
-    value = float(stripped)
+    value = float(stripped) + 0.0  # a zero has no sign
     return INFINITE if math.isinf(value) else repr(value)

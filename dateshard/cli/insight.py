@@ -1,0 +1,185 @@
+"""inspect, statistics, diff: what is in the data, and what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dateshard.cli.options import config_option, json_option, select_dates, settings_of, split_arguments
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from dateshard.screen import Screen
+    from dateshard.survey import Survey
+    from shardstore.dataset import Dataset
+
+
+@click.command(name="inspect")
+@click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
+@config_option
+@click.option("--rows", type=click.IntRange(0), default=5, show_default=True, help="first cells to show of the date")
+@json_option
+def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: bool) -> int:
+    """What the shards hold: features, shape, missing share, figures raw and scaled. Without DATES the whole dataset."""
+    from dateshard.insight import first_rows, inspection
+    from dateshard.insight_screen import show_inspection
+    from dateshard.screen import Screen
+
+    selectors, overrides = split_arguments(words)
+    screen = Screen(as_json=as_json)
+    dataset = _open(files, overrides)
+    dates = _chosen(dataset, selectors)
+    survey = _survey(screen, dataset, dates)
+    shown = first_rows(dataset, dates[0], rows) if rows and dates else []
+    document = inspection(dataset, survey, shown)
+    if as_json:
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        show_inspection(screen, document)
+    return 0
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
+@config_option
+@click.option("--by-date", "by_date", is_flag=True, help="a line a date: missing share, mean, std, min, max, quartiles")
+@click.option("--drift", is_flag=True, help="how far each date stands from the training dates, the farthest first")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="most rows of --drift, and of nodes"
+)
+@json_option
+def statistics(
+    words: tuple[str, ...], files: tuple[str, ...], by_date: bool, drift: bool, limit: int, as_json: bool
+) -> int:
+    """The frozen global statistics and where they came from; by date, and how far dates stand from them."""
+    from dateshard.insight import by_date as rows_by_date
+    from dateshard.insight import drift_rows, global_statistics
+    from dateshard.insight_screen import show_statistics
+    from dateshard.screen import Screen
+
+    selectors, overrides = split_arguments(words)
+    if selectors and not (by_date or drift):
+        raise click.UsageError("dates go with --by-date or --drift: the global statistics are of the training dates.")
+    screen = Screen(as_json=as_json)
+    dataset = _open(files, overrides)
+    document = global_statistics(dataset, limit)
+    if by_date or drift:
+        dates = _chosen(dataset, selectors)
+        training = [date for date, _ in dataset.statistics.sources if drift and date in dataset.manifest.dates]
+        survey = _survey(screen, dataset, sorted({*dates, *training}))
+        if by_date:
+            document["by_date"] = rows_by_date(survey, dates)
+        if drift:
+            rows = drift_rows(survey, dates)
+            document |= {"drift": rows[:limit], "drift_left_out": max(len(rows) - limit, 0)}
+    if as_json:
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        show_statistics(screen, document)
+    return 0
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[FROM] [TO] [KEY=VALUE]...")
+@config_option
+@json_option
+def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
+    """What changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""
+    from dateshard.comparison import comparison, two_generations
+    from dateshard.insight_screen import show_comparison
+    from dateshard.places import shards_folder
+    from dateshard.screen import Screen
+    from shardstore.dataset import Dataset
+
+    chosen, overrides = split_arguments(words)
+    root = shards_folder(settings_of(files, overrides).dataset)
+    first, last = two_generations(root, chosen)
+    document = comparison(Dataset.open(root, first), Dataset.open(root, last))
+    if as_json:
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        show_comparison(Screen(), document)
+    return 0
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
+@click.option("--data", is_flag=True, help="of the data: dates, features, missing cells, drift, nodes, rows")
+@click.option("-o", "--output", metavar="FILE", help="default: data/reports/DATASET.html")
+@click.option("--open", "show", is_flag=True, help="open it in the browser")
+def report(words: tuple[str, ...], files: tuple[str, ...], data: bool, output: str | None, show: bool) -> int:
+    """One HTML page that needs nothing else: of the data with --data."""
+    from pathlib import Path
+
+    from dateshard.places import data_folder, shards_folder
+    from dateshard.reports.data import gather
+    from dateshard.reports.data_page import data_report
+    from dateshard.screen import Screen, size
+    from pipeline.execute import look
+    from pipeline.plan import Wish
+    from shardstore.commit import load_sources
+    from shardstore.durable import replace_file
+
+    stray, overrides = split_arguments(words)
+    if stray or not data:
+        raise click.UsageError(f"report takes KEY=VALUE, not '{stray[0]}'." if stray else "say what of: report --data")
+    settings, screen = settings_of(files, overrides), Screen()
+    dataset = _open(files, overrides)
+    survey = _survey(screen, dataset, _chosen(dataset, ()))
+    plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
+    for note in notes:
+        screen.say(f"note: {note}")
+    text = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation)))
+    path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text.encode())
+    screen.tell(f"{path}  {size(len(text.encode()))}")
+    if show:
+        click.launch(str(path))
+    return 0
+
+
+def _open(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
+    from dateshard.places import shards_folder
+    from shardstore.dataset import Dataset
+
+    return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
+
+
+def _chosen(dataset: Dataset, selectors: Sequence[str]) -> list[dt.date]:
+    """The committed dates that are meant.
+
+    Raises:
+        NotThereError: a selector names a date that is not committed.
+    """
+    from shardstore.errors import NotThereError, Where
+
+    chosen = select_dates(selectors, sorted(dataset.manifest.dates), dict(dataset.manifest.split))
+    dates = sorted(dataset.manifest.dates) if chosen is None else sorted(chosen)
+    absent = [date for date in dates if date not in dataset.manifest.dates]
+    if absent or not dates:
+        where = Where(file=str(dataset.root), date=absent[0] if absent else None)
+        todo = f"Run: dateshard preprocess {absent[0]} -c CONFIG" if absent else "Run: dateshard status -c CONFIG"
+        what = "the date is not in this generation" if absent else "no committed date is meant"
+        raise NotThereError(what, where=where, todo=todo)
+    return dates
+
+
+def _survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:
+    """Reads the dates, with a bar."""
+    from dateshard.survey import Survey
+
+    survey, chosen = Survey(dataset), list(dates)
+    bar = screen.bar("dates", len(chosen))
+    try:
+        for date in chosen:
+            survey.add(date)
+            bar.advance()
+    finally:
+        bar.close()
+    return survey

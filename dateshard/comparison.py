@@ -1,0 +1,184 @@
+"""What changed between two generations: dates, shards, statistics, nodes, settings and the split.
+
+Reads two manifests and what they freeze; no shard.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dateshard.insight import figure, moments_to_json, split_to_json
+from shardstore.calendar import collapse
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError, UsageError, Where
+from shardstore.layouts.feature import Feature
+from shardstore.manifest import Manifest, current_generation, generations
+from shardstore.statistics import Statistics, drift
+
+Document = dict[str, Any]
+MOST_NAMES = 100
+
+
+def two_generations(root: Path, words: Collection[str]) -> tuple[int, int]:
+    """The generations that `g12 g13`, `12 13`, `12` (and the current one) or nothing (the last two) name.
+
+    Raises:
+        UsageError: a word that is no generation, or more than two.
+        NotThereError: the store holds no such generation, or only one at all.
+    """
+    current = current_generation(root)
+    known = [number for number in generations(root) if number <= current]
+    chosen = [_number(word, current) for word in words]
+    if len(chosen) > 2:
+        raise UsageError("diff compares two generations", todo="Write: dateshard diff g12 g13")
+    for number in chosen:
+        if number not in known:
+            there = ", ".join(f"g{n}" for n in known[-10:])
+            what = f"generation {number} is not in the store (there are {there})"
+            raise NotThereError(
+                what, where=Where(file=str(root)), todo="Choose one of these; clean keeps the last three"
+            )
+    if not chosen and len(known) < 2:
+        what = f"there is only generation {current}: nothing to compare it with"
+        raise NotThereError(
+            what, where=Where(file=str(root)), todo="A preprocess that changes something makes the next"
+        )
+    if not chosen:
+        return known[-2], known[-1]
+    return (chosen[0], chosen[1]) if len(chosen) == 2 else (chosen[0], current)
+
+
+def _number(word: str, current: int) -> int:
+    if word == "latest":
+        return current
+    if match := re.fullmatch(r"g?(\d{1,8})", word):
+        return int(match[1])
+    raise UsageError(f"'{word}' is not a generation", todo="Write g12, 12 or latest")
+
+
+def comparison(old: Dataset, new: Dataset) -> Document:
+    """`diff --json`."""
+    a, b = old.manifest, new.manifest
+    return {
+        "dataset": b.dataset,
+        "from": old.generation,
+        "to": new.generation,
+        "dates": _dates(a, b),
+        "failed": _came_and_went(a.failed, b.failed),
+        "provisional": _came_and_went(a.provisional, b.provisional),
+        "statistics": _statistics(old, new),
+        "nodes": _nodes(old, new),
+        "features": _names([f.name for f in a.features], [f.name for f in b.features]),
+        "settings": list(_settings(a, b)),
+        "split": _split(a, b),
+    }
+
+
+def _dates(a: Manifest, b: Manifest) -> Document:
+    both = sorted(set(a.dates) & set(b.dates))
+    changed = [date for date in both if a.dates[date] != b.dates[date]]
+    found = _came_and_went(a.dates, b.dates)
+    return {**found, "changed": [str(date) for date in changed], "unchanged": len(both) - len(changed)}
+
+
+def _came_and_went(a: Collection[dt.date], b: Collection[dt.date]) -> Document:
+    return {"added": [str(d) for d in sorted(set(b) - set(a))], "removed": [str(d) for d in sorted(set(a) - set(b))]}
+
+
+def _names(a: Collection[str], b: Collection[str]) -> Document:
+    """Names that came and went, at most `MOST_NAMES` of each, with their numbers."""
+    added, removed = (sorted(x, key=str.encode) for x in (set(b) - set(a), set(a) - set(b)))
+    return {
+        "from": len(a),
+        "to": len(b),
+        "num_added": len(added),
+        "num_removed": len(removed),
+        "added": added[:MOST_NAMES],
+        "removed": removed[:MOST_NAMES],
+    }
+
+
+def _nodes(old: Dataset, new: Dataset) -> Document:
+    same = old.manifest.nodes == new.manifest.nodes
+    names = _names(old.nodes.names, old.nodes.names if same else new.nodes.names)
+    moved = 0
+    if not same and old.nodes.axes == new.nodes.axes:
+        place = dict(zip(old.nodes.names, old.nodes.positions_NP, strict=True))
+        rows = zip(new.nodes.names, new.nodes.positions_NP, strict=True)
+        moved = sum(name in place and not np.array_equal(place[name], row, equal_nan=True) for name, row in rows)
+    return {**names, "moved": moved}
+
+
+def _statistics(old: Dataset, new: Dataset) -> Document:
+    a, b = old.manifest.statistics, new.manifest.statistics
+    found: Document = {"from": a, "to": b, "sources": None, "features": []}
+    if a == b:
+        return found
+    one, other = old.statistics, new.statistics
+    before, after = dict(one.sources), dict(other.sources)
+    again = sorted(date for date in before.keys() & after.keys() if before[date] != after[date])
+    found["sources"] = {**_came_and_went(before, after), "changed": [str(date) for date in again]}
+    found["features"] = list(_moved(one, other, old.features, new.features))
+    return found
+
+
+def _moved(
+    one: Statistics, other: Statistics, old: tuple[Feature, ...], new: tuple[Feature, ...]
+) -> Iterator[Document]:
+    """Of each feature that both have under the same transform: its moments before and after, and how far they moved."""
+    transforms = {feature.name: feature.transform for feature in old if not feature.categorical}
+    before, after = (s.merged.over_nodes().moments_6NF[:, 0] for s in (one, other))
+    shifts = {row["feature"]: row for row in (drift(one, other) if one.features == other.features else [])}
+    for index, feature in enumerate(new):
+        if transforms.get(feature.name) != feature.transform or feature.categorical:
+            continue
+        row = shifts.get(feature.name, {"mean_shift": float("nan"), "spread_ratio": float("nan")})
+        yield {
+            "feature": feature.name,
+            "mean_shift": figure(row["mean_shift"]),
+            "spread_ratio": figure(row["spread_ratio"]),
+            "from": moments_to_json(before[:, one.features.index(feature.name)]),
+            "to": moments_to_json(after[:, index]),
+        }
+
+
+def _settings(a: Manifest, b: Manifest) -> Iterator[Document]:
+    """Settings of the manifests that differ, by their dotted names."""
+    before, after = _flat(a), _flat(b)
+    for key in [*before, *(key for key in after if key not in before)]:
+        if before.get(key) != after.get(key):
+            yield {"key": key, "from": before.get(key), "to": after.get(key)}
+
+
+def _flat(manifest: Manifest) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        "layout": manifest.layout,
+        "timezone": manifest.timezone,
+        "step_seconds": manifest.step / 1e9,
+        "order": [feature.name for feature in manifest.features],
+    }
+    for feature in manifest.features:
+        settings: Mapping[str, Any] = feature.to_json()
+        rows |= {f"features.{feature.name}.{key}": value for key, value in settings.items() if key != "name"}
+    return rows
+
+
+def _split(a: Manifest, b: Manifest) -> list[Document]:
+    before, after = split_to_json(a), split_to_json(b)
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        {"name": name, "from": before.get(name), "to": after.get(name)}
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def dates_of(words: Collection[str]) -> str:
+    """ISO dates as people write them."""
+    return collapse(map(dt.date.fromisoformat, words))

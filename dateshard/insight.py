@@ -1,0 +1,253 @@
+"""What inspect and statistics tell: documents made of a survey of the shards and of the frozen statistics.
+
+Keys: docs/commands.md; schemas: dateshard/schemas/. A figure that does not exist (nothing was observed, a code) is null.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from dateshard.survey import Survey, distance, moments_of, reference
+from shardstore.calendar import Day, collapse
+from shardstore.dataset import Dataset
+from shardstore.frozen import Nodes
+from shardstore.manifest import Manifest
+from shardstore.transform import Floats
+
+Document = dict[str, Any]
+HOUR, DAY_HOURS = 3_600_000_000_000, 24
+MOST_CATEGORIES = 10
+QUARTILES = ("q25", "median", "q75")
+
+
+def figure(value: float) -> float | None:
+    """A number for JSON, in the seven digits that a shard holds; null where there is none."""
+    return float(f"{value:.7g}") + 0.0 if math.isfinite(value) else None  # + 0.0: no negative zero
+
+
+def moments_to_json(moments_6: Floats) -> Document:
+    """mean, std, min, max of one feature's moments; nulls where nothing was observed."""
+    count, pivot, delta, m2, low, high = map(float, moments_6)
+    if not count:
+        return dict.fromkeys(("mean", "std", "min", "max"))
+    return {
+        "mean": figure(pivot + delta),
+        "std": figure(math.sqrt(m2 / count)) if m2 >= 0 else None,
+        "min": figure(low),
+        "max": figure(high),
+    }
+
+
+def clock_changes(days: Iterable[Day]) -> list[Document]:
+    """Dates that have not 24 hours."""
+    hours = ((day.date, day.num_steps * day.step / HOUR) for day in days)
+    return [{"date": str(date), "hours": count} for date, count in hours if count != DAY_HOURS]
+
+
+def split_to_json(manifest: Manifest) -> Document:
+    """{name: [[first, last], ...]}."""
+    return {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in manifest.split.items()}
+
+
+def without_position(nodes: Nodes) -> int:
+    """How many nodes have no place on a map; all of them where the nodes have no coordinates."""
+    return int(np.isnan(nodes.positions_NP).any(axis=1).sum()) if nodes.axes else len(nodes.names)
+
+
+def inspection(dataset: Dataset, survey: Survey, rows: Sequence[Document]) -> Document:
+    """`inspect --json`: what the surveyed dates hold, and the first rows."""
+    manifest, days = dataset.manifest, [survey.dates[date].day for date in sorted(survey.dates)]
+    num_bytes = sum(size for day in days for part in manifest.dates[day.date].parts for size, _ in part.files.values())
+    return {
+        "dataset": manifest.dataset,
+        "generation": dataset.generation,
+        "layout": manifest.layout,
+        "timezone": manifest.timezone,
+        "step_seconds": manifest.step / 1e9,
+        "dates": {
+            "count": len(days),
+            "first": str(days[0].date) if days else None,
+            "last": str(days[-1].date) if days else None,
+            "ranges": collapse(day.date for day in days),
+        },
+        "steps": sum(day.num_steps for day in days),
+        "nodes": manifest.num_nodes,
+        "nodes_without_position": without_position(dataset.nodes),
+        "bytes": num_bytes,
+        "split": split_to_json(manifest),
+        "clock_changes": clock_changes(days),
+        "features": [feature_to_json(survey, index) for index in range(len(dataset.features))],
+        "rows": list(rows),
+    }
+
+
+def feature_to_json(survey: Survey, index: int) -> Document:
+    """One feature over the surveyed dates: its settings, missing share, raw and scaled figures, its categories."""
+    feature, cells = survey.dataset.features[index], survey.cells()
+    seen = int(survey.seen_NF[:, index].sum())
+    content: Document = {
+        "feature": feature.name,
+        "aggregate": feature.aggregate,
+        "fill": feature.fill,
+        "transform": feature.transform,
+        "scale": feature.scale,
+        "scale_per": feature.scale_per,
+        "cells": cells,
+        "observed": seen,
+        "missing_share": figure(1 - seen / cells) if cells else None,
+        "raw": moments_to_json(survey.pooled("raw")[:, index]),
+        "scaled": moments_to_json(survey.pooled("scaled")[:, index]),
+    }
+    if index in survey.codes:
+        content["categories"] = _categories(survey, index)
+    return content
+
+
+def _categories(survey: Survey, index: int) -> Document:
+    counts = survey.codes[index]
+    names = survey.dataset.vocabularies.names[survey.dataset.features[index].name]
+    order = np.argsort(-counts[1:], kind="stable")[:MOST_CATEGORIES]
+    return {
+        "count": len(names),
+        "unseen": int(counts[0]),  # observed cells whose category no training date has
+        "most": [{"name": names[code], "cells": int(counts[code + 1])} for code in order],
+    }
+
+
+def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
+    """The first cells of a date, node by node and step by step, in raw units; null where nothing was observed."""
+    survey, day = Survey(dataset), dataset.manifest.day(date)
+    nodes, zone = dataset.nodes.names, ZoneInfo(dataset.manifest.timezone)
+    steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
+    shape = (steps, len(nodes), len(dataset.features))
+    values, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
+    dataset.read(date, slice(0, steps), values)
+    dataset.read_observed(date, slice(0, steps), seen)
+    columns = [_readable(survey, values[..., k], seen[..., k], k) for k in range(len(dataset.features))]
+    rows = []
+    for step, node in list(np.ndindex(steps, len(nodes)))[:count]:
+        at = dt.datetime.fromtimestamp((day.start + step * day.step) / 1e9, zone)
+        cells = {f.name: columns[k][step][node] for k, f in enumerate(dataset.features)}
+        rows.append({"time": at.isoformat(), "node": nodes[node], "values": cells})
+    return rows
+
+
+def _readable(survey: Survey, scaled_TN: Any, seen_TN: Any, index: int) -> list[list[Any]]:
+    feature = survey.dataset.features[index]
+    if feature.categorical:
+        names = ("(unseen)", *survey.dataset.vocabularies.names[feature.name])
+        return [
+            [names[int(code)] if seen else None for code, seen in zip(*row, strict=True)]
+            for row in zip(scaled_TN, seen_TN, strict=True)
+        ]
+    transformed = survey.unit.transformed(scaled_TN, index)
+    raw = np.where(seen_TN, np.expm1(transformed) if feature.transform == "log1p" else transformed, np.nan)
+    return [[figure(value) for value in row] for row in raw.tolist()]
+
+
+def global_statistics(dataset: Dataset, limit: int) -> Document:
+    """`statistics --json`: the frozen statistics, in units after the transform; nothing of the shards is read."""
+    manifest, statistics = dataset.manifest, dataset.statistics
+    dates = [date for date, _ in statistics.sources]
+    pooled = statistics.merged.over_nodes().moments_6NF[:, 0]
+    features = []
+    for index, feature in enumerate(dataset.features):
+        row: Document = {
+            "feature": feature.name,
+            "transform": feature.transform,
+            "scale": feature.scale,
+            "scale_per": feature.scale_per,
+            "observed": int(pooled[0, index]),
+            **(
+                moments_to_json(pooled[:, index])
+                if not feature.categorical
+                else moments_to_json(moments_of(np.empty(0)))
+            ),
+        }
+        if feature.scale == "robust" and feature.scale_per == "feature":
+            quartiles = statistics.merged.histogram.quartiles(index)
+            row |= {name: figure(value) for name, value in zip(QUARTILES, quartiles, strict=True)}
+        if feature.scale_per == "node" and not feature.categorical:
+            row |= _by_node(dataset, pooled[:, index], index, limit)
+        features.append(row)
+    return {
+        "dataset": manifest.dataset,
+        "generation": dataset.generation,
+        "statistics": manifest.statistics,
+        "dates": {"count": len(dates), "ranges": collapse(dates)},
+        "provisional": [str(date) for date in manifest.provisional],
+        "features": features,
+    }
+
+
+def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> Document:
+    """Nodes whose own mean lies farthest from the mean of all, in deviations of all; at most `limit` of them."""
+    moments_6N = dataset.statistics.merged.moments_6NF[:, :, index]
+    spread = math.sqrt(pooled_6[3] / max(pooled_6[0], 1)) or 1.0
+    shift_N = ((moments_6N[1] - pooled_6[1]) + (moments_6N[2] - pooled_6[2])) / spread
+    shift_N = np.where(moments_6N[0] > 0, shift_N, np.inf)  # a node never observed comes first: it has no scale
+    order = np.argsort(-np.abs(shift_N), kind="stable")
+    rows = [
+        {
+            "node": dataset.nodes.names[node],
+            "observed": int(moments_6N[0, node]),
+            "mean_shift": figure(shift_N[node]),
+            **moments_to_json(moments_6N[:, node]),
+        }
+        for node in order[:limit]
+    ]
+    return {"nodes": rows, "nodes_left_out": len(order) - len(rows)}
+
+
+def by_date(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
+    """`by_date` of statistics: a row a date and feature, in raw units."""
+    rows = []
+    for date in sorted(dates):
+        found, cells = survey.dates[date], survey.cells([date])
+        for index, feature in enumerate(survey.dataset.features):
+            moments = found.moments["raw"][:, index]
+            rows.append(
+                {
+                    "date": str(date),
+                    "feature": feature.name,
+                    "observed": int(moments[0]),
+                    "missing_share": figure(1 - moments[0] / cells) if cells else None,
+                    **moments_to_json(moments),
+                    **{q: figure(v) for q, v in zip(QUARTILES, found.quartiles_3F[:, index], strict=True)},
+                }
+            )
+    return rows
+
+
+def drift_rows(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
+    """How far each date stands from the training dates, in training deviations after the transform; largest first.
+
+    Every training date of the statistics must have been surveyed: their cells together are what a date's are compared
+    with. Categorical features and dates without an observed cell are left out.
+    """
+    rows = []
+    for index, feature in enumerate(survey.dataset.features):
+        if feature.categorical:
+            continue
+        training = reference(survey, index)
+        for date in sorted(dates):
+            found = survey.dates[date]
+            count, pivot, delta, m2, *_ = map(float, found.moments["unit"][:, index])
+            if count:
+                rows.append(
+                    {
+                        "date": str(date),
+                        "feature": feature.name,
+                        "split": survey.dataset.manifest.split_of(date),
+                        "mean_shift": figure(pivot + delta),
+                        "std_ratio": figure(math.sqrt(m2 / count)),
+                        "distance": figure(distance(found.bins_FB[index], training)),
+                    }
+                )
+    return sorted(rows, key=lambda row: (-(row["distance"] or 0.0), row["date"], row["feature"]))

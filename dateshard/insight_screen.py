@@ -1,0 +1,197 @@
+"""How inspect, statistics and diff look: tables made of their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dateshard.comparison import dates_of
+from dateshard.screen import Screen, counted, size
+
+Document = dict[str, Any]
+MOST_NAMES = 8
+
+
+def figure(value: float | None, digits: int = 5) -> str:
+    """A few digits, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def percent(share: float | None) -> str:
+    """`12.3 %`."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def show_inspection(screen: Screen, document: Document) -> None:
+    """The facts, a table of the features, and the first rows."""
+    dates, hours = document["dates"], document["clock_changes"]
+    shape = f"{document['steps']:,} steps of {document['step_seconds']:g} s x {counted(document['nodes'], 'node')}"
+    screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, {document['timezone']}")
+    screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
+    screen.tell(f"{shape} x {counted(len(document['features']), 'feature')}, {size(document['bytes'])}")
+    if hours:
+        told = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
+        more = f", and {len(hours) - MOST_NAMES} more" if len(hours) > MOST_NAMES else ""
+        screen.tell(f"clock changes: {told}{more}")
+    if missing := document["nodes_without_position"]:
+        screen.tell(f"{counted(missing, 'node')} of {document['nodes']:,} without a position")
+    screen.table([["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(1, 3, 4, 5, 6))
+    for feature in document["features"]:
+        if "categories" in feature:
+            _show_categories(screen, feature)
+    _show_rows(screen, document)
+
+
+def _features(document: Document) -> list[list[str]]:
+    rows = []
+    for feature in document["features"]:
+        if "categories" in feature:
+            count = feature["categories"]["count"]
+            rows.append([feature["feature"], percent(feature["missing_share"]), f"{count:,} categories"])
+            continue
+        for kind in ("raw", "scaled"):
+            first = [feature["feature"], percent(feature["missing_share"])] if kind == "raw" else ["", ""]
+            rows.append([*first, kind, *(figure(feature[kind][key]) for key in ("mean", "std", "min", "max"))])
+    return rows
+
+
+def _show_categories(screen: Screen, feature: Document) -> None:
+    found = feature["categories"]
+    most = ", ".join(f"{row['name']} {row['cells']:,}" for row in found["most"])
+    unseen = f"; {found['unseen']:,} cells of unseen categories" if found["unseen"] else ""
+    screen.tell(f"{feature['feature']}: {most}{unseen}")
+
+
+def _show_rows(screen: Screen, document: Document) -> None:
+    if not document["rows"]:
+        return
+    names = list(document["rows"][0]["values"])
+    rows = [
+        [row["time"], row["node"], *(v if isinstance(v := row["values"][name], str) else figure(v) for name in names)]
+        for row in document["rows"]
+    ]
+    screen.table([["time", "node", *names], *rows], right=range(2, 2 + len(names)))
+
+
+def show_statistics(screen: Screen, document: Document) -> None:
+    """The global statistics, then by date, then drift."""
+    dates = document["dates"]
+    statistics = document["statistics"][:6]
+    screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, statistics {statistics}")
+    screen.tell(f"of {counted(dates['count'], 'training date')}: {dates['ranges']}")
+    if document["provisional"]:
+        screen.tell(f"provisional: they lack {dates_of(document['provisional'])}, which failed")
+    rows = [
+        [_named(f), f"{f['scale']} per {f['scale_per']}", f"{f['observed']:,}", *_figures(f)]
+        for f in document["features"]
+    ]
+    screen.table([["feature", "scale", "observed", "mean", "std", "min", "max"], *rows], right=range(2, 7))
+    for feature in document["features"]:
+        _show_quartiles(screen, feature)
+        if "nodes" in feature:
+            _show_nodes(screen, feature)
+    if "by_date" in document:
+        _show_by_date(screen, document["by_date"])
+    if "drift" in document:
+        _show_drift(screen, document)
+
+
+def _named(feature: Document) -> str:
+    return feature["feature"] if feature["transform"] == "none" else f"{feature['transform']}({feature['feature']})"
+
+
+def _figures(row: Document, keys: Sequence[str] = ("mean", "std", "min", "max"), digits: int = 5) -> list[str]:
+    return [figure(row[key], digits) for key in keys]
+
+
+def _show_quartiles(screen: Screen, feature: Document) -> None:
+    if "median" in feature:
+        low, middle, high = _figures(feature, ("q25", "median", "q75"))
+        screen.tell(f"{_named(feature)}: quartiles {low}, {middle}, {high}")
+
+
+def _show_nodes(screen: Screen, feature: Document) -> None:
+    screen.tell(f"{_named(feature)} by node, the farthest from the mean of all (in deviations of all) first:")
+    rows = [[n["node"], figure(n["mean_shift"]), f"{n['observed']:,}", *_figures(n)] for n in feature["nodes"]]
+    screen.table([["node", "shift", "observed", "mean", "std", "min", "max"], *rows], right=range(1, 7))
+    if feature["nodes_left_out"]:
+        screen.tell(f"  and {counted(feature['nodes_left_out'], 'node')} more (--limit)")
+
+
+def _show_by_date(screen: Screen, rows: Sequence[Document]) -> None:
+    keys = ("mean", "std", "min", "q25", "median", "q75", "max")
+    table = [[r["date"], r["feature"], percent(r["missing_share"]), *_figures(r, keys, 4)] for r in rows]
+    screen.table([["date", "feature", "missing", *keys], *table], right=range(2, 10))
+
+
+def _show_drift(screen: Screen, document: Document) -> None:
+    screen.tell("in training deviations, the farthest from the training dates first:")
+    keys = ("distance", "mean_shift", "std_ratio")
+    table = [[r["date"], r["feature"], r["split"] or "-", *_figures(r, keys)] for r in document["drift"]]
+    screen.table([["date", "feature", "split", "distance", "mean shift", "std ratio"], *table], right=range(3, 6))
+    if document["drift_left_out"]:
+        screen.tell(f"  and {document['drift_left_out']:,} more (--limit)")
+
+
+def show_comparison(screen: Screen, document: Document) -> None:
+    """What came, went and changed; nothing of what stayed."""
+    screen.tell(f"dataset {document['dataset']}, generation {document['from']} -> {document['to']}")
+    dates, rows = document["dates"], list[list[str]]()
+    for kind in ("added", "removed", "changed"):
+        if dates[kind]:
+            rows.append([f"dates {kind}", str(len(dates[kind])), dates_of(dates[kind])])
+    rows.append(["dates unchanged", str(dates["unchanged"]), ""])
+    for what in ("failed", "provisional"):
+        for kind, word in (("added", "now"), ("removed", "no longer")):
+            if found := document[what][kind]:
+                rows.append([f"{word} {what}", str(len(found)), dates_of(found)])
+    for what in ("nodes", "features"):
+        rows += _names(what, document[what])
+    if document["nodes"]["moved"]:
+        rows.append(["nodes moved", str(document["nodes"]["moved"]), "their positions differ"])
+    screen.table(rows, right=(1,))
+    _show_moved(screen, document["statistics"])
+    for row in document["settings"]:
+        screen.tell(f"{row['key']}: {_told(row['from'])} -> {_told(row['to'])}")
+    for row in document["split"]:
+        screen.tell(f"split {row['name']}: {_ranges(row['from'])} -> {_ranges(row['to'])}")
+
+
+def _names(what: str, found: Document) -> list[list[str]]:
+    rows = []
+    for kind in ("added", "removed"):
+        if count := found[f"num_{kind}"]:
+            more = f", and {count - MOST_NAMES} more" if count > MOST_NAMES else ""
+            rows.append([f"{what} {kind}", str(count), ", ".join(found[kind][:MOST_NAMES]) + more])
+    return rows
+
+
+def _show_moved(screen: Screen, found: Document) -> None:
+    if found["from"] == found["to"]:
+        screen.tell(f"statistics {found['from'][:6]} as before")
+        return
+    sources = found["sources"]
+    parts = [f"{len(sources[kind])} {kind}" for kind in ("added", "removed", "changed") if sources[kind]]
+    told = f" (training dates: {', '.join(parts)})" if parts else ""
+    screen.tell(f"statistics {found['from'][:6]} -> {found['to'][:6]}{told}; the means' shift in old deviations")
+    rows = [
+        [
+            row["feature"],
+            figure(row["mean_shift"]),
+            f"{figure(row['from']['mean'])} -> {figure(row['to']['mean'])}",
+            f"{figure(row['from']['std'])} -> {figure(row['to']['std'])}",
+        ]
+        for row in found["features"]
+    ]
+    if rows:
+        screen.table([["feature", "shift", "mean", "std"], *rows], right=(1,))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+def _ranges(value: Sequence[Sequence[str]] | None) -> str:
+    return "-" if value is None else ", ".join(f"{a}..{b}" for a, b in value)

@@ -1,0 +1,345 @@
+"""The data report: its sections in order, each made of the facts and of charts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from html import escape
+
+import numpy as np
+
+from dateshard.insight import clock_changes, without_position
+from dateshard.insight_screen import percent
+from dateshard.reports import atlas, charts
+from dateshard.reports.calendar import MOST_YEARS, calendar, key_of
+from dateshard.reports.charts import short
+from dateshard.reports.data import (
+    MOST_FEATURES,
+    MOST_ROWS,
+    Facts,
+    distances,
+    missing_heat,
+    profiles,
+    quartiles,
+    raw_bars,
+    rows_account,
+    scaled_bars,
+    squares,
+    week_heat,
+    worst_dates,
+    worst_nodes,
+)
+from dateshard.reports.page import card, page, pair, paragraph, section, table, tiles
+from dateshard.screen import counted, size
+from shardstore.calendar import collapse
+from shardstore.layouts.feature import Feature
+
+SECTIONS = (
+    ("dates", "Dates"),
+    ("features", "Features"),
+    ("missing", "Missing cells"),
+    ("nodes", "Nodes"),
+    ("rows", "Rows and files"),
+)
+STATES = ("failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh")
+
+
+def data_report(facts: Facts) -> str:
+    """The page."""
+    manifest = facts.dataset.manifest
+    body = [_head(facts), _dates(facts), _features(facts), _missing(facts), _nodes(facts), _rows(facts)]
+    scale = f"{counted(facts.columns.count, 'column')} of {counted(facts.days_a_column, 'date')}"
+    foot = (
+        f"Made of generation {facts.dataset.generation} of {manifest.dataset}, statistics {manifest.statistics}. Figures of "
+        f"cells are those of the shards, as training sees them: filled cells are left out. Charts over time have {scale}; "
+        "hours are local."
+    )
+    return page(f"{manifest.dataset}: the data", [*body, f"<footer>{paragraph(foot)}</footer>"])
+
+
+def _head(facts: Facts) -> str:
+    manifest, dates = facts.dataset.manifest, facts.dates
+    hours = manifest.step / 3.6e12
+    step = f"{hours:g} h" if hours >= 1 else f"{hours * 60:g} min"
+    lead = f"{dates[0]:%-d %B %Y} to {dates[-1]:%-d %B %Y}, every {step}, {manifest.timezone}"
+    cells = facts.survey.cells() * len(facts.dataset.features)
+    seen = float(facts.survey.seen_NF.sum())
+    bad = [p for p in facts.plan.dates if p.state.split("(")[0] in ("failed", "stale", "missing")]
+    rejected = sum(rows_account(facts)["rejected"].values())
+    rows = [
+        (f"{len(dates):,}", "dates prepared", False),
+        (f"{len(bad):,}", "dates not fresh", bool(bad)),
+        (f"{manifest.num_nodes:,}", "nodes", False),
+        (f"{len(facts.dataset.features)}", "features", False),
+        (percent(seen / cells if cells else None), "of cells observed", False),
+        (f"{rejected:,}", "rows rejected", bool(rejected)),
+        (size(dict(facts.sizes)["shards of this generation"]), "of shards", False),
+    ]
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading in SECTIONS)
+    name = escape(manifest.dataset)
+    kicker = paragraph(f"Data report · generation {facts.dataset.generation}", "kicker")
+    return f"<header>{kicker}<h1>{name}</h1>{paragraph(lead, 'lead')}{tiles(rows)}<nav>{links}</nav></header>"
+
+
+def _dates(facts: Facts) -> str:
+    states = Counter(plan.state for plan in facts.plan.dates)
+    known = squares(facts)
+    years = sorted({date.year for date in known})
+    cut = f" The last {MOST_YEARS} of {len(years)} years are drawn." if len(years) > MOST_YEARS else ""
+    shade = "shaded by its number of accepted rows; a mark tells a state that needs attention."
+    caption = f"<b>Every date is a square</b>, {shade}{cut}"
+    told = "".join(
+        f"<li>{key_of(s)}<b>{states[s]:,}</b> {escape(s)}</li>"
+        for s in sorted(states, key=lambda s: STATES.index(s.split("(")[0]))
+    )
+    parts = [
+        charts.figure(calendar(known, f"Calendar of {len(known)} dates with their states"), caption),
+        f'<ul class="states">{told}</ul>',
+    ]
+    attention = [p for p in facts.plan.dates if p.state not in ("fresh", "no-dump")]
+    rows = [[str(p.date), p.state, p.reason] for p in attention[: 3 * MOST_ROWS]]
+    more = f", the first {len(rows)} of {len(attention)}" if len(attention) > len(rows) else ""
+    parts.append(table(f"Dates that are not fresh{more}", ("date", "state", "why"), rows))
+    ordered = sorted(facts.dataset.manifest.split.items(), key=lambda row: row[1][:1])
+    split = [[name, ", ".join(f"{a} to {b}" for a, b in ranges)] for name, ranges in ordered]
+    parts.append(table("Split", ("part", "dates, both ends included"), split))
+    changes = clock_changes(facts.survey.dates[date].day for date in facts.dates)
+    if changes:
+        words = ", ".join(f"{row['date']} ({row['hours']:g} hours)" for row in changes[:MOST_ROWS])
+        more = f" and {len(changes) - MOST_ROWS} more" if len(changes) > MOST_ROWS else ""
+        parts.append(paragraph(f"Clock changes: {words}{more}.", "note"))
+    if provisional := facts.dataset.manifest.provisional:
+        parts.append(
+            paragraph(f"The statistics are provisional: they lack {collapse(provisional)}, which failed.", "note")
+        )
+    return section("dates", "Dates", [card(parts)])
+
+
+def _features(facts: Facts) -> str:
+    features = facts.dataset.features
+    cards = [_feature(facts, index, feature) for index, feature in enumerate(features[:MOST_FEATURES])]
+    left = len(features) - MOST_FEATURES
+    more = (
+        f"{counted(left, 'more feature')} not drawn: dateshard statistics --by-date tells of all." if left > 0 else ""
+    )
+    return section("features", "Features", [*cards, paragraph(more, "note")])
+
+
+def _feature(facts: Facts, index: int, feature: Feature) -> str:
+    limit = f" (at most {counted(feature.fill_limit, 'step')})" if feature.fill_limit is not None else ""
+    clip = f"; clipped to {feature.clip[0]:g} to {feature.clip[1]:g}" if feature.clip else ""
+    log = f"; transform {feature.transform}" if feature.transform != "none" else ""
+    scale = f"scale {feature.scale} per {feature.scale_per}{clip}"
+    how = f"{feature.aggregate} of the records of a step; gaps filled: {feature.fill}{limit}{log}; {scale}"
+    head = f"<h3>{escape(feature.name)}</h3>{paragraph(how, 'soft')}"
+    if feature.categorical:
+        return card([head, _categories(facts, index)])
+    if not facts.survey.seen_NF[:, index].any():
+        return card([head, paragraph("Nothing was observed.", "note")])
+    return card(
+        [
+            head,
+            *_over_time(facts, index, feature.name),
+            *_shapes(facts, index, feature.name),
+            _figures(facts, index, feature.name),
+        ]
+    )
+
+
+def _categories(facts: Facts, index: int) -> str:
+    counts = facts.survey.codes[index]
+    names = facts.dataset.vocabularies.names[facts.dataset.features[index].name]
+    order = np.argsort(-counts[1:], kind="stable")[:MOST_ROWS]
+    total = max(int(counts.sum()), 1)
+    rows = [[names[k], f"{counts[k + 1]:,}", percent(counts[k + 1] / total)] for k in order]
+    if counts[0]:
+        rows.append(["(seen on no training date)", f"{counts[0]:,}", percent(counts[0] / total)])
+    return table(
+        f"The most frequent of {len(names):,} categories", ("category", "cells", "share"), rows, numbers=(1, 2)
+    )
+
+
+def _over_time(facts: Facts, index: int, name: str) -> Iterator[str]:
+    low, middle, high = quartiles(facts, index)
+    each = "each date" if facts.days_a_column == 1 else f"{facts.days_a_column} dates together (mean of theirs)"
+    drawn = charts.over_time(facts.columns, middle, low, high, f"{name} over time: mean and quartiles")
+    yield charts.figure(
+        drawn, f"<b>Over time.</b> Mean of {each}, and the middle half of its cells as a band; all nodes, raw units."
+    )
+    away = distances(facts, name)
+    most = "" if facts.days_a_column == 1 else " The farthest of a column's dates."
+    drawn = charts.bars_over_time(
+        facts.columns, away, f"{name}: distance of dates from the training dates", "deviations away"
+    )
+    yield charts.figure(
+        drawn, f"<b>Drift.</b> Wasserstein distance from all training cells, in training deviations.{most}"
+    )
+
+
+def _shapes(facts: Facts, index: int, name: str) -> Iterator[str]:
+    raw, scaled = raw_bars(facts, index), scaled_bars(facts, index)
+    keys = " ".join(f'<span class="key {css}"></span>{label}' for label, css, _ in raw.series)
+    out = [f" {percent(bars.outside)} of cells lie outside." if bars.outside >= 5e-4 else "" for bars in (raw, scaled)]
+    first = charts.figure(
+        charts.histogram(raw.edges, raw.series, f"{name}: histogram of raw values"),
+        f"<b>Raw values.</b> {keys}.{out[0]}",
+    )
+    second = charts.figure(
+        charts.histogram(scaled.edges, scaled.series, f"{name}: histogram of scaled values"),
+        f"<b>Scaled values</b>, as the trainer reads them.{out[1]}",
+    )
+    yield pair(first, second)
+    lines, heat = profiles(facts, index), week_heat(facts, index)
+    if lines and facts.dataset.manifest.step <= 6 * 3.6e12:
+        third = charts.figure(
+            charts.profile(lines, f"{name}: mean by hour of the day"), "<b>Day.</b> Mean by local hour."
+        )
+        fourth = charts.figure(
+            charts.week(heat, f"{name}: mean by weekday and hour"), "<b>Week.</b> Mean by weekday and local hour."
+        )
+        yield pair(third, fourth)
+
+
+def _figures(facts: Facts, index: int, name: str) -> str:
+    survey, rows = facts.survey, []
+    train = [date for date in facts.dates if facts.dataset.manifest.split_of(date) == "train"]
+    rest = [date for date in facts.dates if date not in set(train)]
+    for told, dates in (("training dates", train), ("other dates", rest)):
+        for kind in ("raw", "scaled") if dates else ():
+            count, pivot, delta, m2, low, high = survey.pooled(kind, dates)[:, index].tolist()
+            share = 1 - count / survey.cells(dates)
+            spread = math.sqrt(m2 / count) if count else math.nan
+            row = [
+                short(round(v, 6) if kind == "scaled" else v) if count else "–"
+                for v in (pivot + delta, spread, low, high)
+            ]
+            rows.append([f"{told}, {kind}", f"{int(count):,}", percent(share), *row])
+    heads = ("", "observed cells", "missing", "mean", "std", "min", "max")
+    far = [r for r in facts.drift if r["feature"] == name][:5]
+    drift = [
+        [
+            r["date"],
+            r["split"] or "–",
+            *(short(r[k]) if r[k] is not None else "–" for k in ("distance", "mean_shift", "std_ratio")),
+        ]
+        for r in far
+    ]
+    second = table(
+        "Dates that stand farthest from the training dates",
+        ("date", "split", "distance", "mean shift", "std ratio"),
+        drift,
+        numbers=(2, 3, 4),
+    )
+    return table(f"{name} in figures", heads, rows, numbers=range(1, 7)) + second
+
+
+def _missing(facts: Facts) -> str:
+    parts = []
+    features = facts.dataset.features
+    full = [f.name for k, f in enumerate(features) if facts.survey.seen_NF[:, k].sum() == facts.survey.cells()]
+    for index, feature in enumerate(features[:MOST_FEATURES]):
+        if feature.name not in full:
+            heat = missing_heat(facts, index)
+            groups = (
+                "a row a node"
+                if len(heat.row_labels) == facts.dataset.manifest.num_nodes
+                else f"{len(heat.row_labels)} rows of neighbouring nodes"
+            )
+            drawn = charts.over_dates(facts.columns, heat, f"{feature.name}: missing share by date and node")
+            parts.append(
+                charts.figure(drawn, f"<b>{escape(feature.name)}</b>, share of cells without a value; {groups}.")
+            )
+    if full:
+        parts.append(paragraph(f"Nothing is missing of {', '.join(full)}.", "note"))
+    if len(full) < len(features):
+        nodes = table(
+            "Nodes that miss most",
+            ("node", "missing, all features"),
+            [[n, percent(share)] for n, share, _ in worst_nodes(facts)],
+            numbers=(1,),
+        )
+        dates = table(
+            "Dates that miss most",
+            ("date", "missing, all features"),
+            [[f"{d:%Y-%m-%d %a}", percent(s)] for d, s in worst_dates(facts)],
+            numbers=(1,),
+        )
+        parts.append(pair(nodes, dates))
+    return section("missing", "Missing cells", [card(parts)])
+
+
+def _nodes(facts: Facts) -> str:
+    survey, nodes = facts.survey, facts.dataset.nodes
+    where = atlas.places(nodes.names, nodes.axes, nodes.positions_NP)
+    lost = without_position(nodes)
+    if where is None:
+        words = f"{counted(len(nodes.names), 'node')}; none has a position, so there is no map."
+        return section("nodes", "Nodes", [card([paragraph(words, "note"), _node_table(facts)])])
+    figures = []
+    if survey.seen_NF.sum() < survey.cells() * survey.seen_NF.shape[1]:
+        cells = np.full(len(nodes.names), survey.cells() / len(nodes.names) * survey.seen_NF.shape[1])
+        missing = 100 * atlas.by_circle(where, cells - survey.seen_NF.sum(axis=1), cells)
+        figures.append(
+            charts.figure(
+                atlas.atlas(where, missing, "Nodes by missing share", " %"), "<b>Missing share</b> of all features."
+            )
+        )
+    for index, feature in enumerate(facts.dataset.features):
+        if not feature.categorical and len(figures) < 2:
+            mean = atlas.by_circle(where, survey.sum_NF[:, index], survey.seen_NF[:, index])
+            figures.append(
+                charts.figure(
+                    atlas.atlas(where, mean, f"Nodes by mean {feature.name}"),
+                    f"<b>Mean {escape(feature.name)}</b>, raw units.",
+                )
+            )
+    tiled = (
+        f" {len(nodes.names) - lost:,} nodes are drawn as {len(where.names)} tiles."
+        if len(where.names) < len(nodes.names) - lost
+        else ""
+    )
+    axes = "Equirectangular projection." if where.degrees else f"Axes: {', '.join(nodes.axes[:2])}."
+    gone = np.asarray(np.isnan(nodes.positions_NP).any(axis=1), dtype=bool)
+    without = (
+        f" Without a position, and so not drawn: {counted(lost, 'node')} ({atlas.spread_of(nodes.names, gone)})."
+        if lost
+        else " Every node has a position."
+    )
+    return section(
+        "nodes", "Nodes", [card([paragraph(axes + tiled + without, "note"), pair(*figures), _node_table(facts)])]
+    )
+
+
+def _node_table(facts: Facts) -> str:
+    """Nodes with the greatest and the least mean of the first feature that is a quantity."""
+    numeric = [k for k, f in enumerate(facts.dataset.features) if not f.categorical]
+    if not numeric:
+        return ""
+    first = numeric[0]
+    seen, total = facts.survey.seen_NF[:, first], facts.survey.sum_NF[:, first]
+    mean = np.where(seen > 0, total / np.maximum(seen, 1), -np.inf)
+    order = np.argsort(-mean, kind="stable")[:MOST_ROWS]
+    name = facts.dataset.features[first].name
+    rows = [[facts.dataset.nodes.names[k], short(float(mean[k])), f"{int(seen[k]):,}"] for k in order]
+    more = f", the first {len(rows)} of {len(mean):,}" if len(mean) > len(rows) else ""
+    return table(
+        f"Nodes by mean {name}, the greatest first{more}",
+        ("node", f"mean {name}", "observed cells"),
+        rows,
+        numbers=(1, 2),
+    )
+
+
+def _rows(facts: Facts) -> str:
+    found = rows_account(facts)
+    rows = [["read", f"{found['read']:,}", ""], ["accepted", f"{found['accepted']:,}", ""]]
+    for kind in ("rejected", "changed"):
+        rows += [[kind, f"{count:,}", reason] for reason, count in sorted(found[kind].items(), key=lambda row: -row[1])]
+    if not found["rejected"]:
+        rows.append(["rejected", "0", "every row was accepted"])
+    parts = [table("Raw rows of the prepared dates", ("rows", "count", "why"), rows, numbers=(1,))]
+    worst = [[date, f"{count:,}", percent(count / read if read else None)] for date, count, read in found["worst"]]
+    parts.append(table("Dates with most rejected rows", ("date", "rejected", "share"), worst, numbers=(1, 2)))
+    parts.append(table("Files", ("what", "size"), [[what, size(count)] for what, count in facts.sizes], numbers=(1,)))
+    return section("rows", "Rows and files", [card(parts)])
