@@ -90,7 +90,7 @@ def kill_a_worker(folder: Path, done: threading.Event) -> None:
 
 
 def test_two_workers_share_the_limit_also_when_one_of_them_is_killed(tmp_path: Path) -> None:
-    """Each alone would take what both may have: without its share it would hold 330 MiB beside the other's."""
+    """Each date alone, decoded whole, would take about as much as both may have."""
     (tmp_path / "raw").mkdir()
     for day in range(3):
         random = np.random.default_rng(day)
@@ -98,12 +98,12 @@ def test_two_workers_share_the_limit_also_when_one_of_them_is_killed(tmp_path: P
             {
                 "time": START + 86_400_000 * day + random.integers(0, 86_400_000, ROWS),
                 "node": [f"n{k}" for k in random.integers(0, 40, ROWS)],
-                **{f"f{k}": np.round(random.normal(60, 12, ROWS), 2) for k in range(6)},
+                **{f"f{k}": np.round(random.normal(60, 12, ROWS), 2) for k in range(12)},
             }
         )
-        frame.write_csv(tmp_path / "raw" / f"2024-03-0{day + 1}.csv")
-    source = {"path": "raw/{date}.csv", "time": "time", "time_format": "ms", "node": "node"}
-    features = {f"f{k}": {"fill": "forward"} for k in range(6)}
+        frame.write_parquet(tmp_path / "raw" / f"2024-03-0{day + 1}.parquet", row_group_size=100_000)
+    source = {"path": "raw/{date}.parquet", "time": "time", "time_format": "ms", "node": "node"}
+    features = {f"f{k}": {"fill": "forward"} for k in range(12)}
     pipeline = {"source": source, "step": "1m", "features": features, "split": {"train": "2024-03-01..2024-03-02"}}
     (tmp_path / "config.yaml").write_text(json.dumps({"dataset": "two", "pipeline": pipeline}))
     done = threading.Event()
@@ -120,4 +120,4 @@ def test_two_workers_share_the_limit_also_when_one_of_them_is_killed(tmp_path: P
     assert killed
     assert "its worker process was killed by SIGKILL; it is tried alone at the end" in ran.output
     assert "3 shards written; 3 dates measured" in ran.output
-    assert ran.peak_bytes < 680 * MIB
+    assert ran.peak_bytes < 680 * MIB, ran.peak_bytes / MIB
