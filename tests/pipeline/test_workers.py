@@ -227,7 +227,7 @@ def test_fail_fast_ends_at_the_first_failure_and_commits_nothing(make_world: Any
     assert sum(isinstance(event, DateFailed) for event in events) == 1
     assert not (world.store / "staging").exists() or not list((world.store / "staging").iterdir())
     kept = len(list((world.store / "staged").glob("*/*")))
-    assert 1 <= kept <= 5
+    assert kept == 1 if num_workers == 1 else kept <= 5  # two at once: the bad one may end first
     world.dump(POISON).write_text(good)
     assert world.prepare().measured == 6 - kept
 
