@@ -12,9 +12,17 @@ def main() -> None:
     # (docs/decisions/0007). It must be said before torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from dateshard.cli import run
+    import signal
 
-    sys.exit(run(sys.argv[1:]))
+    try:
+        from dateshard.cli import run
+
+        code = run(sys.argv[1:])
+        for late in (signal.SIGINT, signal.SIGTERM):  # it is done: they would change nothing but the exit code
+            signal.signal(late, signal.SIG_IGN)
+    except KeyboardInterrupt:  # while it was being loaded: nothing had begun
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

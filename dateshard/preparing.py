@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
 from dateshard.states import alike, likeness
 from pipeline import events as e
@@ -21,75 +23,111 @@ def _tell_provisional(screen: Screen, manifest: Manifest) -> None:
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
 
-def follow(screen: Screen, dataset: str, events: Iterable[e.Event]) -> e.Finished:
-    """Shows the events of one preprocess and returns the last."""
-    failed: dict[dt.date, str] = {}
-    try:
-        return _follow(screen, dataset, events, failed)
-    except BaseException:
-        screen.end_bar()
-        _tell_alike(screen, failed)
-        raise
+def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) -> tuple[e.Finished, int]:
+    """Shows the events of one preprocess and returns the last, and the most bytes that all its processes held.
+
+    Args:
+        again: the command that goes on where this one is cut off.
+    """
+    with Progress(screen) as progress:
+        told = _Told(screen, dataset, progress, again)
+        try:
+            event = _last(events, told)
+        except BaseException:
+            told.tell_alike(progress.print)
+            raise
+    _summary(screen, event, progress.peak_bytes, changed=told.changed, again=again)
+    return event, progress.peak_bytes
 
 
-def _tell_alike(screen: Screen, failed: Mapping[dt.date, str]) -> None:
-    """How often each failure came that was told once."""
-    for dates, reason in alike(failed):
-        if len(dates) > 1:
-            screen.tell(f"{len(dates)} dates failed alike: {collapse(dates)}: {reason}")
-
-
-def _follow(screen: Screen, dataset: str, events: Iterable[e.Event], failed: dict[dt.date, str]) -> e.Finished:
-    bar, finished, changed, told = None, None, False, set[str]()
+def _last(events: Iterable[e.Event], told: _Told) -> e.Finished:
     for event in events:
+        if isinstance(event, e.Finished):
+            return event
+        told.tell(event)
+    raise AssertionError("a preprocess ends with Finished or raises")
+
+
+def _alike(failed: Mapping[dt.date, str]) -> list[str]:
+    """How often each failure came that was told once."""
+    groups = [(dates, reason) for dates, reason in alike(failed) if len(dates) > 1]
+    return [f"{len(dates)} dates failed alike: {collapse(dates)}: {reason}" for dates, reason in groups]
+
+
+@dataclass(slots=True)
+class _Told:
+    """One event after the other, in words. Failures of one likeness are told once, and counted at the end."""
+
+    screen: Screen
+    dataset: str
+    progress: Progress
+    again: str
+    changed: bool = False
+    failed: dict[dt.date, str] = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)
+
+    def tell(self, event: e.Event) -> None:
+        screen, progress = self.screen, self.progress
         match event:
             case e.Cutting():
                 screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
+                screen.say(f"If it is cut off, this goes on: {self.again}")
             case e.CutDone():
                 rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
                 cut_dates = counted(len(event.dates), "date")
                 screen.tell(f"{event.path}: {event.rows.read:,} rows cut into {cut_dates}{rejected}")
             case e.Planned():
-                for note in event.notes:
-                    screen.tell(f"passed over: {note}")
-                todo = len(event.plan.to_measure) + len(event.plan.to_normalise) + len(event.plan.to_store)
-                if todo:
-                    measure = counted(len(event.plan.to_measure), "date")
-                    work = f"{measure} to measure, {len(event.plan.to_normalise)} to normalise"
-                    work += f", {len(event.plan.to_store)} to store in other formats" if event.plan.to_store else ""
-                    screen.say(f"dataset {dataset}: {work}. If it is cut off, the same command goes on.")
-                    if event.plan.merge and event.generation is not None:
-                        screen.say(f"The global statistics are merged: {event.plan.merge}.")
-                for warning in event.plan.warnings:
-                    screen.say(warning)
-                bar = screen.bar("dates", todo) if todo else None
+                self._planned(event)
+            case e.Began():
+                progress.begin(event.act, event.num_dates)
             case e.DateDone():
-                if bar:
-                    bar.advance(note=event.act)
+                progress.done(event.rows["read"] if event.rows else 0)
             case e.PassedOver():
-                (bar.print if bar else screen.tell)(f"passed over: {event.error.where}: {event.error.what}")
+                progress.print(f"passed over: {event.error.where}: {event.error.what}")
+            case e.DateAgain():
+                progress.print(f"again   {event.date}  its worker process {event.why}; it is tried alone at the end")
             case e.DateFailed():
-                failed[event.date] = str(event.error)
-                if (kind := likeness(event.date, str(event.error))) not in told:  # the others are counted at the end
-                    (bar.print if bar else screen.tell)(f"failed  {event.date}  {event.error}")
-                told.add(kind)
-                if bar:
-                    bar.advance(note=event.act)
+                self._fail(event)
             case e.Merged():
                 text = f"statistics {event.statistics[:6]} merged over {event.num_dates} training dates"
-                (bar.print if bar else screen.say)(text + _moved(event.moved))
+                self._say(text + _moved(event.moved))
             case e.Drifted():
                 text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
-                (bar.print if bar else screen.say)(text + "  (--refit-statistics moves them)")
+                self._say(text + "  (--refit-statistics moves them)")
             case e.CommitDone():
-                changed |= event.changed
-            case e.Finished():
-                finished = event
-    if bar:
-        bar.close()
-    assert finished is not None, "a preprocess ends with Finished or raises"
-    _summary(screen, finished, changed=changed)
-    return finished
+                self.changed |= event.changed
+
+    def tell_alike(self, tell: Callable[[str], None]) -> None:
+        """How often each failure came that was told once."""
+        for line in _alike(self.failed):
+            tell(line)
+
+    def _fail(self, event: e.DateFailed) -> None:
+        kind = likeness(event.date, str(event.error))
+        if kind not in self.kinds:
+            self.progress.print(f"failed  {event.date}  {event.error}")
+        self.kinds.add(kind)
+        self.failed[event.date] = str(event.error)
+        self.progress.failed += 1
+        self.progress.done()
+
+    def _say(self, text: str) -> None:
+        if not self.screen.quiet:
+            self.progress.print(text)
+
+    def _planned(self, event: e.Planned) -> None:
+        for note in event.notes:
+            self.screen.tell(f"passed over: {note}")
+        plan, screen = event.plan, self.screen
+        if plan.to_measure or plan.to_normalise or plan.to_store:
+            work = f"{counted(len(plan.to_measure), 'date')} to measure, {len(plan.to_normalise)} to normalise"
+            work += f", {len(plan.to_store)} to store in other formats" if plan.to_store else ""
+            screen.say(f"dataset {self.dataset}: {work}")
+            screen.say(f"If it is cut off, this goes on: {self.again}")
+            if plan.merge and event.generation is not None:
+                screen.say(f"The global statistics are merged: {plan.merge}.")
+        for warning in plan.warnings:
+            screen.say(warning)
 
 
 def _by_reason(counts: dict[str, int]) -> str:
@@ -100,7 +138,7 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
 
 
-def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
+def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, *, changed: bool, again: str) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
     done = finished.measured + finished.written + finished.unchanged + finished.stored
@@ -120,9 +158,10 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
         wrote = f"{counted(finished.stored, 'date')} stored in other formats, {wrote}"
     rejected = sum(rows["rejected"].values())
     read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
+    generation = f"generation {finished.generation}" if finished.generation else "no generation yet"
     screen.tell(
-        f"generation {finished.generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
-        f"{seconds(finished.seconds)}"
+        f"{generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
+        f"{seconds(finished.seconds)}, at most {size(peak_bytes)} of memory"
     )
     for kind in ("rejected", "changed"):
         for reason, count in sorted(rows[kind].items()):
@@ -139,13 +178,19 @@ def _summary(screen: Screen, finished: e.Finished, *, changed: bool) -> None:
     if finished.manifest:
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
-        _tell_alike(screen, {date: str(error) for date, error in finished.failed.items()})
-        screen.tell(
-            f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend the dumps, then run the same command again."
-        )
+        _failures(screen, finished, again)
 
 
-def finished_to_json(finished: e.Finished) -> PreprocessDocument:
+def _failures(screen: Screen, finished: e.Finished, again: str) -> None:
+    """Which dates failed, the reasons that many share, and what goes on."""
+    if finished.cut_short:
+        screen.tell("stopped at the first failure (--fail-fast): nothing was committed after it")
+    for line in _alike({date: str(error) for date, error in finished.failed.items()}):
+        screen.tell(line)
+    screen.tell(f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend what is said of them, then: {again}")
+
+
+def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocument:
     """`preprocess --json`."""
     return {
         "generation": finished.generation,
@@ -156,5 +201,7 @@ def finished_to_json(finished: e.Finished) -> PreprocessDocument:
         "stored": finished.stored,
         "rows": cast("AllRows", finished.rows),
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
+        "cut_short": finished.cut_short,
         "seconds": round(finished.seconds, 3),
+        "peak_memory_bytes": peak_bytes,
     }

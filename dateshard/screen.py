@@ -131,6 +131,11 @@ class Bar:
             self.said = time.monotonic()
             self.screen.say(f"{self.label}\t{self.done}/{self.total}\t{note}")
 
+    def note(self, note: str) -> None:
+        """Another note beside the same count."""
+        if self._live is not None:
+            self._live.update(self._task, note=note)
+
     def reach(self, done: int, note: str = "") -> None:
         """So many are done; without a note the last one stays."""
         if note:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,6 +13,7 @@ from typing import Any, TextIO
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Bar, Screen, memory, number, size
 from dateshard.settings import Settings, load_settings, validate
+from dateshard.signals import StopSignal
 from shardstore.errors import UsageError, naming
 from trainer import loop
 from trainer.models import num_parameters
@@ -47,33 +46,6 @@ def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
     """
     facts = (run.told() if recover else None) or run.facts()
     return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
-
-
-class StopSignal:
-    """SIGINT and SIGTERM ask for a stop at the next batch; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> StopSignal:
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number_, handler in self._before.items():
-            signal.signal(number_, handler)
-
-    def _note(self, number_: int, _: object) -> None:
-        if self.received is not None:
-            signal.signal(number_, signal.SIG_DFL)
-            signal.raise_signal(number_)
-        self.received = number_
-
-    def asked(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.received is not None
 
 
 def train_to_the_end(
@@ -119,7 +91,7 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
     if ended.why == "stopped":
         place = f"saved epoch {state.epoch + 1} batch {state.batch}"
         screen.tell(f"{place}. Continue exactly here: dateshard train --resume {started.run.name}")
-        return (143 if stop.received == signal.SIGTERM else 130), document
+        return stop.exit_code, document
     best = f"best validation loss {number(state.progress.best_loss)} in epoch {state.progress.best_epoch + 1}"
     screen.tell(f"{started.run.name} ended ({ended.why}): {best}")
     screen.say(f"See: dateshard evaluate {started.run.name}")

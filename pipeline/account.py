@@ -5,11 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.plan import Dump
+from pipeline.config import Pipeline
+from pipeline.plan import DatePlan, Dump, Observed
 from pipeline.rows import Rows
-from shardstore.errors import DateshardError
+from shardstore.errors import DateshardError, ResourceError
+from shardstore.measured import load_arrays
+
+if TYPE_CHECKING:
+    from pipeline.prepare import Measured
 
 
 def dump_row(dump: Dump | None) -> dict[str, Any]:
@@ -20,8 +26,40 @@ def dump_row(dump: Dump | None) -> dict[str, Any]:
 
 
 def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:
-    """Why a date failed, and under which tolerance: when either changes, it is tried again."""
+    """Why a date failed, and under which tolerance: when either changes, it is tried again.
+
+    Where the machine failed the date, and not its dump, no tolerance is that one: whenever it is measured, it is mended.
+    """
+    tolerated = "" if isinstance(error, ResourceError) else tolerated
     return {"staged": key, "what": str(error), "kind": error.kind, "dump": dump_row(dump), "tolerated": tolerated}
+
+
+def failures(
+    seen: Observed, plans: Mapping[dt.date, DatePlan], config: Pipeline, failed: Mapping[dt.date, DateshardError]
+) -> dict[dt.date, dict[str, Any]]:
+    """Failures of this run, and older ones whose date was not tried again."""
+    kept = {}
+    for text, failure in seen.sources.get("failed", {}).items():
+        date = dt.date.fromisoformat(text)
+        plan = plans.get(date)
+        over = plan is None or plan.state in ("excluded", "fresh") or plan.measure or plan.normalise
+        if date in seen.dumps and not over:
+            kept[date] = failure
+    tolerated = config.source.tolerated()
+    new = {date: failure_row(error, plans[date].key, seen.dumps.get(date), tolerated) for date, error in failed.items()}
+    return kept | new
+
+
+def source_row(
+    root: Path, plan: DatePlan, seen: Observed, config: Pipeline, *, made: bool, receipt: Measured | None
+) -> dict[str, Any]:
+    """A committed date's row in the sources file: the one it had, unless its shard was `made` in this run."""
+    known: dict[str, Any] | None = seen.sources.get("dates", {}).get(str(plan.date))
+    if not made:
+        return known or {"staged": plan.key, "measure": "", "dump": dump_row(None), "rows": {}}
+    rows = receipt.rows if receipt else load_arrays(root / "staged" / str(plan.date) / plan.key)[1]["rows"]
+    measure = config.measure_identity(seen.node_names)
+    return {"staged": plan.key, "measure": measure, "dump": dump_row(seen.dumps[plan.date]), "rows": dict(rows)}
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:

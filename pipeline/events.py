@@ -33,11 +33,20 @@ class CutDone:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What will be done; what will be done; `notes` are damaged files that had to be passed over."""
+    """What will be done; `notes` are damaged files that had to be passed over."""
 
     plan: Plan
     generation: int | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An act on so many dates begins, in so many processes (1 = this one)."""
+
+    act: str  # measure | normalise
+    num_dates: int
+    num_workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,15 @@ class PassedOver:
 
     date: dt.date
     error: DateshardError
+
+
+@dataclass(frozen=True, slots=True)
+class DateAgain:
+    """The date's worker process was lost; it is tried once more, alone, when all others are done."""
+
+    act: str
+    date: dt.date
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,20 @@ class Finished:
     unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
     unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
     stored: int = 0  # dates whose shard stayed, written in other formats
+    cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
 
 
-Event = Cutting | CutDone | Planned | DateDone | PassedOver | DateFailed | Merged | Drifted | CommitDone | Finished
+Event = (
+    Cutting
+    | CutDone
+    | Planned
+    | Began
+    | DateDone
+    | DateAgain
+    | PassedOver
+    | DateFailed
+    | Merged
+    | Drifted
+    | CommitDone
+    | Finished
+)

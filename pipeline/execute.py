@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Generator, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from pipeline.account import dump_row, failure_row, total
+from pipeline.account import failures, source_row, total
 from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.cuts import cut_account, spilled
 from pipeline.drop import still_dropped
 from pipeline.dumps import is_one_file
 from pipeline.events import (
+    Began,
     CommitDone,
     CutDone,
     Cutting,
+    DateAgain,
     DateDone,
     DateFailed,
     Drifted,
@@ -40,73 +40,77 @@ from pipeline.prepare import (
     merge_statistics,
     normalise_date,
     take_partial,
+    why_lost,
 )
 from pipeline.rows import Rows
+from pipeline.shares import shares
+from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, storing
-from pipeline.survey import survey
-from pipeline.workers import Task, run
+from pipeline.workers import Again, Task, Workers
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
-from shardstore.frozen import (
-    Frozen,
-    Nodes,
-    load_nodes,
-    load_statistics,
-    load_vocabularies,
-    save_nodes,
-    save_statistics,
-    save_vocabularies,
-)
+from shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from shardstore.manifest import Entry, Manifest
-from shardstore.measured import load_arrays, load_partial, load_receipt, partial_key
 from shardstore.statistics import Statistics, drift
 
-FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its workers
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
 
 
-def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
-    """The plan alone: takes no lock and writes nothing."""
-    found = survey(config, root, wish)
-    return found.plan, found.current, list(found.notes)
-
-
 def preprocess(
-    dataset: str, config: Pipeline, root: Path, wish: Wish, num_workers: int, memory_bytes: int | None = None
-) -> Iterator[Event]:
+    dataset: str,
+    config: Pipeline,
+    root: Path,
+    wish: Wish,
+    num_workers: int | None,
+    memory_bytes: int | None = None,
+    *,
+    fail_fast: bool = False,
+    stop: Stop | None = None,
+) -> Generator[Event, None, None]:
     """Measures, merges, normalises and commits what the plan says. One file of many dates is cut first.
 
     Whatever happens, `Finished` comes last and what was committed stays. A killed run loses nothing that was
     measured: the next plan finds it.
 
     Args:
-        memory_bytes: what all workers together may use; None for most of what is free now.
+        num_workers: processes at most; None for one a core, as far as memory reaches.
+        memory_bytes: what all of them and this one may use together; None for most of what is free now.
+        fail_fast: end at the first date that fails; nothing is committed after it.
+        stop: to be asked for a stop.
 
     Raises:
         BusyError: another process writes this dataset.
         DumpError: there is nothing usable at all.
+        KeyboardInterrupt: `stop` was asked; no worker lives on, nothing is left half.
     """
+    stop = stop or Stop()
     with Writer(root) as writer:
         current, notes = writer.current()
         done = None
-        if whole := uncut(config, root):
+        with stop.at_once():
+            whole = uncut(config, root)
+        if whole:
             from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
 
             yield Cutting(whole.path, whole.size)
-            done = cut(root, config, whole)
+            with stop.at_once():
+                done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
-        seen, table, cache = observe(config, root, current)
+        with stop.at_once():
+            seen, table, cache = observe(config, root, current)
         if not seen.dumps and current is None:
             where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
         plan = make_plan(config, seen, wish)
         refuse_unknown(plan, wish, seen, config.source.path)
-        share = (memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)) // num_workers
         yield Planned(plan, current.generation if current else None, tuple(notes))
+        most, share = shares(plan, config, num_workers, memory_bytes, len(table.names) if table else 0)
         cut_rows = done.rows if done else None
-        yield from _Run(dataset, config, writer, current, seen, table, plan, num_workers, share, cut_rows).events()
+        with Workers(most, stop) as workers:
+            run = _Run(dataset, config, writer, current, seen, table, plan, workers, share, cut_rows, fail_fast)
+            yield from run.events()
 
 
 @dataclass(slots=True)
@@ -120,9 +124,11 @@ class _Run:
     seen: Observed
     table: Nodes | None
     plan: Plan
-    num_workers: int
+    workers: Workers
     worker_bytes: int
     cut_rows: Rows | None  # of the file of many dates, if it was cut just now
+    fail_fast: bool = False
+    old: Manifest | None = None  # of the generation that this run began with
     plans: dict[dt.date, DatePlan] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     measured: dict[dt.date, Measured] = field(default_factory=dict)
@@ -137,16 +143,27 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         self.plans = {plan.date: plan for plan in self.plan.dates}
+        self.old = self.current.manifest if self.current else None
+        try:
+            yield from self._prepare()
+        except _FailedFastError:
+            self.workers.end()
+            self.writer.sweep()
+            yield self._finished(cut_short=True)
+
+    def _prepare(self) -> Iterator[Event]:
         yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure})
         if self.plan.merge:
             frozen, merged = yield from self._merge()
             yield merged
         elif self.current:
-            frozen = self._load_frozen(self.current.manifest)
+            old = self.current.manifest
+            frozen = load_frozen(self.writer.root, old.statistics, self.table or old.nodes, old.vocabularies)
+            self.writer.published([save_nodes(self.writer.root, frozen.nodes)])  # of a table: the present positions
             yield from self._drift(frozen.statistics)
         manifest = self._skeleton(frozen)
         yield from self._normalise(manifest, frozen)
-        yield self._commit(manifest, last=True)
+        yield self._commit(manifest)
         yield self._finished()
 
     def _measure(self, keys: Mapping[dt.date, str]) -> Iterator[Event]:
@@ -155,24 +172,26 @@ class _Run:
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
-        for date, result in run(tasks, self._workers(tasks)):
+        if tasks:
+            yield Began("measure", len(tasks), self.workers.num_workers)
+        for date, result in self.workers.run(tasks):
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
                 yield DateDone("measure", date, result.rows)
+            elif isinstance(result, Again):
+                yield DateAgain("measure", date, result.why)
             else:
-                yield self._fail("measure", date, result)
+                yield from self._fail("measure", date, result)
 
-    def _workers(self, tasks: Sized) -> int:
-        """One date alone is done in this process: a worker would first import what reads dumps, for a second."""
-        return max(1, min(self.num_workers, len(tasks)))
-
-    def _fail(self, act: str, date: dt.date, error: DateshardError) -> DateFailed:
+    def _fail(self, act: str, date: dt.date, error: DateshardError) -> Iterator[DateFailed]:
         """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
         if isinstance(error, DiskFullError) or (isinstance(error, StoreError) and date in self.seen.dumps):
             raise error
         self.failed[date] = error
-        return DateFailed(act, date, error)
+        yield DateFailed(act, date, error)
+        if self.fail_fast:
+            raise _FailedFastError
 
     def _training_keys(self) -> dict[dt.date, str]:
         """Staged keys of the training dates that are measured now."""
@@ -183,14 +202,6 @@ class _Run:
                 keys[plan.date] = plan.key
         return keys
 
-    def _load_frozen(self, manifest: Manifest) -> Frozen:
-        """What the generation rests on; of a node table's positions the present ones."""
-        root = self.writer.root
-        nodes = self.table or load_nodes(root, manifest.nodes)
-        self.writer.published([save_nodes(root, nodes)])
-        vocabularies = load_vocabularies(root, manifest.vocabularies)
-        return Frozen(nodes, vocabularies, load_statistics(root, manifest.statistics))
-
     def _merge(self) -> Generator[Event, None, tuple[Frozen, Merged]]:
         """Merges; a staged date that turns out damaged is measured again first. Returns what is frozen, and the event."""
         root = self.writer.root
@@ -200,16 +211,15 @@ class _Run:
             first = next(iter(self.failed.values()), None)
             what = "no training date could be measured, so there are no statistics"
             raise DumpError(f"{what}; first failure: {first}" if first else what, todo=_no_training_todo(bool(first)))
-        frozen = merge_statistics(root, keys, self.config, self.table)
+        with self.workers.stop.at_once():
+            frozen = merge_statistics(root, keys, self.config, self.table)
         statistics = frozen.statistics
-        old = self.current.manifest if self.current else None
+        old = self.old
         moved: tuple[dict[str, Any], ...] = ()
         if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
             with suppress(StoreError):  # damaged: they are being replaced
                 moved = tuple(drift(load_statistics(root, old.statistics), statistics))
-        self.writer.published([save_statistics(root, statistics), save_nodes(root, frozen.nodes)])
-        if frozen.vocabularies.names:
-            self.writer.published([save_vocabularies(root, frozen.vocabularies)])
+        self.writer.published(save_frozen(root, frozen))
         return frozen, Merged(statistics.id, len(keys), moved)
 
     def _find_lost(self) -> Iterator[Event]:
@@ -217,30 +227,20 @@ class _Run:
         a staged array that is damaged too is measured again from its dump."""
         lost = {}
         for date, key in self._training_keys().items():
-            if error := self._lost(date, key):
+            if error := why_lost(self.writer.root, date, key, self.config):
                 lost[date] = key
                 if isinstance(error, DamagedError):
                     yield PassedOver(date, error)
         tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
         again = {}
-        for date, result in run(tasks, self._workers(tasks)):
+        for date, result in self.workers.run(tasks):
             if isinstance(result, Path):
                 self.writer.published([result])
             elif isinstance(result, StoreError) and date in self.seen.dumps:
                 again[date] = lost[date]
-            else:
-                yield self._fail("measure", date, result)
+            elif not isinstance(result, Again):
+                yield from self._fail("measure", date, result)
         yield from self._measure(again)
-
-    def _lost(self, date: dt.date, key: str) -> StoreError | None:
-        """Why the date's measured arrays cannot be merged; partials that were never taken are no damage."""
-        partial = self.writer.root / "partials" / str(date) / partial_key(key, self.config.feature_specs())
-        try:
-            load_receipt(self.writer.root / "staged" / str(date) / key)
-            load_partial(partial)
-        except StoreError as error:
-            return error if partial.exists() else StoreError(error.what)
-        return None
 
     def _drift(self, frozen: Statistics) -> Iterator[Event]:
         """How far the frozen statistics stand from what is measured now, if a training date was measured again."""
@@ -276,37 +276,55 @@ class _Run:
         )
 
     def _normalise(self, manifest: Manifest, frozen: Frozen) -> Iterator[Event]:
-        old = self.current.manifest if self.current else None
+        old = self.old
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
             self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
-        target = Target.of(frozen, manifest)
+        target, at_once = Target.of(frozen, manifest), old is None or same
+        lost = (yield from self._store(manifest, target)) if same else []
         tasks: list[Task] = []
-        if old is not None and same:
-            again = [plan for plan in self.plan.to_store if plan.date not in {*self.failed, *self.measured}]
-            tasks += storing(self.writer.root, again, old, self.config, target.about)
-        for plan in self.plan.to_normalise:
+        for plan in [*lost, *self.plan.to_normalise]:
             untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
-            if plan.date not in self.failed and not untouched:
+            if plan.date not in self.failed and (plan in lost or not untouched):
                 tasks.append((plan, normalise_date, self._to_normalise(plan, target)))
         yield from self._left_behind(old, same=same)
+        damaged = yield from self._write("normalise", tasks, manifest, at_once=at_once)
+        yield from self._measure({plan.date: plan.key for plan in damaged})
+        mended = [task for task in tasks if task[0] in damaged and task[0].date not in self.failed]
+        yield from self._write("normalise", mended, manifest, at_once=at_once)
+
+    def _store(self, manifest: Manifest, target: Target) -> Generator[Event, None, list[DatePlan]]:
+        """Writes fresh dates in the formats that they lack. Returns those whose shard is damaged, to be normalised."""
+        assert self.old is not None, "only what is committed is stored again"
+        again = [plan for plan in self.plan.to_store if plan.date not in {*self.failed, *self.measured}]
+        tasks = list(storing(self.writer.root, again, self.old, self.config, target.about))
+        return (yield from self._write("store", tasks, manifest, at_once=True))
+
+    def _write(
+        self, act: str, tasks: Sequence[Task], manifest: Manifest, *, at_once: bool
+    ) -> Generator[Event, None, list[DatePlan]]:
+        """Stores or normalises and, with `at_once`, commits in groups. Returns those whose source is damaged: to be
+        normalised, or measured again from their dumps."""
+        damaged: list[DatePlan] = []
         since, waiting = time.monotonic(), 0
-        for plan, result in run(tasks, self._workers(tasks)):
-            if isinstance(result, StoreError) and plan.store:
+        if tasks:
+            yield Began(act, len(tasks), self.workers.num_workers)
+        for plan, result in self.workers.run(tasks):
+            mendable = act == "store" or (plan.date in self.seen.dumps and plan.date not in self.measured)
+            if isinstance(result, StoreError) and mendable:
                 yield PassedOver(plan.date, result)
-                _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
-            if isinstance(result, StoreError) and plan.date in self.seen.dumps and plan.date not in self.measured:
-                yield PassedOver(plan.date, result)
-                result = yield from self._mend(plan, target)
-            if not isinstance(result, Normalised | StoredAgain):
-                yield self._fail("normalise", plan.date, result)
-                continue
-            yield self._note_shard(result, old)
-            waiting += 1
-            overdue = waiting >= GROUP_DATES or time.monotonic() - since > GROUP_SECONDS
-            if overdue and (old is None or same):
+                damaged.append(plan)
+            elif isinstance(result, Again):
+                yield DateAgain(act, plan.date, result.why)
+            elif not isinstance(result, Normalised | StoredAgain):
+                yield from self._fail(act, plan.date, result)
+            else:
+                yield self._note_shard(result)
+                waiting += 1
+            if at_once and waiting and (waiting >= GROUP_DATES or time.monotonic() - since > GROUP_SECONDS):
                 yield self._commit(manifest)
                 since, waiting = time.monotonic(), 0
+        return damaged
 
     def _left_behind(self, old: Manifest | None, *, same: bool) -> Iterator[Event]:
         """Committed dates that can't follow to another scale: nothing measured of them fits, and their dump is gone."""
@@ -316,23 +334,15 @@ class _Run:
         for date in sorted(set(old.dates) - following):
             what = "the date leaves the dataset: its dump is gone, and nothing measured of it fits the settings"
             todo = "Put its dump back and run the command again"
-            yield self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
+            yield from self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
 
     def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
         """Arguments of `normalise_date`."""
         entry = self.current.manifest.dates.get(plan.date) if self.current else None
         return self.writer.root, plan.date, plan.key, self.config, target, entry.parts[0] if entry else None
 
-    def _mend(self, plan: DatePlan, target: Target) -> Generator[Event, None, Any]:
-        """A staged array that is damaged is measured again from its dump. Returns the result of normalising."""
-        yield from self._measure({plan.date: plan.key})
-        if plan.date in self.failed:
-            return self.failed.pop(plan.date)
-        _, result = next(iter(run([(plan, normalise_date, self._to_normalise(plan, target))], 1)))
-        return result
-
-    def _note_shard(self, result: Normalised | StoredAgain, old: Manifest | None) -> DateDone:
-        changed = old is None or old.dates.get(result.date) != result.entry
+    def _note_shard(self, result: Normalised | StoredAgain) -> DateDone:
+        changed = self.old is None or self.old.dates.get(result.date) != result.entry
         self.entries[result.date] = result.entry
         self.writer.published(result.folders)
         if isinstance(result, StoredAgain):
@@ -346,17 +356,18 @@ class _Run:
         self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
         return DateDone("normalise", result.date, changed=changed)
 
-    def _commit(self, skeleton: Manifest, *, last: bool = False) -> CommitDone:
-        failed = self._failed_sources()
+    def _commit(self, skeleton: Manifest) -> CommitDone:
+        config, dumps = self.config, self.seen.dumps
+        failed = failures(self.seen, self.plans, config, self.failed)
         manifest = replace(skeleton, dates=dict(sorted(self.entries.items())), failed=tuple(sorted(failed)))
         sources = {
             "basis": self.plan.basis,
-            "split": split_settings(self.config),
-            "normalise": {"settings": self.config.normalise_settings(), "code": NORMALISE_CODE},
+            "split": split_settings(config),
+            "normalise": {"settings": config.normalise_settings(), "code": NORMALISE_CODE},
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
             **still_dropped(self.seen.sources, self.plan),
-            **cut_account(self.writer.root, self.seen.dumps, self.config),
+            **cut_account(self.writer.root, dumps, config),
         }
         before = self.current
         self.current = self.writer.commit(manifest, sources, before)
@@ -365,39 +376,22 @@ class _Run:
 
     def _source(self, date: dt.date) -> dict[str, Any]:
         """A committed date's row in the sources file: kept, unless its shard was made in this run."""
-        known: dict[str, Any] | None = self.seen.sources.get("dates", {}).get(str(date))
-        plan = self.plans[date]
-        if date not in self.made or date not in self.seen.dumps:
-            return known or {"staged": plan.key, "measure": "", "dump": dump_row(None), "rows": {}}
+        made = date in self.made and date in self.seen.dumps
         receipt = self.measured.get(date)
-        rows = receipt.rows if receipt else load_arrays(self.writer.root / "staged" / str(date) / plan.key)[1]["rows"]
-        measure = self.config.measure_identity(self.seen.node_names)
-        return {"staged": plan.key, "measure": measure, "dump": dump_row(self.seen.dumps[date]), "rows": dict(rows)}
+        return source_row(self.writer.root, self.plans[date], self.seen, self.config, made=made, receipt=receipt)
 
-    def _failed_sources(self) -> dict[dt.date, dict[str, Any]]:
-        """Failures of this run, and older ones whose date was not tried again."""
-        kept = {}
-        for text, failure in self.seen.sources.get("failed", {}).items():
-            date = dt.date.fromisoformat(text)
-            plan = self.plans.get(date)
-            over = plan is None or plan.state in ("excluded", "fresh") or plan.measure or plan.normalise
-            if date in self.seen.dumps and not over:
-                kept[date] = failure
-        for date, error in self.failed.items():
-            dump, tolerated = self.seen.dumps.get(date), self.config.source.tolerated()
-            kept[date] = failure_row(error, self.plans[date].key, dump, tolerated)
-        return kept
-
-    def _finished(self) -> Finished:
+    def _finished(self, *, cut_short: bool = False) -> Finished:
         rows = total({date: receipt.rows for date, receipt in self.measured.items()}, self.cut_rows)
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
-        done, unknown = (
-            (len(self.measured), self.written, self.unchanged),
-            (self.unknown_nodes, self.unknown_categories),
-        )
-        return Finished(generation, manifest, *done, self.failed, rows, seconds, *unknown, self.stored)
+        counts = (len(self.measured), self.written, self.unchanged)
+        unknown = (self.unknown_nodes, self.unknown_categories)
+        return Finished(generation, manifest, *counts, self.failed, rows, seconds, *unknown, self.stored, cut_short)
+
+
+class _FailedFastError(Exception):
+    """Inside `_Run` only: a date failed, and that was to be the end."""
 
 
 def _no_training_todo(failed: bool) -> str:

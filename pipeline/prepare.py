@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
+from pipeline.shares import record_budget
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
-from shardstore.errors import DumpError, UsageError, Where
+from shardstore.errors import DumpError, StoreError, UsageError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.identity import hash_bytes, hash_file, seal
 from shardstore.layouts import grid
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from pipeline.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
-PROCESS_BYTES = 240 << 20  # the interpreter with its libraries, and a decoded block
-LEAST_RECORDS = 32 << 20
-GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def measure_date(
     Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled by the hour, to the same bytes.
 
     Raises:
-        DumpError: the dump cannot be used, changed while it was read, or its grid alone is too large.
+        DumpError: the dump cannot be used, or changed while it was read. ResourceError: its grid alone is too large.
     """
     from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
 
@@ -126,25 +124,6 @@ def measure_date(
     partial = publish_partial(root, date, key, values, config)  # first: a staged date never lacks it after a kill
     staged = _publish_arrays(root, root / "staged" / str(date) / key, values, receipt)
     return Measured(date, key, rows, (staged, partial))
-
-
-def record_budget(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
-    """Bytes of decoded records that may be held beside the process itself and the date's grid.
-
-    Raises:
-        DumpError: the grid of the node table alone needs more.
-    """
-    day = day_of(date, config.source.timezone, parse_step(config.step))
-    grid_bytes = GRIDS * 8 * day.num_steps * num_nodes * len(config.features)
-    if PROCESS_BYTES + grid_bytes > memory_bytes:
-        needed = PROCESS_BYTES + grid_bytes + LEAST_RECORDS
-        raise DumpError(
-            f"the grid of one date ({day.num_steps:,} steps x {num_nodes:,} nodes x {len(config.features)} features) "
-            f"needs {needed / 1e6:,.0f} MB, a worker may have {memory_bytes / 1e6:,.0f} MB",
-            where=Where(date=date),
-            todo="Give more with --memory-limit, or use fewer --workers",
-        )
-    return max(LEAST_RECORDS, memory_bytes - PROCESS_BYTES - grid_bytes)
 
 
 def _reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid.Duplicates]:
@@ -221,6 +200,17 @@ def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
     """
     values, _ = load_arrays(root / "staged" / str(date) / key)
     return publish_partial(root, date, key, values, config)
+
+
+def why_lost(root: Path, date: dt.date, key: str, config: Pipeline) -> StoreError | None:
+    """Why a date's measured arrays cannot be merged; partials that were never taken are no damage."""
+    partial = root / "partials" / str(date) / partial_key(key, config.feature_specs())
+    try:
+        load_receipt(root / "staged" / str(date) / key)
+        load_partial(partial)
+    except StoreError as error:
+        return error if partial.exists() else StoreError(error.what)
+    return None
 
 
 def _publish_arrays(

@@ -54,6 +54,12 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
 
 
+def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
+    """The plan alone: takes no lock and writes nothing."""
+    found = survey(config, root, wish)
+    return found.plan, found.current, list(found.notes)
+
+
 def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
     """What carrying out a plan costs in bytes."""
     plan, seen, free = found.plan, found.seen, free_bytes(root)

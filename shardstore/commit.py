@@ -143,7 +143,7 @@ class Writer:
                 os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             with disk_full_as_error(self.root / "FORMAT"):
                 self._format = write_format(self.root)
-            shutil.rmtree(self.root / "staging", ignore_errors=True)
+            self.sweep()
             (self.root / "staging").mkdir(exist_ok=True)
             self._flusher = Flusher(self.root)
         except BaseException:
@@ -152,10 +152,16 @@ class Writer:
         self._published: list[Path] = []
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.sweep()
         self._flusher.close()
         with naming(self.root / "writer.lock"):
             os.close(self._lock)
+
+    def sweep(self) -> None:
+        """Removes staging/ with what processes that were ended have left there. None may be writing."""
+        shutil.rmtree(self.root / "staging", ignore_errors=True)
 
     def current(self) -> tuple[Committed | None, list[str]]:
         """The generation to build on, and what had to be passed over to find it.

@@ -9,6 +9,7 @@ DateshardError                    exit 1
 │   └── NotThereError                       nothing of that name was ever committed, or it is gone
 ├── DiskFullError                 exit 28
 ├── DumpError                     exit 65   one date's raw dump cannot be used
+├── ResourceError                 exit 1    too little memory, or a process that was killed
 └── BusyError                     exit 75   somebody else holds the lock
 """
 
@@ -113,6 +114,12 @@ class DumpError(DateshardError):
 
     exit_code = 65
     kind = "dump"
+
+
+class ResourceError(DateshardError):
+    """Too little memory, or a process that was killed: the machine, not the dump. The same date may yet succeed."""
+
+    kind = "resources"
 
 
 class BusyError(DateshardError):

@@ -87,6 +87,22 @@ class Frozen:
     statistics: Statistics
 
 
+def save_frozen(root: Path, frozen: Frozen) -> list[Path]:
+    """Publishes all of it (not yet durable) and returns the folders."""
+    folders = [save_statistics(root, frozen.statistics), save_nodes(root, frozen.nodes)]
+    return folders + ([save_vocabularies(root, frozen.vocabularies)] if frozen.vocabularies.names else [])
+
+
+def load_frozen(root: Path, statistics: str, nodes: str | Nodes, vocabularies: str) -> Frozen:
+    """By their ids; nodes may be given themselves.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    nodes = load_nodes(root, nodes) if isinstance(nodes, str) else nodes
+    return Frozen(nodes, load_vocabularies(root, vocabularies), load_statistics(root, statistics))
+
+
 def save_nodes(root: Path, nodes: Nodes) -> Path:
     """Publishes nodes/<id>/ (not yet durable) and returns the folder."""
     return _publish(root, root / "nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})

@@ -85,7 +85,7 @@ def root() -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command and returns the exit code (docs/commands.md lists them)."""
     try:
-        code = root.main(args=arguments, prog_name="dateshard", standalone_mode=False)
+        code = root.main(args=arguments, prog_name="dateshard", standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:

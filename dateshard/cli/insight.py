@@ -119,8 +119,8 @@ def report(words: tuple[str, ...], files: tuple[str, ...], data: bool, output: s
     from dateshard.reports.data import gather
     from dateshard.reports.data_page import data_report
     from dateshard.screen import Screen, size
-    from pipeline.execute import look
     from pipeline.plan import Wish
+    from pipeline.survey import look
     from shardstore.commit import load_sources
     from shardstore.durable import replace_file
 

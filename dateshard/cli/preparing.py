@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dateshard.documents import NamedError, VerifyDocument
     from dateshard.settings import Settings
     from pipeline.plan import Wish
+    from pipeline.stopping import Stop
 
 STATES = "failed,stale,missing,measured"
 
@@ -99,7 +101,8 @@ def _cores() -> int:
 @click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
 @click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
 @click.option("--force", is_flag=True, help="measure and normalise the dates again even where they are fresh")
-@click.option("--workers", type=click.IntRange(1), help="processes (default: one a core)")
+@click.option("--workers", type=click.IntRange(1), help="processes (default: one a core, as far as memory reaches)")
+@click.option("--fail-fast", is_flag=True, help="end at the first date that fails; what was measured is kept")
 @click.option(
     "--memory-limit", metavar="SIZE", help="for all workers together, as 4GiB (default: most of what is free)"
 )
@@ -118,6 +121,7 @@ def preprocess(
     exclude: tuple[str, ...],
     force: bool,
     workers: int | None,
+    fail_fast: bool,
     memory_limit: str | None,
     refit_statistics: bool,
     resplit: bool,
@@ -126,6 +130,39 @@ def preprocess(
     quiet: bool,
 ) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
+    from dateshard.signals import StopSignal
+    from pipeline.stopping import Stop
+
+    acts: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
+    acts |= {"only": only, "exclude": exclude, "workers": workers}
+    if dry_run:
+        return int(context.invoke(plan, words=words, files=files, explain=False, as_json=as_json, **acts))
+    acts |= {"memory_limit": memory_limit, "fail_fast": fail_fast}
+    again, stop = shlex.join(["dateshard", *(context.obj or [])]), Stop()
+    with StopSignal(stop.ask) as signals:
+        try:
+            return _carry_out(words, files, acts, stop, Shown(as_json, quiet, again))
+        except KeyboardInterrupt:
+            told = f"stopped: {_kept(force=force)}. This goes on: {again}"
+            if as_json:
+                emit({"error": {"kind": "stopped", "message": told, "exit_code": signals.exit_code}})
+            click.echo(told, err=True)
+            return signals.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a preprocess tells what it does, and the command that goes on where it is cut off."""
+
+    as_json: bool
+    quiet: bool
+    again: str
+
+
+def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any], stop: Stop, shown: Shown) -> int:
+    """The whole command between its words and its exit code."""
+    from contextlib import closing
+
     from dateshard.pace import watch
     from dateshard.places import shards_folder
     from dateshard.preparing import finished_to_json, follow
@@ -133,26 +170,32 @@ def preprocess(
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
 
-    if dry_run:
-        refit: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
-        refit |= {"only": only, "exclude": exclude, "workers": workers}
-        return int(context.invoke(plan, words=words, files=files, explain=False, as_json=as_json, **refit))
     selectors, overrides = split_arguments(words)
-    settings, screen = settings_of(files, overrides), Screen(as_json=as_json, quiet=quiet)
-    wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
-    num_workers = workers or _cores()
+    settings, screen = settings_of(files, overrides), Screen(as_json=shown.as_json, quiet=shown.quiet)
     try:
-        memory = parse_bytes(memory_limit) if memory_limit else None
+        memory = parse_bytes(acts["memory_limit"]) if acts["memory_limit"] else None
     except ValueError as error:
         raise click.UsageError(f"--memory-limit: {error}") from None
-    root = shards_folder(settings.dataset)
-    events = prepare(settings.dataset, settings.preparing(), root, wish, num_workers, memory)
-    finished = follow(screen, settings.dataset, watch(root, events, num_workers))
-    if as_json:
-        emit(finished_to_json(finished))
-    if not finished.failed:
-        return 0
+    wished = {"only": acts["only"], "exclude": acts["exclude"], "force": acts["force"]}
+    with stop.at_once():
+        wish = _wish(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])
+    root, config = shards_folder(settings.dataset), settings.preparing()
+    options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
+    with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
+        watched = watch(root, events, acts["workers"] or _cores())
+        finished, peak_bytes = follow(screen, settings.dataset, watched, shown.again)
+    if shown.as_json:
+        emit(finished_to_json(finished, peak_bytes))
+    if not finished.failed or finished.cut_short:
+        return 3 if finished.failed else 0
     return 65 if finished.manifest is None or not finished.manifest.dates else 3
+
+
+def _kept(*, force: bool) -> str:
+    """What a preprocess that a signal stopped leaves."""
+    if force:
+        return "what was committed stays; --force measures its dates again"
+    return "what was measured is kept, what was committed stays"
 
 
 @click.command()

@@ -104,7 +104,7 @@ def test_every_fault_is_one_sentence_with_its_place_and_the_other_dates_go_on(ma
         assert any(todo in line for todo in ("Correct the dump", "Write the dump"))
         assert len(line) < 500
     assert f"{len(expected)} failed: " in done.stdout
-    assert "Mend the dumps, then run the same command again." in done.stdout
+    assert "Mend what is said of them, then: dateshard preprocess -c " in done.stdout
     dataset = Dataset.open(world.store)
     assert sorted(dataset.manifest.dates) == sorted(set(dates) - set(expected) - {gap})
     assert gap not in dataset.manifest.failed  # a gap is no fault

@@ -93,7 +93,7 @@ def test_eight_dates_grow_by_a_ninth_then_one_fails_and_is_mended_one_is_dropped
 
     world.dump(day(3)).write_text("time,node,speed,vehicles\n2024-03-03T00:00:00,n0,fast,1\n")
     said = say(world, "preprocess", code=3)
-    assert "1 failed: 2024-03-03. Mend the dumps" in said
+    assert "1 failed: 2024-03-03. Mend what is said of them" in said
     assert generation(world) == 3  # what training reads says that the date failed
     assert Dataset.open(world.store).manifest.dates == grown.dates  # its older shard stays
     say(world, "preprocess", code=3)

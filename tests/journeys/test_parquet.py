@@ -20,8 +20,8 @@ import pytest
 from dateshard.cli import run
 from dateshard.settings import validate
 from pipeline.clean import clean
-from pipeline.execute import look
 from pipeline.plan import Wish
+from pipeline.survey import look
 from shardstore.errors import NotThereError, UsageError
 
 FIRST, LAST = dt.date(2024, 3, 1), dt.date(2024, 3, 5)

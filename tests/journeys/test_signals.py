@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shlex
+import shutil
 import signal
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from trainer import checkpoint
@@ -97,26 +102,97 @@ def test_a_signal_during_validation_keeps_the_epochs_steps_and_validates_again(
     assert differing(ending(left_behind(RUN)), ending(uninterrupted(world))) == []
 
 
+PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
+GOES_ON = re.compile(r"This goes on: dateshard (.+)")
+
+
+def interrupted(launch: Any, world: Any, words: tuple[str, ...], number: int, *, group: bool, enough: int) -> list[str]:
+    """Sends the signal once so many dates are measured; the words of the command that is printed on stderr."""
+    process = launch(*words)
+    lock = world.store / "writer.lock"
+    assert process.until(lambda: lock.exists() and len(list(world.store.glob("staged/*/*"))) >= enough)
+    family = process.family()
+    process.send(number, group=group)
+    process.wait(128 + number)
+    assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+    (line,) = process.err.strip().splitlines()
+    assert line.startswith("stopped: what was measured is kept, what was committed stays. This goes on: ")
+    assert process.out.count("If it is cut off, this goes on: dateshard ") <= 1  # before the work, if it came so far
+    assert list((world.store / "staging").glob("*")) == []
+    found = GOES_ON.search(line)
+    assert found
+    return shlex.split(found[1])
+
+
 @pytest.mark.parametrize(
-    ("workers", "group", "enough"), [(1, True, 0), (2, False, 3), (2, True, 3)], ids=["start", "parent", "terminal"]
+    ("workers", "number", "group", "enough"),
+    [
+        (1, signal.SIGINT, True, 0),
+        (1, signal.SIGTERM, False, 3),
+        (2, signal.SIGTERM, False, 3),
+        (2, signal.SIGINT, True, 3),
+        (2, signal.SIGTERM, True, 3),
+    ],
+    ids=["start", "one process", "parent", "terminal", "group"],
 )
-def test_an_interrupted_preprocess_leaves_nothing_half_and_goes_on(
-    make_world: Any, launch: Any, committed: Any, content: Any, workers: int, group: bool, enough: int
+def test_an_interrupted_preprocess_leaves_nothing_half_and_the_printed_command_goes_on(
+    make_world: Any, launch: Any, committed: Any, content: Any, workers: int, number: int, group: bool, enough: int
 ) -> None:
     """Ctrl-C in a terminal reaches the worker processes too; they leave the words to their parent."""
     world = make_world(14, split=SPLIT)
     world.config_file()
-    words = ("preprocess", "-c", "config.yaml", "--workers", str(workers))
-    process = launch(*words)
-    lock = world.store / "writer.lock"
-    assert process.until(lambda: lock.exists() and len(list(world.store.glob("staged/*/*"))) >= enough)
-    process.send(signal.SIGINT, group=group)
-    process.wait(130)
-    assert process.err.strip() == "interrupted; what was committed stays, run the same command again to go on"
+    words = (*PREPARE, str(workers))
+    again = interrupted(launch, world, words, number, group=group, enough=enough)
+    assert again == list(words)
     assert committed(world) is None
-    assert list((world.store / "staging").glob("*")) == []
-    launch(*words).wait()
+    measured = len(list(world.store.glob("staged/*/*")))
+    process = launch(*again)
+    process.wait()
+    assert f"{14 - measured} dates measured" in process.out.replace("1 date ", "1 dates ")
     found = committed(world)
     world.store.rename(world.folder / "away")
     world.prepare()
     assert found == content(world.open())
+
+
+def test_a_second_signal_ends_at_once_and_no_worker_lives_on(make_world: Any, launch: Any) -> None:
+    world = make_world(14, split=SPLIT)
+    world.config_file()
+    process = launch(*PREPARE, "2")
+    assert process.until(lambda: len(list(world.store.glob("staged/*/*"))) >= 2)
+    family = process.family()
+    assert len(family) >= 2
+    for held in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        process.send(held)
+    process.wait(-signal.SIGTERM)
+    assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+    launch(*PREPARE, "2").wait()
+
+
+@pytest.mark.slow
+def test_interrupted_at_random_moments_preprocess_never_hangs_and_never_half(
+    make_world: Any, launch: Any, committed: Any
+) -> None:
+    """Every moment of a run of two workers, their start and their end included; at most 0.05 s are left out."""
+    world = make_world(14, split=SPLIT)
+    world.config_file()
+    chance = random.Random(11)
+    codes: Counter[int] = Counter()
+    for _ in range(60):
+        shutil.rmtree(world.store, ignore_errors=True)
+        process = launch(*PREPARE, "2")
+        assert process.until((world.store / "writer.lock").exists)
+        time.sleep(chance.uniform(0, 1.5))
+        number = chance.choice([signal.SIGINT, signal.SIGTERM])
+        family = process.family()
+        process.send(number, group=chance.random() < 0.5)
+        code = process.wait(None)
+        codes[code] += 1
+        if code != 0:
+            assert code == 128 + number, (code, process.err)
+            assert GOES_ON.search(process.err)
+            assert list((world.store / "staging").glob("*")) == []
+        committed(world)
+        assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+    assert codes[130] > 5, codes
+    assert codes[143] > 5, codes

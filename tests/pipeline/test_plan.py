@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import MEASURE_CODE
-from pipeline.execute import look
 from pipeline.plan import Plan, Wish, staged_key
+from pipeline.survey import look
 from shardstore.identity import identity
 
 FIRST = dt.date(2024, 3, 1)
