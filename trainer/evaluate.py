@@ -84,7 +84,8 @@ def evaluate(
     if model:
         forecasts[model[0]] = _of_model(model[1], setting)
         if isinstance(model[1], Ridge):
-            notes.extend(f"{model[0]}: {part}" for part in told(setting.columns.target_names, model[1].tunings()))
+            named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
+            notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
     counted = _accumulate(setting, order, reach, forecasts, model[0] if model else None)
     rows = [
         _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()

@@ -36,7 +36,7 @@ def repeated(pick: Callable[[torch.Tensor], torch.Tensor], place: int, counts_C:
         pick: [B, H, N] codes -> [B, P, N]. place: of the target among the features of the history.
         counts_C: where no category is known, the most frequent one stands in.
     """
-    most = int(torch.tensor(counts_C).argmax())
+    most = 1 + int(torch.tensor(counts_C[1:]).argmax())  # never code 0, which nothing is scored on
 
     def guess(batch: Batch) -> torch.Tensor:
         chosen = pick(batch.history_BHNF[..., place].long())

@@ -68,9 +68,9 @@ class Head:
         return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
 
 
-def _chosen(values_BPNF: torch.Tensor, targets: tuple[int, ...]) -> torch.Tensor:
-    """Those targets; a view where they are all of them."""
-    return values_BPNF if targets == tuple(range(values_BPNF.shape[-1])) else values_BPNF[..., list(targets)]
+def _chosen(values_BPNF: torch.Tensor, places: tuple[int, ...]) -> torch.Tensor:
+    """Those targets or channels, in this order; a view where they are all of them."""
+    return values_BPNF if places == tuple(range(values_BPNF.shape[-1])) else values_BPNF[..., list(places)]
 
 
 def squared_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
@@ -210,9 +210,7 @@ def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
         UsageError: a dict without one of the heads.
     """
     if isinstance(output, torch.Tensor):
-        if len(heads) == 1:
-            return {heads[0].name: output}
-        return {head.name: output[..., list(head.channels)] for head in heads}
+        return {head.name: _chosen(output, head.channels) for head in heads}
     if missing := sorted({head.name for head in heads} - set(output)):
         what = f"the model returned {', '.join(map(repr, output)) or 'nothing'}, and no '{missing[0]}'"
         raise UsageError(what, todo="Return one tensor, or a dict with a tensor for each of training.losses")

@@ -163,6 +163,30 @@ def test_validation_while_training_and_evaluation_afterwards_agree(make_world: M
     assert result.rows[0].scaled["mae"] == pytest.approx(report["mae"], rel=1e-12)
 
 
+@pytest.mark.parametrize("losses", [{"all": ["volume", "speed"]}, {"late": ["volume"], "early": ["speed"]}])
+def test_a_ridge_is_the_same_whatever_the_order_of_its_losses(
+    make_world: Make, session_of: Make, losses: dict[str, list[str]]
+) -> None:
+    """Its outputs are in the order of `trainer.targets`, its losses in another one."""
+    from trainer.loop import train
+
+    world = make_world(10, split=SPLIT, model={"name": "ridge"})
+    world.tree["trainer"]["training"]["losses"] = {k: {"loss": "mse", "targets": v} for k, v in losses.items()}
+    world.prepare()
+    session = session_of(world)
+    list(train(session, lambda: False))
+    model = ("m", session.model)
+    result = evaluate(session.config, world.open(), split="validation", baselines=["ridge"], model=model)
+    ridge, trained = result.rows
+    for name, figures in ridge.scaled["by_feature"].items():
+        assert trained.scaled["by_feature"][name] == pytest.approx(figures, rel=1e-9), name
+    told = {
+        who: {n.removeprefix(f"{who}: ") for n in result.notes if n.startswith(f"{who}: ")} for who in ("m", "ridge")
+    }
+    assert told["m"] <= told["ridge"]
+    assert told["m"]
+
+
 @pytest.mark.parametrize("policy", ["blocks", "mapped"])
 def test_the_size_of_a_batch_does_not_change_a_figure(make_world: Make, session_of: Make, policy: str) -> None:
     """43 windows in batches of 1, 7 (a last one of 1), 43 and 1000."""

@@ -147,6 +147,9 @@ def test_repeat_takes_the_last_known_category() -> None:
     short = guesses("repeat", {"kind": (0, (0, 5, 9, 1))}, 2, 1)
     assert short is not None
     assert short["kind"](batch).argmax(-1)[0, 0].tolist() == [2, 2, 2]  # one step back, only the second is known
+    unseen = guesses("repeat", {"kind": (0, (9, 0, 3, 1))}, 2, 1)
+    assert unseen is not None
+    assert unseen["kind"](batch).argmax(-1)[0, 0].tolist() == [2, 2, 2]  # code 0, however frequent, is no guess
 
 
 class Terminal(io.StringIO):

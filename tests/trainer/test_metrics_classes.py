@@ -156,6 +156,21 @@ def test_a_repeated_category_has_scores_of_one_and_nothing() -> None:
     assert found["log_loss"] is None
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_the_lowest_and_end_nothing(value: float) -> None:
+    """A model that diverges, or a class that no training date has: the report says so, the run goes on."""
+    batches = draw(5)
+    for logits, _, _ in batches:
+        logits[::2] = value
+    found, sound = counted(batches), counted([(logits[1::2], c[1::2], o[1::2]) for logits, c, o in batches])
+    report = found.report()
+    assert report["count"] == len(plainly(batches)[0])
+    assert report["log_loss"] is None
+    if np.isnan(value):  # among the likeliest are those that are equal, but not what is no number
+        assert found.steps_3P[2].tolist() == sound.steps_3P[2].tolist()
+    assert (found.scores_2KS.sum((1, 2)) == [4 * report["count"], report["count"]]).all()
+
+
 def test_many_classes_stay_bounded() -> None:
     many = Classes.none([str(index) for index in range(5000)], P, scores=True)
     assert many.confusion_KK.size == 0

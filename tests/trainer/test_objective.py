@@ -93,6 +93,10 @@ def test_named_losses_take_their_channels_out_of_one_tensor_or_out_of_a_dict() -
     assert by_head({**found, "aside": output}, heads).keys() == {"cls", "geo"}
     with pytest.raises(UsageError, match="no 'geo'"):
         by_head({"cls": found["cls"]}, heads)
+    alone = make_heads(
+        Training.model_validate({"losses": {"geo": {"loss": "mse", "targets": ["volume", "speed"]}}}), [SPEED, VOLUME]
+    )
+    assert torch.equal(by_head(output[..., :2], alone)["geo"], output[..., [1, 0]])  # in the order of its targets
 
 
 @pytest.mark.parametrize(

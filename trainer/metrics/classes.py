@@ -75,7 +75,7 @@ class Classes:
             mask = torch.from_numpy(seen)
             known = logits[..., 1:][mask].double()
             true = torch.from_numpy(codes[seen] - 1)
-            higher = (known > known.gather(1, true[:, None])).sum(1)
+            higher = (~(known <= known.gather(1, true[:, None]))).sum(1)  # no number is among the likeliest
             self.steps_3P[2] += np.bincount(
                 np.nonzero(seen)[1][(higher < TOP).numpy()], minlength=len(self.steps_3P[2])
             )
@@ -95,7 +95,7 @@ class Classes:
         if not self.scores_2KS.size:
             return
         odds = logs - torch.log(-torch.expm1(logs))  # monotone in p, and as fine near 0 and 1 as in the middle
-        places = ((odds + REACH) * (BINS / (2 * REACH))).clamp(0, BINS - 1).long()
+        places = ((odds + REACH) * (BINS / (2 * REACH))).nan_to_num(0.0).clamp(0, BINS - 1).long()  # no number: lowest
         size = len(self.names)
         mine = torch.zeros_like(places).scatter_(1, true[:, None], 1)
         flat = (mine * size + torch.arange(size)) * BINS + places

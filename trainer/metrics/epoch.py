@@ -139,9 +139,9 @@ class EpochMetrics:
         return finite(sum(head.weight * float(row[0] / row[2]) for head, row in rows) * planned / count)
 
     def losses(self) -> dict[str, float | None]:
-        """{head: mean of its loss over its observed elements}."""
+        """{head: mean of its loss over its observed elements; None where that is no number}."""
         rows = zip(self.form.heads, self.losses_H3.tolist(), strict=True)
-        return {head.name: total / count if count else None for head, (total, count, _) in rows}
+        return {head.name: finite(total / count) if count else None for head, (total, count, _) in rows}
 
     def accuracy(self) -> float | None:
         """Share of right forecasts over all categorical targets; None where there is none."""
