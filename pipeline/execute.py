@@ -45,7 +45,7 @@ from pipeline.prepare import (
 from pipeline.rows import Rows
 from pipeline.shares import shares
 from pipeline.stopping import Stop
-from pipeline.storing import StoredAgain, storing
+from pipeline.storing import StoredAgain, stored_as, storing
 from pipeline.workers import Again, Task, Workers
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
@@ -284,7 +284,8 @@ class _Run:
         lost = (yield from self._store(manifest, target)) if same else []
         tasks: list[Task] = []
         for plan in [*lost, *self.plan.to_normalise]:
-            untouched = same and plan.state == "fresh" and plan.date not in self.measured and plan.date in self.entries
+            there = stored_as(self.entries.get(plan.date), self.config.store.formats)
+            untouched = same and plan.state == "fresh" and plan.date not in self.measured and there
             if plan.date not in self.failed and (plan in lost or not untouched):
                 tasks.append((plan, normalise_date, self._to_normalise(plan, target)))
         yield from self._left_behind(old, same=same)

@@ -25,6 +25,11 @@ class StoredAgain:
     folders: tuple[Path, ...]
 
 
+def stored_as(entry: Entry | None, formats: Collection[str]) -> bool:
+    """Whether a date is committed, and in just these formats."""
+    return entry is not None and set(entry.parts[0].formats) == set(formats)
+
+
 def storing(
     root: Path, plans: Collection[DatePlan], committed: Manifest, config: Pipeline, about: About
 ) -> Iterator[Task]:

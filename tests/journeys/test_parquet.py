@@ -95,6 +95,18 @@ def test_formats_come_and_go_and_nothing_is_measured_or_scaled_again(make: Any, 
     assert manifests[0] == manifests[1]
 
 
+def test_formats_that_change_beside_a_refit_of_the_same_statistics_are_written_too(make: Any) -> None:
+    world = make(ZARR)
+    names = ids(world)
+    store(world, BOTH)
+    done = world.prepare(refit=True)
+    assert (done.measured, done.written, done.stored) == (0, 5, 0)
+    assert set(map(tuple, formats_of(world).values())) == {tuple(sorted(BOTH))}
+    assert ids(world) == names
+    verifies(world)
+    assert world.prepare(refit=True).generation == done.generation
+
+
 def test_the_order_in_which_formats_are_named_means_nothing(make: Any) -> None:
     world = make(BOTH)
     store(world, BOTH[::-1])
