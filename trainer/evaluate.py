@@ -209,14 +209,15 @@ def _accumulate(
 
 
 def _of_model(model: nn.Module, setting: Setting) -> Forecast:
-    """The model with its own inputs and its own history, out of a batch that may hold more of both."""
+    """The model with its own inputs and history, and codes if it asks for them, out of a batch that may hold more."""
     history, length = setting.window.history, setting.window.length
+    uses_codes = bool(getattr(model, "uses_codes", False))
     inputs = list(setting.columns.inputs)
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     model.eval()
 
     def forecast(batch: Batch) -> dict[str, torch.Tensor]:
-        codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None else None
+        codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
         own = batch.history_BHNF[:, -history:][..., inputs]
         out = model(own.to(device), None if codes is None else codes.to(device))
         return {name: part.cpu() for name, part in by_head(out, setting.form.heads).items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from shardstore.errors import UsageError
 from trainer.evaluate import evaluate
@@ -161,6 +162,24 @@ def test_validation_while_training_and_evaluation_afterwards_agree(make_world: M
     assert report is not None
     assert result.rows[0].scaled["mse"] == pytest.approx(report["mse"], rel=1e-12)
     assert result.rows[0].scaled["mae"] == pytest.approx(report["mae"], rel=1e-12)
+
+
+def test_a_model_that_asks_for_no_codes_is_given_none(make_world: Make, session_of: Make) -> None:
+    """As in training: one that looks whether there are any would else forecast otherwise than it was trained."""
+
+    class Codeless(torch.nn.Module):
+        uses_codes = False
+
+        def forward(self, history: torch.Tensor, codes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+            assert codes is None
+            return {"mse": history[:, -1:].expand(-1, 6, -1, -1)}
+
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    config, model = session_of(world).config, ("m", Codeless())
+    result = evaluate(config, world.open(), split="validation", baselines=["repeat"], model=model)
+    repeat, own = result.rows
+    assert own.scaled == repeat.scaled
 
 
 @pytest.mark.parametrize("losses", [{"all": ["volume", "speed"]}, {"late": ["volume"], "early": ["speed"]}])
