@@ -300,6 +300,9 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
         if found is None:
             reason = f" ({'; '.join(passed)})" if passed else ""
             todo = "Train afresh. Run: dateshard train -c CONFIG"
+            if name != "latest" and newest(parent)[0] is not None:
+                what, todo = "no checkpoint has a validation loss yet that is a number", "Take latest instead of best"
+                raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return found, passed
     stem = name.removesuffix(".pth")

@@ -394,6 +394,13 @@ def test_without_any_good_checkpoint_the_run_is_not_continued(lab: Lab) -> None:
         lab.leg("", resume="cut")
 
 
+def test_a_run_without_a_validation_yet_is_told_to_take_latest_instead_of_best(lab: Lab) -> None:
+    cut = lab.leg("cut", 2)
+    with pytest.raises(NotThereError, match=r"no checkpoint has a validation loss yet .* Take latest instead of best"):
+        checkpoint.find(cut["run"].checkpoints, "best")
+    assert checkpoint.find(cut["run"].checkpoints, "latest")[0].state["batch"] == 2
+
+
 def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(lab: Lab) -> None:
     folder = lab.leg("cut", 2)["run"].checkpoints / "checkpoint_epoch_1_batch_2"
     for file in FILES:
