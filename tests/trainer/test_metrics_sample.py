@@ -83,6 +83,14 @@ def test_a_sample_of_other_settings_is_not_taken_and_says_so() -> None:
     missing = make()
     missing.load(None)
     assert not missing.whole
+    for low in range(0, 4096, 16):  # it goes on with the windows to come, and a second cut loses none of those
+        values = torch.arange(low, low + 16).float()[:, None, None, None].expand(-1, *SHAPE)
+        missing.add(range(low, low + 16), values + 0.5, values, values % 2 == 0)
+    again = make()
+    again.load(missing.tensors())
+    assert same(again, missing)
+    assert len(again.tensors()["position"])
+    assert not again.whole
 
 
 def test_bytes_bound_the_sample_whatever_the_setting_says() -> None:

@@ -95,12 +95,12 @@ class Sample:
         """The inverse of `tensors`: every window goes back to its row. What is of another sample (other settings), or
         missing, is not taken: then this one goes on with the windows still to come, and says so (`whole`)."""
         self.position_S.fill_(-1)
-        form = torch.tensor([self.num_windows, self.size, 1])
+        form = [self.num_windows, self.size]
         shape = self.target_SPNT.shape[1:]
         self.whole = False
-        if tensors is None or not torch.equal(tensors["form"], form) or tensors["target"].shape[1:] != shape:
+        if tensors is None or tensors["form"][:2].tolist() != form or tensors["target"].shape[1:] != shape:
             return
-        self.whole = True
+        self.whole = bool(tensors["form"][2])
         if len(tensors["position"]):
             at = torch.from_numpy(permute(tensors["position"].numpy(), self.num_windows, self.seed))
             for name, part in self._parts().items():
