@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,13 +76,14 @@ class Progress:
         return [f"{_short(rate)} rows/s"] if self._rows else []
 
     def _watch(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            self._look()
-            if self._bar:
-                self._bar.note(self._note())
-            elif self._act and not self.screen.quiet and time.monotonic() - self._said >= LINE_SECONDS:
-                self._said = time.monotonic()
-                self.screen.say(self.line())
+        with suppress(OSError):  # nobody reads it any more, or its disk is full: who does the work says so, or need not
+            while not self._over.wait(LOOK_SECONDS):
+                self._look()
+                if self._bar:
+                    self._bar.note(self._note())
+                elif self._act and not self.screen.quiet and time.monotonic() - self._said >= LINE_SECONDS:
+                    self._said = time.monotonic()
+                    self.screen.say(self.line())
 
     def _look(self) -> None:
         self._memory = family_bytes()
