@@ -51,10 +51,15 @@ def build(
 
 @contextmanager
 def _only_builder(parent: Path) -> Iterator[None]:
+    """Raises:
+    FileNotFoundError: `clean` took the folder while its lock was waited for.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parent, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(descriptor), os.stat(parent)):  # another folder by now: its lock is another
+            raise FileNotFoundError(parent)
         yield
     finally:
         os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import multiprocessing
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -159,6 +160,30 @@ def test_a_folder_that_others_clean_away_while_it_is_built_is_built_again(
     good = worlds[0].open()
     assert values(worlds[1].open()).tobytes() == values(good).tobytes()
     assert len(turns) == 3
+
+
+def test_a_lock_on_a_folder_that_was_cleaned_away_meanwhile_is_none(
+    worlds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who waited for it and who made the folder again would build the same date at once."""
+    import fcntl
+
+    from shardstore import cache
+
+    parent, lock, held = worlds[1].store / "cache" / str(FIRST), fcntl.flock, list[bool]()
+
+    def late(descriptor: int, kind: int) -> None:
+        if not held:
+            parent.rmdir()
+            parent.mkdir()
+        lock(descriptor, kind)
+        held.append(os.path.samestat(os.fstat(descriptor), parent.stat()))
+
+    write = cache._write
+    monkeypatch.setattr(cache.fcntl, "flock", late)
+    monkeypatch.setattr(cache, "_write", lambda *given: (held.append(held[-1]), write(*given)))
+    assert values(worlds[1].open()).tobytes() == values(worlds[0].open()).tobytes()
+    assert held == [False, True, True]
 
 
 def test_threads_that_want_one_date_build_it_once(worlds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
