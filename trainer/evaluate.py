@@ -39,6 +39,7 @@ from trainer.session import (
 from trainer.table import Evaluation, Row
 from trainer.units import Units
 
+KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d*|ridge(:[1-9]\d*)?")
 Numbers = Callable[[Batch], torch.Tensor]  # -> [B, P, N, F], the numeric targets alone
 Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, channels]}
 
@@ -112,6 +113,8 @@ def _fitting(baselines: Sequence[str], setting: Setting, notes: list[str]) -> li
     if setting.form.categorical and "mean" in names and "majority" not in names:
         names.insert(names.index("mean") + 1, "majority")
     if not setting.window.horizon and any(name not in ("mean", "majority") for name in names):
+        if unknown := [name for name in names if not KNOWN.fullmatch(name)]:
+            raise _unknown(unknown[0])
         names = [name for name in names if name in ("mean", "majority")]
         notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
     if not setting.form.numbers:

@@ -244,6 +244,9 @@ def test_an_unknown_baseline_is_named(make_world: Make, name: str) -> None:
     world.prepare()
     with pytest.raises(UsageError, match=name):
         table(world, [name])
+    world.tree["trainer"]["window"]["horizon"] = 0  # where those that forecast are left out
+    with pytest.raises(UsageError, match=name):
+        table(world, [name])
 
 
 def test_a_split_without_windows_is_refused(make_world: Make) -> None:
