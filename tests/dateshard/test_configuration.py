@@ -135,3 +135,22 @@ def test_the_schema_takes_what_the_configuration_takes() -> None:
     jsonschema.validate(tree, configuration_schema())
     tree["trainer"]["loading"]["memory_budget"] = 1 << 30  # type: ignore[index]
     jsonschema.validate(tree, configuration_schema())
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ("{a: {loss: mae, targets: [sped]}}", "loss 'a' names 'sped', which is none of trainer.targets (speed, 'no')"),
+        (
+            "{a: {loss: mae, targets: [speed]}}",
+            "no loss names the target 'no'; give each of trainer.targets to one of a",
+        ),
+        ("{a: {loss: mae, targets: [speed, 'no']}, b: {loss: mse, targets: [speed]}}", "named by the losses a and b"),
+        ("{a: {loss: mae, targets: [speed, 'no', 'no']}}", "the target 'no' is named twice by a; give it to one"),
+        ("{a: {loss: mae, targets: [speed]}, b: {loss: mse, targets: ['no']}}", ""),
+    ],
+)
+def test_losses_that_miss_a_target_are_found_without_data(ds: Run, losses: str, said: str) -> None:
+    words = ("trainer.targets=[speed, 'no']", f"trainer.training.losses={losses}")
+    done = ds("config", "check", "-c", "a.yaml", *words, code=2 if said else 0)
+    assert said.replace("'no')", "no)") in done.out + done.err
