@@ -29,15 +29,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0  # for anything that must happen; it only bounds a hang
-LOADED = (
-    *("dateshard.cli.preparing", "dateshard.cli.training", "dateshard.cli.store", "dateshard.training"),
-    *("dateshard.screen", "pipeline.execute", "pipeline.clean", "trainer.resume", "trainer.models.mlp"),
-    *("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue"),  # imported at first use
-)
+PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
+LOADED = ("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue")  # imported at first use
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +212,15 @@ class Zygote:
         return line
 
 
+def own_modules() -> list[str]:
+    """Every module of the product: one that is imported within a command would make its calls differ from run to run."""
+    found = (walk_packages(import_module(name).__path__, f"{name}.") for name in PACKAGES)
+    return [module.name for modules in found for module in modules if not module.name.endswith("__main__")]
+
+
 def serve() -> None:
     """The zygote itself: forks on request, tells when children end, until its stdin is closed."""
-    for name in LOADED:
+    for name in (*LOADED, *own_modules()):
         import_module(name)
     gc.collect()
     gc.freeze()  # the collector of a child need not copy the pages of all these modules
@@ -287,6 +291,7 @@ def become(order: Order) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_limit,) * 2)
     if order.stopped:  # to be traced: the same calls every time, so no memory figures by the clock
         import_module("dateshard.training").SHOWN_SECONDS = float("inf")
+        import_module("dateshard.progress").family_bytes = lambda: 0
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
