@@ -8,6 +8,7 @@ STAMP  := $(VENV)/.stamp
 EXAMPLE := $(firstword $(filter flights traffic,$(patsubst configs/%.yaml,%,$(CONFIG))))
 FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
+JOBS   ?= logical
 
 .PHONY: train test setup preprocess rerun resume check test-all bench doctor lock clean
 
@@ -17,8 +18,8 @@ train: $(STAMP)  ## one command: environment, the example's raw data, shards, a 
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
 	@$(BIN)/dateshard evaluate latest $(FLAGS)
 
-test: $(STAMP)  ## the tests (minutes)
-	@$(BIN)/python -m pytest -m "not slow"
+test: $(STAMP)  ## the tests (minutes), a process a core; a file's tests stay together
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
 
 setup: $(STAMP)
 

@@ -160,8 +160,10 @@ class Writer:
             os.close(self._lock)
 
     def sweep(self) -> None:
-        """Removes staging/ with what processes that were ended have left there. None may be writing."""
+        """Empties staging/ of what processes that were ended have left there. None may be writing."""
         shutil.rmtree(self.root / "staging", ignore_errors=True)
+        with suppress(OSError):  # on a full disk: the next writer makes it
+            (self.root / "staging").mkdir(exist_ok=True)
 
     def current(self) -> tuple[Committed | None, list[str]]:
         """The generation to build on, and what had to be passed over to find it.

@@ -23,6 +23,7 @@ from pipeline.plan import Wish
 from pipeline.prepare import measure_date
 from pipeline.shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
 from pipeline.stopping import Stop
+from pipeline.survey import look
 from pipeline.workers import Again, Task, Workers
 from shardstore.errors import DumpError, ResourceError
 from tests.pipeline.chores import die, die_once, double, fault, leave, refuse, run_out, sleep
@@ -235,7 +236,7 @@ def test_fail_fast_ends_at_the_first_failure_and_commits_nothing(make_world: Any
 def test_memory_is_shared_out_and_by_default_no_more_processes_than_it_reaches_for(make_world: Any) -> None:
     world = make_world(4, split={"train": "2024-03-01..2024-03-02"})
     config = world.settings.preparing()
-    plan, *_ = execute.look(config, world.store, Wish())
+    plan, *_ = look(config, world.store, Wish())
     one = PROCESS_BYTES + LEAST_RECORDS
     assert shares(plan, config, 8, 2000 * MIB, 0) == (4, (2000 * MIB - PARENT_BYTES) // 4)  # four dates
     assert shares(plan, config, 1, 2000 * MIB, 0) == (1, 2000 * MIB)
