@@ -12,7 +12,7 @@ from typing import Any
 from dateshard.faults import ConfigurationError, Fault, Places, place_of
 from dateshard.settings import Settings, read_file, read_layers, validate
 from shardstore.errors import UsageError
-from trainer.config import flatten
+from trainer.config import flatten, mismatch
 
 DEFAULT = "default"
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -90,7 +90,7 @@ def to_yaml(tree: Mapping[str, Any], origins: Mapping[str, str], prefix: str = "
 def check(files: Sequence[str], overrides: Sequence[str]) -> tuple[Settings | None, list[Fault]]:
     """The settings, if anything can be read of them, and every fault of all files.
 
-    Beside the schema: features that the trainer asks for and the pipeline does not make.
+    Beside the schema: features that the trainer asks for and the pipeline does not make, losses that miss a target.
     """
     faults = [fault for file in files if (fault := _unreadable(file))]
     if faults:
@@ -102,7 +102,8 @@ def check(files: Sequence[str], overrides: Sequence[str]) -> tuple[Settings | No
         return None, list(error.faults)
     except UsageError as error:
         return None, [Fault.of(error)]
-    return settings, list(_unknown_features(settings, layers.places))
+    faults = [*_unknown_features(settings, layers.places), *_uncovered(settings, layers.places)]
+    return settings, faults
 
 
 def _unreadable(file: str) -> Fault | None:
@@ -124,6 +125,14 @@ def _unknown_features(settings: Settings, places: Places) -> Iterator[Fault]:
                 hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})"
                 message = f"'{feature}' is no feature of pipeline.features{hint}"
                 yield Fault(place_of(["trainer", name], places), f"trainer.{name}", message)
+
+
+def _uncovered(settings: Settings, places: Places) -> Iterator[Fault]:
+    """Targets that no loss of several has, or two of them have."""
+    trainer, losses = settings.trainer, settings.trainer.training.losses
+    targets = trainer.targets or (list(settings.pipeline.features) if settings.pipeline else None)
+    if losses and targets and (what := mismatch(losses, targets)):
+        yield Fault(place_of(["trainer", "training", "losses"], places), "trainer.training.losses", what)
 
 
 def configuration_schema() -> dict[str, Any]:

@@ -84,7 +84,7 @@ def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
     )
     screen.tell(f"order {told['shuffle']}, served from {told['policy']}")
     screen.tell()
-    rows = [["days a block", "blocks", "resident", "read an epoch", f"within {size(budget)}", "order"]]
+    rows = [["days", "blocks", "resident", "read", f"within {size(budget)}", "order"]]
     for row in told["table"]:
         fits = "yes" if row["fits_budget"] else "no"
         days = f"all {row['days']}" if row["blocks"] == 1 else str(row["days"])

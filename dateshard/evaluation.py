@@ -9,7 +9,7 @@ from dateshard.settings import Settings
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, within_reach
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
 from trainer.session import make_session
@@ -48,10 +48,11 @@ def evaluate_run(
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
     session = make_session(settings.trainer, dataset, run.checkpoints)
     restore(session, found)
-    wanted = settings.trainer.baselines if baselines is None else baselines
+    wanted, notes = _chosen(settings, dataset, split, baselines)
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
+    result.notes.extend(notes)
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
     result.notes.extend(f"passed over: {note}" for note in passed)
@@ -62,6 +63,16 @@ def evaluate_run(
 def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """The baselines alone on the current generation; nothing is trained."""
     dataset = Dataset.open(shards_folder(settings.dataset))
-    wanted = settings.trainer.baselines if baselines is None else baselines
+    wanted, notes = _chosen(settings, dataset, split, baselines)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=None)
+    result.notes.extend(notes)
     return result, f"dataset {settings.dataset}, generation {dataset.generation}"
+
+
+def _chosen(
+    settings: Settings, dataset: Dataset, split: str, baselines: Sequence[str] | None
+) -> tuple[Sequence[str], list[str]]:
+    """Baselines, and notes. Of the configuration's those that the data reach; those that were asked for as they are."""
+    if baselines is not None:
+        return baselines, []
+    return within_reach(settings.trainer, dataset, split, settings.trainer.baselines)

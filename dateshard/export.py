@@ -28,12 +28,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
+from dateshard.raw import raw_units
 from shardstore.calendar import Day, instants, zone
 from shardstore.dataset import Dataset
 from shardstore.durable import fsync_path
 from shardstore.errors import UsageError, Where
 from shardstore.layouts.feature import categorical
-from shardstore.transform import untransform
 
 BLOCK_CELLS = 1 << 18  # steps x nodes that are one row group
 TIMES = ("time_utc", "time_local", "node")
@@ -81,7 +81,7 @@ def export(
         values, observed = _read(dataset, date)
         day, path = dataset.manifest.day(date), folder / f"{date}.{to}"
         if to == "npy":
-            numbers = values if scaled else _raw(dataset, values)
+            numbers = values if scaled else raw_units(dataset, values)
             numbers[~observed] = np.nan
             with _new_file(folder / f"{date}.time.npy", force=force) as temporary, open(temporary, "wb") as file:
                 np.save(file, instants(day))
@@ -115,11 +115,6 @@ def _read(dataset: Dataset, date: dt.date) -> tuple[NDArray[np.float32], NDArray
     return values, observed
 
 
-def _raw(dataset: Dataset, scaled_SNF: NDArray[np.float32]) -> Array:
-    """Raw float64 values: what scale and transform did is undone."""
-    return untransform(dataset.scale.undo(scaled_SNF), [feature.transform for feature in dataset.features])
-
-
 def _write_table(
     dataset: Dataset,
     day: Day,
@@ -138,7 +133,7 @@ def _write_table(
     with writer:
         for first in range(0, day.num_steps, rows):
             block = slice(first, first + rows)
-            numbers = values_TNF[block] if scaled else _raw(dataset, values_TNF[block])
+            numbers = values_TNF[block] if scaled else raw_units(dataset, values_TNF[block])
             columns = _index(block, day, len(names), names, times)
             for place, feature in enumerate(dataset.features):
                 seen = observed_TNF[block, :, place].ravel()

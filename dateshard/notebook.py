@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dateshard.cli.options import select_dates
 from dateshard.places import shards_folder
+from dateshard.raw import raw_units
 from dateshard.screen import counted, size
 from shardstore.calendar import collapse
 from shardstore.dataset import Dataset
@@ -22,7 +23,7 @@ from shardstore.errors import NotThereError, UsageError, Where
 from shardstore.layouts.feature import categorical
 from shardstore.manifest import SPLITS
 from shardstore.shards import stored_path
-from shardstore.transform import Floats, untransform
+from shardstore.transform import Floats
 
 if TYPE_CHECKING:
     import polars
@@ -198,11 +199,7 @@ class Opened:
             raise UsageError(f"units are raw or scaled, not '{units}'")
         if units == "scaled":
             return values_TNF
-        transforms = [feature.transform for feature in self.dataset.features]
-        step_TNF = np.spacing(np.maximum(np.abs(values_TNF), 1)).astype(np.float64)  # float32's, of the scaled value
-        raw = self.dataset.scale.undo(values_TNF)
-        shown = untransform(raw, transforms)
-        return _rounded(shown, np.abs(untransform(raw + step_TNF * self.dataset.scale.spread_NF, transforms) - shown))
+        return raw_units(self.dataset, values_TNF)
 
     def files(self, dates: Dates = None) -> list[str]:
         """The dates' Parquet files, for duckdb, polars, pandas or whoever reads them: verified, scaled and filled.
@@ -236,10 +233,3 @@ class Opened:
                 where, todo = Where(str(self.dataset.root), date), f"Run: dateshard preprocess {date} -c CONFIG"
                 raise NotThereError("the date is not in this generation", where=where, todo=todo)
         return chosen
-
-
-def _rounded(values: Floats, error: Floats) -> Floats:
-    """Each value at the last decimal that is coarser than its error: 0.0 and not 2.5e-08, as the dump had it."""
-    places = 10.0 ** np.clip(np.floor(-np.log10(np.maximum(error, 1e-300))), -300, 15)
-    rounded: Floats = np.rint(values * places) / places + 0.0  # no -0.0
-    return rounded

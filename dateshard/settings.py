@@ -153,6 +153,12 @@ def validate(tree: Mapping[str, Any], places: Places | None = None, *, own_model
         raise faults_of(error, places or {}, Settings) from None
 
 
+def _others() -> str:
+    """Configurations that do lie here, or which folder `here` is."""
+    there = sorted(str(path) for folder in (Path(), Path("configs")) for path in folder.glob("*.y*ml"))[:5]
+    return f"; here there is {', '.join(there)}" if there else f"; paths begin at {Path.cwd()}"
+
+
 def read_file(file: Path) -> Mapping[str, Any]:
     """One file's mapping, with the place of each key."""
     where = Where(file=str(file))
@@ -160,9 +166,8 @@ def read_file(file: Path) -> Mapping[str, Any]:
         with open(file, "rb") as opened:
             data = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(
-            f"cannot be read: {error.strerror}", where=where, todo="Name a configuration with -c"
-        ) from None
+        todo = "Name a configuration with -c" + (_others() if isinstance(error, FileNotFoundError) else "")
+        raise UsageError(f"cannot be read: {error.strerror}", where=where, todo=todo) from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"larger than {MAX_BYTES >> 10} kB: no configuration", where=where, todo="Name another file")
     try:

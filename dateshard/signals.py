@@ -19,14 +19,21 @@ class StopSignal:
         self._ask = ask
 
     def __enter__(self) -> StopSignal:
-        self._before = {}
+        self._before, self._unraisable = {}, sys.unraisablehook
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            sys.unraisablehook = self._unless_noted
         return self
 
     def __exit__(self, *_: object) -> None:
         for number_, handler in self._before.items():
             signal.signal(number_, handler)
+        sys.unraisablehook = self._unraisable
+
+    def _unless_noted(self, told: sys.UnraisableHookArgs) -> None:
+        """An interrupt that falls into the end of a generator can be raised to nobody. It is noted; no traceback."""
+        if self.received is None or not issubclass(told.exc_type, KeyboardInterrupt):
+            self._unraisable(told)
 
     def _note(self, number_: int, _: object) -> None:
         if self.received is not None:

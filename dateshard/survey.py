@@ -1,8 +1,8 @@
 """One pass over committed dates: what their shards hold, in raw and in scaled units, date by date.
 
 Everything that inspect, statistics and the data report tell of cells comes from here, so it is what training sees:
-filled cells are left out, clipped ones are clipped. Shards hold seven digits; figures are rounded to 1e-6 of a feature's
-spread, so that a zero is a zero again (see `_grid`).
+filled cells are left out, clipped ones are clipped. Shards hold seven digits; figures are rounded to the next power of
+ten above 2.5e-7 of a feature's spread, so that a zero is a zero again (see `_grid`).
 
 Memory: a few arrays of one feature of one date, about 2 kB a date and feature, and 1.5 MB a feature for the histograms.
 
@@ -28,7 +28,7 @@ from shardstore.transform import Floats, Integers
 KINDS = ("raw", "scaled", "unit")  # unit: (transformed value - training mean) / training deviation, over all nodes
 EDGES_B = np.sinh(np.linspace(-7.6, 7.6, 129)) * 0.05  # of drift's bins, in training deviations: fine near the mean
 MOST_GROUPS = 100
-DIGITS = 6  # of a spread
+LOST = 2.5e-7  # of a spread: twice what float32 rounds off a value of up to 4 spreads
 WEEK, HOURS = 7, 24
 HOUR = 3_600_000_000_000  # nanoseconds
 
@@ -207,12 +207,12 @@ class Unit:
 
 def _grid(scale: Scale) -> Floats:
     """What float32 lost shows where a value is near 0 and the scale's middle is not: there 7 digits of the middle are
-    left, and never more than 7 of the spread are wanted.
+    left, and never more than float32 held of the spread are wanted.
     """
     middle, spread = np.abs(scale.pivot_NF + scale.delta_NF), np.abs(scale.spread_NF)
     size = np.minimum(middle, spread)
     needed = size > 1e-9 * spread
-    return np.where(needed, 10.0 ** (DIGITS - np.floor(np.log10(np.where(needed, size, 1.0)))), np.nan)
+    return np.where(needed, 10.0 ** -np.ceil(np.log10(LOST * np.where(needed, size, 1.0))), np.nan)
 
 
 _FINITE = np.clip(np.arange(NUM_BINS), ZERO - 1 - GREATEST, ZERO + GREATEST)

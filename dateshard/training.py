@@ -246,9 +246,10 @@ class _View:
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
             f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{named}{errors}{best}"
         )
-        for report in (event.train, event.validation):
-            if report and report["sampled"] and report["sampled"]["error"]:
-                self.screen.say(f"metrics.custom: {report['sampled']['error']}")
+        reports = [report for report in (event.train, event.validation) if report and report["sampled"]]
+        for error in dict.fromkeys(report["sampled"]["error"] for report in reports):
+            if error:
+                self.screen.say(f"metrics.custom: {error} (training goes on without it)")
 
     def _write(self, **row: Any) -> None:
         with naming(self.lines.name):

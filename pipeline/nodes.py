@@ -24,7 +24,9 @@ def read_nodes(table: NodeTable) -> Nodes:
     path = Path(table.table)
     if not path.is_file():
         raise UsageError(
-            "the node table does not exist", where=Where(file=str(path)), todo="Correct pipeline.nodes.table"
+            "the node table does not exist",
+            where=Where(file=str(path)),
+            todo="Correct pipeline.nodes.table, or the folder you are in",
         )
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
@@ -126,6 +127,13 @@ class Source(Section):
     )
     faults: Faults = Faults()
     max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rows refused above this share refuse the date")
+
+    @field_validator("path")
+    @classmethod
+    def _only_dates(cls, path: str) -> str:
+        if stray := re.search(r"\{(?!date[:}])[^{}/]*\}", path):
+            raise ValueError(f"'{stray[0]}' stands for nothing; {{date}} and {{date:%Y%m%d}} stand for a dump's date")
+        return path
 
     @model_validator(mode="after")
     def _one_way_to_name_nodes(self) -> Source:

@@ -51,6 +51,10 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     if whole := uncut(config, root):
         notes.append(f"{whole.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
     seen, _, _ = observe(config, root, current)
+    if not seen.dumps and current is None:
+        notes.append(
+            f"{config.source.path}: no dump matches the path. Check pipeline.source.path, or the folder you are in"
+        )
     return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -145,6 +146,22 @@ class HeadConfig(Section):
     weight: float = Field(1.0, ge=0)
     huber_delta: float = Field(1.0, gt=0, description="huber: scaled units up to which an error counts squared")
     class_weights: ClassWeights = Field(None, description="cross_entropy: balanced, or {category: weight}, others 1")
+
+
+def mismatch(losses: Mapping[str, HeadConfig], targets: Sequence[str]) -> str:
+    """What is wrong between several losses and the targets, each of which belongs to exactly one; empty if nothing."""
+    of = {target: [name for name, head in losses.items() if target in head.targets] for target in targets}
+    for name, head in losses.items():
+        for target in head.targets:
+            if target not in of:
+                return f"loss '{name}' names '{target}', which is none of trainer.targets ({', '.join(targets)})"
+    for target, names in of.items():
+        if not names:
+            return f"no loss names the target '{target}'; give each of trainer.targets to one of {', '.join(losses)}"
+        if len(names) > 1 or losses[names[0]].targets.count(target) > 1:
+            twice = "is named twice by" if len(names) == 1 else "is named by the losses"
+            return f"the target '{target}' {twice} {' and '.join(names)}; give it to one"
+    return ""
 
 
 class Training(Section):

@@ -73,9 +73,12 @@ def evaluate(
         UsageError: the split has no window, or a baseline does not exist or reaches back too far.
     """
     setting = _setting(config, dataset, split)
-    order = _order(setting, split)
+    order = _order(config, dataset, setting.window, split)
     if not order.num_windows:
-        raise UsageError(f"split '{split}' has no window", todo="Name another with --split, or set pipeline.split")
+        named = ", ".join(dataset.manifest.split)
+        raise UsageError(
+            f"split '{split}' has no window", todo=f"Name another with --split ({named}), or set pipeline.split"
+        )
     notes = list[str]()
     names = _fitting(baselines, setting, notes)
     units = setting.form.units
@@ -92,7 +95,8 @@ def evaluate(
         _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()
     ]
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
-    notes += [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
+    errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
+    notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
     return Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes, categorical)
 
 
@@ -172,19 +176,42 @@ def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) 
     )
 
 
-def _order(setting: Setting, split: str) -> Order:
-    shuffle = evaluation_shuffle(shuffle_of(setting.config, setting.dataset, setting.window))
-    return order_of(setting.dataset, split, setting.window, setting.config.training.batch_size, shuffle, None)
+def _order(config: Trainer, dataset: Dataset, window: Window, split: str) -> Order:
+    shuffle = evaluation_shuffle(shuffle_of(config, dataset, window))
+    return order_of(dataset, split, window, config.training.batch_size, shuffle, None)
 
 
 def _refuse_reach(order: Order, reach: int, window: Window) -> None:
     """A seasonal baseline may look further back than the model; every window must have that history."""
-    short = sum(1 for run in order.runs if run.first < reach)
-    if short and reach > window.history:
+    most = _history_of(order, window)
+    if reach > most:
         raise UsageError(
-            f"a baseline looks {reach} steps back, further than the first windows of {short} stretch(es) have history",
+            f"a baseline looks {reach} steps back, and the first windows of this split have {most} steps before them",
             todo="Name a shorter season in --baselines, or raise trainer.window.history",
         )
+
+
+def _history_of(order: Order, window: Window) -> int:
+    """Steps that lie before every window's forecast: at least the model's own history."""
+    return max(window.history, min((run.first for run in order.runs), default=0))
+
+
+def within_reach(
+    config: Trainer, dataset: Dataset, split: str, baselines: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """(the baselines that every window of the split has history for, a note for each other).
+
+    A date that is missing begins a new stretch, whose first windows have no more than the model's history before them.
+    """
+    window = window_of(config)
+    kept, notes, most = list[str](), list[str](), _history_of(_order(config, dataset, window, split), window)
+    for name in baselines:
+        match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d*)", name)
+        if match and window.horizon and int(match[1]) > most:
+            notes.append(f"{name} left out: the first windows have {most:,} steps before them")
+        else:
+            kept.append(name)
+    return kept, notes
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from shardstore.errors import UsageError
 from trainer.batch import Batch
-from trainer.config import HeadConfig, Training
+from trainer.config import HeadConfig, Training, mismatch
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
 Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)
@@ -155,15 +155,8 @@ def _fitting(training: Training, target: Target) -> tuple[str, str]:
 
 
 def _refuse_uncovered(configs: Mapping[str, HeadConfig], targets: Sequence[Target]) -> None:
-    named = [name for config in configs.values() for name in config.targets]
-    known = [target.name for target in targets]
-    for name in known:
-        if named.count(name) != 1:
-            what = f"target '{name}' is in {named.count(name)} of trainer.training.losses, not in one"
-            raise UsageError(what, todo="Give each of trainer.targets to exactly one of them")
-    if stray := sorted(set(named) - set(known)):
-        what = f"trainer.training.losses names '{stray[0]}', which is none of trainer.targets ({', '.join(known)})"
-        raise UsageError(what, todo="Correct the configuration")
+    if what := mismatch(configs, [target.name for target in targets]):
+        raise UsageError(what, todo="Correct trainer.training.losses")
 
 
 def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:

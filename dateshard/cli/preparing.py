@@ -208,7 +208,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from dateshard.states import all_good, grouped, headline, show_mend, status_document
-    from pipeline.plan import Wish
+    from pipeline.plan import Wish, refuse_unknown
     from pipeline.survey import survey
 
     selectors, overrides = split_arguments(words)
@@ -216,6 +216,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
     made, current = found.plan, found.current
     chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split))
+    refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
     mend, code = _preprocess(words, files, []), 0 if all_good(dates) else 4
     if as_json:

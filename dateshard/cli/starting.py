@@ -45,7 +45,12 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         there = len(list(raw.glob("*.csv")))
         click.echo(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
     enter = "" if top == Path() else f"cd {top} && "
-    click.echo(f"next: {enter}dateshard preprocess -c {config.relative_to(top)}")
+    command = f"{enter}dateshard preprocess -c {config.relative_to(top)}"
+    if example:
+        click.echo(f"next: {command}")
+        return
+    click.echo(f"next: say in {config} where your dumps lie (now {raw}/{{date}}.csv) and what their columns are,")
+    click.echo(f"then: {command}")
 
 
 def _as_shipped(config: Path, example: str | None) -> bool:

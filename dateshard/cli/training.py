@@ -117,6 +117,8 @@ def evaluate(
             raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
         result, headline = evaluate_run(names[0], which, split, chosen, like)
+    elif not files:
+        raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if as_json:
@@ -168,4 +170,6 @@ def runs(as_json: bool) -> int:
         for r in rows
     ]
     screen.table([header, *table], right=(2, 3, 4, 5))
+    if not rows:
+        click.echo(f"no run yet in {runs_folder()}. Run: dateshard train -c CONFIG", err=True)
     return 0

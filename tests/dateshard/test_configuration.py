@@ -60,7 +60,10 @@ def test_every_value_is_shown_with_where_it_came_from(ds: Run, monkeypatch: pyte
 
 
 def test_what_is_shown_gives_the_same_settings_again(ds: Run) -> None:
-    for names in (["a.yaml", "b.yaml"], *([str(path)] for path in CONFIGS)):
+    shipped = [
+        [str(path)] if "dataset:" in path.read_text() else ["a.yaml", str(path)] for path in CONFIGS
+    ]  # an overlay
+    for names in (["a.yaml", "b.yaml"], *shipped):
         files = [word for name in names for word in ("-c", name)]
         Path("shown.yaml").write_text(ds("config", "show", *files).out, encoding="utf-8")
         assert load_settings(["shown.yaml"]) == load_settings(names)
@@ -113,7 +116,7 @@ def test_the_schema_takes_every_configuration_of_the_repository(ds: Run, path: P
     schema = ds("schema").document
     assert schema == configuration_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    tree = YAML(typ="safe").load(path.read_text())
+    tree = {"dataset": "below"} | YAML(typ="safe").load(path.read_text())  # an overlay has none of its own
     jsonschema.validate(tree, schema)
     for wrong in ({**tree, "more": 1}, {**tree, "trainer": {"training": {"epochs": 0}}}, {"trainer": {}}):
         with pytest.raises(jsonschema.ValidationError):
@@ -135,3 +138,22 @@ def test_the_schema_takes_what_the_configuration_takes() -> None:
     jsonschema.validate(tree, configuration_schema())
     tree["trainer"]["loading"]["memory_budget"] = 1 << 30  # type: ignore[index]
     jsonschema.validate(tree, configuration_schema())
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ("{a: {loss: mae, targets: [sped]}}", "loss 'a' names 'sped', which is none of trainer.targets (speed, 'no')"),
+        (
+            "{a: {loss: mae, targets: [speed]}}",
+            "no loss names the target 'no'; give each of trainer.targets to one of a",
+        ),
+        ("{a: {loss: mae, targets: [speed, 'no']}, b: {loss: mse, targets: [speed]}}", "named by the losses a and b"),
+        ("{a: {loss: mae, targets: [speed, 'no', 'no']}}", "the target 'no' is named twice by a; give it to one"),
+        ("{a: {loss: mae, targets: [speed]}, b: {loss: mse, targets: ['no']}}", ""),
+    ],
+)
+def test_losses_that_miss_a_target_are_found_without_data(ds: Run, losses: str, said: str) -> None:
+    words = ("trainer.targets=[speed, 'no']", f"trainer.training.losses={losses}")
+    done = ds("config", "check", "-c", "a.yaml", *words, code=2 if said else 0)
+    assert said.replace("'no')", "no)") in done.out + done.err

@@ -71,6 +71,6 @@ def test_counts_are_those_of_the_training(world: Any, capsys: pytest.CaptureFixt
 def test_people_read_a_table(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["estimate", "-c", "config.yaml", "trainer.loading.memory_budget=10kB"]) == 0
     out = capsys.readouterr().out
-    assert "days a block\tblocks\tresident\tread an epoch\twithin 10.0 kB\torder" in out
+    assert "days\tblocks\tresident\tread\twithin 10.0 kB\torder" in out
     assert "all 7\t1\t" in out
     assert "it fits" in out

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from dateshard import doctor as examining
 from dateshard.cli import run
+from dateshard.signals import StopSignal
+from pipeline.stopping import Stop
 
 Run = Callable[..., Any]
 
@@ -141,3 +144,53 @@ def test_figures_that_are_not_finite_become_null(capsys: pytest.CaptureFixture[s
         capsys.readouterr().out
         == '{\n "a": null,\n "b": [\n  1.5,\n  null\n ],\n "c": [\n  null,\n  true,\n  "x"\n ]\n}\n'
     )
+
+
+def test_a_starter_says_what_to_fill_in_before_anything_is_run(ds: Run) -> None:
+    said = ds("init").out
+    assert "next: say in configs/mydata.yaml where your dumps lie (now data/raw/mydata/{date}.csv)" in said
+    assert said.endswith("then: dateshard preprocess -c configs/mydata.yaml\n")
+
+
+def test_commands_that_find_nothing_yet_say_what_comes_first(ds: Run) -> None:
+    assert "no run yet in data/runs. Run: dateshard train" in ds("runs").err
+    assert ds("runs", "--json").document == []
+    assert "Name a run (latest is the newest" in ds("evaluate", code=2).err
+    ds("init")
+    for command in ("plan", "status"):
+        said = ds(command, "-c", "configs/mydata.yaml").out
+        assert "note: data/raw/mydata/{date}.csv: no dump matches the path." in said
+
+
+def test_a_date_that_nobody_knows_has_no_status(ds: Run) -> None:
+    ds("init")
+    Path("data/raw/mydata").mkdir(parents=True)
+    Path("data/raw/mydata/2024-03-01.csv").write_text("timestamp,sensor,value\n2024-03-01T00:00:00Z,a,1\n")
+    assert "missing\t2024-03-01" in ds("status", "2024-03-01", "-c", "configs/mydata.yaml", code=4).out
+    said = ds("status", "2024-03-02", "-c", "configs/mydata.yaml", code=65).err
+    assert "data/raw/mydata/2024-03-02.csv: no dump of 2024-03-02 there" in said
+
+
+def test_an_interrupt_at_the_end_of_a_generator_is_noted_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python can raise it to nobody there, and would print it: the work is stopped at its next step all the same."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    stop = Stop()
+
+    def closing() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    def work() -> None:
+        generator = closing()
+        next(generator)
+        del generator
+        stop.check()
+
+    with StopSignal(stop.ask) as signals, pytest.raises(KeyboardInterrupt), stop.at_once():
+        work()
+    assert signals.exit_code == 130
+    assert told == []
+    assert sys.unraisablehook == told.append

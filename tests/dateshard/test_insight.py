@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from dateshard.survey import EDGES_B, Survey, distance
+from dateshard.survey import EDGES_B, Survey, _grid, distance
 from shardstore.dataset import Dataset
 from shardstore.transform import Floats, untransform
 
@@ -244,3 +245,14 @@ def test_categories_are_told_by_name_and_count(make_world: Callable[..., Any], a
     assert run(["inspect", "-c", str(world.config_file())]) == 0
     assert run(["statistics", "--by-date", "--drift", "-c", str(world.config_file())]) == 0
     assert run(["report", "--data", "-c", str(world.config_file()), "-o", str(Path("page.html"))]) == 0
+
+
+@pytest.mark.parametrize("spread", [0.0081, 0.15, 0.81, 1.7, 3.2, 19.0, 5e6])
+@pytest.mark.parametrize("middle", [0.02, 0.9, 2.4, 3.7, 3.99])
+def test_a_zero_up_to_four_spreads_from_the_middle_is_a_zero_again(spread: float, middle: float) -> None:
+    scale = SimpleNamespace(pivot_NF=np.array([middle * spread]), delta_NF=np.zeros(1), spread_NF=np.array([spread]))
+    for near in np.linspace(0.99, 1, 50) * middle * spread:  # of values around it, what was a multiple stays one
+        scale.pivot_NF = np.array([near])
+        back = float(np.float32(-near / spread)) * spread + near
+        grid = float(_grid(scale)[0])  # type: ignore[arg-type]
+        assert np.rint(back * grid) / grid == 0

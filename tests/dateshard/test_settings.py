@@ -56,7 +56,8 @@ def faults(load: Load, *texts: str, overrides: list[str] = []) -> list[str]:  # 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_in_the_repository_is_valid(path: Path) -> None:
-    settings = load_settings([path])
+    overlay = "dataset:" not in path.read_text()  # as low_memory.yaml: laid over another
+    settings = load_settings([CONFIGS / "flights.yaml", path] if overlay else [path])
     assert settings.dataset
     assert settings.preparing().features
 
@@ -265,3 +266,40 @@ def test_flags_are_written_with_hyphens_or_underscores(flag: str, capsys: pytest
     assert run(["train", "-c", "a.yaml", flag, "0"]) == 2
     said = capsys.readouterr().err
     assert said == "Error: override: trainer.checkpoint.save_freq: must be greater than or equal to 1 (got 0)\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "trainer.scheduler={type: cosin}",
+            "trainer.scheduler: there is no type 'cosin'; did you mean 'cosine'? Use step,",
+        ),
+        (
+            "trainer.scheduler={type: cosine, gamma: 3}",
+            "gamma: unknown key of type cosine, it is one of step (known: w",
+        ),
+        ("trainer.scheduler={T_max: 3}", "T_max: unknown key of type step, it is one of cosine (known: warmup_steps"),
+        ("trainer.scheduler={type: cosine, t_max: 3}", "t_max: unknown key; did you mean 'T_max'?"),
+        ("trainer.inputs=speed", "trainer.inputs: must be a list, as [a, b] (got 'speed')"),
+        ("trainer.model=mlp", "trainer.model: must be a section, as {name: value} (got 'mlp')"),
+        ("trainer.training.losses=[speed]", "losses: must be a section, as {name: value} (got ['speed'])"),
+        ("trainer.loading.days_per_batch=two", "days_per_batch: must be a whole number or 'auto' (got 'two')"),
+        ("trainer.model.revin=afine", "revin: must be true, false or 'affine' (got 'afine')"),
+        ("trainer.training.class_weights=b", "must be a section, as {name: value}, or 'balanced' (got 'b')"),
+        ("trainer.metrics.custom=worst", "trainer.metrics.custom: must be my_module:function (got 'worst')"),
+        ("pipeline.source.path=raw/{day}.csv", "'{day}' stands for nothing; {date} and {date:%Y%m%d} stand for"),
+    ],
+)
+def test_what_a_value_should_be_is_said_in_words_and_once(load: Load, override: str, said: str) -> None:
+    (line,) = faults(load, BASE, overrides=[override])
+    assert said in line
+
+
+def test_a_configuration_that_is_not_there_is_answered_with_those_that_are() -> None:
+    with pytest.raises(UsageError, match=f"; paths begin at {Path.cwd()}"):
+        load_settings(["configs/traffic.yml"])
+    Path("configs").mkdir()
+    Path("configs/traffic.yaml").write_text(BASE)
+    with pytest.raises(UsageError, match=r"; here there is configs/traffic\.yaml"):
+        load_settings(["configs/traffic.yml"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shardstore.errors import UsageError
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, within_reach
 from trainer.table import Row
 
 Make = Callable[..., Any]
@@ -236,6 +236,17 @@ def test_a_baseline_that_looks_further_back_than_the_data_is_refused(make_world:
     with pytest.raises(UsageError, match="48 steps back"):
         table(world, ["seasonal:48"], "train")
     assert table(world, ["seasonal:48"], "test")["seasonal:48"].scaled["count"]
+
+
+def test_baselines_that_look_further_back_than_a_split_are_told_apart(make_world: Make) -> None:
+    world = make_world(10, split=SPLIT)
+    world.prepare()
+    config, names = world.settings.trainer, ["seasonal:48", "repeat", "ridge:48", "seasonal:4"]
+    kept, notes = within_reach(config, world.open(), "train", names)
+    assert kept == ["repeat", "seasonal:4"]
+    assert [note.split(" left out: ")[0] for note in notes] == ["seasonal:48", "ridge:48"]
+    assert within_reach(config, world.open(), "test", names) == (names, [])
+    assert set(table(world, kept, "train")) == set(kept)  # what is kept is never refused
 
 
 @pytest.mark.parametrize("name", ["seasonal:0", "seasonal:", "naive"])

@@ -104,8 +104,8 @@ def test_named_losses_take_their_channels_out_of_one_tensor_or_out_of_a_dict() -
     [
         ({"loss": "cross_entropy"}, [SPEED], "'speed' is a number"),
         ({"loss": "mse"}, [GAIT], "'gait' is categorical"),
-        ({"losses": {"a": {"loss": "mse", "targets": ["speed"]}}}, [SPEED, VOLUME], "'volume' is in 0"),
-        ({"losses": {x: {"loss": "mse", "targets": ["speed"]} for x in "ab"}}, [SPEED], "'speed' is in 2"),
+        ({"losses": {"a": {"loss": "mse", "targets": ["speed"]}}}, [SPEED, VOLUME], "no loss names the target 'volume'"),
+        ({"losses": {x: {"loss": "mse", "targets": ["speed"]} for x in "ab"}}, [SPEED], "'speed' is named by the losses a and b"),
         ({"losses": {"a": {"loss": "mse", "targets": ["speed", "spead"]}}}, [SPEED], "'spead'"),
         ({"class_weights": {"wolk": 2}}, [GAIT], "'wolk'"),
         ({"losses": {"a": {"loss": "cross_entropy", "targets": ["gait", "gait2"]}}},

@@ -429,6 +429,13 @@ def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> Non
         assert made.continued == found.name
 
 
+def test_before_the_first_validation_there_is_no_best_and_that_is_no_damage(lab: Lab) -> None:
+    folder = lab.leg("cut", 2)["run"].checkpoints
+    assert checkpoint.find(folder, "latest")[0].state["batch"] == 2
+    with pytest.raises(NotThereError, match="no best checkpoint yet: no epoch has been validated"):
+        checkpoint.find(folder, "best")
+
+
 def test_two_trainers_on_one_run_the_second_is_told_that_it_is_busy(lab: Lab) -> None:
     lab.leg("cut", 2)
     with lab.started("", resume="cut"), pytest.raises(BusyError, match="another"):
