@@ -75,9 +75,9 @@ def evaluate(
     setting = _setting(config, dataset, split)
     order = _order(config, dataset, setting.window, split)
     if not order.num_windows:
-        named = ", ".join(dataset.manifest.split)
+        splits = ", ".join(dataset.manifest.split)
         raise UsageError(
-            f"split '{split}' has no window", todo=f"Name another with --split ({named}), or set pipeline.split"
+            f"split '{split}' has no window", todo=f"Name another with --split ({splits}), or set pipeline.split"
         )
     notes = list[str]()
     names = _fitting(baselines, setting, notes)
