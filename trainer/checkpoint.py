@@ -298,16 +298,13 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     if name in ("latest", "best", "best_model"):
         found, passed = newest(parent) if name == "latest" else best(parent)
         if found is None:
-            if name != "latest" and not passed and newest(parent)[0]:
-                what, todo = (
-                    "no best checkpoint yet: no epoch has been validated",
-                    "Take --checkpoint latest, or train on",
-                )
-                raise NotThereError(what, where=Where(file=str(parent)), todo=todo)
             reason = f" ({'; '.join(passed)})" if passed else ""
             todo = "Train afresh. Run: dateshard train -c CONFIG"
             if name != "latest" and newest(parent)[0] is not None:
-                what, todo = "no checkpoint has a validation loss yet that is a number", "Take latest instead of best"
+                what, todo = (
+                    "no best checkpoint yet: none has a validation loss",
+                    "Take --checkpoint latest, or train on",
+                )
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return found, passed
