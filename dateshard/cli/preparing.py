@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.stopping import Stop
 
 STATES = "failed,stale,missing,measured"
+LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
 
 
 @click.command()
@@ -176,6 +177,8 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
         memory = parse_bytes(acts["memory_limit"]) if acts["memory_limit"] else None
     except ValueError as error:
         raise click.UsageError(f"--memory-limit: {error}") from None
+    if memory is not None and memory < LEAST_MEMORY:
+        raise click.UsageError(f"--memory-limit: {memory:,} bytes hold no process; write it with its unit, as 4GiB")
     wished = {"only": acts["only"], "exclude": acts["exclude"], "force": acts["force"]}
     with stop.at_once():
         wish = _wish(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])

@@ -194,3 +194,9 @@ def test_an_interrupt_at_the_end_of_a_generator_is_noted_without_a_traceback(mon
     assert signals.exit_code == 130
     assert told == []
     assert sys.unraisablehook == told.append
+
+
+@pytest.mark.parametrize(("limit", "words"), [("4", "4 bytes hold no process"), ("4GB8", "is not a size")])
+def test_a_memory_limit_without_its_unit_is_refused(ds: Run, limit: str, words: str) -> None:
+    ds("init")
+    assert words in ds("preprocess", "-c", "configs/mydata.yaml", "--memory-limit", limit, code=2).err
