@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from dateshard.faults import ConfigurationError, Fault, Places, place_of
 from dateshard.settings import Settings, read_file, read_layers, validate
 from shardstore.errors import UsageError
 from trainer.config import flatten, mismatch
 
 DEFAULT = "default"
-SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # keys that some reader takes for no text
 COMMENT_COLUMN = 44
@@ -137,4 +138,4 @@ def _uncovered(settings: Settings, places: Places) -> Iterator[Fault]:
 
 def configuration_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the whole configuration, for editors and clients."""
-    return {"$schema": SCHEMA, **Settings.model_json_schema()}
+    return {"$schema": GenerateJsonSchema.schema_dialect, **Settings.model_json_schema()}

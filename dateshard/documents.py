@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from dateshard.documents_of_evaluations import EvaluateDocument
@@ -354,9 +355,9 @@ def document_schema(name: str) -> dict[str, Any]:
     """
     if name in WRITTEN_OUT:
         found: dict[str, Any] = json.loads(files("dateshard.schemas").joinpath(f"{name}.json").read_text())
-        return found
+        return {"$schema": GenerateJsonSchema.schema_dialect, **found}
     schema = TypeAdapter(DOCUMENTS[name]).json_schema()
     for part in [schema, *schema.get("$defs", {}).values()]:
         if "properties" in part:
             part["additionalProperties"] = False
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"dateshard {name} --json"}
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": f"dateshard {name} --json"}

@@ -117,6 +117,7 @@ def test_status_and_plan_name_the_command_that_mends(here: World, ds: Run) -> No
 def test_the_schema_command_prints_what_the_test_validates_with(ds: Run) -> None:
     for name in ("config check", "inspect"):
         assert ds("schema", name).document == document_schema(name)
+        assert document_schema(name)["$schema"].endswith("/draft/2020-12/schema")
     assert "plan" in ds("schema", "plans", code=2).err
 
 
