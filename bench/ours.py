@@ -11,6 +11,7 @@ batch size), `raw` (a float32 file of the whole series) and `root` (a folder for
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from shardstore.calendar import day_of, instants
 from shardstore.commit import Writer, publish, staging_folder
 from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError
+from shardstore.errors import StoreError
 from shardstore.frozen import Nodes, save_nodes, save_statistics
 from shardstore.layouts.feature import Feature
 from shardstore.manifest import Entry, Manifest, Part
@@ -90,7 +91,8 @@ def open_store(ctx: Any) -> Dataset:
     root = Path(ctx.root) / f"dateshard-{ctx.N}x{ctx.F}-{ctx.days}x{ctx.spd}"
     try:
         return Dataset.open(root)
-    except NotThereError:
+    except StoreError:  # none yet, or one of another version
+        shutil.rmtree(root, ignore_errors=True)
         series = np.memmap(ctx.raw, dtype=np.float32, mode="r").reshape(ctx.days, ctx.spd, ctx.N, ctx.F)
         write_store(root, series)
         return Dataset.open(root)
