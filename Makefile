@@ -18,8 +18,8 @@ train: $(STAMP)  ## one command: environment, the example's raw data, shards, a 
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
 	@$(BIN)/dateshard evaluate latest $(FLAGS)
 
-test: $(STAMP)  ## the tests (minutes), a process a core; a file's tests stay together
-	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
+test: $(STAMP)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile
 
 setup: $(STAMP)
 

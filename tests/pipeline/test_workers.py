@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -247,3 +250,16 @@ def test_memory_is_shared_out_and_by_default_no_more_processes_than_it_reaches_f
             assert shares(plan, config, None, memory, 0)[0] == expected
     many_nodes = shares(plan, config, None, PARENT_BYTES + 3 * one, 10**6)
     assert many_nodes == (1, PARENT_BYTES + 3 * one)
+
+
+def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
+    code = (
+        "import os, time; from multiprocessing import forkserver; from pipeline import workers;"
+        "workers._start_forkserver();"
+        "sentinel, theirs = forkserver.connect_to_new_process([]);"
+        "os.write(theirs, {half!r}); os.close(theirs);"
+        "os.read(sentinel, 8)"  # it has ended
+    )
+    for half in (b"", pickle.dumps({"name": "x"})[:-4]):
+        done = subprocess.run([sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
