@@ -7,8 +7,8 @@ from typing import Any
 
 import psutil
 
-from dateshard.documents import Blocking as BlockingRow
-from dateshard.documents import CheckpointParts, EstimateDocument
+from dateshard.documents.training import Blocking as BlockingRow
+from dateshard.documents.training import CheckpointParts, EstimateDocument
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings

@@ -14,7 +14,7 @@ from pipeline import events as e
 from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
-    from dateshard.documents import AllRows, PreprocessDocument
+    from dateshard.documents.preparing import AllRows, PreprocessDocument
     from shardstore.manifest import Manifest
 
 

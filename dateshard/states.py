@@ -15,7 +15,7 @@ from shardstore.calendar import collapse
 from shardstore.manifest import Manifest
 
 if TYPE_CHECKING:
-    from dateshard.documents import CostDocument, PlanDocument, PlannedRow, StatusDocument
+    from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument
 
 ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
 GOOD = ("fresh", "no-dump", "excluded")

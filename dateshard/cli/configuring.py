@@ -9,7 +9,7 @@ import click
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 
 if TYPE_CHECKING:
-    from dateshard.documents import ConfigCheckDocument, ConfigDocument
+    from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument
 
 
 @click.command()

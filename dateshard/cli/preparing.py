@@ -22,7 +22,7 @@ from dateshard.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dateshard.documents import NamedError, VerifyDocument
+    from dateshard.documents.preparing import NamedError, VerifyDocument
     from dateshard.settings import Settings
     from pipeline.plan import Wish
     from pipeline.stopping import Stop

@@ -10,7 +10,7 @@ import click
 from dateshard.cli.options import emit, json_option
 
 if TYPE_CHECKING:
-    from dateshard.documents import DoctorDocument
+    from dateshard.documents.configuring import DoctorDocument
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
 
 if TYPE_CHECKING:
-    from dateshard.documents import CleanDocument, DropDocument, ExportDocument, FileRow
+    from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
     from dateshard.screen import Screen
     from pipeline.drop import Dropped
     from shardstore.dataset import Dataset

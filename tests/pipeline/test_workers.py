@@ -261,5 +261,7 @@ def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
         "os.read(sentinel, 8)"  # it has ended
     )
     for half in (b"", pickle.dumps({"name": "x"})[:-4]):
-        done = subprocess.run([sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60
+        )
         assert (done.returncode, done.stderr) == (0, "")

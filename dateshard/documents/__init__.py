@@ -1,0 +1,65 @@
+"""What `--json` prints: one type a command, one file a group of commands.
+
+mypy holds the builders to these types, a test holds real output to the JSON Schemas made of them
+(`dateshard schema COMMAND`), and docs/json.md lists every key. Figures that do not exist are null: a document never holds
+NaN or infinity. Dates are `2013-03-05`.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
+from dateshard.documents.evaluation import EvaluateDocument
+from dateshard.documents.preparing import (
+    CleanDocument,
+    DropDocument,
+    ExportDocument,
+    PlanDocument,
+    PreprocessDocument,
+    StatusDocument,
+    VerifyDocument,
+)
+from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
+
+DOCUMENTS: dict[str, Any] = {
+    "plan": PlanDocument,
+    "preprocess": PreprocessDocument,
+    "status": StatusDocument,
+    "verify": VerifyDocument,
+    "drop": DropDocument,
+    "clean": CleanDocument,
+    "export": ExportDocument,
+    "train": TrainDocument,
+    "estimate": EstimateDocument,
+    "evaluate": EvaluateDocument,
+    "runs": list[RunRow],
+    "config show": ConfigDocument,
+    "config check": ConfigCheckDocument,
+    "doctor": DoctorDocument,
+    "error": ErrorDocument,
+}
+
+
+WRITTEN_OUT = ("inspect", "statistics", "diff")  # schemas that stand as files in dateshard/schemas
+
+
+def document_schema(name: str) -> dict[str, Any]:
+    """JSON Schema (2020-12) of one command's document; keys that it does not name are refused.
+
+    Raises:
+        KeyError: no command of that name prints JSON.
+    """
+    if name in WRITTEN_OUT:
+        found: dict[str, Any] = json.loads(files("dateshard.schemas").joinpath(f"{name}.json").read_text())
+        return {"$schema": GenerateJsonSchema.schema_dialect, **found}
+    schema = TypeAdapter(DOCUMENTS[name]).json_schema()
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        if "properties" in part:
+            part["additionalProperties"] = False
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": f"dateshard {name} --json"}
