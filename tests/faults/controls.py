@@ -69,14 +69,15 @@ def checkpoint_in_place() -> None:
     from shardstore.durable import write_file
     from shardstore.identity import hash_bytes, seal
     from trainer import checkpoint
+    from trainer.checkpoint.saving import VERSION, format_tensors
 
     def save(parent: Path, state: Mapping[str, Any], tensors: checkpoint.Tensors) -> Path:
         final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
         shutil.rmtree(final, ignore_errors=True)
         final.mkdir(parents=True)
-        data = {f"{stem}.safetensors": checkpoint.format_tensors(dict(group)) for stem, group in tensors.items()}
+        data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
         files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
-        content = {"version": checkpoint.VERSION, "state": dict(state), "files": files}
+        content = {"version": VERSION, "state": dict(state), "files": files}
         for name, blob in {"manifest.json": seal(content), **data}.items():
             write_file(final / name, blob)
         return final

@@ -57,8 +57,8 @@ BLIND = {  # kind -> the checks that are taken away
     "shard values": "shardstore.dataset.hash_descriptor",
     "staged values.f64": "shardstore.measured.hash_file shardstore.measured.hash_bytes",
     "moments.f64": "shardstore.frozen.hash_bytes",
-    "checkpoint model.safetensors": "trainer.checkpoint.hash_bytes",
-    "checkpoint optimizer.safetensors": "trainer.checkpoint.hash_bytes",
+    "checkpoint model.safetensors": "trainer.checkpoint.folder.hash_bytes",
+    "checkpoint optimizer.safetensors": "trainer.checkpoint.folder.hash_bytes",
 }
 
 

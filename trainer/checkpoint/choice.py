@@ -1,0 +1,112 @@
+"""Which checkpoint of a folder to take: the newest that verifies, the best, a named one; and what becomes of the others."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+from shardstore.errors import NotThereError, StoreError, Where, shorten
+from trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
+from trainer.checkpoint.saving import point
+
+
+def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
+    """All checkpoints of a folder, oldest first, and why others were passed over. Tensors are not read."""
+    found, passed = [], []
+    if parent.is_dir():
+        for folder in parent.iterdir():
+            if NAME.fullmatch(folder.name):
+                try:
+                    found.append(inspect(folder))
+                except StoreError as error:
+                    passed.append(str(error))
+    return sorted(found, key=lambda checkpoint: checkpoint.place), passed
+
+
+def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose every byte verifies, and why newer ones were passed over."""
+    return _first_good(list(reversed(scan(parent)[0])), scan(parent)[1])
+
+
+def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint with the lowest validation loss measured on its very weights; ties go to the older."""
+    found, passed = scan(parent)
+    return _first_good(_judged(found), passed)
+
+
+def _judged(found: list[Checkpoint]) -> list[Checkpoint]:
+    """Those with a validation loss of their own weights, the lowest first; without validation dates the training loss."""
+    for loss in ("val_loss", "train_loss"):
+        judged = [one for one in found if one.state["validated"] and one.state.get(loss) is not None]
+        if judged:
+            return sorted(judged, key=lambda one: (one.state[loss], one.place))
+    return []
+
+
+def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:
+    for checkpoint in candidates:
+        try:
+            read_files(checkpoint)
+        except StoreError as error:
+            passed.append(str(error))
+        else:
+            return checkpoint, passed
+    return None, passed
+
+
+def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
+    """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
+
+    Where a named one is damaged, a good one that was saved again at the same position (`-2`) serves.
+
+    Raises:
+        NotThereError: there is none that verifies.
+    """
+    if name in ("latest", "best", "best_model"):
+        found, passed = newest(parent) if name == "latest" else best(parent)
+        if found is None:
+            reason = f" ({'; '.join(passed)})" if passed else ""
+            todo = "Train afresh. Run: dateshard train -c CONFIG"
+            if name != "latest" and newest(parent)[0] is not None:
+                what, todo = (
+                    "no best checkpoint yet: none has a validation loss",
+                    "Take --checkpoint latest, or train on",
+                )
+                raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
+            raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
+        return found, passed
+    stem = name.removesuffix(".pth")
+    if not NAME.fullmatch(stem):
+        what = f"'{shorten(name)}' is no checkpoint's name"
+        raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
+    candidates, passed, first = [parent / stem, *sorted(parent.glob(f"{stem}-*"))], list[str](), None
+    for folder in candidates:
+        try:
+            found = inspect(folder)
+            read_files(found)
+        except StoreError as error:
+            first = first or error
+            passed.append(str(error))
+        else:
+            return found, passed
+    assert first is not None
+    raise first
+
+
+def set_aside_later(found: Checkpoint) -> int:
+    """Renames the checkpoints after `found`, which a run that continues from it would else take for its own."""
+    later = [one for one in scan(found.folder.parent)[0] if one.place > found.place]
+    for one in later:
+        one.folder.rename(one.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{one.name}"))
+    return len(later)
+
+
+def tidy(parent: Path) -> None:
+    """What a killed process left: halves of checkpoints go, the notes for people are made anew. Under the run's lock."""
+    for half in parent.glob(".tmp-*"):
+        shutil.rmtree(half, ignore_errors=True)
+    if found := scan(parent)[0]:
+        point(found[-1].folder, "latest.json", found[-1].state)
+    if judged := _judged(found):
+        point(judged[0].folder, "best_model.json", judged[0].state)

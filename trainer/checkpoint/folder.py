@@ -1,0 +1,158 @@
+"""One checkpoint's folder, read and verified.
+
+    checkpoints/checkpoint_epoch_{e}_batch_{b}/      1-based; the state after that batch of that epoch
+        model.safetensors  optimizer.safetensors  metrics.safetensors
+        manifest.json      sealed JSON, written last: the state and the size and hash of every file
+
+A folder appears by one rename. A position that is saved again (a stop during validation, then the validation) gets
+the suffix `-2`, so that nothing is ever replaced. `latest.json` and `best_model.json` are for people; nothing trusts
+them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
+from shardstore.identity import expected_form, hash_bytes, unseal
+from trainer.schedule import Progress
+
+VERSION = 1
+FILE = re.compile(r"\w{1,64}\.safetensors")
+NAME = re.compile(r"checkpoint_epoch_(\d+)_batch_(\d+)(?:-(\d+))?")
+Tensors = Mapping[str, Mapping[str, torch.Tensor]]  # {file's stem: {name: tensor}}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One verified listing: where it lies and the state that its manifest tells (tensors are read by `load`)."""
+
+    folder: Path
+    state: dict[str, Any]
+    files: Mapping[str, tuple[int, str]]
+
+    @property
+    def name(self) -> str:
+        """`checkpoint_epoch_3_batch_71`."""
+        return self.folder.name
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its files."""
+        return sum(size for size, _ in self.files.values())
+
+    @property
+    def place(self) -> tuple[int, int, bool, int]:
+        """Sorts by time: epoch, batch, whether validated, version."""
+        match = NAME.fullmatch(self.name)
+        return self.state["epoch"], self.state["batch"], self.state["validated"], int(match[3] or 1) if match else 0
+
+
+def inspect(folder: Path) -> Checkpoint:
+    """A checkpoint's manifest, checked against its own hash; its tensors are not read.
+
+    Raises:
+        NotThereError, DamagedError: naming the file.
+    """
+    path, todo = folder / "manifest.json", _another(folder)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        what = f"no complete checkpoint here ({error.strerror})"
+        raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
+    content = unseal(data, str(path), todo)
+    with expected_form(str(path), todo):
+        if content["version"] != VERSION:
+            what = f"checkpoint version {content['version']}, this one reads {VERSION}"
+            raise StoreError(what, where=Where(str(path)))
+        files = {name: (size + 0, digest) for name, (size, digest) in content["files"].items()}
+        if not all(FILE.fullmatch(name) for name in files):
+            raise ValueError(files)
+        _refuse_stateless(content["state"])
+        return Checkpoint(folder, content["state"], files)
+
+
+def _refuse_stateless(state: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError, KeyError, TypeError, AttributeError: a state that no training has.
+    """
+    refuse_unbound({**state["bound"], "config": state["config"]})
+    Progress(**state["progress"])
+    counts = [state[key] for key in ("epoch", "batch", "step", "skipped", "skipped_in_a_row")]
+    losses = [
+        state["train_loss"],
+        state["val_loss"],
+        *(state["progress"][key] for key in ("best_loss", "reference_loss", "plateau_loss")),
+        *state["losses"].values(),
+    ]
+    counts += [state["progress"][key] for key in ("bad_epochs", "plateau_epochs", "cuts")]
+    counts += [state["progress"]["best_epoch"] + 1]
+    if not all(isinstance(name, str) for name in state["without_moments"]):
+        raise ValueError(state["without_moments"])
+    _ = state["environment"].keys()
+    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+        raise ValueError(counts)
+    if not all(loss is None or isinstance(loss, int | float) for loss in losses):
+        raise ValueError(losses)
+    if not isinstance(state["validated"], bool):
+        raise TypeError(state)
+
+
+def refuse_unbound(facts: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError, KeyError, TypeError, AttributeError: facts of a run that lack what it is bound to.
+    """
+    for section in ("settings", "order", "config", "data"):
+        _ = facts[section].keys()
+    number = facts["data"]["generation"]
+    if type(number) is not int or not 0 < number < 10**8 or not isinstance(facts["data"]["name"], str):
+        raise ValueError(number)
+
+
+def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
+    """All tensors as {file's stem: {name: tensor}}; every file's size and hash is checked before it is parsed.
+
+    Raises:
+        DamagedError: naming the file.
+    """
+    groups = {}
+    for name, (size, digest) in checkpoint.files.items():
+        path = checkpoint.folder / name
+        todo = _another(checkpoint.folder)
+        try:
+            data = path.read_bytes() if path.stat().st_size == size else b""
+        except OSError as error:
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
+        if (len(data), hash_bytes(data)) != (size, digest):
+            raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
+        try:
+            groups[path.stem] = parse_tensors(data)
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+            first = shorten(str(error).splitlines()[0] if str(error) else type(error).__name__, 100)
+            raise DamagedError(f"not a safetensors file: {first}", where=Where(str(path)), todo=todo) from None
+    return groups
+
+
+def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises:
+    DamagedError: the group's names, shapes or types are not those of `wanted`.
+    """
+    forms = [{name: (t.shape, t.dtype) for name, t in group.items()} for group in (groups.get(stem, {}), wanted)]
+    if forms[0] != forms[1]:
+        names = sorted(name for name in forms[0].keys() | forms[1].keys() if forms[0].get(name) != forms[1].get(name))
+        where = Where(file=str(found.folder / f"{stem}.safetensors"))
+        what = f"not the tensors of this run: '{shorten(names[0])}' differs"
+        raise DamagedError(what, where=where, todo=_another(found.folder))
+
+
+def _another(folder: Path) -> str:
+    run = folder.absolute().parent.parent.name
+    return f"Run: dateshard train --resume {run} (it goes on from the newest checkpoint that verifies)"

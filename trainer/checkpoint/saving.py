@@ -1,0 +1,79 @@
+"""How a checkpoint appears: every file durable, the manifest last, then one rename. An equal one is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as format_tensors
+
+from shardstore.durable import disk_full_as_error, fsync_path, write_file
+from shardstore.errors import StoreError
+from shardstore.identity import canonical, hash_bytes, seal
+from trainer.checkpoint.folder import VERSION, Tensors, inspect, read_files
+
+
+def save(parent: Path, state: Mapping[str, Any], tensors: Tensors) -> Path:
+    """Writes one checkpoint durably and returns its folder; an equal one that is there already is kept.
+
+    Raises:
+        DiskFullError: nothing is left behind, older checkpoints are untouched.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
+    files = {name: (len(content), hash_bytes(content)) for name, content in data.items()}
+    content = {"version": VERSION, "state": dict(state), "files": {name: list(file) for name, file in files.items()}}
+    stem = f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
+    if (equal := _equal(parent, stem, content)) is not None:
+        return equal
+    temporary = parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        with disk_full_as_error(parent / stem):
+            temporary.mkdir()
+            for name, blob in data.items():
+                write_file(temporary / name, blob)
+            write_file(temporary / "manifest.json", seal(content))
+            fsync_path(temporary)
+            final = _free_name(parent, stem)
+            temporary.rename(final)
+            fsync_path(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _equal(parent: Path, stem: str, content: Mapping[str, Any]) -> Path | None:
+    """A checkpoint of this position that verifies and holds the same: a replayed batch need not be saved again."""
+    for folder in parent.glob(f"{stem}*"):
+        try:
+            found = inspect(folder)
+            files = {name: list(file) for name, file in found.files.items()}
+            if canonical({"version": VERSION, "state": found.state, "files": files}) == canonical(content):
+                read_files(found)
+                return folder
+        except StoreError:
+            continue
+    return None
+
+
+def _free_name(parent: Path, stem: str) -> Path:
+    names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, 1000))
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def point(folder: Path, file: str, state: Mapping[str, Any]) -> None:
+    """Notes beside a checkpoint, for people, that it is the latest or the best; nothing trusts it."""
+    text = {
+        "checkpoint": folder.name,
+        "epoch": state["epoch"] + 1,
+        "batch": state["batch"],
+        "val_loss": state["val_loss"],
+    }
+    temporary = folder.with_name(f".{file}.tmp")
+    with disk_full_as_error(folder.with_name(file)):
+        temporary.write_text(json.dumps(text) + "\n")
+        temporary.replace(folder.with_name(file))
