@@ -216,7 +216,7 @@ def test_what_a_drop_refuses_and_what_it_asks(make_world: Make, say: Say, monkey
     assert "add -y" in say(world, "drop", "2024-03-01", code=2)
     assert "no training date that exists" in say(world, "drop", "train", "-y", code=2)
     assert "no date would be left" in say(world, "drop", "last:9", "-y", code=2)
-    assert "nothing to drop" in say(world, "drop", "2025-01", "-y")
+    assert "no date lies in '2025-01'" in say(world, "drop", "2025-01", "-y", code=4)
     assert generation(world) == 1
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     answers = iter([False, True])
