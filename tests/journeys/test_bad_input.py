@@ -227,11 +227,13 @@ def test_a_wrong_configuration_ends_with_2_and_all_its_faults(make_world: Make, 
     assert not world.store.exists() or not (world.store / "CURRENT").exists()
 
 
-@pytest.mark.parametrize("words", [("2025-01",), ("last:0",), ("latest", "--exclude", "latest")])
-def test_a_selector_that_matches_no_date_does_nothing(make_world: Make, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"), [(("2025-01",), 65), (("last:0",), 65), (("latest", "--exclude", "latest"), 0)]
+)
+def test_a_selector_that_matches_no_date_does_nothing(make_world: Make, words: tuple[str, ...], code: int) -> None:
     world = make_world(3)
     world.prepare()
     before = world.open().generation
-    done = prepare(world, *words, "--force")
-    assert "nothing to do: generation 1" in done.stdout
+    done = prepare(world, *words, "--force", code=code)
+    assert ("nothing to do: generation 1" in done.stdout) == (code == 0)
     assert world.open().generation == before
