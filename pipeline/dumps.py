@@ -6,12 +6,14 @@ import datetime as dt
 import glob
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from shardstore.errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -24,6 +26,22 @@ def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
     found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
     return tuple(file for path in found for file in _files(path))
+
+
+def one_table(pattern: str, files: Sequence[Path]) -> str:
+    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
+    instead. Empty where the path is that of one file."""
+    if len(files) < 2 and Path(pattern) == next(iter(files), None):
+        return ""
+    many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
+    told = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
+    dated = (DATED.sub(_placeholder, str(file)) for file in files)
+    meant = next((path for path in dated if "{date" in path), None)
+    return f"{told}. For a dump a date write pipeline.source.path: {meant}" if meant else told
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
