@@ -79,11 +79,16 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
     A stop saves first; the events say where. Checkpoints are written every `save_freq` batches and after each
     validation (at an epoch's last batch only that one).
+
+    Raises:
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
     if isinstance(session.model, Ridge):
         yield from _train_closed_form(session, session.model, should_stop)
         return
     state, config = session.state, session.config
+    if state.skipped_in_a_row >= config.training.max_skipped:  # a run that ended so: one more would tell nothing new
+        raise postmortem.error(session)
     while not is_finished(state, config):
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
@@ -168,6 +173,7 @@ def _note(session: Session, number: int, outcome: Outcome) -> None:
     state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
     if state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session)
+        postmortem.write(session)
         raise postmortem.error(session)
 
 
