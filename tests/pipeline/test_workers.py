@@ -29,6 +29,7 @@ from pipeline.stopping import Stop
 from pipeline.survey import look
 from pipeline.workers import Again, Task, Workers
 from shardstore.errors import DumpError, ResourceError
+from tests.conftest import environment
 from tests.pipeline.chores import die, die_once, double, fault, leave, refuse, run_out, sleep
 
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05..2024-03-06"}
@@ -266,3 +267,20 @@ def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
             [sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_script_without_a_guard_prepares_with_two_workers_and_runs_once(make_world: Any) -> None:
+    world = make_world(4)
+    script = world.folder / "mine.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from dateshard.settings import load_settings\n"
+        "from pipeline.execute import preprocess\n"
+        "from pipeline.plan import Wish\n"
+        "print('begins')\n"
+        f"settings = load_settings([{str(world.config_file())!r}])\n"
+        f"events = list(preprocess('mine', settings.preparing(), Path({str(world.store)!r}), Wish(), 2))\n"
+        "print(events[-1].written, events[-1].failed)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment())
+    assert (done.stdout, done.stderr) == ("begins\n4 {}\n", "")
