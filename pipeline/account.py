@@ -26,12 +26,17 @@ def dump_row(dump: Dump | None) -> dict[str, Any]:
 
 
 def settings_row(config: Pipeline) -> dict[str, Any]:
-    """The settings of a generation: of its split and its scale, by which a plan judges it, and all of them resolved."""
-    return {
-        "split": split_settings(config),
-        "normalise": {"settings": config.normalise_settings(), "code": NORMALISE_CODE},
-        "settings": config.model_dump(mode="json"),
-    }
+    """The settings of a generation's split and scale, by which a plan judges it."""
+    normalise = {"settings": config.normalise_settings(), "code": NORMALISE_CODE}
+    return {"split": split_settings(config), "normalise": normalise}
+
+
+def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The sources with all settings, resolved. Where nothing else differs they stay those that made the generation:
+    another path or tolerance alone makes no new one."""
+    kept = (before or {}).get("settings")
+    same = kept is not None and {**sources, "settings": kept} == before
+    return {**sources, "settings": kept if same else config.model_dump(mode="json")}
 
 
 def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:

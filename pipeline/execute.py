@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.account import failures, settings_row, source_row, total
+from pipeline.account import failures, settings_row, source_row, total, with_settings
 from pipeline.arrays import Target
 from pipeline.config import Pipeline
 from pipeline.cuts import cut_account, spilled
@@ -370,6 +370,7 @@ class _Run:
             **cut_account(self.writer.root, dumps, config),
         }
         before = self.current
+        sources = with_settings(sources, config, before.sources if before else None)
         self.current = self.writer.commit(manifest, sources, before)
         same = before is not None and before.generation == self.current.generation
         return CommitDone(self.current.generation, len(manifest.dates), changed=not same)

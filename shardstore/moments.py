@@ -9,16 +9,19 @@ from shardstore.calendar import NANOSECONDS, Day, day_of, midnight, parse_date, 
 from shardstore.errors import UsageError
 
 
-def parse_instant(text: str, zone_name: str) -> int:
-    """An instant in nanoseconds from `2013-12-01T14:05`, with an offset or in the zone's own time; a date is its end.
+def parse_instant(text: str, zone_name: str, *, end: bool) -> int:
+    """An instant in nanoseconds from `2013-12-01T14:05`, with an offset or in the zone's own time.
+
+    Args:
+        end: whether a date stands for its end, or for its beginning.
 
     Raises:
         UsageError: no instant, or a local time that the zone has twice or never.
     """
     told = text.strip()
-    todo = "Write it as 2013-12-01T14:00 (local time), 2013-12-01T14:00-05:00, or 2013-12-01 for the date's end"
+    todo = "Write it as 2013-12-01T14:00 (local time), 2013-12-01T14:00-05:00, or as a date"
     if re.fullmatch(r"\d{4}-?\d\d-?\d\d", told):
-        return midnight(parse_date(told) + dt.timedelta(days=1), zone_name)
+        return midnight(parse_date(told) + dt.timedelta(days=int(end)), zone_name)
     try:
         at = dt.datetime.fromisoformat(told)
     except ValueError:
@@ -52,27 +55,34 @@ def neighbour(day: Day, zone_name: str, towards: int) -> Day:
     return day_of(date, zone_name, day.step)
 
 
-def spans_before(end: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
-    """The `num_steps` steps that end at an instant: dates in order, and which of their rows."""
+def rows_before(end: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
+    """The `num_steps` steps before an instant at which a step begins: dates in order, and which of their rows."""
     day = day_of(date_at(end - 1, zone_name), zone_name, step)
     found, stop = list[tuple[Day, slice]](), (end - day.start) // step
-    while num_steps > 0:
+    while True:
         first = max(0, stop - num_steps)
-        if stop > first:
-            found.append((day, slice(first, stop)))
+        found.append((day, slice(first, stop)))
         num_steps -= stop - first
+        if not num_steps:
+            return found[::-1]
         day = neighbour(day, zone_name, -1)
         stop = day.num_steps
-    return found[::-1]
 
 
-def spans_after(begin: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
-    """Likewise the `num_steps` steps that begin at an instant."""
+def rows_after(begin: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
+    """Likewise the `num_steps` steps from an instant on; none for 0."""
     day = day_of(date_at(begin, zone_name), zone_name, step)
     found, first = list[tuple[Day, slice]](), (begin - day.start) // step
     while num_steps > 0:
         stop = min(day.num_steps, first + num_steps)
         found.append((day, slice(first, stop)))
         num_steps -= stop - first
-        day, first = neighbour(day, zone_name, 1), 0
+        if num_steps:
+            day, first = neighbour(day, zone_name, 1), 0
     return found
+
+
+def step_before(instant: int, zone_name: str, step: int) -> int:
+    """The latest border of steps that is not after an instant."""
+    day = day_of(date_at(instant, zone_name), zone_name, step)
+    return instant - (instant - day.start) % step
