@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
     "estimate": ("training", "memory, batches and disk of a training, before it begins"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
+    "predict": ("predicting", "what comes after raw dumps, by a run's model, with intervals"),
     "runs": ("training", "training runs, newest first"),
     "config": ("configuring", "what a configuration resolves to, and whether it is right"),
     "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
