@@ -23,6 +23,7 @@ from trainer.run import TrainingRun
 
 LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
+WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
 
 
 def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Settings:
@@ -158,7 +159,7 @@ class _View:
         self.config, self.saved = started.session.config, ""
         self.shown = self.began = time.monotonic()
         self.waited = 0.0
-        self.windows = 0
+        self.windows = self.epoch = 0
         self.every = max(1, started.session.train.order.num_batches // LOGGED_STEPS)
         self.bar: Bar | None = None
 
@@ -168,7 +169,7 @@ class _View:
             case loop.Stepped():
                 self._step(event)
             case Saved():
-                self.saved = f"[saved: batch {event.batch}]"
+                self._saved(event)
             case loop.EpochDone():
                 self._epoch(event)
             case _:
@@ -180,9 +181,16 @@ class _View:
             self.bar.close()
         self.bar = None
 
+    def _saved(self, event: Saved) -> None:
+        """A save may land in the epoch after its own, and one that comes too soon after another waits for it."""
+        place = f"batch {event.batch}" if self.bar and event.epoch == self.epoch else f"epoch {event.epoch + 1}"
+        waited = f", waited {event.waited_seconds:.1f} s for the one before" if event.waited_seconds > WAITED else ""
+        self.saved = f"[saved: {place}{waited}]"
+
     def _step(self, event: loop.Stepped) -> None:
         if self.bar is None:
             self.began, self.waited, self.windows, self.saved = time.monotonic() - event.wait_seconds, 0.0, 0, ""
+            self.epoch = event.epoch
             self.bar = self.screen.bar(f"epoch {event.epoch + 1}/{self.config.training.epochs}", event.num_batches)
             self.bar.reach(event.batch - 1)
         self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
