@@ -14,12 +14,12 @@ from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Bar, Screen, memory, number, size
 from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
-from shardstore.errors import UsageError, naming
+from shardstore.errors import NotThereError, UsageError, Where, naming
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.models import num_parameters
 from trainer.resume import Started, locate, start
-from trainer.run import TrainingRun
+from trainer.run import TrainingRun, all_runs
 
 LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
@@ -27,16 +27,23 @@ WAITED = 0.1  # seconds that a save waited for the one before, from which on it 
 
 
 def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Settings:
-    """The configuration of the files; of the run that is continued, where no file is named."""
-    if files or resume in ("none", "auto", "latest", "best"):
+    """The configuration of the files; of the run that is continued (`latest`, `best`: the newest), where no file is named."""
+    if files or resume in ("none", "auto"):
         return load_settings(files, overrides)
-    run, _ = locate(resume, runs_folder())
+    run = _newest() if resume in ("latest", "best") else locate(resume, runs_folder())[0]
     settings = settings_of_run(run, recover=True)
     if not overrides:
         return settings
     from dateshard.settings import apply
 
     return apply(settings, overrides)
+
+
+def _newest() -> TrainingRun:
+    runs = runs_folder()
+    if run := next((run for run in all_runs(runs) if run.told()), None):
+        return run
+    raise NotThereError("no run yet", where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
 
 
 def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:

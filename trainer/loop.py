@@ -84,6 +84,7 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
     with checkpoint.Writer(session.checkpoints) as writer:
         if isinstance(session.model, Ridge):
@@ -94,6 +95,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
     state, config = session.state, session.config
+    if state.skipped_in_a_row >= config.training.max_skipped:  # a run that ended so: one more would tell nothing new
+        raise postmortem.error(session)
     while not is_finished(state, config):
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
@@ -187,6 +190,7 @@ def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> No
     if state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
+        postmortem.write(session)
         raise postmortem.error(session)
 
 

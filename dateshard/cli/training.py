@@ -35,7 +35,8 @@ def _flags(command: Any) -> Any:
     "--resume",
     default="none",
     metavar="none|auto|latest|best|RUN|PATH",
-    help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
+    help="auto: continue the newest run of these settings, or begin; latest, best: of the newest run, without -c with its "
+    "own settings; a run's name or a checkpoint: exactly there",
 )
 @_flags
 @json_option
