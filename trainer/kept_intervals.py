@@ -59,7 +59,12 @@ def _bound(forecaster: Forecaster, found: Checkpoint, level: float) -> dict[str,
 def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
     reach = np.ascontiguousarray(intervals.reach_2PNF, dtype="<f8")
     plain = {name: value for name, value in asdict(intervals).items() if name not in ("reach_2PNF", "level")}
-    return {"bound": dict(bound), **plain, "shape": list(reach.shape), "reach": base64.b64encode(reach.tobytes()).decode()}
+    return {
+        "bound": dict(bound),
+        **plain,
+        "shape": list(reach.shape),
+        "reach": base64.b64encode(reach.tobytes()).decode(),
+    }
 
 
 def _parsed(content: Mapping[str, Any]) -> Intervals:
