@@ -210,7 +210,7 @@ class _Run:
         if not keys:
             first = next(iter(self.failed.values()), None)
             what = "no training date could be measured, so there are no statistics"
-            raise DumpError(f"{what}; first failure: {first}" if first else what, todo=_no_training_todo(bool(first)))
+            raise DumpError(what, todo=_no_training_todo(bool(first))) from first
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
         statistics = frozen.statistics
