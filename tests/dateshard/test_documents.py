@@ -64,6 +64,8 @@ CALLS = [  # command line, exit code, the schema's name
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
     (("evaluate", "one"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
+    (("predict", "one", "--history", "raw/{date}.csv"), 0, "predict"),
+    (("predict", "one", "--at", "latest", "--interval", "none"), 0, "predict"),
     (("runs",), 0, "runs"),
     (("config", "show", "-c", "config.yaml", "trainer.training", "trainer.training.seed=3"), 0, "config show"),
     (("config", "check", "-c", "config.yaml"), 0, "config check"),
