@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trainer import checkpoint, postmortem
+from trainer import postmortem
 from trainer.config import Trainer
 from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
@@ -213,10 +213,7 @@ def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) 
         time.perf_counter() - began,
         rate,
     )
-    saved = save(session)
-    if best:
-        checkpoint.point(saved.folder, "best_model.json", asdict(state))
-    yield saved
+    yield save(session)
 
 
 def _train_closed_form(session: Session, model: Ridge, should_stop: ShouldStop) -> Iterator[Event]:

@@ -39,6 +39,10 @@ class CheckpointParts(TypedDict):
     bytes_each: int
     bytes_all: Annotated[int, Field(description="if every epoch runs and all are kept")]
     free: Annotated[int, Field(description="bytes on that disk")]
+    keep_last: Annotated[
+        int | None,
+        Field(description="how many would be kept, by the configuration or because all do not fit; null: all"),
+    ]
 
 
 class EstimateDocument(TypedDict):

@@ -1,12 +1,23 @@
 """Checkpoints: all state at a position, hashed, complete or absent, without pickle.
 
 folder (one checkpoint: its files, and every way in which they can be wrong), saving (how one appears), choice (which one
-to take, and what to do about the others).
+to take, and what to do about the others), retention (which go) and removal (how), pth (exports, and weights from
+elsewhere), tending (what follows a save).
 """
 
-from trainer.checkpoint.choice import best, find, newest, scan, set_aside_later, tidy
-from trainer.checkpoint.folder import NAME, Checkpoint, Tensors, inspect, read_files, refuse_unbound, refuse_unfit
+from trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
+from trainer.checkpoint.folder import (
+    NAME,
+    Checkpoint,
+    Tensors,
+    inspect,
+    read_files,
+    refuse_unbound,
+    refuse_unfit,
+    verify,
+)
 from trainer.checkpoint.saving import point, save
+from trainer.checkpoint.tending import mend, retain, tend
 
 __all__ = [
     "NAME",
@@ -15,13 +26,18 @@ __all__ = [
     "best",
     "find",
     "inspect",
+    "mend",
     "newest",
     "point",
+    "ranked",
     "read_files",
     "refuse_unbound",
     "refuse_unfit",
+    "retain",
     "save",
     "scan",
     "set_aside_later",
+    "tend",
     "tidy",
+    "verify",
 ]

@@ -85,6 +85,11 @@ class Sample:
         """[S] bool: which rows hold a window yet."""
         return self.position_S >= 0
 
+    @property
+    def most_bytes(self) -> int:
+        """What a checkpoint of it takes when every row holds a window."""
+        return sum(part.nbytes for part in self._parts().values())
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """For a checkpoint: what is held, row by row, and nothing of the rows that are empty yet."""
         seen = self.seen
