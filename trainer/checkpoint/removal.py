@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, fsync_path
-from shardstore.errors import naming
+from shardstore.errors import NotThereError, Where, naming
 
 PIN, GONE = "pinned", ".gone-"
 
@@ -36,8 +36,15 @@ def removal_lock(parent: Path) -> Iterator[None]:
 
 
 def pin(folder: Path) -> None:
-    """Keeps a checkpoint from any removal, durably. The mark lies in its folder and moves with it."""
+    """Keeps a checkpoint from any removal, durably. The mark lies in its folder and moves with it.
+
+    Raises:
+        NotThereError: it was removed meanwhile.
+    """
     with removal_lock(folder.parent), disk_full_as_error(folder / PIN):
+        if not folder.is_dir():
+            todo = "See: dateshard checkpoints list"
+            raise NotThereError("this checkpoint is gone", where=Where(file=str(folder)), todo=todo)
         (folder / PIN).touch()
         fsync_path(folder)
 

@@ -110,11 +110,9 @@ def _going(found: Sequence[Checkpoint], policy: Policy) -> list[str]:
 
 def _decisive(found: Sequence[Checkpoint], gone: Sequence[str], *, thorough: bool) -> list[Checkpoint]:
     """Those that stay, and whose damage would change what may go."""
-    if not gone:
-        return []
     stay = [one for one in found if one.name not in gone]
-    if thorough:
-        return stay
+    if thorough or not gone:
+        return stay if thorough else []
     loses_judged = any(one.name in gone for one in ranked(found))
     return [*stay[-1:], *([one for one in ranked(found) if one.name not in gone][:1] if loses_judged else [])]
 
