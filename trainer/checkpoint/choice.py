@@ -65,6 +65,7 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     Raises:
         NotThereError: there is none that verifies.
     """
+    name = name.removesuffix(".pth")
     if name in ("latest", "best", "best_model"):
         found, passed = newest(parent) if name == "latest" else best(parent)
         if found is None:
@@ -78,11 +79,10 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return found, passed
-    stem = name.removesuffix(".pth")
-    if not NAME.fullmatch(stem):
+    if not NAME.fullmatch(name):
         what = f"'{shorten(name)}' is no checkpoint's name"
         raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
-    candidates, passed, first = [parent / stem, *sorted(parent.glob(f"{stem}-*"))], list[str](), None
+    candidates, passed, first = [parent / name, *sorted(parent.glob(f"{name}-*"))], list[str](), None
     for folder in candidates:
         try:
             found = inspect(folder)
