@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
         DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
-    with checkpoint.Writer(session.checkpoints) as writer:
+    tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
+    with Writer(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
             yield from _train_closed_form(session, writer, session.model, should_stop)
         else:
@@ -236,7 +238,7 @@ def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None
         time.perf_counter() - began,
         rate,
     )
-    save(session, writer, best=best)
+    save(session, writer)
     yield from writer.told()
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
     "predict": ("predicting", "what comes after raw dumps, by a run's model, with intervals"),
     "runs": ("training", "training runs, newest first"),
+    "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
     "config": ("configuring", "what a configuration resolves to, and whether it is right"),
     "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
     "doctor": ("starting", "does this installation work, and is it the one you think"),
