@@ -17,12 +17,12 @@ from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
 from shardstore.errors import UsageError, naming
 from trainer import loop
+from trainer.checkpoint import Saved
 from trainer.disk import need
 from trainer.initial import read_initial
 from trainer.models import num_parameters
 from trainer.resume import New, Started, locate, start
 from trainer.run import TrainingRun
-from trainer.state import Saved
 
 LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often

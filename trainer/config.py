@@ -261,6 +261,12 @@ class CheckpointConfig(Section):
     keep_best: int = Field(1, ge=1, description="and so many with the lowest validation loss")
     max_bytes: BytesOrNone = Field(None, description="of all together: the oldest go; never the best, newest or pinned")
     export_pth: Literal["none", "best", "all"] = Field("best", description="also as .pth beside the folders")
+    max_overhead: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the time since the last save that one within an epoch may cost; until then it is put off",
+    )
 
 
 class BufferConfig(Section):

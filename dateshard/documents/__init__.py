@@ -26,6 +26,7 @@ from dateshard.documents.checkpoints import (
 )
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
+from dateshard.documents.prediction import PredictDocument
 from dateshard.documents.preparing import (
     CleanDocument,
     DropDocument,
@@ -48,6 +49,7 @@ DOCUMENTS: dict[str, Any] = {
     "train": TrainDocument,
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
+    "predict": PredictDocument,
     "runs": list[RunRow],
     "checkpoints list": CheckpointsListDocument,
     "checkpoints info": CheckpointInfoDocument,

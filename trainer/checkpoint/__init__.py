@@ -1,8 +1,9 @@
 """Checkpoints: all state at a position, hashed, complete or absent, without pickle.
 
-folder (one checkpoint: its files, and every way in which they can be wrong), saving (how one appears), choice (which one
-to take, and what to do about the others), retention (which go) and removal (how), pth (exports, and weights from
-elsewhere), tending (what follows a save).
+folder (one checkpoint: its files, and every way in which they can be wrong), snapshot (a copy of the state as the bytes of
+its files), saving (how a folder appears), writer (both, while training goes on), choice (which one to take, and what to do
+about the others), retention (which go) and removal (how), pth (exports, and weights from elsewhere), tending (what follows
+a save).
 """
 
 from trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
@@ -16,13 +17,20 @@ from trainer.checkpoint.folder import (
     refuse_unfit,
     verify,
 )
-from trainer.checkpoint.saving import point, save
+from trainer.checkpoint.saving import point, write
+from trainer.checkpoint.snapshot import Part, Rows, Snapshot
 from trainer.checkpoint.tending import mend, retain, tend
+from trainer.checkpoint.writer import Saved, Writer
 
 __all__ = [
     "NAME",
     "Checkpoint",
+    "Part",
+    "Rows",
+    "Saved",
+    "Snapshot",
     "Tensors",
+    "Writer",
     "best",
     "find",
     "inspect",
@@ -34,10 +42,10 @@ __all__ = [
     "refuse_unbound",
     "refuse_unfit",
     "retain",
-    "save",
     "scan",
     "set_aside_later",
     "tend",
     "tidy",
     "verify",
+    "write",
 ]
