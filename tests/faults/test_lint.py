@@ -26,6 +26,7 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 ALLOWED = {  # (file, what) -> the reason
     ("pipeline/workers.py", "pickle"): "tasks and errors in pipes between a process and its own children; no file",
+    ("pipeline/forked.py", "pickle"): "names the error of a pipe between a process and its own children",
     ("trainer/checkpoint/pth.py", "torch.save"): "writes a .pth for other programs: tensors, numbers and text",
 }
 SAFE_LOAD = "torch.load"  # allowed only as a call that says weights_only=True itself

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save as format_tensors
 
 from shardstore.errors import NotThereError
 from trainer import checkpoint
@@ -97,7 +98,13 @@ def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 
 def save(parent: Path, epoch: int, batch: int, loss: float | None = None, numbers: int = 10) -> Path:
     weights = torch.full((numbers,), float(100 * epoch + batch))
     moments = {"w//step": torch.tensor(3.0), "w//exp_avg": weights + 1, "w//exp_avg_sq": weights + 2}
-    return checkpoint.save(parent, described(epoch, batch, loss), {"model": {"w": weights}, "optimizer": moments})
+    groups = {"model": {"w": weights}, "optimizer": moments}
+    data = {f"{stem}.safetensors": memoryview(format_tensors(group)) for stem, group in groups.items()}
+    folder = checkpoint.write(parent, described(epoch, batch, loss), data)
+    checkpoint.point(folder, "latest.json", described(epoch, batch, loss))
+    if loss is not None and checkpoint.best(parent)[0] == checkpoint.inspect(folder):
+        checkpoint.point(folder, "best_model.json", described(epoch, batch, loss))
+    return folder
 
 
 @pytest.fixture
