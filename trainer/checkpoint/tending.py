@@ -1,4 +1,4 @@
-"""What follows a save: exports, and the removal of what is not kept. The checkpoint stands already."""
+"""What follows a save: notes for people, exports, and the removal of what is not kept. The checkpoint stands already."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
         DiskFullError: an export did not fit; every checkpoint is whole.
     """
     found = inspect(saved)
+    point(saved, "latest.json", found.state)
     is_best = found.state["validated"] and found.state["progress"]["best_epoch"] == found.state["epoch"]
+    if is_best:
+        point(saved, BEST_NOTE, found.state)
     if is_best and config.export_pth != "none":
         export(found, parent / BEST_EXPORT)
     if config.export_pth == "all":
