@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from trainer import checkpoint, postmortem
-from trainer.config import Trainer
 from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
@@ -65,7 +64,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `stopped`."""
+    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -83,17 +82,18 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
     if isinstance(session.model, Ridge):
         yield from _train_closed_form(session, session.model, should_stop)
         return
-    state, config = session.state, session.config
-    while not is_finished(state, config):
+    state = session.state
+    while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
             session.metrics = session.metrics.fresh(state.epoch)
         began = time.perf_counter()
         for event in _train_epoch(session):
             yield event
-            if should_stop():
+            why = finished(session)  # max_steps, in the middle of an epoch
+            if why or should_stop():
                 yield save(session)
-                yield Ended("stopped", state)
+                yield Ended(why or "stopped", state)
                 return
         try:
             report = validate(session, should_stop)
@@ -102,13 +102,20 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
             yield Ended("stopped", state)
             return
         yield from _close_epoch(session, report, began)
-    yield Ended("early stopping" if state.progress.exhausted(config.early_stopping) else "epochs", state)
+    yield Ended(why, state)
 
 
-def is_finished(state: State, config: Trainer) -> bool:
-    """Whether a run at this state has nothing left to do under this configuration."""
-    stopped = state.progress.exhausted(config.early_stopping) or config.model.name == "ridge"  # solved in one pass
-    return state.validated and (stopped or state.epoch + 1 >= config.training.epochs)
+def finished(session: Session) -> str | None:
+    """Why a run has nothing left to do where it stands; None while it has. An epoch's last step brings its validation."""
+    state, config = session.state, session.config
+    if state.validated and state.progress.exhausted(config.early_stopping):
+        return "early stopping"
+    solved = config.model.name == "ridge"  # in one pass
+    if state.validated and (solved or state.epoch + 1 >= config.training.epochs):
+        return "epochs"
+    most = config.training.max_steps
+    due = state.validated or state.batch < session.train.order.num_batches
+    return "max steps" if most is not None and state.step >= most and due else None
 
 
 def _train_epoch(session: Session) -> Iterator[Event]:

@@ -13,7 +13,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
 from trainer.config import Trainer, binding
-from trainer.loop import is_finished
+from trainer.loop import finished
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
 from trainer.state import Session, restore
@@ -116,7 +116,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
-    return Started(run, dataset, session, found.name, notes, is_finished(session.state, config))
+    return Started(run, dataset, session, found.name, notes, finished(session) is not None)
 
 
 def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
