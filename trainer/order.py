@@ -164,23 +164,23 @@ class Order:
     @property
     def num_anchors(self) -> int:
         """Windows that there are, whether they come or not."""
-        return int(self.edges_R[-1])
+        return int(self.run_edges[-1])
 
     @cached_property
-    def edges_R(self) -> Integers:
+    def run_edges(self) -> Integers:
         """Number of each run's first window among all windows in date order; at the end how many there are."""
         return np.cumsum([0, *(run.count for run in self.runs)], dtype=np.int64)
 
     @cached_property
-    def drawn_R(self) -> Integers:
+    def drawn_edges(self) -> Integers:
         """The same among the windows that come."""
-        return np.array([self.sample.below(e) for e in self.edges_R.tolist()]) if self.sample else self.edges_R
+        return np.array([self.sample.below(e) for e in self.run_edges.tolist()]) if self.sample else self.run_edges
 
     def place(self, run_K: Integers, number_K: Integers) -> Integers:
         """Places in their run of the windows with these numbers among those of it that come."""
         if self.sample is None:
             return number_K
-        return self.sample.windows(self.drawn_R[run_K] + number_K) - self.edges_R[run_K]
+        return self.sample.windows(self.drawn_edges[run_K] + number_K) - self.run_edges[run_K]
 
     @property
     def num_batches(self) -> int:
@@ -209,7 +209,7 @@ class EpochOrder:
         per_block = order.runs_per_block or max(count, 1)
         permuted = order.seed is not None and order.shuffle_runs and count > per_block
         sequence = shuffled(count, key(order.seed or 0, 1, epoch)) if permuted else np.arange(count)
-        counts = np.diff(order.drawn_R)
+        counts = np.diff(order.drawn_edges)
         sequence = sequence[counts[sequence] > 0]  # a run of which the sample has nothing is not read
         self.blocks: list[Integers] = [sequence[i : i + per_block] for i in range(0, len(sequence), per_block)]
         sizes = [int(counts[block].sum()) for block in self.blocks]

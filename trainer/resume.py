@@ -14,6 +14,7 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, UsageErro
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.loop import finished
+from trainer.models import num_parameters
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
 from trainer.state import Session, restore
@@ -65,6 +66,10 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, name:
         "data": {**session.bound["data"], "root": str(shards)},
         "order": session.bound["order"],
         "environment": dict(session.environment),
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": session.train.order.num_windows,
+        "batches": session.train.order.num_batches,
     }
     run = TrainingRun.create(runs, dataset.manifest.dataset, name, facts)
     lock = run.lock()
@@ -108,6 +113,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(found.state["bound"], session.bound, found.folder)
     restore(session, found)
+    _note_settings(run, config)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
@@ -136,6 +142,15 @@ def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
     return []
 
 
+def _note_settings(run: TrainingRun, config: Trainer) -> None:
+    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them."""
+    facts, now = run.facts(), config.model_dump(mode="json")
+    if facts["config"] != now:
+        made = (run.folder / "run.json").stat().st_mtime
+        run.write_facts({**facts, "config": now})
+        os.utime(run.folder / "run.json", (made, made))  # it is as old as it was: runs are listed by it
+
+
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     facts = run.facts()
@@ -144,6 +159,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference({**facts, "data": data}, session.bound, run.folder)
     dataset.pin(run.name, run.folder)
+    _note_settings(run, config)
     run.rewind_metrics(0)
     return Started(run, dataset, session, notes=[f"{run.name} has no checkpoint yet: it begins again"])
 

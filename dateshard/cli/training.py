@@ -1,4 +1,4 @@
-"""train, evaluate, runs: the online stage at the command line."""
+"""train, estimate, evaluate: the online stage at the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "batch_size": "training.batch_size",
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
+    "max_steps": "training.max_steps",
+    "sample_size": "training.sample_size",
     "device": "training.device",
     "save_freq": "checkpoint.save_freq",
     "policy": "loading.policy",
@@ -38,6 +40,9 @@ def _flags(command: Any) -> Any:
     help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
 )
 @_flags
+@click.option("--preset", metavar="auto|cpu|gpu", help="settings for that machine, below your own files (docs/runs.md)")
+@click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
+@click.option("--overfit", type=click.IntRange(1), metavar="N", help="can the model learn N batches by heart?")
 @json_option
 @quiet_option
 def train(
@@ -45,11 +50,15 @@ def train(
     files: tuple[str, ...],
     name: str | None,
     resume: str,
+    preset: str | None,
+    dry_run: bool,
+    overfit: int | None,
     as_json: bool,
     quiet: bool,
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
+    from dateshard import rehearsal
     from dateshard.screen import Screen
     from dateshard.training import configure, train_to_the_end
 
@@ -57,9 +66,16 @@ def train(
     if stray:
         raise click.UsageError(f"train takes KEY=VALUE, not '{stray[0]}'.")
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
-    settings = configure(files, overrides, resume)
+    if ((dry_run or overfit) and resume not in ("none", "auto")) or (dry_run and (overfit or name)):
+        raise click.UsageError("--dry-run and --overfit stand alone: they continue nothing (--overfit takes --run).")
+    settings = configure(files, overrides, resume, preset)
     screen = Screen(as_json=as_json, quiet=quiet)
-    code, document = train_to_the_end(settings, screen, resume=resume, name=name)
+    if dry_run:
+        code, document = rehearsal.dry_run(settings, screen)
+    elif overfit:
+        code, document = rehearsal.overfit_few(settings, overfit, screen, name)
+    else:
+        code, document = train_to_the_end(settings, screen, resume=resume, name=name)
     if as_json:
         emit(document)
     return code
@@ -126,50 +142,4 @@ def evaluate(
         return 0
     screen.tell(headline)
     show(screen, result)
-    return 0
-
-
-@click.command()
-@json_option
-def runs(as_json: bool) -> int:
-    """Training runs, newest first."""
-    from dateshard.places import runs_folder
-    from dateshard.screen import Screen, number
-    from shardstore.errors import DamagedError
-    from trainer import checkpoint
-    from trainer.run import all_runs
-
-    rows = []
-    screen = Screen(as_json=as_json)
-    for run in all_runs(runs_folder()):
-        try:
-            facts = run.facts()
-        except DamagedError as error:  # the others are listed all the same
-            facts = {}
-            screen.tell(f"damaged  {run.name}  {error}")
-        found, _ = checkpoint.scan(run.checkpoints)
-        state = found[-1].state if found else {}
-        best = state.get("progress", {}).get("best_loss")
-        model = facts.get("config", {}).get("model", {}).get("name", "?")
-        rows.append(
-            {
-                "run": run.name,
-                "model": model,
-                "epoch": state.get("epoch", -1) + 1,
-                "batch": state.get("batch", 0),
-                "checkpoints": len(found),
-                "best_val_loss": best,
-            }
-        )
-    if as_json:
-        emit(rows)
-        return 0
-    header = ["run", "model", "epoch", "batch", "checkpoints", "best val loss"]
-    table = [
-        [r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])]
-        for r in rows
-    ]
-    screen.table([header, *table], right=(2, 3, 4, 5))
-    if not rows:
-        click.echo(f"no run yet in {runs_folder()}. Run: dateshard train -c CONFIG", err=True)
     return 0

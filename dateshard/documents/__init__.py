@@ -25,7 +25,8 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
-from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
+from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.training import EstimateDocument, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
     "plan": PlanDocument,
@@ -39,6 +40,8 @@ DOCUMENTS: dict[str, Any] = {
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
     "runs": list[RunRow],
+    "compare": CompareDocument,
+    "tail": TailDocument,
     "config show": ConfigDocument,
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,
