@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.faults.durability import at_risk
-from tests.faults.enumeration import enumerate_faults, faults, points
+from tests.faults.enumeration import enumerate_faults, faults, in_order, points
 from tests.faults.killing import kill_loop
 from tests.faults.scenes import SCENES, make_scene
 from tests.faults.tracing import SYNCING, why_not
@@ -61,7 +61,7 @@ def enumerated(names: Sequence[str], folder: Path, zygotes: Sequence[Zygote], ev
     for name in names:
         scene = make_scene(name, folder / f"enumerated-{name}", zygotes[0])
         calls = points(scene, zygotes[0])
-        risk = tell(at_risk(calls))
+        risk = tell(at_risk(in_order(scene, zygotes[0])))
         for kind, forever in KINDS:
             began = time.perf_counter()
             chosen = faults(calls, [kind], forever=forever)[:: every if forever else 1]
@@ -103,7 +103,7 @@ def controls(folder: Path, zygotes: Sequence[Zygote], seed: int) -> Iterator[Row
     yield "fsync errors ignored", "rerun", f"{len(bad)} of {len(chosen)} failing fsyncs", caught(bad)
     for name in ("rerun", "train"):
         scene = make_scene(name, folder / f"control-flush-{name}", zygotes[0], "without fsync")
-        risk = at_risk(points(scene, zygotes[0]))
+        risk = at_risk(in_order(scene, zygotes[0]))
         yield "without fsync", name, f"{len(risk)} names or files not flushed", caught(risk)
 
 

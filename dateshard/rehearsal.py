@@ -90,7 +90,9 @@ def _validate(session: Session) -> tuple[bool, str]:
 
 
 def _save(session: Session, dataset: Dataset) -> tuple[bool, str]:
-    saved = save(session)
+    with checkpoint.Writer(session.checkpoints) as writer:
+        save(session, writer)
+        (saved,) = writer.finish()
     found, _ = checkpoint.find(session.checkpoints, saved.folder.name)
     again = make_session(session.config, dataset, session.checkpoints)
     restore(again, found)

@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from dateshard.board import Board
 from shardstore.errors import naming
 from trainer import loop
+from trainer.checkpoint import Saved
 from trainer.resume import Started
-from trainer.state import Saved
 
 LOGGED_STEPS = 100  # rows of steps an epoch, at most about this many
 

@@ -8,9 +8,9 @@ import time
 from dateshard.progress_line import Moment, progress_line
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, memory_bytes, number, size
 from trainer import loop
+from trainer.checkpoint import Saved
 from trainer.models import num_parameters
 from trainer.resume import Started
-from trainer.state import Saved
 
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
 

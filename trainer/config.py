@@ -248,6 +248,12 @@ class CheckpointConfig(Section):
     """When checkpoints are written: every save_freq batches and after each validation. All are kept."""
 
     save_freq: int | None = Field(100, ge=1)
+    max_overhead: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the time since the last save that one within an epoch may cost; until then it is put off",
+    )
 
 
 class BufferConfig(Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,17 +59,6 @@ class Session:
     optimizer: torch.optim.Optimizer | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A checkpoint is on disk."""
-
-    folder: Path
-    epoch: int
-    batch: int
-    step: int
-    seconds: float
-
-
 def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimizer | None:
     """None for a model that is solved in closed form."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -86,9 +74,9 @@ def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimize
             return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
 
 
-def save(session: Session) -> Saved:
-    """Writes a checkpoint of the session's position."""
-    state, began = session.state, time.perf_counter()
+def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> None:
+    """Hands a copy of the session's position to the writer; from its return on all of it may change."""
+    state = session.state
     state.train_loss = session.metrics.loss()
     described = {
         **asdict(state),
@@ -99,16 +87,14 @@ def save(session: Session) -> Saved:
         "config": session.config.model_dump(mode="json"),
         "environment": dict(session.environment),
     }
-    tensors = {
-        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in session.model.state_dict().items()},
+    tensors: dict[str, Mapping[str, checkpoint.Part]] = {
+        "model": session.model.state_dict(),
         "optimizer": _named_moments(session),
         "metrics": session.metrics.tensors(),
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
-        tensors["sample"] = session.metrics.sample.tensors()
-    folder = checkpoint.save(session.checkpoints, described, tensors)
-    checkpoint.point(folder, "latest.json", described)
-    return Saved(folder, state.epoch, state.batch, state.step, time.perf_counter() - began)
+        tensors["sample"] = session.metrics.sample.held()
+    writer.save(described, tensors, best=best)
 
 
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:
@@ -152,12 +138,7 @@ def _named_moments(session: Session) -> dict[str, torch.Tensor]:
     if session.optimizer is None:
         return {}
     names, moments = _trained(session.model), session.optimizer.state_dict()["state"]
-    return {
-        f"{names[i]}//{part}": t.detach().cpu().contiguous()
-        for i, held in moments.items()
-        for part, t in held.items()
-        if t is not None
-    }
+    return {f"{names[i]}//{part}": t for i, held in moments.items() for part, t in held.items() if t is not None}
 
 
 def _without_moments(session: Session) -> set[str]:

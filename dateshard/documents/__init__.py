@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
+from dateshard.documents.prediction import PredictDocument
 from dateshard.documents.preparing import (
     CleanDocument,
     DropDocument,
@@ -39,6 +40,7 @@ DOCUMENTS: dict[str, Any] = {
     "train": TrainDocument,
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
+    "predict": PredictDocument,
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,

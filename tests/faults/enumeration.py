@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.scenes import Scene
-from tests.faults.tracing import SYNCING, Call, Fault, trace
-from tests.faults.zygote import Ended, Zygote
+from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
+from tests.faults.zygote import MAIN, Ended, Zygote
 
 STORE = "data/shards/world"
 READ = f"^\\w+: (openat|read|preadv) {STORE}/"
@@ -59,9 +59,18 @@ class Tally:
 
 
 def points(scene: Scene, zygote: Zygote) -> list[Call]:
-    """All calls of an undisturbed run that touch `data/`."""
+    """All calls of an undisturbed run that touch `data/`, of one thread after the other."""
+    return [call for thread in scene.threads for call in _calls_of(scene, zygote, thread)]
+
+
+def in_order(scene: Scene, zygote: Zygote) -> list[Call]:
+    """The same in the order in which they returned."""
+    return _calls_of(scene, zygote, BOTH if len(scene.threads) > 1 else MAIN)
+
+
+def _calls_of(scene: Scene, zygote: Zygote, thread: str) -> list[Call]:
     cwd = scene.fresh("traced")
-    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol)
+    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol, thread=thread)
     assert ended.code == 0, ended.err
     shutil.rmtree(cwd)
     return [call for call in calls if call.paths]
@@ -91,7 +100,7 @@ def enumerate_faults(scene: Scene, chosen: Sequence[Fault], zygotes: Sequence[Zy
 def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) -> None:
     """One accident; what is wrong after it goes into the tally."""
     cwd = scene.fresh(name)
-    ended, calls = trace(zygote, scene.words, cwd, fault, scene.protocol)
+    ended, calls = trace(zygote, scene.words, cwd, fault, protocol=scene.protocol)
     found = [scene.judge(cwd)]
     if fault.kind == "KILL":
         found.append(None if ended.code == -9 else f"exit {ended.code}, not killed")

@@ -19,7 +19,7 @@ from shardstore.dataset import Dataset
 from shardstore.identity import canonical
 from shardstore.manifest import generations
 from tests.conftest import World, build_world
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import MAIN, WRITER, Zygote
 from tests.states import State, committed, content, differing, left_behind
 from trainer import checkpoint
 
@@ -46,6 +46,7 @@ class Scene:
         look: what a reader sees while the command runs (`observe`, unless that would race with it).
         final: all that an undisturbed run leaves (`observe`, unless more can be compared then).
         protocol: a bad one that everything is run with.
+        threads: those that change what is on disk.
         old, new, end, seen: what these find before (old, seen[0]) and after an undisturbed run (new, end, seen[1]).
     """
 
@@ -58,6 +59,7 @@ class Scene:
     look: Look | None = None
     final: Look | None = None
     protocol: str | None = None
+    threads: tuple[str, ...] = (MAIN,)
     old: State | None = None
     new: State = field(default_factory=dict)
     end: State | None = None
@@ -229,6 +231,7 @@ def train(folder: Path, prepare: Prepare) -> Scene:
         *("train", folder, TRAIN, observe_checkpoints, continue_run),
         partway=True,
         final=lambda cwd: left_behind(cwd / RUN),
+        threads=(MAIN, WRITER),
     )
 
 

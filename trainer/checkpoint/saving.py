@@ -9,24 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save as format_tensors
-
 from shardstore.durable import disk_full_as_error, fsync_path, write_file
 from shardstore.errors import StoreError
 from shardstore.identity import canonical, hash_bytes, seal
-from trainer.checkpoint.folder import VERSION, Tensors, inspect, read_files
+from trainer.checkpoint.folder import VERSION, inspect, read_files
 
 
-def save(parent: Path, state: Mapping[str, Any], tensors: Tensors) -> Path:
+def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
     """Writes one checkpoint durably and returns its folder; an equal one that is there already is kept.
+
+    Args:
+        data: {file's name: its bytes}.
 
     Raises:
         DiskFullError: nothing is left behind, older checkpoints are untouched.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
-    files = {name: (len(content), hash_bytes(content)) for name, content in data.items()}
-    content = {"version": VERSION, "state": dict(state), "files": {name: list(file) for name, file in files.items()}}
+    files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
+    content = {"version": VERSION, "state": dict(state), "files": files}
     stem = f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
     if (equal := _equal(parent, stem, content)) is not None:
         return equal
