@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any, TextIO
 
 from dateshard.places import runs_folder, shards_folder
+from dateshard.rates import Rates
 from dateshard.screen import Bar, Screen, memory, number, size
 from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
@@ -161,6 +162,7 @@ class _View:
         self.windows = 0
         self.every = max(1, started.session.train.order.num_batches // LOGGED_STEPS)
         self.bar: Bar | None = None
+        self.rates = Rates(started.session.state.step if started.continued else None)
 
     def show(self, event: loop.Event) -> None:
         """One event."""
@@ -169,6 +171,7 @@ class _View:
                 self._step(event)
             case Saved():
                 self.saved = f"[saved: batch {event.batch}]"
+                self.rates.saved()
             case loop.EpochDone():
                 self._epoch(event)
             case _:
@@ -187,6 +190,7 @@ class _View:
             self.bar.reach(event.batch - 1)
         self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
         now, note = time.monotonic(), ""
+        self.rates.add(event)
         if event.step % self.every == 0:
             self._write(
                 step=event.step,
@@ -196,6 +200,7 @@ class _View:
                 losses={name: _number(loss) for name, loss in event.losses.items()},
                 learning_rate=event.learning_rate,
                 skipped=event.skipped,
+                **self.rates.step(),
             )
         if now - self.shown > SHOWN_SECONDS or event.batch == event.num_batches:
             self.shown, note = now, self._note(event, now - self.began)
@@ -237,6 +242,7 @@ class _View:
             time_per_epoch=event.seconds,
             train=_short(event.train),
             validation=_short(event.validation),
+            **self.rates.epoch(),
         )
         total, best = self.config.training.epochs, "  (best)" if event.best else ""
         parts = event.validation["losses"] if event.validation and len(event.validation["losses"]) > 1 else {}

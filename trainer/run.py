@@ -163,12 +163,13 @@ class TrainingRun:
             replace_file(path, "".join(line + "\n" for line in kept).encode())
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
+        """Lines of metrics.jsonl, read one by one; a torn one, or one that another process is writing, is left out."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            for line in path.read_text(errors="replace").splitlines():
-                if _step_of(line) >= 0:
-                    yield json.loads(line)
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if 0 <= _step_of(line) < float("inf"):
+                        yield json.loads(line)
 
 
 def _step_of(line: str) -> float:
