@@ -41,7 +41,8 @@ class Board:
         from tensorboardX import SummaryWriter
 
         purge = None if after is None else after + 1
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, write_to_disk=True)
+        name = f".{purge or 0:012d}"  # files are named by the second: two of one second would be one
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, filename_suffix=name)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One row of metrics.jsonl: of steps under `train/`, of an epoch under `epoch/` and `validation/`."""

@@ -221,10 +221,3 @@ def seconds(value: float) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure for a table, `-` where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def memory_bytes() -> int:
-    """Resident memory of this process."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)

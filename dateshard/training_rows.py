@@ -7,6 +7,7 @@ import math
 from typing import Any, TextIO
 
 from dateshard.board import Board
+from dateshard.rates import Rates
 from shardstore.errors import naming
 from trainer import loop
 from trainer.checkpoint import Saved
@@ -27,18 +28,24 @@ class Rows:
         self.every = max(1, started.session.train.order.num_batches // LOGGED_STEPS)
         wanted = started.session.config.logging.tensorboard
         state = started.session.state
-        again = state.step if state.validated else state.step - 1  # the line of an epoch that is not validated yet
-        self.board = Board(started.run.folder, again if started.continued else None) if wanted else None
+        self.rates = Rates(state.step if started.continued else None)
+        whole = state.batch == started.session.train.order.num_batches and not state.validated
+        told = state.step - whole  # the row of an epoch whose validation was cut off comes again
+        self.board = Board(started.run.folder, told if started.continued else None) if wanted else None
 
     def add(self, event: loop.Event) -> None:
         """One event."""
         match event:
-            case loop.Stepped() if event.step % self.every == 0:
-                self._write(_step_row(event))
+            case loop.Stepped():
+                self.rates.add(event)
+                if event.step % self.every == 0:
+                    self._write({**_step_row(event), **self.rates.step()})
             case loop.EpochDone():
-                self._write(_epoch_row(event))
-            case Saved() if self.board:
-                self.board.flush()
+                self._write({**_epoch_row(event), **self.rates.epoch()})
+            case Saved():
+                self.rates.saved()
+                if self.board:
+                    self.board.flush()
             case _:
                 pass
 

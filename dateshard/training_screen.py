@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 
+from dateshard.progress import private_bytes
 from dateshard.progress_line import Moment, progress_line
-from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, memory_bytes, number, size
+from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, number, size
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.models import num_parameters
@@ -121,7 +122,7 @@ class View:
         errors = f", Errors: {event.skipped}" if event.skipped else ""
         return (
             f"Epoch: {event.epoch}, Batch: {event.batch - 1}/{event.num_batches}, Loss: {float(event.loss):.6f}"
-            f"{named}{errors}, Memory: {memory_bytes() / 1e6:,.0f} MB"
+            f"{named}{errors}, Memory: {private_bytes() / 1e6:,.0f} MB"
         )
 
     def _moment(self, event: loop.Stepped, now: float) -> Moment:
@@ -139,7 +140,7 @@ class View:
             mean=self.started.session.metrics.loss(),
             errors=event.skipped,
             saved=place if epoch >= 0 else "",
-            memory_bytes=memory_bytes(),
+            memory_bytes=private_bytes(),
             wait=min(self.waited / elapsed, 1.0),
             windows_per_second=self.windows / elapsed,
             learning_rate=event.learning_rate,
@@ -155,7 +156,7 @@ class View:
         self.screen.say(
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
             f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{named}{errors}"
-            f" - Memory: {memory_bytes() / 1e6:,.0f} MB{best}"
+            f" - Memory: {private_bytes() / 1e6:,.0f} MB{best}"
         )
         reports = [report for report in (event.train, event.validation) if report and report["sampled"]]
         for error in dict.fromkeys(report["sampled"]["error"] for report in reports):

@@ -19,7 +19,7 @@ from trainer.step import Step
 
 LEARNED = 0.01  # of the loss of the first pass: near 0
 LEARNING = 0.9  # below this share the loss does fall
-STEPS = 1000  # at most, unless training.max_steps says otherwise
+STEPS = 2000  # at most, unless training.max_steps says otherwise
 
 
 @dataclass(frozen=True, slots=True)

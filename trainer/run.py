@@ -170,12 +170,13 @@ class TrainingRun:
             os.utime(path, (trained, trained))  # when it was last trained, which a killed process told nowhere else
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
+        """Lines of metrics.jsonl, read one by one; a torn one, or one that another process is writing, is left out."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            for line in path.read_text(errors="replace").splitlines():
-                if _step_of(line) >= 0:
-                    yield json.loads(line)
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if 0 <= _step_of(line) < float("inf"):
+                        yield json.loads(line)
 
 
 def _step_of(line: str) -> float:
