@@ -17,7 +17,7 @@ from trainer.loop import finished
 from trainer.models import num_parameters
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
-from trainer.standing import standing
+from trainer.standing import noted
 from trainer.state import Session, restore
 
 MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
@@ -155,7 +155,7 @@ def _note_settings(run: TrainingRun, config: Trainer) -> None:
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     facts = run.facts()
-    if standing(run, None).why.startswith("overfit"):
+    if (told := noted(run)) and told.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
         raise UsageError(what, where=Where(file=str(run.folder)), todo="Run: dateshard train -c CONFIG")
     data = {key: value for key, value in facts["data"].items() if key != "root"}

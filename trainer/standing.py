@@ -43,7 +43,7 @@ class Standing:
 
 def begin(run: TrainingRun, step: int) -> Standing:
     """Notes that this process, which holds the run's lock, trains it from here on."""
-    before = _read(run)
+    before = noted(run)
     now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
     standing = Standing("running", "", now, before.seconds if before else None, step)
     if before and before.state == "running":  # killed: its time is told by the last thing that it wrote
@@ -63,7 +63,7 @@ def standing(run: TrainingRun, newest: Checkpoint | None) -> Standing:
     Args:
         newest: its newest checkpoint, which tells where the file is missing.
     """
-    told, busy = _read(run), is_locked(run)
+    told, busy = noted(run), is_locked(run)
     if busy:
         seconds = _until(told, dt.datetime.now().timestamp()) if told and told.state == "running" else None
         return replace(told or Standing("running"), state="running", why="", seconds=seconds)
@@ -103,7 +103,8 @@ def _by_checkpoint(newest: Checkpoint | None) -> str:
     return ""
 
 
-def _read(run: TrainingRun) -> Standing | None:
+def noted(run: TrainingRun) -> Standing | None:
+    """What the last process of the run wrote; None where there is nothing that could be read."""
     try:
         told = json.loads((run.folder / FILE).read_bytes())
         found = Standing(**told)

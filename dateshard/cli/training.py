@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, quiet_option, settings_of, split_arguments
+from dateshard.cli.options import (
+    config_option,
+    emit,
+    json_option,
+    preset_option,
+    quiet_option,
+    settings_of,
+    split_arguments,
+)
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "epochs": "training.epochs",
@@ -40,7 +48,7 @@ def _flags(command: Any) -> Any:
     help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
 )
 @_flags
-@click.option("--preset", metavar="auto|cpu|gpu", help="settings for that machine, below your own files (docs/runs.md)")
+@preset_option
 @click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
 @click.option("--overfit", type=click.IntRange(1), metavar="N", help="can the model learn N batches by heart?")
 @json_option
