@@ -118,21 +118,22 @@ def _sure(made: Prediction) -> list[str]:
             f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
             for name, error in sorted(others.items())
         ]
-        lines.append(f"validation squared error {', '.join(told)} (all: dateshard evaluate {made.run})")
+        lines += [
+            f"validation squared error {', '.join(told)}",
+            f"           all baselines: dateshard evaluate {made.run}",
+        ]
     return lines
 
 
 def rows(screen: Screen, made: Prediction) -> None:
     """The first rows, as columns; where the others are."""
-    with_words = "category" in made.frame.columns
     lines = [["time", "node", "feature", "horizon", "value", "low", "high"]]
-    lines[0] += ["category", "probability"] if with_words else []
     for row in made.frame.head(SHOWN_ROWS).to_dicts():
         line = [f"{row['time']:%Y-%m-%d %H:%M}", row["node"], row["feature"], str(row["horizon"])]
         line += ["-" if row[name] is None else f"{row[name]:.6g}" for name in ("value", "low", "high")]
-        if with_words:
-            line += [row["category"] or "-", "-" if row["probability"] is None else f"{row['probability']:.3f}"]
+        if row.get("category") is not None:
+            line[4] = f"{row['category']} ({row['probability']:.2f})"
         lines.append(line)
-    screen.table(lines, right=(3, 4, 5, 6, 8))
+    screen.table(lines, right=(3, 4, 5, 6))
     if (more := made.frame.height - SHOWN_ROWS) > 0:
         screen.say(f"  {counted(more, 'more row')}: --out FILE.csv or FILE.parquet, --json, or a pipe")

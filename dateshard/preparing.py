@@ -64,6 +64,8 @@ class _Told:
         screen, progress = self.screen, self.progress
         match event:
             case e.Cutting():
+                if event.note:
+                    screen.tell(event.note)
                 screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
                 screen.say(f"If it is cut off, this goes on: {self.again}")
             case e.CutDone():

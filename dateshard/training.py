@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dateshard.board import refuse_missing
@@ -15,10 +17,11 @@ from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
 from dateshard.training_rows import Rows
 from dateshard.training_screen import View, headline
-from shardstore.errors import UsageError, naming
+from shardstore.errors import NotThereError, UsageError, Where, naming
 from trainer import loop, standing
-from trainer.resume import Started, locate, start
-from trainer.run import TrainingRun
+from trainer.initial import read_initial
+from trainer.resume import New, Started, locate, start
+from trainer.run import TrainingRun, all_runs
 
 Document = dict[str, Any]
 
@@ -26,18 +29,25 @@ Document = dict[str, Any]
 def configure(
     files: Sequence[str], overrides: Sequence[str], resume: str = "none", preset: str | None = None
 ) -> Settings:
-    """The configuration of the files; of the run that is continued, where no file is named."""
-    if files or resume in ("none", "auto", "latest", "best"):
+    """The configuration of the files; of the run that is continued (`latest`, `best`: the newest), where no file is named."""
+    if files or resume in ("none", "auto"):
         return load_settings(files, overrides, preset_file(preset) if preset else None)
     if preset:
         raise UsageError("--preset is for a new run; a run that is continued has its own settings", todo="Leave it out")
-    run, _ = locate(resume, runs_folder())
+    run = _newest() if resume in ("latest", "best") else locate(resume, runs_folder())[0]
     settings = settings_of_run(run, recover=True)
     if not overrides:
         return settings
     from dateshard.settings import apply
 
     return apply(settings, overrides)
+
+
+def _newest() -> TrainingRun:
+    runs = runs_folder()
+    if run := next((run for run in all_runs(runs) if run.told()), None):
+        return run
+    raise NotThereError("no run yet", where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
 
 
 def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
@@ -50,15 +60,43 @@ def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
     return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
 
 
-def train_to_the_end(settings: Settings, screen: Screen, *, resume: str, name: str | None) -> tuple[int, Document]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a training is asked for beside its configuration: the options of `train`."""
+
+    resume: str = "none"
+    name: str | None = None
+    save_dir: str | None = None
+    init_from: str | None = None
+
+    def new(self) -> New:
+        """A new run as it is asked for.
+
+        Raises:
+            UsageError: an option of a new run beside --resume. StoreError: there are no such weights.
+        """
+        if self.name and self.resume != "none":
+            raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+        if self.init_from and self.resume != "none":
+            what = "--init-from begins a new run with these weights, --resume continues one"
+            raise UsageError(what, todo="Give one of them")
+        if self.save_dir and self.resume not in ("none", "auto"):
+            what = "--save-dir is of a new run: where it is continued, its checkpoints stay where they lie"
+            raise UsageError(what, todo="Leave it out")
+        initial = read_initial(self.init_from, runs_folder()) if self.init_from else None
+        return New(self.name, Path(self.save_dir) if self.save_dir else None, initial)
+
+
+def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[int, Document]:
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
-    if name and resume != "none":
-        raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+    new = asked.new()
     if settings.trainer.logging.tensorboard:
         refuse_missing()
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         shards = shards_folder(settings.dataset)
-        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
+        started = start(
+            settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, name=new.name, new=new
+        )
         with closing(started):
             screen.log = RunLog(started.run.folder).write
             return _train_started(started, screen, stop)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from pathlib import Path
 
 from dateshard.progress import private_bytes
 from dateshard.progress_line import Moment, progress_line
-from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, number, size
+from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from trainer import loop
 from trainer.checkpoint import Saved
+from trainer.disk import need
 from trainer.models import num_parameters
 from trainer.resume import Started
 
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
+WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
 
 
 def headline(screen: Screen, started: Started) -> None:
@@ -27,6 +29,8 @@ def headline(screen: Screen, started: Started) -> None:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
         screen.tell(f"note: {note}")
+    for warning in started.warnings if not started.finished else ():
+        screen.tell(f"warning: {warning}")
     if session.validation is None and not started.finished:
         screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
     reader = session.train
@@ -65,13 +69,9 @@ def about_sample(started: Started) -> str:
 
 def _checkpoints(started: Started) -> str:
     """How many checkpoints an epoch writes, how large they are, and what is free."""
-    session, freq = started.session, started.session.config.checkpoint.save_freq
-    count = (session.train.order.num_batches - 1) // freq + 1 if freq and session.optimizer else 1
-    weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
-    total = count * (3 * weights if session.optimizer else weights)  # Adam keeps two moments a weight
-    free = shutil.disk_usage(started.run.folder).free
-    noun = "checkpoint" if count == 1 else "checkpoints"
-    return f"{count} {noun} an epoch, about {size(total)}; {size(free)} free"
+    needed = need(started.session, started.session.checkpoints)
+    count = counted(needed.an_epoch, "checkpoint")
+    return f"{count} an epoch, {size(needed.bytes_epoch)}; {size(needed.free)} free"
 
 
 class View:
@@ -79,7 +79,7 @@ class View:
 
     def __init__(self, started: Started, screen: Screen) -> None:
         self.started, self.screen = started, screen
-        self.config, self.saved = started.session.config, (-1, 0)
+        self.config, self.saved = started.session.config, Saved(Path(), -1, 0, 0, 0.0)
         self.shown = self.began = time.monotonic()
         self.waited, self.windows, self.first = 0.0, 0, 0
         self.bar: Bar | None = None
@@ -89,8 +89,8 @@ class View:
         match event:
             case loop.Stepped():
                 self._step(event)
-            case Saved():  # may come some batches after its own
-                self.saved = (event.epoch, event.batch)
+            case Saved():  # may come some batches after its own, in the next epoch too
+                self.saved = event
             case loop.EpochDone():
                 self._epoch(event)
             case _:
@@ -126,8 +126,7 @@ class View:
         )
 
     def _moment(self, event: loop.Stepped, now: float) -> Moment:
-        elapsed, (epoch, batch) = max(now - self.began, 1e-9), self.saved
-        place = f"batch {batch}" if epoch == event.epoch else f"epoch {epoch + 1} batch {batch}"
+        elapsed = max(now - self.began, 1e-9)
         return Moment(
             epoch=event.epoch + 1,
             epochs=self.config.training.epochs,
@@ -139,7 +138,7 @@ class View:
             losses={name: float(loss) for name, loss in event.losses.items()},
             mean=self.started.session.metrics.loss(),
             errors=event.skipped,
-            saved=place if epoch >= 0 else "",
+            saved=_place(self.saved, event.epoch),
             memory_bytes=private_bytes(),
             wait=min(self.waited / elapsed, 1.0),
             windows_per_second=self.windows / elapsed,
@@ -162,6 +161,15 @@ class View:
         for error in dict.fromkeys(report["sampled"]["error"] for report in reports):
             if error:
                 self.screen.say(f"metrics.custom: {error} (training goes on without it)")
+
+
+def _place(saved: Saved, epoch: int) -> str:
+    """`batch 100`; of an earlier epoch with its number. A save that comes too soon after another waits for it."""
+    if saved.epoch < 0:
+        return ""
+    waited = f", waited {saved.waited_seconds:.1f} s for the one before" if saved.waited_seconds > WAITED else ""
+    of = "" if saved.epoch == epoch else f"epoch {saved.epoch + 1} "
+    return f"{of}batch {saved.batch}{waited}"
 
 
 def _accuracy(event: loop.EpochDone) -> str:

@@ -15,7 +15,7 @@ from pipeline.arrays import Target
 from pipeline.config import Pipeline
 from pipeline.cuts import cut_account, spilled
 from pipeline.drop import still_dropped
-from pipeline.dumps import is_one_file
+from pipeline.dumps import is_one_file, one_table
 from pipeline.events import (
     Began,
     CommitDone,
@@ -93,7 +93,7 @@ def preprocess(
         if whole:
             from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
 
-            yield Cutting(whole.path, whole.size)
+            yield Cutting(whole.path, whole.size, one_table(config.source.path, whole.files))
             with stop.at_once():
                 done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)

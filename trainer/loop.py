@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,8 +84,10 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
-    with checkpoint.Writer(session.checkpoints) as writer:
+    tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
+    with Writer(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
             yield from _train_closed_form(session, writer, session.model, should_stop)
         else:
@@ -93,6 +96,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
     state = session.state
+    if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
+        raise postmortem.error(session)
     while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
@@ -196,6 +201,7 @@ def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> No
     if state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
+        postmortem.write(session)
         raise postmortem.error(session)
 
 
@@ -241,7 +247,7 @@ def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None
         time.perf_counter() - began,
         rate,
     )
-    save(session, writer, best=best)
+    save(session, writer)
     yield from writer.told()
 
 

@@ -174,7 +174,7 @@ class Order:
     @cached_property
     def drawn_edges(self) -> Integers:
         """The same among the windows that come."""
-        return np.array([self.sample.below(e) for e in self.run_edges.tolist()]) if self.sample else self.run_edges
+        return self.sample.below(self.run_edges) if self.sample else self.run_edges
 
     def place(self, run_K: Integers, number_K: Integers) -> Integers:
         """Places in their run of the windows with these numbers among those of it that come."""

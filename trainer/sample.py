@@ -42,19 +42,19 @@ class Sample:
     @cached_property
     def _first(self) -> int:
         """Cells whose window comes before window 0 on the circle."""
-        return self._before(self._turn)
+        return int(self._before(np.array([self._turn]))[0])
 
     def windows(self, numbers_I: Integers) -> Integers:
         """Which windows the drawn ones of these numbers are; both count in date order."""
         cell = (numbers_I + self._first) % self.size
         return (self._drawn(cell) - self._turn) % self.total
 
-    def below(self, window: int) -> int:
-        """How many of windows [0, window) are drawn."""
-        place = self._turn + window
-        if place < self.total:
-            return self._before(place) - self._first
-        return self.size - self._first + self._before(place - self.total)
+    def below(self, windows: Integers) -> Integers:
+        """How many of windows [0, w) are drawn, for each w."""
+        place = self._turn + windows
+        around = place >= self.total
+        found = self._before(np.where(around, place - self.total, place)) - self._first
+        return np.where(around, found + self.size, found)
 
     def _edges(self, cell: Integers) -> Integers:
         """Where cells begin: cell x total / size, rounded down; no product above size squared."""
@@ -67,7 +67,9 @@ class Sample:
         noise = splitmix64(cell.astype(np.uint64) ^ self._key)
         return low + (noise % (high - low).astype(np.uint64)).astype(np.int64)
 
-    def _before(self, place: int) -> int:
-        """How many cells have their drawn window before a place of the circle."""
-        cell = ((place + 1) * self.size - 1) // self.total  # the one that holds the place
-        return cell + int(self._drawn(np.array([cell]))[0] < place)
+    def _before(self, places: Integers) -> Integers:
+        """How many cells have their drawn window before these places of the circle."""
+        cell = (places * (self.size / self.total)).astype(np.int64)  # of the place, or beside it by rounding
+        cell += (self._edges(cell + 1) <= places).astype(np.int64) - (self._edges(cell) > places)
+        cell = np.minimum(cell, self.size - 1)
+        return cell + (self._drawn(cell) < places)

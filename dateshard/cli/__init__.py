@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": ("runs", "training runs, newest first: how each stands, and how it goes on"),
     "compare": ("runs", "runs side by side: settings that differ, outcomes, loss curves"),
     "tail": ("runs", "the last lines of a run's metrics, and those that come until it ends"),
+    "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
     "config": ("configuring", "what a configuration resolves to, and whether it is right"),
     "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
     "doctor": ("starting", "does this installation work, and is it the one you think"),

@@ -45,8 +45,11 @@ def _flags(command: Any) -> Any:
     "--resume",
     default="none",
     metavar="none|auto|latest|best|RUN|PATH",
-    help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
+    help="auto: continue the newest run of these settings, or begin; latest, best: of the newest run, without -c with its "
+    "own settings; a run's name or a checkpoint: exactly there",
 )
+@click.option("--save-dir", metavar="DIR", help="checkpoints of a new run directly in this folder")
+@click.option("--init-from", metavar="RUN|CHECKPOINT|X.pth", help="weights that a new run begins with; nothing else")
 @_flags
 @preset_option
 @click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
@@ -56,19 +59,21 @@ def _flags(command: Any) -> Any:
 def train(
     words: tuple[str, ...],
     files: tuple[str, ...],
-    name: str | None,
-    resume: str,
     preset: str | None,
     dry_run: bool,
     overfit: int | None,
     as_json: bool,
     quiet: bool,
+    name: str | None,
+    resume: str,
+    save_dir: str | None,
+    init_from: str | None,
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
     from dateshard import rehearsal
     from dateshard.screen import Screen
-    from dateshard.training import configure, train_to_the_end
+    from dateshard.training import Asked, configure, train_to_the_end
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -76,6 +81,8 @@ def train(
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
     if ((dry_run or overfit) and resume not in ("none", "auto")) or (dry_run and (overfit or name)):
         raise click.UsageError("--dry-run and --overfit stand alone: they continue nothing (--overfit takes --run).")
+    if (dry_run or overfit) and (save_dir or init_from):
+        raise click.UsageError("--dry-run and --overfit stand alone: they save nothing and begin with new weights.")
     settings = configure(files, overrides, resume, preset)
     screen = Screen(as_json=as_json, quiet=quiet)
     if dry_run:
@@ -83,7 +90,7 @@ def train(
     elif overfit:
         code, document = rehearsal.overfit_few(settings, overfit, screen, name)
     else:
-        code, document = train_to_the_end(settings, screen, resume=resume, name=name)
+        code, document = train_to_the_end(settings, screen, Asked(resume, name, save_dir, init_from))
     if as_json:
         emit(document)
     return code

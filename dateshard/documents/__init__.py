@@ -14,6 +14,16 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from dateshard.documents.checkpoints import (
+    CheckpointCopyDocument,
+    CheckpointExportDocument,
+    CheckpointInfoDocument,
+    CheckpointLoadDocument,
+    CheckpointPinDocument,
+    CheckpointsCleanDocument,
+    CheckpointsListDocument,
+    CheckpointsVerifyDocument,
+)
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
 from dateshard.documents.prediction import PredictDocument
@@ -44,6 +54,15 @@ DOCUMENTS: dict[str, Any] = {
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,
+    "checkpoints list": CheckpointsListDocument,
+    "checkpoints info": CheckpointInfoDocument,
+    "checkpoints verify": CheckpointsVerifyDocument,
+    "checkpoints load": CheckpointLoadDocument,
+    "checkpoints export": CheckpointExportDocument,
+    "checkpoints copy": CheckpointCopyDocument,
+    "checkpoints clean": CheckpointsCleanDocument,
+    "checkpoints pin": CheckpointPinDocument,
+    "checkpoints unpin": CheckpointPinDocument,
     "config show": ConfigDocument,
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,

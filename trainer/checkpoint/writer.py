@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.checkpoint.saving import point, write
+from trainer.checkpoint.saving import write
 from trainer.checkpoint.snapshot import Part, Snapshot
 
 Groups = Mapping[str, Mapping[str, Part]]
@@ -52,7 +52,6 @@ class _Job:
 
     state: Mapping[str, Any]
     data: Mapping[str, memoryview]
-    best: bool
     began: float
     stall_seconds: float
     waited_seconds: float
@@ -66,7 +65,7 @@ class Writer:
             writer's.
     """
 
-    def __init__(self, parent: Path, after: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, parent: Path, after: Callable[[Path], object] | None = None) -> None:
         self.parent, self.after = parent, after
         self._snapshot = Snapshot()
         self._landed: list[Saved] = []  # not told yet
@@ -91,11 +90,8 @@ class Writer:
                 self._thread.shutdown()
             self._forget()
 
-    def save(self, state: Mapping[str, Any], tensors: Groups, *, best: bool = False) -> None:
+    def save(self, state: Mapping[str, Any], tensors: Groups) -> None:
         """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
-
-        Args:
-            best: best_model.json names it from when it is on disk.
 
         Raises:
             DiskFullError, OSError: of the save before.
@@ -107,7 +103,7 @@ class Writer:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="dateshard-save")
         self._taken = time.perf_counter()
-        self._coming = self._thread.submit(self._write, _Job(state, data, best, began, self._taken - began, waited))
+        self._coming = self._thread.submit(self._write, _Job(state, data, began, self._taken - began, waited))
 
     def told(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
@@ -168,9 +164,6 @@ class Writer:
         computed = time.thread_time()
         state = job.state
         folder = write(self.parent, state, job.data)
-        point(folder, "latest.json", state)
-        if job.best:
-            point(folder, "best_model.json", state)
         if self.after is not None:
             self.after(folder)
         return Saved(
