@@ -25,6 +25,7 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
+from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
@@ -39,6 +40,8 @@ DOCUMENTS: dict[str, Any] = {
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
     "runs": list[RunRow],
+    "report": ReportDocument,
+    "show": ShowDocument,
     "config show": ConfigDocument,
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,
