@@ -87,6 +87,8 @@ def _number_verdict(mine: float, theirs: float, name: str, split: str) -> tuple[
             f"On {split} the model beats every baseline: {100 * (1 - mine / theirs):.1f} % less squared error than {name}.",
             True,
         )
+    if mine == theirs:
+        return f"On {split} the model is no better than {name}, and no worse: use {name}.", False
     if not theirs:
         return f"On {split} {name} is without any error.", False
     return (

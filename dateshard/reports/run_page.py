@@ -89,11 +89,10 @@ def _training(facts: RunFacts) -> list[str]:
     told = facts.history
     if not told.num_rows:
         return [card([paragraph("metrics.jsonl has no row yet.", "note")])]
+    if not told.steps["loss"].known and told.last_step == 0:
+        return [card([paragraph("This model is solved in one pass: there are no steps to draw.", "note")])]
     steps = _steps(told)
-    parts = [_losses(told, steps), *_components(told, steps), *_rest(told, steps)]
-    if not told.steps["loss"].known:
-        parts.append(paragraph("This model is solved in one pass: there are no steps to draw.", "note"))
-    return [card(parts)]
+    return [card([_losses(told, steps), *_components(told, steps), *_rest(told, steps)])]
 
 
 def _steps(told: History) -> Steps:
@@ -205,7 +204,8 @@ def _notes(facts: RunFacts) -> Iterator[str]:
 def _checkpoints(facts: RunFacts) -> str:
     found, best = facts.checkpoints, facts.verdict.checkpoint if facts.verdict else None
     rows = []
-    for one in reversed(found[-MOST_ROWS:]):
+    told = [one for k, one in enumerate(found) if k >= len(found) - MOST_ROWS or one.name == best]
+    for one in reversed(told):
         state = one.state
         mark = " · ".join(word for word, on in (("judged", one.name == best), ("latest", one is found[-1])) if on)
         loss = state["val_loss"] if state["validated"] else None
@@ -221,7 +221,7 @@ def _checkpoints(facts: RunFacts) -> str:
             ]
         )
     total = size(sum(one.num_bytes for one in found))
-    more = f", the newest {len(rows)} of {len(found):,}" if len(found) > len(rows) else ""
+    more = f", {len(rows)} of {len(found):,}" if len(found) > len(rows) else ""
     caption = f"Checkpoints{more}; {total} together"
     heads = ("name", "epoch", "batch", "val loss", "size", "saved", "")
     return table(caption, heads, rows, numbers=(1, 2, 3, 4))
