@@ -96,7 +96,7 @@ def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
     screen.tell(f"{run.name}  {document['model']}: {document['standing']}")
     if document["best_epoch"] is not None:
         screen.tell(f"best loss {number(document['best_loss'])} in epoch {document['best_epoch']}")
-    for line in _chart(history(run), min(columns(), WIDEST), _letters(screen)):
+    for line in _chart(screen, history(run), min(columns(), WIDEST)):
         screen.tell(line)
     _found(screen, document)
     if document["report"]:
@@ -140,11 +140,14 @@ def _letters(screen: Screen) -> bool:
     return (getattr(screen.out, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
-def _chart(told: History, wide: int, braille: bool) -> list[str]:
+def _chart(screen: Screen, told: History, wide: int) -> list[str]:
     """Loss over the steps: dots for training, `o` for each validation, `*` for the best."""
+    braille = _letters(screen)
     lines = [told.steps["loss"] if told.steps["loss"].known else told.epochs["train_loss"], told.epochs["val_loss"]]
     seen = np.concatenate([one.mean_K[np.isfinite(one.mean_K)] for one in lines])
     inner = wide - LEFT - 1
+    if told.num_rows and not told.last_step:
+        return ["solved in one pass: there are no steps to draw"]
     if not len(seen) or inner < 20:
         return ["no loss is a number yet"] if not len(seen) else []
     place = _places(float(seen.min()), float(seen.max()))
@@ -155,14 +158,15 @@ def _chart(told: History, wide: int, braille: bool) -> list[str]:
         series = Series(*(np.asarray([value], dtype=np.float64) for value in (told.best.step, *[told.best.loss] * 3)))
         marks += [("*", x, y) for x, y in _points(series, told.last_step, inner, place)]
     for mark, x, y in marks:
-        letters[int(y) // 4][int(x) // 2] = mark
+        letters[int(y) // 4][int(x) // 2] = screen.paint(mark, "1;33" if mark == "*" else "33")
     low, high = float(seen.min()), float(seen.max())
     heads = {0: short(high), ROWS - 1: short(low)}
     body = [f"{heads.get(k, ''):>{LEFT - 1}} {''.join(row).rstrip()}" for k, row in enumerate(letters)]
     end = f"step {told.last_step:,}"
     foot = f"{'':{LEFT}}{'1':<{max(inner - len(end), 1)}}{end}"
     dot = "⠒" if braille else "."
-    return [*body, foot, f"{'':{LEFT}}{dot} training  o validation  * best"]
+    legend = f"{dot} training  o validation  * best"
+    return [*body, foot, " " * min(LEFT, max(wide - len(legend), 0)) + legend]
 
 
 def _places(low: float, high: float) -> _Place:
