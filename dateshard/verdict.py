@@ -2,7 +2,7 @@
 
 Sealed JSON, bound to the checkpoint's own files and to the generation that was read; evaluated anew where either is
 another. It holds the document of `evaluate --json` without what a page does not need (docs/reading-a-run.md), and the
-windows that are drawn: some 10 kB, and 40 bytes a node and target. `runs`, `compare` and the report read figures here.
+windows that are drawn: some 20 kB, and 50 bytes a node and target. `runs`, `compare` and the report read figures here.
 """
 
 from __future__ import annotations
