@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, settings_of, split_arguments
+from dateshard.cli.options import committed_dates, config_option, emit, json_option, settings_of, split_arguments
 
 if TYPE_CHECKING:
     from dateshard.documents.reporting import ReportDocument
@@ -94,7 +94,7 @@ def tell_report(screen: Screen, document: ReportDocument) -> None:
 def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
     from pathlib import Path
 
-    from dateshard.cli.insight import chosen_dates, open_dataset, read_survey
+    from dateshard.cli.insight import open_dataset, read_survey
     from dateshard.places import data_folder, shards_folder
     from dateshard.reports.data import gather
     from dateshard.reports.data_page import data_report
@@ -106,7 +106,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
 
     settings = settings_of(files, overrides)
     dataset = open_dataset(files, overrides)
-    survey = read_survey(screen, dataset, chosen_dates(dataset, ()))
+    survey = read_survey(screen, dataset, committed_dates(dataset, ()))
     plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     for note in notes:
         screen.say(f"note: {note}")

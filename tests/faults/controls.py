@@ -68,21 +68,20 @@ def checkpoint_in_place() -> None:
     """A checkpoint is written under its final name, its manifest first."""
     from shardstore.durable import write_file
     from shardstore.identity import hash_bytes, seal
-    from trainer import checkpoint
-    from trainer.checkpoint.saving import VERSION, format_tensors
+    from trainer.checkpoint import writer
+    from trainer.checkpoint.folder import VERSION
 
-    def save(parent: Path, state: Mapping[str, Any], tensors: checkpoint.Tensors) -> Path:
+    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
         final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
         shutil.rmtree(final, ignore_errors=True)
         final.mkdir(parents=True)
-        data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
         files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
         content = {"version": VERSION, "state": dict(state), "files": files}
         for name, blob in {"manifest.json": seal(content), **data}.items():
             write_file(final / name, blob)
         return final
 
-    checkpoint.save = save
+    writer.write = write
 
 
 def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from tests.faults.durability import CHECKPOINT
 from tests.faults.scenes import Scene
-from tests.faults.tracing import SYNCING, Call, Fault, trace
-from tests.faults.zygote import Ended, Zygote
+from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
+from tests.faults.zygote import MAIN, Ended, Zygote
 
 STORE = "data/shards/world"
 READ = f"^\\w+: (openat|read|preadv) {STORE}/"
@@ -55,9 +56,18 @@ class Tally:
 
 
 def points(scene: Scene, zygote: Zygote) -> list[Call]:
-    """All calls of an undisturbed run that touch `data/`."""
+    """All calls of an undisturbed run that touch `data/`, of one thread after the other."""
+    return [call for thread in scene.threads for call in _calls_of(scene, zygote, thread)]
+
+
+def in_order(scene: Scene, zygote: Zygote) -> list[Call]:
+    """The same in the order in which they returned."""
+    return _calls_of(scene, zygote, BOTH if len(scene.threads) > 1 else MAIN)
+
+
+def _calls_of(scene: Scene, zygote: Zygote, thread: str) -> list[Call]:
     cwd = scene.fresh("traced")
-    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol)
+    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol, thread=thread)
     assert ended.code == 0, ended.err
     shutil.rmtree(cwd)
     return [call for call in calls if call.paths]
@@ -87,8 +97,8 @@ def enumerate_faults(scene: Scene, chosen: Sequence[Fault], zygotes: Sequence[Zy
 def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) -> None:
     """One accident; what is wrong after it goes into the tally."""
     cwd = scene.fresh(name)
-    ended, calls = trace(zygote, scene.words, cwd, fault, scene.protocol)
-    found = [scene.judge(cwd)]
+    ended, calls = trace(zygote, scene.words, cwd, fault, protocol=scene.protocol)
+    found = [scene.judge(cwd, floor=scene.place(named(calls)))]
     if fault.kind == "KILL":
         found.append(None if ended.code == -9 else f"exit {ended.code}, not killed")
     elif ended.code == 0:
@@ -103,6 +113,12 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     tally.runs += 1
     tally.bad += [f"{scene.name}: {fault}: {what}" for what in found if what]
     shutil.rmtree(cwd)
+
+
+def named(calls: Sequence[Call]) -> dict[str, bytes]:
+    """The checkpoints that these calls gave their names."""
+    places = [PurePath(call.paths[-1]) for call in calls if call.name == "rename" and call.text.endswith(" = 0")]
+    return {place.name: b"" for place in places if CHECKPOINT.fullmatch(str(place))}
 
 
 def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import tracing
 from tests.faults.durability import at_risk
-from tests.faults.enumeration import enumerate_faults, faults, points
+from tests.faults.enumeration import enumerate_faults, faults, in_order, points
 from tests.faults.killing import kill_loop
 from tests.faults.scenes import SCENES, Scene, make_scene
 from tests.faults.tracing import SYNCING, Fault
@@ -108,7 +108,7 @@ def test_a_disk_that_fails_from_one_call_on_costs_nothing_committed(play: Play, 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_what_is_committed_is_flushed_before_it_is_named(play: Play, name: str) -> None:
-    assert at_risk(points(play.scene(name), play.zygotes[0])) == []
+    assert at_risk(in_order(play.scene(name), play.zygotes[0])) == []
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -159,4 +159,4 @@ def test_random_kills_catch_them_too(play: Play, name: str, protocol: str) -> No
 
 @pytest.mark.parametrize("name", ["preprocess", "rerun", "refit", "train"])
 def test_the_harness_catches_a_commit_that_flushes_nothing(play: Play, name: str) -> None:
-    assert at_risk(points(play.scene(name, "without fsync"), play.zygotes[0]))
+    assert at_risk(in_order(play.scene(name, "without fsync"), play.zygotes[0]))
