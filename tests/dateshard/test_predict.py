@@ -62,7 +62,8 @@ def untrained(config: Trainer, world: World, name: str) -> None:
     """A run with one checkpoint of weights as they were drawn: what it forecasts is as good for these tests."""
     with closing(start_new(config, world.store, world.folder / "data" / "runs", name)) as started:
         started.session.state.validated, started.session.state.val_loss = True, 1.0
-        save(started.session)
+        with checkpoint.Writer(started.session.checkpoints) as writer:
+            save(started.session, writer)
 
 
 @pytest.fixture(scope="module")
