@@ -375,7 +375,11 @@ def test_intervals_are_made_once_for_these_weights_and_a_damaged_file_is_made_an
     (path,) = folder.iterdir()
     kept = path.read_bytes()
     monkeypatch.setattr(kept_intervals, "calibrate", lambda *_: pytest.fail("they were kept"))
-    assert ask("ridge", interval=0.8).frame.equals(first.frame)
+    again = ask("ridge", interval=0.8)
+    assert again.frame.equals(first.frame)
+    assert first.intervals is not None
+    assert again.intervals is not None
+    assert repr(again.intervals.coverage) == repr(first.intervals.coverage)
     monkeypatch.undo()
     monkeypatch.chdir(here.folder)
     for spoiled in (kept[:-20], kept.replace(b'"windows":', b'"window5":'), b""):
