@@ -23,7 +23,7 @@ from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
-from trainer.state import Session, State, save
+from trainer.state import Session, State, make_room, save
 from trainer.step import Outcome, Step, to_device
 from trainer.stop import Interrupted, ShouldStop, ask
 
@@ -94,6 +94,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
     state, config = session.state, session.config
+    if not is_finished(state, config):
+        make_room(session, writer)
     while not is_finished(state, config):
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False

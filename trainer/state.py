@@ -74,6 +74,14 @@ def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimize
             return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
 
 
+def make_room(session: Session, writer: checkpoint.Writer) -> None:
+    """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
+    training = session.config.training
+    keeps_none = training.optimizer == "sgd" and not training.momentum
+    moments = _expected_moments(session, _trained(session.model) if keeps_none else ())
+    writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
+
+
 def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
