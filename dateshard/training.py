@@ -141,13 +141,11 @@ def _checkpoints(started: Started) -> str:
 
 def _follow(started: Started, screen: Screen, lines: TextIO, asked: Callable[[], bool]) -> loop.Ended:
     view = _View(started, screen, lines)
-    try:
-        for event in loop.train(started.session, asked):
+    with closing(view), closing(loop.train(started.session, asked)) as events:  # however it ends, what is saved lands
+        for event in events:
             view.show(event)
             if isinstance(event, loop.Ended):
                 return event
-    finally:
-        view.close()
     raise AssertionError("a training ends with Ended or raises")
 
 

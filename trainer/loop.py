@@ -9,7 +9,7 @@ position, so that continuing from any checkpoint repeats the uninterrupted run b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ class Ended:
 Event = Stepped | Saved | EpochDone | Ended
 
 
-def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
     """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
 
     A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
