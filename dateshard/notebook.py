@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.cli.options import select_dates
+from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
 from dateshard.raw import raw_units
 from dateshard.screen import counted, size
@@ -222,14 +222,9 @@ class Opened:
         """Committed dates that selectors name.
 
         Raises:
-            NotThereError: a single date that is not committed. UsageError: no selector.
+            NotThereError: a date that is not committed, a selector that names none. UsageError: no selector.
         """
         if dates is None:
             return self.dates
         words = [str(word) for word in ([dates] if isinstance(dates, str | dt.date) else dates)]
-        chosen = sorted(select_dates(words, self.dates, dict(self.dataset.manifest.split)) or ())
-        for date in chosen:
-            if date not in self.dataset.manifest.dates:
-                where, todo = Where(str(self.dataset.root), date), f"Run: dateshard preprocess {date} -c CONFIG"
-                raise NotThereError("the date is not in this generation", where=where, todo=todo)
-        return chosen
+        return committed_dates(self.dataset, words) if words else []

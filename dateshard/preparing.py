@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
-from dateshard.states import alike, likeness
+from dateshard.states import likeness
 from pipeline import events as e
 from shardstore.calendar import collapse
 
@@ -34,9 +34,10 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) 
         try:
             event = _last(events, told)
         except BaseException:
-            told.tell_alike(progress.print)
+            for line in told.alike():
+                progress.print(line)
             raise
-    _summary(screen, event, progress.peak_bytes, changed=told.changed, again=again)
+    _summary(screen, event, progress.peak_bytes, told)
     return event, progress.peak_bytes
 
 
@@ -48,12 +49,6 @@ def _last(events: Iterable[e.Event], told: _Told) -> e.Finished:
     raise AssertionError("a preprocess ends with Finished or raises")
 
 
-def _alike(failed: Mapping[dt.date, str]) -> list[str]:
-    """How often each failure came that was told once."""
-    groups = [(dates, reason) for dates, reason in alike(failed) if len(dates) > 1]
-    return [f"{len(dates)} dates failed alike: {collapse(dates)}: {reason}" for dates, reason in groups]
-
-
 @dataclass(slots=True)
 class _Told:
     """One event after the other, in words. Failures of one likeness are told once, and counted at the end."""
@@ -63,13 +58,14 @@ class _Told:
     progress: Progress
     again: str
     changed: bool = False
-    failed: dict[dt.date, str] = field(default_factory=dict)
-    kinds: set[str] = field(default_factory=set)
+    kinds: dict[str, list[dt.date]] = field(default_factory=dict)  # likeness -> dates; the first one's reason was told
 
     def tell(self, event: e.Event) -> None:
         screen, progress = self.screen, self.progress
         match event:
             case e.Cutting():
+                if event.note:
+                    screen.tell(event.note)
                 screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
                 screen.say(f"If it is cut off, this goes on: {self.again}")
             case e.CutDone():
@@ -97,17 +93,16 @@ class _Told:
             case e.CommitDone():
                 self.changed |= event.changed
 
-    def tell_alike(self, tell: Callable[[str], None]) -> None:
-        """How often each failure came that was told once."""
-        for line in _alike(self.failed):
-            tell(line)
+    def alike(self) -> list[str]:
+        """Which dates failed for a reason that was told of the first of them alone."""
+        groups = [dates for dates in self.kinds.values() if len(dates) > 1]
+        return [f"{len(dates)} dates failed alike, as is said of {dates[0]}: {collapse(dates)}" for dates in groups]
 
     def _fail(self, event: e.DateFailed) -> None:
-        kind = likeness(event.date, str(event.error))
-        if kind not in self.kinds:
+        dates = self.kinds.setdefault(likeness(event.date, str(event.error)), [])
+        if not dates:
             self.progress.print(f"failed  {event.date}  {event.error}")
-        self.kinds.add(kind)
-        self.failed[event.date] = str(event.error)
+        dates.append(event.date)
         self.progress.failed += 1
         self.progress.done()
 
@@ -138,12 +133,12 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
 
 
-def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, *, changed: bool, again: str) -> None:
+def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
     done = finished.measured + finished.written + finished.unchanged + finished.stored
     if not done and not finished.failed:
-        nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
+        nothing = "no shard differs, the rest of the manifest does" if told.changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
         return
     wrote = f"{counted(finished.written, 'shard')} written"
@@ -178,16 +173,19 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, *, changed: 
     if finished.manifest:
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
-        _failures(screen, finished, again)
+        _failures(screen, finished, told)
 
 
-def _failures(screen: Screen, finished: e.Finished, again: str) -> None:
-    """Which dates failed, the reasons that many share, and what goes on."""
+def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
+    """Which dates failed, which of them alike, and what goes on."""
     if finished.cut_short:
         screen.tell("stopped at the first failure (--fail-fast): nothing was committed after it")
-    for line in _alike({date: str(error) for date, error in finished.failed.items()}):
+    failed, alike = finished.failed, told.alike()
+    all_alike = len(told.kinds) == 1 and len(failed) > 1
+    for line in () if all_alike else alike:
         screen.tell(line)
-    screen.tell(f"{len(finished.failed)} failed: {collapse(finished.failed)}. Mend what is said of them, then: {again}")
+    state = "failed alike" if all_alike else "failed"
+    screen.tell(f"{len(failed)} {state}: {collapse(failed)}. Mend what is said of them, then: {told.again}")
 
 
 def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocument:

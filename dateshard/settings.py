@@ -19,7 +19,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from dateshard.faults import Places, faults_of
+from dateshard.faults import Places, faults_of, inner_models
 from pipeline.config import Pipeline
 from shardstore.errors import UsageError, Where, shorten
 from trainer.config import Trainer
@@ -119,13 +119,27 @@ def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
         layers.merge(read_file(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT):
-            _set(layers, name[len(ENVIRONMENT) :].lower().split("__"), value, f"environment {shorten(name)}")
+            keys = _as_spelled(name[len(ENVIRONMENT) :].split("__"), layers.tree)
+            _set(layers, keys, value, f"environment {shorten(name)}")
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"'{shorten(text)}' is not KEY=VALUE", todo="Write it like trainer.training.epochs=5")
         _set(layers, path.strip().split("."), value, "override")
     return layers
+
+
+def _as_spelled(path: Sequence[str], tree: Any) -> list[str]:
+    """An environment variable's names as the files or the schema spell them: it is written in capitals, T_max is not."""
+    found, kinds = list[str](), list[Any]([Settings])
+    for part in path:
+        names = [*(tree if isinstance(tree, Mapping) else ()), *(name for kind in kinds for name in kind.model_fields)]
+        alike = [name for name in names if name.lower() == part.lower()]
+        name = part if part in alike else next(iter(alike), part.lower())
+        found.append(name)
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+        kinds = [inner for kind in kinds for inner in inner_models(kind, name)]
+    return found
 
 
 def apply(settings: Settings, overrides: Sequence[str]) -> Settings:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from dateshard.places import runs_folder, shards_folder
-from dateshard.screen import Bar, Screen, memory, number, size
+from dateshard.screen import Bar, Screen, counted, memory, number, size
 from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
-from shardstore.errors import UsageError, naming
+from shardstore.errors import NotThereError, UsageError, Where, naming
 from trainer import loop
 from trainer.checkpoint import Saved
+from trainer.disk import need
+from trainer.initial import read_initial
 from trainer.models import num_parameters
-from trainer.resume import Started, locate, start
-from trainer.run import TrainingRun
+from trainer.resume import New, Started, locate, start
+from trainer.run import TrainingRun, all_runs
 
 LOGGED_STEPS = 100  # lines of metrics.jsonl an epoch, at most about this many
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
@@ -27,16 +30,23 @@ WAITED = 0.1  # seconds that a save waited for the one before, from which on it 
 
 
 def configure(files: Sequence[str], overrides: Sequence[str], resume: str) -> Settings:
-    """The configuration of the files; of the run that is continued, where no file is named."""
-    if files or resume in ("none", "auto", "latest", "best"):
+    """The configuration of the files; of the run that is continued (`latest`, `best`: the newest), where no file is named."""
+    if files or resume in ("none", "auto"):
         return load_settings(files, overrides)
-    run, _ = locate(resume, runs_folder())
+    run = _newest() if resume in ("latest", "best") else locate(resume, runs_folder())[0]
     settings = settings_of_run(run, recover=True)
     if not overrides:
         return settings
     from dateshard.settings import apply
 
     return apply(settings, overrides)
+
+
+def _newest() -> TrainingRun:
+    runs = runs_folder()
+    if run := next((run for run in all_runs(runs) if run.told()), None):
+        return run
+    raise NotThereError("no run yet", where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
 
 
 def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
@@ -49,15 +59,41 @@ def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
     return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
 
 
-def train_to_the_end(
-    settings: Settings, screen: Screen, *, resume: str, name: str | None
-) -> tuple[int, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a training is asked for beside its configuration: the options of `train`."""
+
+    resume: str = "none"
+    name: str | None = None
+    save_dir: str | None = None
+    init_from: str | None = None
+
+    def new(self) -> New:
+        """A new run as it is asked for.
+
+        Raises:
+            UsageError: an option of a new run beside --resume. StoreError: there are no such weights.
+        """
+        if self.name and self.resume != "none":
+            raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+        if self.init_from and self.resume != "none":
+            what = "--init-from begins a new run with these weights, --resume continues one"
+            raise UsageError(what, todo="Give one of them")
+        if self.save_dir and self.resume not in ("none", "auto"):
+            what = "--save-dir is of a new run: where it is continued, its checkpoints stay where they lie"
+            raise UsageError(what, todo="Leave it out")
+        initial = read_initial(self.init_from, runs_folder()) if self.init_from else None
+        return New(self.name, Path(self.save_dir) if self.save_dir else None, initial)
+
+
+def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[int, dict[str, Any]]:
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
-    if name and resume != "none":
-        raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+    new = asked.new()
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         shards = shards_folder(settings.dataset)
-        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=resume, name=name)
+        started = start(
+            settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, name=new.name, new=new
+        )
         with closing(started):
             return _train_started(started, screen, stop)
 
@@ -109,6 +145,8 @@ def _headline(screen: Screen, started: Started) -> None:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
         screen.tell(f"note: {note}")
+    for warning in started.warnings if not started.finished else ():
+        screen.tell(f"warning: {warning}")
     if session.validation is None and not started.finished:
         screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
     reader = session.train
@@ -130,13 +168,9 @@ def _headline(screen: Screen, started: Started) -> None:
 
 def _checkpoints(started: Started) -> str:
     """How many checkpoints an epoch writes, how large they are, and what is free."""
-    session, freq = started.session, started.session.config.checkpoint.save_freq
-    count = (session.train.order.num_batches - 1) // freq + 1 if freq and session.optimizer else 1
-    weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
-    total = count * (3 * weights if session.optimizer else weights)  # Adam keeps two moments a weight
-    free = shutil.disk_usage(started.run.folder).free
-    noun = "checkpoint" if count == 1 else "checkpoints"
-    return f"{count} {noun} an epoch, about {size(total)}; {size(free)} free"
+    needed = need(started.session, started.session.checkpoints)
+    count = counted(needed.an_epoch, "checkpoint")
+    return f"{count} an epoch, {size(needed.bytes_epoch)}; {size(needed.free)} free"
 
 
 def _follow(started: Started, screen: Screen, lines: TextIO, asked: Callable[[], bool]) -> loop.Ended:

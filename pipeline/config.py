@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.source import Date, Section, Source, Step
+from pipeline.splits import refuse_impossible
 from shardstore.calendar import parse_step
+from shardstore.errors import UsageError
 from shardstore.identity import identity
 from shardstore.layouts.feature import Feature, partial_settings
 
@@ -129,6 +131,14 @@ class Split(Section):
     test: Share = None
 
 
+def _possible(split: Split) -> Split:
+    try:
+        refuse_impossible(split)
+    except UsageError as error:
+        raise ValueError(f"{error.what}. {error.todo}") from None
+    return split
+
+
 def _each_once(formats: tuple[str, ...]) -> tuple[str, ...]:
     if not formats or len(set(formats)) != len(formats):
         raise ValueError("name one format at least, and each once")
@@ -153,7 +163,9 @@ class Pipeline(Section):
     layout: Literal["grid"] = "grid"
     step: Step = Field(description="length of a step: 30s, 5m, 1h")
     features: dict[str, FeatureConfig] = Field(min_length=1)
-    split: Split | None = Field(None, description="default: validation is the last date, training all before it")
+    split: Annotated[Split, AfterValidator(_possible)] | None = Field(
+        None, description="default: validation is the last date, training all before it"
+    )
     store: StoreConfig = StoreConfig()
     exclude: tuple[Date, ...] = Field((), description="dates that are left out")
 

@@ -6,12 +6,15 @@ import datetime as dt
 import glob
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shardstore.errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -24,6 +27,22 @@ def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
     found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
     return tuple(file for path in found for file in _files(path))
+
+
+def one_table(pattern: str, files: Sequence[Path]) -> str:
+    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
+    instead. Empty where the path is that of one file."""
+    if len(files) < 2 and Path(pattern) == next(iter(files), None):
+        return ""
+    many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
+    told = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
+    dated = (DATED.sub(_placeholder, str(file)) for file in files)
+    meant = next((path for path in dated if "{date" in path), None)
+    return f"{told}. For a dump a date write pipeline.source.path: {meant}" if meant else told
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
@@ -55,6 +74,23 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
             raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
         dumps[date] = paths[0].parent, tuple(file for path in paths for file in _files(path))
     return dumps
+
+
+def date_of(path: Path, pattern: str) -> dt.date | None:
+    """The date that a path's names tell: as `pattern` spells it, else as 2013-03-05 or 20130305 in its last name."""
+    matches = list(PLACEHOLDER.finditer(pattern))
+    parts = [part for part in Path(pattern).parts if PLACEHOLDER.search(part)]
+    style = (matches[0][1] or "%Y-%m-%d") if matches else ""
+    if matches and len({match[1] for match in matches}) == 1:
+        tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
+        for form in (str(tail), *parts):
+            told = Path(*path.parts[-len(Path(form).parts) :])
+            if date := _date_in(str(told), _expression(form), style):
+                return date
+    for found in DATED.finditer(path.name):
+        with suppress(ValueError):  # no day of its month
+            return dt.date.fromisoformat(found[0])
+    return None
 
 
 def place_of(pattern: str, date: dt.date) -> str:

@@ -16,10 +16,15 @@ from shardstore.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """Comes before all others where the dump is one file of many dates that must be cut first."""
+    """Comes before all others where the dump is one file of many dates that must be cut first.
+
+    Attributes:
+        note: what several files or a folder are taken for.
+    """
 
     path: Path
     size: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

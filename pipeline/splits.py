@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from pipeline.config import Split
 from shardstore.calendar import collapse, parse_date
 from shardstore.errors import UsageError
 from shardstore.manifest import SPLITS, Ranges
 
+if TYPE_CHECKING:
+    from pipeline.config import Split
+
 FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
+ONE_SPLIT = "Every date belongs to one split at most"
 LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})")
 
 
@@ -71,10 +75,12 @@ def resolve_split(
             if len(dates) > 1
             else {"train": ((dates[0], dates[0]),)}
         )
-    given = {name: value for name in SPLITS if (value := getattr(split, name)) is not None}
+    try:
+        refuse_impossible(split)
+    except UsageError as error:
+        raise UsageError(f"pipeline.split: {error.what}", todo=error.todo) from None
+    given = _given(split)
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
-    if fractions and len(fractions) < len(given):
-        raise UsageError("pipeline.split mixes fractions and dates", todo="Give all three as one or the other")
     if fractions:
         found = dict(frozen) if frozen else _by_fraction(fractions, dates)
         _refuse_no_training(found, dates)
@@ -86,15 +92,71 @@ def resolve_split(
     return ranges
 
 
+def _given(split: Split) -> dict[str, float | str | list[str]]:
+    return {name: value for name in SPLITS if (value := getattr(split, name)) is not None}
+
+
+def refuse_impossible(split: Split) -> None:
+    """Refuses what no dates can make a split of: so a configuration is told of it before there is any.
+
+    Raises:
+        UsageError: fractions mixed with dates or more than 1, no training dates, no range, ranges that share a date.
+    """
+    given = _given(split)
+    shown = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
+    fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
+    if fractions and len(fractions) < len(given):
+        todo = (
+            "Give all as one or the other; a split of another layer is taken away by null, as pipeline.split.test=null"
+        )
+        raise UsageError(f"it mixes fractions and dates ({shown})", todo=todo)
+    if fractions and (sum(fractions.values()) > 1 + 1e-9 or min(fractions.values()) < 0):
+        raise UsageError(f"fractions must lie between 0 and 1 and sum to at most 1 ({shown})", todo="Correct them")
+    if not given.get("train"):
+        raise UsageError(f"no training date is named ({shown or 'it is empty'})", todo="Set pipeline.split.train")
+    if not fractions:
+        _refuse_shared(given)
+
+
+def _shown(value: float | str | list[str]) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _refuse_shared(given: Mapping[str, object]) -> None:
+    """Ranges between plain dates are held against each other, rolling ones too; one with the other only once dates exist."""
+    texts = [(name, text) for name, value in given.items() for text in _texts(value)]
+    rolling = [(name, text) for name, text in texts if "latest" in text or "last:" in text]
+    plain = [pair for pair in texts if pair not in rolling]
+    for one, other, low, high in _shared(plain, [dt.date.min, dt.date.max]):
+        date = low if low > dt.date.min else high
+        raise UsageError(f"{date} is in {one[0]} and in {other[0]}", todo=ONE_SPLIT)
+    counts = [int(count) for _, text in rolling for count in re.findall(r"\d{1,5}", text)]
+    if not plain:
+        some = [dt.date.min + dt.timedelta(days=k) for k in range(2 * max(counts, default=0) + 2)]
+        for one, other, *_ in _shared(rolling, some):
+            raise UsageError(f"{one[0]} ({one[1]}) and {other[0]} ({other[1]}) share dates", todo=ONE_SPLIT)
+
+
+def _shared(
+    texts: Sequence[tuple[str, str]], dates: Sequence[dt.date]
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], dt.date, dt.date]]:
+    """Pairs of ranges that overlap, with the first and the last date of both."""
+    found = [(ends, pair) for pair in texts if (ends := parse_range(pair[1], dates))]
+    for (one, first), (other, second) in itertools.pairwise(sorted(found)):
+        if other[0] <= one[1]:
+            yield first, second, other[0], min(one[1], other[1])
+
+
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in (value if isinstance(value, list | tuple) else [value])]
+
+
 def _ranges(value: object, dates: Sequence[dt.date]) -> Ranges:
-    texts = value if isinstance(value, list | tuple) else [value]
-    found = (parse_range(str(text), dates) for text in texts)
+    found = (parse_range(text, dates) for text in _texts(value))
     return tuple(sorted(ends for ends in found if ends is not None))
 
 
 def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> dict[str, Ranges]:
-    if sum(fractions.values()) > 1 + 1e-9 or min(fractions.values()) < 0:
-        raise UsageError("pipeline.split: fractions must lie between 0 and 1 and sum to at most 1", todo="Correct them")
     ranges: dict[str, Ranges] = {}
     total, begin = 0.0, 0
     for name in SPLITS:
@@ -118,6 +180,4 @@ def _refuse_overlap(ranges: Mapping[str, Ranges]) -> None:
     flat = sorted((low, high, name) for name, found in ranges.items() for low, high in found)
     for (_, high, name), (low, _, other) in itertools.pairwise(flat):
         if low <= high:
-            raise UsageError(
-                f"pipeline.split: {low} is in {name} and in {other}", todo="Every date belongs to one split at most"
-            )
+            raise UsageError(f"pipeline.split: {low} is in {name} and in {other}", todo=ONE_SPLIT)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Pipeline
+from pipeline.dumps import one_table
 from pipeline.observe import observe, uncut
-from pipeline.plan import Observed, Plan, Wish, make_plan
+from pipeline.plan import Dump, Observed, Plan, Wish, make_plan
 from shardstore.calendar import day_of, parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import UsageError
@@ -21,12 +22,13 @@ MOMENTS = 48  # bytes of partial statistics for a node and feature
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What stands, and what a wish would do to it."""
+    """What stands, and what a wish would do to it; `to_cut` is a file of many dates that are not known before it is cut."""
 
     plan: Plan
     current: Committed | None
     seen: Observed
     notes: tuple[str, ...]
+    to_cut: Dump | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,16 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     """Takes no lock and writes nothing."""
     current, found = Writer(root).current() if root.is_dir() else (None, [])
     notes = [f"passed over: {note}" for note in found]
-    if whole := uncut(config, root):
-        notes.append(f"{whole.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
+    to_cut = uncut(config, root)
+    if to_cut:
+        notes.append(f"{to_cut.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
+        notes += filter(None, [one_table(config.source.path, to_cut.files)])
     seen, _, _ = observe(config, root, current)
-    if not seen.dumps and current is None:
+    if not seen.dumps and not to_cut and current is None:
         notes.append(
             f"{config.source.path}: no dump matches the path. Check pipeline.source.path, or the folder you are in"
         )
-    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
+    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes), to_cut)
 
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 from pipeline.stopping import Stop
@@ -197,7 +198,8 @@ def _start() -> _Worker:
             try:
                 _start_forkserver()
                 process = get_context("forkserver").Process(target=_serve, args=(theirs,), daemon=True)
-                process.start()
+                with _no_script():
+                    process.start()
                 return _Worker(process, ours)
             except (OSError, EOFError) as error:  # it was killed a moment ago, and that is not yet known
                 if time.monotonic() > end:
@@ -227,6 +229,21 @@ def _forkserver_environment() -> dict[str, str]:
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     threads = {name: os.environ.get(name, "1") for name in ONE_THREAD}
     return {**threads, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Within it a process starts without the script that this one runs: a task needs nothing of it.
+
+    Python would run the script again in each worker: one without `if __name__ == "__main__":` would prepare within
+    preparing, and end every worker; the command itself would only be imported, which takes its time.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextmanager

@@ -45,6 +45,19 @@ Bytes = Annotated[
 ]
 
 
+def _bytes_or_none(given: Any) -> Any:
+    return None if given is None else parse_bytes(given)
+
+
+BytesOrNone = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    BeforeValidator(_bytes_or_none),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}, {"type": "null"}]}
+    ),
+]
+
+
 class WindowConfig(Section):
     """Steps of a window."""
 
@@ -241,7 +254,7 @@ class EarlyStopping(Section):
 
 
 class CheckpointConfig(Section):
-    """When checkpoints are written: every save_freq batches and after each validation. All are kept."""
+    """When checkpoints are written (every save_freq batches and after each validation), and which of them stay."""
 
     save_freq: int | None = Field(100, ge=1)
     max_overhead: float | None = Field(
@@ -250,6 +263,10 @@ class CheckpointConfig(Section):
         le=1,
         description="share of the time since the last save that one within an epoch may cost; until then it is put off",
     )
+    keep_last: int | None = Field(None, ge=1, description="the newest so many stay; null: all, as long as they fit")
+    keep_best: int = Field(1, ge=1, description="and so many with the lowest validation loss")
+    max_bytes: BytesOrNone = Field(None, description="of all together: the oldest go; never the best, newest or pinned")
+    export_pth: Literal["none", "best", "all"] = Field("best", description="also as .pth beside the folders")
 
 
 class BufferConfig(Section):

@@ -16,13 +16,14 @@ from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.batch import Batch, Wanted
 from trainer.config import Trainer
+from trainer.forecast import Forecast, of_model
 from trainer.gram import windows_of
 from trainer.guesses import Guess, guesses
 from trainer.metrics import EpochMetrics, Form
 from trainer.metrics.epoch import with_raw
 from trainer.metrics.raw import hours_of
 from trainer.models.ridge import Grid, Ridge, fit, told
-from trainer.objective import by_head, make_heads
+from trainer.objective import make_heads
 from trainer.order import Order, Window
 from trainer.session import (
     Columns,
@@ -41,7 +42,6 @@ from trainer.units import Units
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d*|ridge(:[1-9]\d*)?")
 Numbers = Callable[[Batch], torch.Tensor]  # -> [B, P, N, F], the numeric targets alone
-Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, channels]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def evaluate(
     reach, forecasts = _baselines(names, setting, units, notes)
     _refuse_reach(order, reach, setting.window)
     if model:
-        forecasts[model[0]] = _of_model(model[1], setting)
+        forecasts[model[0]] = of_model(model[1], setting.form.heads, setting.columns.inputs, setting.window)
         if isinstance(model[1], Ridge):
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
             notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
@@ -236,23 +236,6 @@ def _accumulate(
             counted[name].add(predicted, batch, found, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
     return counted
-
-
-def _of_model(model: nn.Module, setting: Setting) -> Forecast:
-    """The model with its own inputs and history, and codes if it asks for them, out of a batch that may hold more."""
-    history, length = setting.window.history, setting.window.length
-    uses_codes = bool(getattr(model, "uses_codes", False))
-    inputs = list(setting.columns.inputs)
-    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    model.eval()
-
-    def forecast(batch: Batch) -> dict[str, torch.Tensor]:
-        codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
-        own = batch.history_BHNF[:, -history:][..., inputs]
-        out = model(own.to(device), None if codes is None else codes.to(device))
-        return {name: part.cpu() for name, part in by_head(out, setting.form.heads).items()}
-
-    return forecast
 
 
 def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tuple[int, Numbers]:

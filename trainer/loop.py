@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,8 +85,10 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
-    with checkpoint.Writer(session.checkpoints) as writer:
+    tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
+    with Writer(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
             yield from _train_closed_form(session, writer, session.model, should_stop)
         else:
@@ -94,6 +97,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
     state, config = session.state, session.config
+    if state.skipped_in_a_row >= config.training.max_skipped:  # a run that ended so: one more would tell nothing new
+        raise postmortem.error(session)
     if not is_finished(state, config):
         make_room(session, writer)
     while not is_finished(state, config):
@@ -189,6 +194,7 @@ def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> No
     if state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
+        postmortem.write(session)
         raise postmortem.error(session)
 
 
@@ -234,7 +240,7 @@ def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None
         time.perf_counter() - began,
         rate,
     )
-    save(session, writer, best=best)
+    save(session, writer)
     yield from writer.told()
 
 

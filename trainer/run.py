@@ -12,6 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
 from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
-from trainer import checkpoint
+from trainer import checkpoint, elsewhere
 from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
 
@@ -44,28 +45,34 @@ class TrainingRun:
         return self.folder / "checkpoints"
 
     @staticmethod
-    def create(parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any]) -> TrainingRun:
+    def create(
+        parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any], save_dir: Path | None = None
+    ) -> TrainingRun:
         """A new run `<dataset>-<yyyymmdd>-<hhmm>` (`_2` and so on if taken), or of the given name.
 
+        Args:
+            save_dir: where its checkpoints shall lie; None: in its folder.
+
         Raises:
-            UsageError: a run of that name exists.
+            UsageError: a run of that name exists, or `save_dir` holds another's checkpoints.
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
             raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
-        for candidate in names:
-            folder = parent / candidate
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                if not name or (folder / "run.json").exists():  # without it: killed before it was a run
-                    continue
-            run = TrainingRun(folder)
-            run.checkpoints.mkdir(exist_ok=True)
-            fsync_above(folder, 2)  # data/runs/<run> may be new
-            run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
-            return run
+        with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
+            for candidate in names:
+                folder = parent / candidate
+                try:
+                    folder.mkdir(parents=True)
+                except FileExistsError:
+                    if not name or (folder / "run.json").exists():  # without it: killed before it was a run
+                        continue
+                run = TrainingRun(folder)
+                elsewhere.make_place(folder, save_dir)
+                fsync_above(folder, 2)  # data/runs/<run> may be new
+                run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
+                return run
         raise UsageError(
             f"run '{stem}' exists",
             where=Where(file=str(parent / stem)),

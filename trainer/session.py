@@ -22,13 +22,14 @@ from trainer.models import build, num_parameters
 from trainer.models.own import refuse_unfit
 from trainer.models.shape import Shape
 from trainer.objective import Head, Target, make_heads
+from trainer.optimizer import make_optimizer
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
 from trainer.shuffle import Shuffle, resolve_shuffle
 from trainer.sizes import Sizing
-from trainer.state import Session, State, make_optimizer
+from trainer.state import Session, State
 from trainer.units import Units
 
 NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
@@ -241,7 +242,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         metrics=EpochMetrics.empty(
             form_of(config, dataset, columns, targets, heads), num_windows=order.num_windows, epoch=0
         ),
-        optimizer=make_optimizer(config.training, model),
+        optimizer=make_optimizer(config.training, model.parameters()),
     )
 
 

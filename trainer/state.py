@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from trainer import checkpoint
-from trainer.config import Trainer, Training
+from trainer.config import CheckpointConfig, Trainer
 from trainer.metrics import EpochMetrics
 from trainer.objective import Head
 from trainer.reader import Reader
-from trainer.schedule import Progress
+from trainer.schedule import Progress, learning_rate
 
 
 @dataclass(slots=True)
@@ -57,21 +57,7 @@ class Session:
     state: State
     metrics: EpochMetrics  # of the epoch so far
     optimizer: torch.optim.Optimizer | None = None
-
-
-def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimizer | None:
-    """None for a model that is solved in closed form."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        return None
-    rate, decay = training.learning_rate, training.weight_decay
-    match training.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
+    keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
 def make_room(session: Session, writer: checkpoint.Writer) -> None:
@@ -82,7 +68,7 @@ def make_room(session: Session, writer: checkpoint.Writer) -> None:
     writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
 
 
-def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> None:
+def save(session: Session, writer: checkpoint.Writer) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
     state.train_loss = session.metrics.loss()
@@ -91,6 +77,8 @@ def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> 
         "num_batches": session.train.order.num_batches,
         "losses": session.metrics.losses(),
         "without_moments": sorted(_without_moments(session)),
+        "parameters": _trained(session.model) if session.optimizer else [],
+        "learning_rate": _rate(session),
         "bound": dict(session.bound),
         "config": session.config.model_dump(mode="json"),
         "environment": dict(session.environment),
@@ -102,7 +90,7 @@ def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> 
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
         tensors["sample"] = session.metrics.sample.held()
-    writer.save(described, tensors, best=best)
+    writer.save(described, tensors)
 
 
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:
@@ -129,6 +117,12 @@ def restore(session: Session, found: checkpoint.Checkpoint) -> None:
         session.metrics.sample.load(groups.get("sample"))
     plain = {name: saved[name] for name in State.__dataclass_fields__ if name != "progress"}
     session.state = State(**plain, progress=Progress(**saved["progress"]))
+
+
+def _rate(session: Session) -> float:
+    """The learning rate of the step that is due at this position."""
+    state, config = session.state, session.config
+    return learning_rate(state.epoch, state.step, config.training.learning_rate, config.scheduler, state.progress.cuts)
 
 
 def finite(value: float | None) -> float | None:

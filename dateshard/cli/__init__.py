@@ -30,7 +30,9 @@ COMMANDS = {
     "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
     "estimate": ("training", "memory, batches and disk of a training, before it begins"),
     "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
+    "predict": ("predicting", "what comes after raw dumps, by a run's model, with intervals"),
     "runs": ("training", "training runs, newest first"),
+    "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
     "config": ("configuring", "what a configuration resolves to, and whether it is right"),
     "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
     "doctor": ("starting", "does this installation work, and is it the one you think"),
@@ -116,12 +118,17 @@ def run(arguments: list[str]) -> int:
 
 def report(error: DateshardError, arguments: list[str]) -> int:
     """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
-    told = fill_in(str(error), arguments)
-    text = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in told)
+    text = _printable(fill_in(str(error), arguments))
+    first = error.__cause__ if isinstance(error.__cause__, DateshardError) else None  # people were told of it before
+    whole = _printable(fill_in(f"{text} First failure: {first}", arguments)) if first else text
     with suppress(OSError):  # where what is printed goes to the same full disk, the exit code still tells
-        _as_document(error.kind, text, error.exit_code, arguments)
+        _as_document(error.kind, whole, error.exit_code, arguments)
         click.echo(f"Error: {text}", err=True)
     return error.exit_code
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def _as_document(kind: str, text: str, code: int, arguments: list[str]) -> None:

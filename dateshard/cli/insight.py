@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
+from dateshard.cli.options import committed_dates, config_option, emit, json_option, settings_of, split_arguments
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -31,7 +31,7 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
     selectors, overrides = split_arguments(words)
     screen = Screen(as_json=as_json)
     dataset = _open(files, overrides)
-    dates = _chosen(dataset, selectors)
+    dates = committed_dates(dataset, selectors)
     survey = _survey(screen, dataset, dates)
     shown = first_rows(dataset, dates[0], rows) if rows and dates else []
     document = inspection(dataset, survey, shown)
@@ -67,7 +67,7 @@ def statistics(
     dataset = _open(files, overrides)
     document = global_statistics(dataset, limit)
     if by_date or drift:
-        dates = _chosen(dataset, selectors)
+        dates = committed_dates(dataset, selectors)
         training = [date for date, _ in dataset.statistics.sources if drift and date in dataset.manifest.dates]
         survey = _survey(screen, dataset, sorted({*dates, *training}))
         if by_date:
@@ -129,7 +129,7 @@ def report(words: tuple[str, ...], files: tuple[str, ...], data: bool, output: s
         raise click.UsageError(f"report takes KEY=VALUE, not '{stray[0]}'." if stray else "say what of: report --data")
     settings, screen = settings_of(files, overrides), Screen()
     dataset = _open(files, overrides)
-    survey = _survey(screen, dataset, _chosen(dataset, ()))
+    survey = _survey(screen, dataset, committed_dates(dataset, ()))
     plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     for note in notes:
         screen.say(f"note: {note}")
@@ -148,25 +148,6 @@ def _open(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
     from shardstore.dataset import Dataset
 
     return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
-
-
-def _chosen(dataset: Dataset, selectors: Sequence[str]) -> list[dt.date]:
-    """The committed dates that are meant.
-
-    Raises:
-        NotThereError: a selector names a date that is not committed.
-    """
-    from shardstore.errors import NotThereError, Where
-
-    chosen = select_dates(selectors, sorted(dataset.manifest.dates), dict(dataset.manifest.split))
-    dates = sorted(dataset.manifest.dates) if chosen is None else sorted(chosen)
-    absent = [date for date in dates if date not in dataset.manifest.dates]
-    if absent or not dates:
-        where = Where(file=str(dataset.root), date=absent[0] if absent else None)
-        todo = f"Run: dateshard preprocess {absent[0]} -c CONFIG" if absent else "Run: dateshard status -c CONFIG"
-        what = "the date is not in this generation" if absent else "no committed date is meant"
-        raise NotThereError(what, where=where, todo=todo)
-    return dates
 
 
 def _survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dateshard.settings import Settings
+    from shardstore.dataset import Dataset
+    from shardstore.errors import DateshardError
     from shardstore.manifest import Ranges
 
 Command = Callable[..., Any]
@@ -69,12 +73,18 @@ def settings_of(files: Sequence[str], overrides: Sequence[str]) -> Settings:
 
 
 def select_dates(
-    selectors: Iterable[str], known: Sequence[dt.date], split: dict[str, Ranges] | None = None
+    selectors: Iterable[str],
+    known: Sequence[dt.date],
+    split: dict[str, Ranges] | None = None,
+    absent: Callable[[str], DateshardError] | None = None,
 ) -> frozenset[dt.date] | None:
-    """Dates that selectors name; None where there is no selector.
+    """Dates that selectors name; None where there is no selector. A date by its name need not be among the known ones.
 
     Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, latest-1, ..latest-14, last:7,
     a split's name, @file.
+
+    Args:
+        absent: makes the error of a selector that names no date; without it such a one is passed over.
 
     Raises:
         UsageError: a selector that is none of these.
@@ -85,8 +95,41 @@ def select_dates(
     found: set[dt.date] = set()
     for word in words:
         for inner in _listed(word[1:]) if word.startswith("@") else [word]:
-            found |= set(_select(inner, sorted(known), split or {}))
+            dates = _select(inner, sorted(known), split or {})
+            if not dates and absent:
+                raise absent(f"no date lies in '{inner}'; {_reach(known)}")
+            found |= set(dates)
     return frozenset(found)
+
+
+def _reach(known: Sequence[dt.date]) -> str:
+    return f"the dates reach from {min(known)} to {max(known)}" if known else "there is none yet"
+
+
+def not_there(root: Path) -> Callable[[str], DateshardError]:
+    """Makes the error of a selector that names nothing in a store."""
+    from shardstore.errors import NotThereError, Where
+
+    return lambda what: NotThereError(what, where=Where(file=str(root)), todo="Run: dateshard status -c CONFIG")
+
+
+def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]:
+    """The committed dates that are meant; all of them where there is no selector.
+
+    Raises:
+        NotThereError: a date that is not committed, a selector that names none, or none at all.
+    """
+    from shardstore.errors import NotThereError, Where
+
+    known, lacking = sorted(dataset.manifest.dates), not_there(dataset.root)
+    chosen = select_dates(selectors, known, dict(dataset.manifest.split), lacking)
+    dates = known if chosen is None else sorted(chosen)
+    if missing := [date for date in dates if date not in dataset.manifest.dates]:
+        where, todo = Where(str(dataset.root), missing[0]), f"Run: dateshard preprocess {missing[0]} -c CONFIG"
+        raise NotThereError("the date is not in this generation", where=where, todo=todo)
+    if not dates:
+        raise lacking("no committed date is meant")
+    return dates
 
 
 def plain_dates(selectors: Iterable[str]) -> list[dt.date]:

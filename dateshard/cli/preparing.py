@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from dateshard.cli.options import (
     config_option,
     emit,
     json_option,
+    not_there,
     plain_dates,
     quiet_option,
     select_dates,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from dateshard.settings import Settings
     from pipeline.plan import Wish
     from pipeline.stopping import Stop
+    from pipeline.survey import Survey
+    from shardstore.errors import DumpError
 
 STATES = "failed,stale,missing,measured"
 LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
@@ -65,6 +69,7 @@ def plan(
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
     root = shards_folder(settings.dataset)
     found = survey(settings.preparing(), root, wish)
+    _refuse_unknown(settings, found, wish)
     cost = cost_of(found, settings.preparing(), root)
     expected = expect(settings.dataset, found.plan, cost, workers or _cores())
     flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
@@ -218,7 +223,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
     made, current = found.plan, found.current
-    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split))
+    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, found))
     refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
     mend, code = _preprocess(words, files, []), 0 if all_good(dates) else 4
@@ -243,23 +248,29 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @config_option
 @click.option("--full", is_flag=True, help="also hash the measured arrays, and compare with what zarr-python reads")
+@click.option(
+    "--all", "older", is_flag=True, help="also the other generations that are kept, such as runs are pinned to"
+)
 @json_option
-def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: bool) -> int:
+def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bool, as_json: bool) -> int:
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
     from dateshard.cli import fill_in
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from shardstore.dataset import Dataset
     from shardstore.errors import NotThereError
+    from shardstore.history import verify_older
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     dataset = Dataset.open(shards_folder(settings.dataset))
-    chosen = select_dates(selectors, list(dataset.manifest.dates), dict(dataset.manifest.split))
+    known, lacking = list(dataset.manifest.dates), not_there(dataset.root)
+    chosen = select_dates(selectors, known, dict(dataset.manifest.split), lacking)
     damaged: list[NamedError] = []
     absent: list[NamedError] = []
     checked = 0
-    for name, error in dataset.verify(None if chosen is None else sorted(chosen), full=full):
+    looked = dataset.verify(None if chosen is None else sorted(chosen), full=full)
+    for name, error in chain(looked, verify_older(dataset, chosen, full=full) if older else ()):
         checked += 1
         if error is not None:
             told = fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])
@@ -283,6 +294,28 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: 
     return 4 if damaged or absent else 0
 
 
+def _no_dump(settings: Settings, found: Survey) -> Callable[[str], DumpError]:
+    """Makes the error of a selector that names no date, neither of dumps nor of shards."""
+    from shardstore.errors import DumpError, Where
+
+    where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
+    if found.to_cut:
+        todo = "It is not cut into dates yet: run dateshard preprocess -c CONFIG, or name single dates"
+    return lambda what: DumpError(what, where=where, todo=todo)
+
+
+def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
+    """What preprocess refuses too: dates without a dump and a shard. One that is still to be cut out is not known yet.
+
+    Raises:
+        DumpError: names them.
+    """
+    from pipeline.plan import refuse_unknown
+
+    if not found.to_cut:
+        refuse_unknown(found.plan, wish, found.seen, settings.preparing().source.path)
+
+
 def _wish(
     settings: Settings,
     selectors: Sequence[str],
@@ -304,10 +337,12 @@ def _wish(
     named = [] if only or exclude else plain_dates(selectors)
     if named:  # no need to look twice at a store of thousands
         return Wish(frozenset(named), force, refit, resplit)
-    everything = survey(settings.preparing(), shards_folder(settings.dataset), Wish()).plan
+    found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
+    everything = found.plan
     known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
-    selected = select_dates(selectors, known, dict(everything.split))
-    chosen = set(known if selected is None else selected)  # a selector that matches nothing names nothing
+    selected = select_dates(selectors, known, dict(everything.split), _no_dump(settings, found))
+    chosen = set(known if selected is None else selected)
+    _refuse_unknown(settings, found, Wish(frozenset(chosen)))
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
     if only:
         wanted = {state.strip() for state in only.split(",")}

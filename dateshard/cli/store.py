@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, select_dates, settings_of, split_arguments
+from dateshard.cli.options import (
+    committed_dates,
+    config_option,
+    emit,
+    json_option,
+    not_there,
+    select_dates,
+    settings_of,
+    split_arguments,
+)
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
@@ -38,7 +47,8 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     root, config = shards_folder(settings.dataset), settings.preparing()
     manifest = Dataset.open(root).manifest
-    dates = select_dates(selectors, sorted({*manifest.dates, *manifest.failed}), dict(manifest.split)) or frozenset()
+    known = sorted({*manifest.dates, *manifest.failed})
+    dates = select_dates(selectors, known, dict(manifest.split), not_there(root)) or frozenset()
     found = take_out(config, root, dates, dry_run=True)
     asking = bool(dates) and not (dry_run or yes)
     if asking:
@@ -181,9 +191,7 @@ def export(
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     dataset = Dataset.open(shards_folder(settings.dataset))
-    known = sorted(dataset.manifest.dates)
-    chosen = select_dates(selectors, known, dict(dataset.manifest.split))
-    dates = known if chosen is None else sorted(chosen)
+    dates = committed_dates(dataset, selectors)
     folder = Path(out) if out else data_folder() / "exports" / settings.dataset
     rows: list[FileRow] = []
     bar = screen.bar("dates", len(dates))

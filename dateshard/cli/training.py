@@ -35,23 +35,28 @@ def _flags(command: Any) -> Any:
     "--resume",
     default="none",
     metavar="none|auto|latest|best|RUN|PATH",
-    help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
+    help="auto: continue the newest run of these settings, or begin; latest, best: of the newest run, without -c with its "
+    "own settings; a run's name or a checkpoint: exactly there",
 )
+@click.option("--save-dir", metavar="DIR", help="checkpoints of a new run directly in this folder")
+@click.option("--init-from", metavar="RUN|CHECKPOINT|X.pth", help="weights that a new run begins with; nothing else")
 @_flags
 @json_option
 @quiet_option
 def train(
     words: tuple[str, ...],
     files: tuple[str, ...],
-    name: str | None,
-    resume: str,
     as_json: bool,
     quiet: bool,
+    name: str | None,
+    resume: str,
+    save_dir: str | None,
+    init_from: str | None,
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
     from dateshard.screen import Screen
-    from dateshard.training import configure, train_to_the_end
+    from dateshard.training import Asked, configure, train_to_the_end
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -59,7 +64,7 @@ def train(
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
     settings = configure(files, overrides, resume)
     screen = Screen(as_json=as_json, quiet=quiet)
-    code, document = train_to_the_end(settings, screen, resume=resume, name=name)
+    code, document = train_to_the_end(settings, screen, Asked(resume, name, save_dir, init_from))
     if as_json:
         emit(document)
     return code

@@ -36,9 +36,15 @@ class CheckpointParts(TypedDict):
     """Checkpoints on disk."""
 
     an_epoch: int
-    bytes_each: int
+    bytes_each: Annotated[
+        int, Field(description="of the largest: weights, moments, metric sums and the sample of windows")
+    ]
     bytes_all: Annotated[int, Field(description="if every epoch runs and all are kept")]
     free: Annotated[int, Field(description="bytes on that disk")]
+    keep_last: Annotated[
+        int | None,
+        Field(description="how many would be kept, by the configuration or because all do not fit; null: all"),
+    ]
 
 
 class EstimateDocument(TypedDict):

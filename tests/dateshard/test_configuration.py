@@ -111,6 +111,47 @@ def test_check_finds_features_that_the_pipeline_does_not_make(ds: Run) -> None:
     )
 
 
+SHARES = "{train: 0.7, validation: 0.15, test: 0.15}"
+
+
+@pytest.mark.parametrize(
+    ("split", "override", "fault"),
+    [
+        (SHARES, "train=2024-03-01..2024-03-05", "it mixes fractions and dates (train 2024-03-01..2024-03-05, validation 0.15"),
+        (SHARES, "train=0.9", "fractions must lie between 0 and 1 and sum to at most 1 (train 0.9, validation 0.15, "),
+        (SHARES, "train=null", "no training date is named (validation 0.15, test 0.15)"),
+        ("{train: ..2024-03-05, test: 2024-03-06..}", "train=..2024-03-07", "2024-03-06 is in train and in test"),
+        ("{train: ..2024-03-05, test: 2024-03-06..}", "test=..2024-03-01", "2024-03-01 is in test and in train"),
+        ("{train: [2024-03-05, 2024-03-01..2024-03-05]}", "", "2024-03-05 is in train and in train"),
+        ("{train: ..latest-3, test: last:3}", "test=last:4", "train (..latest-3) and test (last:4) share dates"),
+        ("{train: soon}", "", "'soon' is not a date"),
+        ("{train: 2024-03-05..2024-03-01}", "", "'2024-03-05..2024-03-01' runs backwards"),
+    ],
+)  # fmt: skip
+def test_check_finds_a_split_that_no_dates_can_fill(ds: Run, split: str, override: str, fault: str) -> None:
+    Path("b.yaml").write_text(f"pipeline: {{split: {split}}}\n")
+    words = [f"pipeline.split.{override}"] if override else []
+    place = "override" if override else "b.yaml:1:12"
+    (first, _) = ds("config", "check", "-c", "a.yaml", "-c", "b.yaml", *words, code=2).err.splitlines()
+    assert first.startswith(f"{place}: pipeline.split: {fault}")
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        SHARES,
+        "{train: ..latest-7, validation: last:7, test: null}",
+        "{train: ..latest-7, validation: latest-6..latest-3, test: last:3}",
+        "{train: ..2024-03-05, test: last:3}",  # whether they share dates shows when dates exist
+        "{train: [..2024-03-05, 2024-03-09], validation: 2024-03-06..2024-03-08, test: 2024-03-10..}",
+        "{train: 1}",
+    ],
+)
+def test_check_takes_a_split_that_dates_can_fill(ds: Run, split: str) -> None:
+    Path("b.yaml").write_text(f"pipeline: {{split: {split}}}\n")
+    assert ds("config", "check", "-c", "a.yaml", "-c", "b.yaml").out.startswith("ok")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_schema_takes_every_configuration_of_the_repository(ds: Run, path: Path) -> None:
     schema = ds("schema").document

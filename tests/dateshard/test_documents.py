@@ -64,7 +64,21 @@ CALLS = [  # command line, exit code, the schema's name
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
     (("evaluate", "one"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
+    (("predict", "one", "--history", "raw/{date}.csv"), 0, "predict"),
+    (("predict", "one", "--at", "latest", "--interval", "none"), 0, "predict"),
     (("runs",), 0, "runs"),
+    (("checkpoints", "list"), 0, "checkpoints list"),
+    (("checkpoints", "list", "one"), 0, "checkpoints list"),
+    (("checkpoints", "info", "one"), 0, "checkpoints info"),
+    (("checkpoints", "verify", "one"), 0, "checkpoints verify"),
+    (("checkpoints", "load", "one"), 0, "checkpoints load"),
+    (("checkpoints", "export", "one", "best", "x.pth", "--force"), 0, "checkpoints export"),
+    (("checkpoints", "copy", "one", "best", "copies"), 0, "checkpoints copy"),
+    (("checkpoints", "clean", "one", "--keep-count", "1", "--dry-run"), 0, "checkpoints clean"),
+    (("checkpoints", "pin", "one", "best"), 0, "checkpoints pin"),
+    (("checkpoints", "unpin", "one", "best"), 0, "checkpoints unpin"),
+    (("checkpoints", "--action", "list", "--save_dir", "data/runs/one/checkpoints"), 0, "checkpoints list"),
+    (("checkpoints", "clean"), 2, "error"),
     (("config", "show", "-c", "config.yaml", "trainer.training", "trainer.training.seed=3"), 0, "config show"),
     (("config", "check", "-c", "config.yaml"), 0, "config check"),
     (("config", "check", "-c", "config.yaml", "trainer.training.epochs=0", "trainer.sed=1"), 2, "config check"),
@@ -91,7 +105,7 @@ def test_stdout_is_one_document_that_its_schema_takes(
 
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
     assert {name for *_, name in CALLS} == set(DOCUMENTS)
-    silent = {"init", "completion", "version", "schema", "config", "report"}
+    silent = {"init", "completion", "version", "schema", "config", "report", "checkpoints"}
     assert set(COMMANDS) - silent <= {*DOCUMENTS, *WRITTEN_OUT}
 
 

@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from tests.faults.durability import CHECKPOINT
 from tests.faults.scenes import Scene
 from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
 from tests.faults.zygote import MAIN, Ended, Zygote
@@ -97,7 +98,7 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     """One accident; what is wrong after it goes into the tally."""
     cwd = scene.fresh(name)
     ended, calls = trace(zygote, scene.words, cwd, fault, protocol=scene.protocol)
-    found = [scene.judge(cwd)]
+    found = [scene.judge(cwd, floor=scene.place(named(calls)))]
     if fault.kind == "KILL":
         found.append(None if ended.code == -9 else f"exit {ended.code}, not killed")
     elif ended.code == 0:
@@ -112,6 +113,12 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     tally.runs += 1
     tally.bad += [f"{scene.name}: {fault}: {what}" for what in found if what]
     shutil.rmtree(cwd)
+
+
+def named(calls: Sequence[Call]) -> dict[str, bytes]:
+    """The checkpoints that these calls gave their names."""
+    places = [PurePath(call.paths[-1]) for call in calls if call.name == "rename" and call.text.endswith(" = 0")]
+    return {place.name: b"" for place in places if CHECKPOINT.fullmatch(str(place))}
 
 
 def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:

@@ -39,7 +39,7 @@ from pkgutil import walk_packages
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60.0  # for anything that must happen; it only bounds a hang
+PATIENCE_SECONDS = 180.0  # for anything that must happen; it only bounds a hang
 PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
 MAIN, WRITER = "main", "writer"  # threads of a command
 LOADED = ("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue")  # imported at first use

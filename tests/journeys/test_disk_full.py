@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_preprocess_without_room_for_one_file_commits_nothing_and_goes_on(
 def test_training_without_room_for_a_checkpoint_keeps_the_earlier_ones_and_goes_on(
     training_world: Any,
     launch: Any,
-    launch_to_point: Any,
+    launch_held: Any,
     launch_with_limit: Any,
     uninterrupted: Any,
     left_behind: Any,
@@ -89,10 +90,10 @@ def test_training_without_room_for_a_checkpoint_keeps_the_earlier_ones_and_goes_
     model = {"name": "mlp", "hidden_units": [64], "dropout_rate": 0.2}
     world = training_world(model=model, training={"epochs": 2, "batch_size": 8}, checkpoint={"save_freq": 10})
     whole, run = uninterrupted(world), Path("data/runs/cut")
-    killed = launch_to_point(
-        "os.rename .*/checkpoint_epoch_1_batch_20", 1, "train", "-c", "config.yaml", "--run", "cut"
-    )
-    killed.wait(-9)  # a stop could fall on the epoch's last batch, whose checkpoint is then saved twice
+    process = launch_held("step", 22, "train", "-c", "config.yaml", "--run", "cut")
+    process.send(signal.SIGTERM)
+    process.let_go()
+    process.wait(143)
     before = all_good(run)
     sizes = {name.rsplit("/")[-1]: len(data) for name, data in whole.items()}
     for limit in (sizes["optimizer.safetensors"] - 1, (run / "metrics.jsonl").stat().st_size + 200):

@@ -154,16 +154,16 @@ def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
 
 
 def test_resume_auto_continues_what_was_cut_off_and_only_that(
-    small_training: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    small_training: Any, launch: Any, launch_held: Any, uninterrupted: Any, left_behind: Any, differing: Any
 ) -> None:
     whole, runs = uninterrupted(small_training), Path("data/runs")
     auto = ("train", "-c", "config.yaml", "--resume", "auto")
     if runs.is_dir():
         runs.rename(small_training.folder / "away")
-    process = launch(*auto)
-    process.until(lambda: any(num_lines(run) > 30 for run in runs.glob("*")))
-    process.kill()
+    process = launch_held("step", 31, *auto)
     [run] = runs.iterdir()
+    assert process.until(lambda: any((run / "checkpoints").glob("checkpoint_*")))
+    process.kill()
 
     continued = launch(*auto, "--json")
     continued.wait()

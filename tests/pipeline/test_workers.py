@@ -29,6 +29,7 @@ from pipeline.stopping import Stop
 from pipeline.survey import look
 from pipeline.workers import Again, Task, Workers
 from shardstore.errors import DumpError, ResourceError
+from tests.conftest import environment
 from tests.pipeline.chores import die, die_once, double, fault, leave, refuse, run_out, sleep
 
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05..2024-03-06"}
@@ -110,9 +111,10 @@ def test_a_fault_of_the_program_ends_the_run_with_the_workers_trace(kind: str, e
 def test_workers_that_are_killed_while_idle_are_replaced_and_no_task_is_blamed() -> None:
     with Workers(2) as workers:
         assert dict(workers.run(tasks(8))) == doubles(8)
-        for process in active_children():
-            os.kill(process.pid or 0, signal.SIGKILL)
-            psutil.Process(process.pid).wait(10) if psutil.pid_exists(process.pid or 0) else None
+        idle = [psutil.Process(process.pid) for process in active_children()]
+        for process in idle:
+            process.kill()
+        assert not psutil.wait_procs(idle, timeout=60)[1]
         found = list(workers.run(tasks(8)))
     assert {label: outcome for label, outcome in found if not isinstance(outcome, Again)} == doubles(8)
 
@@ -265,3 +267,20 @@ def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
             [sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_script_without_a_guard_prepares_with_two_workers_and_runs_once(make_world: Any) -> None:
+    world = make_world(4)
+    script = world.folder / "mine.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from dateshard.settings import load_settings\n"
+        "from pipeline.execute import preprocess\n"
+        "from pipeline.plan import Wish\n"
+        "print('begins')\n"
+        f"settings = load_settings([{str(world.config_file())!r}])\n"
+        f"events = list(preprocess('mine', settings.preparing(), Path({str(world.store)!r}), Wish(), 2))\n"
+        "print(events[-1].written, events[-1].failed)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment())
+    assert (done.stdout, done.stderr) == ("begins\n4 {}\n", "")

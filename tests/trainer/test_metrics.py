@@ -125,6 +125,18 @@ def test_values_of_masked_cells_do_not_matter() -> None:
     assert np.array_equal(summed(batches).values_6GF, summed(other).values_6GF)
 
 
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan, 3e38])
+def test_a_forecast_that_is_no_number_behind_the_mask_does_not_matter(wrong: float) -> None:
+    batches = draw()
+    other = [(np.where(seen, f, wrong).astype(np.float32), t, seen) for f, t, seen in batches]
+    assert np.array_equal(summed(batches).values_6GF, summed(other).values_6GF)
+    forecast, target, seen = (part.copy() for part in batches[0])
+    forecast[0, 1, 0, 0], seen[0, 1, 0, 0] = wrong, True
+    found = summed([(forecast, target, seen)])
+    assert math.isfinite(wrong) or found.metrics(step=1, feature=0)["mse"] is None
+    assert found.metrics(step=1, feature=1)["mse"] is not None
+
+
 def batch_of(target: torch.Tensor, observed: torch.Tensor | None) -> Batch:
     return Batch(torch.zeros(len(target), 1, N, F), target, observed, None)
 

@@ -2,13 +2,24 @@
 
 folder (one checkpoint: its files, and every way in which they can be wrong), snapshot (a copy of the state as the bytes of
 its files), saving (how a folder appears), writer (both, while training goes on), choice (which one to take, and what to do
-about the others).
+about the others), retention (which go) and removal (how), pth (exports, and weights from elsewhere), tending (what follows
+a save).
 """
 
-from trainer.checkpoint.choice import best, find, newest, scan, set_aside_later, tidy
-from trainer.checkpoint.folder import NAME, Checkpoint, Tensors, inspect, read_files, refuse_unbound, refuse_unfit
+from trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
+from trainer.checkpoint.folder import (
+    NAME,
+    Checkpoint,
+    Tensors,
+    inspect,
+    read_files,
+    refuse_unbound,
+    refuse_unfit,
+    verify,
+)
 from trainer.checkpoint.saving import point, write
 from trainer.checkpoint.snapshot import Part, Rows, Snapshot
+from trainer.checkpoint.tending import mend, retain, tend
 from trainer.checkpoint.writer import Saved, Writer
 
 __all__ = [
@@ -23,13 +34,18 @@ __all__ = [
     "best",
     "find",
     "inspect",
+    "mend",
     "newest",
     "point",
+    "ranked",
     "read_files",
     "refuse_unbound",
     "refuse_unfit",
+    "retain",
     "scan",
     "set_aside_later",
+    "tend",
     "tidy",
+    "verify",
     "write",
 ]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.checkpoint.saving import point, write
+from trainer.checkpoint.saving import write
 from trainer.checkpoint.snapshot import Part, Snapshot
 
 Groups = Mapping[str, Mapping[str, Part]]
@@ -55,7 +55,6 @@ class _Job:
 
     state: Mapping[str, Any]
     data: Mapping[str, memoryview]
-    best: bool
     began: float
     stall_seconds: float
     waited_seconds: float
@@ -69,7 +68,7 @@ class Writer:
             writer's.
     """
 
-    def __init__(self, parent: Path, after: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, parent: Path, after: Callable[[Path], object] | None = None) -> None:
         self.parent, self.after = parent, after
         self._snapshot = Snapshot()
         self._landed: list[Saved] = []  # not told yet
@@ -99,11 +98,8 @@ class Writer:
         """Makes room for snapshots of this form. Its pages are made while training begins, else the first save does."""
         self._ready = self._worker().submit(_touch, self._snapshot.lay_out(tensors))
 
-    def save(self, state: Mapping[str, Any], tensors: Groups, *, best: bool = False) -> None:
+    def save(self, state: Mapping[str, Any], tensors: Groups) -> None:
         """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
-
-        Args:
-            best: best_model.json names it from when it is on disk.
 
         Raises:
             DiskFullError, OSError: of the save before.
@@ -116,7 +112,7 @@ class Writer:
         waited = time.perf_counter() - began
         data = self._snapshot.take(tensors)
         self._taken = time.perf_counter()
-        self._coming = self._worker().submit(self._write, _Job(state, data, best, began, self._taken - began, waited))
+        self._coming = self._worker().submit(self._write, _Job(state, data, began, self._taken - began, waited))
 
     def told(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
@@ -182,9 +178,6 @@ class Writer:
         computed = time.thread_time()
         state = job.state
         folder = write(self.parent, state, job.data)
-        point(folder, "latest.json", state)
-        if job.best:
-            point(folder, "best_model.json", state)
         if self.after is not None:
             self.after(folder)
         return Saved(

@@ -92,6 +92,11 @@ class Sample:
         rows: dict[str, Part] = {name: Rows(part, at) for name, part in self._parts().items()}
         return {**rows, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
 
+    @property
+    def most_bytes(self) -> int:
+        """What a checkpoint of it takes when every row holds a window."""
+        return sum(part.nbytes for part in self._parts().values())
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The same, copied."""
         held = self.held().items()

@@ -62,7 +62,10 @@ class Cells:
             seen = self._room(2, target.shape)
             np.copyto(seen, observed)
             yield 0, seen
-            np.multiply(error, seen, out=error)
+            with np.errstate(invalid="ignore"):
+                np.multiply(error, seen, out=error)
+            if math.isnan(np.maximum.reduce(error, axis=None, initial=0.0)):  # inf x 0; the cheapest look there is
+                np.copyto(error, 0.0, where=seen == 0)
             np.multiply(value, seen, out=value)
         yield 1, error
         yield 2, np.absolute(error, out=error)
