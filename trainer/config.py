@@ -195,6 +195,10 @@ class Training(Section):
     clip_norm: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
+    sample_size: int | None = Field(
+        None, ge=1, description="training windows that are used, spread evenly over the training dates; null: all"
+    )
 
     @model_validator(mode="after")
     def _one_objective(self) -> Training:
@@ -289,6 +293,12 @@ class MetricsConfig(Section):
     mape_floor: float = Field(0.001, ge=0, description="raw units: MAPE leaves targets nearer to 0 out")
 
 
+class LoggingConfig(Section):
+    """Where the figures of a training go beside run.log and metrics.jsonl."""
+
+    tensorboard: bool = Field(False, description="scalars in the run's folder tensorboard/")
+
+
 class Trainer(Section):
     """The online stage."""
 
@@ -302,6 +312,7 @@ class Trainer(Section):
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
+    logging: LoggingConfig = LoggingConfig()
     baselines: tuple[str, ...] = Field(
         ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:STEPS"
     )
@@ -312,11 +323,13 @@ FREE = (
     "training.epochs",
     "training.device",
     "training.max_skipped",
+    "training.max_steps",
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",
     "checkpoint",
     "metrics",
+    "logging",
     "baselines",
 )
 

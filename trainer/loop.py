@@ -18,7 +18,6 @@ import torch
 
 from trainer import checkpoint, postmortem
 from trainer.checkpoint import Saved, Writer
-from trainer.config import Trainer
 from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
@@ -67,7 +66,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `stopped`."""
+    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -96,20 +95,23 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
-    state, config = session.state, session.config
-    if state.skipped_in_a_row >= config.training.max_skipped:  # a run that ended so: one more would tell nothing new
+    state = session.state
+    if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
         raise postmortem.error(session)
-    if not is_finished(state, config):
+    if finished(session) is None:
         make_room(session, writer)
-    while not is_finished(state, config):
+    while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
             session.metrics = session.metrics.fresh(state.epoch)
         began = time.perf_counter()
         for event in _train_epoch(session, writer):
             yield event
-            if isinstance(event, Stepped) and should_stop():
-                yield from _stop(session, writer)
+            if not isinstance(event, Stepped):
+                continue
+            why = finished(session)  # max_steps, in the middle of an epoch
+            if why or should_stop():
+                yield from _stop(session, writer, why or "stopped")
                 return
         try:
             report = validate(session, should_stop)
@@ -118,19 +120,26 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
             return
         yield from _close_epoch(session, writer, report, began)
     yield from writer.finish()
-    yield Ended("early stopping" if state.progress.exhausted(config.early_stopping) else "epochs", state)
+    yield Ended(why, state)
 
 
-def _stop(session: Session, writer: Writer) -> Iterator[Event]:
+def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
     save(session, writer)
     yield from writer.finish()
-    yield Ended("stopped", session.state)
+    yield Ended(why, session.state)
 
 
-def is_finished(state: State, config: Trainer) -> bool:
-    """Whether a run at this state has nothing left to do under this configuration."""
-    stopped = state.progress.exhausted(config.early_stopping) or config.model.name == "ridge"  # solved in one pass
-    return state.validated and (stopped or state.epoch + 1 >= config.training.epochs)
+def finished(session: Session) -> str | None:
+    """Why a run has nothing left to do where it stands; None while it has. An epoch's last step brings its validation."""
+    state, config = session.state, session.config
+    if state.validated and state.progress.exhausted(config.early_stopping):
+        return "early stopping"
+    solved = config.model.name == "ridge"  # in one pass
+    if state.validated and (solved or state.epoch + 1 >= config.training.epochs):
+        return "epochs"
+    most = config.training.max_steps
+    due = state.validated or state.batch < session.train.order.num_batches
+    return "max steps" if most is not None and state.step >= most and due else None
 
 
 def _train_epoch(session: Session, writer: Writer) -> Iterator[Event]:

@@ -36,7 +36,8 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
-from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
+from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.training import EstimateDocument, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
     "plan": PlanDocument,
@@ -51,6 +52,8 @@ DOCUMENTS: dict[str, Any] = {
     "evaluate": EvaluateDocument,
     "predict": PredictDocument,
     "runs": list[RunRow],
+    "compare": CompareDocument,
+    "tail": TailDocument,
     "checkpoints list": CheckpointsListDocument,
     "checkpoints info": CheckpointInfoDocument,
     "checkpoints verify": CheckpointsVerifyDocument,

@@ -34,6 +34,10 @@ BEST_EFFORT = (
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
     (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
+    (
+        r"data/runs/\w+/\.?(run\.log|state\.json)",
+        "what people read of a run; the lock and the checkpoints tell how it stands",
+    ),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
     (r"^\w+: (openat|read) \S*\.sources\.json", "sizes of dumps, for the same; a plan that needs it fails"),
