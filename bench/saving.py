@@ -3,7 +3,8 @@
     python bench/saving.py [--repeats 5] [--parts stall,epoch,resume] [--write]
 
 A perceptron whose weights and two moments are 63 MB, trained with Adam on a made dataset. Everything is interleaved:
-what else runs on the machine meets all alike. `durable` ends with an fsync in every row.
+what else runs on the machine meets all alike. `durable` ends with an fsync in every row. `CPU` is the processor time of
+the training thread alone within its stall, which other work on the machine stretches less than the clock.
 
     memcpy            one numpy copy of 63 MB into memory that was used before: the floor of any snapshot
     ours              trainer.checkpoint.Writer; stall: all that the training thread does and waits for
@@ -82,6 +83,7 @@ class Ways:
     folder: Path
     writer: Writer
     number: int = 0
+    computed: float = float("nan")  # processor time of this thread in the last stall
     spare: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
@@ -93,15 +95,16 @@ class Ways:
         return self.folder / f"{name}{self.number}"
 
     def memcpy(self) -> tuple[float, float]:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.thread_time()
         np.copyto(self.spare, self.flat)
+        self.computed = time.thread_time() - used
         return time.perf_counter() - began, float("nan")
 
     def ours(self) -> tuple[float, float]:
         self.session.state.batch += 1  # another position: an equal one would be kept
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.thread_time()
         save(self.session, self.writer)
-        stall = time.perf_counter() - began
+        stall, self.computed = time.perf_counter() - began, time.thread_time() - used
         self.writer.finish()
         return stall, time.perf_counter() - began
 
@@ -122,9 +125,9 @@ class Ways:
         return (taken := time.perf_counter() - began), taken
 
     def dcp_async(self) -> tuple[float, float]:
-        path, began = self.fresh("dcp"), time.perf_counter()
+        path, began, used = self.fresh("dcp"), time.perf_counter(), time.thread_time()
         future = dcp.async_save(state_of(self.session), checkpoint_id=path, no_dist=True)
-        stall = time.perf_counter() - began
+        stall, self.computed = time.perf_counter() - began, time.thread_time() - used
         future.result()  # type: ignore[union-attr]
         return stall, time.perf_counter() - began
 
@@ -144,24 +147,29 @@ def stalls(world: World, folder: Path, repeats: int) -> Iterator[str]:
         }
         first = {name: way()[0] for name, way in called.items()}
         stall: Figures = {name: [] for name in called}
+        computed: Figures = {name: [] for name in called}
         durable: Figures = {name: [] for name in called}
         for _ in range(repeats):
             for name, way in called.items():
+                ways.computed = float("nan")
                 one, two = way()
                 stall[name].append(one)
+                computed[name].append(ways.computed)
                 durable[name].append(two)
             for path in [*folder.glob("*[0-9]"), *session.checkpoints.glob("checkpoint_*")]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     yield f"state {ways.flat.nbytes / 1e6:.1f} MB in {sum(map(len, state_of(session).values()))} tensors\n"
-    yield "| | stall ms: least, median (most) | least / least memcpy | the first one | durable ms: median (least - most) |"
-    yield "|---|---|---|---|---|"
-    floor = min(stall["memcpy"])
+    yield "| | stall ms: least, median (most) | / memcpy: least, median | CPU ms: least, median | the first | durable ms: median (least - most) |"
+    yield "|---|---|---|---|---|---|"
+    floor = [1e3 * of(stall["memcpy"]) for of in (min, statistics.median)]
     for name in called:
         a, b = (sorted(1e3 * value for value in part[name]) for part in (stall, durable))
+        middle, used = statistics.median(a), [1e3 * value for value in computed[name]]
+        own = "" if used[0] != used[0] else f"{min(used):,.1f}, {statistics.median(used):,.1f}"
         told = "" if name == "memcpy" else f"{statistics.median(b):,.0f} ({b[0]:,.0f} - {b[-1]:,.0f})"
         yield (
-            f"| {name} | {a[0]:,.1f}, {statistics.median(a):,.1f} ({a[-1]:,.1f}) | {a[0] / 1e3 / floor:.2f} "
-            f"| {1e3 * first[name]:,.1f} | {told} |"
+            f"| {name} | {a[0]:,.1f}, {middle:,.1f} ({a[-1]:,.1f}) | {a[0] / floor[0]:.2f}, {middle / floor[1]:.2f} "
+            f"| {own} | {1e3 * first[name]:,.1f} | {told} |"
         )
 
 
