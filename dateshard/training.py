@@ -127,8 +127,8 @@ def _follow(started: Started, screen: Screen, asked: Callable[[], bool]) -> loop
     lines = open(path, "a")  # noqa: SIM115 - closed below, under its name
     view = View(started, screen)
     try:
-        with closing(Rows(started, lines)) as rows:
-            for event in loop.train(started.session, asked):
+        with closing(Rows(started, lines)) as rows, closing(loop.train(started.session, asked)) as events:
+            for event in events:  # however it ends, the save in flight lands
                 rows.add(event)
                 view.show(event)
                 if isinstance(event, loop.Ended):

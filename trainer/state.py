@@ -60,6 +60,14 @@ class Session:
     keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
+def make_room(session: Session, writer: checkpoint.Writer) -> None:
+    """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
+    training = session.config.training
+    keeps_none = training.optimizer == "sgd" and not training.momentum
+    moments = _expected_moments(session, _trained(session.model) if keeps_none else ())
+    writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
+
+
 def save(session: Session, writer: checkpoint.Writer) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
