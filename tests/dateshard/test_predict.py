@@ -26,7 +26,7 @@ from shardstore.errors import DumpError, NotThereError, UsageError
 from tests.conftest import World, build_world
 from trainer import checkpoint, kept_intervals
 from trainer.config import Trainer
-from trainer.resume import start_new
+from trainer.resume import New, start_new
 from trainer.run import TrainingRun
 from trainer.session import make_session
 from trainer.state import restore, save
@@ -60,7 +60,7 @@ def with_kinds(world: World) -> None:
 
 def untrained(config: Trainer, world: World, name: str) -> None:
     """A run with one checkpoint of weights as they were drawn: what it forecasts is as good for these tests."""
-    with closing(start_new(config, world.store, world.folder / "data" / "runs", name)) as started:
+    with closing(start_new(config, world.store, world.folder / "data" / "runs", New(name))) as started:
         started.session.state.validated, started.session.state.val_loss = True, 1.0
         with checkpoint.Writer(started.session.checkpoints) as writer:
             save(started.session, writer)
