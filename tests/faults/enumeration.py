@@ -19,6 +19,7 @@ from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
 from tests.faults.zygote import MAIN, Ended, Zygote
 
 STORE = "data/shards/world"
+CHECKPOINTS = "data/runs/cut/checkpoints"
 READ = f"^\\w+: (openat|read|preadv) {STORE}/"
 LIST = "(opendir|getdents64)"
 # What may fail without failing the command, by command and call. The result must be the new state all the same.
@@ -33,6 +34,9 @@ BEST_EFFORT = (
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
     (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
+    (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
+    (rf"close {CHECKPOINTS}/\.lock", "nothing was written through it"),
+    (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
     (r"^\w+: (openat|read) \S*\.sources\.json", "sizes of dumps, for the same; a plan that needs it fails"),
