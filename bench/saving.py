@@ -41,7 +41,7 @@ from trainer import checkpoint
 from trainer.checkpoint import Writer
 from trainer.config import Trainer
 from trainer.loop import Session, Stepped, _train_epoch, train
-from trainer.resume import start
+from trainer.resume import New, start
 from trainer.session import make_session
 from trainer.state import make_room, save
 
@@ -218,7 +218,7 @@ def epochs(world: World, folder: Path, repeats: int) -> Iterator[str]:
 
 def resumes(world: World, folder: Path, repeats: int) -> Iterator[str]:
     config, runs = configured(world), folder / "runs"
-    begun = start(config, "world", world.store, runs, resume="none", name="cut")
+    begun = start(config, "world", world.store, runs, resume="none", new=New("cut"))
     list(train(begun.session, lambda: begun.session.state.batch == 3))
     begun.close()
     state = state_of(begun.session)
@@ -228,7 +228,7 @@ def resumes(world: World, folder: Path, repeats: int) -> Iterator[str]:
 
     def ours() -> tuple[float, float]:
         began = time.perf_counter()
-        again = start(config, "world", world.store, runs, resume="cut", name=None)
+        again = start(config, "world", world.store, runs, resume="cut")
         ready = time.perf_counter() - began
         events = train(again.session, lambda: False)
         next(events)

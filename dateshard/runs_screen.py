@@ -23,7 +23,7 @@ def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
         "epoch",
         "batch",
         "best val loss",
-        "in",
+        "in epoch",
         "checkpoints",
         "size",
         "started",

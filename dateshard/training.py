@@ -94,9 +94,7 @@ def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[
         refuse_missing()
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         shards = shards_folder(settings.dataset)
-        started = start(
-            settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, name=new.name, new=new
-        )
+        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, new=new)
         with closing(started):
             screen.log = RunLog(started.run.folder).write
             return _train_started(started, screen, stop)

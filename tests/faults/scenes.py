@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardstore.dataset import Dataset
+from shardstore.errors import StoreError
 from shardstore.identity import canonical
 from shardstore.manifest import generations
 from tests.conftest import World, build_world
@@ -190,6 +191,24 @@ def observe_checkpoints(cwd: Path) -> State | None:
     return state
 
 
+def observe_while_they_go(cwd: Path) -> State | None:
+    """The same beside a process that removes some: one that is gone by now need not be whole."""
+    state: State = {}
+    for folder in (cwd / RUN / "checkpoints").glob("checkpoint_epoch_*"):
+        if folder.suffix == ".pth":
+            continue
+        try:
+            one = checkpoint.inspect(folder)
+            checkpoint.read_files(one)
+            found = {f"{one.name}/{name}": (folder / name).read_bytes() for name in ("manifest.json", *one.files)}
+        except (OSError, StoreError):
+            if folder.exists():
+                raise
+            continue
+        state |= found
+    return state
+
+
 def position(name: str) -> Position:
     """Epoch and batch of a checkpoint or a file of it."""
     found = re.match(r"checkpoint_epoch_(\d+)_batch_(\d+)", name)
@@ -268,6 +287,13 @@ def train(folder: Path, prepare: Prepare) -> Scene:
     return training("train", folder, prepare, save_freq=3)
 
 
+def retain(folder: Path, prepare: Prepare) -> Scene:
+    """Two saves an epoch, of which the last two stay and the best; that one is exported."""
+    scene = training("retain", folder, prepare, save_freq=2, keep_last=2, export_pth="best")
+    scene.forgets, scene.look = True, observe_while_they_go
+    return scene
+
+
 def clean(folder: Path, prepare: Prepare) -> Scene:
     """Four generations of which two stay."""
     world = build_world(folder, 2, split=BOTH)
@@ -285,6 +311,7 @@ SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "refit": refit,
     "formats": formats,
     "train": train,
+    "retain": retain,
     "clean": clean,
 }
 

@@ -41,7 +41,11 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
 
 
 def mend(parent: Path, config: CheckpointConfig) -> None:
-    """Notes and exports as an undisturbed run leaves them, whatever was killed. Under the run's lock."""
+    """Checkpoints, notes and exports as an undisturbed run leaves them, whatever was killed. Under the run's lock."""
+    with removal_lock(parent):
+        sweep(parent)
+    if (policy := Policy.of(config)).removes:  # no save may come any more that would bring it about
+        retain(parent, policy)
     found, _ = scan(parent)
     best = next(iter(ranked(found)), None)
     if found:
