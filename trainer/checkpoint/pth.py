@@ -6,6 +6,7 @@ Nothing here is needed to continue a run: a `.pth` is for other programs, which 
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterable, Mapping
@@ -73,7 +74,7 @@ class _Out:
 def content(found: Checkpoint) -> dict[str, Any]:
     """The notes' keys, then what else is known. Epochs count from 1, as in the checkpoint's name."""
     state = found.state
-    groups = {name.partition(".")[0]: load_file(found.folder / name) for name in found.files}
+    groups = {name.partition(".")[0]: _mapped(found.folder / name) for name in found.files}
     losses = {f"{name}_loss": loss for name, loss in state["losses"].items()}
     return {
         **losses,
@@ -89,6 +90,16 @@ def content(found: Checkpoint) -> dict[str, Any]:
         "checkpoint": found.name,
         "config": state["config"],
     }
+
+
+def _mapped(path: Path) -> dict[str, torch.Tensor]:
+    """Raises:
+    OSError: it cannot be opened or mapped, which torch says without a class or a number.
+    """
+    try:
+        return load_file(path)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, shorten(str(error).splitlines()[0], 100), str(path)) from None
 
 
 def _optimizer(
