@@ -7,7 +7,11 @@ from typing import Any
 
 SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
-_LAZY = {"open": ("dateshard.notebook", "open_dataset"), "train": ("trainer.loop", "train")}
+_LAZY = {
+    "open": ("dateshard.notebook", "open_dataset"),
+    "predict": ("dateshard.predicting", "predict"),
+    "train": ("trainer.loop", "train"),
+}
 
 
 def __getattr__(name: str) -> Any:

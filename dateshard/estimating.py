@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import psutil
@@ -13,6 +12,7 @@ from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings
 from shardstore.dataset import Dataset
+from trainer.disk import fitting, need, state_bytes
 from trainer.models import num_parameters
 from trainer.session import make_session, shuffle_of, sizing_of, window_of
 from trainer.state import Session
@@ -41,6 +41,7 @@ def estimate(settings: Settings) -> EstimateDocument:
             "blocks": sum(resident),
             "batches": 2 * config.training.batch_size * window_bytes * len(resident),
             "model": parameters * 4 * 4,
+            "snapshot": state_bytes(session) + (session.metrics.sample.most_bytes if session.metrics.sample else 0),
         },
         "all_windows_in_memory": windows * window_bytes,
         "available": psutil.virtual_memory().available,
@@ -65,13 +66,15 @@ def _row(found: Any, budget: int) -> BlockingRow:
 
 
 def _checkpoints(session: Session) -> CheckpointParts:
-    freq, batches = session.config.checkpoint.save_freq, session.train.order.num_batches
-    weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
-    count = (batches - 1) // freq + 1 if freq and session.optimizer else 1
-    each = 3 * weights if session.optimizer else weights  # Adam keeps two moments a weight
-    free = shutil.disk_usage(next(p for p in [runs_folder(), *runs_folder().absolute().parents] if p.exists())).free
-    epochs = session.config.training.epochs if session.optimizer else 1
-    return {"an_epoch": count, "bytes_each": each, "bytes_all": count * each * epochs, "free": free}
+    needed = need(session, runs_folder())
+    kept = fitting(needed, session.config.checkpoint)
+    return {
+        "an_epoch": needed.an_epoch,
+        "bytes_each": needed.bytes_each,
+        "bytes_all": needed.bytes_all,
+        "free": needed.free,
+        "keep_last": kept.keep_last if kept else session.config.checkpoint.keep_last,
+    }
 
 
 def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
@@ -97,8 +100,10 @@ def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
     verdict = "fits" if total < free else "does NOT fit"
     screen.tell(f"memory about {size(total)} ({', '.join(parts)}); {size(free)} are free: it {verdict}")
     screen.tell(f"all windows in memory at once would take {size(told['all_windows_in_memory'])}")
-    verdict = "" if saved["bytes_all"] < saved["free"] else ": they do NOT fit; raise checkpoint.save_freq"
     screen.tell(
         f"{counted(saved['an_epoch'], 'checkpoint')} an epoch of {size(saved['bytes_each'])}, "
-        f"{size(saved['bytes_all'])} if all epochs run; {size(saved['free'])} free on the disk{verdict}"
+        f"{size(saved['bytes_all'])} if all epochs run and all are kept; {size(saved['free'])} free on the disk"
     )
+    policy = settings.trainer.checkpoint
+    if saved["keep_last"] is not None and saved["keep_last"] != policy.keep_last:
+        screen.tell(f"that is more than half of it: the newest {saved['keep_last']:,} and the best would be kept")

@@ -5,6 +5,9 @@ Legend: T steps, N nodes, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,16 +15,23 @@ from shardstore.dataset import Dataset
 from shardstore.transform import Floats, untransform
 
 
-def raw_units(dataset: Dataset, scaled_TNF: NDArray[np.float32]) -> Floats:
+def raw_units(dataset: Dataset, scaled_TNF: NDArray[Any], places: Sequence[int] | None = None) -> Floats:
     """[T, N, F] float64: scale and transform undone, each value at the last decimal that its float32 held.
 
     Memory: five arrays of the size of the result.
+
+    Args:
+        places: of the last axis among the dataset's features; None: all of them.
     """
-    transforms = [feature.transform for feature in dataset.features]
-    step_TNF = np.spacing(np.maximum(np.abs(scaled_TNF), 1)).astype(np.float64)  # float32's, of the scaled value
-    raw = dataset.scale.undo(scaled_TNF)
+    chosen = list(range(len(dataset.features)) if places is None else places)
+    scale = dataset.scale.of(chosen)
+    transforms = [dataset.features[place].transform for place in chosen]
+    step_TNF = np.spacing(np.maximum(np.abs(scaled_TNF), 1).astype(np.float32, copy=False)).astype(
+        np.float64
+    )  # float32's
+    raw = scale.undo(scaled_TNF)
     shown = untransform(raw, transforms)
-    return _rounded(shown, np.abs(untransform(raw + step_TNF * dataset.scale.spread_NF, transforms) - shown))
+    return _rounded(shown, np.abs(untransform(raw + step_TNF * scale.spread_NF, transforms) - shown))
 
 
 def _rounded(values: Floats, error: Floats) -> Floats:

@@ -96,18 +96,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Settings:
+def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = (), preset: Path | None = None) -> Settings:
     """Reads, merges and validates a configuration.
+
+    Args:
+        preset: a file that lies below all others.
 
     Raises:
         UsageError: all faults at once, each with its place.
     """
-    layers = read_layers(files, overrides)
+    layers = read_layers(files, overrides, preset)
     return validate(layers.tree, layers.places)
 
 
-def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Layers:
-    """Files in order, then the environment, then KEY=VALUE; nothing is validated yet.
+def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = (), preset: Path | None = None) -> Layers:
+    """The preset, files in order, then the environment, then KEY=VALUE; nothing is validated yet.
 
     Raises:
         UsageError: a file or value that cannot be read.
@@ -115,6 +118,8 @@ def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     if not files:
         raise UsageError("no configuration", todo="Name one with -c, for example -c configs/flights.yaml")
     layers = Layers()
+    if preset is not None:
+        layers.merge(read_file(preset), f"preset {preset.stem}")
     for file in files:
         layers.merge(read_file(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):

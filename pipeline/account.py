@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Pipeline
-from pipeline.plan import DatePlan, Dump, Observed
+from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.plan import DatePlan, Dump, Observed, split_settings
 from pipeline.rows import Rows
 from shardstore.errors import DateshardError, ResourceError
 from shardstore.measured import load_arrays
@@ -23,6 +23,22 @@ def dump_row(dump: Dump | None) -> dict[str, Any]:
     if dump is None:
         return {"path": "", "size": 0, "hash": ""}
     return {"path": str(dump.path), "size": dump.size, "hash": dump.hash}
+
+
+def settings_row(config: Pipeline) -> dict[str, Any]:
+    """The settings of a generation's split and scale, by which a plan judges it."""
+    normalise = {"settings": config.normalise_settings(), "code": NORMALISE_CODE}
+    return {"split": split_settings(config), "normalise": normalise}
+
+
+def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The sources with all settings, resolved. Where nothing else differs they stay those that made the generation:
+    another path or tolerance alone makes no new one. Features stand as a list: their order counts, and JSON sorts keys."""
+    kept = (before or {}).get("settings")
+    same = kept is not None and {**sources, "settings": kept} == before
+    told = config.model_dump(mode="json")
+    told["features"] = [[name, feature] for name, feature in told["features"].items()]
+    return {**sources, "settings": kept if same else told}
 
 
 def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:

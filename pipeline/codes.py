@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+NAMED = 20  # strangers after which no more are looked for
+
 
 class Codes:
     """Names -> codes over the pieces of a dump: places in the node table, or in the order of first appearance."""
@@ -13,6 +15,7 @@ class Codes:
     def __init__(self, table: tuple[str, ...] | None) -> None:
         self.closed = table is not None
         self.names: list[str] = list(table or ())
+        self.strangers: dict[str, None] = {}  # some of the names that the table lacks
         self._known = set(self.names)
         self._type = pl.Enum(self.names)
 
@@ -25,6 +28,8 @@ class Codes:
                 self._known.update(fresh)
                 self._type = pl.Enum(self.names)
         codes = column.cast(self._type, strict=False).to_physical()
+        if self.closed and len(self.strangers) < NAMED and codes.null_count() > column.null_count():
+            self.strangers |= dict.fromkeys(column.filter(codes.is_null()).drop_nulls().unique().sort().to_list())
         return codes.cast(pl.Int32).fill_null(-1).to_numpy()
 
     def final(self, used: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

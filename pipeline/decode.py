@@ -63,6 +63,7 @@ class Decoded:
     categories: Mapping[
         int, Sequence[str]
     ]  # {place of a categorical feature: names that its column's values are places in}
+    strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
 
     def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
         """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
@@ -104,7 +105,8 @@ def decode(
     feature_columns = [config.column_of(name) for name in config.features]
     column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
     categories = {k: texts[name].names for k, name in enumerate(feature_columns) if name in texts}
-    return Decoded(day, names, rows, places, spool, code_place, column_places, categories)
+    strangers = tuple(sorted(codes.strangers))
+    return Decoded(day, names, rows, places, spool, code_place, column_places, categories, strangers)
 
 
 def request_of(config: Pipeline, date: dt.date | None) -> Request:

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shardstore.errors import UsageError
@@ -73,6 +74,23 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
             raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
         dumps[date] = paths[0].parent, tuple(file for path in paths for file in _files(path))
     return dumps
+
+
+def date_of(path: Path, pattern: str) -> dt.date | None:
+    """The date that a path's names tell: as `pattern` spells it, else as 2013-03-05 or 20130305 in its last name."""
+    matches = list(PLACEHOLDER.finditer(pattern))
+    parts = [part for part in Path(pattern).parts if PLACEHOLDER.search(part)]
+    style = (matches[0][1] or "%Y-%m-%d") if matches else ""
+    if matches and len({match[1] for match in matches}) == 1:
+        tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
+        for form in (str(tail), *parts):
+            told = Path(*path.parts[-len(Path(form).parts) :])
+            if date := _date_in(str(told), _expression(form), style):
+                return date
+    for found in DATED.finditer(path.name):
+        with suppress(ValueError):  # no day of its month
+            return dt.date.fromisoformat(found[0])
+    return None
 
 
 def place_of(pattern: str, date: dt.date) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.account import failures, source_row, total
-from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.account import failures, settings_row, source_row, total, with_settings
+from pipeline.arrays import Target
+from pipeline.config import Pipeline
 from pipeline.cuts import cut_account, spilled
 from pipeline.drop import still_dropped
 from pipeline.dumps import is_one_file, one_table
@@ -31,11 +32,10 @@ from pipeline.events import (
     Planned,
 )
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown
 from pipeline.prepare import (
     Measured,
     Normalised,
-    Target,
     measure_date,
     merge_statistics,
     normalise_date,
@@ -364,14 +364,14 @@ class _Run:
         manifest = replace(skeleton, dates=dict(sorted(self.entries.items())), failed=tuple(sorted(failed)))
         sources = {
             "basis": self.plan.basis,
-            "split": split_settings(config),
-            "normalise": {"settings": config.normalise_settings(), "code": NORMALISE_CODE},
+            **settings_row(config),
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
             **still_dropped(self.seen.sources, self.plan),
             **cut_account(self.writer.root, dumps, config),
         }
         before = self.current
+        sources = with_settings(sources, config, before.sources if before else None)
         self.current = self.writer.commit(manifest, sources, before)
         same = before is not None and before.generation == self.current.generation
         return CommitDone(self.current.generation, len(manifest.dates), changed=not same)

@@ -7,39 +7,34 @@ publish counts before the process that holds the lock commits it.
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
-from pipeline.shares import record_budget
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
 from shardstore.errors import DumpError, StoreError, UsageError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.identity import hash_bytes, hash_file, seal
-from shardstore.layouts import grid
-from shardstore.layouts.categories import MOST_CODES, own_vocabulary, recode, sorted_names
-from shardstore.layouts.encode import encode
+from shardstore.layouts.categories import MOST_CODES, sorted_names
 from shardstore.layouts.feature import Feature, categorical, with_histogram
-from shardstore.manifest import Entry, Manifest, Part
+from shardstore.manifest import Entry, Part
 from shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
 from shardstore.partials import PartialStatistics
-from shardstore.scale import Scale
 from shardstore.shards import publish_shard
 from shardstore.statistics import Statistics
-from shardstore.storage import About, zarr_raw
-from shardstore.transform import Floats, Integers, transform
+from shardstore.storage import zarr_raw
+from shardstore.transform import Floats, transform
 
 if TYPE_CHECKING:
-    from pipeline.decode import Decoded
+    pass
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -65,31 +60,6 @@ class Normalised:
     unknown_categories: Mapping[str, int] = field(default_factory=dict)  # likewise, by feature: they have code 0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics.
-
-    Attributes:
-        about: what files in other formats than Zarr say of themselves.
-    """
-
-    nodes: Nodes
-    vocabularies: Vocabularies
-    scale: Scale
-    about: About
-
-    @staticmethod
-    def of(frozen: Frozen, manifest: Manifest) -> Target:
-        """The target of a generation; of the manifest its dates do not matter."""
-        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
-        scale = frozen.statistics.scale(specs, frozen.nodes.names)
-        ids = {"nodes": manifest.nodes, "statistics": manifest.statistics}
-        ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
-        features, nodes = manifest.features, frozen.nodes.names
-        about = About(manifest.dataset, manifest.timezone, manifest.step, features, nodes, ids, scale)
-        return Target(frozen.nodes, frozen.vocabularies, scale, about)
-
-
 def measure_date(
     root: Path,
     dump: Dump,
@@ -106,58 +76,19 @@ def measure_date(
     Raises:
         DumpError: the dump cannot be used, or changed while it was read. ResourceError: its grid alone is too large.
     """
-    from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
-
-    if not dump.files:
-        where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
-        raise DumpError("the folder holds no file", where=where, todo=todo)
     with staging_folder(root) as spilled:
-        budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
-        decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
-        values, duplicates = _reduce(decoded, config, dump.path)
+        staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
     if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
         raise DumpError(
             "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
         )
-    rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
-    receipt = {"nodes": list(decoded.nodes), "rows": rows, "key": key, **_own_vocabularies(values, decoded)}
-    partial = publish_partial(root, date, key, values, config)  # first: a staged date never lacks it after a kill
-    staged = _publish_arrays(root, root / "staged" / str(date) / key, values, receipt)
-    return Measured(date, key, rows, (staged, partial))
-
-
-def _reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid.Duplicates]:
-    """[T, N, F] float64 and what was found of duplicates, stretch by stretch of the date."""
-    features, num_nodes = config.feature_specs(), len(decoded.nodes)
-    values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
-    dropped = conflicting = 0
-    for part, records, place_R in decoded.stretches():
-        order = grid.arrange(records, part, num_nodes)
-        kept, found = grid.keep_last(records, order)
-        if place_R is not None and found.dropped:
-            raise _repeated(decoded, config, path, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
-        first = (part.start - decoded.day.start) // part.step
-        order = kept if config.source.duplicates == "last" else order
-        values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
-        dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
-    return values, grid.Duplicates(dropped, conflicting)
-
-
-def _repeated(decoded: Decoded, config: Pipeline, path: Path, place: int, count: int) -> DumpError:
-    file, row = decoded.places.of(place)
-    return DumpError(
-        f"the row's node and instant come again in a later row ({count:,} such rows)",
-        where=Where(str(file), decoded.day.date, config.source.time_columns[-1], row),
-        todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
-    )
-
-
-def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, Any]:
-    """Changes categorical cells, in place, to codes of the date's own vocabulary; gives {} where no feature is such."""
-    found = {}
-    for feature, names in decoded.categories.items():
-        values_TNF[..., feature], found[str(feature)] = own_vocabulary(values_TNF[..., feature], names)
-    return {"vocabularies": {feature: list(names) for feature, names in found.items()}} if found else {}
+    rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
+    receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
+    partial = publish_partial(
+        root, date, key, staged.values_TNF, config
+    )  # first: a staged date never lacks it after a kill
+    folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
+    return Measured(date, key, rows, (folder, partial))
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
@@ -175,21 +106,6 @@ def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config:
     more = {HISTOGRAM: partial.histogram.to_bytes()} if partial.histogram.rows_4K.size else {}
     final = root / "partials" / str(date) / partial_key(key, features)
     return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
-
-
-def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
-    """Raises:
-    DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
-    """
-    for index, (name, feature) in enumerate(config.features.items()):
-        low = -1.0 if feature.transform == "log1p" else -math.inf
-        column = values_TNF[..., index]
-        outside = column[(column <= low) | (np.abs(column) > LARGEST)]
-        if outside.size:
-            why = "log1p takes values above -1" if outside[0] <= low else "float32 cannot hold it"
-            where = Where(date=date, column=config.column_of(name), value=repr(float(outside[0])))
-            todo = f"Correct the dump, or pipeline.features.{name}"
-            raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
 
 
 def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
@@ -277,12 +193,6 @@ def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequenc
     return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in found.items()})
 
 
-def positions(names: Sequence[str], nodes: Nodes) -> Integers:
-    """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
-    place = {name: index for index, name in enumerate(nodes.names)}
-    return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
-
-
 def normalise_date(
     root: Path, date: dt.date, key: str, config: Pipeline, target: Target, old: Part | None = None
 ) -> Normalised:
@@ -298,39 +208,12 @@ def normalise_date(
         DumpError: a value that its transform or float32 cannot take.
     """
     values, receipt = load_arrays(root / "staged" / str(date) / key)
-    refuse_outside(values, date, config)
-    features, nodes = config.feature_specs(), target.nodes
-    unknown = _recode(values, receipt, target.vocabularies, features)
-    place = positions(receipt["nodes"], nodes)
-    encoded, observed = encode(grid.on_nodes(values, place, len(nodes.names)), features, target.scale)
-    _refuse_infinite(encoded, date, config)
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    arrays: dict[str, zarr_raw.Array] = {"values": encoded, "time": instants(day)}
-    if observed is not None:
-        arrays["observed"] = observed
+    own = receipt.get("vocabularies", {})
+    encoded = encode_date(Staged(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
+    arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
+    if encoded.observed_TNF is not None:
+        arrays["observed"] = encoded.observed_TNF
     part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
-    return Normalised(date, Entry(day.start, day.num_steps, (part,)), folders, int((place < 0).sum()), unknown)
-
-
-def _recode(
-    values_TNF: Floats, receipt: Mapping[str, Any], vocabularies: Vocabularies, features: Sequence[Feature]
-) -> dict[str, int]:
-    """Changes a date's own codes to frozen ones, in place; gives the number of unseen categories by feature."""
-    unknown: dict[str, int] = {}
-    for feature, name in categorical(features).items():
-        own, frozen = receipt["vocabularies"][str(feature)], vocabularies.names[name]
-        values_TNF[..., feature], count = recode(values_TNF[..., feature], own, frozen)
-        unknown |= {name: count} if count else {}
-    return unknown
-
-
-def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pipeline) -> None:
-    if np.isfinite(encoded_TNF).all():
-        return
-    index = int(np.flatnonzero(~np.isfinite(encoded_TNF).all(axis=(0, 1)))[0])
-    name = list(config.features)[index]
-    raise DumpError(
-        f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}')",
-        where=Where(date=date, column=config.column_of(name)),
-        todo=f"Correct the dump, or set pipeline.features.{name}.range or clip",
-    )
+    entry = Entry(day.start, day.num_steps, (part,))
+    return Normalised(date, entry, folders, len(encoded.unknown_nodes), encoded.unknown_categories)

@@ -97,7 +97,7 @@ def _ancestors(folders: list[Path], root: Path) -> list[Path]:
     return sorted(found, key=lambda path: -len(path.parts))
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | memoryview) -> None:
     """A new durable file; fails if it exists. The caller makes its folder durable."""
     with naming(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

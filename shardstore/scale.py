@@ -35,6 +35,12 @@ class Scale:
     mean_NF: Floats
     empty_NF: Floats
 
+    def of(self, features: Sequence[int]) -> Scale:
+        """The scale of some features, in this order."""
+        chosen = list(features)
+        parts = (self.pivot_NF, self.delta_NF, self.spread_NF, self.mean_NF, self.empty_NF)
+        return Scale(*(part[:, chosen] for part in parts))
+
     def apply(self, values: Floats) -> Floats:
         """Scaled float64 values of [..., N, F] raw ones."""
         return ((values - self.pivot_NF) - self.delta_NF) / self.spread_NF

@@ -1,8 +1,13 @@
-"""Device choice. The only file that names cuda. The accelerator paths are written with care and untested on hardware."""
+"""Device choice, and memory that a device copies into. The only file that names cuda.
+
+The accelerator paths are written with care and untested on hardware.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shardstore.errors import UsageError
 
@@ -37,3 +42,14 @@ def reseed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
+
+
+def pinned(num_bytes: int) -> NDArray[np.uint8]:
+    """Host memory that an accelerator copies into by itself."""
+    return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+def wait_for_copies() -> None:
+    """Returns when what was copied from an accelerator without waiting is there."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()

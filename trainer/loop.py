@@ -9,20 +9,21 @@ position, so that continuing from any checkpoint repeats the uninterrupted run b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from trainer import checkpoint, postmortem
-from trainer.config import Trainer
+from trainer.checkpoint import Saved, Writer
 from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
-from trainer.state import Saved, Session, State, save
+from trainer.state import Session, State, make_room, save
 from trainer.step import Outcome, Step, to_device
 from trainer.stop import Interrupted, ShouldStop, ask
 
@@ -65,7 +66,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `stopped`."""
+    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -74,52 +75,78 @@ class Ended:
 Event = Stepped | Saved | EpochDone | Ended
 
 
-def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
     """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
 
-    A stop saves first; the events say where. Checkpoints are written every `save_freq` batches and after each
-    validation (at an epoch's last batch only that one).
+    A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
+    validation (at an epoch's last batch only that one), and written while training goes on; `Saved` tells that one is
+    on disk, and all are before `Ended`, before an error goes up, and when the generator is closed.
 
     Raises:
+        DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
         DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
-    if isinstance(session.model, Ridge):
-        yield from _train_closed_form(session, session.model, should_stop)
-        return
-    state, config = session.state, session.config
-    if state.skipped_in_a_row >= config.training.max_skipped:  # a run that ended so: one more would tell nothing new
+    tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
+    with Writer(session.checkpoints, after=tend) as writer:
+        if isinstance(session.model, Ridge):
+            yield from _train_closed_form(session, writer, session.model, should_stop)
+        else:
+            yield from _train_epochs(session, writer, should_stop)
+
+
+def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
+    state = session.state
+    if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
         raise postmortem.error(session)
-    while not is_finished(state, config):
+    if finished(session) is None:
+        make_room(session, writer)
+    while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
             session.metrics = session.metrics.fresh(state.epoch)
         began = time.perf_counter()
-        for event in _train_epoch(session):
+        for event in _train_epoch(session, writer):
             yield event
-            if should_stop():
-                yield save(session)
-                yield Ended("stopped", state)
+            if not isinstance(event, Stepped):
+                continue
+            why = finished(session)  # max_steps, in the middle of an epoch
+            if why or should_stop():
+                yield from _stop(session, writer, why or "stopped")
                 return
         try:
             report = validate(session, should_stop)
         except Interrupted:  # the epoch's steps are kept, its validation will be done again
-            yield save(session)
-            yield Ended("stopped", state)
+            yield from _stop(session, writer)
             return
-        yield from _close_epoch(session, report, began)
-    yield Ended("early stopping" if state.progress.exhausted(config.early_stopping) else "epochs", state)
+        yield from _close_epoch(session, writer, report, began)
+    yield from writer.finish()
+    yield Ended(why, state)
 
 
-def is_finished(state: State, config: Trainer) -> bool:
-    """Whether a run at this state has nothing left to do under this configuration."""
-    stopped = state.progress.exhausted(config.early_stopping) or config.model.name == "ridge"  # solved in one pass
-    return state.validated and (stopped or state.epoch + 1 >= config.training.epochs)
+def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
+    save(session, writer)
+    yield from writer.finish()
+    yield Ended(why, session.state)
 
 
-def _train_epoch(session: Session) -> Iterator[Event]:
+def finished(session: Session) -> str | None:
+    """Why a run has nothing left to do where it stands; None while it has. An epoch's last step brings its validation."""
+    state, config = session.state, session.config
+    if state.validated and state.progress.exhausted(config.early_stopping):
+        return "early stopping"
+    solved = config.model.name == "ridge"  # in one pass
+    if state.validated and (solved or state.epoch + 1 >= config.training.epochs):
+        return "epochs"
+    most = config.training.max_steps
+    due = state.validated or state.batch < session.train.order.num_batches
+    return "max steps" if most is not None and state.step >= most and due else None
+
+
+def _train_epoch(session: Session, writer: Writer) -> Iterator[Event]:
     """The rest of the current epoch: every `accumulate` batches make a step, the epoch's last ones too."""
     state, training, order = session.state, session.config.training, session.train.order
     save_freq, since = session.config.checkpoint.save_freq, state.batch
+    max_overhead = session.config.checkpoint.max_overhead
     session.model.train()
     step, asked, waited = None, time.perf_counter(), 0.0
     for number, batch in enumerate(session.train.batches(state.epoch, start=state.batch), start=state.batch + 1):
@@ -129,7 +156,7 @@ def _train_epoch(session: Session) -> Iterator[Event]:
         if number % training.accumulate == 0 or number == order.num_batches:
             rate = set_learning_rate(session)
             outcome, step = step.finish(), None
-            _note(session, number, outcome)
+            _note(session, writer, number, outcome)
             yield Stepped(
                 state.epoch,
                 number,
@@ -142,9 +169,11 @@ def _train_epoch(session: Session) -> Iterator[Event]:
                 rate,
                 waited,
             )
-            if save_freq and number // save_freq > since // save_freq and number < order.num_batches:
+            yield from writer.told()
+            due = save_freq and number // save_freq > since // save_freq and number < order.num_batches
+            if due and writer.fits(max_overhead):
                 since = number
-                yield save(session)
+                save(session, writer)
             waited = 0.0
         asked = time.perf_counter()
 
@@ -159,7 +188,7 @@ def set_learning_rate(session: Session) -> float:
     return rate
 
 
-def _note(session: Session, number: int, outcome: Outcome) -> None:
+def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> None:
     """Moves the position on.
 
     Raises:
@@ -172,7 +201,8 @@ def _note(session: Session, number: int, outcome: Outcome) -> None:
         return
     state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
     if state.skipped_in_a_row >= session.config.training.max_skipped:
-        save(session)
+        save(session, writer)
+        writer.finish()
         postmortem.write(session)
         raise postmortem.error(session)
 
@@ -198,7 +228,7 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     return metrics.report()
 
 
-def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) -> Iterator[Event]:
+def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None, began: float) -> Iterator[Event]:
     """Notes the validation on the very weights that are saved next."""
     state, config = session.state, session.config
     state.val_loss = report["loss"] if report else None
@@ -219,13 +249,11 @@ def _close_epoch(session: Session, report: dict[str, Any] | None, began: float) 
         time.perf_counter() - began,
         rate,
     )
-    saved = save(session)
-    if best:
-        checkpoint.point(saved.folder, "best_model.json", asdict(state))
-    yield saved
+    save(session, writer)
+    yield from writer.told()
 
 
-def _train_closed_form(session: Session, model: Ridge, should_stop: ShouldStop) -> Iterator[Event]:
+def _train_closed_form(session: Session, writer: Writer, model: Ridge, should_stop: ShouldStop) -> Iterator[Event]:
     """Ridge has no epochs: one pass over training and validation windows, then the checkpoint.
 
     A stop in the middle of it saves position 0: to go on is to begin anew, and ends in the same bytes.
@@ -238,10 +266,10 @@ def _train_closed_form(session: Session, model: Ridge, should_stop: ShouldStop) 
                 state.batch = session.train.order.num_batches
             report = validate(session, should_stop)
         except Interrupted:
-            yield save(session)
-            yield Ended("stopped", state)
+            yield from _stop(session, writer)
             return
-        yield from _close_epoch(session, report, began)
+        yield from _close_epoch(session, writer, report, began)
+    yield from writer.finish()
     yield Ended("epochs", state)
 
 

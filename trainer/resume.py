@@ -13,11 +13,17 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
 from trainer.config import Trainer, binding
-from trainer.loop import is_finished
+from trainer.disk import fitting, need
+from trainer.elsewhere import run_of
+from trainer.initial import Initial, begin_with, begin_with_same
+from trainer.loop import finished
+from trainer.models import num_parameters
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
+from trainer.standing import noted
 from trainer.state import Session, restore
 
+BY_WORD = ("best", "best_model", "latest")
 MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
 
 
@@ -28,6 +34,7 @@ class Started:
     Attributes:
         continued: name of the checkpoint it goes on from, None for a new run.
         notes: what a person should know: checkpoints passed over, a newer generation, another environment.
+        warnings: what a person should do something about.
     """
 
     run: TrainingRun
@@ -35,6 +42,7 @@ class Started:
     session: Session
     continued: str | None = None
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     finished: bool = False
     lock: int | None = None
 
@@ -46,27 +54,49 @@ class Started:
         self.lock = None
 
 
-def start_new(config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
+@dataclass(frozen=True, slots=True)
+class New:
+    """What a new run is asked for beside its configuration.
+
+    Attributes:
+        name: None: dataset and time. save_dir: where its checkpoints lie; None: in its folder. initial: its first weights.
+    """
+
+    name: str | None = None
+    save_dir: Path | None = None
+    initial: Initial | None = None
+
+
+def start_new(config: Trainer, shards: Path, runs: Path, new: New) -> Started:
     """A new run on the dataset's current generation, which it pins."""
     for _ in range(MOST_TRIES - 1):
         with suppress(NotThereError):
-            return _start_on(Dataset.open(shards), config, shards, runs, name)
-    return _start_on(Dataset.open(shards), config, shards, runs, name)
+            return _start_on(Dataset.open(shards), config, shards, runs, new)
+    return _start_on(Dataset.open(shards), config, shards, runs, new)
 
 
-def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, name: str | None) -> Started:
+def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New) -> Started:
     """Raises:
     NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
     """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
+    notes = []
+    if new.initial is not None:
+        begin_with(session, new.initial)
+        notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")
     facts = {
         "settings": binding(config),
         "config": config.model_dump(mode="json"),
         "data": {**session.bound["data"], "root": str(shards)},
         "order": session.bound["order"],
         "environment": dict(session.environment),
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": session.train.order.num_windows,
+        "batches": session.train.order.num_batches,
+        **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
     }
-    run = TrainingRun.create(runs, dataset.manifest.dataset, name, facts)
+    run = TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir)
     lock = run.lock()
     session.checkpoints = run.checkpoints
     try:
@@ -75,7 +105,20 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, name:
         shutil.rmtree(run.folder)
         os.close(lock)
         raise
-    return Started(run, dataset, session, lock=lock)
+    return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
+
+
+def _keep_to_the_disk(session: Session) -> list[str]:
+    """Switches retention on where all checkpoints would not fit; what a person should know of it."""
+    needed = need(session, session.checkpoints)
+    session.keeping = fitting(needed, session.config.checkpoint)
+    if session.keeping is None:
+        return []
+    return [
+        f"all checkpoints would take {needed.bytes_all / 1e9:,.1f} GB, more than half of the "
+        f"{needed.free / 1e9:,.1f} GB free: only the newest {session.keeping.keep_last:,} and the best are kept "
+        "(trainer.checkpoint.keep_last or max_bytes decides otherwise)"
+    ]
 
 
 def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
@@ -107,16 +150,20 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     dataset.pin(run.name, run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(found.state["bound"], session.bound, found.folder)
+    session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
+    _note_settings(run, config)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
         notes.append(f"{later} later checkpoint(s) are set aside (checkpoints/set_aside-*): the run goes on from here")
+    checkpoint.mend(run.checkpoints, config.checkpoint)
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
-    return Started(run, dataset, session, found.name, notes, is_finished(session.state, config))
+    warnings = _keep_to_the_disk(session)
+    return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
 
 
 def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
@@ -136,16 +183,32 @@ def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
     return []
 
 
+def _note_settings(run: TrainingRun, config: Trainer) -> None:
+    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them."""
+    facts, now = run.facts(), config.model_dump(mode="json")
+    if facts["config"] != now:
+        made = (run.folder / "run.json").stat().st_mtime
+        run.write_facts({**facts, "config": now})
+        os.utime(run.folder / "run.json", (made, made))  # it is as old as it was: runs are listed by it
+
+
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     facts = run.facts()
+    if (told := noted(run)) and told.why.startswith("overfit"):
+        what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
+        raise UsageError(what, where=Where(file=str(run.folder)), todo="Run: dateshard train -c CONFIG")
     data = {key: value for key, value in facts["data"].items() if key != "root"}
     dataset = Dataset.open(shards, data["generation"])
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference({**facts, "data": data}, session.bound, run.folder)
+    if "init_from" in facts:
+        begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.name, run.folder)
+    _note_settings(run, config)
     run.rewind_metrics(0)
-    return Started(run, dataset, session, notes=[f"{run.name} has no checkpoint yet: it begins again"])
+    notes = [f"{run.name} has no checkpoint yet: it begins again"]
+    return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))
 
 
 def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -155,18 +218,19 @@ def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     )
 
 
-def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, name: str | None) -> Started:
+def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, new: New = New()) -> Started:
     """Starts or continues as `resume` says.
 
     Args:
         resume: `none` (a new run); `auto` (continue the newest run of these settings that was cut off, else a new
             one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
             this dataset); a run's name; or a checkpoint's folder.
+        new: what a new run is asked for, where this begins one.
     """
     if resume == "none":
-        return start_new(config, shards, runs, name)
+        return start_new(config, shards, runs, new)
     if resume == "auto":
-        return _auto(config, dataset, shards, runs, name)
+        return _auto(config, dataset, shards, runs, new)
     if resume in ("latest", "best"):
         newest = next((run for run in all_runs(runs) if _dataset_of(run) == dataset), None)
         if newest is None:
@@ -184,30 +248,36 @@ def _dataset_of(run: TrainingRun) -> str | None:
 
 
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
-    """A run's name or a checkpoint's folder -> (run, which checkpoint)."""
-    folder = Path(name.removesuffix(".pth"))
-    if checkpoint.NAME.fullmatch(folder.name) and os.path.isdir(folder):
-        inside = (
-            folder.parents[1] if len(folder.parts) > 3 and ".." not in folder.parts else folder.resolve().parents[1]
-        )
-        return TrainingRun.open(inside.parent, inside.name), folder.name
+    """A run's name, or a path to a checkpoint (or to `best_model` or `latest` beside it) -> (run, which checkpoint)."""
+    path = Path(name.removesuffix(".pth"))
+    called = path.name in BY_WORD and len(path.parts) > 1
+    if called or (checkpoint.NAME.fullmatch(path.name) and os.path.isdir(path)):
+        run = run_of(path.parent)
+        if run is not None:
+            return TrainingRun.open(run.parent, run.name), path.name
+        if not called:
+            todo = "Begin a new run with its weights: dateshard train -c CONFIG --init-from " + shorten(name, 200)
+            raise NotThereError("no run has this checkpoint (is it a copy?)", where=Where(file=str(path)), todo=todo)
     if "/" in name:
         where = Where(file=shorten(name, 200))
         raise NotThereError("neither a run nor a checkpoint", where=where, todo="See: dateshard runs")
     return TrainingRun.open(runs, name), "latest"
 
 
-def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, name: str | None) -> Started:
+def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New) -> Started:
     run = find_continuable(runs, config, dataset)
     if run is None:
-        return start_new(config, shards, runs, name)
+        return start_new(config, shards, runs, new)
+    if new.save_dir is not None and (not new.save_dir.exists() or not run.checkpoints.samefile(new.save_dir)):
+        what = f"{run.name} is to be continued, and its checkpoints lie in {run.checkpoints.resolve()}"
+        raise UsageError(what, todo="Leave --save-dir out, or begin a new run with --resume none")
     try:
         started = continue_run(run, config, shards, "latest")
     except (StoreError, UsageError) as error:
-        fresh = start_new(config, shards, runs, name)
+        fresh = start_new(config, shards, runs, new)
         fresh.notes.append(f"{run.name} is not continued: {error}")
         return fresh
     if started.finished and started.dataset.generation != Dataset.open(shards).generation:
         started.close()
-        return start_new(config, shards, runs, name)
+        return start_new(config, shards, runs, new)
     return started

@@ -1,6 +1,6 @@
 """A training run: its folder, what is written there, and what a resumed run must share with it.
 
-data/runs/<run>/  run.json  run.lock  metrics.jsonl  checkpoints/
+data/runs/<run>/  run.json  run.lock  run.log  state.json  metrics.jsonl  checkpoints/  tensorboard/
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
 from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
-from trainer import checkpoint
+from trainer import checkpoint, elsewhere
 from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
+
+LOCK_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +48,34 @@ class TrainingRun:
         return self.folder / "checkpoints"
 
     @staticmethod
-    def create(parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any]) -> TrainingRun:
+    def create(
+        parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any], save_dir: Path | None = None
+    ) -> TrainingRun:
         """A new run `<dataset>-<yyyymmdd>-<hhmm>` (`_2` and so on if taken), or of the given name.
 
+        Args:
+            save_dir: where its checkpoints shall lie; None: in its folder.
+
         Raises:
-            UsageError: a run of that name exists.
+            UsageError: a run of that name exists, or `save_dir` holds another's checkpoints.
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
             raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
-        for candidate in names:
-            folder = parent / candidate
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                if not name or (folder / "run.json").exists():  # without it: killed before it was a run
-                    continue
-            run = TrainingRun(folder)
-            run.checkpoints.mkdir(exist_ok=True)
-            fsync_above(folder, 2)  # data/runs/<run> may be new
-            run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
-            return run
+        with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
+            for candidate in names:
+                folder = parent / candidate
+                try:
+                    folder.mkdir(parents=True)
+                except FileExistsError:
+                    if not name or (folder / "run.json").exists():  # without it: killed before it was a run
+                        continue
+                run = TrainingRun(folder)
+                elsewhere.make_place(folder, save_dir)
+                fsync_above(folder, 2)  # data/runs/<run> may be new
+                run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
+                return run
         raise UsageError(
             f"run '{stem}' exists",
             where=Where(file=str(parent / stem)),
@@ -135,16 +145,18 @@ class TrainingRun:
             BusyError: another process trains it.
         """
         descriptor = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise BusyError(
-                "another process trains this run",
-                where=Where(file=str(self.folder)),
-                todo="Wait for it, or start another",
-            ) from None
-        return descriptor
+        for _ in range(LOCK_TRIES):  # `dateshard runs` looks at a lock by holding it for an instant
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError:
+                time.sleep(0.02)
+        os.close(descriptor)
+        raise BusyError(
+            "another process trains this run",
+            where=Where(file=str(self.folder)),
+            todo="Wait for it, or start another",
+        )
 
     def rewind_metrics(self, step: int, *, validated: bool = True) -> None:
         """Drops the lines of metrics.jsonl that will come again, and a line torn by a crash.
@@ -159,16 +171,19 @@ class TrainingRun:
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         if kept and not validated and _step_of(kept[-1]) == step and "val_loss" in json.loads(kept[-1]):
             kept.pop()
+        trained = path.stat().st_mtime
         with disk_full_as_error(path):
             replace_file(path, "".join(line + "\n" for line in kept).encode())
+            os.utime(path, (trained, trained))  # when it was last trained, which a killed process told nowhere else
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
+        """Lines of metrics.jsonl, read one by one; a torn one, or one that another process is writing, is left out."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            for line in path.read_text(errors="replace").splitlines():
-                if _step_of(line) >= 0:
-                    yield json.loads(line)
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if 0 <= _step_of(line) < float("inf"):
+                        yield json.loads(line)
 
 
 def _step_of(line: str) -> float:
@@ -234,10 +249,15 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
 
 def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun | None:
     """The newest run of the same dataset and settings that has a checkpoint."""
-    wanted = binding(config)
+    wanted = _given(binding(config))
     for run in all_runs(parent):
         facts = run.told()
-        same = facts is not None and facts["settings"] == wanted and facts["data"]["name"] == dataset
+        same = facts is not None and _given(facts["settings"]) == wanted and facts["data"]["name"] == dataset
         if same and checkpoint.newest(run.checkpoints)[0] is not None:
             return run
     return None
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that are null: a run from before such a setting existed has none of it."""
+    return {key: value for key, value in settings.items() if value is not None}

@@ -22,13 +22,15 @@ from trainer.models import build, num_parameters
 from trainer.models.own import refuse_unfit
 from trainer.models.shape import Shape
 from trainer.objective import Head, Target, make_heads
+from trainer.optimizer import make_optimizer
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
+from trainer.sample import Sample
 from trainer.shuffle import Shuffle, resolve_shuffle
 from trainer.sizes import Sizing
-from trainer.state import Session, State, make_optimizer
+from trainer.state import Session, State
 from trainer.units import Units
 
 NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
@@ -125,6 +127,16 @@ def order_of(
     member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
     runs = make_runs(dataset.days, dataset.segments, member, window, shuffle.days_per_run)
     return Order(tuple(runs), window.stride, batch_size, shuffle.runs_per_block, seed, shuffle.shuffle_runs)
+
+
+def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: Shuffle) -> Order:
+    """The order of the training split, of `training.sample_size` windows of it where that is set."""
+    training = config.training
+    order = order_of(dataset, "train", window, training.batch_size, shuffle, training.seed)
+    size = training.sample_size
+    if size is None or size >= order.num_anchors or config.model.name == "ridge":  # solved from all windows at once
+        return order
+    return replace(order, sample=Sample(order.num_anchors, size, training.seed))
 
 
 def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
@@ -224,7 +236,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(getattr(model, "uses_codes", False)))
     batch_size = config.training.batch_size
-    order = order_of(dataset, "train", window, batch_size, shuffle, config.training.seed)
+    order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
     _refuse_empty(order, dataset, window)
     return Session(
@@ -241,7 +253,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         metrics=EpochMetrics.empty(
             form_of(config, dataset, columns, targets, heads), num_windows=order.num_windows, epoch=0
         ),
-        optimizer=make_optimizer(config.training, model),
+        optimizer=make_optimizer(config.training, model.parameters()),
     )
 
 

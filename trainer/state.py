@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ import torch
 from torch import nn
 
 from trainer import checkpoint
-from trainer.config import Trainer, Training
+from trainer.config import CheckpointConfig, Trainer
 from trainer.metrics import EpochMetrics
 from trainer.objective import Head
+from trainer.optimizer import moments_a_weight
 from trainer.reader import Reader
-from trainer.schedule import Progress
+from trainer.schedule import Progress, learning_rate
 
 
 @dataclass(slots=True)
@@ -58,57 +58,39 @@ class Session:
     state: State
     metrics: EpochMetrics  # of the epoch so far
     optimizer: torch.optim.Optimizer | None = None
+    keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A checkpoint is on disk."""
-
-    folder: Path
-    epoch: int
-    batch: int
-    step: int
-    seconds: float
+def make_room(session: Session, writer: checkpoint.Writer) -> None:
+    """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
+    keeps_some = moments_a_weight(session.config.training) > 0
+    moments = _expected_moments(session, () if keeps_some else _trained(session.model))
+    writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
 
 
-def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimizer | None:
-    """None for a model that is solved in closed form."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        return None
-    rate, decay = training.learning_rate, training.weight_decay
-    match training.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
-
-
-def save(session: Session) -> Saved:
-    """Writes a checkpoint of the session's position."""
-    state, began = session.state, time.perf_counter()
+def save(session: Session, writer: checkpoint.Writer) -> None:
+    """Hands a copy of the session's position to the writer; from its return on all of it may change."""
+    state = session.state
     state.train_loss = session.metrics.loss()
     described = {
         **asdict(state),
         "num_batches": session.train.order.num_batches,
         "losses": session.metrics.losses(),
         "without_moments": sorted(_without_moments(session)),
+        "parameters": _trained(session.model) if session.optimizer else [],
+        "learning_rate": _rate(session),
         "bound": dict(session.bound),
         "config": session.config.model_dump(mode="json"),
         "environment": dict(session.environment),
     }
-    tensors = {
-        "model": {name: tensor.detach().cpu().contiguous() for name, tensor in session.model.state_dict().items()},
+    tensors: dict[str, Mapping[str, checkpoint.Part]] = {
+        "model": session.model.state_dict(),
         "optimizer": _named_moments(session),
         "metrics": session.metrics.tensors(),
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
-        tensors["sample"] = session.metrics.sample.tensors()
-    folder = checkpoint.save(session.checkpoints, described, tensors)
-    checkpoint.point(folder, "latest.json", described)
-    return Saved(folder, state.epoch, state.batch, state.step, time.perf_counter() - began)
+        tensors["sample"] = session.metrics.sample.held()
+    writer.save(described, tensors)
 
 
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:
@@ -137,6 +119,12 @@ def restore(session: Session, found: checkpoint.Checkpoint) -> None:
     session.state = State(**plain, progress=Progress(**saved["progress"]))
 
 
+def _rate(session: Session) -> float:
+    """The learning rate of the step that is due at this position."""
+    state, config = session.state, session.config
+    return learning_rate(state.epoch, state.step, config.training.learning_rate, config.scheduler, state.progress.cuts)
+
+
 def finite(value: float | None) -> float | None:
     """None for what is no number: JSON has none of them, and none may win."""
     return value if value is not None and math.isfinite(value) else None
@@ -152,12 +140,7 @@ def _named_moments(session: Session) -> dict[str, torch.Tensor]:
     if session.optimizer is None:
         return {}
     names, moments = _trained(session.model), session.optimizer.state_dict()["state"]
-    return {
-        f"{names[i]}//{part}": t.detach().cpu().contiguous()
-        for i, held in moments.items()
-        for part, t in held.items()
-        if t is not None
-    }
+    return {f"{names[i]}//{part}": t for i, held in moments.items() for part, t in held.items() if t is not None}
 
 
 def _without_moments(session: Session) -> set[str]:

@@ -14,8 +14,19 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from dateshard.documents.checkpoints import (
+    CheckpointCopyDocument,
+    CheckpointExportDocument,
+    CheckpointInfoDocument,
+    CheckpointLoadDocument,
+    CheckpointPinDocument,
+    CheckpointsCleanDocument,
+    CheckpointsListDocument,
+    CheckpointsVerifyDocument,
+)
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
+from dateshard.documents.prediction import PredictDocument
 from dateshard.documents.preparing import (
     CleanDocument,
     DropDocument,
@@ -25,7 +36,9 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
-from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
+from dateshard.documents.reporting import ReportDocument, ShowDocument
+from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.training import EstimateDocument, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
     "plan": PlanDocument,
@@ -38,7 +51,21 @@ DOCUMENTS: dict[str, Any] = {
     "train": TrainDocument,
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
+    "predict": PredictDocument,
     "runs": list[RunRow],
+    "compare": CompareDocument,
+    "tail": TailDocument,
+    "report": ReportDocument,
+    "show": ShowDocument,
+    "checkpoints list": CheckpointsListDocument,
+    "checkpoints info": CheckpointInfoDocument,
+    "checkpoints verify": CheckpointsVerifyDocument,
+    "checkpoints load": CheckpointLoadDocument,
+    "checkpoints export": CheckpointExportDocument,
+    "checkpoints copy": CheckpointCopyDocument,
+    "checkpoints clean": CheckpointsCleanDocument,
+    "checkpoints pin": CheckpointPinDocument,
+    "checkpoints unpin": CheckpointPinDocument,
     "config show": ConfigDocument,
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,

@@ -68,21 +68,41 @@ def checkpoint_in_place() -> None:
     """A checkpoint is written under its final name, its manifest first."""
     from shardstore.durable import write_file
     from shardstore.identity import hash_bytes, seal
-    from trainer import checkpoint
-    from trainer.checkpoint.saving import VERSION, format_tensors
+    from trainer.checkpoint import writer
+    from trainer.checkpoint.folder import VERSION
 
-    def save(parent: Path, state: Mapping[str, Any], tensors: checkpoint.Tensors) -> Path:
+    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
         final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
         shutil.rmtree(final, ignore_errors=True)
         final.mkdir(parents=True)
-        data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
         files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
         content = {"version": VERSION, "state": dict(state), "files": files}
         for name, blob in {"manifest.json": seal(content), **data}.items():
             write_file(final / name, blob)
         return final
 
-    checkpoint.save = save
+    writer.write = write
+
+
+def older_checkpoint_first() -> None:
+    """Room is made before the new checkpoint is there."""
+    from trainer.checkpoint import writer
+
+    honest = writer.write
+
+    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
+        for folder in parent.glob("checkpoint_*"):
+            shutil.rmtree(folder)
+        return honest(parent, state, data)
+
+    writer.write = write
+
+
+def nothing_goes() -> None:
+    """No bad one: every checkpoint stays, so that each is known."""
+    import trainer.checkpoint.tending
+
+    trainer.checkpoint.tending.going = lambda *given: []
 
 
 def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:
@@ -114,6 +134,8 @@ PROTOCOLS: dict[str, Callable[[], None]] = {
     "without fsync": without_fsync,
     "fsync errors ignored": fsync_errors_ignored,
     "checkpoint in place": checkpoint_in_place,
+    "older checkpoint first": older_checkpoint_first,
+    "nothing goes": nothing_goes,
 }
 
 

@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from tests.faults.durability import CHECKPOINT
 from tests.faults.scenes import Scene
-from tests.faults.tracing import SYNCING, Call, Fault, trace
-from tests.faults.zygote import Ended, Zygote
+from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
+from tests.faults.zygote import MAIN, Ended, Zygote
 
 STORE = "data/shards/world"
+CHECKPOINTS = "data/runs/cut/checkpoints"
 READ = f"^\\w+: (openat|read|preadv) {STORE}/"
 LIST = "(opendir|getdents64)"
 # What may fail without failing the command, by command and call. The result must be the new state all the same.
@@ -33,6 +35,13 @@ BEST_EFFORT = (
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
     (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
+    (
+        r"data/runs/\w+/\.?(run\.log|state\.json)",
+        "what people read of a run; the lock and the checkpoints tell how it stands",
+    ),
+    (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
+    (rf"close {CHECKPOINTS}/\.lock", "nothing was written through it"),
+    (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
     (r"^\w+: (openat|read) \S*\.sources\.json", "sizes of dumps, for the same; a plan that needs it fails"),
@@ -55,9 +64,18 @@ class Tally:
 
 
 def points(scene: Scene, zygote: Zygote) -> list[Call]:
-    """All calls of an undisturbed run that touch `data/`."""
+    """All calls of an undisturbed run that touch `data/`, of one thread after the other."""
+    return [call for thread in scene.threads for call in _calls_of(scene, zygote, thread)]
+
+
+def in_order(scene: Scene, zygote: Zygote) -> list[Call]:
+    """The same in the order in which they returned."""
+    return _calls_of(scene, zygote, BOTH if len(scene.threads) > 1 else MAIN)
+
+
+def _calls_of(scene: Scene, zygote: Zygote, thread: str) -> list[Call]:
     cwd = scene.fresh("traced")
-    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol)
+    ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol, thread=thread)
     assert ended.code == 0, ended.err
     shutil.rmtree(cwd)
     return [call for call in calls if call.paths]
@@ -87,8 +105,8 @@ def enumerate_faults(scene: Scene, chosen: Sequence[Fault], zygotes: Sequence[Zy
 def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) -> None:
     """One accident; what is wrong after it goes into the tally."""
     cwd = scene.fresh(name)
-    ended, calls = trace(zygote, scene.words, cwd, fault, scene.protocol)
-    found = [scene.judge(cwd)]
+    ended, calls = trace(zygote, scene.words, cwd, fault, protocol=scene.protocol)
+    found = [scene.judge(cwd, floor=scene.place(named(calls)))]
     if fault.kind == "KILL":
         found.append(None if ended.code == -9 else f"exit {ended.code}, not killed")
     elif ended.code == 0:
@@ -103,6 +121,12 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     tally.runs += 1
     tally.bad += [f"{scene.name}: {fault}: {what}" for what in found if what]
     shutil.rmtree(cwd)
+
+
+def named(calls: Sequence[Call]) -> dict[str, bytes]:
+    """The checkpoints that these calls gave their names."""
+    places = [PurePath(call.paths[-1]) for call in calls if call.name == "rename" and call.text.endswith(" = 0")]
+    return {place.name: b"" for place in places if CHECKPOINT.fullmatch(str(place))}
 
 
 def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:

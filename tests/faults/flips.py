@@ -26,7 +26,7 @@ from unittest import mock
 from dateshard.cli import run
 from shardstore.commit import load_sources
 from shardstore.dataset import Dataset
-from shardstore.frozen import load_nodes, load_statistics
+from shardstore.frozen import load_nodes, load_statistics, load_vocabularies
 from shardstore.identity import hash_bytes, seal
 from shardstore.measured import load_arrays
 from shardstore.pins import read_pins
@@ -34,7 +34,7 @@ from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.config import Trainer
 from trainer.loop import train
-from trainer.resume import start
+from trainer.resume import New, start
 from trainer.run import TrainingRun
 
 Words = tuple[str, ...]
@@ -47,6 +47,8 @@ TRAINER = {
     "checkpoint": {"save_freq": 2},
     "early_stopping": None,
     "loading": {"shuffle": {"days_per_run": 1, "runs_per_block": 2}},
+    "inputs": ["speed", "volume"],
+    "targets": ["speed", "volume"],
 }
 CUT = {
     "cut": 9,
@@ -117,6 +119,7 @@ STORE_KINDS = {
     "staged values.f64": Kind("staged/*/*/values.f64", (FULL, OTHER_FILL)),
     "staged receipt.json": Kind("staged/*/*/receipt.json", (FULL, REFIT)),
     "partials values.f64": Kind("partials/*/*/values.f64", (FULL, REFIT)),
+    "partials histogram.i64": Kind("partials/*/*/histogram.i64", (FULL, REFIT)),
     "partials receipt.json": Kind("partials/*/*/receipt.json", (FULL, REFIT)),
     "manifest": Kind("manifests/g????????.json", (VERIFY, refused("train"), mended("preprocess"))),
     "sources": Kind("manifests/g*.sources.json", (VERIFY, mended("preprocess"))),
@@ -124,6 +127,8 @@ STORE_KINDS = {
     "FORMAT": Kind("FORMAT", (VERIFY, refused("train"), mended("preprocess"))),
     "statistics.json": Kind("statistics/*/statistics.json", (VERIFY, Use(("evaluate", "cut")), refused("preprocess"))),
     "moments.f64": Kind("statistics/*/moments.f64", (VERIFY, Use(("evaluate", "cut")), refused("preprocess"))),
+    "histogram.i64": Kind("statistics/*/histogram.i64", (VERIFY, Use(("evaluate", "cut")), refused("preprocess"))),
+    "vocabularies.json": Kind("vocabularies/*/vocabularies.json", (VERIFY, refused("preprocess"))),
     "nodes.json": Kind("nodes/*/nodes.json", (VERIFY, refused("preprocess"))),
     "pins": Kind("pins/*.json", (VERIFY, refused("clean", "--dry-run"))),
     "dumps.json": Kind("dumps.json", (VERIFY, mended("preprocess", named=False))),
@@ -171,6 +176,13 @@ class Lab:
         self.folder.mkdir(parents=True, exist_ok=True)
         world = build_world(self.folder, 6, missing=0.5, split=SPLIT, **TRAINER)
         world.tree["pipeline"]["store"] = {"formats": ["zarr", "parquet"]}
+        world.tree["pipeline"]["features"]["speed"]["scale"] = "robust"  # it needs a histogram
+        world.tree["pipeline"]["features"]["kind"] = {"categorical": True}
+        for date in world.rows:
+            dump = world.dump(date)
+            lines = dump.read_text().splitlines()
+            rows = [f"{line},{('car', 'bus', 'tram')[number % 3]}" for number, line in enumerate(lines[1:])]
+            dump.write_text("\n".join([f"{lines[0]},kind", *rows]) + "\n")
         (self.folder / "config.yaml").write_text(json.dumps(world.tree, indent=1))
         with self.inside():
             code, text = self.say("preprocess", *CONFIG, "-q")
@@ -289,7 +301,7 @@ def filled(words: Words, file: Path) -> list[str]:
 def cut_off(config: Trainer, name: str, steps: int, seed: int) -> None:
     """A training run that was stopped after so many steps."""
     training = config.training.model_copy(update={"seed": seed})
-    made = start(config.model_copy(update={"training": training}), "world", STORE, RUNS, resume="none", name=name)
+    made = start(config.model_copy(update={"training": training}), "world", STORE, RUNS, resume="none", new=New(name))
     with contextlib.closing(made):
         for _ in train(made.session, lambda: made.session.state.step >= steps):
             pass
@@ -304,7 +316,9 @@ def meaning() -> dict[str, object]:
     }
     found |= {"sources": sources, "nodes": load_nodes(STORE, manifest.nodes).describe()}
     statistics = load_statistics(STORE, manifest.statistics)
-    found["statistics"] = statistics.describe(), hash_bytes(statistics.merged.moments_6NF.tobytes())
+    merged = statistics.merged
+    found["statistics"] = statistics.describe(), hash_bytes(merged.moments_6NF.tobytes()), merged.histogram.to_bytes()
+    found["vocabularies"] = load_vocabularies(STORE, manifest.vocabularies).describe()
     for date, entry in manifest.dates.items():
         for part in entry.parts:
             for array in part.files:

@@ -26,7 +26,10 @@ FORBIDDEN_CALLS = {
 }  # fmt: skip
 ALLOWED = {  # (file, what) -> the reason
     ("pipeline/workers.py", "pickle"): "tasks and errors in pipes between a process and its own children; no file",
+    ("pipeline/forked.py", "pickle"): "names the error of a pipe between a process and its own children",
+    ("trainer/checkpoint/pth.py", "torch.save"): "writes a .pth for other programs: tensors, numbers and text",
 }
+SAFE_LOAD = "torch.load"  # allowed only as a call that says weights_only=True itself
 
 
 def dangers(source: str) -> list[str]:
@@ -43,12 +46,26 @@ def dangers(source: str) -> list[str]:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
             found += [node.module] if node.module.partition(".")[0] in FORBIDDEN_MODULES else []
+    safe = {
+        id(node.func) for node in ast.walk(module) if isinstance(node, ast.Call) and loads_weights_only(node, names)
+    }
     for node in ast.walk(module):
+        if id(node) in safe:
+            continue
         if isinstance(node, ast.Name | ast.Attribute) and (name := dotted(node, names)) in FORBIDDEN_CALLS:
             found.append(name)
         if isinstance(node, ast.Call):
             found += dangerous_call(node, dotted(node.func, names))
     return found
+
+
+def loads_weights_only(node: ast.Call, names: dict[str, str]) -> bool:
+    """Whether it is torch.load(..., weights_only=True), the constant, and with nothing that could say otherwise."""
+    said = [word.value for word in node.keywords if word.arg == "weights_only"]
+    plain = all(word.arg in ("weights_only", "map_location", "mmap") for word in node.keywords) and len(node.args) == 1
+    plain = plain and not isinstance(node.args[0], ast.Starred)
+    constant = [value.value for value in said if isinstance(value, ast.Constant)] == [True]
+    return dotted(node.func, names) == SAFE_LOAD and plain and constant
 
 
 def dangerous_call(node: ast.Call, name: str) -> list[str]:
@@ -84,6 +101,12 @@ from pickle import loads
 import marshal as m
 import torch; torch.load(p)
 import torch as t; t.load(p)
+import torch; torch.load(p, weights_only=safe)
+import torch; torch.load(p, weights_only=1)
+import torch; torch.load(p, weights_only=True, pickle_module=m)
+import torch; torch.load(p, weights_only=True, **options)
+import torch; torch.load(*given, weights_only=True)
+import torch; read = torch.load
 from torch import load; load(p)
 from torch import load as read; read(p)
 read = __import__("torch").load
@@ -108,6 +131,7 @@ def test_the_search_finds_each_of_its_dangers_and_nothing_in_plain_code() -> Non
     for line in DANGEROUS.strip().splitlines():
         assert dangers(line), line
     harmless = "import numpy as np\nfrom safetensors.torch import load\nmodel.eval()\nnp.load(f, allow_pickle=False)\nload(x)\n"
+    assert dangers("import torch\ntorch.load(p, map_location='cpu', weights_only=True)\n") == []
     assert (
         dangers(harmless + "import subprocess\nsubprocess.run(['ls'], check=True)\nimport json\njson.load(f)\n") == []
     )

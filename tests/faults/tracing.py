@@ -2,7 +2,8 @@
 
 The tracer attaches to a child of the zygote that has stopped itself, so that call number k of a name is the same call
 in every run. `-e inject=CALL:error=EIO:when=K` makes it fail without being carried out; `:signal=KILL` ends the process
-right before it.
+right before it. One thread is traced at a time, the command's own or the one that writes checkpoints: the calls of each are
+the same in every run, what the other does meanwhile is not. Only the order in which both reach the disk needs both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.zygote import PATIENCE_SECONDS, Ended, Job, Zygote
+from tests.faults.zygote import MAIN, PATIENCE_SECONDS, WRITER, Ended, Job, Zygote
 
 READING = ("read", "pread64", "preadv", "getdents64", "close", "flock")
 CHANGING = ("write", "pwrite64", "ftruncate", "mkdir", "rmdir", "rename", "link", "unlink", "unlinkat", "chmod")
@@ -25,7 +26,11 @@ SYNCING = ("fsync", "fdatasync", "syncfs")
 KINDRED = ("renameat", "renameat2", "linkat", "mkdirat", "fchmod", "fchmodat", "truncate", "symlink", "sync")
 TRACED = ("openat", *READING, *CHANGING, *SYNCING, *KINDRED)
 RANDOM = (re.compile(r"[0-9a-f]{32}"), re.compile(r"(?<=\.)\d+(?=\.tmp)"), re.compile(r"(?<=set_aside-)[0-9a-f]{8}"))
+BOTH = "both"  # threads of a trace, beside MAIN and WRITER
 LINE = re.compile(r"(\w+)\((.*)")
+SPLIT = re.compile(
+    r"(?P<tid>\d+) +(?P<begin>.*)(?P<cut> <unfinished \.\.\.>)|(\d+) +<\.\.\. \w+ resumed>(.*)|(\d+) +(.*)"
+)
 PLACE = re.compile(r'\d+<([^>]*)>|AT_FDCWD<([^>]*)>|"([^"]+)"')
 
 
@@ -34,7 +39,7 @@ class Call:
     """One system call of the traced thread.
 
     Attributes:
-        ordinal: 1 for the first call of that name.
+        ordinal: 1 for the first call of that name in its thread.
         paths: `.` and what is below `data/`, relative to the working directory; empty for calls that touch neither.
         written: for close: whether the descriptor was open for writing.
     """
@@ -44,6 +49,7 @@ class Call:
     paths: tuple[str, ...]
     text: str
     written: bool = False
+    thread: str = MAIN
 
     @property
     def label(self) -> str:
@@ -93,7 +99,8 @@ class Fault:
         return f"inject={self.call.name}:{act}:when={self.call.ordinal}{'+' if self.forever else ''}"
 
     def __str__(self) -> str:
-        return f"{self.kind}{' for ever' if self.forever else ''} at {self.call.ordinal}: {self.call.label}"
+        ever = " for ever" if self.forever else ""
+        return f"{self.kind}{ever} at {self.call.ordinal} of {self.call.thread}: {self.call.label}"
 
 
 class Missed(Exception):  # noqa: N818 - not an error of the product
@@ -116,28 +123,38 @@ def why_not() -> str | None:
 
 
 def trace(
-    zygote: Zygote, words: Sequence[str], cwd: Path, fault: Fault | None = None, protocol: str | None = None
+    zygote: Zygote,
+    words: Sequence[str],
+    cwd: Path,
+    fault: Fault | None = None,
+    *,
+    protocol: str | None = None,
+    thread: str = MAIN,
 ) -> tuple[Ended, list[Call]]:
-    """Runs a command in `cwd` under strace; how it ended, and all its calls.
+    """Runs a command in `cwd` under strace; how it ended, and all calls of a thread: the fault's, else the given one.
 
     Raises:
         Missed: `fault` hit another call than it was meant for, or none.
     """
-    job = zygote.start(words, cwd, stopped=True, protocol=protocol)
+    thread = fault.call.thread if fault else thread
+    job = zygote.start(words, cwd, stopped=WRITER if thread == WRITER else MAIN, protocol=protocol)
     log = cwd / "strace.log"
-    ended = _run_traced(zygote, job, log, fault)
-    calls = parse(log.read_text(), cwd)
+    ended = _run_traced(zygote, job, log, fault, thread)
+    calls = parse(_joined(log.read_text()) if thread == BOTH else log.read_text(), cwd, thread)
     if fault:
         check_hit(fault, calls)
     return ended, calls
 
 
-def _run_traced(zygote: Zygote, job: Job, log: Path, fault: Fault | None) -> Ended:
-    inject = ["-e", fault.option] if fault else []
-    command = ["strace", "-p", str(job.pid), "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={','.join(TRACED)}"]
-    tracer = subprocess.Popen([*command, *inject], stderr=subprocess.PIPE, text=True)
+def _run_traced(zygote: Zygote, job: Job, log: Path, fault: Fault | None, thread: str) -> Ended:
+    task = job.stopped(WRITER if thread == WRITER else MAIN)
+    if task is None:
+        raise Missed(f"no {thread} stopped: {zygote.wait(job).err}")
+    options = [*(["-f"] if thread == BOTH else []), *(["-e", fault.option] if fault else [])]
+    command = ["strace", "-p", str(task), "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={','.join(TRACED)}"]
+    tracer = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
     try:
-        if not _attached(job.pid, tracer):
+        if not _attached(task, tracer):
             raise Missed(f"strace did not attach: {tracer.communicate()[1]}")
         os.kill(job.pid, signal.SIGCONT)
         ended = zygote.wait(job)
@@ -146,6 +163,23 @@ def _run_traced(zygote: Zygote, job: Job, log: Path, fault: Fault | None) -> End
         tracer.kill()
         tracer.communicate()
     return ended
+
+
+def _joined(log: str) -> str:
+    """A log of several threads with every call on one line, at the place where it returned, without thread numbers."""
+    begun: dict[str, str] = {}
+    lines = []
+    for line in log.splitlines():
+        match = SPLIT.fullmatch(line)
+        if match is None:
+            continue
+        if match["cut"]:
+            begun[match["tid"]] = match["begin"]
+        elif match[4]:
+            lines.append(begun.pop(match[4], "") + match[5])
+        else:
+            lines.append(match[7])
+    return "\n".join(lines)
 
 
 def _attached(pid: int, tracer: subprocess.Popen[str]) -> bool:
@@ -158,7 +192,7 @@ def _attached(pid: int, tracer: subprocess.Popen[str]) -> bool:
     return False
 
 
-def parse(log: str, cwd: Path) -> list[Call]:
+def parse(log: str, cwd: Path, thread: str = MAIN) -> list[Call]:
     """All calls of a trace, in order."""
     counts: dict[str, int] = {}
     writable: dict[str, bool] = {}  # by descriptor
@@ -171,7 +205,7 @@ def parse(log: str, cwd: Path) -> list[Call]:
             if name == "openat":
                 writable[result.partition("<")[0]] = "O_WRONLY" in line or "O_RDWR" in line
             written = name == "close" and writable.get(arguments.partition("<")[0], False)
-            calls.append(Call(name, counts[name], _paths(arguments or rest, cwd), line, written))
+            calls.append(Call(name, counts[name], _paths(arguments or rest, cwd), line, written, thread))
     return calls
 
 

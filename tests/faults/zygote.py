@@ -1,9 +1,12 @@
 """A process that has imported everything once and forks a child for each command: 0.1 s instead of 2 s.
 
     with Zygote() as zygote:
-        job = zygote.start(["preprocess", "-c", "config.yaml"], cwd, stopped=True)      -> runs in a session of its own
+        job = zygote.start(["preprocess", "-c", "config.yaml"], cwd, stopped=MAIN)      -> runs in a session of its own
         ...attach a tracer, os.kill(job.pid, signal.SIGCONT), or signal.SIGKILL...
         ended = zygote.wait(job)                                                        -> exit code, stdout, stderr
+
+Which thread is to be traced is said by `stopped`: the command's own, or the one that writes checkpoints (`WRITER`), which
+then stops all of the process at its first job, under the name that /proc tells it by.
 
 A child is a real process: it is killed by real signals, and its files, locks and descriptors are its own. Two things
 differ from `python -m dateshard`: modules are loaded already, and it ends by `_exit`. Nothing of polars or torch is
@@ -23,24 +26,28 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60.0  # for anything that must happen; it only bounds a hang
+PATIENCE_SECONDS = 180.0  # for anything that must happen; it only bounds a hang
 PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
+MAIN, WRITER = "main", "writer"  # threads of a command
 LOADED = ("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue")  # imported at first use
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command that was started. `stopped`: it waits for SIGCONT before its first instruction."""
+    """A command that was started."""
 
     pid: int
     words: tuple[str, ...]
@@ -55,10 +62,20 @@ class Job:
     @property
     def state(self) -> str:
         """As in /proc: R, S, T (stopped), Z (ended), ...; X if it is gone."""
+        return state_of(self.pid)
+
+    def stopped(self, thread: str) -> int | None:
+        """The id of that thread if it has stopped."""
+        return next((tid for tid in self._named(thread) if state_of(tid) == "T"), None)
+
+    def _named(self, thread: str) -> list[int]:
+        if thread == MAIN:
+            return [self.pid]
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            tasks = list(Path(f"/proc/{self.pid}/task").iterdir())
+            return [int(task.name) for task in tasks if (task / "comm").read_text() == f"{thread}\n"]
         except OSError:
-            return "X"
+            return []
 
     def kill(self) -> None:
         """SIGKILL; nothing if it is gone."""
@@ -66,6 +83,14 @@ class Job:
             os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def state_of(task: int) -> str:
+    """Of a process or a thread."""
+    try:
+        return Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +110,7 @@ class Order:
     cwd: str
     out: str
     err: str
-    stopped: bool = False
+    stopped: str | None = None
     protocol: str | None = None
     file_limit: int | None = None
 
@@ -133,14 +158,15 @@ class Zygote:
         words: Sequence[str],
         cwd: Path,
         *,
-        stopped: bool = False,
+        stopped: str | None = None,
         protocol: str | None = None,
         file_limit: int | None = None,
     ) -> Job:
         """Forks a child that runs `dateshard <words>` in `cwd`.
 
         Args:
-            stopped: the child stops itself first, so that a tracer can attach; SIGCONT lets it go.
+            stopped: the thread that stops the child before its first call, so that a tracer can attach; SIGCONT lets
+                it go. Returns when it has.
             protocol: name of a bad protocol in `controls.PROTOCOLS` that is put in the product's place.
             file_limit: RLIMIT_FSIZE in bytes.
         """
@@ -155,7 +181,7 @@ class Zygote:
             self._note(line)
         job = Job(int(line.split()[1]), tuple(words), out, err)
         self._jobs[job.pid] = job
-        while stopped and job.alive and job.state != "T":  # else SIGCONT could come before the stop
+        while stopped and job.alive and job.stopped(stopped) is None:  # else SIGCONT could come before the stop
             time.sleep(0.0005)
         return job
 
@@ -290,9 +316,18 @@ def become(order: Order) -> None:
     if order.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_limit,) * 2)
     if order.stopped:  # to be traced: the same calls every time, so no memory figures by the clock
-        import_module("dateshard.training").SHOWN_SECONDS = float("inf")
+        import_module("dateshard.training_screen").SHOWN_SECONDS = float("inf")
         import_module("dateshard.progress").family_bytes = lambda: 0
+    if order.stopped == MAIN:
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif order.stopped == WRITER:
+        import_module("trainer.checkpoint.writer").ThreadPoolExecutor = partial(ThreadPoolExecutor, initializer=halt)
+
+
+def halt() -> None:
+    """Names the calling thread and stops the process at this very place of it."""
+    Path("/proc/thread-self/comm").write_text(WRITER)
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,47 @@ print("POINTS", *points, sep="\\n", file=sys.stderr)
 sys.exit(code)
 """
 
+# Runs a command whose main thread waits, once, as long as a file `held<pid>` is there: after the n-th `step` of training or
+# `date` of preparing, or when the n-th `validation` or `act` begins. Signals are noted meanwhile, other threads go on.
+HELD = """
+import os, sys, time
+from contextlib import closing
+place, wanted, seen = sys.argv[1], int(sys.argv[2]), 0
+def arrive():
+    global seen
+    seen += 1
+    if seen == wanted:
+        mark = f"held{os.getpid()}"
+        open(mark, "x").close()
+        while os.path.exists(mark):
+            time.sleep(0.001)
+def before(honest):
+    return lambda *arguments, **more: (arrive(), honest(*arguments, **more))[1]
+def after(honest):
+    return lambda *arguments, **more: (honest(*arguments, **more), arrive())[0]
+def train(*arguments, **more):
+    with closing(honest(*arguments, **more)) as events:
+        for event in events:
+            yield event
+            if isinstance(event, loop.Stepped):
+                arrive()
+if place in ("step", "validation"):
+    from trainer import loop
+    honest = loop.train
+    if place == "step":
+        loop.train = train
+    else:
+        loop.validate = before(loop.validate)
+else:
+    from dateshard.progress import Progress
+    if place == "date":
+        Progress.done = after(Progress.done)
+    else:
+        Progress.begin = before(Progress.begin)
+from dateshard.cli import run
+sys.exit(run(sys.argv[3:]))
+"""
+
 # Runs a command that may write no file larger than n bytes: the n-th byte of a file is a full disk (EFBIG).
 WITH_LIMIT = """
 import resource, sys
@@ -56,6 +97,7 @@ class Process:
     """One running `dateshard` command, in a session of its own, its output in files."""
 
     def __init__(self, folder: Path, number: int, words: tuple[str, ...], prefix: tuple[str, ...]) -> None:
+        self._folder = folder
         self._files = [folder / f"process{number}.{name}" for name in ("out", "err")]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("DATESHARD")}
         environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONWARNINGS": "error"}
@@ -91,6 +133,18 @@ class Process:
             assert time.monotonic() < end, f"waited in vain\n{self.out}\n{self.err}"
             time.sleep(0.001)
         return seen()
+
+    def until_held(self) -> None:
+        """Looks until it waits at its place (see HELD)."""
+        assert self.until(self._mark.exists), f"it never came there\n{self.out}\n{self.err}"
+
+    def let_go(self) -> None:
+        """What was sent to it before is answered before it goes on."""
+        self._mark.unlink()
+
+    @property
+    def _mark(self) -> Path:
+        return self._folder / f"held{self._popen.pid}"
 
     def send(self, number: int, *, group: bool = False) -> None:
         """A signal to this process alone, or to its whole group as a terminal's Ctrl-C does."""
@@ -149,6 +203,18 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 def launch_to_point(launch: Callable[..., Process]) -> Callable[..., Process]:
     """launch_to_point(pattern, n, "train", ...) -> Process that dies n changes after that change (see AT_POINT)."""
     return lambda pattern, after, *words: launch(pattern, str(after), *words, prefix=("-c", AT_POINT))
+
+
+@pytest.fixture
+def launch_held(launch: Callable[..., Process]) -> Callable[..., Process]:
+    """launch_held("step", 20, "train", ...) -> Process that waits after its 20th step; it is there already (see HELD)."""
+
+    def start(place: str, number: int, *words: str) -> Process:
+        process = launch(place, str(number), *words, prefix=("-c", HELD))
+        process.until_held()
+        return process
+
+    return start
 
 
 @pytest.fixture

@@ -75,28 +75,34 @@ def test_of_several_writers_one_works_and_the_others_name_it(make_world: Any, la
     ids=lambda loading: loading["policy"],
 )
 def test_reruns_refits_and_cleaning_change_no_loss_of_a_running_training(
-    training_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any, loading: Any
+    training_world: Any,
+    launch: Any,
+    launch_held: Any,
+    uninterrupted: Any,
+    left_behind: Any,
+    differing: Any,
+    loading: Any,
 ) -> None:
     world = training_world(training={"epochs": 3, "batch_size": 1}, checkpoint={"save_freq": 40}, loading=loading)
     quiet = uninterrupted(world)
-    training = launch("train", "-c", "config.yaml", "--run", "cut")
-    assert training.until(lambda: (world.store / "pins" / "cut.json").exists())
+    training = launch_held("step", 100, "train", "-c", "config.yaml", "--run", "cut")
     commits = 0
     while training.running:  # this process is the other one
         commits += change(world, refit=bool(commits % 2))
         sweep(world)
+        if commits == 3:
+            training.let_go()
     training.wait()
-    assert commits >= 3, "the training ended before much happened beside it"
     assert differing(left_behind(Path("data/runs/cut")), quiet) == []
     assert generations(world.store) == [1, 1 + commits]
 
 
 def test_a_checkpoint_is_continued_on_its_own_generation_or_refused_with_what_to_do(
-    small_training: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    small_training: Any, launch: Any, launch_held: Any, uninterrupted: Any, left_behind: Any, differing: Any
 ) -> None:
     whole, run, world = uninterrupted(small_training), Path("data/runs/cut"), small_training
-    process = launch("train", "-c", "config.yaml", "--run", "cut")
-    assert process.until(lambda: (run / "checkpoints/checkpoint_epoch_1_batch_18").exists())
+    process = launch_held("step", 20, "train", "-c", "config.yaml", "--run", "cut")
+    assert process.until(lambda: any((run / "checkpoints").glob("checkpoint_*")))
     process.kill()
     shutil.copytree(run, run.with_name("late"))  # a run that nothing pins: its folder came from elsewhere
     for _ in range(4):
@@ -116,10 +122,12 @@ def test_a_checkpoint_is_continued_on_its_own_generation_or_refused_with_what_to
     assert re.search(r"g00000001.json: generation 1 is not in the store.*dateshard train -c CONFIG", late.err)
 
 
-def test_a_run_that_is_copied_pins_its_generation_when_it_is_continued(small_training: Any, launch: Any) -> None:
+def test_a_run_that_is_copied_pins_its_generation_when_it_is_continued(
+    small_training: Any, launch: Any, launch_held: Any
+) -> None:
     run, world = Path("data/runs/cut"), small_training
-    process = launch("train", "-c", "config.yaml", "--run", "cut")
-    assert process.until(lambda: (run / "checkpoints/checkpoint_epoch_1_batch_18").exists())
+    process = launch_held("step", 20, "train", "-c", "config.yaml", "--run", "cut")
+    assert process.until(lambda: any((run / "checkpoints").glob("checkpoint_*")))
     process.kill()
     run.rename(run.with_name("moved"))
     change(world)

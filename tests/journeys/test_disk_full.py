@@ -52,13 +52,13 @@ def refuses(process: Any) -> None:
 
 
 def all_good(run: Path) -> list[str]:
-    """Names of the run's checkpoints, each verified; nothing but checkpoints and the two notes lies there."""
+    """Names of the run's checkpoints, each verified; nothing but checkpoints, two notes and an export lies there."""
     found, passed = checkpoint.scan(run / "checkpoints")
     assert passed == []
     for one in found:
         checkpoint.read_files(one)
     names = {path.name for path in (run / "checkpoints").iterdir()}
-    assert names - {one.name for one in found} <= {"latest.json", "best_model.json"}
+    assert names - {one.name for one in found} <= {"latest.json", "best_model.json", "best_model.pth"}
     return [one.name for one in found]
 
 
@@ -78,15 +78,21 @@ def test_preprocess_without_room_for_one_file_commits_nothing_and_goes_on(
 
 
 def test_training_without_room_for_a_checkpoint_keeps_the_earlier_ones_and_goes_on(
-    training_world: Any, launch: Any, launch_with_limit: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    training_world: Any,
+    launch: Any,
+    launch_held: Any,
+    launch_with_limit: Any,
+    uninterrupted: Any,
+    left_behind: Any,
+    differing: Any,
 ) -> None:
     """The optimizer's file is the one that does not fit; then not even the metrics do."""
     model = {"name": "mlp", "hidden_units": [64], "dropout_rate": 0.2}
     world = training_world(model=model, training={"epochs": 2, "batch_size": 8}, checkpoint={"save_freq": 10})
     whole, run = uninterrupted(world), Path("data/runs/cut")
-    process = launch("train", "-c", "config.yaml", "--run", "cut")
-    assert process.until(lambda: (run / "checkpoints/checkpoint_epoch_1_batch_20").exists())
+    process = launch_held("step", 22, "train", "-c", "config.yaml", "--run", "cut")
     process.send(signal.SIGTERM)
+    process.let_go()
     process.wait(143)
     before = all_good(run)
     sizes = {name.rsplit("/")[-1]: len(data) for name, data in whole.items()}

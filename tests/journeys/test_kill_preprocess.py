@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.journeys.test_killed_workers import KILLED, as_parent
+
 SPLIT = {"train": "2024-03-01..2024-03-08", "validation": "2024-03-09..2024-03-12"}
 CHANGED = dt.date(2024, 3, 5)  # a training date
 PREPARE = ("preprocess", "-c", "config.yaml", "--json", "--workers")
@@ -139,11 +141,15 @@ def test_killed_many_times_the_store_ends_with_the_same_bytes(
 
 
 def test_workers_of_a_killed_or_terminated_parent_end_by_themselves(world: Any, launch: Any, committed: Any) -> None:
+    """One of them is in the middle of a date all the time, so that the parent can't have ended before."""
     new = undisturbed(world, committed)
+    mark = Path(f"worker-{KILLED[0]}")
     for number in (signal.SIGKILL, signal.SIGTERM):
-        process = launch(*PREPARE, "2")
-        assert process.until(lambda started=process: len(started.family()) >= 3)  # forkserver, tracker, a worker
+        process = launch(*PREPARE, "2", prefix=as_parent("measure_waiting"))
+        assert process.until(mark.exists)
+        mark.unlink()
         family = process.family()
+        assert len(family) >= 3  # forkserver, tracker, a worker
         process.send(number)
         assert process.wait(None) in (-number, 128 + number)
         process.kill()

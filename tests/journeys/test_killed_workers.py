@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import dateshard.cli
 from pipeline import execute
+from pipeline.prepare import measure_date
 from tests.pipeline.test_workers import POISON, poisonous
 
 SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "2")
+KILLED = (dt.date(2024, 3, 2), dt.date(2024, 3, 7))
+PARENT = """
+import sys
+sys.path = {path}
+from pipeline import execute
+from tests.journeys import test_killed_workers
+execute.measure_date = test_killed_workers.{measure}
+from dateshard.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
 
 
-def workers_of(process: Any) -> list[psutil.Process]:
-    """Worker processes come from a process of their own: they are grandchildren."""
-    return [member for member in process.family() if member.ppid() != process.pid]
+def measure_waiting(root: Path, dump: Any, date: dt.date, *rest: Any) -> Any:
+    """`measure_date`, but in the middle of some dates a worker says who it is and waits for its end, the first time."""
+    mark = Path(f"worker-{date}")
+    if date in KILLED and not mark.exists():
+        mark.with_suffix(".new").write_text(str(os.getpid()))
+        mark.with_suffix(".new").rename(mark)
+        time.sleep(120)
+    return measure_date(root, dump, date, *rest)
+
+
+def as_parent(measure: str) -> tuple[str, str]:
+    """What to run in place of `-m dateshard`, so that its workers measure in another way."""
+    return "-c", PARENT.format(path=sys.path, measure=measure)
 
 
 def test_killed_workers_cost_their_date_a_second_try_and_the_run_ends_well(
@@ -29,18 +52,15 @@ def test_killed_workers_cost_their_date_a_second_try_and_the_run_ends_well(
 ) -> None:
     world = make_world(14, split=SPLIT)
     world.config_file()
-    process = launch(*PREPARE, "--json")
-    killed = 0
-    for wanted in (1, 5):
-        assert process.until(lambda w=wanted: len(list(world.store.glob("staged/*/*"))) >= w and workers_of(process))
-        for worker in workers_of(process)[:1]:
-            worker.send_signal(signal.SIGKILL)
-            killed += 1
+    process = launch(*PREPARE, "--json", prefix=as_parent("measure_waiting"))
+    for date in KILLED:
+        mark = Path(f"worker-{date}")
+        assert process.until(mark.exists)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
     process.wait()
-    assert killed == 2
     document = json.loads(process.out)
     assert (document["failed"], document["measured"], document["dates"]) == ({}, 14, 14)
-    assert process.err.count("its worker process was killed by SIGKILL; it is tried alone at the end") <= 2
+    assert process.err.count("its worker process was killed by SIGKILL; it is tried alone at the end") == 2
     found = committed(world)
     world.store.rename(world.folder / "away")
     world.prepare()

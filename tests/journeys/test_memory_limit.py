@@ -81,7 +81,8 @@ def kill_a_worker(folder: Path, done: threading.Event) -> None:
     while not done.is_set():
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                forked = "forkserver" in " ".join(process.parent().cmdline())  # type: ignore[union-attr]
+                parent = process.parent()
+                forked = parent is not None and "forkserver" in " ".join(parent.cmdline())
                 if forked and process.cwd() == str(folder) and process.memory_info().rss > 150 * MIB:
                     process.kill()
                     done.set()

@@ -22,11 +22,6 @@ BEGIN = ("train", "-c", "config.yaml", "--run", "cut")
 SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
 
 
-def num_lines() -> int:
-    path = RUN / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def printed_command(process: Any) -> tuple[tuple[int, int], list[str]]:
     """((epoch, batch), words after `dateshard`) of the stop that was told."""
     found = re.search(r"saved epoch (\d+) batch (\d+)\. Continue exactly here: dateshard (.+)", process.out)
@@ -34,40 +29,36 @@ def printed_command(process: Any) -> tuple[tuple[int, int], list[str]]:
     return (int(found[1]), int(found[2])), shlex.split(found[3])
 
 
-def ending(left: dict[str, bytes]) -> dict[str, bytes]:
-    """The metrics, and the files of the last checkpoint of epoch 4 (it is `-2` if that epoch's end was saved before)."""
-    last = re.compile(r"checkpoints/checkpoint_epoch_4_batch_\d+(-\d)?/")
+def ending(left: dict[str, bytes], epoch: int = 4) -> dict[str, bytes]:
+    """The metrics, and the files of the epoch's last checkpoint (it is `-2` if that epoch's end was saved before)."""
+    last = re.compile(rf"checkpoints/checkpoint_epoch_{epoch}_batch_\d+(-\d)?/")
     names = sorted(name for name in left if last.match(name))
     final = {Path(name).name: left[name] for name in names}  # a later name, a later version
     return final | {name: data for name, data in left.items() if name.startswith("metrics")}
 
 
 def test_stopped_again_and_again_the_printed_command_ends_with_the_same_weights(
-    small_training: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    small_training: Any, launch: Any, launch_held: Any, uninterrupted: Any, left_behind: Any, differing: Any
 ) -> None:
-    """While the run starts, in the middle, in the middle again, and twice at once."""
-    early = launch(*BEGIN)
-    assert early.until((RUN / "run.json").exists)
-    early.send(signal.SIGINT)
-    early.wait(130)
-    _, words = printed_command(early)
-
-    for number, code, lines in ((signal.SIGTERM, 143, 150), (signal.SIGINT, 130, 250)):
-        process = launch(*words)
-        assert process.until(lambda wanted=lines: num_lines() >= wanted)
+    """At the first step, in the middle, in the middle again, and twice at once."""
+    words: Any = BEGIN
+    stops = ((signal.SIGINT, 130, 1, (1, 1)), (signal.SIGTERM, 143, 149, (2, 38)), (signal.SIGINT, 130, 100, (3, 26)))
+    for number, code, steps, expected in stops:  # an epoch has 112 batches
+        process = launch_held("step", steps, *words)
         process.send(number)
+        process.let_go()
         process.wait(code)
         (epoch, batch), words = printed_command(process)
+        assert (epoch, batch) == expected
         saved, passed = checkpoint.newest(RUN / "checkpoints")
         assert saved is not None
         assert (saved.state["epoch"] + 1, saved.state["batch"]) == (epoch, batch)
         assert saved.name == f"checkpoint_epoch_{epoch}_batch_{batch}"
         assert passed == []
 
-    twice = launch(*words)
-    assert twice.until(lambda: num_lines() >= 350)
-    for held in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        twice.send(held)  # both wait, so that the second finds the first not yet obeyed
+    twice = launch_held("step", 100, *words)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        twice.send(number)  # it is held, so that the second finds the first not yet obeyed
     twice.wait(-signal.SIGTERM)
     assert f"continuing cut exactly at {saved.name}" in twice.out
     assert "Continue exactly here" not in twice.out
@@ -77,42 +68,30 @@ def test_stopped_again_and_again_the_printed_command_ends_with_the_same_weights(
 
 
 def test_a_signal_during_validation_keeps_the_epochs_steps_and_validates_again(
-    make_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+    training_world: Any, launch: Any, launch_held: Any, uninterrupted: Any, left_behind: Any, differing: Any
 ) -> None:
-    """Validation is 40 times as long as training, so that a signal after an epoch's last step falls into it."""
-    split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03.."}
-    training = {"epochs": 4, "batch_size": 1}
-    world = make_world(90, split=split, training=training, checkpoint={"save_freq": None})
-    world.config_file()
-    world.prepare()
-    words: Any = BEGIN
-    for epoch in range(1, 4):
-        process = launch(*words)
-        batches = 31  # 48 steps without the first 12 and the last 5
-        assert process.until(lambda wanted=epoch * batches + epoch - 1: num_lines() >= wanted)
-        process.send(signal.SIGINT)
-        process.wait(130)
-        place, words = printed_command(process)
-        saved, _ = checkpoint.newest(RUN / "checkpoints")
-        if place == (epoch, batches) and not saved.state["validated"]:
-            break
-    else:
-        pytest.fail("no signal fell into a validation")
+    world = training_world(training={"epochs": 3, "batch_size": 8}, checkpoint={"save_freq": None})
+    process = launch_held("validation", 2, *BEGIN)
+    process.send(signal.SIGINT)
+    process.let_go()
+    process.wait(130)
+    place, words = printed_command(process)
+    saved, _ = checkpoint.newest(RUN / "checkpoints")
+    assert place == (2, 28)
+    assert not saved.state["validated"]
     launch(*words).wait()
-    assert differing(ending(left_behind(RUN)), ending(uninterrupted(world))) == []
+    assert differing(ending(left_behind(RUN), 3), ending(uninterrupted(world), 3)) == []
 
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
 GOES_ON = re.compile(r"This goes on: dateshard (.+)")
 
 
-def interrupted(launch: Any, world: Any, words: tuple[str, ...], number: int, *, group: bool, enough: int) -> list[str]:
-    """Sends the signal once so many dates are measured; the words of the command that is printed on stderr."""
-    process = launch(*words)
-    lock = world.store / "writer.lock"
-    assert process.until(lambda: lock.exists() and len(list(world.store.glob("staged/*/*"))) >= enough)
+def interrupted(process: Any, world: Any, number: int, *, group: bool) -> list[str]:
+    """Sends the signal to a process that is held; the words of the command that is printed on stderr."""
     family = process.family()
     process.send(number, group=group)
+    process.let_go()
     process.wait(128 + number)
     assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
     (line,) = process.err.strip().splitlines()
@@ -125,24 +104,32 @@ def interrupted(launch: Any, world: Any, words: tuple[str, ...], number: int, *,
 
 
 @pytest.mark.parametrize(
-    ("workers", "number", "group", "enough"),
+    ("workers", "number", "group", "place"),
     [
-        (1, signal.SIGINT, True, 0),
-        (1, signal.SIGTERM, False, 3),
-        (2, signal.SIGTERM, False, 3),
-        (2, signal.SIGINT, True, 3),
-        (2, signal.SIGTERM, True, 3),
+        (1, signal.SIGINT, True, ("act", 1)),
+        (1, signal.SIGTERM, False, ("date", 3)),
+        (2, signal.SIGTERM, False, ("date", 3)),
+        (2, signal.SIGINT, True, ("date", 3)),
+        (2, signal.SIGTERM, True, ("date", 3)),
     ],
     ids=["start", "one process", "parent", "terminal", "group"],
 )
 def test_an_interrupted_preprocess_leaves_nothing_half_and_the_printed_command_goes_on(
-    make_world: Any, launch: Any, committed: Any, content: Any, workers: int, number: int, group: bool, enough: int
+    make_world: Any,
+    launch: Any,
+    launch_held: Any,
+    committed: Any,
+    content: Any,
+    workers: int,
+    number: int,
+    group: bool,
+    place: tuple[str, int],
 ) -> None:
     """Ctrl-C in a terminal reaches the worker processes too; they leave the words to their parent."""
     world = make_world(14, split=SPLIT)
     world.config_file()
     words = (*PREPARE, str(workers))
-    again = interrupted(launch, world, words, number, group=group, enough=enough)
+    again = interrupted(launch_held(*place, *words), world, number, group=group)
     assert again == list(words)
     assert committed(world) is None
     measured = len(list(world.store.glob("staged/*/*")))
@@ -155,15 +142,14 @@ def test_an_interrupted_preprocess_leaves_nothing_half_and_the_printed_command_g
     assert found == content(world.open())
 
 
-def test_a_second_signal_ends_at_once_and_no_worker_lives_on(make_world: Any, launch: Any) -> None:
+def test_a_second_signal_ends_at_once_and_no_worker_lives_on(make_world: Any, launch: Any, launch_held: Any) -> None:
     world = make_world(14, split=SPLIT)
     world.config_file()
-    process = launch(*PREPARE, "2")
-    assert process.until(lambda: len(list(world.store.glob("staged/*/*"))) >= 2)
+    process = launch_held("date", 2, *PREPARE, "2")
     family = process.family()
     assert len(family) >= 2
-    for held in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        process.send(held)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send(number)
     process.wait(-signal.SIGTERM)
     assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
     launch(*PREPARE, "2").wait()

@@ -111,9 +111,10 @@ def test_a_fault_of_the_program_ends_the_run_with_the_workers_trace(kind: str, e
 def test_workers_that_are_killed_while_idle_are_replaced_and_no_task_is_blamed() -> None:
     with Workers(2) as workers:
         assert dict(workers.run(tasks(8))) == doubles(8)
-        for process in active_children():
-            os.kill(process.pid or 0, signal.SIGKILL)
-            psutil.Process(process.pid).wait(10) if psutil.pid_exists(process.pid or 0) else None
+        idle = [psutil.Process(process.pid) for process in active_children()]
+        for process in idle:
+            process.kill()
+        assert not psutil.wait_procs(idle, timeout=60)[1]
         found = list(workers.run(tasks(8)))
     assert {label: outcome for label, outcome in found if not isinstance(outcome, Again)} == doubles(8)
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from trainer.batch import Batch
+from trainer.checkpoint import Saved
 from trainer.loop import Ended, EpochDone, Stepped, train, validate
-from trainer.state import Saved, Session, State
+from trainer.state import Session, State
 from trainer.step import Step
 
 Make = Callable[..., Any]

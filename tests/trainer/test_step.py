@@ -15,9 +15,10 @@ import torch
 from shardstore.errors import DateshardError
 from trainer import checkpoint
 from trainer.batch import Batch
+from trainer.checkpoint import Saved
 from trainer.loop import EpochDone, Stepped, train
 from trainer.objective import by_head
-from trainer.state import Saved, Session
+from trainer.state import Session
 from trainer.step import Step
 
 Make = Callable[..., Any]

@@ -1,27 +1,51 @@
 """Checkpoints: all state at a position, hashed, complete or absent, without pickle.
 
-folder (one checkpoint: its files, and every way in which they can be wrong), saving (how one appears), choice (which one
-to take, and what to do about the others).
+folder (one checkpoint: its files, and every way in which they can be wrong), snapshot (a copy of the state as the bytes of
+its files), saving (how a folder appears), writer (both, while training goes on), choice (which one to take, and what to do
+about the others), retention (which go) and removal (how), pth (exports, and weights from elsewhere), tending (what follows
+a save).
 """
 
-from trainer.checkpoint.choice import best, find, newest, scan, set_aside_later, tidy
-from trainer.checkpoint.folder import NAME, Checkpoint, Tensors, inspect, read_files, refuse_unbound, refuse_unfit
-from trainer.checkpoint.saving import point, save
+from trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
+from trainer.checkpoint.folder import (
+    NAME,
+    Checkpoint,
+    Tensors,
+    inspect,
+    read_files,
+    refuse_unbound,
+    refuse_unfit,
+    verify,
+)
+from trainer.checkpoint.saving import point, write
+from trainer.checkpoint.snapshot import Part, Rows, Snapshot
+from trainer.checkpoint.tending import mend, retain, tend
+from trainer.checkpoint.writer import Saved, Writer
 
 __all__ = [
     "NAME",
     "Checkpoint",
+    "Part",
+    "Rows",
+    "Saved",
+    "Snapshot",
     "Tensors",
+    "Writer",
     "best",
     "find",
     "inspect",
+    "mend",
     "newest",
     "point",
+    "ranked",
     "read_files",
     "refuse_unbound",
     "refuse_unfit",
-    "save",
+    "retain",
     "scan",
     "set_aside_later",
+    "tend",
     "tidy",
+    "verify",
+    "write",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shardstore.errors import NotThereError, StoreError, Where, shorten
 from trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
-from trainer.checkpoint.saving import point
+from trainer.checkpoint.removal import export_of
 
 
 def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
@@ -32,10 +34,10 @@ def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint with the lowest validation loss measured on its very weights; ties go to the older."""
     found, passed = scan(parent)
-    return _first_good(_judged(found), passed)
+    return _first_good(ranked(found), passed)
 
 
-def _judged(found: list[Checkpoint]) -> list[Checkpoint]:
+def ranked(found: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Those with a validation loss of their own weights, the lowest first; without validation dates the training loss."""
     for loss in ("val_loss", "train_loss"):
         judged = [one for one in found if one.state["validated"] and one.state.get(loss) is not None]
@@ -44,7 +46,7 @@ def _judged(found: list[Checkpoint]) -> list[Checkpoint]:
     return []
 
 
-def _first_good(candidates: list[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:
+def _first_good(candidates: Sequence[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:
     for checkpoint in candidates:
         try:
             read_files(checkpoint)
@@ -63,6 +65,7 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     Raises:
         NotThereError: there is none that verifies.
     """
+    name = name.removesuffix(".pth")
     if name in ("latest", "best", "best_model"):
         found, passed = newest(parent) if name == "latest" else best(parent)
         if found is None:
@@ -76,11 +79,10 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return found, passed
-    stem = name.removesuffix(".pth")
-    if not NAME.fullmatch(stem):
+    if not NAME.fullmatch(name):
         what = f"'{shorten(name)}' is no checkpoint's name"
         raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
-    candidates, passed, first = [parent / stem, *sorted(parent.glob(f"{stem}-*"))], list[str](), None
+    candidates, passed, first = [parent / name, *sorted(parent.glob(f"{name}-*"))], list[str](), None
     for folder in candidates:
         try:
             found = inspect(folder)
@@ -98,15 +100,17 @@ def set_aside_later(found: Checkpoint) -> int:
     """Renames the checkpoints after `found`, which a run that continues from it would else take for its own."""
     later = [one for one in scan(found.folder.parent)[0] if one.place > found.place]
     for one in later:
-        one.folder.rename(one.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{one.name}"))
+        aside = one.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{one.name}")
+        with suppress(FileNotFoundError):  # it was not exported
+            export_of(one.folder).rename(export_of(aside))
+        one.folder.rename(aside)
     return len(later)
 
 
 def tidy(parent: Path) -> None:
-    """What a killed process left: halves of checkpoints go, the notes for people are made anew. Under the run's lock."""
+    """What a killed process left: halves of checkpoints and of exports go. Under the run's lock."""
     for half in parent.glob(".tmp-*"):
-        shutil.rmtree(half, ignore_errors=True)
-    if found := scan(parent)[0]:
-        point(found[-1].folder, "latest.json", found[-1].state)
-    if judged := _judged(found):
-        point(judged[0].folder, "best_model.json", judged[0].state)
+        if half.is_dir():
+            shutil.rmtree(half, ignore_errors=True)
+        else:
+            half.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
-from shardstore.identity import expected_form, hash_bytes, unseal
+from shardstore.identity import expected_form, hash_bytes, hash_file, unseal
 from trainer.schedule import Progress
 
 VERSION = 1
@@ -86,16 +86,17 @@ def _refuse_stateless(state: Mapping[str, Any]) -> None:
     """
     refuse_unbound({**state["bound"], "config": state["config"]})
     Progress(**state["progress"])
-    counts = [state[key] for key in ("epoch", "batch", "step", "skipped", "skipped_in_a_row")]
+    counts = [state[key] for key in ("epoch", "batch", "num_batches", "step", "skipped", "skipped_in_a_row")]
     losses = [
         state["train_loss"],
         state["val_loss"],
+        state.get("learning_rate"),
         *(state["progress"][key] for key in ("best_loss", "reference_loss", "plateau_loss")),
         *state["losses"].values(),
     ]
     counts += [state["progress"][key] for key in ("bad_epochs", "plateau_epochs", "cuts")]
     counts += [state["progress"]["best_epoch"] + 1]
-    if not all(isinstance(name, str) for name in state["without_moments"]):
+    if not all(isinstance(name, str) for name in (*state["without_moments"], *state.get("parameters", ()))):
         raise ValueError(state["without_moments"])
     _ = state["environment"].keys()
     if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
@@ -115,6 +116,22 @@ def refuse_unbound(facts: Mapping[str, Any]) -> None:
     number = facts["data"]["generation"]
     if type(number) is not int or not 0 < number < 10**8 or not isinstance(facts["data"]["name"], str):
         raise ValueError(number)
+
+
+def verify(checkpoint: Checkpoint) -> None:
+    """Every file's size and hash; memory: 1 MB.
+
+    Raises:
+        DamagedError: naming the file.
+    """
+    for name, wanted in checkpoint.files.items():
+        path, todo = checkpoint.folder / name, _another(checkpoint.folder)
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
+        if found != wanted:
+            raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
 
 
 def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
@@ -154,5 +171,7 @@ def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[
 
 
 def _another(folder: Path) -> str:
-    run = folder.absolute().parent.parent.name
-    return f"Run: dateshard train --resume {run} (it goes on from the newest checkpoint that verifies)"
+    run = folder.absolute().parent.parent
+    if not (run / "run.json").is_file():
+        return "Take another checkpoint, or another copy of this one"
+    return f"Run: dateshard train --resume {run.name} (it goes on from the newest checkpoint that verifies)"

@@ -9,24 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save as format_tensors
-
-from shardstore.durable import disk_full_as_error, fsync_path, write_file
-from shardstore.errors import StoreError
+from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, write_file
+from shardstore.errors import StoreError, UsageError, Where
 from shardstore.identity import canonical, hash_bytes, seal
-from trainer.checkpoint.folder import VERSION, Tensors, inspect, read_files
+from trainer.checkpoint.folder import VERSION, Checkpoint, inspect, read_files, verify
 
 
-def save(parent: Path, state: Mapping[str, Any], tensors: Tensors) -> Path:
+def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
     """Writes one checkpoint durably and returns its folder; an equal one that is there already is kept.
+
+    Args:
+        data: {file's name: its bytes}.
 
     Raises:
         DiskFullError: nothing is left behind, older checkpoints are untouched.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    data = {f"{stem}.safetensors": format_tensors(dict(group)) for stem, group in tensors.items()}
-    files = {name: (len(content), hash_bytes(content)) for name, content in data.items()}
-    content = {"version": VERSION, "state": dict(state), "files": {name: list(file) for name, file in files.items()}}
+    files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
+    content = {"version": VERSION, "state": dict(state), "files": files}
     stem = f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
     if (equal := _equal(parent, stem, content)) is not None:
         return equal
@@ -41,6 +41,40 @@ def save(parent: Path, state: Mapping[str, Any], tensors: Tensors) -> Path:
             final = _free_name(parent, stem)
             temporary.rename(final)
             fsync_path(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def copy(found: Checkpoint, directory: Path) -> Path:
+    """A verified, durable copy below `directory`; an equal one that lies there already is kept. Its pin stays behind.
+
+    Raises:
+        DamagedError: the checkpoint is, or what was read back is not what was written. UsageError: another checkpoint of
+            that name lies there.
+    """
+    final = directory / found.name
+    with disk_full_as_error(final):
+        directory.mkdir(parents=True, exist_ok=True)
+        fsync_above(directory / "below", 3)
+    if final.exists():
+        there = inspect(final)
+        verify(there)
+        if (there.state, there.files) != (found.state, found.files):
+            what = "another checkpoint of that name lies there"
+            raise UsageError(what, where=Where(file=str(final)), todo="Name another folder")
+        return final
+    temporary = directory / f".tmp-{uuid.uuid4().hex}"
+    try:
+        with disk_full_as_error(final):
+            temporary.mkdir()
+            for name in (*found.files, "manifest.json"):
+                shutil.copyfile(found.folder / name, temporary / name)
+                fsync_path(temporary / name)
+            verify(inspect(temporary))
+            fsync_path(temporary)
+            temporary.rename(final)
+            fsync_path(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final

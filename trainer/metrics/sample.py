@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trainer.checkpoint.snapshot import Part, Rows
 from trainer.permutation import Integers, key, permute
 
 DRAWN = 4096  # positions looked up at a time: 0.1 us each, where a batch alone would cost 100 us
@@ -85,14 +86,24 @@ class Sample:
         """[S] bool: which rows hold a window yet."""
         return self.position_S >= 0
 
+    def held(self) -> dict[str, Part]:
+        """For a checkpoint: what is held, row by row, and nothing of the rows that are empty yet. No copies."""
+        at = torch.nonzero(self.seen).ravel()
+        rows: dict[str, Part] = {name: Rows(part, at) for name, part in self._parts().items()}
+        return {**rows, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
+
+    @property
+    def most_bytes(self) -> int:
+        """What a checkpoint of it takes when every row holds a window."""
+        return sum(part.nbytes for part in self._parts().values())
+
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For a checkpoint: what is held, row by row, and nothing of the rows that are empty yet."""
-        seen = self.seen
-        held = {name: part[seen] for name, part in self._parts().items()}
-        return {**held, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
+        """The same, copied."""
+        held = self.held().items()
+        return {name: part.tensor[part.at] if isinstance(part, Rows) else part for name, part in held}
 
     def load(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
-        """The inverse of `tensors`: every window goes back to its row. What is of another sample (other settings), or
+        """The inverse of `held` and `tensors`: every window goes back to its row. What is of another sample (other settings), or
         missing, is not taken: then this one goes on with the windows still to come, and says so (`whole`)."""
         self.position_S.fill_(-1)
         form = [self.num_windows, self.size]

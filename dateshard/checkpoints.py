@@ -1,0 +1,333 @@
+"""The checkpoints of a run or a folder: which are there, what they hold, and what is done with them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dateshard.documents.checkpoints import (
+    AsideRow,
+    CheckpointCopyDocument,
+    CheckpointExportDocument,
+    CheckpointInfoDocument,
+    CheckpointPinDocument,
+    CheckpointRow,
+    CheckpointsCleanDocument,
+    CheckpointsListDocument,
+    CheckpointsVerifyDocument,
+    DamagedRow,
+    ExportRow,
+    VerifiedRow,
+)
+from dateshard.places import runs_folder
+from shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
+from trainer import checkpoint
+from trainer.checkpoint import pth, removal
+from trainer.checkpoint.retention import Policy
+from trainer.checkpoint.saving import copy as copy_checkpoint
+from trainer.checkpoint.tending import BEST_EXPORT
+from trainer.config import flatten
+from trainer.elsewhere import run_of
+from trainer.run import TrainingRun, all_runs
+
+ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
+BY_WORD = ("best", "best_model", "latest")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of checkpoints, and the run that they belong to, if any."""
+
+    folder: Path
+    run: str | None
+
+
+def place_of(run: str | None, directory: str | None) -> Place:
+    """The checkpoints of a run (the newest, where none is named), or those that lie in a folder.
+
+    Raises:
+        UsageError: both are named. NotThereError: there is none.
+    """
+    if directory is not None:
+        if run is not None:
+            raise UsageError("a run and --dir both say where the checkpoints lie", todo="Give one of them")
+        return _in_folder(Path(directory))
+    if run is not None:
+        return _of_run(TrainingRun.open(runs_folder(), run))
+    newest = next(iter(all_runs(runs_folder())), None)
+    if newest is None:
+        todo = "Name a folder with --dir, or train: dateshard train -c CONFIG"
+        raise NotThereError("no run yet", where=Where(file=str(runs_folder())), todo=todo)
+    return _of_run(newest)
+
+
+def _of_run(run: TrainingRun) -> Place:
+    return Place(run.checkpoints, run.name)
+
+
+def _in_folder(directory: Path) -> Place:
+    if not directory.is_dir():
+        where = Where(file=shorten(str(directory), 200))
+        raise NotThereError("no folder of checkpoints", where=where, todo="See: dateshard runs")
+    owner = run_of(directory)
+    return Place(directory, None) if owner is None else Place(owner / "checkpoints", owner.name)
+
+
+def is_checkpoint(word: str) -> bool:
+    """Whether a word of the command line means a checkpoint (`.pth` or not, with its path or without), not a run."""
+    name = Path(word.removesuffix(".pth")).name
+    return bool(checkpoint.NAME.fullmatch(name) or ASIDE.fullmatch(name) or name in BY_WORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One checkpoint as it was asked for."""
+
+    place: Place
+    name: str
+
+
+def named(words: Sequence[str], directory: str | None, otherwise: str) -> Named:
+    """`[RUN] [CHECKPOINT]`, in any order; `otherwise` where no checkpoint is named.
+
+    Raises:
+        UsageError: more than that. NotThereError: no such run or folder.
+    """
+    wanted = [word for word in words if is_checkpoint(word)]
+    runs = [word for word in words if not is_checkpoint(word)]
+    if len(wanted) > 1 or len(runs) > 1:
+        raise UsageError("name one run and one checkpoint", todo="See: dateshard checkpoints list")
+    word = Path((wanted or [otherwise])[0].removesuffix(".pth"))
+    if len(word.parts) > 1:
+        if runs or directory is not None:
+            raise UsageError("the checkpoint's path says where it lies", todo="Leave the run and --dir out")
+        return Named(_in_folder(word.parent), word.name)
+    return Named(place_of(runs[0] if runs else None, directory), word.name)
+
+
+def open_named(wanted: Named) -> checkpoint.Checkpoint:
+    """Its manifest; of `best` and `latest` the first whose every byte verifies.
+
+    Raises:
+        NotThereError, DamagedError: naming the file.
+    """
+    if wanted.name in BY_WORD:
+        return checkpoint.find(wanted.place.folder, wanted.name)[0]
+    return checkpoint.inspect(wanted.place.folder / wanted.name)
+
+
+def damage_of(found: checkpoint.Checkpoint) -> str | None:
+    """What is wrong with its files, all bytes compared."""
+    try:
+        checkpoint.verify(found)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def list_checkpoints(place: Place) -> CheckpointsListDocument:
+    """Everything that lies there: the best first, the others newest first. Manifests and sizes are read, no tensors."""
+    found, damaged = [], list[DamagedRow]()
+    for folder in _folders(place.folder, checkpoint.NAME):
+        try:
+            one = checkpoint.inspect(folder)
+            _refuse_other_sizes(one)
+            found.append(one)
+        except StoreError as error:
+            damaged.append({"name": folder.name, "message": str(error)})
+    best = next(iter(checkpoint.ranked(found)), None)
+    found.sort(key=lambda one: (one is best, one.place), reverse=True)
+    rows = [_row(one) for one in found]
+    exports = [_export_row(path) for path in sorted(place.folder.glob("*.pth")) if _is_export(path)]
+    aside: list[AsideRow] = [
+        {"name": folder.name, "bytes": removal.bytes_of(folder)} for folder in _folders(place.folder, ASIDE)
+    ]
+    spoilt = sum(removal.bytes_of(place.folder / row["name"]) for row in damaged)
+    extra = sum(row["bytes"] for row in exports if row["file"] == BEST_EXPORT)  # the others count with their folders
+    return {
+        "run": place.run,
+        "folder": str(place.folder),
+        "best": best.name if best else None,
+        "checkpoints": rows,
+        "exports": exports,
+        "set_aside": aside,
+        "damaged": damaged,
+        "count": len(rows),
+        "bytes": sum(row["bytes"] for row in (*rows, *aside)) + spoilt + extra,
+    }
+
+
+def _folders(parent: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Those of that name, by the numbers in it: batch 4 before batch 12."""
+    found = [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: ([int(digits) for digits in re.findall(r"_(\d+)", path.name)], path.name))
+
+
+def _is_export(path: Path) -> bool:
+    return path.name == BEST_EXPORT or bool(checkpoint.NAME.fullmatch(path.stem))
+
+
+def _refuse_other_sizes(found: checkpoint.Checkpoint) -> None:
+    """Raises:
+    NotThereError: a file is missing or cut off, without reading one.
+    """
+    for name, (size, _) in found.files.items():
+        path = found.folder / name
+        there = path.stat().st_size if path.is_file() else None
+        if there != size:
+            what = "is missing" if there is None else f"has {there:,} bytes, {size:,} were saved"
+            raise NotThereError(what, where=Where(file=str(path)), todo="See: dateshard checkpoints verify")
+
+
+def _row(one: checkpoint.Checkpoint) -> CheckpointRow:
+    state = one.state
+    return {
+        "name": one.name,
+        "epoch": state["epoch"] + 1,
+        "batch": state["batch"],
+        "step": state["step"],
+        "validated": state["validated"],
+        "train_loss": state["train_loss"],
+        "val_loss": state["val_loss"],
+        "bytes": removal.bytes_of(one.folder),
+        "saved": _time(one.folder / "manifest.json"),
+        "pinned": removal.is_pinned(one.folder),
+        "exported": removal.export_of(one.folder).exists(),
+    }
+
+
+def _export_row(path: Path) -> ExportRow:
+    return {"file": path.name, "bytes": path.stat().st_size, "saved": _time(path)}
+
+
+def _time(path: Path) -> str:
+    return dt.datetime.fromtimestamp(int(path.stat().st_mtime)).astimezone().isoformat()
+
+
+def describe(wanted: Named) -> CheckpointInfoDocument:
+    """Everything in the manifest, and whether the bytes are as they were saved."""
+    found = open_named(wanted)
+    state, bound = found.state, found.state["bound"]
+    return {
+        **_row(found),
+        "run": wanted.place.run,
+        "folder": str(found.folder),
+        "total_batches": state["num_batches"],
+        "losses": state["losses"],
+        "learning_rate": state.get("learning_rate"),
+        "skipped": state["skipped"],
+        "best_val_loss": state["progress"]["best_loss"],
+        "best_epoch": state["progress"]["best_epoch"] + 1,
+        "files": [{"file": name, "bytes": size, "xxh3_128": digest} for name, (size, digest) in found.files.items()],
+        "damage": damage_of(found),
+        "dataset": bound["data"]["name"],
+        "generation": bound["data"]["generation"],
+        "data": str(bound["data"].get("id")),
+        "init_from": bound.get("init_from", {}).get("source"),
+        "settings": flatten(state["config"]),
+        "environment": state["environment"],
+    }
+
+
+def verify(place: Place, names: Sequence[str]) -> CheckpointsVerifyDocument:
+    """Every byte of the named checkpoints, or of all and of what was exported beside them."""
+    rows, whole = list[VerifiedRow](), dict[str, checkpoint.Checkpoint]()
+    chosen = [open_named(Named(place, name)).folder if name in BY_WORD else place.folder / name for name in names]
+    for folder in chosen if names else _folders(place.folder, checkpoint.NAME):
+        try:
+            one = checkpoint.inspect(folder)
+            size, damage = one.num_bytes, damage_of(one)
+            if damage is None:
+                whole[one.name] = one
+        except StoreError as error:
+            size, damage = removal.bytes_of(folder) if folder.is_dir() else 0, str(error)
+        rows.append({"name": folder.name, "bytes": size, "damage": damage})
+    if not names:
+        rows += _verify_exports(place.folder, whole)
+    damaged = sum(row["damage"] is not None for row in rows)
+    return {"run": place.run, "folder": str(place.folder), "verified": rows, "damaged": damaged}
+
+
+def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> list[VerifiedRow]:
+    """An export is compared with its checkpoint, tensor by tensor; one whose checkpoint is damaged cannot be."""
+    rows = list[VerifiedRow]()
+    best = next(iter(checkpoint.ranked(list(whole.values()))), None)
+    for path in sorted(filter(_is_export, folder.glob("*.pth"))):
+        one = best if path.name == BEST_EXPORT else whole.get(path.stem)
+        if one is None:
+            continue
+        todo = f"Run: dateshard checkpoints export {one.folder} {path} --force"
+        error = NotThereError(f"does not hold what {one.name} holds", where=Where(file=str(path)), todo=todo)
+        rows.append(
+            {"name": path.name, "bytes": path.stat().st_size, "damage": None if pth.matches(path, one) else str(error)}
+        )
+    return rows
+
+
+def export(wanted: Named, file: Path, *, force: bool) -> CheckpointExportDocument:
+    """Writes one `.pth`.
+
+    Raises:
+        UsageError: it is there already, or its folder is not.
+    """
+    if file.exists() and not force:
+        raise UsageError("there is a file already", where=Where(file=str(file)), todo="Give --force to replace it")
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError("no place for a file", where=Where(file=str(file)), todo="Name a file in a folder that exists")
+    found = open_named(wanted)
+    pth.export(found, file)
+    return {"name": found.name, "file": str(file), "bytes": file.stat().st_size}
+
+
+def copy(wanted: Named, directory: Path) -> CheckpointCopyDocument:
+    """Copies one checkpoint into a folder that is no run's.
+
+    Raises:
+        UsageError: it is a run's folder of checkpoints, or a file.
+    """
+    where = Where(file=str(directory))
+    if directory.exists() and not directory.is_dir():
+        raise UsageError("no folder", where=where, todo="Name a folder, or one that is to be made")
+    if (owner := run_of(directory)) is not None:
+        raise UsageError(f"run {owner.name} keeps its own checkpoints there", where=where, todo="Name another folder")
+    found = open_named(wanted)
+    checkpoint.verify(found)
+    return {"name": found.name, "folder": str(copy_checkpoint(found, directory)), "bytes": found.num_bytes}
+
+
+def clean(place: Place, policy: Policy, *, dry_run: bool) -> CheckpointsCleanDocument:
+    """Removes what the policy does not keep, and what was set aside; pinned ones stay. Works beside a training."""
+    aside = [folder for folder in _folders(place.folder, ASIDE) if not removal.is_pinned(folder)]
+    freed = sum(map(removal.bytes_of, aside))
+    done = checkpoint.retain(place.folder, policy, dry_run=dry_run, thorough=True)
+    if not dry_run:
+        with removal.removal_lock(place.folder):
+            removal.remove(aside)
+            for path in place.folder.glob("set_aside-*.pth"):  # its folder was removed before it could be renamed too
+                if ASIDE.fullmatch(path.stem) and not path.with_suffix("").exists():
+                    path.unlink()
+    return {
+        "run": place.run,
+        "folder": str(place.folder),
+        "dry_run": dry_run,
+        "removed": done.gone,
+        "kept": done.kept,
+        "set_aside": [folder.name for folder in aside],
+        "damaged": done.damaged,
+        "freed": done.freed + freed,
+        "left": sum(removal.bytes_of(place.folder / name) for name in done.kept),
+    }
+
+
+def set_pin(wanted: Named, *, pinned: bool) -> CheckpointPinDocument:
+    """Pins a checkpoint that verifies, or lets it go."""
+    found = open_named(wanted)
+    if pinned:
+        checkpoint.verify(found)
+    act: Callable[[Path], object] = removal.pin if pinned else removal.unpin
+    act(found.folder)
+    return {"name": found.name, "folder": str(found.folder), "pinned": os.path.exists(found.folder / removal.PIN)}

@@ -1,0 +1,272 @@
+"""checkpoints: what was saved, and what is done with it. Also `--action list --save_dir DIR`, as the notes spell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dateshard.cli.options import emit, json_option
+
+WORDS = "[RUN] [CHECKPOINT]"
+
+
+class _Group(click.Group):
+    """Shows its commands in the order in which they are written here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _dir_option(command: Any) -> Any:
+    return click.option(
+        "--dir", "--save-dir", "directory", metavar="DIR", help="a folder of checkpoints, instead of a run"
+    )(command)
+
+
+@click.group(cls=_Group, invoke_without_command=True)
+@click.option("--action", metavar="list|info|load|clean", help="the same as the command of that name")
+@_dir_option
+@click.option("--checkpoint", metavar="NAME[.pth]", help="for --action")
+@click.option("--keep-count", metavar="K", help="for --action clean")
+@json_option
+@click.pass_context
+def checkpoints(
+    ctx: click.Context,
+    action: str | None,
+    directory: str | None,
+    checkpoint: str | None,
+    keep_count: str | None,
+    as_json: bool,
+) -> Any:
+    """The checkpoints of a run (the newest, where none is named) or of a folder.
+
+    CHECKPOINT is a name such as checkpoint_epoch_1_batch_100, with or without .pth; best, latest; or a path.
+    """
+    given = {"--dir": directory, "--checkpoint": checkpoint, "--keep-count": keep_count}
+    if ctx.invoked_subcommand is not None:
+        for option, value in {"--action": action, **given}.items():
+            if value is not None:
+                raise click.UsageError(f"{option} comes after the command's name: checkpoints {ctx.invoked_subcommand}")
+        return None
+    if action is None:
+        if any(given.values()) or as_json:
+            raise click.UsageError("Say what is to be done: dateshard checkpoints list")
+        click.echo(ctx.get_help())
+        return 0
+    command = checkpoints.get_command(ctx, action)
+    if command is None:
+        raise click.UsageError(f"No action '{action}'. Those that there are: {', '.join(checkpoints.commands)}")
+    words = [checkpoint] if checkpoint is not None else []
+    for option in ("--dir", "--keep-count"):
+        words += [option, given[option] or ""] if given[option] is not None else []
+    with command.make_context(action, [*words, *(["--json"] if as_json else [])], parent=ctx) as inner:
+        return command.invoke(inner)
+
+
+@checkpoints.command(name="list")
+@click.argument("run", required=False, metavar="[RUN]")
+@_dir_option
+@json_option
+def list_(run: str | None, directory: str | None, as_json: bool) -> int:
+    """All of them with size and time, the best first, then the newest; what is set aside or damaged; the sum."""
+    from dateshard.checkpoints import list_checkpoints, place_of
+    from dateshard.checkpoints_screen import show_list
+    from dateshard.screen import Screen
+
+    told = list_checkpoints(place_of(run, directory))
+    if as_json:
+        emit(told)
+    else:
+        show_list(Screen(), told)
+    return 0
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar=WORDS)
+@_dir_option
+@json_option
+def info(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
+    from dateshard.checkpoints import describe, named
+    from dateshard.checkpoints_screen import show_info
+    from dateshard.screen import Screen
+
+    told = describe(named(words, directory, "latest"))
+    if as_json:
+        emit(told)
+    else:
+        show_info(Screen(), told)
+    return 4 if told["damage"] else 0
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar="[RUN] [CHECKPOINT]...")
+@_dir_option
+@json_option
+def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
+    from dateshard.checkpoints import Place, is_checkpoint, named, place_of
+    from dateshard.checkpoints import verify as compare
+    from dateshard.checkpoints_screen import show_verified
+    from dateshard.screen import Screen
+
+    runs, wanted = ([word for word in words if is_checkpoint(word) is kind] for kind in (False, True))
+    if wanted:
+        each = [named([*runs, word], directory, "latest") for word in wanted]
+        place: Place = each[0].place
+        if any(one.place != place for one in each):
+            raise click.UsageError("Name checkpoints of one folder at a time.")
+        told = compare(place, [one.name for one in each])
+    else:
+        if len(runs) > 1:
+            raise click.UsageError("Name one run.")
+        told = compare(place_of(runs[0] if runs else None, directory), [])
+    if as_json:
+        emit(told)
+    else:
+        show_verified(Screen(), told)
+    return 4 if told["damaged"] else 0
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar=WORDS)
+@_dir_option
+@json_option
+def load(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
+    from dateshard.checkpoints import named
+    from dateshard.checkpoints_screen import show_loaded
+    from dateshard.loading import load as bring_back
+    from dateshard.screen import Screen
+
+    told = bring_back(named(words, directory, "best"))
+    if as_json:
+        emit(told)
+    else:
+        show_loaded(Screen(), told)
+    return 0
+
+
+def _last(words: tuple[str, ...], what: str) -> tuple[tuple[str, ...], str]:
+    if len(words) < 2:
+        raise click.UsageError(f"Name a checkpoint and {what}.")
+    return words[:-1], words[-1]
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT FILE.pth")
+@_dir_option
+@click.option("--force", is_flag=True, help="replace a file that is there")
+@json_option
+def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: bool) -> int:
+    """Write one as a .pth with the notes' keys, which torch.load(weights_only=True) reads."""
+    from pathlib import Path
+
+    from dateshard.checkpoints import export as write
+    from dateshard.checkpoints import named
+    from dateshard.screen import Screen, size
+
+    words, file = _last(words, "the file to write")
+    told = write(named(words, directory, "best"), Path(file), force=force)
+    if as_json:
+        emit(told)
+    else:
+        Screen().tell(f"{told['name']} -> {told['file']} ({size(told['bytes'])})")
+    return 0
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT DIR")
+@_dir_option
+@json_option
+def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Copy one into another folder, durably; every byte of the copy is verified. It can be used from there."""
+    from pathlib import Path
+
+    from dateshard.checkpoints import copy as duplicate
+    from dateshard.checkpoints import named
+    from dateshard.screen import Screen, size
+
+    words, target = _last(words, "the folder to copy it to")
+    told = duplicate(named(words, directory, "best"), Path(target))
+    if as_json:
+        emit(told)
+    else:
+        Screen().tell(f"{told['name']} -> {told['folder']} ({size(told['bytes'])}, verified)")
+    return 0
+
+
+@checkpoints.command()
+@click.argument("run", required=False, metavar="[RUN]")
+@_dir_option
+@click.option("--keep-count", type=click.IntRange(min=1), metavar="K", help="the newest so many stay")
+@click.option("--keep-best", type=click.IntRange(min=1), default=1, metavar="K", help="and so many of the best (1)")
+@click.option("--max-bytes", metavar="2GiB", help="the oldest go until all together take no more")
+@click.option("--dry-run", is_flag=True, help="only say what would go")
+@json_option
+def clean(
+    run: str | None,
+    directory: str | None,
+    keep_count: int | None,
+    keep_best: int,
+    max_bytes: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Remove all but the newest, the best and the pinned ones. The best, the newest and pinned ones always stay.
+
+    What was set aside goes as well. Works beside a training of that run.
+    """
+    from dateshard.checkpoints import clean as remove
+    from dateshard.checkpoints import place_of
+    from dateshard.checkpoints_screen import show_cleaned
+    from dateshard.screen import Screen
+    from trainer.checkpoint.retention import Policy
+    from trainer.config import parse_bytes
+
+    if keep_count is None and max_bytes is None:
+        raise click.UsageError("Say how many stay, --keep-count 5, or how much, --max-bytes 2GiB.")
+    try:
+        most = None if max_bytes is None else int(parse_bytes(max_bytes))
+    except ValueError as error:
+        raise click.UsageError(f"--max-bytes: {error}") from None
+    told = remove(place_of(run, directory), Policy(keep_count, keep_best, most), dry_run=dry_run)
+    if as_json:
+        emit(told)
+    else:
+        show_cleaned(Screen(), told)
+    return 0
+
+
+def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pinned: bool) -> int:
+    from dateshard.checkpoints import is_checkpoint, named, set_pin
+    from dateshard.screen import Screen
+
+    if not any(map(is_checkpoint, words)):
+        raise click.UsageError("Name a checkpoint.")
+    told = set_pin(named(words, directory, "latest"), pinned=pinned)
+    if as_json:
+        emit(told)
+    else:
+        kept = "pinned: nothing removes it" if told["pinned"] else "not pinned"
+        Screen().tell(f"{told['folder']}  {kept}")
+    return 0
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
+@_dir_option
+@json_option
+def pin(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Keep one from any removal."""
+    return _set_pin(words, directory, as_json, pinned=True)
+
+
+@checkpoints.command()
+@click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
+@_dir_option
+@json_option
+def unpin(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+    """Let one go again."""
+    return _set_pin(words, directory, as_json, pinned=False)

@@ -1,0 +1,84 @@
+"""predict: a run's forecast of what comes after raw dumps, at the command line."""
+
+from __future__ import annotations
+
+import click
+
+from dateshard.cli.options import config_option, emit, json_option, quiet_option, settings_of, split_arguments
+
+
+def _level(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0.0
+    if not 0 < level < 1:
+        raise click.BadParameter(f"'{text}' is no share: write it as 0.9, or none.")
+    return level
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="RUN [KEY=VALUE]...")
+@click.option(
+    "--history",
+    multiple=True,
+    metavar="FILE",
+    help="raw dumps before the forecast, as preprocess reads them: files, or a pattern with {date}; repeatable",
+)
+@click.option("--until", metavar="INSTANT", help="what is known ends here (default: the last step with a record)")
+@click.option("--at", metavar="INSTANT|latest", help="instead of dumps: the history is what is prepared before this")
+@click.option(
+    "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
+)
+@click.option("--interval", "level", default="0.9", callback=_level, metavar="SHARE|none", help="of low to high")
+@click.option("--out", type=click.Path(), metavar="FILE", help="write the rows there: .csv or .parquet")
+@config_option
+@json_option
+@quiet_option
+def predict(
+    words: tuple[str, ...],
+    history: tuple[str, ...],
+    until: str | None,
+    at: str | None,
+    which: str,
+    level: float | None,
+    out: str | None,
+    files: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Forecast what comes after raw dumps, in raw units. In a pipe: CSV.
+
+    RUN is a run's name, a checkpoint's folder, or `latest`. The dumps are decoded and scaled as the run's dataset was;
+    -c FILE is asked for only where the dataset does not keep its settings.
+    """
+    import sys
+    from pathlib import Path
+
+    from dateshard import forecasts, prediction_screen
+    from dateshard.predicting import Asked, predict_run
+    from dateshard.screen import Screen
+
+    names, overrides = split_arguments(words)
+    if len(names) != 1:
+        raise click.UsageError("Name one run (latest is the newest, dateshard runs lists all).")
+    if overrides and not files:
+        raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
+    if out:
+        forecasts.refuse_ending(Path(out))
+    pipeline = settings_of(files, overrides).preparing() if files else None
+    screen = Screen(as_json=as_json or not (out or sys.stdout.isatty()), quiet=quiet)
+    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline))
+    prediction_screen.headline(screen, made)
+    if out:
+        forecasts.write(made.frame, Path(out))
+        screen.tell(f"{made.frame.height:,} rows: {out}")
+    if as_json:
+        emit(prediction_screen.document(made))
+    elif not out and screen.terminal:
+        prediction_screen.rows(screen, made)
+    elif not out:
+        click.echo(forecasts.as_csv(made.frame), nl=False)
+    return 0

@@ -1,0 +1,86 @@
+"""What `predict --json` prints."""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from dateshard.documents.preparing import AllRows
+
+
+class HistoryDocument(TypedDict):
+    """The steps that the forecast was made from."""
+
+    source: Annotated[str, Field(description="dumps or shards")]
+    begin: Annotated[str, Field(description="its first instant, in the dataset's zone")]
+    end: Annotated[str, Field(description="the first instant after it")]
+    steps: int
+    dates: Annotated[list[str], Field(description="that it was read from")]
+    last_record: Annotated[str | None, Field(description="the newest record of its last date; null from shards")]
+    observed: Annotated[float, Field(description="share of its cells into which a record fell; others were filled")]
+    rows: Annotated[AllRows | None, Field(description="of its dumps, as in preprocess; null from shards")]
+    unknown_nodes: Annotated[list[str], Field(description="nodes that training never saw, left out")]
+    unknown_categories: Annotated[dict[str, int], Field(description="by feature: at most so many on a date, code 0")]
+
+
+class CoverageDocument(TypedDict):
+    """How many observed targets of a split lie inside the intervals."""
+
+    split: str
+    windows: Annotated[int, Field(description="that were looked at, evenly spaced")]
+    of: Annotated[int, Field(description="windows of the split")]
+    targets: Annotated[int, Field(description="observed targets of those windows")]
+    inside: int
+    share: float | None
+    by_feature: dict[str, float | None]
+
+
+class IntervalDocument(TypedDict):
+    """Split conformal intervals."""
+
+    level: float
+    windows: Annotated[int, Field(description="validation windows that they were made from, evenly spaced")]
+    of: Annotated[int, Field(description="validation windows there are")]
+    own_nodes: Annotated[int, Field(description="nodes x features with errors enough of their own; others share")]
+    coverage: Annotated[CoverageDocument | None, Field(description="measured on the test split; null without one")]
+
+
+class ForecastRow(TypedDict):
+    """One target of one node at one step, in raw units."""
+
+    date: str
+    step: Annotated[int, Field(description="of that date, from 0")]
+    node: str
+    feature: str
+    horizon: Annotated[int, Field(description="steps after the last one of the history; 0 is that one")]
+    value: Annotated[float | None, Field(description="null for a categorical target")]
+    low: float | None
+    high: float | None
+    category: NotRequired[Annotated[str | None, Field(description="the likeliest one, where a target is categorical")]]
+    probability: NotRequired[float | None]
+    time: Annotated[str, Field(description="at which the step begins, in the dataset's zone")]
+
+
+class PredictDocument(TypedDict):
+    """A forecast, by which weights, and from which history."""
+
+    run: str
+    model: str
+    checkpoint: Annotated[str, Field(description="its name")]
+    epoch: int
+    batch: int
+    dataset: str
+    generation: Annotated[int, Field(description="that the run was trained on")]
+    timezone: str
+    step_seconds: float
+    first_forecast: Annotated[str, Field(description="the first instant that is forecast")]
+    history: HistoryDocument
+    interval: Annotated[IntervalDocument | None, Field(description="null where none was asked for or can be made")]
+    errors: Annotated[
+        dict[str, float], Field(description="scaled MSE on those validation windows: model, mean, repeat")
+    ]
+    notes: list[str]
+    seconds: Annotated[dict[str, float], Field(description="history, intervals, all")]
+    forecasts: list[ForecastRow]

@@ -1,0 +1,60 @@
+"""checkpoints load: a checkpoint becomes a model again, strictly, and computes one batch."""
+
+from __future__ import annotations
+
+from dateshard.checkpoints import Named, open_named
+from dateshard.documents.checkpoints import CheckpointLoadDocument
+from dateshard.places import shards_folder
+from dateshard.settings import validate
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError
+from trainer.checkpoint import Checkpoint
+from trainer.models import num_parameters
+from trainer.session import make_session
+from trainer.state import restore
+from trainer.trial import try_batch
+
+
+def load(wanted: Named) -> CheckpointLoadDocument:
+    """Verifies a checkpoint, builds the model of its own settings on its dataset, and takes every tensor strictly.
+
+    Raises:
+        DamagedError: naming the file. UsageError: the dataset of today does not fit these settings.
+    """
+    found = open_named(wanted)
+    state = found.state
+    settings = validate({"dataset": state["bound"]["data"]["name"], "trainer": state["config"]})
+    dataset, notes = _dataset_of(found)
+    session = make_session(settings.trainer, dataset, found.folder.parent)
+    restore(session, found)
+    trial = try_batch(session)
+    return {
+        "name": found.name,
+        "folder": str(found.folder),
+        "model": settings.trainer.model.name,
+        "parameters": num_parameters(session.model),
+        "train_loss": state["train_loss"],
+        "val_loss": state["val_loss"],
+        "losses": state["losses"],
+        "dataset": settings.dataset,
+        "generation": dataset.generation,
+        "forward": {
+            "split": trial.split,
+            "windows": trial.windows,
+            "loss": trial.loss,
+            "losses": trial.losses,
+        },
+        "notes": notes,
+    }
+
+
+def _dataset_of(found: Checkpoint) -> tuple[Dataset, list[str]]:
+    """The generation that it was trained on; where that was cleaned away (a copy pins nothing), the current one."""
+    data = found.state["bound"]["data"]
+    root = shards_folder(data["name"])
+    try:
+        return Dataset.open(root, data["generation"]), []
+    except NotThereError:
+        dataset = Dataset.open(root)
+        told = f"generation {data['generation']} is gone: tried on generation {dataset.generation}"
+        return dataset, [told]

@@ -1,0 +1,235 @@
+"""A forecast of the steps after raw dumps, or after committed dates, with intervals: both stages composed.
+
+Legend: H history steps, W steps of the window, P target steps, N nodes, F features, T targets that are numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.evaluation import newest_run
+from dateshard.forecasts import Made, frame_of
+from dateshard.places import runs_folder, shards_folder
+from dateshard.screen import counted
+from pipeline.account import total
+from pipeline.config import Pipeline
+from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
+from pipeline.history import History, Piece, raw_files, read_history
+from shardstore.calendar import Day, collapse, time_codes
+from shardstore.dataset import Dataset
+from shardstore.errors import NotThereError, UsageError, Where, shorten
+from shardstore.moments import parse_instant, rows_after, rows_before, spell, step_before
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint
+from trainer.forecast import Forecaster, load_forecaster
+from trainer.intervals import Intervals
+from trainer.kept_intervals import intervals_of
+from trainer.resume import locate
+from trainer.run import TrainingRun, data_identity
+
+if TYPE_CHECKING:
+    import polars
+
+NAMED = 10  # unknown nodes that a note names
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be forecast, and by which weights.
+
+    Attributes:
+        history: dumps: files, folders, or patterns with `{date}`. until: the first instant that is not known yet.
+        at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them.
+        interval: the share of targets that are to lie between low and high; None for no interval.
+        pipeline: how dumps are read; None: as the generation keeps it.
+    """
+
+    run: str
+    history: tuple[str, ...] = ()
+    until: str | None = None
+    at: str | None = None
+    checkpoint: str = "best"
+    interval: float | None = 0.9
+    pipeline: Pipeline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A forecast with all that a person should know of it; `seconds` of decoding, of intervals, and of all."""
+
+    run: str
+    found: Checkpoint
+    which: str
+    dataset: Dataset
+    forecaster: Forecaster
+    history: History
+    from_dumps: bool
+    intervals: Intervals | None
+    level: float | None
+    frame: polars.DataFrame
+    notes: list[str]
+    seconds: dict[str, float]
+
+    @property
+    def first(self) -> str:
+        """The first instant that is forecast, in the dataset's zone."""
+        return spell(_targets(self.forecaster, self.history)[0][0], self.dataset.manifest.timezone)
+
+
+def predict(
+    run: str,
+    history: str | Sequence[str] = (),
+    *,
+    until: str | None = None,
+    at: str | None = None,
+    checkpoint: str = "best",
+    interval: float | None = 0.9,
+) -> polars.DataFrame:
+    """`dateshard.predict("latest", history="data/raw/flights/{date}.csv")`: the table that the command prints.
+
+    Columns: date, step (of that date, from 0), node, feature, horizon, value, low, high (raw units), time; with a
+    categorical target also category and probability, before time.
+
+    Raises:
+        UsageError, DumpError, StoreError: what happened, where, and what to do next.
+    """
+    names = (history,) if isinstance(history, str) else tuple(history)
+    return predict_run(Asked(run, names, until, at, checkpoint, interval)).frame
+
+
+def predict_run(asked: Asked) -> Prediction:
+    """Forecasts once.
+
+    Memory: the model, the window, one date as in preparing; with intervals that are not kept yet those of
+    `trainer.intervals.calibrate`.
+    """
+    began = time.perf_counter()
+    run, which = _run_of(asked)
+    from dateshard.training import settings_of_run
+
+    settings = settings_of_run(run)
+    found, passed = checkpoint.find(run.checkpoints, which)
+    dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
+    notes = [f"passed over: {note}" for note in passed]
+    if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
+        notes.append("the store was made anew since: this is not the data that the run was trained on")
+    forecaster = load_forecaster(settings.trainer, dataset, found)
+    history = _history(asked, dataset, forecaster)
+    decoded = time.perf_counter()
+    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history))
+    intervals, note = None, ""
+    if asked.interval is not None and forecaster.numbers:
+        intervals, note = intervals_of(forecaster, found, asked.interval)
+    calibrated = time.perf_counter()
+    made = Made(forecaster, _targets(forecaster, history), scaled, chances, intervals)
+    frame = frame_of(made)
+    notes += [*_notes(history, asked, dataset), *([note] if note else [])]
+    seconds = {"history": decoded - began, "intervals": calibrated - decoded, "all": time.perf_counter() - began}
+    taken = (bool(asked.history), intervals, asked.interval, frame, notes, seconds)
+    return Prediction(run.name, found, which, dataset, forecaster, history, *taken)
+
+
+def _run_of(asked: Asked) -> tuple[TrainingRun, str]:
+    """(run, which of its checkpoints); a checkpoint's folder names both."""
+    if bool(asked.history) == bool(asked.at):
+        what = "a forecast needs its history: dumps, or an instant in the dataset"
+        raise UsageError(what, todo="Give one of --history FILE and --at INSTANT")
+    if asked.until and asked.at:
+        raise UsageError("--until is for dumps, and --at says where a history ends", todo="Leave --until out")
+    if asked.run == "latest":
+        return newest_run(None), asked.checkpoint
+    run, which = locate(asked.run, runs_folder())
+    return run, asked.checkpoint if which == "latest" else which
+
+
+def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
+    zone_name = dataset.manifest.timezone
+    if asked.at:
+        return _from_shards(asked.at, dataset, forecaster.window.history)
+    config = asked.pipeline or settings_of(dataset)
+    refuse_other_settings(config, dataset)
+    until = parse_instant(asked.until, zone_name, end=True) if asked.until else None
+    with raw_files(asked.history, config) as raw:
+        return read_history(raw, target_of(dataset), table_of(dataset, config), forecaster.window.history, until)
+
+
+def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
+    """The committed steps before an instant; of the current generation, where that was scaled as the given one was."""
+    dataset, manifest = _newest_alike(dataset), dataset.manifest
+    if at == "latest":
+        end = dataset.days[-1].end
+    else:
+        end = step_before(parse_instant(at, manifest.timezone, end=False), manifest.timezone, manifest.step)
+    chosen = rows_before(end, num_steps, manifest.timezone, manifest.step)
+    if lacking := [day.date for day, _ in chosen if day.date not in dataset.manifest.dates]:
+        what = f"generation {dataset.generation} lacks {collapse(lacking)} of the {num_steps:,} steps before that"
+        todo = "Prepare them: dateshard preprocess -c CONFIG; or name dumps with --history"
+        raise NotThereError(what, where=Where(file=str(dataset.root)), todo=todo)
+    shape = (num_steps, manifest.num_nodes, len(manifest.features))
+    values, observed, first = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_), 0
+    for day, rows in chosen:
+        stop = first + rows.stop - rows.start
+        dataset.read(day.date, rows, values[first:stop])
+        dataset.read_observed(day.date, rows, observed[first:stop])
+        first = stop
+    pieces = tuple(Piece(day, rows, {}, None) for day, rows in chosen)
+    return History(values, observed, end, None, pieces, (), {})
+
+
+def _newest_alike(dataset: Dataset) -> Dataset:
+    """The current generation, if a cell means the same there: it may have dates that came after the training."""
+    newest = Dataset.open(dataset.root)
+    same = newest.manifest.normalise == dataset.manifest.normalise
+    return newest if same and newest.manifest.step == dataset.manifest.step else dataset
+
+
+def _targets(forecaster: Forecaster, history: History) -> list[tuple[int, Day, int, int]]:
+    """(instant, date, step of that date, horizon) of each target step. With horizon 0 they are those of the history."""
+    window, manifest = forecaster.window, forecaster.dataset.manifest
+    first = 1 if window.horizon else 1 - window.history
+    spans = [(piece.day, piece.rows) for piece in history.pieces]
+    if window.horizon:
+        spans = rows_after(history.end, window.horizon, manifest.timezone, manifest.step)
+    steps = [(day, row) for day, rows in spans for row in range(rows.start, rows.stop)]
+    return [(day.start + row * day.step, day, row, first + number) for number, (day, row) in enumerate(steps)]
+
+
+def _codes(forecaster: Forecaster, history: History) -> NDArray[np.int32]:
+    """[W] time codes of the history and of what is forecast."""
+    window, manifest = forecaster.window, forecaster.dataset.manifest
+    spans = [(piece.day, piece.rows) for piece in history.pieces]
+    spans += rows_after(history.end, window.horizon, manifest.timezone, manifest.step)
+    return np.concatenate([time_codes(day, manifest.timezone)[rows] for day, rows in spans])
+
+
+def account_of(history: History) -> dict[str, object]:
+    """What became of the rows of its dumps, as preprocess tells it."""
+    return total({piece.day.date: piece.account for piece in history.pieces if piece.account})
+
+
+def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
+    """What a person should know of the history: where it ends, what was left out of it."""
+    found, day = list[str](), history.pieces[-1].day
+    if asked.history and not asked.until and history.end < day.end:
+        last = spell(history.last or day.start, dataset.manifest.timezone)
+        found.append(
+            f"The last record is of {last}: its step is taken as complete, and later ones as not known yet "
+            f"(--until {day.date}: the date is over; --until {last[:16]}: only steps that ended by then)."
+        )
+    if names := history.unknown_nodes:
+        shown = ", ".join(map(shorten, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+        found.append(f"{counted(len(names), 'node')} that training never saw left out: {shown}.")
+    for feature, count in history.unknown_categories.items():
+        found.append(f"Categories of '{feature}' that no training date has get code 0: up to {count} on a date.")
+    rows = account_of(history)
+    for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
+        counts = rows[kind]
+        assert isinstance(counts, dict)
+        found += [f"{count:,} {what}: {reason}." for reason, count in counts.items()]
+    return found

@@ -1,0 +1,152 @@
+"""A prediction as people and programs see it: a headline, a few rows on a terminal, the document of --json."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from dateshard.documents.prediction import CoverageDocument, IntervalDocument, PredictDocument
+from dateshard.forecasts import as_rows
+from dateshard.predicting import Prediction, account_of
+from dateshard.screen import Screen, counted, seconds
+from shardstore.moments import spell
+from trainer.intervals import Coverage, Intervals
+
+SHOWN_ROWS = 12
+SHOWN_FEATURES = 3
+SHORTFALL = 0.02  # of coverage, from which on it is told
+
+
+def document(made: Prediction) -> PredictDocument:
+    """What --json prints."""
+    return cast(PredictDocument, {**_facts(made), "forecasts": as_rows(made.frame)})
+
+
+def _facts(made: Prediction) -> dict[str, Any]:
+    """The document without its rows."""
+    manifest, history, state = made.dataset.manifest, made.history, made.found.state
+    told, zone = history.pieces, manifest.timezone
+    begin = told[0].day.start + told[0].rows.start * manifest.step
+    return {
+        "run": made.run,
+        "model": made.forecaster.config.model.name,
+        "checkpoint": made.found.name,
+        "epoch": state["epoch"] + 1,
+        "batch": state["batch"],
+        "dataset": manifest.dataset,
+        "generation": made.dataset.generation,
+        "timezone": zone,
+        "step_seconds": manifest.step / 1e9,
+        "first_forecast": made.first,
+        "history": {
+            "source": "dumps" if made.from_dumps else "shards",
+            "begin": spell(begin, zone),
+            "end": spell(history.end, zone),
+            "steps": len(history.values_HNF),
+            "dates": [str(piece.day.date) for piece in told],
+            "last_record": None if history.last is None else spell(history.last, zone),
+            "observed": float(history.observed_HNF.mean()),
+            "rows": account_of(history) if made.from_dumps else None,
+            "unknown_nodes": list(history.unknown_nodes),
+            "unknown_categories": dict(history.unknown_categories),
+        },
+        "interval": None if made.intervals is None else _interval(made.intervals),
+        "errors": {} if made.intervals is None else dict(made.intervals.errors),
+        "notes": made.notes,
+        "seconds": made.seconds,
+    }
+
+
+def _interval(intervals: Intervals) -> IntervalDocument:
+    coverage: CoverageDocument | None = None
+    if (found := intervals.coverage) is not None:
+        coverage = {
+            "split": found.split,
+            "windows": found.windows,
+            "of": found.of,
+            "targets": found.targets,
+            "inside": found.inside,
+            "share": found.share,
+            "by_feature": dict(found.by_feature),
+        }
+    return {
+        "level": intervals.level,
+        "windows": intervals.windows,
+        "of": intervals.of,
+        "own_nodes": intervals.own_nodes,
+        "coverage": coverage,
+    }
+
+
+def headline(screen: Screen, made: Prediction) -> None:
+    """Which weights, which history, which instants, how sure; then the notes."""
+    told = _facts(made)
+    history, manifest = told["history"], made.dataset.manifest
+    place = f"epoch {told['epoch']} batch {told['batch']}"
+    screen.say(f"run {made.run}, {made.which} checkpoint ({place}), generation {told['generation']}")
+    dates = counted(len(history["dates"]), "date")
+    source = f"{dates} of dumps" if made.from_dumps else f"{dates} of shards"
+    screen.say(f"history    {history['begin']} to {history['end']}")
+    screen.say(
+        f"           {history['steps']} steps, {source}, {100 * history['observed']:.1f} % of the cells observed"
+    )
+    steps = len(made.frame["time"].unique())
+    screen.say(f"forecast   {made.first}, {counted(steps, 'step')} in {manifest.timezone}")
+    for line in _sure(made):
+        screen.say(line)
+    for note in made.notes:
+        screen.explain(note)
+    parts = ", ".join(f"{name} {seconds(spent)}" for name, spent in made.seconds.items() if name != "all")
+    screen.say(f"took       {seconds(made.seconds['all'])} ({parts})")
+
+
+def _sure(made: Prediction) -> list[str]:
+    intervals, numbers = made.intervals, made.forecaster.numbers
+    if made.level is None or not numbers:
+        return []
+    if intervals is None:
+        return ["interval   none: the run has no validation window, so low and high stay empty"]
+    windows = f"{intervals.windows:,}" + (f" of {intervals.of:,}" if intervals.windows < intervals.of else "")
+    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows} validation windows"]
+    if made.frame["low"].null_count() == made.frame.height:
+        lines[0] = f"interval   none: {windows} validation windows are too few for {100 * intervals.level:g} %"
+    elif (found := intervals.coverage) is not None and found.share is not None:
+        lines += _covered(found, found.share, intervals.level)
+    else:
+        lines.append("           no test window: its coverage was not measured")
+    mine = intervals.errors.get("model")
+    others = {name: error for name, error in intervals.errors.items() if name != "model" and error > 0}
+    if mine is not None and others:
+        told = [
+            f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
+            for name, error in sorted(others.items())
+        ]
+        lines += [
+            f"validation squared error {', '.join(told)}",
+            f"           all baselines: dateshard evaluate {made.run}",
+        ]
+    return lines
+
+
+def _covered(found: Coverage, share: float, level: float) -> list[str]:
+    """What was measured on the test split, by target where there are a few; and whether it is less than was promised."""
+    lines = [f"           covers {100 * share:.1f} % of the targets of {found.windows:,} test windows"]
+    known = {name: part for name, part in found.by_feature.items() if part is not None}
+    if 1 < len(known) <= SHOWN_FEATURES:
+        lines.append("           " + ", ".join(f"{name} {100 * part:.1f} %" for name, part in known.items()))
+    if share < level - SHORTFALL:
+        lines.append("           less than promised: the test dates are unlike the validation dates")
+    return lines
+
+
+def rows(screen: Screen, made: Prediction) -> None:
+    """The first rows, as columns; where the others are."""
+    lines = [["time", "node", "feature", "horizon", "value", "low", "high"]]
+    for row in made.frame.head(SHOWN_ROWS).to_dicts():
+        line = [f"{row['time']:%Y-%m-%d %H:%M}", row["node"], row["feature"], str(row["horizon"])]
+        line += ["-" if row[name] is None else f"{row[name]:.6g}" for name in ("value", "low", "high")]
+        if row.get("category") is not None:
+            line[4] = f"{row['category']} ({row['probability']:.2f})"
+        lines.append(line)
+    screen.table(lines, right=(3, 4, 5, 6))
+    if (more := made.frame.height - SHOWN_ROWS) > 0:
+        screen.say(f"  {counted(more, 'more row')}: --out FILE.csv or FILE.parquet, --json, or a pipe")

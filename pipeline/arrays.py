@@ -1,0 +1,226 @@
+"""One date's dump -> its staged array -> what its shard holds, in memory. One path for preparing and for predicting.
+
+Legend: T steps of the date, N nodes, F features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Pipeline
+from pipeline.plan import Dump
+from pipeline.shares import record_budget
+from shardstore.calendar import Day
+from shardstore.errors import DumpError, Where
+from shardstore.frozen import Frozen, Nodes, Vocabularies
+from shardstore.layouts import grid
+from shardstore.layouts.categories import own_vocabulary, recode
+from shardstore.layouts.encode import encode
+from shardstore.layouts.feature import Feature, categorical
+from shardstore.manifest import Manifest
+from shardstore.scale import Scale
+from shardstore.storage import About
+from shardstore.transform import Floats, Integers
+
+if TYPE_CHECKING:
+    from pipeline.decode import Decoded
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics.
+
+    Attributes:
+        about: what files in other formats than Zarr say of themselves.
+    """
+
+    nodes: Nodes
+    vocabularies: Vocabularies
+    scale: Scale
+    about: About
+
+    @staticmethod
+    def of(frozen: Frozen, manifest: Manifest) -> Target:
+        """The target of a generation; of the manifest its dates do not matter."""
+        specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
+        scale = frozen.statistics.scale(specs, frozen.nodes.names)
+        ids = {"nodes": manifest.nodes, "statistics": manifest.statistics}
+        ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
+        features, nodes = manifest.features, frozen.nodes.names
+        about = About(manifest.dataset, manifest.timezone, manifest.step, features, nodes, ids, scale)
+        return Target(frozen.nodes, frozen.vocabularies, scale, about)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A measured date before filling and scaling.
+
+    Attributes:
+        values_TNF: float64 on the date's own nodes, codes of its own vocabularies, NaN where nothing was observed.
+        vocabularies: {place of a categorical feature: the date's own categories}.
+        rows: what became of the dump's rows, in JSON.
+        last: instant of the last record, None without one.
+        strangers: some of the names that the node table lacks.
+    """
+
+    day: Day
+    values_TNF: Floats
+    nodes: tuple[str, ...]
+    vocabularies: Mapping[str, Sequence[str]]
+    rows: Mapping[str, Any]
+    last: int | None = None
+    strangers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a shard holds.
+
+    Attributes:
+        observed_TNF: None where nothing is missing.
+        unknown_nodes: nodes of the date that training never saw: they have no place in the frozen list.
+        unknown_categories: {feature: how many categories training never saw}; they have code 0.
+    """
+
+    values_TNF: NDArray[np.float32]
+    observed_TNF: NDArray[np.bool_] | None
+    unknown_nodes: tuple[str, ...]
+    unknown_categories: Mapping[str, int]
+
+
+def stage(
+    dump: Dump,
+    date: dt.date,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
+    memory_bytes: int,
+    spilled: Path,
+) -> Staged:
+    """Decodes one dump and reduces it to the grid in float64.
+
+    Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled into the folder `spilled` by
+    the hour, to the same bytes.
+
+    Raises:
+        DumpError: the dump cannot be used. ResourceError: its grid alone is too large.
+    """
+    from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
+
+    if not dump.files:
+        where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
+        raise DumpError("the folder holds no file", where=where, todo=todo)
+    budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
+    decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+    values, duplicates, last = reduce(decoded, config, dump.path)
+    rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    vocabularies = _own_vocabularies(values, decoded)
+    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers)
+
+
+def reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid.Duplicates, int | None]:
+    """([T, N, F] float64, what was found of duplicates, instant of the last record), stretch by stretch of the date."""
+    features, num_nodes = config.feature_specs(), len(decoded.nodes)
+    values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
+    dropped, conflicting, last = 0, 0, None
+    for part, records, place_R in decoded.stretches():
+        last = int(records.time_R.max()) if len(records.time_R) else last
+        order = grid.arrange(records, part, num_nodes)
+        kept, found = grid.keep_last(records, order)
+        if place_R is not None and found.dropped:
+            raise _repeated(decoded, config, path, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
+        first = (part.start - decoded.day.start) // part.step
+        order = kept if config.source.duplicates == "last" else order
+        values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
+        dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
+    return values, grid.Duplicates(dropped, conflicting), last
+
+
+def _repeated(decoded: Decoded, config: Pipeline, path: Path, place: int, count: int) -> DumpError:
+    file, row = decoded.places.of(place)
+    return DumpError(
+        f"the row's node and instant come again in a later row ({count:,} such rows)",
+        where=Where(str(file), decoded.day.date, config.source.time_columns[-1], row),
+        todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
+    )
+
+
+def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[str]]:
+    """Changes categorical cells, in place, to codes of the date's own vocabulary; gives {} where no feature is such."""
+    found = {}
+    for feature, names in decoded.categories.items():
+        values_TNF[..., feature], own = own_vocabulary(values_TNF[..., feature], names)
+        found[str(feature)] = list(own)
+    return found
+
+
+def encode_date(staged: Staged, config: Pipeline, target: Target) -> Encoded:
+    """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last. Changes its codes in
+    place.
+
+    Memory: about four arrays of [T, N, F] float64.
+
+    Raises:
+        DumpError: a value that its transform or float32 cannot take.
+    """
+    date, features, nodes = staged.day.date, config.feature_specs(), target.nodes
+    refuse_outside(staged.values_TNF, date, config)
+    unknown = _recode(staged, target.vocabularies, features)
+    place = positions(staged.nodes, nodes)
+    encoded, observed = encode(grid.on_nodes(staged.values_TNF, place, len(nodes.names)), features, target.scale)
+    _refuse_infinite(encoded, date, config)
+    strangers = tuple(name for name, at in zip(staged.nodes, place, strict=True) if at < 0)
+    return Encoded(encoded, observed, (*strangers, *staged.strangers), unknown)
+
+
+def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
+    """Raises:
+    DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
+    """
+    for index, (name, feature) in enumerate(config.features.items()):
+        low = -1.0 if feature.transform == "log1p" else -math.inf
+        column = values_TNF[..., index]
+        outside = column[(column <= low) | (np.abs(column) > LARGEST)]
+        if outside.size:
+            why = "log1p takes values above -1" if outside[0] <= low else "float32 cannot hold it"
+            where = Where(date=date, column=config.column_of(name), value=repr(float(outside[0])))
+            todo = f"Correct the dump, or pipeline.features.{name}"
+            raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
+
+
+def positions(names: Sequence[str], nodes: Nodes) -> Integers:
+    """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
+    place = {name: index for index, name in enumerate(nodes.names)}
+    return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
+
+
+def _recode(staged: Staged, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, int]:
+    """Changes a date's own codes to frozen ones, in place; gives the number of unseen categories by feature."""
+    unknown: dict[str, int] = {}
+    values_TNF = staged.values_TNF
+    for feature, name in categorical(features).items():
+        own, frozen = staged.vocabularies[str(feature)], vocabularies.names[name]
+        values_TNF[..., feature], count = recode(values_TNF[..., feature], own, frozen)
+        unknown |= {name: count} if count else {}
+    return unknown
+
+
+def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pipeline) -> None:
+    if np.isfinite(encoded_TNF).all():
+        return
+    index = int(np.flatnonzero(~np.isfinite(encoded_TNF).all(axis=(0, 1)))[0])
+    name = list(config.features)[index]
+    raise DumpError(
+        f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}')",
+        where=Where(date=date, column=config.column_of(name)),
+        todo=f"Correct the dump, or set pipeline.features.{name}.range or clip",
+    )

@@ -1,0 +1,195 @@
+"""Raw dumps -> the encoded steps before an instant, by the very path that makes shards. Nothing is published.
+
+Legend: H steps of the history, N nodes of the frozen list, F features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pipeline.arrays import Encoded, Staged, Target, encode_date, stage
+from pipeline.config import Pipeline
+from pipeline.cuts import spilled
+from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, place_of
+from pipeline.observe import whole_file
+from pipeline.plan import Dump
+from pipeline.shares import FREE_SHARE
+from shardstore.calendar import Day, collapse, parse_step
+from shardstore.errors import DumpError, UsageError, Where
+from shardstore.moments import rows_before, step_before
+
+Names = tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One date of a history: its rows of the window, and what became of its dump."""
+
+    day: Day
+    rows: slice
+    account: Mapping[str, Any]
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The window's inputs, and where they come from.
+
+    Attributes:
+        values_HNF: float32 scaled, as a shard holds them. observed_HNF: False where a cell was filled or left empty.
+        end: the first instant after the history.
+        last: instant of the last record of its last date.
+        unknown_nodes: names that the frozen list lacks, of all its dates; some of them where a node table is closed.
+        unknown_categories: {feature: how many categories of a date training never saw, at most}.
+    """
+
+    values_HNF: NDArray[np.float32]
+    observed_HNF: NDArray[np.bool_]
+    end: int
+    last: int | None
+    pieces: tuple[Piece, ...]
+    unknown_nodes: tuple[str, ...]
+    unknown_categories: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The raw files of a history by date; those of `cut` are spills of a file of many dates.
+
+    Attributes:
+        config: how dumps are read. folder: of spills, and of records that do not fit into memory.
+    """
+
+    config: Pipeline
+    dumps: Mapping[dt.date, Dump]
+    cut: frozenset[dt.date]
+    folder: Path
+
+    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> Staged:
+        """One date, decoded and reduced; as `pipeline.arrays.stage`."""
+        config = spilled(self.config) if date in self.cut else self.config
+        memory = int(FREE_SHARE * psutil.virtual_memory().available)
+        return stage(self.dumps[date], date, config, table_nodes, memory, self.folder / f"records-{date}")
+
+
+@contextmanager
+def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
+    """The dates that files, folders, or patterns with `{date}` hold.
+
+    A name tells its date by `pipeline.source.path`, or by a 2013-03-05 or 20130305 in it; a file whose name tells none
+    is cut by the times of its rows, in a temporary folder.
+
+    Raises:
+        DumpError: nothing matches. UsageError: two of them hold the same date.
+    """
+    with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
+        dumps, cut = dict[dt.date, Dump](), set[dt.date]()
+        for number, name in enumerate(names):
+            found, spills = _found(name, config, Path(temporary) / str(number))
+            for date, dump in found.items():
+                if date in dumps:
+                    what = f"two of the histories hold {date}: {dumps[date].path} and {dump.path}"
+                    raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
+                dumps[date] = dump
+            cut |= spills
+        yield Raw(config, dumps, frozenset(cut), Path(temporary))
+
+
+def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
+    """({date: dump} of one --history, which of them are spills)."""
+    if not is_one_file(name):
+        found = find_dumps(name)
+        if not found:
+            raise _nothing(name)
+        return {date: Dump(path, 0, "", files, ()) for date, (path, files) in found.items()}, frozenset()
+    files = find_files(name)
+    if not files or not all(file.exists() for file in files):
+        raise _nothing(name)
+    if (date := date_of(Path(name), config.source.path)) is not None:
+        return {date: Dump(Path(name), 0, "", files, ())}, frozenset()
+    if Path(name).is_dir():
+        todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
+        raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
+    from pipeline.cut import cut
+
+    alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name})})
+    (folder / "staging").mkdir(parents=True)
+    whole = whole_file(alone)
+    assert whole is not None, "its files were found above"
+    dumps = cut(folder, alone, whole).dumps()
+    return dumps, frozenset(dumps)
+
+
+def _nothing(name: str) -> DumpError:
+    return DumpError("no file matches", where=Where(file=name), todo="Check --history; {date} stands for every date")
+
+
+def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:
+    """The last `num_steps` steps that are known, encoded; every dump of theirs is decoded once, no other is opened.
+
+    Memory: the window, and one date as in preparing.
+
+    Args:
+        nodes: names of the node table; None where nodes are found.
+        until: the first instant that is not known yet; None: after the last step with a record.
+
+    Raises:
+        DumpError: a date is missing, there are too few steps, or a dump cannot be used.
+    """
+    zone_name, step = raw.config.source.timezone, parse_step(raw.config.step)
+    newest = max(raw.dumps)
+    staged: Staged | None = None
+    if until is None:
+        staged = raw.stage(newest, nodes)
+        end = staged.day.end if staged.last is None else step_before(staged.last, zone_name, step) + step
+    else:
+        end = step_before(until, zone_name, step)
+    chosen = rows_before(end, num_steps, zone_name, step)
+    _refuse_lacking(chosen, raw, num_steps)
+    shape = (num_steps, len(target.nodes.names), len(raw.config.features))
+    values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
+    found, pieces, at = list[Encoded](), list[Piece](), num_steps
+    for day, rows in reversed(chosen):
+        known = staged if staged is not None and staged.day.date == day.date else raw.stage(day.date, nodes)
+        encoded = encode_date(known, raw.config, target)
+        at -= rows.stop - rows.start
+        values[at : at + rows.stop - rows.start] = encoded.values_TNF[rows]
+        if encoded.observed_TNF is not None:
+            observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
+        found.append(encoded)
+        pieces.append(Piece(day, rows, known.rows, known.last))
+    strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
+    unseen = [one.unknown_categories for one in found]
+    most = {name: max(one.get(name, 0) for one in unseen) for name in sorted({n for one in unseen for n in one})}
+    return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
+
+
+def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: int) -> None:
+    """Raises:
+    DumpError: naming the dates of the window that no dump is there of.
+    """
+    lacking = [day.date for day, _ in chosen if day.date not in raw.dumps]
+    if not lacking:
+        return
+    earlier = [date for date in raw.dumps if date < max(lacking)]
+    later = [day.date for day, _ in chosen if day.date > max(lacking)]
+    where = Where(file=place_of(raw.config.source.path, max(lacking)))
+    if earlier or not later:
+        what, todo = f"the history lacks {collapse(lacking)}", "Name its dump too: --history FILE"
+        raise DumpError(what, where=where, todo=todo)
+    there = sum(rows.stop - rows.start for day, rows in chosen if day.date in later)
+    raise DumpError(
+        f"the history has {there:,} steps ({collapse(later)}), and the model looks back {num_steps:,}",
+        where=where,
+        todo=f"Add the dumps of {collapse(lacking)}: --history FILE, or a pattern with {{date}}",
+    )

@@ -1,0 +1,128 @@
+"""What follows a save: notes for people, exports, and the removal of what is not kept. The checkpoint stands already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardstore.errors import StoreError
+from trainer.checkpoint.choice import ranked, scan
+from trainer.checkpoint.folder import Checkpoint, inspect, verify
+from trainer.checkpoint.pth import export, matches
+from trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
+from trainer.checkpoint.retention import Policy, going, listed
+from trainer.checkpoint.saving import point
+from trainer.config import CheckpointConfig
+
+BEST_NOTE, BEST_EXPORT = "best_model.json", "best_model.pth"
+
+
+def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
+    """Everything that a new checkpoint brings about; returns the names of those that were removed.
+
+    Args:
+        parent: the run's checkpoints. saved: the folder that has just appeared there.
+
+    Raises:
+        DiskFullError: an export did not fit; every checkpoint is whole.
+    """
+    found = inspect(saved)
+    point(saved, "latest.json", found.state)
+    is_best = found.state["validated"] and found.state["progress"]["best_epoch"] == found.state["epoch"]
+    if is_best:
+        point(saved, BEST_NOTE, found.state)
+    if is_best and config.export_pth != "none":
+        export(found, parent / BEST_EXPORT)
+    if config.export_pth == "all":
+        export(found, export_of(saved))
+    policy = Policy.of(config)
+    return retain(parent, policy).gone if policy.removes else []
+
+
+def mend(parent: Path, config: CheckpointConfig) -> None:
+    """Checkpoints, notes and exports as an undisturbed run leaves them, whatever was killed. Under the run's lock."""
+    policy = Policy.of(config)
+    if policy.removes or any(parent.glob(f"{GONE}*")):  # no save may come any more that would bring it about
+        retain(parent, policy)
+    found, _ = scan(parent)
+    best = next(iter(ranked(found)), None)
+    if found:
+        point(found[-1].folder, "latest.json", found[-1].state)
+    if best is not None:
+        point(best.folder, BEST_NOTE, best.state)
+    else:
+        for name in (BEST_NOTE, BEST_EXPORT):
+            (parent / name).unlink(missing_ok=True)
+    wanted = [(one, export_of(one.folder)) for one in found if config.export_pth == "all"]
+    wanted = [pair for pair in wanted if not pair[1].exists()]
+    if best is not None and config.export_pth != "none":
+        wanted.append((best, parent / BEST_EXPORT))
+    for one, path in wanted:
+        if _damage(one) is None and not (path.exists() and matches(path, one)):
+            export(one, path)
+    present = {export_of(one.folder) for one in found}
+    for path in parent.glob("checkpoint_epoch_*.pth"):  # a removal was cut off behind it
+        if path not in present and not path.with_suffix("").exists():
+            path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What a policy did, or would do.
+
+    Attributes:
+        kept, gone: names, the oldest first. freed: bytes. damaged: what is wrong with those that are neither.
+    """
+
+    kept: list[str]
+    gone: list[str]
+    freed: int
+    damaged: list[str]
+
+
+def retain(parent: Path, policy: Policy, *, dry_run: bool = False, thorough: bool = False) -> Retained:
+    """Removes what the policy does not keep; one that is damaged counts for nothing and is left where it is.
+
+    Before anything goes, the newest of those that stay is verified, and the best ones where one with a validation loss
+    goes. If none verifies, nothing goes.
+
+    Args:
+        thorough: verify all that stay.
+    """
+    with removal_lock(parent):
+        sweep(parent)
+        found, damaged = scan(parent)
+        while True:
+            gone = _going(found, policy)
+            bad = [(one, error) for one in _decisive(found, gone, thorough=thorough) if (error := _damage(one))]
+            if not bad:
+                break
+            damaged += [str(error) for _, error in bad]
+            found = [one for one in found if one.name not in {other.name for other, _ in bad}]
+        kept = [one.name for one in found if one.name not in gone]
+        if dry_run:
+            return Retained(kept, gone, sum(bytes_of(parent / name) for name in gone), damaged)
+        return Retained(kept, gone, remove(parent / name for name in gone), damaged)
+
+
+def _going(found: Sequence[Checkpoint], policy: Policy) -> list[str]:
+    sized = [replace(one, num_bytes=bytes_of(found[k].folder)) for k, one in enumerate(listed(found))]
+    return going(sized, policy, {one.name for one in found if is_pinned(one.folder)})
+
+
+def _decisive(found: Sequence[Checkpoint], gone: Sequence[str], *, thorough: bool) -> list[Checkpoint]:
+    """Those that stay, and whose damage would change what may go."""
+    stay = [one for one in found if one.name not in gone]
+    if thorough or not gone:
+        return stay if thorough else []
+    loses_judged = any(one.name in gone for one in ranked(found))
+    return [*stay[-1:], *([one for one in ranked(found) if one.name not in gone][:1] if loses_judged else [])]
+
+
+def _damage(one: Checkpoint) -> StoreError | None:
+    try:
+        verify(one)
+    except StoreError as error:
+        return error
+    return None

@@ -1,0 +1,92 @@
+"""Checkpoints that lie in a folder of the user's choice (`--save-dir`): the run's `checkpoints` is a link to it.
+
+The folder says whose it is in `of_run.json`; it counts only where that run's link leads back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
+from shardstore.errors import UsageError, Where, naming, shorten
+from trainer.checkpoint import NAME
+from trainer.checkpoint.removal import removal_lock
+
+NOTE = "of_run.json"
+
+
+@contextmanager
+def claim(directory: Path) -> Iterator[None]:
+    """Makes `directory` if need be and keeps others from claiming it meanwhile; within it, the run is made.
+
+    Raises:
+        UsageError: it holds checkpoints already, or is another run's.
+    """
+    _refuse_taken(directory)
+    with disk_full_as_error(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        fsync_above(directory, 2)
+    with removal_lock(directory):
+        _refuse_taken(directory)
+        yield
+
+
+def make_place(run: Path, directory: Path | None) -> None:
+    """A new run's `checkpoints`: a folder, or a link to `directory`, which then names the run. Durable."""
+    place = run / "checkpoints"
+    with naming(place):
+        if place.is_symlink() or (directory is not None and place.is_dir()):  # of a start that was killed
+            place.unlink() if place.is_symlink() else place.rmdir()
+        if directory is None:
+            place.mkdir(exist_ok=True)
+            return
+    with disk_full_as_error(directory):
+        note = {"run": run.name, "folder": os.path.relpath(run.resolve(), directory.resolve())}
+        replace_file(directory / NOTE, json.dumps(note).encode() + b"\n")
+        place.symlink_to(os.path.relpath(directory.resolve(), run.resolve()), target_is_directory=True)
+        fsync_path(run)
+
+
+def _refuse_taken(directory: Path) -> None:
+    """Raises:
+    UsageError: what is at `directory` cannot take a new run's checkpoints.
+    """
+    where = Where(file=shorten(str(directory), 200))
+    if directory.exists() and not directory.is_dir():
+        raise UsageError("--save-dir is no folder", where=where, todo="Name a folder, or one that is to be made")
+    taken = sorted(name for name in _names(directory) if NAME.fullmatch(name) or name == "best_model.pth")
+    owner = run_of(directory)
+    if owner is None and not taken:
+        return
+    what = f"the checkpoints of {f'run {owner.name}' if owner else 'a run that is not here'} lie in this --save-dir"
+    todo = f"Continue it: dateshard train --resume {owner.name}; or name" if owner else "Move them away, or name"
+    raise UsageError(what, where=where, todo=f"{todo} another --save-dir")
+
+
+def _names(directory: Path) -> Iterator[str]:
+    if directory.is_dir():
+        yield from (path.name for path in directory.iterdir())
+
+
+def run_of(directory: Path) -> Path | None:
+    """The folder of the run whose checkpoints lie directly in `directory`; None if they are nobody's."""
+    for parent in (directory.parent, directory.absolute().parent, directory.resolve().parent):
+        if parent.name not in ("", "..") and _leads_to(parent, directory):
+            return parent
+    try:
+        note = json.loads((directory / NOTE).read_bytes())
+        run = Path(os.path.normpath(directory.resolve() / note["folder"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    here = Path.cwd()
+    return (run.relative_to(here) if run.is_relative_to(here) else run) if _leads_to(run, directory) else None
+
+
+def _leads_to(run: Path, directory: Path) -> bool:
+    """Whether `run` is a training run whose checkpoints lie in `directory`."""
+    inside = run / "checkpoints"
+    return os.path.isfile(run / "run.json") and inside.is_dir() and directory.is_dir() and inside.samefile(directory)
