@@ -6,14 +6,15 @@ Nothing here is needed to continue a run: a `.pth` is for other programs, which 
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from shardstore.durable import disk_full_as_error, fsync_path
@@ -36,8 +37,8 @@ def export(found: Checkpoint, path: Path) -> None:
     verify(found)
     told = content(found)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.pth")
-    try:
-        with disk_full_as_error(path):
+    with disk_full_as_error(path):
+        try:
             with open(temporary, "xb", buffering=BUFFER_BYTES) as file:
                 out = _Out(file)
                 torch.save(told, cast(IO[bytes], out))
@@ -46,9 +47,11 @@ def export(found: Checkpoint, path: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            fsync_path(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        fsync_path(path.parent)
 
 
 class _Out:
@@ -93,13 +96,11 @@ def content(found: Checkpoint) -> dict[str, Any]:
 
 
 def _mapped(path: Path) -> dict[str, torch.Tensor]:
-    """Raises:
-    OSError: it cannot be opened or mapped, which torch says without a class or a number.
-    """
     try:
         return load_file(path)
-    except RuntimeError as error:
-        raise OSError(errno.EIO, shorten(str(error).splitlines()[0], 100), str(path)) from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        first = shorten((str(error) or type(error).__name__).splitlines()[0], 100)
+        raise DamagedError(f"cannot be read: {first}", where=Where(file=str(path)), todo="Take another one") from None
 
 
 def _optimizer(
