@@ -35,7 +35,7 @@ BEST_EFFORT = (
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
     (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
     (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
-    (rf"close {CHECKPOINTS}/\.lock", "nothing was written through it"),
+    (rf"(close|flock) {CHECKPOINTS}/\.lock", "nothing was written through it"),
     (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
