@@ -1,6 +1,6 @@
 """Accidents in the middle of commands: every system call the last one or failing, random kills, and bad protocols.
 
-    python bench/faults.py [--kills 200] [--seed 1] [--commands preprocess,train] [--every 1] [--write]
+    python bench/faults.py [--kills 200] [--seed 1] [--commands preprocess,train] [--parts kills] [--every 1] [--write]
 
 Prints a Markdown table of each. What is bad is told on stderr, with what is needed to play it again.
 """
@@ -85,7 +85,12 @@ def killed(names: Sequence[str], folder: Path, zygote: Zygote, kills: int, seed:
 
 def controls(folder: Path, zygotes: Sequence[Zygote], seed: int) -> Iterator[Row]:
     """A row a bad protocol: in how many accidents it is caught."""
-    for name, protocol in (("rerun", "in place"), ("rerun", "two renames"), ("train", "checkpoint in place")):
+    for name, protocol in (
+        ("rerun", "in place"),
+        ("rerun", "two renames"),
+        ("train", "checkpoint in place"),
+        ("retain", "older checkpoint first"),
+    ):
         scene = make_scene(name, folder / f"control-{protocol}", zygotes[0], protocol)
         chosen = faults([call for call in points(scene, zygotes[0]) if call.changes], ["KILL"])
         tally, found = enumerate_faults(scene, chosen, zygotes), kill_loop(scene, zygotes[0], 20, seed)
@@ -125,6 +130,7 @@ def main() -> None:
         "--every", type=int, default=1, help="of the calls from which on everything fails, one of so many"
     )
     parser.add_argument("--commands", default=",".join(SCENES))
+    parser.add_argument("--parts", default="controls,kills,calls")
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
     if reason := why_not():
@@ -132,18 +138,27 @@ def main() -> None:
     names, where = chosen.commands.split(","), place()
     with tempfile.TemporaryDirectory() as text, Zygote() as one, Zygote() as two:
         folder = Path(text)
-        third = shown(controls(folder, (one, two), chosen.seed))
-        second = shown(killed(names, folder, one, chosen.kills, chosen.seed))
-        first = shown(enumerated(names, folder, (one, two), chosen.every))
+        third = shown(controls(folder, (one, two), chosen.seed)) if "controls" in chosen.parts else []
+        second = shown(killed(names, folder, one, chosen.kills, chosen.seed)) if "kills" in chosen.parts else []
+        first = shown(enumerated(names, folder, (one, two), chosen.every)) if "calls" in chosen.parts else []
     report = (
         f"# Accidents\n\n{where}, seed {chosen.seed}. Repeat: `python bench/faults.py --kills {chosen.kills} "
-        f"--seed {chosen.seed} --every {chosen.every}`.\n\n## Every system call on the store or the run, once each\n\n"
-        + table(("command", "calls", "fault", "runs", "best effort, exit 0", "bad", "s"), first)
-        + "\n## Random kill -9 with a reader at work\n\n"
-        + table(("command", "kills", "landed while alive", "acknowledged", "looks of the reader", "bad", "s"), second)
-        + "\n## Bad protocols\n\n"
-        + table(("protocol", "command", "seen", ""), third)
+        f"--seed {chosen.seed} --every {chosen.every} --commands {chosen.commands} --parts {chosen.parts}`.\n"
     )
+    for title, header, rows in (
+        (
+            "Every system call on the store or the run, once each",
+            ("command", "calls", "fault", "runs", "best effort, exit 0", "bad", "s"),
+            first,
+        ),
+        (
+            "Random kill -9 with a reader at work",
+            ("command", "kills", "landed while alive", "acknowledged", "looks of the reader", "bad", "s"),
+            second,
+        ),
+        ("Bad protocols", ("protocol", "command", "seen", ""), third),
+    ):
+        report += f"\n## {title}\n\n{table(header, rows)}" if rows else ""
     print(report)
     if chosen.write:
         (ROOT / "bench" / "results" / f"{dt.date.today()}-faults.md").write_text(report)

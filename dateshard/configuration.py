@@ -22,15 +22,17 @@ WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # keys th
 COMMENT_COLUMN = 44
 
 
-def resolve(files: Sequence[str], overrides: Sequence[str]) -> tuple[Settings, dict[str, str]]:
+def resolve(
+    files: Sequence[str], overrides: Sequence[str], preset: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
     """The settings, and {dotted key: where its value came from}.
 
-    An origin is `default`, `configs/x.yaml:9:5`, `environment DATESHARD__...` or `override`.
+    An origin is `default`, `preset cpu:4:3`, `configs/x.yaml:9:5`, `environment DATESHARD__...` or `override`.
 
     Raises:
         UsageError: all faults at once.
     """
-    layers = read_layers(files, overrides)
+    layers = read_layers(files, overrides, preset)
     settings = validate(layers.tree, layers.places)
     leaves = flatten(settings.model_dump(mode="json"))
     return settings, {key: origin_of(key, layers.places) for key in leaves}

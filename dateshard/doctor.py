@@ -15,7 +15,7 @@ import re
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -36,6 +36,7 @@ STANDS_ON = {  # distribution: module
     "ruamel.yaml": "ruamel.yaml",
     "psutil": "psutil",
 }
+MOST_TOLD = 120  # characters of dates in ranges
 FEW_BYTES, LEAST_FILES, LEAST_MAPS = 1 << 30, 4096, 65530
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "vboxsf", "drvfs")
 REINSTALL = "Install it again: python -m pip install -c constraints.txt dateshard"
@@ -66,6 +67,50 @@ def examine(data: Path) -> Iterator[Check]:
     yield from _guarded("memory", _memory)
     yield from _limits()
     yield from _disk(data)
+
+
+def examine_configuration(files: Sequence[str], overrides: Sequence[str]) -> Iterator[Check]:
+    """Whether a configuration is right, and whether its dumps and its store are there."""
+    from dateshard.configuration import check
+    from dateshard.places import shards_folder
+
+    settings, faults = check(files, overrides)
+    for fault in faults:
+        yield Check("configuration", "fail", str(fault))
+    if settings is None or faults:
+        return
+    yield Check("configuration", "ok", f"{', '.join(files)}: dataset {settings.dataset}")
+    if settings.pipeline is not None:
+        pipeline = settings.pipeline
+        yield from _guarded("dumps", lambda: _dumps(pipeline.source.path))
+    yield from _guarded("store", lambda: _store(shards_folder(settings.dataset)))
+
+
+def _dumps(path: str) -> Check:
+    from pipeline.dumps import find_dumps, find_files, is_one_file
+    from shardstore.calendar import collapse
+
+    if is_one_file(path):
+        count, told = len(find_files(path)), f"one table of many dates: {path}"
+    else:
+        dumps = find_dumps(path)
+        count, told = len(dumps), f"{len(dumps):,} dates: {collapse(dumps)}"
+    if count:
+        return Check("dumps", "ok", told if len(told) < MOST_TOLD else f"{count:,} dates")
+    return Check("dumps", "warn", f"none at {path}", "Check pipeline.source.path, or the folder you are in")
+
+
+def _store(root: Path) -> Check:
+    from shardstore.dataset import Dataset
+    from shardstore.errors import NotThereError, StoreError
+
+    try:
+        dataset = Dataset.open(root)
+    except NotThereError:
+        return Check("store", "ok", f"nothing prepared yet in {root}", "Run: dateshard preprocess -c CONFIG")
+    except StoreError as error:
+        return Check("store", "fail", str(error))
+    return Check("store", "ok", f"{root}: generation {dataset.generation}, {len(dataset.days):,} dates")
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Iterator[Check]:

@@ -154,7 +154,7 @@ def _nearest(path: Sequence[str], loc: Sequence[Any], root: type[BaseModel]) -> 
         return ""
     kinds: list[Any] = [root]
     for part in path[:-1]:
-        kinds = _inner_models(model, part)
+        kinds = inner_models(model, part)
         if not kinds:
             return ""
         model = next((kind for kind in kinds if _tag(kind) in loc), kinds[0])
@@ -170,7 +170,7 @@ def _tag(kind: Any) -> str:
     return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
 
 
-def _inner_models(model: Any, part: str) -> list[Any]:
+def inner_models(model: Any, part: str) -> list[Any]:
     """The section under a key, or those that it may be, through optional and mapping types."""
     field = model.model_fields.get(part)
     pending, found = [field.annotation] if field else [], list[Any]()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +42,22 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) 
     return event, progress.peak_bytes
 
 
+def settled(events: Iterable[e.Event]) -> Iterator[e.Event]:
+    """Passes events through. Until the plan no garbage is looked for, and what the plan is made of, hundred objects a
+    date, is not looked through again: both cost more than appending a date to thousands may (docs/decisions/0044)."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        for event in events:
+            if isinstance(event, e.Planned):
+                gc.freeze()
+                gc.enable()
+            yield event
+    finally:
+        gc.unfreeze()
+        (gc.enable if on else gc.disable)()
+
+
 def _last(events: Iterable[e.Event], told: _Told) -> e.Finished:
     for event in events:
         if isinstance(event, e.Finished):
@@ -64,6 +81,8 @@ class _Told:
         screen, progress = self.screen, self.progress
         match event:
             case e.Cutting():
+                if event.note:
+                    screen.tell(event.note)
                 screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
                 screen.say(f"If it is cut off, this goes on: {self.again}")
             case e.CutDone():

@@ -98,11 +98,12 @@ class Progress:
 def family_bytes() -> int:
     """Private memory of this process and of all that it has started; pages that a fork still shares count in each."""
     own = psutil.Process()
-    return sum(_private_bytes(process) for process in [own, *own.children(recursive=True)])
+    return sum(private_bytes(process) for process in [own, *own.children(recursive=True)])
 
 
-def _private_bytes(process: psutil.Process) -> int:
-    """What is no file's: Linux tells it; elsewhere all that is resident."""
+def private_bytes(process: psutil.Process | None = None) -> int:
+    """Of a process (this one), what is no file's: Linux tells it; elsewhere all that is resident."""
+    process = process or psutil.Process()
     try:
         text = Path(f"/proc/{process.pid}/status").read_text()
         return int(text.split("RssAnon:")[1].split()[0]) * 1024

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
@@ -24,16 +24,21 @@ class Screen:
         self.out: TextIO = sys.stderr if as_json else sys.stdout
         self.quiet = quiet
         self.terminal = self.out.isatty()
+        self.log: Callable[[str], None] | None = None  # takes every line as well, of a quiet command too
         self._bar: Bar | None = None
 
-    def say(self, text: str = "") -> None:
+    def say(self, text: str = "", *, logged: bool = True) -> None:
         """One line, unless quiet."""
         if not self.quiet:
             print(text, file=self.out, flush=True)
+        if self.log and logged:
+            self.log(text)
 
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""
         print(text, file=self.out, flush=True)
+        if self.log:
+            self.log(text)
 
     def explain(self, text: str) -> None:
         """A sentence that counts as the result, broken between words on a terminal. Not for a command: that is copied."""
@@ -99,9 +104,9 @@ class Screen:
                 chosen.append(part)
         return "  ".join(chosen)
 
-    def bar(self, label: str, total: int) -> Bar:
-        """Progress of `total` equal things."""
-        self._bar = Bar(self, label, total)
+    def bar(self, label: str, total: int, *, whole: bool = False) -> Bar:
+        """Progress of `total` equal things; `whole`: its note is all that the live line shows."""
+        self._bar = Bar(self, label, total, whole=whole)
         return self._bar
 
     def end_bar(self) -> None:
@@ -113,12 +118,12 @@ class Screen:
 class Bar:
     """A progress bar on a terminal, a line every few seconds elsewhere, nothing when quiet."""
 
-    def __init__(self, screen: Screen, label: str, total: int) -> None:
+    def __init__(self, screen: Screen, label: str, total: int, *, whole: bool = False) -> None:
         self.screen, self.label, self.total, self.done = screen, label, total, 0
         self.began = self.said = time.monotonic()
         self._live: Any = None
         if screen.terminal and not screen.quiet:
-            self._live = _live_bar(screen.out)
+            self._live = _live_bar(screen.out, whole)
             self._task = self._live.add_task(label, total=total, note="")
             self._live.start()
 
@@ -158,7 +163,7 @@ class Bar:
             self.screen.tell(text)
 
 
-def _live_bar(out: TextIO) -> Any:
+def _live_bar(out: TextIO, whole: bool) -> Any:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -170,14 +175,18 @@ def _live_bar(out: TextIO) -> Any:
     )
     from rich.table import Column
 
-    return Progress(
+    note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True))
+    told = [
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("<"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)),
+    ]
+    return Progress(
+        *([] if whole else told),
+        note,
         console=Console(file=out, highlight=False),
         refresh_per_second=5,
         transient=True,
@@ -212,10 +221,3 @@ def seconds(value: float) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A figure for a table, `-` where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def memory() -> str:
-    """Resident memory of this process."""
-    import psutil
-
-    return f"mem {psutil.Process().memory_info().rss / 1e6:,.0f} MB"

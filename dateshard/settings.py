@@ -19,7 +19,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from dateshard.faults import Places, faults_of
+from dateshard.faults import Places, faults_of, inner_models
 from pipeline.config import Pipeline
 from shardstore.errors import UsageError, Where, shorten
 from trainer.config import Trainer
@@ -96,18 +96,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Settings:
+def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = (), preset: Path | None = None) -> Settings:
     """Reads, merges and validates a configuration.
+
+    Args:
+        preset: a file that lies below all others.
 
     Raises:
         UsageError: all faults at once, each with its place.
     """
-    layers = read_layers(files, overrides)
+    layers = read_layers(files, overrides, preset)
     return validate(layers.tree, layers.places)
 
 
-def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Layers:
-    """Files in order, then the environment, then KEY=VALUE; nothing is validated yet.
+def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = (), preset: Path | None = None) -> Layers:
+    """The preset, files in order, then the environment, then KEY=VALUE; nothing is validated yet.
 
     Raises:
         UsageError: a file or value that cannot be read.
@@ -115,17 +118,33 @@ def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     if not files:
         raise UsageError("no configuration", todo="Name one with -c, for example -c configs/flights.yaml")
     layers = Layers()
+    if preset is not None:
+        layers.merge(read_file(preset), f"preset {preset.stem}")
     for file in files:
         layers.merge(read_file(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT):
-            _set(layers, name[len(ENVIRONMENT) :].lower().split("__"), value, f"environment {shorten(name)}")
+            keys = _as_spelled(name[len(ENVIRONMENT) :].split("__"), layers.tree)
+            _set(layers, keys, value, f"environment {shorten(name)}")
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"'{shorten(text)}' is not KEY=VALUE", todo="Write it like trainer.training.epochs=5")
         _set(layers, path.strip().split("."), value, "override")
     return layers
+
+
+def _as_spelled(path: Sequence[str], tree: Any) -> list[str]:
+    """An environment variable's names as the files or the schema spell them: it is written in capitals, T_max is not."""
+    found, kinds = list[str](), list[Any]([Settings])
+    for part in path:
+        names = [*(tree if isinstance(tree, Mapping) else ()), *(name for kind in kinds for name in kind.model_fields)]
+        alike = [name for name in names if name.lower() == part.lower()]
+        name = part if part in alike else next(iter(alike), part.lower())
+        found.append(name)
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+        kinds = [inner for kind in kinds for inner in inner_models(kind, name)]
+    return found
 
 
 def apply(settings: Settings, overrides: Sequence[str]) -> Settings:

@@ -33,10 +33,12 @@ def settings_row(config: Pipeline) -> dict[str, Any]:
 
 def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """The sources with all settings, resolved. Where nothing else differs they stay those that made the generation:
-    another path or tolerance alone makes no new one."""
+    another path or tolerance alone makes no new one. Features stand as a list: their order counts, and JSON sorts keys."""
     kept = (before or {}).get("settings")
     same = kept is not None and {**sources, "settings": kept} == before
-    return {**sources, "settings": kept if same else config.model_dump(mode="json")}
+    told = config.model_dump(mode="json")
+    told["features"] = [[name, feature] for name, feature in told["features"].items()]
+    return {**sources, "settings": kept if same else told}
 
 
 def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import datetime as dt
 import glob
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from shardstore.errors import UsageError
 
-DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -26,6 +27,22 @@ def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
     found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
     return tuple(file for path in found for file in _files(path))
+
+
+def one_table(pattern: str, files: Sequence[Path]) -> str:
+    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
+    instead. Empty where the path is that of one file."""
+    if len(files) < 2 and Path(pattern) == next(iter(files), None):
+        return ""
+    many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
+    told = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
+    dated = (DATED.sub(_placeholder, str(file)) for file in files)
+    meant = next((path for path in dated if "{date" in path), None)
+    return f"{told}. For a dump a date write pipeline.source.path: {meant}" if meant else told
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
@@ -70,9 +87,9 @@ def date_of(path: Path, pattern: str) -> dt.date | None:
             told = Path(*path.parts[-len(Path(form).parts) :])
             if date := _date_in(str(told), _expression(form), style):
                 return date
-    for text in DATE_IN_NAME.findall(path.name):
-        with suppress(ValueError):
-            return dt.date.fromisoformat(text)
+    for found in DATED.finditer(path.name):
+        with suppress(ValueError):  # no day of its month
+            return dt.date.fromisoformat(found[0])
     return None
 
 

@@ -16,10 +16,15 @@ from shardstore.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """Comes before all others where the dump is one file of many dates that must be cut first."""
+    """Comes before all others where the dump is one file of many dates that must be cut first.
+
+    Attributes:
+        note: what several files or a folder are taken for.
+    """
 
     path: Path
     size: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,13 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class DateDone:
-    """An act on a date ended well. `changed` is False where the shard's bytes were already there."""
+    """An act on a date ended well. `changed` is False where the shard's bytes were already there; `size` is of a dump."""
 
     act: str  # measure | normalise | store
     date: dt.date
     rows: Mapping[str, Any] | None = None
     changed: bool = True
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ def settings_of(dataset: Dataset) -> Pipeline:
         UsageError: it was prepared by a version that did not keep it.
         StoreError: the sources file is missing or damaged.
     """
-    kept = load_sources(dataset.root, dataset.generation).get("settings")
+    kept = load_sources(dataset.root, dataset.generation).get("settings") or {}
     try:
-        return Pipeline.model_validate(kept)
-    except ValidationError:
+        return Pipeline.model_validate({**kept, "features": dict(kept.get("features", ()))})
+    except (ValidationError, TypeError, ValueError, AttributeError):
         what = f"generation {dataset.generation} does not hold the settings that it was prepared with"
         where, todo = Where(file=str(dataset.root)), "Name the configuration that prepared it with -c FILE"
         raise UsageError(what, where=where, todo=todo) from None

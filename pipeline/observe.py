@@ -77,7 +77,8 @@ def uncut(config: Pipeline, root: Path) -> Dump | None:
 def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
     """The file or files of many dates as one dump, None if there is none."""
     files = find_files(config.source.path)
-    return _dump(files[0], files, cache or {}, {} if fresh is None else fresh) if files else None
+    path = Path(config.source.path)
+    return _dump(path, files, cache or {}, {} if fresh is None else fresh) if files else None
 
 
 def _dump(path: Path, files: tuple[Path, ...], cache: Cache, fresh: Cache) -> Dump:

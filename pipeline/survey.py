@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Pipeline
+from pipeline.dumps import one_table
 from pipeline.observe import observe, uncut
 from pipeline.plan import Dump, Observed, Plan, Wish, make_plan
 from shardstore.calendar import day_of, parse_step
@@ -52,8 +53,9 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     to_cut = uncut(config, root)
     if to_cut:
         notes.append(f"{to_cut.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
+        notes += filter(None, [one_table(config.source.path, to_cut.files)])
     seen, _, _ = observe(config, root, current)
-    if not seen.dumps and current is None:
+    if not seen.dumps and not to_cut and current is None:
         notes.append(
             f"{config.source.path}: no dump matches the path. Check pipeline.source.path, or the folder you are in"
         )

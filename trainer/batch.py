@@ -37,6 +37,11 @@ class Batch:
         """Windows in the batch."""
         return len(self.history_BHNF)
 
+    def copy(self) -> Batch:
+        """The same in memory of its own: valid for as long as it is held."""
+        observed, codes = (None if part is None else part.clone() for part in (self.observed_BPNF, self.codes_BW))
+        return Batch(self.history_BHNF.clone(), self.target_BPNF.clone(), observed, codes)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -195,6 +195,10 @@ class Training(Section):
     clip_norm: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
+    sample_size: int | None = Field(
+        None, ge=1, description="training windows that are used, spread evenly over the training dates; null: all"
+    )
 
     @model_validator(mode="after")
     def _one_objective(self) -> Training:
@@ -257,16 +261,16 @@ class CheckpointConfig(Section):
     """When checkpoints are written (every save_freq batches and after each validation), and which of them stay."""
 
     save_freq: int | None = Field(100, ge=1)
-    keep_last: int | None = Field(None, ge=1, description="the newest so many stay; null: all, as long as they fit")
-    keep_best: int = Field(1, ge=1, description="and so many with the lowest validation loss")
-    max_bytes: BytesOrNone = Field(None, description="of all together: the oldest go; never the best, newest or pinned")
-    export_pth: Literal["none", "best", "all"] = Field("best", description="also as .pth beside the folders")
     max_overhead: float | None = Field(
         None,
         gt=0,
         le=1,
         description="share of the time since the last save that one within an epoch may cost; until then it is put off",
     )
+    keep_last: int | None = Field(None, ge=1, description="the newest so many stay; null: all, as long as they fit")
+    keep_best: int = Field(1, ge=1, description="and so many with the lowest validation loss")
+    max_bytes: BytesOrNone = Field(None, description="of all together: the oldest go; never the best, newest or pinned")
+    export_pth: Literal["none", "best", "all"] = Field("best", description="also as .pth beside the folders")
 
 
 class BufferConfig(Section):
@@ -289,6 +293,12 @@ class MetricsConfig(Section):
     mape_floor: float = Field(0.001, ge=0, description="raw units: MAPE leaves targets nearer to 0 out")
 
 
+class LoggingConfig(Section):
+    """Where the figures of a training go beside run.log and metrics.jsonl."""
+
+    tensorboard: bool = Field(False, description="scalars in the run's folder tensorboard/")
+
+
 class Trainer(Section):
     """The online stage."""
 
@@ -302,6 +312,7 @@ class Trainer(Section):
     early_stopping: EarlyStopping | None = EarlyStopping()
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
+    logging: LoggingConfig = LoggingConfig()
     baselines: tuple[str, ...] = Field(
         ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:STEPS"
     )
@@ -312,11 +323,13 @@ FREE = (
     "training.epochs",
     "training.device",
     "training.max_skipped",
+    "training.max_steps",
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",
     "checkpoint",
     "metrics",
+    "logging",
     "baselines",
 )
 

@@ -155,7 +155,8 @@ def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: flo
     tail = (1 - level) / 2
     low_N = np.floor((count_N + 1) * tail + 1e-9).astype(np.int64)  # 0.05 x 200 is 10, whatever floats say
     high_N = count_N + 1 - low_N
-    taken = [np.take_along_axis(sorted_KN, np.maximum(rank - 1, 0)[None], axis=0)[0] for rank in (low_N, high_N)]
+    places = [np.clip(rank - 1, 0, len(sorted_KN) - 1) for rank in (low_N, high_N)]
+    taken = [np.take_along_axis(sorted_KN, place_N[None], axis=0)[0] for place_N in places]
     return np.where((low_N >= 1) & (high_N <= count_N), np.stack(taken).astype(np.float64), np.nan)
 
 

@@ -9,7 +9,7 @@ position, so that continuing from any checkpoint repeats the uninterrupted run b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,13 +18,12 @@ import torch
 
 from trainer import checkpoint, postmortem
 from trainer.checkpoint import Saved, Writer
-from trainer.config import Trainer
 from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
-from trainer.state import Session, State, save
+from trainer.state import Session, State, make_room, save
 from trainer.step import Outcome, Step, to_device
 from trainer.stop import Interrupted, ShouldStop, ask
 
@@ -67,7 +66,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `stopped`."""
+    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -76,7 +75,7 @@ class Ended:
 Event = Stepped | Saved | EpochDone | Ended
 
 
-def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
     """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
 
     A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
@@ -85,9 +84,10 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
     """
-    after = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
-    with checkpoint.Writer(session.checkpoints, after) as writer:
+    tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
+    with Writer(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
             yield from _train_closed_form(session, writer, session.model, should_stop)
         else:
@@ -95,16 +95,23 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
 
 
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
-    state, config = session.state, session.config
-    while not is_finished(state, config):
+    state = session.state
+    if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
+        raise postmortem.error(session)
+    if finished(session) is None:
+        make_room(session, writer)
+    while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
             session.metrics = session.metrics.fresh(state.epoch)
         began = time.perf_counter()
         for event in _train_epoch(session, writer):
             yield event
-            if isinstance(event, Stepped) and should_stop():
-                yield from _stop(session, writer)
+            if not isinstance(event, Stepped):
+                continue
+            why = finished(session)  # max_steps, in the middle of an epoch
+            if why or should_stop():
+                yield from _stop(session, writer, why or "stopped")
                 return
         try:
             report = validate(session, should_stop)
@@ -113,19 +120,26 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
             return
         yield from _close_epoch(session, writer, report, began)
     yield from writer.finish()
-    yield Ended("early stopping" if state.progress.exhausted(config.early_stopping) else "epochs", state)
+    yield Ended(why, state)
 
 
-def _stop(session: Session, writer: Writer) -> Iterator[Event]:
+def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
     save(session, writer)
     yield from writer.finish()
-    yield Ended("stopped", session.state)
+    yield Ended(why, session.state)
 
 
-def is_finished(state: State, config: Trainer) -> bool:
-    """Whether a run at this state has nothing left to do under this configuration."""
-    stopped = state.progress.exhausted(config.early_stopping) or config.model.name == "ridge"  # solved in one pass
-    return state.validated and (stopped or state.epoch + 1 >= config.training.epochs)
+def finished(session: Session) -> str | None:
+    """Why a run has nothing left to do where it stands; None while it has. An epoch's last step brings its validation."""
+    state, config = session.state, session.config
+    if state.validated and state.progress.exhausted(config.early_stopping):
+        return "early stopping"
+    solved = config.model.name == "ridge"  # in one pass
+    if state.validated and (solved or state.epoch + 1 >= config.training.epochs):
+        return "epochs"
+    most = config.training.max_steps
+    due = state.validated or state.batch < session.train.order.num_batches
+    return "max steps" if most is not None and state.step >= most and due else None
 
 
 def _train_epoch(session: Session, writer: Writer) -> Iterator[Event]:
@@ -189,6 +203,7 @@ def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> No
     if state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
+        postmortem.write(session)
         raise postmortem.error(session)
 
 
@@ -234,7 +249,7 @@ def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None
         time.perf_counter() - began,
         rate,
     )
-    save(session, writer, best=best)
+    save(session, writer)
     yield from writer.told()
 
 

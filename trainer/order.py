@@ -18,6 +18,7 @@ import numpy as np
 
 from shardstore.calendar import Day, Segment
 from trainer.permutation import Integers, key, permute, shuffled
+from trainer.sample import Sample
 
 DRAWN_BATCHES = 64  # of order computed at a time
 
@@ -144,6 +145,7 @@ class Order:
         runs_per_block: None puts all runs into one block.
         seed: None keeps date order everywhere (evaluation).
         shuffle_runs: whether an epoch begins by permuting the runs.
+        sample: which windows come at all; None: every one.
     """
 
     runs: tuple[Run, ...]
@@ -152,11 +154,33 @@ class Order:
     runs_per_block: int | None = None
     seed: int | None = None
     shuffle_runs: bool = True
+    sample: Sample | None = None
 
     @cached_property
     def num_windows(self) -> int:
         """Windows of an epoch; every one comes exactly once."""
-        return sum(run.count for run in self.runs)
+        return self.sample.size if self.sample else self.num_anchors
+
+    @property
+    def num_anchors(self) -> int:
+        """Windows that there are, whether they come or not."""
+        return int(self.run_edges[-1])
+
+    @cached_property
+    def run_edges(self) -> Integers:
+        """Number of each run's first window among all windows in date order; at the end how many there are."""
+        return np.cumsum([0, *(run.count for run in self.runs)], dtype=np.int64)
+
+    @cached_property
+    def drawn_edges(self) -> Integers:
+        """The same among the windows that come."""
+        return self.sample.below(self.run_edges) if self.sample else self.run_edges
+
+    def place(self, run_K: Integers, number_K: Integers) -> Integers:
+        """Places in their run of the windows with these numbers among those of it that come."""
+        if self.sample is None:
+            return number_K
+        return self.sample.windows(self.drawn_edges[run_K] + number_K) - self.run_edges[run_K]
 
     @property
     def num_batches(self) -> int:
@@ -185,8 +209,9 @@ class EpochOrder:
         per_block = order.runs_per_block or max(count, 1)
         permuted = order.seed is not None and order.shuffle_runs and count > per_block
         sequence = shuffled(count, key(order.seed or 0, 1, epoch)) if permuted else np.arange(count)
-        self.blocks: list[Integers] = [sequence[i : i + per_block] for i in range(0, count, per_block)]
-        counts = np.array([run.count for run in order.runs], dtype=np.int64)
+        counts = np.diff(order.drawn_edges)
+        sequence = sequence[counts[sequence] > 0]  # a run of which the sample has nothing is not read
+        self.blocks: list[Integers] = [sequence[i : i + per_block] for i in range(0, len(sequence), per_block)]
         sizes = [int(counts[block].sum()) for block in self.blocks]
         self.starts: Integers = np.cumsum([0, *sizes])
         self._edges = [np.cumsum(np.concatenate([[0], counts[block]])) for block in self.blocks]
@@ -213,8 +238,9 @@ class EpochOrder:
             local = permute(local, size, key(self.order.seed, 2, self.number, block))
         edges = self._edges[block]
         run = np.searchsorted(edges, local, side="right") - 1
-        first = self._first[self.blocks[block][run]]
-        return Piece(block, self.blocks[block], run, first + (local - edges[run]) * self.order.stride)
+        owner = self.blocks[block][run]
+        place = self.order.place(owner, local - edges[run])
+        return Piece(block, self.blocks[block], run, self._first[owner] + place * self.order.stride)
 
     def draws(self, start: int = 0) -> Iterator[Draw]:
         """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""

@@ -28,7 +28,7 @@ def dates_of(session: Session, first: int, count: int = 1) -> list[str]:
     return sorted(found)
 
 
-def write(session: Session) -> Path:
+def write(session: Session) -> None:
     """Writes post_mortem_step_<n>.json into the run's folder: position, dates, inputs, weights, configuration."""
     state, accumulate = session.state, session.config.training.accumulate
     first = (state.batch - 1) // accumulate * accumulate
@@ -44,20 +44,27 @@ def write(session: Session) -> Path:
         "losses_so_far": session.metrics.losses(),
         "config": session.config.model_dump(mode="json"),
     }
-    path = session.checkpoints.parent / f"post_mortem_step_{state.step}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+    _path(session).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _path(session: Session) -> Path:
+    return session.checkpoints.parent / f"post_mortem_step_{session.state.step}.json"
 
 
 def error(session: Session) -> DateshardError:
-    """The end of the run, in one sentence."""
-    state, path = session.state, write(session)
+    """The end of the run, in one sentence; likewise of one that is continued where it ended so."""
+    state, path = session.state, _path(session)
+    if not path.is_file():  # not copied with the run
+        write(session)
     dates = json.loads(path.read_text())["dates"]
     what = (
         f"{state.skipped_in_a_row} steps in a row had no finite loss or gradient, the last at epoch {state.epoch + 1} "
         f"batch {state.batch} (windows of {', '.join(dates[:3])}{' ...' if len(dates) > 3 else ''})"
     )
-    todo = "Read that file; lower training.learning_rate, set training.clip_norm, or look at those dates"
+    todo = (
+        "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
+        f"To go on over them: --resume {path.parent.name} trainer.training.max_skipped={2 * state.skipped_in_a_row}"
+    )
     return DateshardError(what, where=Where(file=str(path)), todo=todo)
 
 

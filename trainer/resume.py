@@ -16,9 +16,11 @@ from trainer.config import Trainer, binding
 from trainer.disk import fitting, need
 from trainer.elsewhere import run_of
 from trainer.initial import Initial, begin_with, begin_with_same
-from trainer.loop import is_finished
+from trainer.loop import finished
+from trainer.models import num_parameters
 from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
 from trainer.session import make_session
+from trainer.standing import noted
 from trainer.state import Session, restore
 
 BY_WORD = ("best", "best_model", "latest")
@@ -88,6 +90,10 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         "data": {**session.bound["data"], "root": str(shards)},
         "order": session.bound["order"],
         "environment": dict(session.environment),
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": session.train.order.num_windows,
+        "batches": session.train.order.num_batches,
         **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
     }
     run = TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir)
@@ -146,6 +152,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     refuse_difference(found.state["bound"], session.bound, found.folder)
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
+    _note_settings(run, config)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
@@ -156,7 +163,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
     warnings = _keep_to_the_disk(session)
-    return Started(run, dataset, session, found.name, notes, warnings, is_finished(session.state, config))
+    return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
 
 
 def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
@@ -176,9 +183,21 @@ def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
     return []
 
 
+def _note_settings(run: TrainingRun, config: Trainer) -> None:
+    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them."""
+    facts, now = run.facts(), config.model_dump(mode="json")
+    if facts["config"] != now:
+        made = (run.folder / "run.json").stat().st_mtime
+        run.write_facts({**facts, "config": now})
+        os.utime(run.folder / "run.json", (made, made))  # it is as old as it was: runs are listed by it
+
+
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     facts = run.facts()
+    if (told := noted(run)) and told.why.startswith("overfit"):
+        what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
+        raise UsageError(what, where=Where(file=str(run.folder)), todo="Run: dateshard train -c CONFIG")
     data = {key: value for key, value in facts["data"].items() if key != "root"}
     dataset = Dataset.open(shards, data["generation"])
     session = make_session(config, dataset, run.checkpoints)
@@ -186,6 +205,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     if "init_from" in facts:
         begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.name, run.folder)
+    _note_settings(run, config)
     run.rewind_metrics(0)
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))
@@ -198,18 +218,15 @@ def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     )
 
 
-def start(
-    config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, name: str | None, new: New | None = None
-) -> Started:
+def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, new: New = New()) -> Started:
     """Starts or continues as `resume` says.
 
     Args:
         resume: `none` (a new run); `auto` (continue the newest run of these settings that was cut off, else a new
             one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
             this dataset); a run's name; or a checkpoint's folder.
-        new: of a new run, instead of `name` alone.
+        new: what a new run is asked for, where this begins one.
     """
-    new = new or New(name)
     if resume == "none":
         return start_new(config, shards, runs, new)
     if resume == "auto":

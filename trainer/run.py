@@ -1,6 +1,6 @@
 """A training run: its folder, what is written there, and what a resumed run must share with it.
 
-data/runs/<run>/  run.json  run.lock  metrics.jsonl  checkpoints/
+data/runs/<run>/  run.json  run.lock  run.log  state.json  metrics.jsonl  checkpoints/  tensorboard/
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from shardstore.identity import expected_form, identity, seal_readable, unseal_r
 from trainer import checkpoint, elsewhere
 from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
+
+LOCK_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +145,18 @@ class TrainingRun:
             BusyError: another process trains it.
         """
         descriptor = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise BusyError(
-                "another process trains this run",
-                where=Where(file=str(self.folder)),
-                todo="Wait for it, or start another",
-            ) from None
-        return descriptor
+        for _ in range(LOCK_TRIES):  # `dateshard runs` looks at a lock by holding it for an instant
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError:
+                time.sleep(0.02)
+        os.close(descriptor)
+        raise BusyError(
+            "another process trains this run",
+            where=Where(file=str(self.folder)),
+            todo="Wait for it, or start another",
+        )
 
     def rewind_metrics(self, step: int, *, validated: bool = True) -> None:
         """Drops the lines of metrics.jsonl that will come again, and a line torn by a crash.
@@ -166,16 +171,19 @@ class TrainingRun:
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         if kept and not validated and _step_of(kept[-1]) == step and "val_loss" in json.loads(kept[-1]):
             kept.pop()
+        trained = path.stat().st_mtime
         with disk_full_as_error(path):
             replace_file(path, "".join(line + "\n" for line in kept).encode())
+            os.utime(path, (trained, trained))  # when it was last trained, which a killed process told nowhere else
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
+        """Lines of metrics.jsonl, read one by one; a torn one, or one that another process is writing, is left out."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            for line in path.read_text(errors="replace").splitlines():
-                if _step_of(line) >= 0:
-                    yield json.loads(line)
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if 0 <= _step_of(line) < float("inf"):
+                        yield json.loads(line)
 
 
 def _step_of(line: str) -> float:
@@ -241,10 +249,15 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
 
 def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun | None:
     """The newest run of the same dataset and settings that has a checkpoint."""
-    wanted = binding(config)
+    wanted = _given(binding(config))
     for run in all_runs(parent):
         facts = run.told()
-        same = facts is not None and facts["settings"] == wanted and facts["data"]["name"] == dataset
+        same = facts is not None and _given(facts["settings"]) == wanted and facts["data"]["name"] == dataset
         if same and checkpoint.newest(run.checkpoints)[0] is not None:
             return run
     return None
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that are null: a run from before such a setting existed has none of it."""
+    return {key: value for key, value in settings.items() if value is not None}

@@ -27,6 +27,7 @@ from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
 from trainer.run import bound, environment
+from trainer.sample import Sample
 from trainer.shuffle import Shuffle, resolve_shuffle
 from trainer.sizes import Sizing
 from trainer.state import Session, State
@@ -128,6 +129,16 @@ def order_of(
     return Order(tuple(runs), window.stride, batch_size, shuffle.runs_per_block, seed, shuffle.shuffle_runs)
 
 
+def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: Shuffle) -> Order:
+    """The order of the training split, of `training.sample_size` windows of it where that is set."""
+    training = config.training
+    order = order_of(dataset, "train", window, training.batch_size, shuffle, training.seed)
+    size = training.sample_size
+    if size is None or size >= order.num_anchors or config.model.name == "ridge":  # solved from all windows at once
+        return order
+    return replace(order, sample=Sample(order.num_anchors, size, training.seed))
+
+
 def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
     """Date order in blocks no larger than training's."""
     return shuffle if shuffle.days_per_run is None else Shuffle(shuffle.days_per_run, 1, shuffle_runs=False)
@@ -225,7 +236,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(getattr(model, "uses_codes", False)))
     batch_size = config.training.batch_size
-    order = order_of(dataset, "train", window, batch_size, shuffle, config.training.seed)
+    order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
     _refuse_empty(order, dataset, window)
     return Session(

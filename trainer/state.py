@@ -15,6 +15,7 @@ from trainer import checkpoint
 from trainer.config import CheckpointConfig, Trainer
 from trainer.metrics import EpochMetrics
 from trainer.objective import Head
+from trainer.optimizer import moments_a_weight
 from trainer.reader import Reader
 from trainer.schedule import Progress, learning_rate
 
@@ -60,7 +61,14 @@ class Session:
     keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
-def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> None:
+def make_room(session: Session, writer: checkpoint.Writer) -> None:
+    """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
+    keeps_some = moments_a_weight(session.config.training) > 0
+    moments = _expected_moments(session, () if keeps_some else _trained(session.model))
+    writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
+
+
+def save(session: Session, writer: checkpoint.Writer) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
     state.train_loss = session.metrics.loss()
@@ -82,7 +90,7 @@ def save(session: Session, writer: checkpoint.Writer, *, best: bool = False) -> 
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
         tensors["sample"] = session.metrics.sample.held()
-    writer.save(described, tensors, best=best)
+    writer.save(described, tensors)
 
 
 def restore(session: Session, found: checkpoint.Checkpoint) -> None:

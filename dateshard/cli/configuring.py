@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, split_arguments
+from dateshard.cli.options import config_option, emit, json_option, preset_option, split_arguments
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument
@@ -49,16 +49,18 @@ def config() -> None:
 @config.command()
 @click.argument("words", nargs=-1, metavar="[KEY]... [KEY=VALUE]...")
 @config_option
+@preset_option
 @json_option
-def show(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> None:
+def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_json: bool) -> None:
     """Every setting with where its value came from, as YAML that gives the same settings again.
 
     KEY, such as trainer.training, shows that part alone.
     """
     from dateshard.configuration import choose, resolve, to_yaml
+    from dateshard.presets import preset_file
 
     keys, overrides = split_arguments(words)
-    settings, origins = resolve(files, overrides)
+    settings, origins = resolve(files, overrides, preset_file(preset) if preset else None)
     tree = choose(settings, keys)
     if as_json:
         shown = tuple(f"{key}." for key in keys)

@@ -33,6 +33,13 @@ def config_option(command: Command) -> Command:
     )(command)
 
 
+def preset_option(command: Command) -> Command:
+    """`--preset`: settings for a kind of machine, below the user's own files."""
+    return click.option("--preset", metavar="auto|cpu|gpu", help="settings for that machine, below your own files")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     """`--json`: one document on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(

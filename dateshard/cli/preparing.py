@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,7 +171,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
 
     from dateshard.pace import watch
     from dateshard.places import shards_folder
-    from dateshard.preparing import finished_to_json, follow
+    from dateshard.preparing import finished_to_json, follow, settled
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
@@ -189,7 +190,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     root, config = shards_folder(settings.dataset), settings.preparing()
     options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
     with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
-        watched = watch(root, events, acts["workers"] or _cores())
+        watched = watch(settings.dataset, settled(events), acts["workers"] or _cores())
         finished, peak_bytes = follow(screen, settings.dataset, watched, shown.again)
     if shown.as_json:
         emit(finished_to_json(finished, peak_bytes))
@@ -247,14 +248,18 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @config_option
 @click.option("--full", is_flag=True, help="also hash the measured arrays, and compare with what zarr-python reads")
+@click.option(
+    "--all", "older", is_flag=True, help="also the other generations that are kept, such as runs are pinned to"
+)
 @json_option
-def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: bool) -> int:
+def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bool, as_json: bool) -> int:
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
     from dateshard.cli import fill_in
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from shardstore.dataset import Dataset
     from shardstore.errors import NotThereError
+    from shardstore.history import verify_older
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -264,7 +269,8 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, as_json: 
     damaged: list[NamedError] = []
     absent: list[NamedError] = []
     checked = 0
-    for name, error in dataset.verify(None if chosen is None else sorted(chosen), full=full):
+    looked = dataset.verify(None if chosen is None else sorted(chosen), full=full)
+    for name, error in chain(looked, verify_older(dataset, chosen, full=full) if older else ()):
         checked += 1
         if error is not None:
             told = fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])

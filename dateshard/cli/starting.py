@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.cli.options import emit, json_option
+from dateshard.cli.options import config_option, emit, json_option, split_arguments
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -61,14 +62,29 @@ def _as_shipped(config: Path, example: str | None) -> bool:
 
 
 @click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@config_option
 @json_option
-def doctor(as_json: bool) -> int:
-    """Does this installation work, is it the one you think, and can this disk carry a store. Exit 1 if not."""
-    from dateshard.doctor import examine
+def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
+    """Does this installation work, is it the one you think, and can this disk carry a store. Exit 1 if not.
+
+    With -c FILE also: is that configuration right, and are its dumps and its store there.
+    """
+    from dateshard.cli import fill_in
+    from dateshard.doctor import examine, examine_configuration
     from dateshard.places import data_folder
     from dateshard.screen import Screen, counted
 
+    stray, overrides = split_arguments(words)
+    if stray or (overrides and not files):
+        raise click.UsageError(
+            f"doctor takes KEY=VALUE, not '{stray[0]}'." if stray else "KEY=VALUE goes with -c FILE."
+        )
     checks = list(examine(data_folder()))
+    if files:
+        named = [*(word for file in files for word in ("-c", file)), *overrides]
+        found = examine_configuration(files, overrides)
+        checks += [replace(check, todo=fill_in(check.todo, named)) for check in found]
     bad = [check for check in checks if check.level == "fail"]
     if as_json:
         rows: list[Any] = [{"name": c.name, "level": c.level, "value": c.value, "todo": c.todo} for c in checks]

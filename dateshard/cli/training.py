@@ -1,4 +1,4 @@
-"""train, evaluate, runs: the online stage at the command line."""
+"""train, estimate, evaluate: the online stage at the command line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ from typing import Any
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, quiet_option, settings_of, split_arguments
+from dateshard.cli.options import (
+    config_option,
+    emit,
+    json_option,
+    preset_option,
+    quiet_option,
+    settings_of,
+    split_arguments,
+)
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "epochs": "training.epochs",
     "batch_size": "training.batch_size",
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
+    "max_steps": "training.max_steps",
+    "sample_size": "training.sample_size",
     "device": "training.device",
     "save_freq": "checkpoint.save_freq",
     "policy": "loading.policy",
@@ -35,16 +45,23 @@ def _flags(command: Any) -> Any:
     "--resume",
     default="none",
     metavar="none|auto|latest|best|RUN|PATH",
-    help="auto: continue the newest run of these settings, or begin; a run's name or a checkpoint: exactly there",
+    help="auto: continue the newest run of these settings, or begin; latest, best: of the newest run, without -c with its "
+    "own settings; a run's name or a checkpoint: exactly there",
 )
 @click.option("--save-dir", metavar="DIR", help="checkpoints of a new run directly in this folder")
 @click.option("--init-from", metavar="RUN|CHECKPOINT|X.pth", help="weights that a new run begins with; nothing else")
 @_flags
+@preset_option
+@click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
+@click.option("--overfit", type=click.IntRange(1), metavar="N", help="can the model learn N batches by heart?")
 @json_option
 @quiet_option
 def train(
     words: tuple[str, ...],
     files: tuple[str, ...],
+    preset: str | None,
+    dry_run: bool,
+    overfit: int | None,
     as_json: bool,
     quiet: bool,
     name: str | None,
@@ -54,6 +71,7 @@ def train(
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
+    from dateshard import rehearsal
     from dateshard.screen import Screen
     from dateshard.training import Asked, configure, train_to_the_end
 
@@ -61,9 +79,18 @@ def train(
     if stray:
         raise click.UsageError(f"train takes KEY=VALUE, not '{stray[0]}'.")
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
-    settings = configure(files, overrides, resume)
+    if ((dry_run or overfit) and resume not in ("none", "auto")) or (dry_run and (overfit or name)):
+        raise click.UsageError("--dry-run and --overfit stand alone: they continue nothing (--overfit takes --run).")
+    if (dry_run or overfit) and (save_dir or init_from):
+        raise click.UsageError("--dry-run and --overfit stand alone: they save nothing and begin with new weights.")
+    settings = configure(files, overrides, resume, preset)
     screen = Screen(as_json=as_json, quiet=quiet)
-    code, document = train_to_the_end(settings, screen, Asked(resume, name, save_dir, init_from))
+    if dry_run:
+        code, document = rehearsal.dry_run(settings, screen)
+    elif overfit:
+        code, document = rehearsal.overfit_few(settings, overfit, screen, name)
+    else:
+        code, document = train_to_the_end(settings, screen, Asked(resume, name, save_dir, init_from))
     if as_json:
         emit(document)
     return code
@@ -99,9 +126,23 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
 @click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:STEPS")
+@click.option(
+    "--report",
+    "page",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="also a page of the run: data/runs/RUN/report.html",
+)
 @json_option
 def evaluate(
-    words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    which: str,
+    split: str,
+    baselines: str | None,
+    page: str | None,
+    as_json: bool,
 ) -> int:
     """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
 
@@ -114,66 +155,27 @@ def evaluate(
     names, overrides = split_arguments(words)
     if len(names) > 1:
         raise click.UsageError("Name one run.")
+    if page is not None and (not names or which != "best" or baselines):
+        raise click.UsageError("--report is of a RUN's best checkpoint beside the configured baselines.")
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
         if overrides and not files:
             raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
-        result, headline = evaluate_run(names[0], which, split, chosen, like)
+        result, headline, run = evaluate_run(names[0], which, split, chosen, like)
     elif not files:
         raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if as_json:
         emit(result.to_json())
-        return 0
-    screen.tell(headline)
-    show(screen, result)
-    return 0
+    else:
+        screen.tell(headline)
+        show(screen, result)
+    if page is not None:
+        from dateshard.cli.reporting import tell_report
+        from dateshard.reporting import write_report
 
-
-@click.command()
-@json_option
-def runs(as_json: bool) -> int:
-    """Training runs, newest first."""
-    from dateshard.places import runs_folder
-    from dateshard.screen import Screen, number
-    from shardstore.errors import DamagedError
-    from trainer import checkpoint
-    from trainer.run import all_runs
-
-    rows = []
-    screen = Screen(as_json=as_json)
-    for run in all_runs(runs_folder()):
-        try:
-            facts = run.facts()
-        except DamagedError as error:  # the others are listed all the same
-            facts = {}
-            screen.tell(f"damaged  {run.name}  {error}")
-        found, _ = checkpoint.scan(run.checkpoints)
-        state = found[-1].state if found else {}
-        best = state.get("progress", {}).get("best_loss")
-        model = facts.get("config", {}).get("model", {}).get("name", "?")
-        rows.append(
-            {
-                "run": run.name,
-                "model": model,
-                "epoch": state.get("epoch", -1) + 1,
-                "batch": state.get("batch", 0),
-                "checkpoints": len(found),
-                "best_val_loss": best,
-            }
-        )
-    if as_json:
-        emit(rows)
-        return 0
-    header = ["run", "model", "epoch", "batch", "checkpoints", "best val loss"]
-    table = [
-        [r["run"], r["model"], str(r["epoch"]), str(r["batch"]), str(r["checkpoints"]), number(r["best_val_loss"])]
-        for r in rows
-    ]
-    screen.table([header, *table], right=(2, 3, 4, 5))
-    if not rows:
-        click.echo(f"no run yet in {runs_folder()}. Run: dateshard train -c CONFIG", err=True)
+        tell_report(screen, write_report(run, page or None, split))
     return 0

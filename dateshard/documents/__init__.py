@@ -36,7 +36,9 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
-from dateshard.documents.training import EstimateDocument, RunRow, TrainDocument
+from dateshard.documents.reporting import ReportDocument, ShowDocument
+from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.training import EstimateDocument, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
     "plan": PlanDocument,
@@ -51,6 +53,10 @@ DOCUMENTS: dict[str, Any] = {
     "evaluate": EvaluateDocument,
     "predict": PredictDocument,
     "runs": list[RunRow],
+    "compare": CompareDocument,
+    "tail": TailDocument,
+    "report": ReportDocument,
+    "show": ShowDocument,
     "checkpoints list": CheckpointsListDocument,
     "checkpoints info": CheckpointInfoDocument,
     "checkpoints verify": CheckpointsVerifyDocument,

@@ -1,24 +1,11 @@
-"""What train, estimate and runs print with `--json`."""
+"""What train and estimate print with `--json`."""
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
-
-
-class TrainDocument(TypedDict):
-    """How a training ended."""
-
-    run: str
-    state: Annotated[
-        str, Field(description="epochs, early stopping, stopped (resumable), complete (nothing was left to do)")
-    ]
-    epoch: NotRequired[Annotated[int, Field(description="from 1")]]
-    batch: NotRequired[Annotated[int, Field(description="batches done of that epoch")]]
-    best_val_loss: Annotated[float | None, Field(description="null before the first validation")]
-    best_epoch: NotRequired[Annotated[int, Field(description="from 1; 0: none yet")]]
 
 
 class Blocking(TypedDict):
@@ -61,7 +48,7 @@ class EstimateDocument(TypedDict):
         dict[str, int],
         Field(
             description="bytes: packages (resident now), blocks (buffers of both readers), batches (two of each), "
-            "model (weights, gradients, two moments)"
+            "model (weights, gradients, two moments), snapshot (a copy of all state, of which checkpoints are written)"
         ),
     ]
     all_windows_in_memory: Annotated[int, Field(description="bytes, if every window were written out")]
@@ -70,12 +57,26 @@ class EstimateDocument(TypedDict):
     checkpoints: CheckpointParts
 
 
-class RunRow(TypedDict):
-    """One training run; they come newest first."""
+class TrainDocument(TypedDict):
+    """How a training ended; of `--dry-run` and `--overfit` what they found."""
 
-    run: str
-    model: Annotated[str, Field(description="? where run.json is damaged")]
-    epoch: int
-    batch: int
-    checkpoints: int
-    best_val_loss: float | None
+    run: Annotated[str | None, Field(description="null where nothing is kept: --dry-run, --overfit without --run")]
+    state: Annotated[
+        str,
+        Field(
+            description="epochs, early stopping, max steps, stopped (resumable), complete (nothing was left to do), "
+            "dry run, overfit"
+        ),
+    ]
+    epoch: NotRequired[Annotated[int, Field(description="from 1")]]
+    batch: NotRequired[Annotated[int, Field(description="batches done of that epoch")]]
+    steps: NotRequired[Annotated[int, Field(description="optimizer steps of the whole run")]]
+    best_val_loss: Annotated[float | None, Field(description="null before the first validation")]
+    best_epoch: NotRequired[Annotated[int, Field(description="from 1; 0: none yet")]]
+    tried: NotRequired[Annotated[list[str], Field(description="of --dry-run: step, validation, checkpoint")]]
+    estimate: NotRequired[Annotated[dict[str, Any], Field(description="of --dry-run: as `estimate --json` prints it")]]
+    verdict: NotRequired[
+        Annotated[str, Field(description="of --overfit: learned, learning (not near 0), not learning, stopped")]
+    ]
+    first_loss: NotRequired[Annotated[float | None, Field(description="of --overfit: mean of the first pass")]]
+    last_loss: NotRequired[Annotated[float | None, Field(description="of --overfit: the lowest pass")]]

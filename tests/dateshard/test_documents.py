@@ -35,6 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> World:
         assert run(["preprocess", "-c", "config.yaml", "--workers", "1", "-q"]) == 0
         assert run(["preprocess", "-c", "config.yaml", *BROKEN, "--workers", "1", "-q"]) == 3
         assert run(["train", "-c", "config.yaml", "--run", "one", "-q"]) == 0
+        assert run(["train", "-c", "config.yaml", "--run", "two", "--seed", "8", "--max-steps", "2", "-q"]) == 0
     return world
 
 
@@ -44,7 +45,7 @@ def here(prepared: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return prepared
 
 
-CALLS = [  # command line, exit code, the schema's name
+CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit code, the schema's name
     (("plan", "-c", "config.yaml"), 0, "plan"),
     (("plan", "-c", "config.yaml", "2024-03-02", "--force"), 0, "plan"),
     (("plan", "-c", "config.yaml", "dataset=new"), 0, "plan"),
@@ -64,7 +65,16 @@ CALLS = [  # command line, exit code, the schema's name
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
     (("evaluate", "one"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
+    (("train", "-c", "config.yaml", "--dry-run"), 0, "train"),
+    (("train", "-c", "config.yaml", "--overfit", "1", "--max-steps", "3"), None, "train"),
     (("runs",), 0, "runs"),
+    (("compare", "one", "two"), 0, "compare"),
+    (("tail", "one", "-n", "3"), 0, "tail"),
+    (("predict", "one", "--history", "raw/{date}.csv"), 0, "predict"),
+    (("predict", "one", "--at", "latest", "--interval", "none"), 0, "predict"),
+    (("report", "one"), 0, "report"),
+    (("report", "--data", "-c", "config.yaml"), 0, "report"),
+    (("show", "one"), 0, "show"),
     (("checkpoints", "list"), 0, "checkpoints list"),
     (("checkpoints", "list", "one"), 0, "checkpoints list"),
     (("checkpoints", "info", "one"), 0, "checkpoints info"),
@@ -91,7 +101,7 @@ CALLS = [  # command line, exit code, the schema's name
 
 @pytest.mark.parametrize(("words", "code", "name"), CALLS, ids=[" ".join(words) for words, *_ in CALLS])
 def test_stdout_is_one_document_that_its_schema_takes(
-    here: World, ds: Run, words: tuple[str, ...], code: int, name: str
+    here: World, ds: Run, words: tuple[str, ...], code: int | None, name: str
 ) -> None:
     done = ds(*words, "--json", code=code)
     document = json.loads(done.out, parse_constant=pytest.fail)
@@ -103,7 +113,7 @@ def test_stdout_is_one_document_that_its_schema_takes(
 
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
     assert {name for *_, name in CALLS} == set(DOCUMENTS)
-    silent = {"init", "completion", "version", "schema", "config", "report", "checkpoints"}
+    silent = {"init", "completion", "version", "schema", "config", "checkpoints"}
     assert set(COMMANDS) - silent <= {*DOCUMENTS, *WRITTEN_OUT}
 
 

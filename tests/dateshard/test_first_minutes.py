@@ -42,6 +42,32 @@ def test_doctor_finds_all_well_here_and_leaves_nothing_behind(ds: Run) -> None:
     assert sorted(Path().iterdir()) == before
 
 
+def test_doctor_looks_at_a_configuration_its_dumps_and_its_store(
+    ds: Run, make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(3)
+    monkeypatch.chdir(world.folder)
+    world.config_file()
+
+    def told(*words: str, code: int = 0) -> dict[str, tuple[str, str]]:
+        rows = ds("doctor", "-c", "config.yaml", *words, "--json", code=code).document["checks"]
+        return {row["name"]: (row["level"], f"{row['value']} {row['todo']}".strip()) for row in rows[-3:]}
+
+    empty = "nothing prepared yet in data/shards/world Run: dateshard preprocess -c config.yaml"
+    assert told() == {
+        "configuration": ("ok", "config.yaml: dataset world"),
+        "dumps": ("ok", "3 dates: 2024-03-01..2024-03-03"),
+        "store": ("ok", empty),
+    }
+    world.prepare()
+    assert told()["store"] == ("ok", "data/shards/world: generation 1, 3 dates")
+    assert told("pipeline.source.path=no/{date}.csv")["dumps"][0] == "warn"
+    assert told("pipeline.step=5x", code=1)["configuration"][0] == "fail"
+    (world.store / "CURRENT").write_text("{}")
+    assert told(code=1)["store"][0] == "fail"
+    assert "goes with -c" in ds("doctor", "a=1", code=2).err
+
+
 def test_doctor_finds_a_foreign_package_of_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer").mkdir()
     (tmp_path / "trainer" / "__init__.py").write_text("x = 1\n")

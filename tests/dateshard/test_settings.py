@@ -303,3 +303,29 @@ def test_a_configuration_that_is_not_there_is_answered_with_those_that_are() -> 
     Path("configs/traffic.yaml").write_text(BASE)
     with pytest.raises(UsageError, match=r"; here there is configs/traffic\.yaml"):
         load_settings(["configs/traffic.yml"])
+
+
+def test_an_environment_variable_in_capitals_meets_names_as_they_are_spelled(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BASE.replace("type: step\n    step_size: 30", "type: cosine").replace("    speed:", "    Ort:") + (
+        "  metrics: {custom: null}\n"
+    )
+    for name, value in {
+        "TRAINER__SCHEDULER__T_MAX": "17",
+        "trainer__training__Batch_Size": "9",
+        "PIPELINE__FEATURES__ORT__FILL_LIMIT": "3",
+        "PIPELINE__FEATURES__NEU__FILL": "zero",  # a name of its own is written in small letters
+    }.items():
+        monkeypatch.setenv(f"DATESHARD__{name}", value)
+    settings = load(text)
+    assert getattr(settings.trainer.scheduler, "T_max") == 17  # noqa: B009
+    assert settings.trainer.training.batch_size == 9
+    features = settings.preparing().features
+    assert {name: (f.fill, f.fill_limit) for name, f in features.items()} == {
+        "Ort": ("forward", 3),
+        "neu": ("zero", None),
+    }
+    monkeypatch.setenv("DATESHARD__TRAINER__SCHEDULER__T_MAXX", "17")
+    with pytest.raises(UsageError, match="t_maxx: unknown key; did you mean 'T_max'"):
+        load(text)

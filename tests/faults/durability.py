@@ -2,6 +2,7 @@
 
 POSIX promises no more than this: a file's bytes are on disk after an fsync of the file, a name is on disk after an
 fsync of its folder, and a syncfs does both for all. Between a commit's rename and that, everything may be lost alone.
+What an older checkpoint's removal leaves must be on disk before it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import PurePath
 
 from tests.faults.tracing import Call
 
-COMMIT = re.compile(r"data/shards/world/CURRENT|data/runs/cut/checkpoints/checkpoint_epoch_\d+_batch_\d+")
+CHECKPOINT = re.compile(r"data/runs/cut/checkpoints/checkpoint_epoch_\d+_batch_\d+")
+COMMIT = re.compile(rf"data/shards/world/CURRENT|{CHECKPOINT.pattern}")
 NEEDED = re.compile(
     r"data(/(shards(/world(/(shards|nodes|statistics|staged|partials|manifests)(/.*)?|/CURRENT|/FORMAT)?)?"
     r"|runs(/cut(/run\.json|/checkpoints(/checkpoint_epoch_.*)?)?)?))?"
@@ -56,6 +58,13 @@ def _moved(path: str, old: str, new: str) -> str:
     return new + path[len(old) :] if path == old or path.startswith(old + "/") else path
 
 
+def removes(call: Call) -> bool:
+    """Whether it takes a checkpoint away: under its name, or what it stands on."""
+    away = call.name == "rename" and CHECKPOINT.fullmatch(call.paths[0]) and not CHECKPOINT.fullmatch(call.paths[-1])
+    unlinks = call.name in ("unlink", "unlinkat") and PurePath(call.paths[-1]).name == "manifest.json"
+    return bool(away or (unlinks and CHECKPOINT.fullmatch(str(PurePath(call.paths[-1]).parent))))
+
+
 def at_risk(calls: Sequence[Call]) -> list[str]:
     """What a power cut could take from under a committed state: at the rename that commits, and when success is said."""
     memory, found = Memory(), []
@@ -69,4 +78,6 @@ def at_risk(calls: Sequence[Call]) -> list[str]:
                 for what in memory.needed()
                 if call.paths[-1] not in what.split()[-1:]
             ]
+        if removes(call):
+            found += [f"{what}, when {call.paths[0]} is removed" for what in memory.needed()]
     return found + [f"{what}, when the command ends" for what in memory.needed()]

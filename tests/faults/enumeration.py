@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from tests.faults.durability import CHECKPOINT
 from tests.faults.scenes import Scene
 from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
 from tests.faults.zygote import MAIN, Ended, Zygote
@@ -34,6 +35,10 @@ BEST_EFFORT = (
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
     (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
+    (
+        r"data/runs/\w+/\.?(run\.log|state\.json)",
+        "what people read of a run; the lock and the checkpoints tell how it stands",
+    ),
     (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
     (rf"(close|flock) {CHECKPOINTS}/\.lock", "nothing was written through it"),
     (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
@@ -101,7 +106,7 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     """One accident; what is wrong after it goes into the tally."""
     cwd = scene.fresh(name)
     ended, calls = trace(zygote, scene.words, cwd, fault, protocol=scene.protocol)
-    found = [scene.judge(cwd)]
+    found = [scene.judge(cwd, floor=scene.place(named(calls)))]
     if fault.kind == "KILL":
         found.append(None if ended.code == -9 else f"exit {ended.code}, not killed")
     elif ended.code == 0:
@@ -116,6 +121,12 @@ def play(scene: Scene, fault: Fault, zygote: Zygote, name: str, tally: Tally) ->
     tally.runs += 1
     tally.bad += [f"{scene.name}: {fault}: {what}" for what in found if what]
     shutil.rmtree(cwd)
+
+
+def named(calls: Sequence[Call]) -> dict[str, bytes]:
+    """The checkpoints that these calls gave their names."""
+    places = [PurePath(call.paths[-1]) for call in calls if call.name == "rename" and call.text.endswith(" = 0")]
+    return {place.name: b"" for place in places if CHECKPOINT.fullmatch(str(place))}
 
 
 def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 A round begins with a fresh copy of a scene, kills its command a few times, lets it end, and compares every byte with
 an undisturbed run. The moment is drawn by time or by the number of changes on disk; a seed repeats the draw, though not
-the race that it starts.
+the race that it starts. What was there once must be there after a kill, or something newer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from tests.conftest import environment
-from tests.faults.scenes import Scene
+from tests.faults.scenes import Position, Scene
 from tests.faults.zygote import PATIENCE_SECONDS, ROOT, Zygote
 from tests.states import State
 
@@ -47,7 +47,8 @@ class Reader(threading.Thread):
         super().__init__(daemon=True)
         self.scene, self.cwd = scene, cwd
         self.looks, self.bad, self.acknowledged = 0, list[str](), False
-        self._over, self._furthest, self._names = threading.Event(), 0, set[str]()
+        self.furthest: Position = ()
+        self._over, self._state, self._names = threading.Event(), 0, set[str]()
         self.start()
 
     def run(self) -> None:
@@ -56,7 +57,7 @@ class Reader(threading.Thread):
             floor = 1 if self.acknowledged else 0  # asked before looking: what is acknowledged then must be seen
             try:
                 found = look(self.cwd)
-                wrong = self._went_back(found) if self.scene.name == "train" else self._other(found, floor)
+                wrong = self._went_back(found) if self.scene.position else self._other(found, floor)
             except Exception as error:
                 wrong = f"{type(error).__name__}: {error}"
             if wrong:
@@ -74,16 +75,19 @@ class Reader(threading.Thread):
         places = [place for place, state in enumerate(self.scene.seen) if state == found]
         if not places:
             return "neither the old state nor the new"
-        if max(places) < max(floor, self._furthest):
+        if max(places) < max(floor, self._state):
             return "an older state than before"
-        self._furthest = max(self._furthest, min(places))
+        self._state = max(self._state, min(places))
         return None
 
     def _went_back(self, found: State | None) -> str | None:
-        strange = [name for name, data in (found or {}).items() if self.scene.new.get(name) != data]
-        gone = self._names - set(found or {})
+        strange = [name for name, data in (found or {}).items() if self.scene.known.get(name) != data]
+        gone = set[str]() if self.scene.forgets else self._names - set(found or {})
         self._names = set(found or {})
-        return f"other bytes in {strange}, gone: {sorted(gone)}" if strange or gone else None
+        if strange or gone:
+            return f"other bytes in {strange}, gone: {sorted(gone)}"
+        before, self.furthest = self.furthest, max(self.furthest, self.scene.place(found))
+        return f"{self.scene.place(found)} after {before}" if self.scene.place(found) < before else None
 
 
 class Changes:
@@ -109,9 +113,12 @@ def kill_loop(scene: Scene, zygote: Zygote, kills: int, seed: int, *, real_share
 
     Args:
         real_share: share of the rounds whose commands are `python -m dateshard ... --workers 2`.
+
+    A command that continues is shorter, and the machine is not always as busy: the moments draw nearer while kills come
+    too late, and move away again while they don't.
     """
     chance, total = random.Random(seed), Kills()
-    most_changes = _changes_of(scene, zygote)
+    most_changes, reach = _changes_of(scene, zygote), 1.0
     number = 0
     while total.kills < kills:
         cwd = scene.fresh(f"kill{seed}-{number}")
@@ -121,11 +128,12 @@ def kill_loop(scene: Scene, zygote: Zygote, kills: int, seed: int, *, real_share
         for _ in range(min(chance.randint(1, MOST_KILLS), kills - total.kills)):
             by_time = chance.random() < 0.5
             moment = chance.uniform(0.0, scene.seconds) if by_time else float(chance.randint(1, most_changes))
-            code = attack(scene, zygote, cwd, by_time, moment)
+            code = attack(scene, zygote, cwd, by_time, moment * reach)
+            reach = min(1.0, reach * 1.1) if code == -9 else reach * 0.8
             total.kills, total.landed = total.kills + 1, total.landed + (code == -9)
             reader.acknowledged |= code == 0
             total.acknowledged += code == 0
-            found = scene.judge(cwd, acknowledged=reader.acknowledged)
+            found = scene.judge(cwd, acknowledged=reader.acknowledged, floor=reader.furthest)
             wrong = found if code in (0, -9) else f"exit {code}"
             total.bad += [f"{scene.name}, seed {seed}, kill {total.kills}: {wrong}"] if wrong else []
         wrong = scene.finish(zygote, cwd)

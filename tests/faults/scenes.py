@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardstore.dataset import Dataset
+from shardstore.errors import StoreError
 from shardstore.identity import canonical
 from shardstore.manifest import generations
 from tests.conftest import World, build_world
@@ -33,6 +34,7 @@ BOTH = {"train": "2024-03-01..2024-03-02"}
 
 
 Look = Callable[[Path], State | None]
+Position = tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -48,6 +50,9 @@ class Scene:
         look: what a reader sees while the command runs (`observe`, unless that would race with it).
         final: all that an undisturbed run leaves (`observe`, unless more can be compared then).
         protocol: a bad one that everything is run with.
+        position: how far a thing of this name is, where what is there may never fall behind what was there.
+        forgets: older things go as newer ones come.
+        known: all that may ever be there.
         threads: those that change what is on disk.
         old, new, end, seen: what these find before (old, seen[0]) and after an undisturbed run (new, end, seen[1]).
     """
@@ -61,6 +66,9 @@ class Scene:
     look: Look | None = None
     final: Look | None = None
     protocol: str | None = None
+    position: Callable[[str], Position] | None = None
+    forgets: bool = False
+    known: State = field(default_factory=dict)
     threads: tuple[str, ...] = (MAIN,)
     old: State | None = None
     new: State = field(default_factory=dict)
@@ -89,12 +97,25 @@ class Scene:
         self.new, self.end, self.seen = self.observe(cwd) or {}, final(cwd), (before, look(cwd))
         assert self.new != self.old
         shutil.rmtree(cwd)
+        self.known = {**self.new, **(self.old or {})}
+        if self.forgets:
+            cwd = self.fresh("everything")
+            ended = zygote.run(self.words, cwd, protocol="nothing goes")
+            assert ended.code == 0, ended.err
+            self.known |= self.observe(cwd) or {}
+            assert len(self.known) > len(self.new)
+            shutil.rmtree(cwd)
 
-    def judge(self, cwd: Path, *, acknowledged: bool = False) -> str | None:
+    def place(self, found: State | None) -> Position:
+        """The furthest of all that is there; () where nothing is."""
+        return max(map(self.position, found), default=()) if self.position and found else ()
+
+    def judge(self, cwd: Path, *, acknowledged: bool = False, floor: Position = ()) -> str | None:
         """What is wrong with what an accident left behind; None if it is the old state or the new one, whole.
 
         Args:
             acknowledged: the command had said success before: only the new state is right.
+            floor: how far what was there had come before.
         """
         try:
             found = self.observe(cwd)
@@ -104,9 +125,10 @@ class Scene:
             return None
         if acknowledged:
             return f"acknowledged, and gone: {differing(found or {}, self.new)}"
+        if self.place(found) < floor:
+            return f"{floor} was there, now {self.place(found)}"
         if self.partway:
-            known = {**self.new, **(self.old or {})}
-            strange = [name for name, data in (found or {}).items() if known.get(name) != data]
+            strange = [name for name, data in (found or {}).items() if self.known.get(name) != data]
             return f"neither old nor new: {strange}" if strange else None
         if found == self.old or (found and self.old and same(found, self.old)) or (found and same(found, self.new)):
             return None
@@ -171,6 +193,31 @@ def observe_checkpoints(cwd: Path) -> State | None:
     return state
 
 
+def observe_while_they_go(cwd: Path) -> State | None:
+    """The same beside a process that removes some: one that is gone by now need not be whole."""
+    state: State = {}
+    for folder in (cwd / RUN / "checkpoints").glob("checkpoint_epoch_*"):
+        if folder.suffix == ".pth":
+            continue
+        try:
+            one = checkpoint.inspect(folder)
+            checkpoint.read_files(one)
+            found = {f"{one.name}/{name}": (folder / name).read_bytes() for name in ("manifest.json", *one.files)}
+        except (OSError, StoreError):
+            if folder.exists():
+                raise
+            continue
+        state |= found
+    return state
+
+
+def position(name: str) -> Position:
+    """Epoch and batch of a checkpoint or a file of it."""
+    found = re.match(r"checkpoint_epoch_(\d+)_batch_(\d+)", name)
+    assert found, name
+    return int(found[1]), int(found[2])
+
+
 def continue_run(cwd: Path) -> tuple[str, ...]:
     """Before run.json there is no run: the same command begins it."""
     return ("train", "--resume", "cut", "-q") if (cwd / RUN / "run.json").exists() else TRAIN
@@ -222,19 +269,31 @@ def formats(folder: Path, prepare: Prepare) -> Scene:
     return Scene("formats", folder, words, observe_store, lambda _: words)
 
 
-def train(folder: Path, prepare: Prepare) -> Scene:
-    """Two epochs of four batches, a save within each and one after each."""
+def training(name: str, folder: Path, prepare: Prepare, **checkpoint: object) -> Scene:
+    """Two epochs of four batches, with saves within each and one after each."""
     split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
-    training = {"training": {"epochs": 2, "batch_size": 8}, "checkpoint": {"save_freq": 3}}
-    world = build_world(folder, 3, split=split, **training)
+    world = build_world(folder, 3, split=split, training={"epochs": 2, "batch_size": 8}, checkpoint=checkpoint)
     world.config_file()
     prepare(world)
     return Scene(
-        *("train", folder, TRAIN, observe_checkpoints, continue_run),
+        *(name, folder, TRAIN, observe_checkpoints, continue_run),
         partway=True,
         final=lambda cwd: left_behind(cwd / RUN),
+        position=position,
         threads=(MAIN, WRITER),
     )
+
+
+def train(folder: Path, prepare: Prepare) -> Scene:
+    """One save within each epoch; all stay."""
+    return training("train", folder, prepare, save_freq=3)
+
+
+def retain(folder: Path, prepare: Prepare) -> Scene:
+    """Two saves an epoch, of which the last two stay and the best; that one is exported."""
+    scene = training("retain", folder, prepare, save_freq=2, keep_last=2, export_pth="best")
+    scene.forgets, scene.look = True, observe_while_they_go
+    return scene
 
 
 def clean(folder: Path, prepare: Prepare) -> Scene:
@@ -296,6 +355,7 @@ SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "refit": refit,
     "formats": formats,
     "train": train,
+    "retain": retain,
     "clean": clean,
     "checkpoints": checkpoints,
 }

@@ -152,9 +152,21 @@ def test_the_harness_catches_a_checkpoint_that_is_written_under_its_final_name(p
     assert play.bad(scene, some(play.faults(scene, "KILL", only_changes=True), 25))
 
 
+def test_the_harness_catches_a_checkpoint_that_is_removed_before_the_next_one_is_there(play: Play) -> None:
+    found = kill_loop(play.scene("retain", "older checkpoint first"), play.zygotes[0], 20, SEED)
+    assert any("was there, now" in line or " after (" in line for line in found.bad), found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "protocol"), [*(("rerun", p) for p in BAD_COMMITS), ("train", "checkpoint in place")])
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        *(("rerun", p) for p in BAD_COMMITS),
+        ("train", "checkpoint in place"),
+        ("retain", "older checkpoint first"),
+    ],
+)
 def test_random_kills_catch_them_too(play: Play, name: str, protocol: str) -> None:
     assert kill_loop(play.scene(name, protocol), play.zygotes[0], 200, SEED).bad
 

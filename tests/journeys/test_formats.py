@@ -14,6 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from dateshard.cli import run
+
 ZONE = "America/New_York"
 DATES = [
     dt.date(2013, 3, 9),
@@ -262,6 +264,34 @@ def test_a_big_file_that_grows_leaves_its_earlier_dates_fresh(world: Any, commit
     assert len(list((world.store / "cut").iterdir())) == 1
     again = json.loads(world.run("preprocess", "-c", config, "--json").stdout)
     assert (again["measured"], again["written"]) == (0, 0)
+
+
+def test_a_folder_without_a_date_in_its_path_is_one_table_and_that_is_said(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, path in (
+        ("raw", "raw/{date}.csv"),
+        ("raw/*.csv", "raw/{date}.csv"),
+        ("short", "short/{date:%Y%m%d}.csv"),
+    ):
+        (world.folder / "short").mkdir(exist_ok=True)
+        for date in DATES if name == "short" else ():
+            (world.folder / "short" / f"{date:%Y%m%d}.csv").write_bytes(world.dump(date).read_bytes())
+        world.tree["pipeline"]["source"]["path"] = str(world.folder / name)
+        world.tree["dataset"] = "".join(letter for letter in name if letter.isalpha())
+        words = ["-c", str(world.config_file())]
+        told = (
+            f"{world.folder / name} has no {{date}} in it: its {len(DATES)} files are read as one table of many dates. "
+        )
+        told += f"For a dump a date write pipeline.source.path: {world.folder / path}\n"
+        assert run(["plan", *words]) == 0
+        said = capsys.readouterr().out
+        assert told in said
+        assert "no dump matches" not in said
+        assert run(["preprocess", *words, "--workers", "1", "-q"]) == 0
+        assert capsys.readouterr().out.startswith(told)
+        assert run(["plan", *words]) == 0
+        assert "has no {date}" not in capsys.readouterr().out  # cut, and known
 
 
 def test_a_damaged_spill_is_cut_again(world: Any, committed: Any) -> None:

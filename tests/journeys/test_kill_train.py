@@ -116,6 +116,25 @@ def test_killed_before_the_first_and_around_the_last_save_of_an_epoch_nothing_is
     assert differing(left_behind(run), whole) == []
 
 
+def test_killed_in_the_middle_of_a_write_that_runs_beside_training_the_older_checkpoint_goes_on(
+    short: Any, launch: Any, launch_to_point: Any, uninterrupted: Any, left_behind: Any, differing: Any
+) -> None:
+    """Between two files of the second checkpoint, which the writing thread makes: half of it is there."""
+    whole, run = uninterrupted(short), Path("data/runs/cut")
+    words: tuple[str, ...] = ("train", "-c", "config.yaml", "--run", "cut")
+    launch_to_point("os.rename .*/checkpoint_epoch_1_batch_20", 0, *words).wait(-9)
+    [half] = (run / "checkpoints").glob(".tmp-*")
+    assert (half / "manifest.json").exists()
+    assert [path.name for path in (run / "checkpoints").glob("checkpoint_*")] == ["checkpoint_epoch_1_batch_10"]
+    launch_to_point("open .*/.tmp-.*/metrics.safetensors", 0, *CONTINUE).wait(-9)
+    [half] = (run / "checkpoints").glob(".tmp-*")
+    assert sorted(path.name for path in half.iterdir()) == ["model.safetensors", "optimizer.safetensors"]
+    continued = launch(*CONTINUE)
+    continued.wait()
+    assert "continuing cut exactly at checkpoint_epoch_1_batch_10" in continued.out
+    assert differing(left_behind(run), whole) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -274,3 +275,37 @@ def test_what_was_never_committed_is_not_there(world: Any, tmp_path: Path) -> No
 
 def read_all_of_a_missing_date(dataset: Dataset) -> None:
     dataset.read(dt.date(2025, 1, 1), slice(0, 1), np.empty((1, 3, 2), np.float32))
+
+
+def test_verify_all_looks_at_every_generation_that_is_kept_and_at_nothing_twice(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(*words: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert run(["verify", "-c", str(world.config_file()), "--json", *words]) == code
+        return json.loads(capsys.readouterr().out)
+
+    old = world.open().manifest
+    world.rows[LAST] = [
+        (at, node, None if speed is None else speed + 1, more) for at, node, speed, more in world.rows[LAST]
+    ]
+    world.write(LAST)
+    world.prepare()
+    now, whole = verify()["checked"], verify("--all")
+    assert (whole["checked"], whole["damaged"]) == (
+        now + 3,
+        [],
+    )  # the manifest, its sources, the one shard that is other
+    shard = world.store / "shards" / str(LAST) / old.dates[LAST].parts[0].id / "values" / "0.0.0"
+    flip(shard)
+    for name, damaged in (("manifests/g00000001.sources.json", 2), ("manifests/g00000001.json", 1)):
+        flip(world.store / name)
+        assert verify()["damaged"] == []
+        rows = verify("--all", "--full", code=4)["damaged"]
+        assert len(rows) == damaged
+        assert name in {row["name"] for row in rows}
+        if damaged == 2:
+            assert rows[1]["name"] == f"{LAST} (generation 1)"
+            assert str(shard.relative_to(world.folder)) in rows[1]["error"]
+            assert "nothing makes it again" in rows[1]["error"]
+    assert verify("--all", str(FIRST), code=4)["damaged"] == rows

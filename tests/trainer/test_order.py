@@ -14,6 +14,7 @@ import pytest
 from shardstore.calendar import Day, segments
 from trainer.order import Order, Piece, Window, make_runs
 from trainer.permutation import FEW, key, permute, shuffled
+from trainer.sample import Sample
 from trainer.shuffle import Shuffle, resolve_shuffle
 
 # tests/golden/order.json pins the order of training: a checkpoint is a number of a batch, so a changed order silently
@@ -250,6 +251,10 @@ def golden() -> dict[str, Any]:
         "keys": {"7": str(key(7)), "7 1 0": str(key(7, 1, 0)), "0 2 5 1": str(key(0, 2, 5, 1)), "-1": str(key(-1))},
         "shuffled": {"3 9": shuffled(3, 9).tolist(), "12 key(7, 1, 0)": shuffled(12, key(7, 1, 0)).tolist()},
         "permuted": drawn,
+        "sampled": {
+            f"{size} of {total} seed {seed}": Sample(total, size, seed).windows(np.arange(min(size, 12))).tolist()
+            for total, size, seed in [(30, 12, 7), (6361, 500, 7), (10**9, 10**6, 123)]
+        },
         "order": {
             f"epoch {epoch}": [[list(w) for w in batch] for batch in batches_of(tiny, epoch)] for epoch in (0, 1)
         },

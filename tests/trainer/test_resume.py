@@ -18,7 +18,7 @@ from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
 from trainer import checkpoint
 from trainer.config import Trainer
 from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
-from trainer.resume import Started, start
+from trainer.resume import New, Started, start
 from trainer.run import bound
 from trainer.shuffle import Shuffle
 
@@ -60,7 +60,7 @@ class Lab:
     def started(self, name: str, *, resume: str = "none", **changes: Any) -> Iterator[Started]:
         """A run of that name, new or continued; let go of at the end."""
         new = name if resume == "none" else None
-        made = start(self.config(**changes), "world", self.world.store, self.runs, resume=resume, name=new)
+        made = start(self.config(**changes), "world", self.world.store, self.runs, resume=resume, new=New(new))
         try:
             yield made
         finally:
@@ -188,7 +188,28 @@ def test_early_stopping_remembers_over_a_cut_what_it_has_seen(lab: Lab) -> None:
         assert list(train(made.session, lambda: False)) == [Ended("early stopping", made.session.state)]
 
 
+def test_a_run_that_ended_at_max_steps_goes_on_to_the_same_bits(lab: Lab) -> None:
+    """In the middle of an epoch, at its end (then it is validated), and in the second one."""
+    whole = lab.leg("whole")
+    for most in (2, BATCHES, BATCHES + 3):
+        legs = [lab.leg(f"short{most}", training={"max_steps": most})]
+        assert (legs[0]["ended"], legs[0]["state"]["step"]) == ("max steps", most)
+        assert legs[0]["state"]["validated"] == (most == BATCHES)
+        with lab.started("", resume=f"short{most}", training={"max_steps": most}) as made:
+            assert made.finished
+            assert list(train(made.session, lambda: False)) == [Ended("max steps", made.session.state)]
+        legs.append(lab.leg(f"short{most}", resume=f"short{most}", training={"max_steps": most + 1}))
+        legs.append(lab.leg(f"short{most}", resume=f"short{most}"))
+        same_end(legs[2], whole)
+        same_road(legs, whole)
+
+
+def test_max_steps_beyond_the_last_epoch_changes_nothing(lab: Lab) -> None:
+    same_end(lab.leg("bounded", training={"max_steps": 2 * BATCHES}), lab.leg("whole"))
+
+
 TRAININGS: dict[str, Any] = {
+    "sample": {"training": {"sample_size": 39, "batch_size": 8}},
     "adamw": {"training": {"optimizer": "adamw", "weight_decay": 0.1}},
     "sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.1}},
     "momentum": {"training": {"optimizer": "sgd", "momentum": 0.9}},

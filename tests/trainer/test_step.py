@@ -186,6 +186,12 @@ def test_too_many_such_steps_in_a_row_end_the_run_with_a_post_mortem_that_names_
     assert content["inputs"][0]["windows"] == 15
     found, _ = checkpoint.scan(session.checkpoints)
     assert [(one.state["batch"], one.state["skipped"]) for one in found] == [(5, 3)]
+    with pytest.raises(DateshardError, match="max_skipped=4") as again:  # resumed: at once, no step more
+        list(train(session, never))
+    assert (str(again.value), session.state.step) == (str(told.value), 5)
+    more = session.config.training.model_copy(update={"max_skipped": 3})
+    session.config = session.config.model_copy(update={"training": more})
+    assert any(isinstance(event, EpochDone) for event in train(session, never))
 
 
 def test_a_dict_of_heads_trains_as_one_tensor_does(start: Callable[..., Session]) -> None:

@@ -19,7 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.checkpoint.saving import point, write
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.checkpoint.saving import write
 from trainer.checkpoint.snapshot import Part, Snapshot
 
 Groups = Mapping[str, Mapping[str, Part]]
@@ -52,7 +55,6 @@ class _Job:
 
     state: Mapping[str, Any]
     data: Mapping[str, memoryview]
-    best: bool
     began: float
     stall_seconds: float
     waited_seconds: float
@@ -71,6 +73,7 @@ class Writer:
         self._snapshot = Snapshot()
         self._landed: list[Saved] = []  # not told yet
         self._thread: ThreadPoolExecutor | None = None
+        self._ready: Future[None] | None = None
         self._coming: Future[Saved] | None = None
         self._taken: float | None = None  # when the last snapshot was
         self._cost = 0.0  # of the last save that is on disk, in seconds
@@ -91,23 +94,25 @@ class Writer:
                 self._thread.shutdown()
             self._forget()
 
-    def save(self, state: Mapping[str, Any], tensors: Groups, *, best: bool = False) -> None:
-        """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
+    def prepare(self, tensors: Groups) -> None:
+        """Makes room for snapshots of this form. Its pages are made while training begins, else the first save does."""
+        self._ready = self._worker().submit(_touch, self._snapshot.lay_out(tensors))
 
-        Args:
-            best: best_model.json names it from when it is on disk.
+    def save(self, state: Mapping[str, Any], tensors: Groups) -> None:
+        """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
 
         Raises:
             DiskFullError, OSError: of the save before.
         """
         began = time.perf_counter()
         self._wait()
+        if self._ready is not None:
+            self._ready.result()
+            self._ready = None
         waited = time.perf_counter() - began
         data = self._snapshot.take(tensors)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="dateshard-save")
         self._taken = time.perf_counter()
-        self._coming = self._thread.submit(self._write, _Job(state, data, best, began, self._taken - began, waited))
+        self._coming = self._worker().submit(self._write, _Job(state, data, began, self._taken - began, waited))
 
     def told(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
@@ -137,6 +142,11 @@ class Writer:
             return False
         return self._cost <= max_overhead * (time.perf_counter() - self._taken)
 
+    def _worker(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="dateshard-save")
+        return self._thread
+
     def _wait(self) -> None:
         """Until nothing is in flight.
 
@@ -161,16 +171,13 @@ class Writer:
         return False
 
     def _forget(self) -> None:
-        self._thread, self._coming, self._taken, self._pid = None, None, None, os.getpid()
+        self._thread, self._ready, self._coming, self._taken, self._pid = None, None, None, None, os.getpid()
 
     def _write(self, job: _Job) -> Saved:
         """In the writing thread."""
         computed = time.thread_time()
         state = job.state
         folder = write(self.parent, state, job.data)
-        point(folder, "latest.json", state)
-        if job.best:
-            point(folder, "best_model.json", state)
         if self.after is not None:
             self.after(folder)
         return Saved(
@@ -183,3 +190,8 @@ class Writer:
             waited_seconds=job.waited_seconds,
             cpu_seconds=time.thread_time() - computed,
         )
+
+
+def _touch(buffers: list[NDArray[np.uint8]]) -> None:
+    for buffer in buffers:
+        buffer.fill(0)

@@ -1,0 +1,81 @@
+"""TensorBoard: the rows of metrics.jsonl as scalars in the run's folder `tensorboard/` (`trainer.logging.tensorboard`).
+
+The package tensorboardX writes them (docs/decisions/0037); TensorBoard itself, which draws them, is installed by whoever
+looks. A continued run tells TensorBoard to forget the steps that come again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from shardstore.errors import UsageError
+
+PLACES = ("step", "epoch", "batch", "resumed_at")  # of a row: where it stands, no figures
+
+
+def refuse_missing() -> None:
+    """Raises:
+    UsageError: the package is not installed; says what to install.
+    """
+    with suppress(ImportError):
+        import tensorboardX  # noqa: F401
+
+        return
+    raise UsageError(
+        "trainer.logging.tensorboard needs the package tensorboardX, which is not installed",
+        todo="Run: pip install 'dateshard[tensorboard]', or set trainer.logging.tensorboard: false",
+    )
+
+
+class Board:
+    """Writes scalars.
+
+    Args:
+        after: optimizer steps that are told already: later ones, of a process that was cut off, are taken back.
+    """
+
+    def __init__(self, folder: Path, after: int | None) -> None:
+        from tensorboardX import SummaryWriter
+
+        purge = None if after is None else after + 1
+        name = f".{purge or 0:012d}"  # files are named by the second: two of one second would be one
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, filename_suffix=name)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One row of metrics.jsonl: of steps under `train/`, of an epoch under `epoch/` and `validation/`."""
+        for tag, value in scalars(row):
+            self._writer.add_scalar(tag, value, row["step"])
+
+    def flush(self) -> None:
+        """Everything that was added is on the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(tag, value) of every figure of a row; what is null has none."""
+    whole = "val_loss" in row
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            group = "train/loss" if key == "losses" else key if key == "validation" else f"epoch/{key}"
+            yield from _nested(group, value)
+        elif key not in PLACES and _is_figure(value):
+            yield f"{'epoch' if whole else 'train'}/{key}", float(value)
+
+
+def _nested(group: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _nested(f"{group}/{key}", value)
+        elif _is_figure(value):
+            yield f"{group}/{key}", float(value)
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

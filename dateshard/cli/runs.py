@@ -1,0 +1,104 @@
+"""runs, compare, tail: training runs looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dateshard.cli.options import emit, json_option
+
+if TYPE_CHECKING:
+    from dateshard.screen import Screen
+    from dateshard.tailing import Follower, Row
+    from trainer.run import TrainingRun
+STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
+
+
+@click.command()
+@click.option("--dataset", metavar="NAME", help="only of this dataset")
+@click.option("--state", type=click.Choice(STATES), help="only those that stand so")
+@click.option("-n", "most", type=click.IntRange(1), metavar="N", help="the N newest")
+@json_option
+def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
+    """Training runs, newest first: how each stands, how far it is, its best loss, and how it goes on."""
+    from dateshard.places import runs_folder
+    from dateshard.runs import list_runs
+    from dateshard.runs_screen import show_runs
+    from dateshard.screen import Screen
+
+    screen = Screen(as_json=as_json)
+    rows, faults = list_runs(dataset, state, most)
+    for fault in faults:  # the others are listed all the same
+        screen.tell(fault)
+    if as_json:
+        emit(rows)
+        return 0
+    show_runs(screen, rows)
+    if not rows:
+        asked = " of that kind" if dataset or state else ""
+        click.echo(f"no run{asked} yet in {runs_folder()}. Run: dateshard train -c CONFIG", err=True)
+    return 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="RUN RUN...")
+@json_option
+def compare(names: tuple[str, ...], as_json: bool) -> int:
+    """Runs side by side: the settings in which they differ, and what became of each."""
+    from dateshard.runs import compare as look
+    from dateshard.runs_screen import show_comparison
+    from dateshard.screen import Screen
+
+    told = look(names)
+    if as_json:
+        emit(told)
+    else:
+        show_comparison(Screen(), told)
+    return 0
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="so many of the last lines")
+@click.option("--follow/--no-follow", default=True, help="go on until the run ends (Ctrl-C: 130)")
+@json_option
+def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
+    """The last lines of a run's metrics, and those that come until it ends. RUN may be `latest`."""
+    from dateshard.runs import describe, open_run
+    from dateshard.screen import Screen
+    from dateshard.tailing import Follower, Rewound
+
+    run = open_run(name)
+    follower = Follower(run.folder / "metrics.jsonl")
+    last = [row for row in follower.rows() if not isinstance(row, Rewound)]
+    last = last[len(last) - min(lines, len(last)) :]
+    if as_json:
+        row, _ = describe(run)
+        emit({"run": run.name, "state": row["state"], "why": row["why"], "rows": last})
+        return 0
+    try:
+        _show(run, Screen(), last, follower if follow else None)
+    except KeyboardInterrupt:  # as of tail -f: the way to end it, so nothing is said
+        return 130
+    return 0
+
+
+def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:
+    from dateshard.runs import describe
+    from dateshard.runs_screen import line_of, told
+    from dateshard.tailing import Rewound, follow
+
+    facts = run.told() or {}
+    epochs, batches = facts.get("config", {}).get("training", {}).get("epochs"), facts.get("batches")
+    batches = batches or describe(run)[0]["batches"]
+    for row in last:
+        screen.tell(line_of(row, epochs, batches))
+    for news in follow(run, follower) if follower else ():
+        if isinstance(news, Rewound):
+            screen.tell(f"{run.name} was continued from step {news.step}: later lines come again")
+        else:
+            screen.tell(line_of(news, epochs, batches))
+    found, _ = describe(run)
+    if found["state"] != "running":
+        screen.tell(f"{run.name}: {told(found)}" + (f". Go on: {found['resume']}" if found["resume"] else ""))

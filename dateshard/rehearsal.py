@@ -1,0 +1,170 @@
+"""Before a long training: `--dry-run` does each of its acts once, `--overfit N` sees whether the model can learn at all."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dateshard.board import refuse_missing
+from dateshard.estimating import estimate, show
+from dateshard.places import runs_folder, shards_folder
+from dateshard.run_log import RunLog
+from dateshard.screen import LINE_SECONDS, Screen, counted, seconds
+from dateshard.settings import Settings, apply
+from dateshard.signals import StopSignal
+from shardstore.dataset import Dataset
+from shardstore.errors import DamagedError, Where
+from trainer import checkpoint, standing
+from trainer.loop import Stepped, set_learning_rate, validate
+from trainer.overfit import STEPS, Overfitted, overfit
+from trainer.resume import New, start
+from trainer.session import make_session
+from trainer.state import Session, restore, save
+from trainer.step import Step
+from trainer.stop import Interrupted
+
+Document = dict[str, Any]
+PLAIN = (
+    "trainer.model.dropout_rate=0",
+    "trainer.training.weight_decay=0",
+)  # nothing that keeps it from learning by heart
+ADVICE = {
+    "learned": "The model can learn: it knows {these} by heart. Model, loss and gradients work together.",
+    "learning": "The model learns, but does not know {these} by heart yet. Give it more steps (--max-steps), a larger "
+    "learning_rate or more hidden_units; a linear model may never get there.",
+    "not learning": "The model does NOT learn {these}, the loss does not fall. Look at learning_rate, at the scale of the "
+    "targets (dateshard inspect), at the loss, and at your own model's code.",
+    "stopped": "Stopped before it was known whether the model can learn.",
+}
+
+
+def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
+    """Builds everything, takes a step, validates a batch, saves and reads back a checkpoint; keeps nothing of it."""
+    if settings.trainer.logging.tensorboard:
+        refuse_missing()
+    told = estimate(settings)
+    show(screen, told, settings)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="dateshard-dry-run-") as folder:
+        dataset = Dataset.open(shards_folder(settings.dataset))
+        session = make_session(settings.trainer, dataset, Path(folder))
+        acts = {"step": _step(session), "validation": _validate(session), "checkpoint": _save(session, dataset)}
+    screen.tell()
+    for name, (ran, text) in acts.items():
+        screen.table([[name, "works" if ran else "not tried", text]])
+    screen.tell(f"all works, in {seconds(time.perf_counter() - began)}; nothing was kept")
+    tried = [name for name, (ran, _) in acts.items() if ran]
+    return 0, {"run": None, "state": "dry run", "best_val_loss": None, "tried": tried, "estimate": dict(told)}
+
+
+def _step(session: Session) -> tuple[bool, str]:
+    if session.optimizer is None:
+        return False, f"{session.config.model.name} is solved in one pass over all windows, it takes no steps"
+    count = min(session.config.training.accumulate, session.train.order.num_batches)
+    step = Step(session, session.train.order.windows_in(0, count))
+    for _, batch in zip(range(count), session.train.batches(0), strict=False):
+        step.add(batch)
+    set_learning_rate(session)
+    outcome = step.finish()
+    if outcome.skipped:
+        return True, "its loss or gradient is not finite: such a step changes nothing, and ten in a row end a training"
+    session.state.batch, session.state.step = count, 1
+    return True, f"loss {float(outcome.loss):.4f}, {counted(outcome.size, 'window')}"
+
+
+def _validate(session: Session) -> tuple[bool, str]:
+    if session.validation is None:
+        return False, "no validation window fits its dates: the training loss decides which weights are best"
+    try:
+        report = validate(session, lambda: True)  # asked after its first batch
+    except Interrupted:
+        return True, "one batch"
+    return True, f"all of it, loss {report['loss']:.4f}" if report else ""
+
+
+def _save(session: Session, dataset: Dataset) -> tuple[bool, str]:
+    with checkpoint.Writer(session.checkpoints) as writer:
+        save(session, writer)
+        (saved,) = writer.finish()
+    found, _ = checkpoint.find(session.checkpoints, saved.folder.name)
+    again = make_session(session.config, dataset, session.checkpoints)
+    restore(again, found)
+    weights = again.model.state_dict()
+    if not all(torch.equal(tensor, weights[name]) for name, tensor in session.model.state_dict().items()):
+        raise DamagedError("the checkpoint's weights are not those that were saved", where=Where(str(saved.folder)))
+    return True, f"{found.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
+
+
+def overfit_few(settings: Settings, count: int, screen: Screen, name: str | None) -> tuple[int, Document]:
+    """Trains on `count` fixed batches; a run is kept only under a name. Exit 1 where nothing was learned."""
+    with StopSignal() as stop, _session(apply(settings, PLAIN), screen, name) as (session, leave):
+        most = session.config.training.max_steps or STEPS
+        batches = counted(count, "batch", "batches")
+        screen.say(f"{session.config.model.name} on {batches} again and again, at most {most:,} steps, without dropout")
+        for event in _shown(overfit(session, count, stop.asked), screen, most):
+            if isinstance(event, Overfitted):
+                leave(event)
+                return _end(event, screen, stop, name)
+    raise AssertionError("it ends with Overfitted or raises")
+
+
+def _end(told: Overfitted, screen: Screen, stop: StopSignal, name: str | None) -> tuple[int, Document]:
+    these = f"these {counted(told.batches, 'batch', 'batches')} ({counted(told.windows, 'window')})"
+    if told.verdict != "stopped":
+        share = f" ({100 * told.last / told.first:.1f} %)" if told.first > 0 and math.isfinite(told.last) else ""
+        screen.tell(f"loss {told.first:.6f} -> {told.last:.6f}{share} in {counted(told.steps, 'step')}")
+    screen.explain(ADVICE[told.verdict].format(these=these))
+    code = {"stopped": stop.exit_code, "not learning": 1}.get(told.verdict, 0)
+    return code, {
+        "run": name,
+        "state": "overfit",
+        "best_val_loss": None,
+        "steps": told.steps,
+        "verdict": told.verdict,
+        "first_loss": told.first,
+        "last_loss": told.last,
+    }
+
+
+@contextmanager
+def _session(
+    settings: Settings, screen: Screen, name: str | None
+) -> Iterator[tuple[Session, Callable[[Overfitted], None]]]:
+    """A session, and what notes its end. Without a name nothing is written anywhere."""
+    shards = shards_folder(settings.dataset)
+    if name is None:
+        yield make_session(settings.trainer, Dataset.open(shards), runs_folder()), lambda _: None
+        return
+    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume="none", new=New(name))
+    try:
+        screen.log = RunLog(started.run.folder).write
+        begun = standing.begin(started.run, 0)
+        yield started.session, lambda told: standing.end(started.run, begun, "ended", f"overfit: {told.verdict}")
+    finally:
+        started.close()
+
+
+def _shown(events: Iterator[Stepped | Overfitted], screen: Screen, most: int) -> Iterator[Stepped | Overfitted]:
+    """Passes events through, with a bar over the steps or a line every few seconds."""
+    bar = screen.bar("overfit", most)
+    try:
+        for event in events:
+            if isinstance(event, Stepped):
+                now = time.monotonic()
+                if screen.terminal:
+                    bar.reach(event.step, f"loss {float(event.loss):.6f}")
+                elif now - bar.said > LINE_SECONDS:
+                    bar.said = now
+                    screen.say(f"Step: {event.step}/{most}, Loss: {float(event.loss):.6f}")
+            else:
+                bar.close()
+            yield event
+    finally:
+        bar.close()

@@ -1,0 +1,179 @@
+"""Training runs: how each one stands, and several side by side. What is told comes from their folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
+from dateshard.places import runs_folder
+from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where
+from shardstore.identity import unseal
+from trainer import checkpoint
+from trainer.config import flatten
+from trainer.run import TrainingRun, all_runs
+from trainer.standing import RESUMABLE, Standing, standing
+
+STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
+LOSSES = ("loss", "losses", "huber_delta", "class_weights")  # of trainer.training: what is minimised
+EVALUATION = "evaluation-test.json"  # what evaluate found of the best checkpoint, kept beside the run
+TOLD = ("mse", "rmse", "mae", "r2")  # of a stored evaluation's model, scaled
+
+
+def list_runs(dataset: str | None, state: str | None, most: int | None) -> tuple[list[RunRow], list[str]]:
+    """Rows, newest first, and what is wrong with damaged ones.
+
+    Args:
+        dataset, state: only those; None: all. most: so many at most.
+    """
+    rows, faults = list[RunRow](), list[str]()
+    for run in all_runs(runs_folder()):
+        row, fault = describe(run)
+        if (dataset and row["dataset"] != dataset) or (state and row["state"] != state):
+            continue
+        rows.append(row)
+        faults += [fault] if fault else []
+        if most is not None and len(rows) == most:
+            break
+    return rows, faults
+
+
+def describe(run: TrainingRun) -> tuple[RunRow, str]:
+    """One run's row, and its fault where run.json is damaged (what can be told is told all the same)."""
+    fault, facts = "", dict[str, Any]()
+    try:
+        facts = run.facts()
+    except DamagedError as error:
+        fault = f"damaged  {run.name}  {error}"
+    found, _ = checkpoint.scan(run.checkpoints)
+    state = found[-1].state if found else {}
+    stands = standing(run, found[-1] if found else None)
+    if fault and stands.state != "running":
+        stands = Standing("damaged", began=stands.began, seconds=stands.seconds)
+    config = (facts or state).get("config", {})
+    progress = state.get("progress", {})
+    return {
+        "run": run.name,
+        "state": stands.state,
+        "why": stands.why,
+        "dataset": (facts or state.get("bound", {})).get("data", {}).get("name"),
+        "model": facts.get("config", {}).get("model", {}).get("name", "?"),
+        "epoch": state.get("epoch", -1) + 1,
+        "epochs": config.get("training", {}).get("epochs"),
+        "batch": state.get("batch", 0),
+        "batches": state.get("num_batches"),
+        "steps": state.get("step", 0),
+        "best_val_loss": progress.get("best_loss"),
+        "best_epoch": progress.get("best_epoch", -1) + 1,
+        "checkpoints": len(found),
+        "bytes": sum(one.num_bytes for one in found),
+        "started": facts.get("created"),
+        "seconds": stands.seconds,
+        "resume": _resume(run, stands),
+    }, fault
+
+
+def _resume(run: TrainingRun, stands: Standing) -> str | None:
+    """The command that goes on with the run; None where there is nothing to go on with, or it runs."""
+    if stands.why == "max steps":
+        return f"dateshard train --resume {run.name} --max-steps null"
+    return f"dateshard train --resume {run.name}" if stands.state in (*RESUMABLE, "damaged") else None
+
+
+def open_run(name: str) -> TrainingRun:
+    """A run by its name; `latest` is the newest.
+
+    Raises:
+        NotThereError: there is none.
+    """
+    if name != "latest":
+        return TrainingRun.open(runs_folder(), name)
+    newest = next(iter(all_runs(runs_folder())), None)
+    if newest is None:
+        raise NotThereError("no run yet", where=Where(str(runs_folder())), todo="Run: dateshard train -c CONFIG")
+    return newest
+
+
+def compare(names: Sequence[str]) -> CompareDocument:
+    """Runs side by side: the settings in which they differ, their outcomes, and what keeps them from being compared.
+
+    Raises:
+        UsageError: fewer than two runs.
+    """
+    if len(names) < 2:
+        raise UsageError("a comparison needs two runs or more", todo="See: dateshard runs")
+    runs = [open_run(name) for name in names]
+    facts = [run.told() or {} for run in runs]
+    settings = [flatten(fact.get("config", {})) for fact in facts]
+    keys = dict.fromkeys(key for leaves in settings for key in leaves)
+    differing = [key for key in keys if any(leaves.get(key) != settings[0].get(key) for leaves in settings)]
+    rows: list[SettingRow] = [
+        {"key": f"trainer.{key}", "values": [leaves.get(key) for leaves in settings]} for key in differing
+    ]
+    outcomes = [_outcome(run, fact) for run, fact in zip(runs, facts, strict=True)]
+    return {"runs": outcomes, "settings": rows, "notes": _notes(facts, outcomes)}
+
+
+def _outcome(run: TrainingRun, facts: dict[str, Any]) -> ComparedRun:
+    row, _ = describe(run)
+    metrics = list(run.metrics())
+    epochs = [line for line in metrics if "val_loss" in line]
+    times = [line["time_per_epoch"] for line in epochs if line.get("time_per_epoch")]
+    seconds = median(times) if times else None  # an epoch that was continued counts only its rest
+    windows, data = facts.get("windows"), facts.get("data", {})
+    rates = [line["windows_per_second"] for line in epochs if line.get("windows_per_second")]
+    plain = windows / seconds if windows and seconds else None  # validation included
+    return {
+        "run": run.name,
+        "state": row["state"],
+        "why": row["why"],
+        "dataset": row["dataset"],
+        "generation": data.get("generation"),
+        "data": data.get("id"),
+        "split": facts.get("split"),
+        "model": row["model"],
+        "parameters": facts.get("parameters"),
+        "windows": windows,
+        "epoch": row["epoch"],
+        "steps": row["steps"],
+        "best_val_loss": row["best_val_loss"],
+        "best_epoch": row["best_epoch"],
+        "seconds": row["seconds"],
+        "seconds_per_epoch": seconds,
+        "windows_per_second": median(rates) if rates else plain,
+        "test": _evaluated(run.folder),
+        "train_loss": [line.get("train_loss") for line in epochs],
+        "val_loss": [line.get("val_loss") for line in epochs],
+    }
+
+
+def _evaluated(folder: Path) -> dict[str, float | None] | None:
+    """Scaled figures of the run's model in its stored evaluation of the test split; None without one."""
+    try:
+        told = unseal((folder / EVALUATION).read_bytes(), EVALUATION)["document"]
+        (model,) = [row for row in told["rows"] if row["kind"] == "model"]
+        return {name: model["scaled"][name] for name in TOLD}
+    except (OSError, StoreError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list[str]:
+    """What keeps the figures from being comparable."""
+    found = []
+    if len({run["dataset"] for run in runs}) > 1:
+        found.append("they were trained on different datasets: their losses cannot be compared")
+    elif len({run["data"] for run in runs}) > 1:
+        numbers = ", ".join(f"{run['run']} {run['generation']}" for run in runs)
+        found.append(f"not the same data (generations: {numbers}): dates or statistics differ, and so may every loss")
+    splits = [run["split"] for run in runs if run["split"] is not None]
+    if any(split != splits[0] for split in splits):
+        found.append("their splits differ: validation losses are of other dates")
+    for section, what in (("window", "windows"), ("targets", "targets")):
+        if any(fact.get("config", {}).get(section) != facts[0].get("config", {}).get(section) for fact in facts):
+            found.append(f"their {what} differ: losses are of other targets")
+    losses = [{key: fact.get("config", {}).get("training", {}).get(key) for key in LOSSES} for fact in facts]
+    if any(loss != losses[0] for loss in losses):
+        found.append("what they minimise differs (trainer.training.loss): compare rmse or mae, not the loss")
+    return found

@@ -1,0 +1,180 @@
+"""What a person sees of a training: a live line on a terminal, the notes' log lines elsewhere, and what comes before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from dateshard.progress import private_bytes
+from dateshard.progress_line import Moment, progress_line
+from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
+from trainer import loop
+from trainer.checkpoint import Saved
+from trainer.disk import need
+from trainer.models import num_parameters
+from trainer.resume import Started
+
+SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
+WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
+
+
+def headline(screen: Screen, started: Started) -> None:
+    """What is trained on what, and how it is continued, before the first step."""
+    session, order = started.session, started.session.train.order
+    dataset, config = started.dataset, session.config
+    counts = [
+        sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")
+    ]
+    if started.continued and not started.finished:
+        screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
+    for note in started.notes:
+        screen.tell(f"note: {note}")
+    for warning in started.warnings if not started.finished else ():
+        screen.tell(f"warning: {warning}")
+    if session.validation is None and not started.finished:
+        screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
+    reader = session.train
+    served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
+    shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"
+    screen.say(
+        f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
+        f"{config.model.name}, {num_parameters(session.model):,} parameters"
+    )
+    windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.sample else "")
+    screen.say(
+        f"{counts[0]} train + {counts[1]} validation dates  {windows} windows  {order.num_batches:,} batches an epoch"
+    )
+    if sampled := about_sample(started):
+        screen.say(sampled)
+    screen.say(f"shuffle {shuffle}  {served}")
+    if not started.finished:
+        screen.say(_checkpoints(started))
+        screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
+
+
+def about_sample(started: Started) -> str:
+    """What `training.sample_size` means here; empty where it is not set."""
+    config, order = started.session.config, started.session.train.order
+    size = config.training.sample_size
+    if size is None:
+        return ""
+    if order.sample:
+        return (
+            f"sample_size {size:,}: spread evenly over the training dates, the same in every epoch; validation is whole"
+        )
+    if config.model.name == "ridge":
+        return f"sample_size {size:,} changes nothing: ridge is solved from all training windows in one pass"
+    return f"sample_size {size:,}: that is every training window"
+
+
+def _checkpoints(started: Started) -> str:
+    """How many checkpoints an epoch writes, how large they are, and what is free."""
+    needed = need(started.session, started.session.checkpoints)
+    count = counted(needed.an_epoch, "checkpoint")
+    return f"{count} an epoch, {size(needed.bytes_epoch)}; {size(needed.free)} free"
+
+
+class View:
+    """Shows events: a live line an epoch on a terminal, a line every few seconds elsewhere, a line an epoch on both."""
+
+    def __init__(self, started: Started, screen: Screen) -> None:
+        self.started, self.screen = started, screen
+        self.config, self.saved = started.session.config, Saved(Path(), -1, 0, 0, 0.0)
+        self.shown = self.began = time.monotonic()
+        self.waited, self.windows, self.first = 0.0, 0, 0
+        self.bar: Bar | None = None
+
+    def show(self, event: loop.Event) -> None:
+        """One event."""
+        match event:
+            case loop.Stepped():
+                self._step(event)
+            case Saved():  # may come some batches after its own, in the next epoch too
+                self.saved = event
+            case loop.EpochDone():
+                self._epoch(event)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Takes the live line away."""
+        if self.bar:
+            self.bar.close()
+        self.bar = None
+
+    def _step(self, event: loop.Stepped) -> None:
+        if self.bar is None:
+            self.began, self.waited, self.windows = time.monotonic() - event.wait_seconds, 0.0, 0
+            self.bar = self.screen.bar(f"epoch {event.epoch + 1}", event.num_batches, whole=True)
+            self.first = event.batch - self.config.training.accumulate
+        self.waited, self.windows = self.waited + event.wait_seconds, self.windows + event.size
+        now = time.monotonic()
+        if self.screen.terminal and (now - self.shown > SHOWN_SECONDS or event.batch == event.num_batches):
+            self.shown = now
+            self.bar.reach(event.batch, progress_line(self._moment(event, now), columns() - 1))
+        elif not self.screen.terminal and now - self.bar.said > LINE_SECONDS:
+            self.bar.said = now
+            self.screen.say(self._line(event), logged=False)
+
+    def _line(self, event: loop.Stepped) -> str:
+        parts = event.losses if len(event.losses) > 1 else {}
+        named = "".join(f", {name}: {float(loss):.6f}" for name, loss in parts.items())
+        errors = f", Errors: {event.skipped}" if event.skipped else ""
+        return (
+            f"Epoch: {event.epoch}, Batch: {event.batch - 1}/{event.num_batches}, Loss: {float(event.loss):.6f}"
+            f"{named}{errors}, Memory: {private_bytes() / 1e6:,.0f} MB"
+        )
+
+    def _moment(self, event: loop.Stepped, now: float) -> Moment:
+        elapsed = max(now - self.began, 1e-9)
+        return Moment(
+            epoch=event.epoch + 1,
+            epochs=self.config.training.epochs,
+            batch=event.batch,
+            num_batches=event.num_batches,
+            done=event.batch - max(self.first, 0),
+            seconds=elapsed,
+            loss=float(event.loss),
+            losses={name: float(loss) for name, loss in event.losses.items()},
+            mean=self.started.session.metrics.loss(),
+            errors=event.skipped,
+            saved=_place(self.saved, event.epoch),
+            memory_bytes=private_bytes(),
+            wait=min(self.waited / elapsed, 1.0),
+            windows_per_second=self.windows / elapsed,
+            learning_rate=event.learning_rate,
+            validating=event.batch == event.num_batches and self.started.session.validation is not None,
+        )
+
+    def _epoch(self, event: loop.EpochDone) -> None:
+        self.close()
+        total, best = self.config.training.epochs, "  (best)" if event.best else ""
+        parts = event.validation["losses"] if event.validation and len(event.validation["losses"]) > 1 else {}
+        named = "".join(f" - {name}: {number(loss)}" for name, loss in parts.items())
+        errors = f" - Errors: {event.skipped}" if event.skipped else ""
+        self.screen.say(
+            f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
+            f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{named}{errors}"
+            f" - Memory: {private_bytes() / 1e6:,.0f} MB{best}"
+        )
+        reports = [report for report in (event.train, event.validation) if report and report["sampled"]]
+        for error in dict.fromkeys(report["sampled"]["error"] for report in reports):
+            if error:
+                self.screen.say(f"metrics.custom: {error} (training goes on without it)")
+
+
+def _place(saved: Saved, epoch: int) -> str:
+    """`batch 100`; of an earlier epoch with its number. A save that comes too soon after another waits for it."""
+    if saved.epoch < 0:
+        return ""
+    waited = f", waited {saved.waited_seconds:.1f} s for the one before" if saved.waited_seconds > WAITED else ""
+    of = "" if saved.epoch == epoch else f"epoch {saved.epoch + 1} "
+    return f"{of}batch {saved.batch}{waited}"
+
+
+def _accuracy(event: loop.EpochDone) -> str:
+    """Of categorical targets, in the epoch's line; empty for numbers."""
+    if event.train["accuracy"] is None:
+        return ""
+    held = event.validation["accuracy"] if event.validation else None
+    return f" - Train Acc: {number(event.train['accuracy'])} - Val Acc: {number(held)}"

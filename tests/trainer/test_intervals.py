@@ -1,0 +1,183 @@
+"""Intervals by split conformal prediction, held against plain counting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer import checkpoint, intervals
+from trainer.forecast import Forecaster, load_forecaster
+from trainer.intervals import _ends, _reach, calibrate, cover
+from trainer.loop import train
+from trainer.resume import start_new
+
+SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06..2024-03-08", "test": "2024-03-09..2024-03-10"}
+
+
+@pytest.fixture
+def forecaster(make_world: Callable[..., Any], plain: Callable[..., Any]) -> tuple[Forecaster, Any]:
+    """A trained model of two features whose cells are partly missing, and the same windows in plain Python."""
+    world = make_world(10, split=SPLIT, missing=0.6, training={"epochs": 1}, window={"history": 6, "horizon": 3})
+    world.prepare()
+    config = world.settings.trainer
+    with closing(start_new(config, world.store, Path("runs"), "r")) as started:
+        for _ in train(started.session, lambda: False):
+            pass
+        found, _ = checkpoint.find(started.run.checkpoints, "best")
+    return load_forecaster(config, world.open(), found), plain(world)
+
+
+def missed(forecaster: Forecaster, world: Any, split: str) -> np.ndarray:
+    """[K, P, N, F] target less forecast of every window, NaN where nothing was observed."""
+    rows = []
+    for window in world.windows(split, 6, 3):
+        told, _ = forecaster.of_window(window.scaled[:6].astype(np.float32), window.codes.astype(np.int32))
+        target = window.scaled[window.targets].astype(np.float32)
+        rows.append(np.where(window.observed[window.targets], target - told, np.nan))
+    return np.stack(rows)
+
+
+def by_rank(scores: list[float], level: float) -> tuple[float, float]:
+    """The definition: ranks of n + 1, NaN where they lie beyond the scores."""
+    ordered, tail = sorted(scores), (1 - level) / 2
+    low = math.floor(round((len(ordered) + 1) * tail, 9))
+    high = len(ordered) + 1 - low
+    if low < 1 or high > len(ordered):
+        return math.nan, math.nan
+    return ordered[low - 1], ordered[high - 1]
+
+
+def test_the_ends_are_order_statistics_of_what_the_validation_windows_missed(
+    forecaster: tuple[Forecaster, Any],
+) -> None:
+    model, world = forecaster
+    made = calibrate(model, 0.8)
+    assert made is not None
+    scores = missed(model, world, "validation")
+    assert made.windows == made.of == len(scores)
+    assert np.isnan(scores).any()
+    for step in range(3):
+        for feature in range(2):
+            for node in range(3):
+                mine = scores[:, step, node, feature]
+                mine = mine[~np.isnan(mine)]
+                if len(mine) * 0.1 < intervals.TAIL_SCORES:  # too few of its own: those of all nodes
+                    mine = scores[:, step, :, feature]
+                    mine = mine[~np.isnan(mine)]
+                low, high = by_rank(mine.tolist(), 0.8)
+                got = made.reach_2PNF[:, step, node, feature]
+                np.testing.assert_allclose(got, (min(low, 0.0), max(high, 0.0)), atol=2e-5)
+    assert made.own_nodes == 0
+    known = ~np.isnan(scores)
+    assert made.errors["model"] == pytest.approx(np.square(scores[known].astype(np.float64)).mean(), rel=1e-4)
+
+
+def test_nodes_with_scores_enough_of_their_own_decide_for_themselves(
+    forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = forecaster
+    monkeypatch.setattr(intervals, "TAIL_SCORES", 1)
+    made = calibrate(model, 0.8)
+    assert made is not None
+    assert made.own_nodes == 6
+    assert len(set(made.reach_2PNF[0, 0, :, 0].tolist())) == 3
+
+
+def test_coverage_counts_the_observed_targets_of_the_test_windows(forecaster: tuple[Forecaster, Any]) -> None:
+    model, world = forecaster
+    made = calibrate(model, 0.7)
+    assert made is not None
+    told = made.coverage
+    scores = missed(model, world, "test")
+    low, high = made.reach_2PNF
+    seen = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        inside = (scores >= low) & (scores <= high)
+    assert told is not None
+    assert told.targets == seen.sum()
+    assert abs(told.inside - inside.sum()) <= 2  # the last bit of a forecast may differ with the batch
+    assert told.windows == told.of == len(scores)
+    assert told.share == told.inside / told.targets
+    for feature, name in enumerate(["speed", "volume"]):
+        share = inside[..., feature].sum() / seen[..., feature].sum()
+        assert told.by_feature[name] == pytest.approx(share, abs=0.01)
+    again = cover(model, made, "validation")
+    assert again is not None
+    assert again.share is not None
+    assert again.share >= 0.7  # the very scores that the ends were taken from
+
+
+def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(
+    forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, world = forecaster
+    monkeypatch.setattr(intervals, "HELD_BYTES", 4 * 3 * 3 * 2 * 25)
+    made = calibrate(model, 0.5)
+    scores = missed(model, world, "validation")
+    every = math.ceil(len(scores) / 25)
+    assert made is not None
+    assert (made.windows, made.of) == (math.ceil(len(scores) / every), len(scores))
+    chosen = scores[::every][:, 0, :, 0]
+    low, high = by_rank(chosen[~np.isnan(chosen)].tolist(), 0.5)
+    assert made.reach_2PNF[:, 0, 0, 0] == pytest.approx((min(low, 0.0), max(high, 0.0)), abs=2e-5)
+    monkeypatch.setattr(intervals, "MOST_WINDOWS", 10)
+    fewer = calibrate(model, 0.5)
+    assert fewer is not None
+    assert fewer.windows <= 10
+    assert fewer.coverage is not None
+    assert fewer.coverage.windows <= 10
+
+
+def test_too_few_scores_give_no_end(forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "MOST_WINDOWS", 3)
+    made = calibrate(forecaster[0], 0.99)
+    assert made is not None
+    assert np.isnan(made.reach_2PNF).all()
+    assert made.coverage is None
+
+
+@given(
+    scores=st.lists(st.floats(-1e3, 1e3, width=32), max_size=60),
+    missing=st.integers(0, 5),
+    level=st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99]),
+)
+def test_ends_are_the_corrected_ranks_whatever_is_missing(scores: list[float], missing: int, level: float) -> None:
+    column = np.sort(np.asarray([*scores, *[np.nan] * missing, np.nan], dtype=np.float32))[:, None]
+    low, high = _ends(column, np.asarray([len(scores)]), level)
+    expected = by_rank(scores, level)
+    np.testing.assert_array_equal([low[0], high[0]], expected)
+
+
+def test_new_targets_of_the_same_kind_lie_inside_as_often_as_promised() -> None:
+    """200 calibrations of 79 windows each: the mean share lies between level and level + 2 / (n + 1)."""
+    generator = np.random.default_rng(11)
+    shares = []
+    for _ in range(200):
+        reach, _ = _reach(generator.standard_t(3, (79, 1, 1, 1)).astype(np.float32), 0.9)
+        fresh = generator.standard_t(3, 2000)
+        shares.append(((fresh >= reach[0, 0, 0, 0]) & (fresh <= reach[1, 0, 0, 0])).mean())
+    assert 0.89 < np.mean(shares) < 0.935
+
+
+def test_a_damaged_weight_is_never_asked(forecaster: tuple[Forecaster, Any]) -> None:
+    from shardstore.errors import DamagedError
+
+    model, _ = forecaster
+    found, _ = checkpoint.find(Path("runs/r/checkpoints"), "best")
+    path = found.folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"model\.safetensors"):
+        load_forecaster(model.config, model.dataset, found)
+    assert torch.is_grad_enabled()
