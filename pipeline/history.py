@@ -90,7 +90,7 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
     is cut by the times of its rows, in a temporary folder.
 
     Raises:
-        DumpError: nothing matches. UsageError: two of them hold the same date.
+        DumpError: nothing matches, or holds a row. UsageError: two of them hold the same date.
     """
     with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
         dumps, cut = dict[dt.date, Dump](), set[dt.date]()
@@ -102,6 +102,8 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
                     raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
                 dumps[date] = dump
             cut |= spills
+        if not dumps:
+            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo="Check --history")
         yield Raw(config, dumps, frozenset(cut), Path(temporary))
 
 
