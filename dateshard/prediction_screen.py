@@ -129,10 +129,7 @@ def _sure(made: Prediction) -> list[str]:
             f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
             for name, error in sorted(others.items())
         ]
-        lines += [
-            f"validation squared error {', '.join(told)}",
-            f"           all baselines: dateshard evaluate {made.run}",
-        ]
+        lines.append(f"validation squared error {', '.join(told)}")
     return lines
 
 
