@@ -54,7 +54,15 @@ def told(row: RunRow | ComparedRun) -> str:
     return f"{row['state']}: {row['why']}" if row["state"] == "ended" and row["why"] else row["state"]
 
 
-LEAST = ("time", "started", "size", "checkpoints", "batch", "in epoch", "model")  # left out first where there is no room
+LEAST = (
+    "time",
+    "started",
+    "size",
+    "checkpoints",
+    "batch",
+    "in epoch",
+    "model",
+)  # left out first where there is no room
 
 
 def _narrowed(table: list[list[str]]) -> list[list[str]]:
