@@ -12,11 +12,11 @@ JOBS   ?= logical
 
 .PHONY: train test setup preprocess rerun resume check test-all bench doctor lock clean
 
-train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation
+train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
 	@$(if $(EXAMPLE),$(BIN)/dateshard init --example $(EXAMPLE))
 	@$(BIN)/dateshard preprocess $(FLAGS)
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
-	@$(BIN)/dateshard evaluate latest $(FLAGS)
+	@$(BIN)/dateshard evaluate latest $(FLAGS) --report
 
 test: $(STAMP)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
 	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile

@@ -23,6 +23,7 @@ from dateshard.places import shards_folder
 from dateshard.settings import load_settings
 from shardstore.dataset import Dataset
 from trainer.batch import Batch
+from trainer.checkpoint import Writer
 from trainer.loop import Session, _train_epoch
 from trainer.session import make_session
 
@@ -45,7 +46,7 @@ def epoch(session: Session) -> tuple[float, float]:
     """(wall, CPU) seconds of one epoch's steps."""
     session.state.epoch, session.state.batch = session.state.epoch + 1, 0
     began, used = time.perf_counter(), time.process_time()
-    for _ in _train_epoch(session):
+    for _ in _train_epoch(session, Writer(session.checkpoints)):  # which nothing is given to: save_freq is null
         pass
     return time.perf_counter() - began, time.process_time() - used
 

@@ -89,6 +89,7 @@ def controls(folder: Path, zygotes: Sequence[Zygote], seed: int) -> Iterator[Row
         ("rerun", "in place"),
         ("rerun", "two renames"),
         ("train", "checkpoint in place"),
+        ("retain", "older checkpoint first"),
     ):
         scene = make_scene(name, folder / f"control-{protocol}", zygotes[0], protocol)
         chosen = faults([call for call in points(scene, zygotes[0]) if call.changes], ["KILL"])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
+from dateshard.verdict import Verdict, keep, kept, of_evaluation
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
+from trainer.checkpoint import Checkpoint
 from trainer.evaluate import evaluate, within_reach
+from trainer.models import num_parameters
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
 from trainer.session import make_session
@@ -34,17 +39,58 @@ def newest_run(like: Settings | None) -> TrainingRun:
 
 def evaluate_run(
     name: str, which: str, split: str, baselines: Sequence[str] | None, like: Settings | None = None
-) -> tuple[Evaluation, str]:
-    """Evaluates a run's checkpoint on the generation that it was trained on.
+) -> tuple[Evaluation, str, TrainingRun]:
+    """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
+
+    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.verdict`).
 
     Args:
         name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
     """
+    run = run_of(name, like)
+    found, passed = checkpoint.find(run.checkpoints, which)
+    judged = _judge(run, found, split, baselines)
+    judged.result.notes.extend(f"passed over: {note}" for note in passed)
+    if baselines is None and which in ("best", "best_model"):
+        _keep(run, judged, found)
+    place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
+    headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
+    return judged.result, headline, run
+
+
+def run_of(name: str, like: Settings | None = None) -> TrainingRun:
+    """The run of that name; `latest`: the newest."""
+    return newest_run(like) if name == "latest" else locate(name, runs_folder())[0]
+
+
+def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
+    """(what was found of a run's best checkpoint on a split, whether it was evaluated just now).
+
+    Without a best checkpoint (no epoch is whole yet) it is the newest one's.
+
+    Raises:
+        NotThereError: no checkpoint verifies. UsageError: the split has no window.
+    """
+    found = checkpoint.best(run.checkpoints)[0]
+    if found is None:
+        found, _ = checkpoint.find(run.checkpoints, "latest")
+    if (known := kept(run, split, found)) is not None:
+        return known, False
+    return _keep(run, _judge(run, found, split, None), found), True
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    result: Evaluation
+    dataset: Dataset
+    seconds: float
+    parameters: int
+
+
+def _judge(run: TrainingRun, found: Checkpoint, split: str, baselines: Sequence[str] | None) -> _Judged:
     from dateshard.training import settings_of_run
 
-    run = newest_run(like) if name == "latest" else locate(name, runs_folder())[0]
-    settings = settings_of_run(run)
-    found, passed = checkpoint.find(run.checkpoints, which)
+    began, settings = time.perf_counter(), settings_of_run(run)
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
     session = make_session(settings.trainer, dataset, run.checkpoints)
     restore(session, found)
@@ -55,9 +101,14 @@ def evaluate_run(
     result.notes.extend(notes)
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
-    result.notes.extend(f"passed over: {note}" for note in passed)
-    place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
-    return result, f"run {run.name}, {which} checkpoint ({place}), generation {dataset.generation}"
+    return _Judged(result, dataset, time.perf_counter() - began, num_parameters(session.model))
+
+
+def _keep(run: TrainingRun, judged: _Judged, found: Checkpoint) -> Verdict:
+    verdict = of_evaluation(judged.result, found, judged.seconds, judged.parameters)
+    if failure := keep(run, verdict):
+        judged.result.notes.append(f"note: {failure}")
+    return verdict
 
 
 def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:

@@ -6,7 +6,6 @@ front door: it belongs to the machine, not to the store, and losing it costs an 
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import time
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.places import data_folder
-from shardstore.commit import load_sources
-from shardstore.errors import StoreError
 
 if TYPE_CHECKING:
     from pipeline.events import Event
@@ -49,41 +46,28 @@ class Estimate:
     at_most: bool
 
 
-def watch(root: Path, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
+def watch(dataset: str, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
     """Passes events through, and remembers how long both acts took when all ended well."""
     from pipeline import events as e  # an estimate should not wait for what only preparing needs
 
     began = middle = time.monotonic()
-    done: dict[str, list[dt.date]] = {act: [] for act in ACTS}
+    dates, sizes = dict.fromkeys(ACTS, 0), 0
     for event in events:
         match event:
             case e.Planned():
                 began = middle = time.monotonic()
             case e.DateDone():
-                done.setdefault(event.act, []).append(event.date)
+                dates[event.act] = dates.get(event.act, 0) + 1
                 if event.act == "measure":
-                    middle = time.monotonic()
+                    sizes, middle = sizes + event.size, time.monotonic()
             case e.Finished():
                 spent = {"measure": middle - began, "normalise": time.monotonic() - middle}
-                sizes = _dump_bytes(root, event.generation, done["measure"])
-                work = {"measure": sizes, "normalise": len(done["normalise"])}
+                work = {"measure": sizes, "normalise": dates["normalise"]}
                 _remember(
-                    root.name,
-                    {a: Run(work[a], len(done[a]), round(spent[a], 3), num_workers) for a in ACTS if work[a] > 0},
+                    dataset,
+                    {a: Run(work[a], dates[a], round(spent[a], 3), num_workers) for a in ACTS if work[a] > 0},
                 )
         yield event
-
-
-def _dump_bytes(root: Path, generation: int | None, dates: list[dt.date]) -> int:
-    """Of the dumps that were measured; 0, so that nothing is remembered, unless each of them was committed too."""
-    if generation is None or not dates:
-        return 0
-    try:
-        known = load_sources(root, generation)["dates"]
-    except StoreError:
-        return 0
-    told = [known[str(date)]["dump"]["size"] for date in dates if str(date) in known]
-    return sum(told) if len(told) == len(dates) else 0
 
 
 def _file(dataset: str) -> Path:

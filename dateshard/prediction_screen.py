@@ -9,9 +9,11 @@ from dateshard.forecasts import as_rows
 from dateshard.predicting import Prediction, account_of
 from dateshard.screen import Screen, counted, seconds
 from shardstore.moments import spell
-from trainer.intervals import Intervals
+from trainer.intervals import Coverage, Intervals
 
 SHOWN_ROWS = 12
+SHOWN_FEATURES = 3
+SHORTFALL = 0.02  # of coverage, from which on it is told
 
 
 def document(made: Prediction) -> PredictDocument:
@@ -108,7 +110,7 @@ def _sure(made: Prediction) -> list[str]:
     if made.frame["low"].null_count() == made.frame.height:
         lines[0] = f"interval   none: {windows} validation windows are too few for {100 * intervals.level:g} %"
     elif (found := intervals.coverage) is not None and found.share is not None:
-        lines.append(f"           covers {100 * found.share:.1f} % of the targets of {found.windows:,} test windows")
+        lines += _covered(found, found.share, intervals.level)
     else:
         lines.append("           no test window: its coverage was not measured")
     mine = intervals.errors.get("model")
@@ -122,6 +124,17 @@ def _sure(made: Prediction) -> list[str]:
             f"validation squared error {', '.join(told)}",
             f"           all baselines: dateshard evaluate {made.run}",
         ]
+    return lines
+
+
+def _covered(found: Coverage, share: float, level: float) -> list[str]:
+    """What was measured on the test split, by target where there are a few; and whether it is less than was promised."""
+    lines = [f"           covers {100 * share:.1f} % of the targets of {found.windows:,} test windows"]
+    known = {name: part for name, part in found.by_feature.items() if part is not None}
+    if 1 < len(known) <= SHOWN_FEATURES:
+        lines.append("           " + ", ".join(f"{name} {100 * part:.1f} %" for name, part in known.items()))
+    if share < level - SHORTFALL:
+        lines.append("           less than promised: the test dates are unlike the validation dates")
     return lines
 
 

@@ -24,7 +24,7 @@ from shardstore.errors import DamagedError, Where
 from trainer import checkpoint, standing
 from trainer.loop import Stepped, set_learning_rate, validate
 from trainer.overfit import STEPS, Overfitted, overfit
-from trainer.resume import start
+from trainer.resume import New, start
 from trainer.session import make_session
 from trainer.state import Session, restore, save
 from trainer.step import Step
@@ -142,7 +142,7 @@ def _session(
     if name is None:
         yield make_session(settings.trainer, Dataset.open(shards), runs_folder()), lambda _: None
         return
-    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume="none", name=name)
+    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume="none", new=New(name))
     try:
         screen.log = RunLog(started.run.folder).write
         begun = standing.begin(started.run, 0)

@@ -94,9 +94,7 @@ def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[
         refuse_missing()
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         shards = shards_folder(settings.dataset)
-        started = start(
-            settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, name=new.name, new=new
-        )
+        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, new=new)
         with closing(started):
             screen.log = RunLog(started.run.folder).write
             return _train_started(started, screen, stop)
@@ -127,8 +125,8 @@ def _follow(started: Started, screen: Screen, asked: Callable[[], bool]) -> loop
     lines = open(path, "a")  # noqa: SIM115 - closed below, under its name
     view = View(started, screen)
     try:
-        with closing(Rows(started, lines)) as rows:
-            for event in loop.train(started.session, asked):
+        with closing(Rows(started, lines)) as rows, closing(loop.train(started.session, asked)) as events:
+            for event in events:  # however it ends, the save in flight lands
                 rows.add(event)
                 view.show(event)
                 if isinstance(event, loop.Ended):

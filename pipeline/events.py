@@ -56,12 +56,13 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class DateDone:
-    """An act on a date ended well. `changed` is False where the shard's bytes were already there."""
+    """An act on a date ended well. `changed` is False where the shard's bytes were already there; `size` is of a dump."""
 
     act: str  # measure | normalise | store
     date: dt.date
     rows: Mapping[str, Any] | None = None
     changed: bool = True
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

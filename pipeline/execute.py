@@ -51,6 +51,7 @@ from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
 from shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
+from shardstore.identity import nothing_to_collect
 from shardstore.manifest import Entry, Manifest
 from shardstore.statistics import Statistics, drift
 
@@ -97,13 +98,13 @@ def preprocess(
             with stop.at_once():
                 done = cut(root, config, whole)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
-        with stop.at_once():
+        with stop.at_once(), nothing_to_collect():
             seen, table, cache = observe(config, root, current)
+            plan = make_plan(config, seen, wish)
         if not seen.dumps and current is None:
             where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
             raise DumpError("no dump matches the path", where=where, todo=todo)
         write_cache(root, cache)
-        plan = make_plan(config, seen, wish)
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
         most, share = shares(plan, config, num_workers, memory_bytes, len(table.names) if table else 0)
@@ -178,7 +179,7 @@ class _Run:
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
-                yield DateDone("measure", date, result.rows)
+                yield DateDone("measure", date, result.rows, size=self.seen.dumps[date].size)
             elif isinstance(result, Again):
                 yield DateAgain("measure", date, result.why)
             else:

@@ -25,6 +25,8 @@ from trainer.metrics.raw import hours_of
 from trainer.models.ridge import Grid, Ridge, fit, told
 from trainer.objective import make_heads
 from trainer.order import Order, Window
+from trainer.permutation import key
+from trainer.ranking import Ranking, cell_errors, mean_errors
 from trainer.session import (
     Columns,
     choose_columns,
@@ -37,6 +39,7 @@ from trainer.session import (
     targets_of,
     window_of,
 )
+from trainer.shown import Drawn, mapped
 from trainer.table import Evaluation, Row
 from trainer.units import Units
 
@@ -90,14 +93,34 @@ def evaluate(
         if isinstance(model[1], Ridge):
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
             notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
-    counted = _accumulate(setting, order, reach, forecasts, model[0] if model else None)
+    rivals = Rivals(reach, forecasts, model[0] if model else None)
+    counted, ranking = _accumulate(setting, order, rivals)
     rows = [
         _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()
     ]
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
-    return Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes, categorical)
+    result = Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes, categorical)
+    if model:
+        chosen = [name for name in (model[0], result.best_baseline) if name is not None]
+        beside = {name: forecasts[name] for name in chosen}
+        reader = make_reader(mapped(config), dataset, order, _wanted(setting, reach))
+        result.shown.extend(Drawn(reader, setting.form, setting.targets, beside).windows(ranking.chosen()))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """All that forecast the same windows.
+
+    Attributes:
+        reach: steps of history that the one that looks back furthest needs. model: which of them is ranked by window.
+    """
+
+    reach: int
+    forecasts: dict[str, Forecast]
+    model: str | None
 
 
 def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
@@ -214,28 +237,36 @@ def within_reach(
     return kept, notes
 
 
-@torch.no_grad()
-def _accumulate(
-    setting: Setting, order: Order, reach: int, forecasts: dict[str, Forecast], model: str | None
-) -> dict[str, EpochMetrics]:
-    """What is counted of every predictor. Batches hold all features and `reach` steps of history."""
+def _wanted(setting: Setting, reach: int) -> Wanted:
+    """Batches hold all features and `reach` steps of history."""
     window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
-    wanted = Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True)
+    return Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True)
+
+
+@torch.no_grad()
+def _accumulate(setting: Setting, order: Order, rivals: Rivals) -> tuple[dict[str, EpochMetrics], Ranking]:
+    """What is counted of every predictor, and how the windows rank by the model's errors."""
+    window, wanted = setting.window, _wanted(setting, rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
     counted = {}
-    for name in forecasts:
+    for name in rivals.forecasts:
         empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
         counted[name] = with_raw(empty, floor)
-    begin, step_ns = window.history if window.horizon else 0, setting.dataset.manifest.step
+    stretch = max(1, window.target_steps // window.stride)
+    ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
+    begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.manifest.step
     for number, batch in enumerate(reader.batches(0)):
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
-        for name, forecast in forecasts.items():
-            predicted = forecast(batch)
-            found = {head.name: head.sums(predicted[head.name], batch) for head in form.heads} if name == model else {}
+        for name, forecast in rivals.forecasts.items():
+            predicted, found = forecast(batch), {}
+            if name == rivals.model:
+                found = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
+                if (cells := cell_errors(form, predicted, batch)) is not None:
+                    ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, found, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
-    return counted
+    return counted, ranking
 
 
 def _baseline(name: str, setting: Setting, units: Units, notes: list[str]) -> tuple[int, Numbers]:

@@ -6,9 +6,9 @@ data/runs/<run>/intervals/<checkpoint>_<level>.json     sealed; a damaged one, o
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float) -> tup
             content = unseal(path.read_bytes(), str(path))
             with expected_form(str(path)):
                 if content["bound"] == bound:
-                    return _parsed(content), ""
+                    return _parsed(content, [target.name for target in forecaster.targets]), ""
         except (DamagedError, OSError):
             pass
     intervals = calibrate(forecaster, level)
@@ -67,11 +67,16 @@ def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parsed(content: Mapping[str, Any]) -> Intervals:
-    """Raises:
+def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
+    """With targets in the order of their names, which sealed JSON sorts.
+
+    Raises:
     KeyError, TypeError, ValueError: content that is no intervals.
     """
     reach = np.frombuffer(base64.b64decode(content["reach"]), dtype="<f8").reshape(content["shape"])
     counts = (content["windows"] + 0, content["of"] + 0, content["own_nodes"] + 0)
     coverage = Coverage(**content["coverage"]) if content["coverage"] else None
+    if coverage is not None:
+        shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
+        coverage = replace(coverage, by_feature=shares)
     return Intervals(content["bound"]["level"], reach, *counts, dict(content["errors"]), coverage)

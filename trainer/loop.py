@@ -9,7 +9,7 @@ position, so that continuing from any checkpoint repeats the uninterrupted run b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
 from trainer.objective import by_head
 from trainer.schedule import learning_rate
-from trainer.state import Session, State, save
+from trainer.state import Session, State, make_room, save
 from trainer.step import Outcome, Step, to_device
 from trainer.stop import Interrupted, ShouldStop, ask
 
@@ -75,7 +75,7 @@ class Ended:
 Event = Stepped | Saved | EpochDone | Ended
 
 
-def train(session: Session, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
     """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
 
     A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
@@ -98,6 +98,8 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
     state = session.state
     if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
         raise postmortem.error(session)
+    if finished(session) is None:
+        make_room(session, writer)
     while (why := finished(session)) is None:
         if state.validated:
             state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False

@@ -229,18 +229,15 @@ def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     )
 
 
-def start(
-    config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, name: str | None, new: New | None = None
-) -> Started:
+def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, new: New = New()) -> Started:
     """Starts or continues as `resume` says.
 
     Args:
         resume: `none` (a new run); `auto` (continue the newest run of these settings that was cut off, else a new
             one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
             this dataset); a run's name; or a checkpoint's folder.
-        new: of a new run, instead of `name` alone.
+        new: what a new run is asked for, where this begins one.
     """
-    new = new or New(name)
     if resume == "none":
         return start_new(config, shards, runs, new)
     if resume == "auto":

@@ -35,6 +35,7 @@ class Evaluation:
 
     Attributes:
         features: the numeric targets. categorical: the others.
+        shown: windows to look at, the model's worst, middle and best (`trainer.shown`); not in `to_json`.
     """
 
     split: str
@@ -43,6 +44,20 @@ class Evaluation:
     rows: list[Row]
     notes: list[str]
     categorical: list[str] = field(default_factory=list)
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline to beat: with the lowest scaled MSE, or, without numbers, the best of the first category."""
+        told = [
+            (float(value), row.name) for row in self.rows if row.kind == "baseline" and (value := _mse(row)) is not None
+        ]
+        if not told and self.categorical:
+            figure = _accuracy(self.categorical[0])
+            told = [
+                (-value, row.name) for row in self.rows if row.kind == "baseline" and (value := figure(row)) is not None
+            ]
+        return min(told, default=(0.0, None))[1]
 
     @property
     def beats_baselines(self) -> bool | None:

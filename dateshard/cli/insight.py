@@ -30,9 +30,9 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
 
     selectors, overrides = split_arguments(words)
     screen = Screen(as_json=as_json)
-    dataset = _open(files, overrides)
+    dataset = open_dataset(files, overrides)
     dates = committed_dates(dataset, selectors)
-    survey = _survey(screen, dataset, dates)
+    survey = read_survey(screen, dataset, dates)
     shown = first_rows(dataset, dates[0], rows) if rows and dates else []
     document = inspection(dataset, survey, shown)
     if as_json:
@@ -64,12 +64,12 @@ def statistics(
     if selectors and not (by_date or drift):
         raise click.UsageError("dates go with --by-date or --drift: the global statistics are of the training dates.")
     screen = Screen(as_json=as_json)
-    dataset = _open(files, overrides)
+    dataset = open_dataset(files, overrides)
     document = global_statistics(dataset, limit)
     if by_date or drift:
         dates = committed_dates(dataset, selectors)
         training = [date for date, _ in dataset.statistics.sources if drift and date in dataset.manifest.dates]
-        survey = _survey(screen, dataset, sorted({*dates, *training}))
+        survey = read_survey(screen, dataset, sorted({*dates, *training}))
         if by_date:
             document["by_date"] = rows_by_date(survey, dates)
         if drift:
@@ -105,52 +105,15 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     return 0
 
 
-@click.command()
-@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@config_option
-@click.option("--data", is_flag=True, help="of the data: dates, features, missing cells, drift, nodes, rows")
-@click.option("-o", "--output", metavar="FILE", help="default: data/reports/DATASET.html")
-@click.option("--open", "show", is_flag=True, help="open it in the browser")
-def report(words: tuple[str, ...], files: tuple[str, ...], data: bool, output: str | None, show: bool) -> int:
-    """One HTML page that needs nothing else: of the data with --data."""
-    from pathlib import Path
-
-    from dateshard.places import data_folder, shards_folder
-    from dateshard.reports.data import gather
-    from dateshard.reports.data_page import data_report
-    from dateshard.screen import Screen, size
-    from pipeline.plan import Wish
-    from pipeline.survey import look
-    from shardstore.commit import load_sources
-    from shardstore.durable import replace_file
-
-    stray, overrides = split_arguments(words)
-    if stray or not data:
-        raise click.UsageError(f"report takes KEY=VALUE, not '{stray[0]}'." if stray else "say what of: report --data")
-    settings, screen = settings_of(files, overrides), Screen()
-    dataset = _open(files, overrides)
-    survey = _survey(screen, dataset, committed_dates(dataset, ()))
-    plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
-    for note in notes:
-        screen.say(f"note: {note}")
-    text = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation)))
-    path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text.encode())
-    screen.tell(f"{path}  {size(len(text.encode()))}")
-    if show:
-        click.launch(str(path))
-    return 0
-
-
-def _open(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
+def open_dataset(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
+    """The current generation of the configuration's dataset."""
     from dateshard.places import shards_folder
     from shardstore.dataset import Dataset
 
     return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
 
 
-def _survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:
+def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:
     """Reads the dates, with a bar."""
     from dateshard.survey import Survey
 

@@ -171,7 +171,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
 
     from dateshard.pace import watch
     from dateshard.places import shards_folder
-    from dateshard.preparing import finished_to_json, follow
+    from dateshard.preparing import finished_to_json, follow, settled
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
@@ -190,7 +190,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     root, config = shards_folder(settings.dataset), settings.preparing()
     options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
     with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
-        watched = watch(root, events, acts["workers"] or _cores())
+        watched = watch(settings.dataset, settled(events), acts["workers"] or _cores())
         finished, peak_bytes = follow(screen, settings.dataset, watched, shown.again)
     if shown.as_json:
         emit(finished_to_json(finished, peak_bytes))

@@ -126,9 +126,23 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
 @click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:STEPS")
+@click.option(
+    "--report",
+    "page",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="also a page of the run: data/runs/RUN/report.html",
+)
 @json_option
 def evaluate(
-    words: tuple[str, ...], files: tuple[str, ...], which: str, split: str, baselines: str | None, as_json: bool
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    which: str,
+    split: str,
+    baselines: str | None,
+    page: str | None,
+    as_json: bool,
 ) -> int:
     """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
 
@@ -141,20 +155,27 @@ def evaluate(
     names, overrides = split_arguments(words)
     if len(names) > 1:
         raise click.UsageError("Name one run.")
+    if page is not None and (not names or which != "best" or baselines):
+        raise click.UsageError("--report is of a RUN's best checkpoint beside the configured baselines.")
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
         if overrides and not files:
             raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
-        result, headline = evaluate_run(names[0], which, split, chosen, like)
+        result, headline, run = evaluate_run(names[0], which, split, chosen, like)
     elif not files:
         raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if as_json:
         emit(result.to_json())
-        return 0
-    screen.tell(headline)
-    show(screen, result)
+    else:
+        screen.tell(headline)
+        show(screen, result)
+    if page is not None:
+        from dateshard.cli.reporting import tell_report
+        from dateshard.reporting import write_report
+
+        tell_report(screen, write_report(run, page or None, split))
     return 0

@@ -36,6 +36,7 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
+from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
 from dateshard.documents.training import EstimateDocument, TrainDocument
 
@@ -54,6 +55,8 @@ DOCUMENTS: dict[str, Any] = {
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,
+    "report": ReportDocument,
+    "show": ShowDocument,
     "checkpoints list": CheckpointsListDocument,
     "checkpoints info": CheckpointInfoDocument,
     "checkpoints verify": CheckpointsVerifyDocument,

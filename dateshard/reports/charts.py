@@ -331,6 +331,33 @@ def week(heat: Heat, title: str) -> str:
     return canvas(HALF, height, title, parts)
 
 
+def square(heat: Heat, names: Sequence[str], counts: Floats, title: str) -> str:
+    """Classes by classes, shaded by share, with their counts where there is room."""
+    count, left, top = len(names), 92.0, 30.0
+    cell = min(46.0, (HALF - left - RIGHT) / max(count, 1))
+    wide = cell * count
+    parts = [heat_picture(heat, left, top, wide, wide), legend(left + 34, 4, "0 %", "100 %")]
+    for k, name in enumerate(names):
+        told = name if len(name) <= 12 else name[:11] + "…"
+        middle = (k + 0.5) * cell
+        parts.append(text(left - 7, top + middle + 3.5, told, anchor="end"))
+        below_it = told if cell >= 40 and len(told) <= 7 else str(k + 1)
+        parts.append(text(left + middle, top + wide + 15, below_it, anchor="middle"))
+    if cell >= 28:
+        parts += [
+            text(
+                left + (c + 0.5) * cell,
+                top + (r + 0.5) * cell + 4,
+                short(float(counts[r, c])),
+                anchor="middle",
+                css="cell",
+            )
+            for r in range(count)
+            for c in range(count)
+        ]
+    return canvas(HALF, top + wide + 24, title, parts)
+
+
 def shares(counts: NDArray[np.integer] | Floats) -> Floats:
     """Counts as shares of their sum; zeros where there are none."""
     total = counts.sum()

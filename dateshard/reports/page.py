@@ -5,10 +5,12 @@ The page needs nothing else: style and script stand in it, and its own policy fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
+
+MOST_TILES = 7  # in a row
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -35,12 +37,13 @@ def pair(*figures: str) -> str:
 
 
 def tiles(rows: Sequence[tuple[str, str, bool]]) -> str:
-    """(figure, what it is, whether it alarms) each."""
+    """(figure, what it is, whether it alarms) each, in even rows of seven at most."""
     cells = (
         f"<div{' class=alarm' if alarm else ''}><b>{escape(a)}</b><span>{escape(b)}</span></div>"
         for a, b, alarm in rows
     )
-    return f'<div class="tiles">{"".join(cells)}</div>'
+    a_row = -(-len(rows) // max(-(-len(rows) // MOST_TILES), 1))
+    return f'<div class="tiles" style="--columns: {a_row}">{"".join(cells)}</div>'
 
 
 def paragraph(words: str, css: str = "") -> str:
@@ -48,19 +51,38 @@ def paragraph(words: str, css: str = "") -> str:
     return f'<p class="{css}">{escape(words)}</p>' if words else ""
 
 
-def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
-    """A table with a caption; the columns in `numbers` stand at the right. Nothing where there are no rows."""
+def table(
+    caption: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    strong: Container[tuple[int, int]] = (),
+) -> str:
+    """A table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out.
+    Nothing where there are no rows."""
     if not rows:
         return ""
     right = set(numbers)
 
-    def cells(kind: str, words: Sequence[str]) -> str:
-        css = ['class="n"' if k in right else 'class="k"' if k == 0 else "" for k in range(len(words))]
-        return "".join(f"<{kind} {c}>{escape(text)}</{kind}>" for c, text in zip(css, words, strict=True))
+    def cell(row: int, k: int, words: str) -> str:
+        css = [
+            name
+            for name, on in (("n", k in right), ("k", k == 0 and k not in right), ("best", (row, k) in strong))
+            if on
+        ]
+        names = f' class="{" ".join(css)}"' if css else ""
+        return f"<td{names}>{escape(words)}</td>"
 
     head = "".join(
         f'<th scope="col"{" class=n" if k in right else ""}>{escape(words)}</th>' for k, words in enumerate(heads)
     )
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    lines = ("".join(cell(number, k, words) for k, words in enumerate(row)) for number, row in enumerate(rows))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
     inner = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="tables"><table>{inner}</table></div>'
+
+
+def folded(summary: str, parts: Iterable[str]) -> str:
+    """What is shown on asking (and when printed)."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"

@@ -72,6 +72,9 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("tail", "one", "-n", "3"), 0, "tail"),
     (("predict", "one", "--history", "raw/{date}.csv"), 0, "predict"),
     (("predict", "one", "--at", "latest", "--interval", "none"), 0, "predict"),
+    (("report", "one"), 0, "report"),
+    (("report", "--data", "-c", "config.yaml"), 0, "report"),
+    (("show", "one"), 0, "show"),
     (("checkpoints", "list"), 0, "checkpoints list"),
     (("checkpoints", "list", "one"), 0, "checkpoints list"),
     (("checkpoints", "info", "one"), 0, "checkpoints info"),
@@ -110,7 +113,7 @@ def test_stdout_is_one_document_that_its_schema_takes(
 
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
     assert {name for *_, name in CALLS} == set(DOCUMENTS)
-    silent = {"init", "completion", "version", "schema", "config", "report", "checkpoints"}
+    silent = {"init", "completion", "version", "schema", "config", "checkpoints"}
     assert set(COMMANDS) - silent <= {*DOCUMENTS, *WRITTEN_OUT}
 
 

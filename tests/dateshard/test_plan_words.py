@@ -96,15 +96,20 @@ def test_a_plan_tells_bytes_and_only_a_time_that_was_measured(make_world: Make, 
     assert "Nothing to do." in ds("plan", "-c", config).out
 
 
-def test_a_pace_is_remembered_only_of_dates_whose_size_is_known(make_world: Make, ds: Run) -> None:
-    """Training dates are measured for the statistics where only others are asked for: their dumps are not noted."""
+def test_a_pace_is_of_all_that_was_measured(make_world: Make, ds: Run) -> None:
+    """Training dates are measured for the statistics where only others are asked for."""
     world = make_world(dates=4, split={"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"})
     config = str(world.config_file())
     ds("preprocess", "-c", config, "--workers", "1", "2024-03-04")
-    assert set(json.loads(Path("data/pace/world.json").read_text())) == {"normalise"}
+    size = sum(world.dump(date).stat().st_size for date in world.rows)
+    past = json.loads(Path("data/pace/world.json").read_text())
+    assert {act: [(row["work"], row["dates"]) for row in rows] for act, rows in past.items()} == {
+        "measure": [(size, 4)],
+        "normalise": [(1, 1)],
+    }
     ds("preprocess", "-c", config, "--workers", "1", "--force")
     past = json.loads(Path("data/pace/world.json").read_text())
-    assert [row["work"] for row in past["measure"]] == [sum(world.dump(date).stat().st_size for date in world.rows)]
+    assert [row["work"] for row in past["measure"]] == [size]
     assert [row["work"] for row in past["normalise"]] == [1, 4]
 
 

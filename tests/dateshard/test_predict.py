@@ -26,7 +26,7 @@ from shardstore.errors import DumpError, NotThereError, UsageError
 from tests.conftest import World, build_world
 from trainer import checkpoint, kept_intervals
 from trainer.config import Trainer
-from trainer.resume import start_new
+from trainer.resume import New, start_new
 from trainer.run import TrainingRun
 from trainer.session import make_session
 from trainer.state import restore, save
@@ -60,9 +60,10 @@ def with_kinds(world: World) -> None:
 
 def untrained(config: Trainer, world: World, name: str) -> None:
     """A run with one checkpoint of weights as they were drawn: what it forecasts is as good for these tests."""
-    with closing(start_new(config, world.store, world.folder / "data" / "runs", name)) as started:
+    with closing(start_new(config, world.store, world.folder / "data" / "runs", New(name))) as started:
         started.session.state.validated, started.session.state.val_loss = True, 1.0
-        save(started.session)
+        with checkpoint.Writer(started.session.checkpoints) as writer:
+            save(started.session, writer)
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +375,11 @@ def test_intervals_are_made_once_for_these_weights_and_a_damaged_file_is_made_an
     (path,) = folder.iterdir()
     kept = path.read_bytes()
     monkeypatch.setattr(kept_intervals, "calibrate", lambda *_: pytest.fail("they were kept"))
-    assert ask("ridge", interval=0.8).frame.equals(first.frame)
+    again = ask("ridge", interval=0.8)
+    assert again.frame.equals(first.frame)
+    assert first.intervals is not None
+    assert again.intervals is not None
+    assert repr(again.intervals.coverage) == repr(first.intervals.coverage)
     monkeypatch.undo()
     monkeypatch.chdir(here.folder)
     for spoiled in (kept[:-20], kept.replace(b'"windows":', b'"window5":'), b""):

@@ -84,6 +84,27 @@ def checkpoint_in_place() -> None:
     writer.write = write
 
 
+def older_checkpoint_first() -> None:
+    """Room is made before the new checkpoint is there."""
+    from trainer.checkpoint import writer
+
+    honest = writer.write
+
+    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
+        for folder in parent.glob("checkpoint_*"):
+            shutil.rmtree(folder)
+        return honest(parent, state, data)
+
+    writer.write = write
+
+
+def nothing_goes() -> None:
+    """No bad one: every checkpoint stays, so that each is known."""
+    import trainer.checkpoint.tending
+
+    trainer.checkpoint.tending.going = lambda *given: []
+
+
 def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:
     """A date's shard keeps its path whatever it holds, and is published so."""
     import pipeline.prepare
@@ -113,6 +134,8 @@ PROTOCOLS: dict[str, Callable[[], None]] = {
     "without fsync": without_fsync,
     "fsync errors ignored": fsync_errors_ignored,
     "checkpoint in place": checkpoint_in_place,
+    "older checkpoint first": older_checkpoint_first,
+    "nothing goes": nothing_goes,
 }
 
 

@@ -34,7 +34,7 @@ from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.config import Trainer
 from trainer.loop import train
-from trainer.resume import start
+from trainer.resume import New, start
 from trainer.run import TrainingRun
 
 Words = tuple[str, ...]
@@ -301,7 +301,7 @@ def filled(words: Words, file: Path) -> list[str]:
 def cut_off(config: Trainer, name: str, steps: int, seed: int) -> None:
     """A training run that was stopped after so many steps."""
     training = config.training.model_copy(update={"seed": seed})
-    made = start(config.model_copy(update={"training": training}), "world", STORE, RUNS, resume="none", name=name)
+    made = start(config.model_copy(update={"training": training}), "world", STORE, RUNS, resume="none", new=New(name))
     with contextlib.closing(made):
         for _ in train(made.session, lambda: made.session.state.step >= steps):
             pass

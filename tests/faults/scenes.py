@@ -12,16 +12,19 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardstore.dataset import Dataset
+from shardstore.errors import StoreError
 from shardstore.identity import canonical
 from shardstore.manifest import generations
 from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
-from tests.states import State, committed, content, differing, left_behind
-from trainer import checkpoint
+from tests.states import State, committed, content, differing, files_below, left_behind
+from trainer import checkpoint, loop
+from trainer.resume import start
 
 STORE, RUN = Path("data/shards/world"), Path("data/runs/cut")
 DATE = dt.date(2024, 3, 1)  # the date whose dump changes
@@ -190,6 +193,24 @@ def observe_checkpoints(cwd: Path) -> State | None:
     return state
 
 
+def observe_while_they_go(cwd: Path) -> State | None:
+    """The same beside a process that removes some: one that is gone by now need not be whole."""
+    state: State = {}
+    for folder in (cwd / RUN / "checkpoints").glob("checkpoint_epoch_*"):
+        if folder.suffix == ".pth":
+            continue
+        try:
+            one = checkpoint.inspect(folder)
+            checkpoint.read_files(one)
+            found = {f"{one.name}/{name}": (folder / name).read_bytes() for name in ("manifest.json", *one.files)}
+        except (OSError, StoreError):
+            if folder.exists():
+                raise
+            continue
+        state |= found
+    return state
+
+
 def position(name: str) -> Position:
     """Epoch and batch of a checkpoint or a file of it."""
     found = re.match(r"checkpoint_epoch_(\d+)_batch_(\d+)", name)
@@ -268,6 +289,13 @@ def train(folder: Path, prepare: Prepare) -> Scene:
     return training("train", folder, prepare, save_freq=3)
 
 
+def retain(folder: Path, prepare: Prepare) -> Scene:
+    """Two saves an epoch, of which the last two stay and the best; that one is exported."""
+    scene = training("retain", folder, prepare, save_freq=2, keep_last=2, export_pth="best")
+    scene.forgets, scene.look = True, observe_while_they_go
+    return scene
+
+
 def clean(folder: Path, prepare: Prepare) -> Scene:
     """Four generations of which two stay."""
     world = build_world(folder, 2, split=BOTH)
@@ -279,13 +307,57 @@ def clean(folder: Path, prepare: Prepare) -> Scene:
     return Scene("clean", folder, words, observe_kept, lambda _: words, partway=True, look=observe_store)
 
 
+def observe_cleaned(cwd: Path) -> State | None:
+    """All checkpoints, of which the best and the newest are never missing."""
+    state = observe_checkpoints(cwd) or {}
+    for name in _first_and_last(cwd):
+        assert f"{name}/manifest.json" in state, f"{name} is gone"
+    return state
+
+
+def observe_best_and_newest(cwd: Path) -> State | None:
+    """What no cleaning may touch, while the others come and go."""
+    found = [checkpoint.inspect(cwd / RUN / "checkpoints" / name) for name in _first_and_last(cwd)]
+    for one in found:
+        checkpoint.verify(one)
+    return {one.name: (one.folder / "manifest.json").read_bytes() for one in found}
+
+
+def _first_and_last(cwd: Path) -> list[str]:
+    notes = [cwd / RUN / "checkpoints" / note for note in ("best_model.json", "latest.json")]
+    return [json.loads(note.read_text())["checkpoint"] for note in notes]
+
+
+def checkpoints(folder: Path, prepare: Prepare) -> Scene:
+    """Six checkpoints with their exports, of which the best and the newest stay."""
+    split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
+    keep = {"save_freq": 2, "export_pth": "all"}
+    world = build_world(folder, 3, split=split, training={"epochs": 3, "batch_size": 8}, checkpoint=keep)
+    world.config_file()
+    prepare(world)
+    runs = folder / "data" / "runs"
+    made = start(world.settings.trainer, "world", world.store, runs, resume="none", name=RUN.name)
+    with closing(made):
+        for _ in loop.train(made.session, lambda: False):
+            pass
+    words = ("checkpoints", "clean", RUN.name, "--keep-count", "1")
+    return Scene(
+        *("checkpoints", folder, words, observe_cleaned, lambda _: words),
+        partway=True,
+        look=observe_best_and_newest,
+        final=lambda cwd: files_below(cwd / RUN / "checkpoints"),
+    )
+
+
 SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "preprocess": first,
     "rerun": rerun,
     "refit": refit,
     "formats": formats,
     "train": train,
+    "retain": retain,
     "clean": clean,
+    "checkpoints": checkpoints,
 }
 
 

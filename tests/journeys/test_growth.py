@@ -19,7 +19,7 @@ from shardstore.errors import NotThereError
 from tests.conftest import environment, make_rows
 from tests.states import content, differing
 from trainer.loop import Ended, train
-from trainer.resume import start
+from trainer.resume import New, start
 
 Make = Callable[..., Any]
 Say = Callable[..., str]
@@ -248,7 +248,7 @@ def test_a_training_that_runs_stays_on_its_generation(make_world: Make, say: Say
     runs = world.folder / "data" / "runs"
 
     def trained(name: str, *, disturbed: bool) -> Any:
-        started = start(world.settings.trainer, "world", world.store, runs, resume="none", name=name)
+        started = start(world.settings.trainer, "world", world.store, runs, resume="none", new=New(name))
         try:
             for number, event in enumerate(train(started.session, lambda: False)):
                 if number == 3 and disturbed:

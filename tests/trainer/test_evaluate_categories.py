@@ -17,7 +17,7 @@ from trainer.batch import Batch
 from trainer.evaluate import evaluate
 from trainer.guesses import guesses
 from trainer.loop import EpochDone, Stepped, train
-from trainer.resume import start
+from trainer.resume import New, start
 
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}
 
@@ -44,7 +44,7 @@ def run(world: Any, tmp_path: Any, name: str, *, resume: str = "none", steps: in
     """(session, events) of a leg of training."""
     config = world.settings.trainer.model_copy(update=changes)
     new = name if resume == "none" else None
-    made, events = start(config, "world", world.store, tmp_path / "runs", resume=resume, name=new), list[Any]()
+    made, events = start(config, "world", world.store, tmp_path / "runs", resume=resume, new=New(new)), list[Any]()
     try:
         for event in train(
             made.session, lambda: steps is not None and sum(isinstance(e, Stepped) for e in events) >= steps

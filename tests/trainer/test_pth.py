@@ -48,7 +48,7 @@ def begin(world: Any, name: str, *, resume: str = "none", new: New | None = None
         tree[section] = {**tree[section], **values}
     runs = world.folder / "data" / "runs"
     wanted = new or New(name)
-    return start(Trainer.model_validate(tree), "world", world.store, runs, resume=resume, name=None, new=wanted)
+    return start(Trainer.model_validate(tree), "world", world.store, runs, resume=resume, new=wanted)
 
 
 @pytest.fixture

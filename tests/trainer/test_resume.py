@@ -18,7 +18,7 @@ from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
 from trainer import checkpoint
 from trainer.config import Trainer
 from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
-from trainer.resume import Started, start
+from trainer.resume import New, Started, start
 from trainer.run import bound
 from trainer.shuffle import Shuffle
 
@@ -60,7 +60,7 @@ class Lab:
     def started(self, name: str, *, resume: str = "none", **changes: Any) -> Iterator[Started]:
         """A run of that name, new or continued; let go of at the end."""
         new = name if resume == "none" else None
-        made = start(self.config(**changes), "world", self.world.store, self.runs, resume=resume, name=new)
+        made = start(self.config(**changes), "world", self.world.store, self.runs, resume=resume, new=New(new))
         try:
             yield made
         finally:

@@ -83,6 +83,20 @@ def test_a_snapshot_stays_what_it_was_until_the_next() -> None:
     assert bytes(taken) == bytes(again) == library_bytes(state)  # the same memory
 
 
+def test_room_that_was_made_before_there_was_anything_to_copy_is_used() -> None:
+    forms = {"model": {"w": torch.empty(3 * MIB), "b": torch.empty(())}, "optimizer": {"m": torch.empty(2, 5)}}
+    groups = {stem: {name: torch.randn(part.shape) for name, part in group.items()} for stem, group in forms.items()}
+    snapshot = Snapshot()
+    for buffer in snapshot.lay_out(forms):
+        buffer.fill(255)
+    before = snapshot.num_bytes
+    taken = snapshot.take(groups)
+    assert {name: bytes(data) for name, data in taken.items()} == {
+        f"{stem}.safetensors": library_bytes(group) for stem, group in groups.items()
+    }
+    assert snapshot.num_bytes == before
+
+
 def memory_peak() -> int:
     """Largest resident memory since `forget_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()

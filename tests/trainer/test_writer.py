@@ -19,6 +19,7 @@ from safetensors.torch import load as parse
 from shardstore.errors import DiskFullError
 from trainer import checkpoint
 from trainer.checkpoint import Saved, Writer, saving, writer
+from trainer.checkpoint.snapshot import form_of
 from trainer.loop import Ended, Event, Stepped, train
 from trainer.state import Session
 
@@ -117,6 +118,36 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_tells_it_when_it_is_
     assert isinstance(rest[-1], Ended)
     assert isinstance(rest[-2], Saved)
     assert all(name.startswith("dateshard-save") for name in disk.threads)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.9}],
+    ids=["adam", "sgd", "momentum"],
+)
+def test_the_room_made_before_the_first_step_is_all_that_the_checkpoints_need(
+    make_world: Make, session_of: Make, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any]
+) -> None:
+    made, taken = [], []
+    prepare, save = Writer.prepare, Writer.save
+
+    def prepared(self: Writer, tensors: Any) -> None:
+        prepare(self, tensors)
+        made.append({stem: form_of(group) for stem, group in tensors.items()})
+
+    def saved(self: Writer, state: Any, tensors: Any, **more: Any) -> None:
+        taken.append({stem: form_of(tensors[stem]) for stem in ("model", "optimizer")})
+        save(self, state, tensors, **more)
+
+    monkeypatch.setattr(Writer, "prepare", prepared)
+    monkeypatch.setattr(Writer, "save", saved)
+    world = make_world(
+        5, split=SPLIT, checkpoint={"save_freq": 2}, training={"epochs": 1, "batch_size": 16, **training}
+    )
+    world.prepare()
+    list(train(session_of(world), never))
+    assert len(made) == 1
+    assert taken == made * 3
 
 
 def test_a_checkpoint_is_never_told_before_it_can_be_read(session: Session) -> None:

@@ -19,6 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trainer.checkpoint.saving import write
 from trainer.checkpoint.snapshot import Part, Snapshot
 
@@ -70,6 +73,7 @@ class Writer:
         self._snapshot = Snapshot()
         self._landed: list[Saved] = []  # not told yet
         self._thread: ThreadPoolExecutor | None = None
+        self._ready: Future[None] | None = None
         self._coming: Future[Saved] | None = None
         self._taken: float | None = None  # when the last snapshot was
         self._cost = 0.0  # of the last save that is on disk, in seconds
@@ -90,6 +94,10 @@ class Writer:
                 self._thread.shutdown()
             self._forget()
 
+    def prepare(self, tensors: Groups) -> None:
+        """Makes room for snapshots of this form. Its pages are made while training begins, else the first save does."""
+        self._ready = self._worker().submit(_touch, self._snapshot.lay_out(tensors))
+
     def save(self, state: Mapping[str, Any], tensors: Groups) -> None:
         """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
 
@@ -98,12 +106,13 @@ class Writer:
         """
         began = time.perf_counter()
         self._wait()
+        if self._ready is not None:
+            self._ready.result()
+            self._ready = None
         waited = time.perf_counter() - began
         data = self._snapshot.take(tensors)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="dateshard-save")
         self._taken = time.perf_counter()
-        self._coming = self._thread.submit(self._write, _Job(state, data, began, self._taken - began, waited))
+        self._coming = self._worker().submit(self._write, _Job(state, data, began, self._taken - began, waited))
 
     def told(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
@@ -133,6 +142,11 @@ class Writer:
             return False
         return self._cost <= max_overhead * (time.perf_counter() - self._taken)
 
+    def _worker(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="dateshard-save")
+        return self._thread
+
     def _wait(self) -> None:
         """Until nothing is in flight.
 
@@ -157,7 +171,7 @@ class Writer:
         return False
 
     def _forget(self) -> None:
-        self._thread, self._coming, self._taken, self._pid = None, None, None, os.getpid()
+        self._thread, self._ready, self._coming, self._taken, self._pid = None, None, None, None, os.getpid()
 
     def _write(self, job: _Job) -> Saved:
         """In the writing thread."""
@@ -176,3 +190,8 @@ class Writer:
             waited_seconds=job.waited_seconds,
             cpu_seconds=time.thread_time() - computed,
         )
+
+
+def _touch(buffers: list[NDArray[np.uint8]]) -> None:
+    for buffer in buffers:
+        buffer.fill(0)

@@ -116,7 +116,7 @@ class EpochMetrics:
                 place = head.targets[0]
                 seen = None if batch.observed_BPNF is None else batch.observed_BPNF[..., place]
                 self.classes[head.name].add(forecast[head.name], batch.target_BPNF[..., place], seen)
-        numbers = _numbers(self.form, forecast, batch)
+        numbers = numbers_of(self.form, forecast, batch)
         if numbers is not None:
             self.sums.add(*numbers, self.form.shift_F)
         if len(forecast) < len(self.form.heads):
@@ -126,7 +126,7 @@ class EpochMetrics:
 
     def add_raw(self, forecast: Mapping[str, torch.Tensor], batch: Batch, hours_BP: Any) -> None:
         """Adds a batch to the errors in raw units."""
-        numbers = _numbers(self.form, forecast, batch)
+        numbers = numbers_of(self.form, forecast, batch)
         if self.raw is not None and numbers is not None:
             self.raw.add(*numbers, hours_BP)
 
@@ -210,7 +210,7 @@ def with_raw(metrics: EpochMetrics, floor: float) -> EpochMetrics:
     return replace(metrics, raw=RawFigures.none(form.units, form.num_steps, floor))
 
 
-def _numbers(
+def numbers_of(
     form: Form, forecast: Mapping[str, torch.Tensor], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
     """(forecast, target, observed) of the numeric targets, each [B, P, N, F]; views where these are all targets."""

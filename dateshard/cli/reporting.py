@@ -1,0 +1,154 @@
+"""report, show: one page of a run or of the data, and a run's curves in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dateshard.cli.options import committed_dates, config_option, emit, json_option, settings_of, split_arguments
+
+if TYPE_CHECKING:
+    from dateshard.documents.reporting import ReportDocument
+    from dateshard.screen import Screen
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
+@config_option
+@click.option("--data", is_flag=True, help="of the data: dates, features, missing cells, drift, nodes, rows")
+@click.option("--split", metavar="test|validation|train", help="judged on it; default: test, else validation")
+@click.option(
+    "-o",
+    "--out",
+    "--output",
+    "output",
+    metavar="FILE",
+    help="default: data/runs/RUN/report.html, data/reports/DATASET.html",
+)
+@click.option("--open", "show", is_flag=True, help="open it in the browser")
+@json_option
+def report(
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    data: bool,
+    split: str | None,
+    output: str | None,
+    show: bool,
+    as_json: bool,
+) -> int:
+    """One HTML page that needs nothing else: of a training run, or of the data with --data.
+
+    RUN is a run's name, or `latest`: with -c FILE the newest of those settings. Its best checkpoint is evaluated, unless
+    that lies beside the run already.
+    """
+    from dateshard.screen import Screen
+
+    names, overrides = split_arguments(words)
+    screen = Screen(as_json=as_json)
+    if data:
+        if names or split:
+            raise click.UsageError(f"report --data takes KEY=VALUE, not '{names[0] if names else '--split'}'.")
+        document = _of_data(screen, files, overrides, output)
+    else:
+        document = _of_run(screen, names, (files, overrides), (output, split))
+    if as_json:
+        emit(document)
+    if show:
+        click.launch(document["file"])
+    return 0
+
+
+def _of_run(
+    screen: Screen,
+    names: Sequence[str],
+    configuration: tuple[Sequence[str], Sequence[str]],
+    wanted: tuple[str | None, str | None],
+) -> ReportDocument:
+    from dateshard.evaluation import run_of
+    from dateshard.reporting import write_report
+
+    if len(names) != 1:
+        raise click.UsageError("say what of: report RUN, report latest, or report --data.")
+    files, overrides = configuration
+    if overrides and not files:
+        raise click.UsageError("A run is judged with its own settings; KEY=VALUE goes with -c FILE and latest.")
+    like = settings_of(files, overrides) if files else None
+    document = write_report(run_of(names[0], like), *wanted)
+    tell_report(screen, document)
+    return document
+
+
+def tell_report(screen: Screen, document: ReportDocument) -> None:
+    """Where the page lies, how large it is, and how long the evaluation took or why there is none."""
+    from dateshard.screen import seconds, size
+
+    took = document["evaluated_seconds"]
+    judged = f"  (evaluated {document['split']} in {seconds(took)})" if took is not None else ""
+    if document["not_evaluated"]:
+        judged = f"  (nothing is judged: {document['not_evaluated']})"
+    screen.tell(f"{document['file']}  {size(document['bytes'])}{judged}")
+
+
+def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
+    from pathlib import Path
+
+    from dateshard.cli.insight import open_dataset, read_survey
+    from dateshard.places import data_folder, shards_folder
+    from dateshard.reports.data import gather
+    from dateshard.reports.data_page import data_report
+    from dateshard.screen import size
+    from pipeline.plan import Wish
+    from pipeline.survey import look
+    from shardstore.commit import load_sources
+    from shardstore.durable import replace_file
+
+    settings = settings_of(files, overrides)
+    dataset = open_dataset(files, overrides)
+    survey = read_survey(screen, dataset, committed_dates(dataset, ()))
+    plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
+    for note in notes:
+        screen.say(f"note: {note}")
+    data = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation))).encode()
+    path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, data)
+    screen.tell(f"{path}  {size(len(data))}")
+    return {
+        "run": None,
+        "file": str(path),
+        "bytes": len(data),
+        "split": None,
+        "checkpoint": None,
+        "evaluated_seconds": None,
+        "not_evaluated": None,
+    }
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[RUN]")
+@click.option(
+    "--open", "launch", is_flag=True, help="open its page in the browser; made first where it is missing or older"
+)
+@json_option
+def show(name: str | None, launch: bool, as_json: bool) -> int:
+    """A run's loss curves in the terminal, its figures, and where its page lies. Without RUN the newest run.
+
+    Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
+    """
+    from dateshard.reporting import page_is_old, page_of, write_report
+    from dateshard.screen import Screen
+    from dateshard.showing import run_to_show, show_run, shown_run
+
+    run, screen = run_to_show(name), Screen(as_json=as_json)
+    if launch and page_is_old(run):
+        tell_report(screen, write_report(run))
+    document = shown_run(run)
+    if as_json:
+        emit(document)
+    else:
+        show_run(screen, run, document)
+    if launch:
+        click.launch(str(page_of(run)))
+    return 0

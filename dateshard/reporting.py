@@ -1,0 +1,51 @@
+"""Writing the page of a run beside the run, and what `report --json` tells of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dateshard.documents.reporting import ReportDocument
+from dateshard.reports.run import gather
+from dateshard.reports.run_page import run_report
+from shardstore.durable import disk_full_as_error, replace_file
+from trainer.run import TrainingRun
+
+
+def page_of(run: TrainingRun) -> Path:
+    """Where a run's page lies unless another place is named."""
+    return run.folder / "report.html"
+
+
+def page_is_old(run: TrainingRun) -> bool:
+    """Whether there is no page, or rows of metrics or a checkpoint came after it."""
+    page = page_of(run)
+    if not page.exists():
+        return True
+    written = page.stat().st_mtime
+    return any(
+        path.exists() and path.stat().st_mtime > written for path in (run.folder / "metrics.jsonl", run.checkpoints)
+    )
+
+
+def write_report(run: TrainingRun, output: str | None = None, split: str | None = None) -> ReportDocument:
+    """Writes the page at once, the old one or the new; evaluates first where no evaluation of the best checkpoint lies
+    beside the run.
+
+    Raises:
+        DiskFullError, OSError: it cannot be written there.
+    """
+    facts = gather(run, split)
+    data, verdict = run_report(facts).encode(), facts.verdict
+    path = Path(output) if output else page_of(run)
+    with disk_full_as_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    return {
+        "run": run.name,
+        "file": str(path),
+        "bytes": len(data),
+        "split": verdict.split if verdict else None,
+        "checkpoint": verdict.checkpoint if verdict else None,
+        "evaluated_seconds": verdict.seconds if verdict and facts.fresh else None,
+        "not_evaluated": facts.unjudged or None,
+    }

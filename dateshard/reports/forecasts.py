@@ -1,0 +1,184 @@
+"""Forecast against truth over time: one window, one target, one node, in the units of the data."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dateshard.reports.charts import (
+    HALF,
+    RIGHT,
+    TOP,
+    Axis,
+    canvas,
+    hover,
+    line,
+    nice_marks,
+    rulers,
+    scale_of_values,
+    short,
+    text,
+)
+from shardstore.calendar import NANOSECONDS, zone
+
+SIDE, HEIGHT, PLOT = 62, 222, 182
+MOST_CLASSES = 12
+HOUR = 3600
+SPANS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR)
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One window of one target.
+
+    Attributes:
+        first: instant of the first value in seconds. step: seconds. horizon_from: values before the first target step.
+        truth: what was known and what came; None where nothing was observed. lines: (name, class, forecast) each.
+        categories: of a categorical target, else empty.
+    """
+
+    first: float
+    step: float
+    zone: str
+    horizon_from: int
+    truth: Values
+    lines: Sequence[tuple[str, str, Values]]
+    categories: Sequence[str] = ()
+
+    def local(self, index: float) -> dt.datetime:
+        """Local time of a value."""
+        return dt.datetime.fromtimestamp(self.first + index * self.step, zone(self.zone))
+
+
+def shown(
+    window: Mapping[str, Any],
+    target: Mapping[str, Any],
+    step_ns: int,
+    timezone: str,
+    names: Sequence[tuple[str, str]],
+    categories: Sequence[str],
+) -> Shown:
+    """Of what an evaluation kept (`trainer.shown`); `names`: (forecaster, class), drawn in that order."""
+    lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
+    first = window["first_ns"] / NANOSECONDS
+    return Shown(
+        first, step_ns / NANOSECONDS, timezone, window["horizon_from"], target["values"], lines, tuple(categories)
+    )
+
+
+def forecast_chart(window: Shown, title: str) -> str:
+    """Truth as a strong line with gaps, forecasts beginning at their first target step."""
+    width, count = HALF - SIDE - RIGHT, len(window.truth)
+    codes = _codes(window)
+    axis = _named(window, codes) if window.categories else _values(window)
+
+    def across(index: float) -> float:
+        return SIDE + (index + 0.5) / max(count, 1) * width
+
+    begin = SIDE + window.horizon_from / max(count, 1) * width
+    parts = [
+        f'<rect class="ahead" x="{begin:.1f}" y="{TOP - 6}" width="{SIDE + width - begin:.1f}" height="{PLOT - TOP + 10}"/>'
+    ]
+    parts.append(rulers(axis, SIDE, SIDE + width))
+    for name, css, values in [*reversed(window.lines), ("truth", "ink", window.truth)]:
+        start = 0 if name == "truth" else window.horizon_from
+        points = [(across(start + k), _place(axis, codes, v)) for k, v in enumerate(values)]
+        parts.append(line(_stairs(points, width / max(count, 1)) if window.categories else points, css))
+    parts.append(_times(window, across, width))
+    parts.append(hover(SIDE, 0, width, PLOT, _labels(window)))
+    return canvas(HALF, HEIGHT, title, parts)
+
+
+def _place(axis: Axis, codes: Mapping[int, int], value: float | None) -> float:
+    if value is None or not math.isfinite(value):
+        return math.nan
+    return axis.place(codes[round(value)] if codes else value)
+
+
+def _values(window: Shown) -> Axis:
+    seen = [v for values in (window.truth, *(part for *_, part in window.lines)) for v in values if v is not None]
+    low, high = min(seen, default=0.0), max(seen, default=1.0)
+    pad = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
+    return scale_of_values(low - pad if low < 0 or low > 0.2 * high else min(0.0, low), high + pad, TOP, PLOT - 4)
+
+
+def _codes(window: Shown) -> dict[int, int]:
+    """{code: its row}, of the codes that occur."""
+    if not window.categories:
+        return {}
+    seen = {
+        round(v) for values in (window.truth, *(part for *_, part in window.lines)) for v in values if v is not None
+    }
+    return {code: row for row, code in enumerate(sorted(seen))}
+
+
+def _named(window: Shown, codes: Mapping[int, int]) -> Axis:
+    axis = scale_of_values(-0.5, max(len(codes) - 0.5, 0.5), TOP, PLOT - 4)
+    every = math.ceil(len(codes) / MOST_CLASSES) if codes else 1
+    marks = []
+    for code, row in codes.items():
+        name = window.categories[code - 1] if 0 < code <= len(window.categories) else "?"
+        if row % every == 0:
+            marks.append((float(row), name if len(name) <= 8 else name[:7] + "…"))
+    return Axis(tuple(marks), axis.place)
+
+
+def _stairs(points: Sequence[tuple[float, float]], wide: float) -> list[tuple[float, float]]:
+    """Each value as a tread as wide as its step."""
+    return [corner for x, y in points for corner in ((x - wide / 2, y), (x + wide / 2, y))]
+
+
+def _times(window: Shown, across: Any, width: float) -> str:
+    """The axis of local time, its marks at round hours or days."""
+    parts = [f'<path class="axis" d="M{SIDE},{PLOT + 4}h{width:g}"/>']
+    last = -math.inf
+    for index, words in _marks(window):
+        x = across(index - 0.5)
+        if x - last >= 44 and x < SIDE + width - 12:
+            last = x
+            parts.append(f'<path class="axis" d="M{x:.1f},{PLOT + 4}v4"/>' + text(x, PLOT + 19, words, anchor="middle"))
+    told = window.local(window.horizon_from)
+    parts.append(text(SIDE + width, PLOT + 35, f"forecast from {told:%Y-%m-%d %H:%M}", anchor="end", css="label split"))
+    return "".join(parts)
+
+
+def _marks(window: Shown) -> Iterator[tuple[float, str]]:
+    """(value, text): midnights with their date, other marks with their hour; a step of a day or more by dates alone."""
+    count = len(window.truth)
+    total = count * window.step
+    if window.step >= 24 * HOUR:
+        for mark in nice_marks(0, count - 1, 5):
+            yield mark, f"{window.local(mark):%b} {window.local(mark).day}"
+        return
+    span = next((s for s in SPANS if total / s <= 8), None)
+    days = 1 if span else math.ceil(total / (24 * HOUR) / 7)
+    span = span or 24 * HOUR
+    for index in range(count):
+        at = window.local(index)
+        into = at.hour * HOUR + at.minute * 60 + at.second
+        if into < window.step and (at.toordinal() % days == 0):
+            yield index, f"{at:%b} {at.day}"
+        elif span < 24 * HOUR and into % span < window.step:
+            yield index, f"{at:%H:%M}"
+
+
+def _labels(window: Shown) -> list[str]:
+    told = []
+    for index, value in enumerate(window.truth):
+        parts = [f"truth {_said(window, value)}"]
+        ahead = index - window.horizon_from
+        if ahead >= 0:
+            parts += [f"{name} {_said(window, values[ahead])}" for name, _, values in window.lines]
+        told.append(f"{window.local(index):%a %Y-%m-%d %H:%M} · " + ", ".join(parts))
+    return told
+
+
+def _said(window: Shown, value: float | None) -> str:
+    if value is None:
+        return "not observed"
+    code = round(value) if window.categories else 0
+    return window.categories[code - 1] if 0 < code <= len(window.categories) else short(value)

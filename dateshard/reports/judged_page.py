@@ -1,0 +1,322 @@
+"""What an evaluation found, as sections of a run's page: beside the baselines, forecasts, where it errs, classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from dateshard.reports import atlas, charts
+from dateshard.reports.charts import Heat, short
+from dateshard.reports.curves import along, hours, keys, target_steps
+from dateshard.reports.forecasts import forecast_chart, shown
+from dateshard.reports.page import card, pair, paragraph, table
+from dateshard.reports.run import RunFacts
+from dateshard.screen import counted
+from dateshard.verdict import Verdict
+from shardstore.transform import Floats
+
+MOST_TARGETS, MOST_NODES, MOST_CLASSES = 4, 12, 20
+KIND_WORDS = {"worst": "Worst", "median": "Median", "best": "Best"}
+Row = Mapping[str, Any]
+Tile = tuple[str, str, bool]
+
+
+def judged_sections(facts: RunFacts) -> list[tuple[str, str, list[str]]]:
+    """(name, heading, parts) each; those without parts are left out by the page."""
+    verdict = facts.verdict
+    if verdict is None:
+        return []
+    return [
+        ("baselines", "Beside the baselines", _baselines(verdict)),
+        ("forecasts", "Forecasts", _forecasts(facts, verdict)),
+        ("errors", "Where it errs", _errors(facts, verdict)),
+        ("classes", "Classes", _classes(verdict)),
+    ]
+
+
+def judged_tiles(verdict: Verdict | None) -> list[Tile]:
+    """The model's figures with the best baseline's."""
+    if verdict is None or (model := verdict.row()) is None:
+        return []
+    baseline, rows = verdict.baseline, list[Tile]()
+    beaten = verdict.document["beats_baselines"] is False
+    if model["scaled"]["mse"] is not None:
+        rows.append((f"{model['scaled']['mse']:.4f}", f"{verdict.split} MSE, scaled", beaten))
+        if baseline and baseline["scaled"]["mse"] is not None:
+            rows.append((f"{baseline['scaled']['mse']:.4f}", f"best baseline: {baseline['name']}", False))
+    for name in verdict.document["categorical"]:
+        told = model["classes"].get(name)
+        if told and told["accuracy"] is not None:
+            rows.append((f"{100 * told['accuracy']:.1f} %", f"{verdict.split} accuracy of {name}", beaten))
+            other = baseline["classes"].get(name) if baseline else None
+            if other and other["accuracy"] is not None and model["scaled"]["mse"] is None:
+                rows.append((f"{100 * other['accuracy']:.1f} %", f"best baseline: {verdict.best_baseline}", False))
+    return rows
+
+
+def verdicts(verdict: Verdict | None) -> list[tuple[str, bool]]:
+    """(sentence, whether it is good news): numbers, then each categorical target."""
+    if verdict is None or (model := verdict.row()) is None:
+        return []
+    told = list[tuple[str, bool]]()
+    others = [row for row in verdict.document["rows"] if row["kind"] == "baseline"]
+    mine = model["scaled"]["mse"]
+    scored = [row for row in others if row["scaled"]["mse"] is not None]
+    if mine is not None and scored:
+        best = min(scored, key=lambda row: float(row["scaled"]["mse"]))
+        told.append(_number_verdict(float(mine), float(best["scaled"]["mse"]), best["name"], verdict.split))
+    for name in verdict.document["categorical"]:
+        right = model["classes"].get(name, {}).get("accuracy")
+        known = [row for row in others if row["classes"].get(name, {}).get("accuracy") is not None]
+        if right is not None and known:
+            best = max(known, key=lambda row: float(row["classes"][name]["accuracy"]))
+            theirs = best["classes"][name]["accuracy"]
+            shares = f"{100 * right:.1f} % right, {best['name']} {100 * theirs:.1f} %"
+            words = "beats every baseline" if right > theirs else f"does not beat {best['name']}"
+            told.append((f"{name}: the model {words} ({shares}).", right > theirs))
+    return told
+
+
+def _number_verdict(mine: float, theirs: float, name: str, split: str) -> tuple[str, bool]:
+    if mine < theirs:
+        return (
+            f"On {split} the model beats every baseline: {100 * (1 - mine / theirs):.1f} % less squared error than {name}.",
+            True,
+        )
+    if mine == theirs:
+        return f"On {split} the model is no better than {name}, and no worse: use {name}.", False
+    if not theirs:
+        return f"On {split} {name} is without any error.", False
+    return (
+        f"On {split} the model does not beat {name} ({100 * (mine / theirs - 1):.1f} % more squared error): use {name}.",
+        False,
+    )
+
+
+def _baselines(verdict: Verdict) -> list[str]:
+    document = verdict.document
+    features = document["features"][:MOST_TARGETS]
+    rows = [row for row in document["rows"] if row["scaled"]["mse"] is not None]
+    heads = ["", "MSE, scaled", "R2", *(f"{name}, {figure}" for name in features for figure in ("MAE", "RMSE"))]
+    values = [_figures(row, features) for row in rows]
+    strong = _best_cells(values, higher=(1,))
+    strong |= {(number, 0) for number, row in enumerate(rows) if row["kind"] == "model"}
+    lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(rows, values, strict=True)]
+    windows = f"{counted(document['windows'], 'window')} of {verdict.split}, all predictors on the same ones"
+    parts = [
+        table(f"{windows}; the best of a column stands out", heads, lines, numbers=range(1, len(heads)), strong=strong)
+    ]
+    left = len(document["features"]) - len(features)
+    if left > 0:
+        parts.append(paragraph(f"{counted(left, 'more target')}: dateshard evaluate --json tells of all.", "note"))
+    parts += [_accuracies(name, document["rows"]) for name in document["categorical"]]
+    return [card(parts)] if any(parts) else []
+
+
+def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
+    raw = [row["raw"]["by_feature"].get(name, {}).get(figure) for name in features for figure in ("mae", "rmse")]
+    return [row["scaled"]["mse"], row["scaled"]["r2"], *raw]
+
+
+def _best_cells(values: Sequence[Sequence[float | None]], higher: Sequence[int]) -> set[tuple[int, int]]:
+    """(row, column) of the best of each column; column 0 of the table is the name."""
+    found = set()
+    for column, cells in enumerate(zip(*values, strict=True)):
+        known = [value for value in cells if value is not None]
+        if known:
+            best = (max if column in higher else min)(known)
+            found |= {(number, column + 1) for number, value in enumerate(cells) if value == best}
+    return found
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 1e4 else short(value)
+
+
+def _accuracies(name: str, rows: Sequence[Row]) -> str:
+    known = [row for row in rows if name in row["classes"]]
+    values = [
+        [told["accuracy"], told["macro_avg"]["f1"], told["macro_avg"]["auroc"], told["log_loss"]]
+        for told in (row["classes"][name] for row in known)
+    ]
+    lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(known, values, strict=True)]
+    strong = _best_cells(values, higher=(0, 1, 2)) | {(k, 0) for k, row in enumerate(known) if row["kind"] == "model"}
+    heads = ("", "accuracy", "F1, macro", "AUROC, macro", "log loss")
+    return table(f"{name}, a category", heads, lines, numbers=range(1, 5), strong=strong)
+
+
+def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
+    """Each window with all its drawn targets; the worst first."""
+    if not verdict.shown or facts.dataset is None:
+        return []
+    model = verdict.row()
+    names = [(model["name"], "b")] if model else []
+    if verdict.best_baseline:
+        names.append((verdict.best_baseline, "c dash"))
+    step, timezone = facts.dataset.manifest.step, facts.dataset.manifest.timezone
+    words = keys([("truth", "ink"), *names])
+    intro = (
+        f"<p class='soft'>{words}. The shaded part was forecast; a gap was not observed. Windows rank by their mean error over "
+        "all nodes and targets; a worst one is drawn at its worst node, the others at the node nearest to their mean.</p>"
+    )
+    drawn = []
+    for window in verdict.shown:
+        for target in window["targets"]:
+            categories = _categories(facts, target["name"])
+            told = shown(window, target, step, timezone, names, categories)
+            title = f"{KIND_WORDS[window['kind']]} window: forecast and truth of {target['name']} at {window['node']}"
+            kind = f"<b>{KIND_WORDS[window['kind']]}</b>"
+            error = "no finite error" if window["error"] is None else f"error {short(window['error'])}"
+            caption = f"{kind} · {escape(target['name'])} at {escape(window['node'])} · {error}"
+            drawn.append(charts.figure(forecast_chart(told, title), caption))
+    return [card([intro, pair(*drawn)])]
+
+
+def _categories(facts: RunFacts, name: str) -> Sequence[str]:
+    assert facts.dataset is not None
+    found: Sequence[str] = facts.dataset.vocabularies.names.get(name, ())
+    return found
+
+
+def _errors(facts: RunFacts, verdict: Verdict) -> list[str]:
+    parts = [pair(*_by_horizon(verdict), *_by_hour(verdict)), *_by_node(facts, verdict)]
+    return [card(parts)] if any(parts) else []
+
+
+def _by_horizon(verdict: Verdict) -> Iterator[str]:
+    """Of all predictors together, where more than one step is forecast."""
+    rows = [row for row in verdict.document["rows"] if row["scaled"]["mse"] is not None]
+    count = max((len(row["by_horizon"]) for row in rows), default=0)
+    if count > 1:
+        lines = [
+            (row["name"], _css(row, verdict), _root([step["scaled"]["mse"] for step in row["by_horizon"]]))
+            for row in rows
+        ]
+        drawn = along(target_steps(count), _model_last(lines), "Error by target step")
+        yield charts.figure(drawn, "<b>By target step.</b> Root mean squared error of all numeric targets, scaled.")
+    for name in verdict.document["categorical"][:MOST_TARGETS]:
+        told = [(row, row["classes"][name]["by_horizon"]) for row in verdict.document["rows"] if name in row["classes"]]
+        count = max((len(steps) for _, steps in told), default=0)
+        if count > 1:
+            lines = [(row["name"], _css(row, verdict), _floats([s["accuracy"] for s in steps])) for row, steps in told]
+            drawn = along(target_steps(count), _model_last(lines), f"Accuracy of {name} by target step")
+            yield charts.figure(drawn, f"<b>{escape(name)} by target step.</b> Share of right forecasts.")
+
+
+def _css(row: Row, verdict: Verdict) -> str:
+    return "b" if row["kind"] == "model" else "a" if row["name"] == verdict.best_baseline else "c"
+
+
+def _model_last(lines: list[tuple[str, str, Floats]]) -> list[tuple[str, str, Floats]]:
+    return sorted(lines, key=lambda one: {"c": 0, "a": 1, "b": 2}[one[1]])
+
+
+def _root(values: Sequence[float | None]) -> Floats:
+    return np.sqrt(_floats(values))
+
+
+def _floats(values: Sequence[float | None]) -> Floats:
+    return np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _beside(verdict: Verdict) -> list[tuple[Row, str]]:
+    """The best baseline and the model, with their class."""
+    rows = [(verdict.baseline, "a"), (verdict.row(), "b")]
+    return [(row, css) for row, css in rows if row is not None]
+
+
+def _by_hour(verdict: Verdict) -> Iterator[str]:
+    for name in verdict.document["features"][:MOST_TARGETS]:
+        lines = [
+            (row["name"], css, _floats(row["by_hour"][name]["mae"]))
+            for row, css in _beside(verdict)
+            if row.get("by_hour")
+        ]
+        if any(np.isfinite(values).any() for *_, values in lines):
+            drawn = along(hours(), lines, f"Mean absolute error of {name} by hour of the day")
+            yield charts.figure(drawn, f"<b>{escape(name)} by hour.</b> Mean absolute error, raw units.")
+
+
+def _by_node(facts: RunFacts, verdict: Verdict) -> Iterator[str]:
+    """A map where nodes have positions, and always a table of the worst."""
+    model = verdict.row()
+    if model is None or not model.get("by_node") or facts.dataset is None:
+        return
+    nodes = facts.dataset.nodes
+    where = atlas.places(nodes.names, nodes.axes, nodes.positions_NP)
+    maps, tables = [], []
+    for name in verdict.document["features"][:2]:
+        mae, count = (_floats(model["by_node"][name][key]) for key in ("mae", "count"))
+        if len(mae) != len(nodes.names):
+            continue
+        known = np.where(np.isfinite(mae), count, 0.0)
+        if where is not None:
+            drawn = atlas.atlas(
+                where, atlas.by_circle(where, np.nan_to_num(mae) * known, known), f"Nodes by error of {name}"
+            )
+            maps.append(
+                charts.figure(drawn, f"<b>{escape(name)} by node.</b> Mean absolute error of the model, raw units.")
+            )
+        tables.append(_worst_nodes(name, nodes.names, mae, verdict))
+    yield pair(*maps, *tables)
+
+
+def _worst_nodes(name: str, nodes: Sequence[str], mae: Floats, verdict: Verdict) -> str:
+    order = [k for k in np.argsort(-np.nan_to_num(mae, nan=-1.0), kind="stable").tolist() if math.isfinite(mae[k])]
+    baseline = verdict.baseline
+    other = _floats(baseline["by_node"][name]["mae"]) if baseline and baseline.get("by_node") else None
+    rows = []
+    for k in order[:MOST_NODES]:
+        theirs = [] if other is None else [_figure(None if math.isnan(other[k]) else float(other[k]))]
+        rows.append([nodes[k], _figure(float(mae[k])), *theirs])
+    heads = ["node", "model", *([] if other is None else [str(verdict.best_baseline)])]
+    more = f", the first {len(rows)} of {len(order):,}" if len(order) > len(rows) else ""
+    return table(
+        f"Mean absolute error of {name}, the worst nodes first{more}", heads, rows, numbers=range(1, len(heads))
+    )
+
+
+def _classes(verdict: Verdict) -> list[str]:
+    model, parts = verdict.row(), list[str]()
+    for name in verdict.document["categorical"]:
+        told = model["classes"].get(name) if model else None
+        if told:
+            parts.append(card([f"<h3>{escape(name)}</h3>", pair(_confusion(name, told), _by_class(name, told))]))
+    return parts
+
+
+def _by_class(name: str, told: Row) -> str:
+    rows = [(label, row) for label, row in told["by_class"].items() if row is not None]
+    rows.sort(key=lambda one: -one[1]["support"])
+    lines = [
+        [label, *(_figure(row[key]) for key in ("precision", "recall", "f1", "auroc")), f"{row['support']:,}"]
+        for label, row in rows[:MOST_CLASSES]
+    ]
+    more = f", the most frequent {len(lines)} of {len(rows):,}" if len(rows) > len(lines) else ""
+    heads = ("class", "precision", "recall", "F1", "AUROC", "support")
+    return table(f"Classes of {name}{more}", heads, lines, numbers=range(1, 6))
+
+
+def _confusion(name: str, told: Row) -> str:
+    """Shares of each true class (a row) by forecast; the most frequent classes where there are many."""
+    if not told["confusion"]:
+        return ""
+    labels, counts = told["confusion"]["labels"], np.asarray(told["confusion"]["counts"], dtype=np.float64)
+    chosen = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:MOST_CLASSES])
+    part, names = counts[np.ix_(chosen, chosen)], [labels[k] for k in chosen]
+    whole = counts.sum(axis=1)[chosen][:, None]
+    heat = Heat(
+        np.where(whole > 0, 100 * part / np.maximum(whole, 1), np.nan),
+        0.0,
+        100.0,
+        tuple(f"is {label}" for label in names),
+        tuple(f"forecast {label}" for label in names),
+        " %",
+    )
+    drawn = charts.square(heat, names, part, f"Confusion of {name}")
+    more = f" The {len(names)} most frequent of {len(labels):,} classes." if len(labels) > len(names) else ""
+    return charts.figure(drawn, f"<b>Confusion.</b> A row is what was true, a column what was forecast; counts.{more}")

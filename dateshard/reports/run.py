@@ -1,0 +1,119 @@
+"""What the page of a training run shows: its history, its verdict, its checkpoints; whatever of it there is."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dateshard.evaluation import verdict_on
+from dateshard.history import History, history
+from dateshard.places import shards_folder
+from dateshard.verdict import Verdict
+from shardstore.dataset import Dataset
+from shardstore.errors import DateshardError, NotThereError, StoreError
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint
+from trainer.run import TrainingRun, data_identity
+from trainer.standing import standing
+
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """All that the page is made of.
+
+    Attributes:
+        facts: of run.json, or of the newest good checkpoint; empty where both are damaged.
+        verdict: of the best checkpoint; None with the reason in `unjudged`. fresh: it was evaluated just now.
+        dataset: the generation that the run was trained on; None where it is gone.
+        checkpoints: oldest first. passed: why others do not count.
+    """
+
+    run: TrainingRun
+    facts: Mapping[str, Any]
+    history: History
+    verdict: Verdict | None
+    unjudged: str
+    fresh: bool
+    dataset: Dataset | None
+    checkpoints: Sequence[Checkpoint]
+    passed: Sequence[str]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved `trainer:` half."""
+        found: Mapping[str, Any] = self.facts.get("config", {})
+        return found
+
+    @property
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint of the latest position."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def created(self) -> str:
+        """When the run began, as people write it; empty where nothing tells."""
+        with suppress(ValueError, TypeError):
+            return (
+                f"{dt.datetime.fromisoformat(self.facts['created']):%-d %B %Y, %H:%M}"
+                if "created" in self.facts
+                else ""
+            )
+        return ""
+
+
+def gather(run: TrainingRun, split: str | None = None) -> RunFacts:
+    """Everything about a run; evaluates its best checkpoint where no verdict on it lies there yet.
+
+    Args:
+        split: None: test where it has windows, else validation.
+    """
+    facts = run.told() or {}
+    dataset = _dataset(facts)
+    verdict, unjudged, fresh = _verdict(run, dataset, (split,) if split else SPLITS)
+    found, passed = checkpoint.scan(run.checkpoints)
+    return RunFacts(run, facts, history(run), verdict, unjudged, fresh, dataset, found, passed)
+
+
+def _verdict(run: TrainingRun, dataset: Dataset | None, splits: Sequence[str]) -> tuple[Verdict | None, str, bool]:
+    reasons = list[str]()
+    for split in splits:
+        if dataset is not None and len(splits) > 1 and split not in dataset.manifest.split:
+            reasons.append(f"no {split} dates")
+            continue
+        try:
+            verdict, fresh = verdict_on(run, split)
+        except NotThereError as error:
+            return None, error.what, False
+        except DateshardError as error:
+            reasons.append(error.what)
+        else:
+            return verdict, "", fresh
+    return None, "; ".join(dict.fromkeys(reasons)), False
+
+
+def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
+    """The data of the run, if they are still there and the same."""
+    with suppress(StoreError, KeyError):
+        data = facts["data"]
+        dataset = Dataset.open(shards_folder(data["name"]), data["generation"])
+        return dataset if data_identity(dataset)["id"] == data["id"] else None
+    return None
+
+
+def told_standing(run: TrainingRun, newest: Checkpoint | None = None) -> str:
+    """`finished`, `being trained now`, or where it stopped; by its newest checkpoint (looked for where not given)."""
+    if newest is None:
+        found, _ = checkpoint.scan(run.checkpoints)
+        newest = found[-1] if found else None
+    stands = standing(run, newest)
+    if stands.state in ("running", "ended"):
+        return "being trained now" if stands.state == "running" else "finished"
+    if newest is None:
+        return "cut off before its first checkpoint"
+    saved = newest.state
+    return f"{stands.state} at epoch {saved['epoch'] + 1}, batch {saved['batch']:,} of {saved['num_batches']:,}"

@@ -1,0 +1,259 @@
+"""The page of a training run: its sections in order. What an evaluation found stands in `judged_page`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from dateshard.history import History, Series
+from dateshard.insight_screen import percent
+from dateshard.reports import charts
+from dateshard.reports.charts import short
+from dateshard.reports.curves import Line, Steps, keys, over_steps
+from dateshard.reports.judged_page import judged_sections, judged_tiles, verdicts
+from dateshard.reports.page import card, folded, page, pair, paragraph, section, table, tiles
+from dateshard.reports.run import RunFacts, told_standing
+from dateshard.screen import counted, seconds, size
+
+MOST_ROWS, MOST_HEADS = 15, 8
+
+
+def run_report(facts: RunFacts) -> str:
+    """The whole page."""
+    sections = [("training", "Training", _training(facts)), *judged_sections(facts), ("run", "The run", _run(facts))]
+    there = [(name, heading, parts) for name, heading, parts in sections if parts]
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in there)
+    body = [_head(facts, links), *(section(name, heading, parts) for name, heading, parts in there)]
+    name, generation = facts.facts.get("data", {}).get("name", "?"), facts.facts.get("data", {}).get("generation", "?")
+    foot = f"Made of run {facts.run.name}, trained on generation {generation} of {name}. Hours are local."
+    if facts.verdict is not None:
+        foot += f" Judged: {facts.verdict.checkpoint}, in {seconds(facts.verdict.seconds)}."
+    return page(f"{facts.run.name}: the run", [*body, f"<footer>{paragraph(foot)}</footer>"])
+
+
+def _head(facts: RunFacts, links: str) -> str:
+    told, data = facts.history, facts.facts.get("data", {})
+    model = facts.config.get("model", {}).get("name", "a model")
+    when = f", begun {facts.created}" if facts.created else ""
+    lead = f"{model} on {data.get('name', '?')}{when}: {told_standing(facts.run, facts.newest)}"
+    rows = [*_best_tile(told), *judged_tiles(facts.verdict), *_cost_tiles(facts)]
+    kicker = paragraph(f"Training report · generation {data.get('generation', '?')}", "kicker")
+    said = "".join(
+        f'<p class="verdict{"" if good else " alarm"}">{escape(words)}</p>' for words, good in verdicts(facts.verdict)
+    )
+    if facts.verdict is None:
+        said = paragraph(f"Nothing is judged yet: {facts.unjudged or 'there is no evaluation'}.", "verdict alarm")
+    head = f"{kicker}<h1>{escape(facts.run.name)}</h1>{paragraph(lead, 'lead')}"
+    return f"<header>{head}{tiles(rows)}{said}<nav>{links}</nav></header>"
+
+
+def _best_tile(told: History) -> list[tuple[str, str, bool]]:
+    if told.best is None:
+        return [("–", "no epoch is whole yet", True)]
+    kind = "validation" if told.best.validated else "training"
+    return [(f"{told.best.loss:.4f}", f"best {kind} loss, epoch {told.best.epoch}", False)]
+
+
+def _cost_tiles(facts: RunFacts) -> list[tuple[str, str, bool]]:
+    told, rows = facts.history, list[tuple[str, str, bool]]()
+    if (rate := _mean(told, "windows_per_second")) is not None:
+        rows.append((f"{rate:,.0f}", "windows/s in training", False))
+    if (wait := _mean(told, "data_wait")) is not None:
+        rows.append((percent(wait), "of it waiting for data", wait > 0.2))
+    if told.seconds:
+        rows.append((seconds(told.seconds), f"for {counted(told.whole_epochs, 'epoch')}", False))
+    if told.peak_bytes:
+        rows.append((size(told.peak_bytes), "of memory at most", False))
+    if facts.verdict is not None and facts.verdict.parameters:
+        rows.append((f"{facts.verdict.parameters:,}", "parameters", False))
+    skipped = told.skipped
+    if skipped:
+        rows.append((f"{skipped:,}", "steps skipped", True))
+    return rows
+
+
+def _mean(told: History, name: str) -> float | None:
+    """Over the epochs, or, before one is whole, over the steps."""
+    for part in (told.epochs, told.steps):
+        if name in part and part[name].known:
+            return float(np.nanmean(part[name].mean_K))
+    return None
+
+
+def _training(facts: RunFacts) -> list[str]:
+    told = facts.history
+    if not told.num_rows:
+        return [card([paragraph("metrics.jsonl has no row yet.", "note")])]
+    if not told.steps["loss"].known and told.last_step == 0:
+        return [card([paragraph("This model is solved in one pass: there are no steps to draw.", "note")])]
+    steps = _steps(told)
+    return [card([_losses(told, steps), *_components(told, steps), *_rest(told, steps)])]
+
+
+def _steps(told: History) -> Steps:
+    ends = told.epochs["step"].mean_K.tolist()
+    count = len(ends)
+    exact = told.last_epoch <= count  # a point an epoch
+    numbers = [k + 1 if exact else round((k + 1) * told.last_epoch / count) for k in range(count)]
+    whole = [(step, number) for step, number in zip(ends, numbers, strict=True) if math.isfinite(step)]
+    best = (told.best.step, f"best: epoch {told.best.epoch}, {told.best.loss:.4f}") if told.best else None
+    return Steps(told.last_step, tuple(whole), best, tuple(told.resumes))
+
+
+def _losses(told: History, steps: Steps) -> str:
+    lines = [
+        Line("steps", "a thin", told.steps["loss"], band=True),
+        Line("training, mean of the epoch", "a", told.epochs["train_loss"], dots=True),
+        Line("validation", "b", told.epochs["val_loss"], dots=True),
+    ]
+    lines = [one for one in lines if one.series.known]
+    if not lines:
+        return paragraph("No loss is a number yet.", "note")
+    named = keys([(one.name, one.css) for one in lines])
+    each = (
+        "; each point of the steps stands for some of them, the band for their least and greatest"
+        if lines[0].band
+        else ""
+    )
+    drawn = over_steps(steps, lines, "Loss over the steps of the training", wide=True)
+    return charts.figure(drawn, f"<b>Loss</b>, what training minimises. {named}{each}.{_events(told)}")
+
+
+def _events(told: History) -> str:
+    if not told.resumes:
+        return ""
+    times = counted(len(told.resumes), "time")
+    return f" Continued {times} (dotted)."
+
+
+def _components(told: History, steps: Steps) -> list[str]:
+    """A chart of each named loss, where there are several."""
+    if len(told.heads) < 2:
+        return []
+    drawn = []
+    for head in told.heads[:MOST_HEADS]:
+        lines = [
+            Line("steps", "a thin", told.steps[f"losses.{head}"], band=True),
+            Line("training", "a", told.epochs[f"train.{head}"], dots=True),
+            Line("validation", "b", told.epochs[f"validation.{head}"], dots=True),
+        ]
+        lines = [one for one in lines if one.series.known]
+        if lines:
+            chart = over_steps(steps, lines, f"Loss {head} over the steps of the training")
+            drawn.append(charts.figure(chart, f"<b>{escape(head)}</b>, one of the named losses, unweighted."))
+    left = len(told.heads) - MOST_HEADS
+    more = [paragraph(f"{counted(left, 'more loss', 'more losses')} not drawn.", "note")] if left > 0 else []
+    return [pair(*drawn), *more]
+
+
+def _rest(told: History, steps: Steps) -> Iterator[str]:
+    """Learning rate, throughput, waiting, memory: two beside each other."""
+    drawn = []
+    for name, heading, words, factor, unit in (
+        ("learning_rate", "Learning rate", "of each step.", 1.0, ""),
+        ("windows_per_second", "Throughput", "windows a second, saving included.", 1.0, ""),
+        ("data_wait", "Waiting for data", "share of the time of a step.", 100.0, " %"),
+        ("memory_bytes", "Memory", "private memory of the process, in MB.", 1e-6, ""),
+    ):
+        series = _scaled(told.steps[name] if told.steps[name].known else told.epochs[name], factor)
+        if series.known:
+            chart = over_steps(
+                steps, [Line(heading.lower(), "a", series, band=True)], f"{heading} over the steps", unit=unit
+            )
+            drawn.append(charts.figure(chart, f"<b>{heading}</b>, {words}"))
+    yield pair(*drawn)
+    if told.steps["loss"].known and not told.steps["windows_per_second"].known:
+        yield paragraph("This run is older than the figures of throughput, waiting and memory.", "note")
+
+
+def _scaled(series: Series, factor: float) -> Series:
+    return Series(series.x_K, *(part * factor for part in (series.mean_K, series.low_K, series.high_K)))
+
+
+def _run(facts: RunFacts) -> list[str]:
+    return [card([*_notes(facts), _checkpoints(facts), _environment(facts), _settings(facts)])]
+
+
+def _notes(facts: RunFacts) -> Iterator[str]:
+    """What a person should know, a line each."""
+    told = list[str]()
+    if facts.history.skipped:
+        noun = counted(facts.history.skipped, "step")
+        told.append(f"{noun} had no finite loss or gradient and changed no weight.")
+    told += [f"Passed over: {reason}" for reason in facts.passed[:MOST_ROWS]]
+    told += [
+        f"Its end was written down: {path.name}"
+        for path in sorted(facts.run.folder.glob("post_mortem_step_*.json"))[:5]
+    ]
+    told += [f"metrics.custom: {error}" for error in facts.history.custom_errors]
+    if "made_again_from" in facts.facts:
+        told.append(f"run.json was damaged; what stands here is told by {facts.facts['made_again_from']}.")
+    if facts.dataset is None:
+        told.append("The data that the run was trained on are gone, or were made anew: maps and names are left out.")
+    if facts.verdict is not None:
+        told += [str(note) for note in facts.verdict.document["notes"]]
+    if told:
+        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{escape(note)}</li>' for note in told)}</ul>"
+
+
+def _checkpoints(facts: RunFacts) -> str:
+    found, best = facts.checkpoints, facts.verdict.checkpoint if facts.verdict else None
+    rows = []
+    told = [one for k, one in enumerate(found) if k >= len(found) - MOST_ROWS or one.name == best]
+    for one in reversed(told):
+        state = one.state
+        mark = " · ".join(word for word, on in (("judged", one.name == best), ("latest", one is found[-1])) if on)
+        loss = state["val_loss"] if state["validated"] else None
+        rows.append(
+            [
+                one.name,
+                f"{state['epoch'] + 1}",
+                f"{state['batch']:,}",
+                "–" if loss is None else f"{loss:.4f}",
+                size(one.num_bytes),
+                _saved_at(one.folder / "manifest.json"),
+                mark,
+            ]
+        )
+    total = size(sum(one.num_bytes for one in found))
+    more = f", {len(rows)} of {len(found):,}" if len(found) > len(rows) else ""
+    caption = f"Checkpoints{more}; {total} together"
+    heads = ("name", "epoch", "batch", "val loss", "size", "saved", "")
+    return table(caption, heads, rows, numbers=(1, 2, 3, 4))
+
+
+def _saved_at(path: Any) -> str:
+    try:
+        return f"{dt.datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M:%S}"
+    except OSError:  # cleaned away meanwhile
+        return ""
+
+
+def _environment(facts: RunFacts) -> str:
+    rows = [[key, str(value)] for key, value in facts.facts.get("environment", {}).items()]
+    data = facts.facts.get("data", {})
+    rows += [[f"data: {key}", str(data[key])] for key in ("name", "generation", "id") if key in data]
+    if order := facts.facts.get("order"):
+        rows.append(["order", ", ".join(f"{key} {value}" for key, value in order.items())])
+    return table("Environment and data", ("what", ""), rows)
+
+
+def _settings(facts: RunFacts) -> str:
+    rows = [[key, value] for key, value in _flat(facts.config)]
+    return (
+        folded(f"All {len(rows)} settings of the run", [table("trainer", ("setting", "value"), rows)]) if rows else ""
+    )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{key}", "–" if value is None else short(value) if isinstance(value, float) else told

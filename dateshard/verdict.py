@@ -1,0 +1,147 @@
+"""What an evaluation of a run found, kept beside the run: data/runs/<run>/evaluation-<split>.json.
+
+Sealed JSON, bound to the checkpoint's own files and to the generation that was read; evaluated anew where either is
+another. It holds the document of `evaluate --json` without what a page does not need (docs/reading-a-run.md), and the
+windows that are drawn: some 20 kB, and 50 bytes a node and target. `runs`, `compare` and the report read figures here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardstore.durable import replace_file
+from shardstore.errors import StoreError
+from shardstore.identity import expected_form, identity, seal, unseal
+from trainer.checkpoint import Checkpoint
+from trainer.run import TrainingRun
+from trainer.table import Evaluation
+
+VERSION = 1
+NODE_FIGURES = ("count", "mae")
+STEP_FIGURES = ("count", "mse", "mae")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An evaluation of one checkpoint.
+
+    Attributes:
+        checkpoint: its name. bound: {files, generation, data}: hashes and numbers that it holds for.
+        document: as `evaluate --json`; `by_node` and `by_hour` of the model and the best baseline alone.
+        shown: windows to draw (trainer.shown). seconds: that it took. parameters: trained numbers of the model.
+    """
+
+    split: str
+    checkpoint: str
+    bound: Mapping[str, Any]
+    document: Mapping[str, Any]
+    best_baseline: str | None
+    shown: list[dict[str, Any]]
+    seconds: float
+    parameters: int
+
+    def row(self, name: str | None = None) -> Mapping[str, Any] | None:
+        """The row of that name; without one the model's."""
+        rows = self.document["rows"]
+        return next((row for row in rows if (row["name"] == name if name else row["kind"] == "model")), None)
+
+    @property
+    def baseline(self) -> Mapping[str, Any] | None:
+        """The row of the best baseline."""
+        return self.row(self.best_baseline) if self.best_baseline else None
+
+    def headline(self) -> dict[str, Any]:
+        """The few figures that a list of runs shows."""
+        model, baseline = self.row(), self.baseline
+        return {
+            "split": self.split,
+            "checkpoint": self.checkpoint,
+            "windows": self.document["windows"],
+            "mse": model["scaled"]["mse"] if model else None,
+            "mae": model["scaled"]["mae"] if model else None,
+            "accuracy": {name: told["accuracy"] for name, told in model["classes"].items()} if model else {},
+            "best_baseline": self.best_baseline,
+            "best_baseline_mse": baseline["scaled"]["mse"] if baseline else None,
+            "beats_baselines": self.document["beats_baselines"],
+        }
+
+
+def path_of(run: TrainingRun, split: str) -> Path:
+    """Where it lies."""
+    return run.folder / f"evaluation-{split}.json"
+
+
+def binding_of(found: Checkpoint) -> dict[str, Any]:
+    """What a verdict on this checkpoint is bound to."""
+    data = found.state["bound"]["data"]
+    files = identity({name: list(part) for name, part in found.files.items()})
+    return {"files": files, "generation": data["generation"], "data": data["id"]}
+
+
+def of_evaluation(result: Evaluation, found: Checkpoint, seconds: float, parameters: int) -> Verdict:
+    """What is kept of an evaluation."""
+    document, best = result.to_json(), result.best_baseline
+    document["rows"] = [_trimmed(row, whole=row["kind"] == "model" or row["name"] == best) for row in document["rows"]]
+    told = (document, best, list(result.shown), round(seconds, 3), parameters)
+    return Verdict(result.split, found.name, binding_of(found), *told)
+
+
+def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Nodes and hours of the model and the best baseline alone; of a step its squared and absolute error."""
+    steps = [{"scaled": {key: step["scaled"][key] for key in STEP_FIGURES}} for step in row["by_horizon"]]
+    nodes, classes = row["by_node"] if whole else None, row["classes"]
+    if nodes:
+        parts = {name: part for name, part in nodes.items() if name != "nodes"}
+        nodes = {name: {key: part[key] for key in NODE_FIGURES} for name, part in parts.items()}
+    if row["kind"] != "model":
+        classes = {name: {**told, "confusion": None, "by_class": {}} for name, told in classes.items()}
+    hours = row["by_hour"] if whole else None
+    return {**row, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
+
+
+def keep(run: TrainingRun, verdict: Verdict) -> str | None:
+    """Writes it beside the run, at once or not at all; why it could not be written (a read-only disk ends nothing)."""
+    content = {
+        "version": VERSION,
+        "split": verdict.split,
+        "checkpoint": verdict.checkpoint,
+        "bound": dict(verdict.bound),
+        "seconds": verdict.seconds,
+        "parameters": verdict.parameters,
+        "best_baseline": verdict.best_baseline,
+        "document": dict(verdict.document),
+        "shown": verdict.shown,
+    }
+    path = path_of(run, verdict.split)
+    try:
+        replace_file(path, seal(content))
+    except OSError as error:
+        return f"{path} could not be written: {error.strerror}"
+    return None
+
+
+def kept(run: TrainingRun, split: str, found: Checkpoint | None = None) -> Verdict | None:
+    """The verdict that lies beside a run.
+
+    Args:
+        found: a checkpoint that it must be about, and of these very bytes; None: whatever it is about.
+
+    Returns:
+        None where there is none, it is damaged, or it is about another checkpoint: it can be made anew.
+    """
+    path = path_of(run, split)
+    with suppress(OSError, StoreError):
+        content = unseal(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            if content["version"] != VERSION:
+                return None
+            names = Verdict.__dataclass_fields__
+            verdict = Verdict(**{name: content[name] for name in names})
+            verdict.headline()
+        if found is None or (verdict.checkpoint, verdict.bound) == (found.name, binding_of(found)):
+            return verdict
+    return None
