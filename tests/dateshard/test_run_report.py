@@ -266,6 +266,7 @@ def test_a_run_that_is_cut_off_or_trained_now_has_a_page(make_world: Callable[..
     assert "being trained now" in text
     assert sections(page) == WHOLE  # judged by its newest checkpoint
     assert "no epoch is whole yet" in text
+    (run.folder / "state.json").unlink()  # what it said of its end
     assert "cut off at epoch 1, batch 2 of" in page_of(ds, "cut")[1]
     shutil.rmtree(run.checkpoints)
     (run.folder / "metrics.jsonl").write_text("")
