@@ -169,7 +169,7 @@ def test_an_evaluation_is_made_once_for_a_checkpoint(here: Path, ds: Run, monkey
     assert (again["split"], again["evaluated_seconds"], again["not_evaluated"]) == ("test", None, None)
     calls = []
     judge = evaluation._judge
-    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[2]) or judge(*given))
+    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[3]) or judge(*given))
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     assert calls == ["validation"]
