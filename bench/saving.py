@@ -159,7 +159,7 @@ def stalls(world: World, folder: Path, repeats: int) -> Iterator[str]:
             for path in [*folder.glob("*[0-9]"), *session.checkpoints.glob("checkpoint_*")]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     yield f"state {ways.flat.nbytes / 1e6:.1f} MB in {sum(map(len, state_of(session).values()))} tensors\n"
-    yield "| | stall ms: least, median (most) | / memcpy: least, median | CPU ms: least, median | the first | durable ms: median (least - most) |"
+    yield "| | stall ms: least, median (most) | / memcpy | CPU ms: the same | the first | durable ms: median (least - most) |"
     yield "|---|---|---|---|---|---|"
     floor = [1e3 * of(stall["memcpy"]) for of in (min, statistics.median)]
     for name in called:

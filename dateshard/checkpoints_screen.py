@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from dateshard.documents.checkpoints import (
@@ -40,7 +41,8 @@ def show_list(screen: Screen, told: CheckpointsListDocument) -> None:
 
 
 def _title(run: str | None, folder: str) -> str:
-    return f"run {run}, {folder}" if run else f"{folder} (no run's)"
+    at = f"{folder} -> {os.path.relpath(os.path.realpath(folder))}" if os.path.islink(folder) else folder
+    return f"run {run}, {at}" if run else f"{at} (no run's)"
 
 
 def _block(screen: Screen, title: str, lines: list[list[str]]) -> None:
@@ -71,7 +73,7 @@ def show_info(screen: Screen, told: CheckpointInfoDocument) -> None:
         "total_batches": str(told["total_batches"]),
         "step": str(told["step"]),
         "train_loss": _loss(told["train_loss"], "running mean of the epoch so far"),
-        **{f"{name}_loss": _loss(loss, "likewise") for name, loss in told["losses"].items()},
+        **{f"{name}_loss": _loss(loss, "the same of this loss") for name, loss in told["losses"].items()},
         "val_loss": _loss(told["val_loss"], "on these weights" if told["validated"] else "of the epoch before"),
         "best so far": f"{number(told['best_val_loss'], 6)} in epoch {told['best_epoch']}"
         if told["best_epoch"]
@@ -123,6 +125,7 @@ def show_loaded(screen: Screen, told: CheckpointLoadDocument) -> None:
         screen.tell(f"note: {note}")
     forward = told["forward"]
     facts = {
+        "": "every byte verified, loaded strictly",
         "model": told["model"],
         "parameters": f"{told['parameters']:,}",
         "train_loss": number(told["train_loss"], 6),
@@ -131,7 +134,7 @@ def show_loaded(screen: Screen, told: CheckpointLoadDocument) -> None:
         "dataset": f"{told['dataset']}, generation {told['generation']}",
         "forward": f"{number(forward['loss'], 6)} on {counted(forward['windows'], 'window')} of {forward['split']}",
     }
-    screen.tell(f"{told['folder']}: every byte verified, loaded strictly")
+    screen.tell(told["folder"])
     screen.table([[key, value] for key, value in facts.items()])
 
 

@@ -12,7 +12,7 @@ from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings
 from shardstore.dataset import Dataset
-from trainer.disk import fitting, need
+from trainer.disk import fitting, need, state_bytes
 from trainer.models import num_parameters
 from trainer.session import make_session, shuffle_of, sizing_of, window_of
 from trainer.state import Session
@@ -41,6 +41,7 @@ def estimate(settings: Settings) -> EstimateDocument:
             "blocks": sum(resident),
             "batches": 2 * config.training.batch_size * window_bytes * len(resident),
             "model": parameters * 4 * 4,
+            "snapshot": state_bytes(session) + (session.metrics.sample.most_bytes if session.metrics.sample else 0),
         },
         "all_windows_in_memory": windows * window_bytes,
         "available": psutil.virtual_memory().available,

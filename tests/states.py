@@ -51,10 +51,14 @@ def committed(store: Path) -> State | None:
     return content(dataset)
 
 
+def files_below(folder: Path) -> State:
+    """Every file of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def left_behind(run: Path) -> State:
     """A training run's checkpoints, and its metrics without the times."""
-    checkpoints = run / "checkpoints"
-    found = {str(path.relative_to(run)): path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+    found = {f"checkpoints/{name}": data for name, data in files_below(run / "checkpoints").items()}
     for index, line in enumerate((run / "metrics.jsonl").read_text().splitlines()):
         row = json.loads(line)
         for key in TIMED:

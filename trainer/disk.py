@@ -37,11 +37,11 @@ def need(session: Session, folder: Path) -> Need:
     """What the session's run writes into `folder`, which need not exist yet."""
     config, freq, batches = session.config, session.config.checkpoint.save_freq, session.train.order.num_batches
     within = (batches - 1) // freq if freq and session.optimizer else 0  # an epoch's last batch: after its validation
-    each, sample = _state_bytes(session), session.metrics.sample.most_bytes if session.metrics.sample else 0
+    each, sample = state_bytes(session), session.metrics.sample.most_bytes if session.metrics.sample else 0
     if config.checkpoint.export_pth == "all":
         each *= 2
     epoch = within * (each + sample) + each
-    best = _state_bytes(session) if config.checkpoint.export_pth != "none" else 0
+    best = state_bytes(session) if config.checkpoint.export_pth != "none" else 0
     epochs = config.training.epochs if session.optimizer else 1
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
@@ -49,7 +49,7 @@ def need(session: Session, folder: Path) -> Need:
     return Need(within + 1, each + (sample if within else 0), epoch, epochs * epoch + best, present, free)
 
 
-def _state_bytes(session: Session) -> int:
+def state_bytes(session: Session) -> int:
     """Weights, moments and metric sums."""
     weights = sum(tensor.nbytes for tensor in session.model.state_dict().values())
     trained = sum(parameter.nbytes for parameter in session.model.parameters() if parameter.requires_grad)

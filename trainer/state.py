@@ -15,6 +15,7 @@ from trainer import checkpoint
 from trainer.config import CheckpointConfig, Trainer
 from trainer.metrics import EpochMetrics
 from trainer.objective import Head
+from trainer.optimizer import moments_a_weight
 from trainer.reader import Reader
 from trainer.schedule import Progress, learning_rate
 
@@ -62,9 +63,8 @@ class Session:
 
 def make_room(session: Session, writer: checkpoint.Writer) -> None:
     """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
-    training = session.config.training
-    keeps_none = training.optimizer == "sgd" and not training.momentum
-    moments = _expected_moments(session, _trained(session.model) if keeps_none else ())
+    keeps_some = moments_a_weight(session.config.training) > 0
+    moments = _expected_moments(session, () if keeps_some else _trained(session.model))
     writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
 
 

@@ -48,7 +48,7 @@ class EstimateDocument(TypedDict):
         dict[str, int],
         Field(
             description="bytes: packages (resident now), blocks (buffers of both readers), batches (two of each), "
-            "model (weights, gradients, two moments)"
+            "model (weights, gradients, two moments), snapshot (a copy of all state, of which checkpoints are written)"
         ),
     ]
     all_windows_in_memory: Annotated[int, Field(description="bytes, if every window were written out")]

@@ -64,6 +64,7 @@ def test_counts_are_those_of_the_training(world: Any, capsys: pytest.CaptureFixt
     assert found["batches"] == reader.order.num_batches == 11
     assert found["steps_an_epoch"] == 3
     assert found["checkpoints"]["an_epoch"] == 6
+    assert 3 * 4 * found["parameters"] < found["memory"]["snapshot"] <= found["checkpoints"]["bytes_each"]
     window_bytes = 4 * 3 * 2 * 4
     assert found["all_windows_in_memory"] == sum(found["windows"].values()) * window_bytes
 

@@ -142,22 +142,15 @@ def test_a_failure_and_a_stop_are_told_and_a_run_that_trains_again_is_neither(
     assert rows(ds)["gone"]["state"] == "stopped"
 
 
-def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path) -> None:
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            is_locked(TrainingRun(RUNS / "one"))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        for _ in range(200):
-            with held("one"):
-                pass
-    finally:
-        stop.set()
-        thread.join()
+def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks holds it, shared, for an instant: a training that begins then tries again."""
+    looking = os.open(RUNS / "one" / "run.lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.run.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with held("one"):
+            pass
+    os.close(looking)
     with held("one"), pytest.raises(BusyError), held("one"):
         pass
 
@@ -275,6 +268,7 @@ def test_tail_notices_a_rewind_that_has_grown_again_before_it_looked(here: Path)
     run_.rewind_metrics(9)
     with open(follower.path, "a") as file:
         file.write('{"step": 10, "epoch": 2, "batch": 3}\n{"step": 15, "epoch": 3, "batch": 1}\n')
+        file.write(" " * 10_000 + "\n")  # as long as the old one: its size tells nothing
     rewound, *new = list(follower.rows())
     assert rewound == Rewound(10)
     assert [row["step"] for row in new] == [15]

@@ -20,6 +20,7 @@ from tests.faults.tracing import BOTH, SYNCING, Call, Fault, trace
 from tests.faults.zygote import MAIN, Ended, Zygote
 
 STORE = "data/shards/world"
+CHECKPOINTS = "data/runs/cut/checkpoints"
 READ = f"^\\w+: (openat|read|preadv) {STORE}/"
 LIST = "(opendir|getdents64)"
 # What may fail without failing the command, by command and call. The result must be the new state all the same.
@@ -38,6 +39,9 @@ BEST_EFFORT = (
         r"data/runs/\w+/\.?(run\.log|state\.json)",
         "what people read of a run; the lock and the checkpoints tell how it stands",
     ),
+    (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
+    (rf"close {CHECKPOINTS}/\.lock", "nothing was written through it"),
+    (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
     (r"^\w+: (openat|read) \S*\.sources\.json", "sizes of dumps, for the same; a plan that needs it fails"),

@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from shardstore.identity import canonical
 from shardstore.manifest import generations
 from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
-from tests.states import State, committed, content, differing, left_behind
-from trainer import checkpoint
+from tests.states import State, committed, content, differing, files_below, left_behind
+from trainer import checkpoint, loop
+from trainer.resume import start
 
 STORE, RUN = Path("data/shards/world"), Path("data/runs/cut")
 DATE = dt.date(2024, 3, 1)  # the date whose dump changes
@@ -305,6 +307,48 @@ def clean(folder: Path, prepare: Prepare) -> Scene:
     return Scene("clean", folder, words, observe_kept, lambda _: words, partway=True, look=observe_store)
 
 
+def observe_cleaned(cwd: Path) -> State | None:
+    """All checkpoints, of which the best and the newest are never missing."""
+    state = observe_checkpoints(cwd) or {}
+    for name in _first_and_last(cwd):
+        assert f"{name}/manifest.json" in state, f"{name} is gone"
+    return state
+
+
+def observe_best_and_newest(cwd: Path) -> State | None:
+    """What no cleaning may touch, while the others come and go."""
+    found = [checkpoint.inspect(cwd / RUN / "checkpoints" / name) for name in _first_and_last(cwd)]
+    for one in found:
+        checkpoint.verify(one)
+    return {one.name: (one.folder / "manifest.json").read_bytes() for one in found}
+
+
+def _first_and_last(cwd: Path) -> list[str]:
+    notes = [cwd / RUN / "checkpoints" / note for note in ("best_model.json", "latest.json")]
+    return [json.loads(note.read_text())["checkpoint"] for note in notes]
+
+
+def checkpoints(folder: Path, prepare: Prepare) -> Scene:
+    """Six checkpoints with their exports, of which the best and the newest stay."""
+    split = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
+    keep = {"save_freq": 2, "export_pth": "all"}
+    world = build_world(folder, 3, split=split, training={"epochs": 3, "batch_size": 8}, checkpoint=keep)
+    world.config_file()
+    prepare(world)
+    runs = folder / "data" / "runs"
+    made = start(world.settings.trainer, "world", world.store, runs, resume="none", name=RUN.name)
+    with closing(made):
+        for _ in loop.train(made.session, lambda: False):
+            pass
+    words = ("checkpoints", "clean", RUN.name, "--keep-count", "1")
+    return Scene(
+        *("checkpoints", folder, words, observe_cleaned, lambda _: words),
+        partway=True,
+        look=observe_best_and_newest,
+        final=lambda cwd: files_below(cwd / RUN / "checkpoints"),
+    )
+
+
 SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "preprocess": first,
     "rerun": rerun,
@@ -313,6 +357,7 @@ SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "train": train,
     "retain": retain,
     "clean": clean,
+    "checkpoints": checkpoints,
 }
 
 

@@ -67,7 +67,7 @@ def some(chosen: list[Fault], count: int) -> list[Fault]:
     return random.Random(SEED).sample(chosen, min(count, len(chosen)))
 
 
-@pytest.mark.parametrize("name", ["preprocess", "train"])
+@pytest.mark.parametrize("name", ["preprocess", "train", "checkpoints"])
 def test_killed_before_any_change_on_disk_a_command_leaves_nothing_torn_and_ends_with_the_same_bytes(
     play: Play, name: str
 ) -> None:
@@ -76,7 +76,9 @@ def test_killed_before_any_change_on_disk_a_command_leaves_nothing_torn_and_ends
     assert play.bad(scene, play.faults(scene, "KILL", only_changes=True)) == []
 
 
-@pytest.mark.parametrize(("name", "count"), [("preprocess", 50), ("rerun", 20), ("train", 30), ("clean", 15)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("preprocess", 50), ("rerun", 20), ("train", 30), ("clean", 15), ("checkpoints", 15)]
+)
 def test_a_failing_call_is_told_in_one_sentence_and_costs_nothing_committed(play: Play, name: str, count: int) -> None:
     scene = play.scene(name)
     assert play.bad(scene, some(play.faults(scene, "EIO", "ENOSPC"), count)) == []
@@ -150,9 +152,21 @@ def test_the_harness_catches_a_checkpoint_that_is_written_under_its_final_name(p
     assert play.bad(scene, some(play.faults(scene, "KILL", only_changes=True), 25))
 
 
+def test_the_harness_catches_a_checkpoint_that_is_removed_before_the_next_one_is_there(play: Play) -> None:
+    found = kill_loop(play.scene("retain", "older checkpoint first"), play.zygotes[0], 20, SEED)
+    assert any("was there, now" in line or " after (" in line for line in found.bad), found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "protocol"), [*(("rerun", p) for p in BAD_COMMITS), ("train", "checkpoint in place")])
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        *(("rerun", p) for p in BAD_COMMITS),
+        ("train", "checkpoint in place"),
+        ("retain", "older checkpoint first"),
+    ],
+)
 def test_random_kills_catch_them_too(play: Play, name: str, protocol: str) -> None:
     assert kill_loop(play.scene(name, protocol), play.zygotes[0], 200, SEED).bad
 

@@ -91,12 +91,32 @@ def test_a_pickle_given_to_resume_or_evaluate_is_refused(fresh: Lab, payload: st
         path.write_bytes(data)
     absolute = Path("evil.pth").absolute()
     for given in map(str, [*places, absolute, "./evil.pth", "../" + str(absolute.relative_to(absolute.parents[1]))]):
-        for words in (["train", "--resume", given], ["train", "--resume", given, *CONFIG], ["evaluate", given]):
+        resumed = (["train", "--resume", given], ["train", "--resume", given, *CONFIG], ["evaluate", given])
+        begun = (
+            ["train", *CONFIG, "--init-from", given],
+            ["checkpoints", "info", given],
+            ["checkpoints", "load", given],
+        )
+        for words in (*resumed, *begun):
             code, text = fresh.say(*words)
             assert (code, one_sentence(text)) == (4, True), (words, code, text)
+            assert not Path(MARK).exists()
     for given in ("evil.pth", "checkpoint_epoch_9_batch_9.pth", "checkpoint_epoch_9_batch_9"):
         code, text = fresh.say("evaluate", "cut", "--checkpoint", given)
         assert (code, one_sentence(text)) == (4, True), (given, text)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_pickle_in_place_of_the_exported_best_is_seen_and_replaced_and_never_runs(fresh: Lab, payload: str) -> None:
+    path = RUNS / "cut" / "checkpoints" / "best_model.pth"
+    path.write_bytes(PAYLOADS[payload]())
+    code, text = fresh.say("checkpoints", "verify", "cut")
+    assert code == 4
+    assert f"damaged  {path}: does not hold what" in text
+    assert fresh.say("train", *CONFIG, "--init-from", str(path))[0] == 4
+    assert fresh.say("train", "--resume", "cut", "-q")[0] == 0
+    assert fresh.say("checkpoints", "verify", "cut")[0] == 0
+    assert not Path(MARK).exists()
 
 
 @pytest.mark.parametrize("variable", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"])

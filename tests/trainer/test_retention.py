@@ -261,6 +261,17 @@ def test_what_a_killed_save_did_not_come_to_is_mended_to_the_same_bytes(tmp_path
         assert {path.name: path.read_bytes() for path in cut.iterdir() if path.is_file()} == wanted, lost
 
 
+def test_what_was_to_go_after_a_killed_save_goes_when_the_run_is_continued(parent: Path) -> None:
+    """No later save may come that would bring it about. What a removal had begun goes whatever the policy."""
+    (parent / "checkpoint_epoch_1_batch_3").rename(parent / ".gone-half")
+    before = names(parent)
+    tending.mend(parent, CheckpointConfig())
+    assert names(parent) == before
+    assert not list(parent.glob(".gone-*"))
+    tending.mend(parent, CheckpointConfig(keep_last=1))
+    assert names(parent) == ["1-9", "2-9"]  # the best and the newest
+
+
 def test_an_export_whose_checkpoint_was_removed_goes_and_another_program_s_file_stays(parent: Path) -> None:
     tending.mend(parent, CheckpointConfig())
     (parent / "checkpoint_epoch_9_batch_9.pth").write_bytes(b"left")

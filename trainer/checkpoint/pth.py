@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from shardstore.durable import disk_full_as_error, fsync_path
@@ -35,8 +37,8 @@ def export(found: Checkpoint, path: Path) -> None:
     verify(found)
     told = content(found)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.pth")
-    try:
-        with disk_full_as_error(path):
+    with disk_full_as_error(path):
+        try:
             with open(temporary, "xb", buffering=BUFFER_BYTES) as file:
                 out = _Out(file)
                 torch.save(told, cast(IO[bytes], out))
@@ -45,9 +47,11 @@ def export(found: Checkpoint, path: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            fsync_path(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        fsync_path(path.parent)
 
 
 class _Out:
@@ -73,7 +77,7 @@ class _Out:
 def content(found: Checkpoint) -> dict[str, Any]:
     """The notes' keys, then what else is known. Epochs count from 1, as in the checkpoint's name."""
     state = found.state
-    groups = {name.partition(".")[0]: load_file(found.folder / name) for name in found.files}
+    groups = {name.partition(".")[0]: _mapped(found.folder / name) for name in found.files}
     losses = {f"{name}_loss": loss for name, loss in state["losses"].items()}
     return {
         **losses,
@@ -89,6 +93,14 @@ def content(found: Checkpoint) -> dict[str, Any]:
         "checkpoint": found.name,
         "config": state["config"],
     }
+
+
+def _mapped(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        first = shorten((str(error) or type(error).__name__).splitlines()[0], 100)
+        raise DamagedError(f"cannot be read: {first}", where=Where(file=str(path)), todo="Take another one") from None
 
 
 def _optimizer(

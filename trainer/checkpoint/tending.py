@@ -10,7 +10,7 @@ from shardstore.errors import StoreError
 from trainer.checkpoint.choice import ranked, scan
 from trainer.checkpoint.folder import Checkpoint, inspect, verify
 from trainer.checkpoint.pth import export, matches
-from trainer.checkpoint.removal import bytes_of, export_of, is_pinned, removal_lock, remove, sweep
+from trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
 from trainer.checkpoint.retention import Policy, going, listed
 from trainer.checkpoint.saving import point
 from trainer.config import CheckpointConfig
@@ -42,9 +42,8 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
 
 def mend(parent: Path, config: CheckpointConfig) -> None:
     """Checkpoints, notes and exports as an undisturbed run leaves them, whatever was killed. Under the run's lock."""
-    with removal_lock(parent):
-        sweep(parent)
-    if (policy := Policy.of(config)).removes:  # no save may come any more that would bring it about
+    policy = Policy.of(config)
+    if policy.removes or any(parent.glob(f"{GONE}*")):  # no save may come any more that would bring it about
         retain(parent, policy)
     found, _ = scan(parent)
     best = next(iter(ranked(found)), None)
