@@ -90,10 +90,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         "data": {**session.bound["data"], "root": str(shards)},
         "order": session.bound["order"],
         "environment": dict(session.environment),
-        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
-        "parameters": num_parameters(session.model),
-        "windows": session.train.order.num_windows,
-        "batches": session.train.order.num_batches,
+        **_told_of(session),
         **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
     }
     run = TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir)
@@ -106,6 +103,17 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         os.close(lock)
         raise
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
+
+
+def _told_of(session: Session) -> dict[str, Any]:
+    """What run.json tells of the data and the model for those who list runs; a checkpoint does not carry it."""
+    order, split = session.train.order, session.train.dataset.manifest.split
+    return {
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": order.num_windows,
+        "batches": order.num_batches,
+    }
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:
@@ -152,6 +160,8 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     refuse_difference(found.state["bound"], session.bound, found.folder)
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
+    if mended:
+        run.write_facts({**run.facts(), **_told_of(session)})
     _note_settings(run, config)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
