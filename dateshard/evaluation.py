@@ -48,6 +48,7 @@ def evaluate_run(
         name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
     """
     run = run_of(name, like)
+    run.facts()  # damaged, and no checkpoint either: that file is what is to be told
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
