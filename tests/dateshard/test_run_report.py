@@ -169,7 +169,7 @@ def test_an_evaluation_is_made_once_for_a_checkpoint(here: Path, ds: Run, monkey
     assert (again["split"], again["evaluated_seconds"], again["not_evaluated"]) == ("test", None, None)
     calls = []
     judge = evaluation._judge
-    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[2]) or judge(*given))
+    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[3]) or judge(*given))
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     assert calls == ["validation"]
@@ -267,6 +267,7 @@ def test_a_run_that_is_cut_off_or_trained_now_has_a_page(make_world: Callable[..
     assert "being trained now" in text
     assert sections(page) == WHOLE  # judged by its newest checkpoint
     assert "no epoch is whole yet" in text
+    (run.folder / "state.json").unlink()  # what it said of its end
     assert "cut off at epoch 1, batch 2 of" in page_of(ds, "cut")[1]
     shutil.rmtree(run.checkpoints)
     (run.folder / "metrics.jsonl").write_text("")
