@@ -24,6 +24,10 @@ def _dir_option(command: Any) -> Any:
     )(command)
 
 
+def _checkpoint_option(command: Any) -> Any:
+    return click.option("--checkpoint", metavar="NAME[.pth]", help="the same as naming it")(command)
+
+
 @click.group(cls=_Group, invoke_without_command=True)
 @click.option("--action", metavar="list|info|load|clean", help="the same as the command of that name")
 @_dir_option
@@ -85,14 +89,15 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
 @checkpoints.command()
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
+@_checkpoint_option
 @json_option
-def info(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
     from dateshard.checkpoints import describe, named
     from dateshard.checkpoints_screen import show_info
     from dateshard.screen import Screen
 
-    told = describe(named(words, directory, "latest"))
+    told = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
     if as_json:
         emit(told)
     else:
@@ -132,15 +137,16 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @checkpoints.command()
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
+@_checkpoint_option
 @json_option
-def load(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
+def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
     from dateshard.checkpoints import named
     from dateshard.checkpoints_screen import show_loaded
     from dateshard.loading import load as bring_back
     from dateshard.screen import Screen
 
-    told = bring_back(named(words, directory, "best"))
+    told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"))
     if as_json:
         emit(told)
     else:

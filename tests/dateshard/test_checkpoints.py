@@ -163,6 +163,7 @@ def test_load_builds_the_model_takes_it_strictly_and_computes_a_batch(ds: Run) -
     other = ds("checkpoints", "load", name("1-1"), "--json").document
     assert other["forward"]["loss"] != told["forward"]["loss"]
     text = ds("checkpoints", "load", f"{name('1-1')}.pth").out
+    assert ds("checkpoints", "load", "one", "--checkpoint", f"{name('1-1')}.pth").out == text
     assert f"parameters\t{told['parameters']:,}" in text
     assert "cls_loss\t" in text
     spoil(FOLDER / name("1-1") / "model.safetensors")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dateshard import verdict
 from dateshard.cli import run
 from dateshard.runs import describe, open_run
 from dateshard.runs_screen import sparkline
@@ -192,6 +193,10 @@ def test_compare_tells_the_test_figures_that_an_evaluation_left(here: Path, ds: 
         None,
     ]
     assert f"test mse (scaled)\t{model['mse']:.4f}\t-\n" in ds("compare", "one", "two").out
+    shutil.rmtree(RUNS / "one" / "checkpoints" / verdict.kept(open_run("one"), "test").checkpoint)
+    assert (
+        ds("compare", "one", "two", "--json").document["runs"][0]["test"] is None
+    )  # of weights that are not the best now
 
 
 def test_compare_says_when_data_splits_and_objectives_differ(here: Path, ds: Run) -> None:

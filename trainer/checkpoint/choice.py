@@ -28,7 +28,8 @@ def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
 
 def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose every byte verifies, and why newer ones were passed over."""
-    return _first_good(list(reversed(scan(parent)[0])), scan(parent)[1])
+    found, passed = scan(parent)
+    return _first_good(found[::-1], passed)
 
 
 def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
