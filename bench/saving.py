@@ -48,7 +48,7 @@ from trainer.state import make_room, save
 SPLIT = {"train": "2024-03-01..2024-04-04", "validation": "2024-04-05"}
 TRAINER: dict[str, Any] = {
     "model": {"name": "mlp", "hidden_units": [2270, 2270], "dropout_rate": 0.0},
-    "training": {"epochs": 1000, "batch_size": 8},
+    "training": {"epochs": 1000, "batch_size": 32},
     "early_stopping": None,
 }
 Figures = dict[str, list[float]]

@@ -48,9 +48,9 @@ def evaluate_run(
         name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
     """
     run = run_of(name, like)
-    run.facts()  # damaged, and no checkpoint either: that file is what is to be told
+    settings = _settings_of(run)
     found, passed = checkpoint.find(run.checkpoints, which)
-    judged = _judge(run, found, split, baselines)
+    judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
     if baselines is None and which in ("best", "best_model"):
         _keep(run, judged, found)
@@ -72,12 +72,12 @@ def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
     Raises:
         NotThereError: no checkpoint verifies. UsageError: the split has no window.
     """
-    found = checkpoint.best(run.checkpoints)[0]
+    settings, found = _settings_of(run), checkpoint.best(run.checkpoints)[0]
     if found is None:
         found, _ = checkpoint.find(run.checkpoints, "latest")
     if (known := kept(run, split, found)) is not None:
         return known, False
-    return _keep(run, _judge(run, found, split, None), found), True
+    return _keep(run, _judge(run, settings, found, split, None), found), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,19 @@ class _Judged:
     parameters: int
 
 
-def _judge(run: TrainingRun, found: Checkpoint, split: str, baselines: Sequence[str] | None) -> _Judged:
+def _settings_of(run: TrainingRun) -> Settings:
+    """Raises:
+    DamagedError: of a damaged run.json, before anything else of the run is asked for.
+    """
     from dateshard.training import settings_of_run
 
-    began, settings = time.perf_counter(), settings_of_run(run)
+    return settings_of_run(run)
+
+
+def _judge(
+    run: TrainingRun, settings: Settings, found: Checkpoint, split: str, baselines: Sequence[str] | None
+) -> _Judged:
+    began = time.perf_counter()
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
     session = make_session(settings.trainer, dataset, run.checkpoints)
     restore(session, found)

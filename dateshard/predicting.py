@@ -17,6 +17,7 @@ from dateshard.evaluation import newest_run
 from dateshard.forecasts import Made, frame_of
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import counted
+from dateshard.verdict import Verdict, kept
 from pipeline.account import total
 from pipeline.config import Pipeline
 from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
@@ -61,7 +62,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A forecast with all that a person should know of it; `seconds` of decoding, of intervals, and of all."""
+    """A forecast with all that a person should know of it.
+
+    Attributes:
+        verdict: what the last evaluation of these weights found; None where nothing is kept.
+        seconds: of the history, of intervals, and of all.
+    """
 
     run: str
     found: Checkpoint
@@ -72,6 +78,7 @@ class Prediction:
     from_dumps: bool
     intervals: Intervals | None
     level: float | None
+    verdict: Verdict | None
     frame: polars.DataFrame
     notes: list[str]
     seconds: dict[str, float]
@@ -125,13 +132,14 @@ def predict_run(asked: Asked) -> Prediction:
     scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history))
     intervals, note = None, ""
     if asked.interval is not None and forecaster.numbers:
-        intervals, note = intervals_of(forecaster, found, asked.interval)
+        intervals, note = intervals_of(forecaster, found, asked.interval, run.folder)
     calibrated = time.perf_counter()
     made = Made(forecaster, _targets(forecaster, history), scaled, chances, intervals)
     frame = frame_of(made)
     notes += [*_notes(history, asked, dataset), *([note] if note else [])]
     seconds = {"history": decoded - began, "intervals": calibrated - decoded, "all": time.perf_counter() - began}
-    taken = (bool(asked.history), intervals, asked.interval, frame, notes, seconds)
+    verdict = kept(run, "validation", found) or kept(run, "test", found)
+    taken = (bool(asked.history), intervals, asked.interval, verdict, frame, notes, seconds)
     return Prediction(run.name, found, which, dataset, forecaster, history, *taken)
 
 

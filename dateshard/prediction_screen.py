@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from dateshard.documents.prediction import CoverageDocument, IntervalDocument, PredictDocument
+from dateshard.documents.prediction import CoverageDocument, IntervalDocument, PredictDocument, VerdictDocument
 from dateshard.forecasts import as_rows
 from dateshard.predicting import Prediction, account_of
 from dateshard.screen import Screen, counted, seconds
+from dateshard.verdict import Verdict
 from shardstore.moments import spell
 from trainer.intervals import Coverage, Intervals
 
@@ -51,6 +52,7 @@ def _facts(made: Prediction) -> dict[str, Any]:
         },
         "interval": None if made.intervals is None else _interval(made.intervals),
         "errors": {} if made.intervals is None else dict(made.intervals.errors),
+        "verdict": _verdict(made.verdict),
         "notes": made.notes,
         "seconds": made.seconds,
     }
@@ -77,6 +79,13 @@ def _interval(intervals: Intervals) -> IntervalDocument:
     }
 
 
+def _verdict(found: Verdict | None) -> VerdictDocument | None:
+    if found is None:
+        return None
+    beats = found.document["beats_baselines"]
+    return {"split": found.split, "best_baseline": found.best_baseline, "beats_baselines": beats}
+
+
 def headline(screen: Screen, made: Prediction) -> None:
     """Which weights, which history, which instants, how sure; then the notes."""
     told = _facts(made)
@@ -91,7 +100,7 @@ def headline(screen: Screen, made: Prediction) -> None:
     )
     steps = len(made.frame["time"].unique())
     screen.say(f"forecast   {made.first}, {counted(steps, 'step')} in {manifest.timezone}")
-    for line in _sure(made):
+    for line in [*_sure(made), _judged(made)]:
         screen.say(line)
     for note in made.notes:
         screen.explain(note)
@@ -120,11 +129,18 @@ def _sure(made: Prediction) -> list[str]:
             f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
             for name, error in sorted(others.items())
         ]
-        lines += [
-            f"validation squared error {', '.join(told)}",
-            f"           all baselines: dateshard evaluate {made.run}",
-        ]
+        lines.append(f"validation squared error {', '.join(told)}")
     return lines
+
+
+def _judged(made: Prediction) -> str:
+    """Whether the model is worth asking, as far as an evaluation told."""
+    found = made.verdict
+    if found is None or found.document["beats_baselines"] is None:
+        return f"baselines  not compared yet: dateshard evaluate {made.run}"
+    if found.document["beats_baselines"]:
+        return f"baselines  all beaten on the {found.split} windows (the best: {found.best_baseline})"
+    return f"baselines  NOT all beaten on the {found.split} windows (the best: {found.best_baseline})"
 
 
 def _covered(found: Coverage, share: float, level: float) -> list[str]:

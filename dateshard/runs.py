@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
 from dateshard.places import runs_folder
-from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where
-from shardstore.identity import unseal
+from dateshard.verdict import kept
+from shardstore.errors import DamagedError, NotThereError, UsageError, Where
 from trainer import checkpoint
 from trainer.config import flatten
 from trainer.run import TrainingRun, all_runs
@@ -18,7 +17,6 @@ from trainer.standing import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 LOSSES = ("loss", "losses", "huber_delta", "class_weights")  # of trainer.training: what is minimised
-EVALUATION = "evaluation-test.json"  # what evaluate found of the best checkpoint, kept beside the run
 TOLD = ("mse", "rmse", "mae", "r2")  # of a stored evaluation's model, scaled
 
 
@@ -143,20 +141,17 @@ def _outcome(run: TrainingRun, facts: dict[str, Any]) -> ComparedRun:
         "seconds": row["seconds"],
         "seconds_per_epoch": seconds,
         "windows_per_second": median(rates) if rates else plain,
-        "test": _evaluated(run.folder),
+        "test": _evaluated(run),
         "train_loss": [line.get("train_loss") for line in epochs],
         "val_loss": [line.get("val_loss") for line in epochs],
     }
 
 
-def _evaluated(folder: Path) -> dict[str, float | None] | None:
-    """Scaled figures of the run's model in its stored evaluation of the test split; None without one."""
-    try:
-        told = unseal((folder / EVALUATION).read_bytes(), EVALUATION)["document"]
-        (model,) = [row for row in told["rows"] if row["kind"] == "model"]
-        return {name: model["scaled"][name] for name in TOLD}
-    except (OSError, StoreError, ValueError, KeyError, TypeError):
-        return None
+def _evaluated(run: TrainingRun) -> dict[str, float | None] | None:
+    """Scaled figures of the run's model in the evaluation of the test split that lies beside it; None without one."""
+    verdict = kept(run, "test")
+    model = verdict.row() if verdict else None
+    return {name: model["scaled"][name] for name in TOLD} if model else None
 
 
 def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list[str]:

@@ -25,7 +25,6 @@ class Screen:
         self.quiet = quiet
         self.terminal = self.out.isatty()
         self.log: Callable[[str], None] | None = None  # takes every line as well, of a quiet command too
-        self._bar: Bar | None = None
 
     def say(self, text: str = "", *, logged: bool = True) -> None:
         """One line, unless quiet."""
@@ -106,13 +105,7 @@ class Screen:
 
     def bar(self, label: str, total: int, *, whole: bool = False) -> Bar:
         """Progress of `total` equal things; `whole`: its note is all that the live line shows."""
-        self._bar = Bar(self, label, total, whole=whole)
-        return self._bar
-
-    def end_bar(self) -> None:
-        """Takes the last bar away, where an error left it standing."""
-        if self._bar is not None:
-            self._bar.close()
+        return Bar(self, label, total, whole=whole)
 
 
 class Bar:

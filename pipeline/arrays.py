@@ -121,13 +121,13 @@ def stage(
         raise DumpError("the folder holds no file", where=where, todo=todo)
     budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
     decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
-    values, duplicates, last = reduce(decoded, config, dump.path)
+    values, duplicates, last = reduce(decoded, config)
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
     vocabularies = _own_vocabularies(values, decoded)
     return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers)
 
 
-def reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid.Duplicates, int | None]:
+def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None]:
     """([T, N, F] float64, what was found of duplicates, instant of the last record), stretch by stretch of the date."""
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
@@ -137,7 +137,7 @@ def reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid
         order = grid.arrange(records, part, num_nodes)
         kept, found = grid.keep_last(records, order)
         if place_R is not None and found.dropped:
-            raise _repeated(decoded, config, path, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
+            raise _repeated(decoded, config, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
         first = (part.start - decoded.day.start) // part.step
         order = kept if config.source.duplicates == "last" else order
         values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
@@ -145,7 +145,7 @@ def reduce(decoded: Decoded, config: Pipeline, path: Path) -> tuple[Floats, grid
     return values, grid.Duplicates(dropped, conflicting), last
 
 
-def _repeated(decoded: Decoded, config: Pipeline, path: Path, place: int, count: int) -> DumpError:
+def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:
     file, row = decoded.places.of(place)
     return DumpError(
         f"the row's node and instant come again in a later row ({count:,} such rows)",

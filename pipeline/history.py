@@ -67,13 +67,19 @@ class Raw:
     """The raw files of a history by date; those of `cut` are spills of a file of many dates.
 
     Attributes:
-        config: how dumps are read. folder: of spills, and of records that do not fit into memory.
+        config: how dumps are read. folder: of spills, and of records that do not fit into memory. names: as given.
     """
 
     config: Pipeline
     dumps: Mapping[dt.date, Dump]
     cut: frozenset[dt.date]
     folder: Path
+    names: tuple[str, ...]
+
+    def place_of(self, date: dt.date) -> Where:
+        """Where a date's dump was looked for."""
+        pattern = next((name for name in self.names if not is_one_file(name)), None)
+        return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
 
     def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> Staged:
         """One date, decoded and reduced; as `pipeline.arrays.stage`."""
@@ -90,7 +96,7 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
     is cut by the times of its rows, in a temporary folder.
 
     Raises:
-        DumpError: nothing matches. UsageError: two of them hold the same date.
+        DumpError: nothing matches, or holds a row. UsageError: two of them hold the same date.
     """
     with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
         dumps, cut = dict[dt.date, Dump](), set[dt.date]()
@@ -102,7 +108,9 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
                     raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
                 dumps[date] = dump
             cut |= spills
-        yield Raw(config, dumps, frozenset(cut), Path(temporary))
+        if not dumps:
+            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo="Check --history")
+        yield Raw(config, dumps, frozenset(cut), Path(temporary), tuple(names))
 
 
 def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
@@ -183,7 +191,7 @@ def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: in
         return
     earlier = [date for date in raw.dumps if date < max(lacking)]
     later = [day.date for day, _ in chosen if day.date > max(lacking)]
-    where = Where(file=place_of(raw.config.source.path, max(lacking)))
+    where = raw.place_of(max(lacking))
     if earlier or not later:
         what, todo = f"the history lacks {collapse(lacking)}", "Name its dump too: --history FILE"
         raise DumpError(what, where=where, todo=todo)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,21 @@ def load_receipt(folder: Path) -> Receipt:
 
 def _first_good(folder: Path) -> tuple[Path, Receipt]:
     """A folder whose array is as its receipt says: the newest copy, else the folder itself."""
-    for copy in sorted(folder.parent.glob(f"{folder.name}-*"), reverse=True):
+    for copy in _copies(folder):
         try:
             return copy, _verified(copy)
         except DamagedError:
             continue
     return folder, _verified(folder)
+
+
+def _copies(folder: Path) -> list[Path]:
+    """Copies `<name>-2`, ..., the newest first. Not by glob: it compiles a pattern for every folder."""
+    try:
+        names = os.listdir(folder.parent)
+    except OSError:
+        return []
+    return [folder.with_name(name) for name in sorted(names, reverse=True) if name.startswith(f"{folder.name}-")]
 
 
 def _verified(folder: Path) -> Receipt:
@@ -150,7 +160,7 @@ def verify_measured(
             continue
         names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features)}"]
         for name in names:
-            if name.startswith("partials") and not list((root / name).parent.glob(f"{Path(name).name}*")):
+            if name.startswith("partials") and not ((root / name).exists() or _copies(root / name)):
                 continue
             try:
                 _first_good(root / name)

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ from trainer.run import data_identity
 FOLDER = "intervals"
 
 
-def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float) -> tuple[Intervals | None, str]:
+def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: Path) -> tuple[Intervals | None, str]:
     """Those of a checkpoint, kept or made now; and what a person should know of it (nothing where all is well).
 
-    Owns the run's intervals/ folder. None where no validation window is there to make them on.
+    Owns intervals/ in the folder of the run. None where no validation window is there to make them on.
     """
-    path = found.folder.parents[1] / FOLDER / f"{found.name}_{level:g}.json"
+    path = run / FOLDER / f"{found.name}_{level:g}.json"
     bound = _bound(forecaster, found, level)
     with suppress(FileNotFoundError):
         try:

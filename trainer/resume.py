@@ -90,7 +90,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         "data": {**session.bound["data"], "root": str(shards)},
         "order": session.bound["order"],
         "environment": dict(session.environment),
-        **_told_of(session),
+        **_about(session, dataset),
         **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
     }
     run = TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir)
@@ -103,17 +103,6 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         os.close(lock)
         raise
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
-
-
-def _told_of(session: Session) -> dict[str, Any]:
-    """What run.json tells of the data and the model for those who list runs; a checkpoint does not carry it."""
-    order, split = session.train.order, session.train.dataset.manifest.split
-    return {
-        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in split.items()},
-        "parameters": num_parameters(session.model),
-        "windows": order.num_windows,
-        "batches": order.num_batches,
-    }
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:
@@ -160,9 +149,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     refuse_difference(found.state["bound"], session.bound, found.folder)
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
-    if mended:
-        run.write_facts({**run.facts(), **_told_of(session)})
-    _note_settings(run, config)
+    _note_settings(run, session, dataset)
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
@@ -193,12 +180,26 @@ def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
     return []
 
 
-def _note_settings(run: TrainingRun, config: Trainer) -> None:
-    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them."""
-    facts, now = run.facts(), config.model_dump(mode="json")
-    if facts["config"] != now:
+def _about(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """What else run.json tells of a run, for `compare` and `tail`."""
+    return {
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": session.train.order.num_windows,
+        "batches": session.train.order.num_batches,
+    }
+
+
+def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None:
+    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them.
+
+    Completes one that an older version wrote, or that was made again.
+    """
+    facts = run.facts()
+    wanted = {**facts, "config": session.config.model_dump(mode="json"), **_about(session, dataset)}
+    if facts != wanted:
         made = (run.folder / "run.json").stat().st_mtime
-        run.write_facts({**facts, "config": now})
+        run.write_facts(wanted)
         os.utime(run.folder / "run.json", (made, made))  # it is as old as it was: runs are listed by it
 
 
@@ -215,7 +216,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     if "init_from" in facts:
         begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.name, run.folder)
-    _note_settings(run, config)
+    _note_settings(run, session, dataset)
     run.rewind_metrics(0)
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))

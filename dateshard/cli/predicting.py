@@ -32,7 +32,14 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
 @click.option(
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
-@click.option("--interval", "level", default="0.9", callback=_level, metavar="SHARE|none", help="of low to high")
+@click.option(
+    "--interval",
+    "level",
+    default="0.9",
+    callback=_level,
+    metavar="SHARE|none",
+    help="how many of the targets shall lie between low and high (default: 0.9)",
+)
 @click.option("--out", type=click.Path(), metavar="FILE", help="write the rows there: .csv or .parquet")
 @config_option
 @json_option

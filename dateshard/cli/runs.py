@@ -65,6 +65,14 @@ def compare(names: tuple[str, ...], as_json: bool) -> int:
 @json_option
 def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
     """The last lines of a run's metrics, and those that come until it ends. RUN may be `latest`."""
+    try:
+        _tail(name, lines, follow, as_json)
+    except KeyboardInterrupt:  # as of tail -f: the way to end it, so nothing is said
+        return 130
+    return 0
+
+
+def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
     from dateshard.runs import describe, open_run
     from dateshard.screen import Screen
     from dateshard.tailing import Follower, Rewound
@@ -76,12 +84,8 @@ def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
     if as_json:
         row, _ = describe(run)
         emit({"run": run.name, "state": row["state"], "why": row["why"], "rows": last})
-        return 0
-    try:
+    else:
         _show(run, Screen(), last, follower if follow else None)
-    except KeyboardInterrupt:  # as of tail -f: the way to end it, so nothing is said
-        return 130
-    return 0
 
 
 def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:

@@ -47,6 +47,14 @@ class IntervalDocument(TypedDict):
     coverage: Annotated[CoverageDocument | None, Field(description="measured on the test split; null without one")]
 
 
+class VerdictDocument(TypedDict):
+    """What the last evaluation of these weights found, as it is kept beside the run."""
+
+    split: str
+    best_baseline: str | None
+    beats_baselines: bool | None
+
+
 class ForecastRow(TypedDict):
     """One target of one node at one step, in raw units."""
 
@@ -81,6 +89,7 @@ class PredictDocument(TypedDict):
     errors: Annotated[
         dict[str, float], Field(description="scaled MSE on those validation windows: model, mean, repeat")
     ]
+    verdict: Annotated[VerdictDocument | None, Field(description="null where nothing is kept of these weights")]
     notes: list[str]
     seconds: Annotated[dict[str, float], Field(description="history, intervals, all")]
     forecasts: list[ForecastRow]

@@ -106,14 +106,15 @@ def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
 
 
 def told_standing(run: TrainingRun, newest: Checkpoint | None = None) -> str:
-    """`finished`, `being trained now`, or where it stopped; by its newest checkpoint (looked for where not given)."""
+    """`finished (epochs)`, `being trained now`, or where it stopped; its newest checkpoint is looked for if not given."""
     if newest is None:
         found, _ = checkpoint.scan(run.checkpoints)
         newest = found[-1] if found else None
     stands = standing(run, newest)
+    why = f" ({stands.why})" if stands.why else ""
     if stands.state in ("running", "ended"):
-        return "being trained now" if stands.state == "running" else "finished"
+        return "being trained now" if stands.state == "running" else f"finished{why}"
     if newest is None:
-        return "cut off before its first checkpoint"
+        return f"{stands.state} before its first checkpoint{why}"
     saved = newest.state
-    return f"{stands.state} at epoch {saved['epoch'] + 1}, batch {saved['batch']:,} of {saved['num_batches']:,}"
+    return f"{stands.state} at epoch {saved['epoch'] + 1}, batch {saved['batch']:,} of {saved['num_batches']:,}{why}"

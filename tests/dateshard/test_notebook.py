@@ -232,7 +232,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if not re.search(r"2013-03-(0\d|1[01])|nodes", path.name):
             path.unlink()
     formats = "pipeline.store.formats=[zarr,parquet]"
-    split = 'pipeline.split={train: "..2013-03-09", validation: "2013-03-10.."}'
+    split = 'pipeline.split={train: "..2013-03-09", validation: "2013-03-10..", test: null}'
     assert run(["preprocess", "-c", "configs/flights.yaml", "--workers", "1", formats, split]) == 0
     first, second = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {"pl": pl, "polars": pl}

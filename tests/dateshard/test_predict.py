@@ -443,6 +443,18 @@ def test_what_is_printed_in_a_pipe_is_csv_and_nothing_else(here: World, ds: Run)
     assert note == "Categories of 'kind' that no training date has get code 0: up to 1 on a date."
 
 
+def test_the_headline_tells_whether_the_model_is_worth_asking_once_it_was_evaluated(here: World, ds: Run) -> None:
+    asked = ("predict", "ridge", "--at", "latest")
+    for path in (here.folder / "data" / "runs" / "ridge").glob("evaluation-*"):
+        path.unlink()
+    assert "not compared yet: dateshard evaluate ridge" in ds(*asked).err
+    assert ds(*asked, "--json").document["verdict"] is None
+    told = ds("evaluate", "ridge", "--json").document["beats_baselines"]
+    found = ds(*asked, "--json").document["verdict"]
+    assert (found["split"], found["beats_baselines"]) == ("test", told)
+    assert ("  all beaten" if told else "NOT all beaten") in ds(*asked).err
+
+
 def test_every_way_out_tells_the_same_rows(here: World, ds: Run, tmp_path: Path) -> None:
     asked = ("predict", "mlp", "--history", "raw/{date}.csv", "--until", "2013-03-12")
     piped = ds(*asked).out

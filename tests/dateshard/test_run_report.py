@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -169,7 +170,7 @@ def test_an_evaluation_is_made_once_for_a_checkpoint(here: Path, ds: Run, monkey
     assert (again["split"], again["evaluated_seconds"], again["not_evaluated"]) == ("test", None, None)
     calls = []
     judge = evaluation._judge
-    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[2]) or judge(*given))
+    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[3]) or judge(*given))
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     assert calls == ["validation"]
@@ -261,8 +262,6 @@ def test_a_run_that_is_cut_off_or_trained_now_has_a_page(make_world: Callable[..
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "lo')
     lock = run.lock()
     page, text = page_of(ds, "cut")
-    import os
-
     os.close(lock)
     assert "being trained now" in text
     assert sections(page) == WHOLE  # judged by its newest checkpoint

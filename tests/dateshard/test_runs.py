@@ -20,7 +20,6 @@ from dateshard.runs import describe, open_run
 from dateshard.runs_screen import sparkline
 from dateshard.tailing import Follower, Rewound, follow
 from shardstore.errors import BusyError
-from shardstore.identity import seal
 from tests.conftest import World, build_world
 from trainer.run import TrainingRun
 from trainer.standing import is_locked
@@ -181,14 +180,18 @@ def test_compare_shows_settings_that_differ_and_outcomes(here: Path, ds: Run) ->
     assert ds("compare", "one", code=2)
 
 
-def test_compare_tells_stored_test_figures(here: Path, ds: Run) -> None:
-    scaled = {"mse": 0.5, "rmse": 0.7, "mae": 0.6, "r2": 0.1}
-    content = {"document": {"rows": [{"kind": "baseline"}, {"kind": "model", "scaled": scaled}]}}
-    (RUNS / "one" / "evaluation-test.json").write_bytes(seal(content))
+def test_compare_tells_the_test_figures_that_an_evaluation_left(here: Path, ds: Run) -> None:
+    ds("evaluate", "one", "--baselines", "repeat")
+    assert ds("compare", "one", "two", "--json").document["runs"][0]["test"] is None  # not of the usual baselines
+    rows_ = ds("evaluate", "one", "--json").document["rows"]
+    (model,) = [row["scaled"] for row in rows_ if row["kind"] == "model"]
     (RUNS / "two" / "evaluation-test.json").write_bytes(b"{}")
     document = ds("compare", "one", "two", "--json").document
-    assert [told["test"] for told in document["runs"]] == [scaled, None]
-    assert "test mse (scaled)\t0.5000\t-\n" in ds("compare", "one", "two").out
+    assert [told["test"] for told in document["runs"]] == [
+        {name: model[name] for name in ("mse", "rmse", "mae", "r2")},
+        None,
+    ]
+    assert f"test mse (scaled)\t{model['mse']:.4f}\t-\n" in ds("compare", "one", "two").out
 
 
 def test_compare_says_when_data_splits_and_objectives_differ(here: Path, ds: Run) -> None:

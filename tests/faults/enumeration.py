@@ -44,7 +44,7 @@ BEST_EFFORT = (
         "what people read of a run; the lock and the checkpoints tell how it stands",
     ),
     (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
-    (rf"close {CHECKPOINTS}/\.lock", "nothing was written through it"),
+    (rf"(close|flock) {CHECKPOINTS}/\.lock", "nothing was written through it"),
     (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),

@@ -9,13 +9,20 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 import pytest
 
+import dateshard
+from dateshard.settings import load_settings
 from shardstore.dataset import Dataset
+from trainer import checkpoint
+from trainer.resume import New, start_new
+from trainer.state import save
 
 ZONE = ZoneInfo("America/New_York")
 CONFIG = ("-c", "configs/flights.yaml")
@@ -94,6 +101,23 @@ def test_a_seasonal_forecast_of_the_year_equals_one_made_by_hand(year: Path) -> 
         assert rows[f"seasonal:{season}"]["rmse"] == pytest.approx(np.sqrt(np.square(errors).mean()), rel=1e-6)
     last = [table[a : a + 24] - table[a - 1] for a in anchors]
     assert rows["repeat"]["mae"] == pytest.approx(np.abs(last).mean(), rel=1e-6)
+
+
+def test_the_day_after_raw_dumps_is_that_after_their_shards(year: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A week that ends with the 25 hours of 2013-11-03, and one that ends in the afternoon."""
+    monkeypatch.chdir(year)
+    config = load_settings(["configs/flights.yaml"], ["trainer.model.name=dlinear"]).trainer
+    with closing(start_new(config, Path("data/shards/flights"), Path("data/runs"), New("quick"))) as started:
+        started.session.state.validated, started.session.state.val_loss = True, 1.0  # as drawn: nothing is trained here
+        with checkpoint.Writer(started.session.checkpoints) as writer:
+            save(started.session, writer)
+    for until, at in (("2013-11-03", "2013-11-04"), ("2013-12-01T14:05", "2013-12-01T14:00")):
+        raw = dateshard.predict("quick", "data/raw/flights/{date}.csv", until=until)
+        assert raw.equals(dateshard.predict("quick", at=at))
+        assert raw.shape == (24 * 30 * 2, 9)
+        assert str(raw["time"][0]) == f"{at.replace('T14:00', '')} {'14' if 'T' in at else '00'}:00:00-05:00"
+        assert raw["low"].null_count() == 0
+        assert raw.filter(pl.col("feature") == "departures")["low"].min() == 0.0
 
 
 def test_init_never_overwrites_a_dump(year: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_a_history_lacks_is_told_before_anything_is_decoded(world: World, m
     pattern = world.folder / "raw" / "{date}.csv"
     with pytest.raises(DumpError, match=r"has 72 steps \(2024-03-01..2024-03-03\), and the model looks back 80"):
         history_of(world.open(), pattern, 80, "2024-03-03")
-    with pytest.raises(DumpError, match=r"Add the dumps of 2024-02-29"):
+    with pytest.raises(DumpError, match=r"raw/2024-02-29.csv.*Add the dumps of 2024-02-29"):
         history_of(world.open(), pattern, 80, "2024-03-03")
     with pytest.raises(DumpError, match="lacks 2024-03-04"):
         history_of(world.open(), pattern, 30, "2024-03-04")

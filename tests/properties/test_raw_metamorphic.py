@@ -78,7 +78,7 @@ def reduced(files: list[Path], budget: int = 1 << 30, config: Pipeline = CONFIG)
     """(bytes of a date's cells, its nodes, its account) of files in order."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode(files, DATE, config, None, budget, Path(folder) / "spilled")
-        values, duplicates, _ = arrays.reduce(decoded, config, files[0])
+        values, duplicates, _ = arrays.reduce(decoded, config)
         assert decoded.spool.spilled == (budget < 1 << 30)
     return values.tobytes(), decoded.nodes, (decoded.rows, duplicates)
 

@@ -18,7 +18,7 @@ from trainer import checkpoint, intervals
 from trainer.forecast import Forecaster, load_forecaster
 from trainer.intervals import _ends, _reach, calibrate, cover
 from trainer.loop import train
-from trainer.resume import start_new
+from trainer.resume import New, start_new
 
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06..2024-03-08", "test": "2024-03-09..2024-03-10"}
 
@@ -29,7 +29,7 @@ def forecaster(make_world: Callable[..., Any], plain: Callable[..., Any]) -> tup
     world = make_world(10, split=SPLIT, missing=0.6, training={"epochs": 1}, window={"history": 6, "horizon": 3})
     world.prepare()
     config = world.settings.trainer
-    with closing(start_new(config, world.store, Path("runs"), "r")) as started:
+    with closing(start_new(config, world.store, Path("runs"), New("r"))) as started:
         for _ in train(started.session, lambda: False):
             pass
         found, _ = checkpoint.find(started.run.checkpoints, "best")

@@ -262,9 +262,12 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_is_no_weights_is_refused_and_nothing_of_it_runs(name: str) -> None:
     Path("x.pth").write_bytes(REFUSED[name]())
-    with pytest.raises(DamagedError, match=r"x\.pth: no file of weights"):
+    with pytest.raises(DamagedError, match=r"x\.pth: no file of weights") as told:
         read_initial("x.pth", Path())
     assert not Path("it-ran").exists()
+    if name == "code in it":
+        assert "it holds more than tensors, numbers and text, and that is never loaded" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ def removal_lock(parent: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        with suppress(OSError):  # let go of first: a close that fails may leave it open
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         with suppress(OSError):  # nothing was written through it
             os.close(descriptor)
 
