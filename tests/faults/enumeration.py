@@ -34,7 +34,11 @@ BEST_EFFORT = (
     (r"^\w+: mkdir ", "the folder is there already"),
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
-    (r"^train: close data/runs/\w+/run\.lock", "nothing was written through it"),
+    (r"^(train|retain): flock data/runs/\w+/run\.lock", "tried again: who lists runs holds it for an instant"),
+    (
+        r"^retain: (openat|read) data/runs/cut/checkpoints/checkpoint_",
+        "what retention can't read is left for the next time",
+    ),
     (
         r"data/runs/\w+/\.?(run\.log|state\.json)",
         "what people read of a run; the lock and the checkpoints tell how it stands",

@@ -71,12 +71,15 @@ class Call:
         return " = -1 " in self.text
 
     def may_answer(self, kind: str) -> bool:
-        """Whether a kernel may answer so. Closing what was only read has nothing to fail at."""
+        """Whether a kernel may answer so. Closing what was only read has nothing to fail at, a lock neither.
+
+        An injected error also leaves the descriptor open, as no kernel does, and with it a lock held for ever.
+        """
         if kind == "ENOSPC":
             creating = self.name == "openat" and "O_CREAT" in self.text
             makes = creating or self.name in ("write", "pwrite64", "mkdir", "rename", "link", *SYNCING)
             return makes and not self.failed
-        return kind == "KILL" or self.name != "close" or self.written
+        return kind == "KILL" or self.name != "close" or (self.written and not self.paths[-1].endswith("lock"))
 
     @property
     def injected(self) -> bool:
