@@ -32,11 +32,12 @@ def settings_row(config: Pipeline) -> dict[str, Any]:
 
 
 def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The sources with all settings, resolved. Where nothing else differs they stay those that made the generation:
-    another path or tolerance alone makes no new one. Features stand as a list: their order counts, and JSON sorts keys."""
+    """The sources with all settings that a dump is encoded by, resolved (not `store`). Where nothing else differs they stay
+    those that made the generation: another path or tolerance alone makes no new one. Features stand as a list: their order
+    counts, and JSON sorts keys."""
     kept = (before or {}).get("settings")
     same = kept is not None and {**sources, "settings": kept} == before
-    told = config.model_dump(mode="json")
+    told = config.model_dump(mode="json", exclude={"store"})
     told["features"] = [[name, feature] for name, feature in told["features"].items()]
     return {**sources, "settings": kept if same else told}
 

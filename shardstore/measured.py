@@ -96,7 +96,7 @@ def _copies(folder: Path) -> list[Path]:
     """Copies `<name>-2`, ..., the newest first. Not by glob: it compiles a pattern for every folder."""
     try:
         names = os.listdir(folder.parent)
-    except OSError:
+    except FileNotFoundError:
         return []
     return [folder.with_name(name) for name in sorted(names, reverse=True) if name.startswith(f"{folder.name}-")]
 

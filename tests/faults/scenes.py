@@ -24,7 +24,7 @@ from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
 from tests.states import State, committed, content, differing, files_below, left_behind
 from trainer import checkpoint, loop
-from trainer.resume import start
+from trainer.resume import New, start
 
 STORE, RUN = Path("data/shards/world"), Path("data/runs/cut")
 DATE = dt.date(2024, 3, 1)  # the date whose dump changes
@@ -336,7 +336,7 @@ def checkpoints(folder: Path, prepare: Prepare) -> Scene:
     world.config_file()
     prepare(world)
     runs = folder / "data" / "runs"
-    made = start(world.settings.trainer, "world", world.store, runs, resume="none", name=RUN.name)
+    made = start(world.settings.trainer, "world", world.store, runs, resume="none", new=New(RUN.name))
     with closing(made):
         for _ in loop.train(made.session, lambda: False):
             pass

@@ -239,14 +239,14 @@ def test_local_clocks_in_one_column_or_two_give_the_same_bytes(world: Any, commi
 def test_a_date_that_does_not_fit_is_spilled_and_gives_the_same_bytes(
     world: Any, committed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import prepare
+    from pipeline import arrays
 
     for date, rows in world.rows.items():
         world.rows[date] = rows + [(at, node, 1.0, 2.0) for at, node, _, _ in rows[::7]]  # the later one wins
         world.write(date)
     expected = reference(world, committed)
     world.store.rename(world.folder / "whole")
-    monkeypatch.setattr(prepare, "record_budget", lambda *_: 2000)
+    monkeypatch.setattr(arrays, "record_budget", lambda *_: 2000)
     world.prepare()
     found = {name: data for name, data in committed(world).items() if not name.endswith(".sources.json")}
     assert found == expected
