@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ from trainer.resume import New, start
 from trainer.session import make_session
 from trainer.state import make_room, save
 
-SPLIT = {"train": "2024-03-01..2024-04-04", "validation": "2024-04-05"}
+SPLIT = {"train": "2024-03-01..2024-12-04", "validation": "2024-12-05"}
 TRAINER: dict[str, Any] = {
     "model": {"name": "mlp", "hidden_units": [2270, 2270], "dropout_rate": 0.0},
     "training": {"epochs": 1000, "batch_size": 32},
@@ -54,9 +55,13 @@ TRAINER: dict[str, Any] = {
 Figures = dict[str, list[float]]
 
 
-def configured(world: World, save_freq: int | None = None, max_overhead: float | None = None) -> Trainer:
+def configured(
+    world: World, save_freq: int | None = None, max_overhead: float | None = None, batch_size: int = 32
+) -> Trainer:
     tree = world.settings.trainer.model_dump(mode="json")
-    return Trainer.model_validate({**tree, "checkpoint": {"save_freq": save_freq, "max_overhead": max_overhead}})
+    saving = {"save_freq": save_freq, "max_overhead": max_overhead}
+    training = {**tree["training"], "batch_size": batch_size}
+    return Trainer.model_validate({**tree, "checkpoint": saving, "training": training})
 
 
 def stepped(session: Session, count: int) -> Session:
@@ -173,13 +178,12 @@ def stalls(world: World, folder: Path, repeats: int) -> Iterator[str]:
         )
 
 
-def epoch(session: Session) -> tuple[float, float, int]:
+def epoch(session: Session, writer: Writer) -> tuple[float, float, int]:
     """(wall seconds, CPU seconds, saves) of one epoch's steps, the last save on disk."""
     session.state.epoch, session.state.batch = session.state.epoch + 1, 0
     session.metrics = session.metrics.fresh(session.state.epoch)
     began, used = time.perf_counter(), time.process_time()
-    with Writer(session.checkpoints) as writer:
-        count = sum(not isinstance(event, Stepped) for event in _train_epoch(session, writer)) + len(writer.finish())
+    count = sum(not isinstance(event, Stepped) for event in _train_epoch(session, writer)) + len(writer.finish())
     taken = time.perf_counter() - began, time.process_time() - used, count
     for path in session.checkpoints.glob("checkpoint_*"):
         shutil.rmtree(path)
@@ -187,22 +191,29 @@ def epoch(session: Session) -> tuple[float, float, int]:
 
 
 def epochs(world: World, folder: Path, repeats: int) -> Iterator[str]:
+    for batch_size in (32, 256):
+        yield from _epochs(world, folder / str(batch_size), repeats, batch_size)
+        yield ""
+
+
+def _epochs(world: World, folder: Path, repeats: int, batch_size: int) -> Iterator[str]:
     kinds: dict[str, tuple[int | None, float | None]] = {
         "never": (None, None),
         "every 10 batches": (10, None),
         "every 10, max_overhead 0.03": (10, 0.03),
     }
-    sessions = {
-        name: make_session(configured(world, *kind), world.open(), folder / f"epoch{number}")
-        for number, (name, kind) in enumerate(kinds.items())
-    }
-    for session in sessions.values():
-        epoch(session)
-    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in kinds}
-    for _ in range(repeats):
-        for name, session in sessions.items():
-            found[name].append(epoch(session))
-    order = sessions["never"].train.order
+    with ExitStack() as stack:
+        sessions = {}
+        for number, (name, kind) in enumerate(kinds.items()):
+            session = make_session(configured(world, *kind, batch_size), world.open(), folder / f"epoch{number}")
+            sessions[name] = session, stack.enter_context(Writer(session.checkpoints))
+        for session, writer in sessions.values():
+            epoch(session, writer)
+        found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in kinds}
+        for _ in range(repeats):
+            for name, (session, writer) in sessions.items():
+                found[name].append(epoch(session, writer))
+    order = session.train.order
     yield f"{order.num_batches} batches of {order.batch_size}, with the last save's way to disk\n"
     yield "| saving | wall s: median (least - most) | against never, in pairs: median (least - most) | CPU s | saves an epoch |"
     yield "|---|---|---|---|---|"
@@ -287,7 +298,7 @@ def main() -> None:
         f"({torch.get_num_threads()} threads); {chosen.repeats} rounds, interleaved; load {os.getloadavg()[0]:.1f} at first"
     ]
     with tempfile.TemporaryDirectory() as name:
-        world = build_world(Path(name, "world"), 36, split=SPLIT, **TRAINER)
+        world = build_world(Path(name, "world"), 280, split=SPLIT, **TRAINER)
         world.prepare()
         for part in chosen.parts.split(","):
             folder = Path(name, part)
