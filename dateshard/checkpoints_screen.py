@@ -45,11 +45,11 @@ def _title(run: str | None, folder: str) -> str:
     return f"run {run}, {at}" if run else f"{at} (no run's)"
 
 
-def _block(screen: Screen, title: str, lines: list[list[str]]) -> None:
+def _block(screen: Screen, title: str, lines: list[list[str]], right: tuple[int, ...] = (1, 3)) -> None:
     if lines:
         screen.tell()
         screen.tell(title)
-        screen.table(lines, right=(1, 3))
+        screen.table(lines, right=right, wrap=not right)
 
 
 def _line(row: CheckpointRow) -> list[str]:
@@ -90,7 +90,7 @@ def show_info(screen: Screen, told: CheckpointInfoDocument) -> None:
     _block(screen, "files", [[row["file"], size(row["bytes"]), row["xxh3_128"]] for row in told["files"]])
     screen.tell(f"  damaged: {told['damage']}" if told["damage"] else "  every byte is as it was saved")
     for title, values in (("settings", told["settings"]), ("environment", told["environment"])):
-        _block(screen, title, [[key, _value(value)] for key, value in values.items()])
+        _block(screen, title, [[key, _value(value)] for key, value in values.items()], right=())
 
 
 def _loss(value: float | None, what: str) -> str:
@@ -125,7 +125,6 @@ def show_loaded(screen: Screen, told: CheckpointLoadDocument) -> None:
         screen.tell(f"note: {note}")
     forward = told["forward"]
     facts = {
-        "": "every byte verified, loaded strictly",
         "model": told["model"],
         "parameters": f"{told['parameters']:,}",
         "train_loss": number(told["train_loss"], 6),
@@ -135,6 +134,7 @@ def show_loaded(screen: Screen, told: CheckpointLoadDocument) -> None:
         "forward": f"{number(forward['loss'], 6)} on {counted(forward['windows'], 'window')} of {forward['split']}",
     }
     screen.tell(told["folder"])
+    screen.tell("  every byte verified, loaded strictly")
     screen.table([[key, value] for key, value in facts.items()])
 
 

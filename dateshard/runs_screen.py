@@ -86,7 +86,7 @@ def _numbers(header: Sequence[str]) -> list[int]:
 OUTCOMES = (  # label, key, digits
     ("best val loss", "best_val_loss", 4),
     ("in epoch", "best_epoch", 0),
-    ("epochs done", "epoch", 0),
+    ("epoch", "epoch", 0),
     ("steps", "steps", 0),
     ("training windows", "windows", 0),
     ("parameters", "parameters", 0),

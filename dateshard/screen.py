@@ -33,6 +33,13 @@ class Screen:
         if self.log and logged:
             self.log(text)
 
+    def say_fitting(self, text: str, shorter: str) -> None:
+        """One line; a terminal on which it would be broken gets the shorter one. The log has the whole."""
+        whole = not self.terminal or len(text) <= columns()
+        self.say(text if whole else shorter, logged=whole)
+        if not whole and self.log:
+            self.log(text)
+
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""
         print(text, file=self.out, flush=True)

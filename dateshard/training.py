@@ -161,7 +161,9 @@ def _nothing_to_do(started: Started, screen: Screen) -> Document:
         steps = started.session.config.training.max_steps
         screen.tell(f"{run.name} has taken its {steps} steps (training.max_steps). To go on: {_beyond(run)}")
     else:
-        screen.tell(f"{run.name} is complete for these settings and this data; NEW=1 (--resume none) trains again")
+        screen.tell(
+            f"{run.name} is complete for these settings and this data; --resume none (make train NEW=1) trains again"
+        )
     return {"run": run.name, "state": "complete", "best_val_loss": started.session.state.progress.best_loss}
 
 

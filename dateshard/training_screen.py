@@ -152,11 +152,12 @@ class View:
         parts = event.validation["losses"] if event.validation and len(event.validation["losses"]) > 1 else {}
         named = "".join(f" - {name}: {number(loss)}" for name, loss in parts.items())
         errors = f" - Errors: {event.skipped}" if event.skipped else ""
-        self.screen.say(
+        line = (
             f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
             f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{named}{errors}"
-            f" - Memory: {private_bytes() / 1e6:,.0f} MB{best}"
         )
+        memory = f" - Memory: {private_bytes() / 1e6:,.0f} MB"
+        self.screen.say_fitting(f"{line}{memory}{best}", f"{line}{best}")
         reports = [report for report in (event.train, event.validation) if report and report["sampled"]]
         for error in dict.fromkeys(report["sampled"]["error"] for report in reports):
             if error:

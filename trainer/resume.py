@@ -153,7 +153,8 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     if later := checkpoint.set_aside_later(found):
-        notes.append(f"{later} later checkpoint(s) are set aside (checkpoints/set_aside-*): the run goes on from here")
+        them = "1 later checkpoint is" if later == 1 else f"{later} later checkpoints are"
+        notes.append(f"{them} set aside (checkpoints/set_aside-*): the run goes on from here")
     checkpoint.mend(run.checkpoints, config.checkpoint)
     current = Dataset.open(shards)
     if current.generation != generation:

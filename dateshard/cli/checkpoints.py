@@ -68,7 +68,7 @@ def checkpoints(
         return command.invoke(inner)
 
 
-@checkpoints.command(name="list")
+@checkpoints.command(name="list", short_help="all of them, with size, time and validation loss")
 @click.argument("run", required=False, metavar="[RUN]")
 @_dir_option
 @json_option
@@ -86,7 +86,7 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     return 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="position, losses and settings of one; is it whole?")
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
 @_checkpoint_option
@@ -105,7 +105,7 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     return 4 if told["damage"] else 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="compare every byte, of all or of the named ones")
 @click.argument("words", nargs=-1, metavar="[RUN] [CHECKPOINT]...")
 @_dir_option
 @json_option
@@ -134,7 +134,7 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     return 4 if told["damaged"] else 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="verify one, build its model and compute a batch")
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
 @_checkpoint_option
@@ -160,7 +160,7 @@ def _last(words: tuple[str, ...], what: str) -> tuple[tuple[str, ...], str]:
     return words[:-1], words[-1]
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="write one as a .pth for torch")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT FILE.pth")
 @_dir_option
 @click.option("--force", is_flag=True, help="replace a file that is there")
@@ -182,7 +182,7 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     return 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="copy one into another folder, verified")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT DIR")
 @_dir_option
 @json_option
@@ -203,7 +203,7 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     return 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="remove all but the newest, the best and the pinned")
 @click.argument("run", required=False, metavar="[RUN]")
 @_dir_option
 @click.option("--keep-count", type=click.IntRange(min=1), metavar="K", help="the newest so many stay")
@@ -260,7 +260,7 @@ def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pi
     return 0
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="keep one from any removal")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
 @_dir_option
 @json_option
@@ -269,7 +269,7 @@ def pin(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     return _set_pin(words, directory, as_json, pinned=True)
 
 
-@checkpoints.command()
+@checkpoints.command(short_help="let one go again")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
 @_dir_option
 @json_option

@@ -70,7 +70,8 @@ def predict(
 
     names, overrides = split_arguments(words)
     if len(names) != 1:
-        raise click.UsageError("Name one run (latest is the newest, dateshard runs lists all).")
+        files_too = "; before each further file of the history say --history" if len(names) > 1 and history else ""
+        raise click.UsageError(f"Name one run (latest is the newest, dateshard runs lists all){files_too}.")
     if overrides and not files:
         raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
     if out:

@@ -183,11 +183,15 @@ def test_export_and_copy_give_what_can_be_used_elsewhere(ds: Run) -> None:
     ds("checkpoints", "export", name("1-3"), "x.pth", "--force")
     assert torch.load("x.pth", weights_only=True)["batch"] == 3
     assert "no place for a file" in ds("checkpoints", "export", name("1-3"), "no/x.pth", code=2).err
+    os.utime(FOLDER / name("1-3") / "manifest.json", (1_700_000_000, 1_700_000_000))
     for _ in range(2):  # again: an equal one is kept
         told = ds("checkpoints", "copy", "one", name("1-3"), "safe/place", "--json").document
     copied = f"safe/place/{name('1-3')}"
     assert told["folder"] == copied
     assert there(Path("safe/place")) == ["1-3"]
+    saved = [ds("checkpoints", "info", one, "--json").document["saved"] for one in (name("1-3"), copied)]
+    assert saved[0] == saved[1]  # not when it was copied
+    assert saved[0].startswith("2023-11-1")
     shutil.rmtree(FOLDER)
     FOLDER.mkdir()
     for words in (["info", copied], ["verify", copied], ["load", copied], ["info", "--dir", "safe/place"]):
@@ -280,6 +284,8 @@ def test_wrong_words_are_told(ds: Run) -> None:
         (["export", "best"], "Name a checkpoint and the file"),
     ):
         assert told in ds("checkpoints", *words, code=2).err
+    missing = ds("checkpoints", "info", name("9-9"), code=4).err
+    assert f"{name('9-9')}: no such checkpoint. Those that there are: dateshard checkpoints list one" in missing
     for words in (
         ["list", "nobody"],
         ["list", "--dir", "nowhere"],

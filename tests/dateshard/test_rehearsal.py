@@ -158,6 +158,19 @@ def test_lines_without_a_terminal_are_those_of_the_notes(world: Any, ds: Run, mo
     assert "Batch:" not in Path("data/runs/one/run.log").read_text()  # they are in metrics.jsonl
 
 
+def test_a_narrow_terminal_leaves_memory_out_of_an_epoch_s_line_and_the_log_keeps_it(
+    world: Any, ds: Run, terminal: Any
+) -> None:
+    terminal.of(80)
+    out = ds("train", "-c", "config.yaml", "--run", "one").out
+    (first, *_) = re.findall(r"Epoch 0/2 - Time: [^\n]*", out)
+    assert first.endswith("  (best)")
+    assert len(first) <= 80
+    logged = re.search(r"Epoch 0/2 - Time: .*", Path("data/runs/one/run.log").read_text())
+    assert logged is not None
+    assert re.search(r" - Memory: \d+ MB  \(best\)$", logged[0])
+
+
 def test_a_terminal_shows_the_live_line_and_what_was_saved(
     world: Any, ds: Run, terminal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

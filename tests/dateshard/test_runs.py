@@ -177,6 +177,7 @@ def test_compare_shows_settings_that_differ_and_outcomes(here: Path, ds: Run) ->
     table = {line.split("\t")[0]: line.split("\t")[1:] for line in ds("compare", "one", "wide").out.splitlines()}
     assert table["trainer.model.hidden_units"] == ["[8]", "[16]"]
     assert table["best val loss"] == [f"{run['best_val_loss']:.4f}" for run in (one, wide)]
+    assert table["epoch"] == ["2", "2"]
     assert "Test figures come from: dateshard evaluate one" in table
     assert ds("compare", "one", code=2)
 

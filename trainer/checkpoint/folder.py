@@ -66,6 +66,8 @@ def inspect(folder: Path) -> Checkpoint:
     try:
         data = path.read_bytes()
     except OSError as error:
+        if not folder.exists():
+            raise NotThereError("no such checkpoint", where=Where(file=str(folder)), todo=_those(folder)) from None
         what = f"no complete checkpoint here ({error.strerror})"
         raise NotThereError(what, where=Where(file=str(path)), todo=todo) from None
     content = unseal(data, str(path), todo)
@@ -175,3 +177,9 @@ def _another(folder: Path) -> str:
     if not (run / "run.json").is_file():
         return "Take another checkpoint, or another copy of this one"
     return f"Run: dateshard train --resume {run.name} (it goes on from the newest checkpoint that verifies)"
+
+
+def _those(folder: Path) -> str:
+    run = folder.absolute().parent.parent
+    known = run.name if (run / "run.json").is_file() else f"--dir {folder.parent}"
+    return f"Those that there are: dateshard checkpoints list {known}"

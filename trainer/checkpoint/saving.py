@@ -70,6 +70,7 @@ def copy(found: Checkpoint, directory: Path) -> Path:
             temporary.mkdir()
             for name in (*found.files, "manifest.json"):
                 shutil.copyfile(found.folder / name, temporary / name)
+                shutil.copystat(found.folder / name, temporary / name)  # when it was saved, not when it was copied
                 fsync_path(temporary / name)
             verify(inspect(temporary))
             fsync_path(temporary)
