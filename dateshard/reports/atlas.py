@@ -15,7 +15,7 @@ from dateshard.reports.raster import colour
 from shardstore.transform import Floats, Integers
 
 MOST_CIRCLES, MOST_NAMES, TILES = 400, 45, 26
-WIDTH, MARGIN, HEAD = float(HALF), 48.0, 26.0
+WIDTH, MARGIN, HEAD = float(HALF), 56.0, 26.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -239,7 +240,7 @@ def _environment(facts: RunFacts) -> str:
     data = facts.facts.get("data", {})
     rows += [[f"data: {key}", str(data[key])] for key in ("name", "generation", "id") if key in data]
     if order := facts.facts.get("order"):
-        rows.append(["order", ", ".join(f"{key} {value}" for key, value in order.items())])
+        rows.append(["order", ", ".join(f"{key} {json.dumps(value)}" for key, value in order.items())])
     return table("Environment and data", ("what", ""), rows)
 
 

@@ -452,6 +452,14 @@ def test_before_the_first_validation_there_is_no_best_and_that_is_no_damage(lab:
         checkpoint.find(folder, "best")
 
 
+def test_where_every_validated_one_is_damaged_it_is_not_said_that_none_was_validated(lab: Lab) -> None:
+    folder = lab.leg("cut", BATCHES + 1)["run"].checkpoints
+    weights = checkpoint.find(folder, "best")[0].folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(NotThereError, match=r"no best checkpoint that verifies .*model\.safetensors"):
+        checkpoint.find(folder, "best")
+
+
 def test_two_trainers_on_one_run_the_second_is_told_that_it_is_busy(lab: Lab) -> None:
     lab.leg("cut", 2)
     with lab.started("", resume="cut"), pytest.raises(BusyError, match="another"):

@@ -74,7 +74,9 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
             todo = "Train afresh. Run: dateshard train -c CONFIG"
             if name != "latest" and newest(parent)[0] is not None:
                 what, todo = (
-                    "no best checkpoint yet: none has a validation loss",
+                    "no best checkpoint that verifies"
+                    if passed
+                    else "no best checkpoint yet: none has a validation loss",
                     "Take --checkpoint latest, or train on",
                 )
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
