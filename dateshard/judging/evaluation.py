@@ -42,7 +42,7 @@ def evaluate_run(
 ) -> tuple[Evaluation, str, TrainingRun]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
-    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.verdict`).
+    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
 
     Args:
         name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
