@@ -9,7 +9,7 @@ SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
 _LAZY = {
     "open": ("dateshard.notebook", "open_dataset"),
-    "predict": ("dateshard.predicting", "predict"),
+    "predict": ("dateshard.judging.prediction", "predict"),
     "train": ("trainer.loop", "train"),
 }
 

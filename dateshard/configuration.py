@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from dateshard.faults import ConfigurationError, Fault, Places, place_of
+from dateshard.preparing.faults import ConfigurationError, Fault, Places, place_of
 from dateshard.settings import Settings, read_file, read_layers, validate
 from shardstore.errors import UsageError
 from trainer.config import flatten, mismatch

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
-from dateshard.raw import raw_units
+from dateshard.preparing.raw import raw_units
 from dateshard.screen import counted, size
 from shardstore.calendar import collapse
 from shardstore.dataset import Dataset

@@ -19,7 +19,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from dateshard.faults import Places, faults_of, inner_models
+from dateshard.preparing.faults import Places, faults_of, inner_models
 from pipeline.config import Pipeline
 from shardstore.errors import UsageError, Where, shorten
 from trainer.config import Trainer

@@ -74,8 +74,8 @@ def checkpoints(
 @json_option
 def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     """All of them with size and time, the best first, then the newest; what is set aside or damaged; the sum."""
-    from dateshard.checkpoints import list_checkpoints, place_of
-    from dateshard.checkpoints_screen import show_list
+    from dateshard.runs.checkpoints import list_checkpoints, place_of
+    from dateshard.runs.checkpoints_screen import show_list
     from dateshard.screen import Screen
 
     told = list_checkpoints(place_of(run, directory))
@@ -93,8 +93,8 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
 @json_option
 def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
-    from dateshard.checkpoints import describe, named
-    from dateshard.checkpoints_screen import show_info
+    from dateshard.runs.checkpoints import describe, named
+    from dateshard.runs.checkpoints_screen import show_info
     from dateshard.screen import Screen
 
     told = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
@@ -111,9 +111,9 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
-    from dateshard.checkpoints import Place, is_checkpoint, named, place_of
-    from dateshard.checkpoints import verify as compare
-    from dateshard.checkpoints_screen import show_verified
+    from dateshard.runs.checkpoints import Place, is_checkpoint, named, place_of
+    from dateshard.runs.checkpoints import verify as compare
+    from dateshard.runs.checkpoints_screen import show_verified
     from dateshard.screen import Screen
 
     runs, wanted = ([word for word in words if is_checkpoint(word) is kind] for kind in (False, True))
@@ -141,9 +141,9 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @json_option
 def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
-    from dateshard.checkpoints import named
-    from dateshard.checkpoints_screen import show_loaded
-    from dateshard.loading import load as bring_back
+    from dateshard.runs.checkpoints import named
+    from dateshard.runs.checkpoints_screen import show_loaded
+    from dateshard.runs.trial import load as bring_back
     from dateshard.screen import Screen
 
     told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"))
@@ -169,8 +169,8 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     """Write one as a .pth with the notes' keys, which torch.load(weights_only=True) reads."""
     from pathlib import Path
 
-    from dateshard.checkpoints import export as write
-    from dateshard.checkpoints import named
+    from dateshard.runs.checkpoints import export as write
+    from dateshard.runs.checkpoints import named
     from dateshard.screen import Screen, size
 
     words, file = _last(words, "the file to write")
@@ -190,8 +190,8 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Copy one into another folder, durably; every byte of the copy is verified. It can be used from there."""
     from pathlib import Path
 
-    from dateshard.checkpoints import copy as duplicate
-    from dateshard.checkpoints import named
+    from dateshard.runs.checkpoints import copy as duplicate
+    from dateshard.runs.checkpoints import named
     from dateshard.screen import Screen, size
 
     words, target = _last(words, "the folder to copy it to")
@@ -224,9 +224,9 @@ def clean(
 
     What was set aside goes as well. Works beside a training of that run.
     """
-    from dateshard.checkpoints import clean as remove
-    from dateshard.checkpoints import place_of
-    from dateshard.checkpoints_screen import show_cleaned
+    from dateshard.runs.checkpoints import clean as remove
+    from dateshard.runs.checkpoints import place_of
+    from dateshard.runs.checkpoints_screen import show_cleaned
     from dateshard.screen import Screen
     from trainer.checkpoint.retention import Policy
     from trainer.config import parse_bytes
@@ -246,7 +246,7 @@ def clean(
 
 
 def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pinned: bool) -> int:
-    from dateshard.checkpoints import is_checkpoint, named, set_pin
+    from dateshard.runs.checkpoints import is_checkpoint, named, set_pin
     from dateshard.screen import Screen
 
     if not any(map(is_checkpoint, words)):

@@ -12,8 +12,8 @@ from dateshard.cli.options import committed_dates, config_option, emit, json_opt
 if TYPE_CHECKING:
     import datetime as dt
 
+    from dateshard.insight.survey import Survey
     from dateshard.screen import Screen
-    from dateshard.survey import Survey
     from shardstore.dataset import Dataset
 
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @json_option
 def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: bool) -> int:
     """What the shards hold: features, shape, missing share, figures raw and scaled. Without DATES the whole dataset."""
-    from dateshard.insight import first_rows, inspection
-    from dateshard.insight_screen import show_inspection
+    from dateshard.insight.figures import first_rows, inspection
+    from dateshard.insight.screen import show_inspection
     from dateshard.screen import Screen
 
     selectors, overrides = split_arguments(words)
@@ -55,9 +55,9 @@ def statistics(
     words: tuple[str, ...], files: tuple[str, ...], by_date: bool, drift: bool, limit: int, as_json: bool
 ) -> int:
     """The frozen global statistics and where they came from; by date, and how far dates stand from them."""
-    from dateshard.insight import by_date as rows_by_date
-    from dateshard.insight import drift_rows, global_statistics
-    from dateshard.insight_screen import show_statistics
+    from dateshard.insight.figures import by_date as rows_by_date
+    from dateshard.insight.figures import drift_rows, global_statistics
+    from dateshard.insight.screen import show_statistics
     from dateshard.screen import Screen
 
     selectors, overrides = split_arguments(words)
@@ -88,8 +88,8 @@ def statistics(
 @json_option
 def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """What changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""
-    from dateshard.comparison import comparison, two_generations
-    from dateshard.insight_screen import show_comparison
+    from dateshard.insight.comparison import comparison, two_generations
+    from dateshard.insight.screen import show_comparison
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from shardstore.dataset import Dataset
@@ -115,7 +115,7 @@ def open_dataset(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
 
 def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:
     """Reads the dates, with a bar."""
-    from dateshard.survey import Survey
+    from dateshard.insight.survey import Survey
 
     survey, chosen = Survey(dataset), list(dates)
     bar = screen.bar("dates", len(chosen))

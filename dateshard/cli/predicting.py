@@ -64,8 +64,8 @@ def predict(
     import sys
     from pathlib import Path
 
-    from dateshard import forecasts, prediction_screen
-    from dateshard.predicting import Asked, predict_run
+    from dateshard.judging import forecasts, prediction_screen
+    from dateshard.judging.prediction import Asked, predict_run
     from dateshard.screen import Screen
 
     names, overrides = split_arguments(words)

@@ -60,8 +60,8 @@ def plan(
 ) -> int:
     """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
     from dateshard.places import shards_folder
+    from dateshard.preparing.states import expect, headline, plan_document, show_cost, show_plan
     from dateshard.screen import Screen
-    from dateshard.states import expect, headline, plan_document, show_cost, show_plan
     from pipeline.survey import cost_of, survey
 
     selectors, overrides = split_arguments(words)
@@ -169,9 +169,9 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     """The whole command between its words and its exit code."""
     from contextlib import closing
 
-    from dateshard.pace import watch
     from dateshard.places import shards_folder
-    from dateshard.preparing import finished_to_json, follow, settled
+    from dateshard.preparing.pace import watch
+    from dateshard.preparing.preprocess import finished_to_json, follow, settled
     from dateshard.screen import Screen
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
@@ -214,8 +214,8 @@ def _kept(*, force: bool) -> str:
 def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
     """The state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
     from dateshard.places import shards_folder
+    from dateshard.preparing.states import all_good, grouped, headline, show_mend, status_document
     from dateshard.screen import Screen
-    from dateshard.states import all_good, grouped, headline, show_mend, status_document
     from pipeline.plan import Wish, refuse_unknown
     from pipeline.survey import survey
 
@@ -235,7 +235,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, made)
     if as_calendar:
-        from dateshard.calendar import show_calendar
+        from dateshard.preparing.calendar import show_calendar
 
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]

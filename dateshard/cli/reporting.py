@@ -66,8 +66,8 @@ def _of_run(
     configuration: tuple[Sequence[str], Sequence[str]],
     wanted: tuple[str | None, str | None],
 ) -> ReportDocument:
-    from dateshard.evaluation import run_of
-    from dateshard.reporting import write_report
+    from dateshard.judging.evaluation import run_of
+    from dateshard.reports.making import write_report
 
     if len(names) != 1:
         raise click.UsageError("say what of: report RUN, report latest, or report --data.")
@@ -137,9 +137,9 @@ def show(name: str | None, launch: bool, as_json: bool) -> int:
 
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
     """
-    from dateshard.reporting import page_is_old, page_of, write_report
+    from dateshard.reports.making import page_is_old, page_of, write_report
+    from dateshard.runs.show import run_to_show, show_run, shown_run
     from dateshard.screen import Screen
-    from dateshard.showing import run_to_show, show_run, shown_run
 
     run, screen = run_to_show(name), Screen(as_json=as_json)
     if launch and page_is_old(run):

@@ -9,8 +9,8 @@ import click
 from dateshard.cli.options import emit, json_option
 
 if TYPE_CHECKING:
+    from dateshard.runs.tail import Follower, Row
     from dateshard.screen import Screen
-    from dateshard.tailing import Follower, Row
     from trainer.run import TrainingRun
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
@@ -23,8 +23,8 @@ STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
     """Training runs, newest first: how each stands, how far it is, its best loss, and how it goes on."""
     from dateshard.places import runs_folder
-    from dateshard.runs import list_runs
-    from dateshard.runs_screen import show_runs
+    from dateshard.runs.listing import list_runs
+    from dateshard.runs.screen import show_runs
     from dateshard.screen import Screen
 
     screen = Screen(as_json=as_json)
@@ -46,8 +46,8 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
 @json_option
 def compare(names: tuple[str, ...], as_json: bool) -> int:
     """Runs side by side: the settings in which they differ, and what became of each."""
-    from dateshard.runs import compare as look
-    from dateshard.runs_screen import show_comparison
+    from dateshard.runs.listing import compare as look
+    from dateshard.runs.screen import show_comparison
     from dateshard.screen import Screen
 
     told = look(names)
@@ -73,9 +73,9 @@ def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
 
 
 def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
-    from dateshard.runs import describe, open_run
+    from dateshard.runs.listing import describe, open_run
+    from dateshard.runs.tail import Follower, Rewound
     from dateshard.screen import Screen
-    from dateshard.tailing import Follower, Rewound
 
     run = open_run(name)
     follower = Follower(run.folder / "metrics.jsonl")
@@ -89,9 +89,9 @@ def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
 
 
 def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:
-    from dateshard.runs import describe
-    from dateshard.runs_screen import line_of, told
-    from dateshard.tailing import Rewound, follow
+    from dateshard.runs.listing import describe
+    from dateshard.runs.screen import line_of, told
+    from dateshard.runs.tail import Rewound, follow
 
     facts = run.told() or {}
     epochs, batches = facts.get("config", {}).get("training", {}).get("epochs"), facts.get("batches")

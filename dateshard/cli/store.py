@@ -183,8 +183,8 @@ def export(
     """
     from pathlib import Path
 
-    from dateshard.export import export as write_files
     from dateshard.places import data_folder, shards_folder
+    from dateshard.preparing.export import export as write_files
     from dateshard.screen import Screen, counted, size
     from shardstore.dataset import Dataset
 

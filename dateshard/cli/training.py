@@ -71,9 +71,9 @@ def train(
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
-    from dateshard import rehearsal
     from dateshard.screen import Screen
-    from dateshard.training import Asked, configure, train_to_the_end
+    from dateshard.training import rehearsal
+    from dateshard.training.train import Asked, configure, train_to_the_end
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -102,9 +102,9 @@ def train(
 @json_option
 def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """Windows, batches, memory by days a block, and checkpoints of a training. Reads no values, writes nothing."""
-    from dateshard.estimating import estimate as work_out
-    from dateshard.estimating import show
     from dateshard.screen import Screen
+    from dateshard.training.estimate import estimate as work_out
+    from dateshard.training.estimate import show
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -148,9 +148,9 @@ def evaluate(
 
     RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
     """
-    from dateshard.evaluation import evaluate_config, evaluate_run
+    from dateshard.judging.evaluation import evaluate_config, evaluate_run
+    from dateshard.judging.tables import show
     from dateshard.screen import Screen
-    from dateshard.tables import show
 
     names, overrides = split_arguments(words)
     if len(names) > 1:
@@ -175,7 +175,7 @@ def evaluate(
         show(screen, result)
     if page is not None:
         from dateshard.cli.reporting import tell_report
-        from dateshard.reporting import write_report
+        from dateshard.reports.making import write_report
 
         tell_report(screen, write_report(run, page or None, split))
     return 0

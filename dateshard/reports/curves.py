@@ -9,7 +9,6 @@ from html import escape
 
 import numpy as np
 
-from dateshard.history import Series
 from dateshard.reports.charts import (
     BOTTOM,
     HALF,
@@ -28,6 +27,7 @@ from dateshard.reports.charts import (
     short,
     text,
 )
+from dateshard.runs.history import Series
 from shardstore.transform import Floats
 
 HOVERED = 120  # columns that tell their figures

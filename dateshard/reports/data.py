@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.insight import drift_rows
+from dateshard.insight.figures import drift_rows
+from dateshard.insight.survey import HOUR, Survey, group_starts, raw_of_unit
 from dateshard.reports.calendar import Square
 from dateshard.reports.charts import Columns, Heat, shares
-from dateshard.survey import HOUR, Survey, group_starts, raw_of_unit
 from pipeline.plan import Plan
 from shardstore.dataset import Dataset
 from shardstore.histogram import GREATEST, NUM_BINS, ZERO, representatives
@@ -37,7 +37,7 @@ class Facts:
         sources: of the current generation (docs/format.md).
         days_a_column: dates that one column of the charts over time stands for.
         column_of: of each committed date.
-        drift: rows of `dateshard.insight.drift_rows`, the largest first.
+        drift: rows of `dateshard.insight.figures.drift_rows`, the largest first.
         sizes: (what, files' bytes).
     """
 

@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
-from dateshard.insight import clock_changes, without_position
-from dateshard.insight_screen import percent
+from dateshard.insight.figures import clock_changes, without_position
+from dateshard.insight.screen import percent
 from dateshard.reports import atlas, charts
 from dateshard.reports.calendar import MOST_YEARS, calendar, key_of
 from dateshard.reports.charts import short

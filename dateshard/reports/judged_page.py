@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dateshard.judging.verdict import Verdict
 from dateshard.reports import atlas, charts
 from dateshard.reports.charts import Heat, short
 from dateshard.reports.curves import along, hours, keys, target_steps
@@ -16,7 +17,6 @@ from dateshard.reports.forecasts import forecast_chart, shown
 from dateshard.reports.page import card, pair, paragraph, table
 from dateshard.reports.run import RunFacts
 from dateshard.screen import counted
-from dateshard.verdict import Verdict
 from shardstore.transform import Floats
 
 MOST_TARGETS, MOST_NODES, MOST_CLASSES = 4, 12, 20

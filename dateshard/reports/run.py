@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dateshard.evaluation import verdict_on
-from dateshard.history import History, history
+from dateshard.judging.evaluation import verdict_on
+from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
-from dateshard.verdict import Verdict
+from dateshard.runs.history import History, history
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError, NotThereError, StoreError
 from trainer import checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dateshard import export as exporting
+from dateshard.preparing import export as exporting
 from shardstore.calendar import instants
 from shardstore.dataset import Dataset
 from shardstore.transform import untransform

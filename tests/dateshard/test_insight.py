@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from dateshard.survey import EDGES_B, Survey, _grid, distance
+from dateshard.insight.survey import EDGES_B, Survey, _grid, distance
 from shardstore.dataset import Dataset
 from shardstore.transform import Floats, untransform
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dateshard.pace import Run as Past
-from dateshard.pace import estimate
+from dateshard.preparing.pace import Run as Past
+from dateshard.preparing.pace import estimate
+from dateshard.preparing.states import alike, grouped
 from dateshard.screen import Screen
-from dateshard.states import alike, grouped
 from pipeline.plan import DatePlan
 from tests.conftest import World
 

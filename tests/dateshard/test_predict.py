@@ -18,7 +18,7 @@ import torch
 
 import dateshard
 from dateshard.cli import run
-from dateshard.predicting import Asked, Prediction, predict_run
+from dateshard.judging.prediction import Asked, Prediction, predict_run
 from dateshard.settings import load_settings
 from shardstore.calendar import instants
 from shardstore.dataset import Dataset
@@ -159,7 +159,7 @@ def test_the_forecast_begins_where_the_history_ends_and_knows_the_change_of_the_
     assert made.frame["node"].to_list()[:5] == ["n0"] * 5
     at = joined(here.open())[2]
     first = int(np.searchsorted(at, made.history.end))
-    from dateshard import predicting
+    from dateshard.judging import prediction as predicting
 
     told = predicting._codes(made.forecaster, made.history)
     assert told.tolist() == codes[first - HISTORY : first + HORIZON].tolist()

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dateshard.progress_line import Moment, progress_line
+from dateshard.training.progress_line import Moment, progress_line
 
 NOTES = Moment(
     epoch=1,

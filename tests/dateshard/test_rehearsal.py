@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dateshard import rehearsal, training_screen
 from dateshard.settings import load_settings
+from dateshard.training import rehearsal
+from dateshard.training import view as training_screen
 from trainer.overfit import Overfitted
 
 Run = Callable[..., Any]

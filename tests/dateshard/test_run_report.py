@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.verdict import kept
+from dateshard.judging.verdict import kept
 from tests.conftest import World, build_world
 from tests.pages import Page, number
 from trainer.run import TrainingRun
@@ -164,7 +164,7 @@ def test_the_page_needs_nothing_else_and_believes_no_name(here: Path) -> None:
 
 
 def test_an_evaluation_is_made_once_for_a_checkpoint(here: Path, ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard import evaluation
+    from dateshard.judging import evaluation
 
     again = ds("report", LONG, "--json").document
     assert (again["split"], again["evaluated_seconds"], again["not_evaluated"]) == ("test", None, None)
@@ -301,7 +301,7 @@ def test_what_report_refuses(make_world: Callable[..., Any], ds: Run) -> None:
 
 
 def test_a_long_run_is_drawn_in_a_bounded_number_of_points(make_world: Callable[..., Any], ds: Run) -> None:
-    from dateshard.history import MOST_EPOCHS, POINTS, history
+    from dateshard.runs.history import MOST_EPOCHS, POINTS, history
 
     run = TrainingRun(Path("long"))
     run.folder.mkdir()

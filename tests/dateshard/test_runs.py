@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from dateshard import verdict
 from dateshard.cli import run
-from dateshard.runs import describe, open_run
-from dateshard.runs_screen import sparkline
-from dateshard.tailing import Follower, Rewound, follow
+from dateshard.judging import verdict
+from dateshard.runs.listing import describe, open_run
+from dateshard.runs.screen import sparkline
+from dateshard.runs.tail import Follower, Rewound, follow
 from shardstore.errors import BusyError
 from tests.conftest import World, build_world
 from trainer.run import TrainingRun
@@ -120,7 +120,7 @@ def test_filters_and_counts(here: Path, ds: Run) -> None:
 def test_a_failure_and_a_stop_are_told_and_a_run_that_trains_again_is_neither(
     here: Path, ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dateshard import training_screen
+    from dateshard.training import view as training_screen
 
     def fails(*_: Any) -> None:
         raise OSError(5, "Input/output error", "data/runs/x")
@@ -287,7 +287,7 @@ def test_ctrl_c_ends_tail_quietly(here: Path, ds: Run, monkeypatch: pytest.Monke
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dateshard.tailing.time.sleep", interrupted)
+    monkeypatch.setattr("dateshard.runs.tail.time.sleep", interrupted)
     with held("one"):
         done = ds("tail", "one", "-n", "1", code=130)
     assert done.err == ""
@@ -313,7 +313,7 @@ def test_run_log_holds_what_the_terminal_said_with_times(here: Path, ds: Run) ->
 
 
 def test_run_log_is_bounded_and_nothing_fails_for_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard import run_log
+    from dateshard.training import run_log
 
     monkeypatch.setattr(run_log, "MOST_BYTES", 1000)
     log = run_log.RunLog(RUNS / "one")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dateshard.verdict import kept, path_of
+from dateshard.judging.verdict import kept, path_of
 from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.run import TrainingRun
@@ -74,7 +74,7 @@ def test_on_a_terminal_it_fits_and_marks_every_validation(
 def test_without_braille_or_without_rows_it_still_says_what_there_is(
     here: TrainingRun, ds: Run, terminal: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dateshard import showing
+    from dateshard.runs import show as showing
 
     terminal.of(80)
     monkeypatch.setattr(showing, "_letters", lambda screen: False)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
+from dateshard.judging.tables import show
 from dateshard.screen import Screen
-from dateshard.tables import show
 from trainer.batch import Batch
 from trainer.evaluate import evaluate
 from trainer.guesses import guesses

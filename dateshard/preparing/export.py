@@ -28,7 +28,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from dateshard.raw import raw_units
+from dateshard.preparing.raw import raw_units
 from shardstore.calendar import Day, instants, zone
 from shardstore.dataset import Dataset
 from shardstore.durable import fsync_path

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from dateshard.progress import private_bytes
-from dateshard.progress_line import Moment, progress_line
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
+from dateshard.training.progress_line import Moment, progress_line
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.disk import need

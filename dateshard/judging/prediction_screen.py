@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from dateshard.documents.prediction import CoverageDocument, IntervalDocument, PredictDocument, VerdictDocument
-from dateshard.forecasts import as_rows
-from dateshard.predicting import Prediction, account_of
+from dateshard.judging.forecasts import as_rows
+from dateshard.judging.prediction import Prediction, account_of
+from dateshard.judging.verdict import Verdict
 from dateshard.screen import Screen, counted, seconds
-from dateshard.verdict import Verdict
 from shardstore.moments import spell
 from trainer.intervals import Coverage, Intervals
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
-from dateshard.verdict import Verdict, keep, kept, of_evaluation
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
@@ -42,7 +42,7 @@ def evaluate_run(
 ) -> tuple[Evaluation, str, TrainingRun]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
-    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.verdict`).
+    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
 
     Args:
         name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
@@ -92,7 +92,7 @@ def _settings_of(run: TrainingRun) -> Settings:
     """Raises:
     DamagedError: of a damaged run.json, before anything else of the run is asked for.
     """
-    from dateshard.training import settings_of_run
+    from dateshard.training.train import settings_of_run
 
     return settings_of_run(run)
 

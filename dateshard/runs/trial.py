@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dateshard.checkpoints import Named, open_named
 from dateshard.documents.checkpoints import CheckpointLoadDocument
 from dateshard.places import shards_folder
+from dateshard.runs.checkpoints import Named, open_named
 from dateshard.settings import validate
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError

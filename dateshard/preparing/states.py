@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dateshard import pace
+from dateshard.preparing import pace
 from dateshard.screen import Screen, counted, seconds, size
 from pipeline.plan import DatePlan, Plan
 from pipeline.survey import Cost, Survey

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.evaluation import newest_run
-from dateshard.forecasts import Made, frame_of
+from dateshard.judging.evaluation import newest_run
+from dateshard.judging.forecasts import Made, frame_of
+from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import counted
-from dateshard.verdict import Verdict, kept
 from pipeline.account import total
 from pipeline.config import Pipeline
 from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
@@ -118,7 +118,7 @@ def predict_run(asked: Asked) -> Prediction:
     """
     began = time.perf_counter()
     run, which = _run_of(asked)
-    from dateshard.training import settings_of_run
+    from dateshard.training.train import settings_of_run
 
     settings = settings_of_run(run)
     found, passed = checkpoint.find(run.checkpoints, which)

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from dateshard.board import refuse_missing
-from dateshard.estimating import estimate, show
 from dateshard.places import runs_folder, shards_folder
-from dateshard.run_log import RunLog
 from dateshard.screen import LINE_SECONDS, Screen, counted, seconds
 from dateshard.settings import Settings, apply
 from dateshard.signals import StopSignal
+from dateshard.training.board import refuse_missing
+from dateshard.training.estimate import estimate, show
+from dateshard.training.run_log import RunLog
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, Where
 from trainer import checkpoint, standing

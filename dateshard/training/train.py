@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dateshard.board import refuse_missing
 from dateshard.places import runs_folder, shards_folder
 from dateshard.presets import preset_file
-from dateshard.run_log import RunLog
 from dateshard.screen import Screen, number
 from dateshard.settings import Settings, load_settings, validate
 from dateshard.signals import StopSignal
-from dateshard.training_rows import Rows
-from dateshard.training_screen import View, headline
+from dateshard.training.board import refuse_missing
+from dateshard.training.rows import Rows
+from dateshard.training.run_log import RunLog
+from dateshard.training.view import View, headline
 from shardstore.errors import NotThereError, UsageError, Where, naming
 from trainer import loop, standing
 from trainer.initial import read_initial

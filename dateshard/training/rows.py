@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any, TextIO
 
-from dateshard.board import Board
-from dateshard.rates import Rates
+from dateshard.training.board import Board
+from dateshard.training.rates import Rates
 from shardstore.errors import naming
 from trainer import loop
 from trainer.checkpoint import Saved

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from dateshard.preparing.states import likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
-from dateshard.states import likeness
 from pipeline import events as e
 from shardstore.calendar import collapse
 

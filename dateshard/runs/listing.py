@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
+from dateshard.judging.verdict import kept
 from dateshard.places import runs_folder
-from dateshard.verdict import kept
 from shardstore.errors import DamagedError, NotThereError, UsageError, Where
 from trainer import checkpoint
 from trainer.config import flatten

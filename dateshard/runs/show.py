@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from dateshard.documents.reporting import ShowDocument, ShownEpoch, ShownVerdict
-from dateshard.history import History, Series, history
+from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder
-from dateshard.reporting import page_of
 from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
+from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
+from dateshard.runs.history import History, Series, history
 from dateshard.screen import Screen, columns, number
-from dateshard.verdict import Verdict, kept
 from shardstore.errors import NotThereError, Where
 from shardstore.transform import Floats, Integers
 from trainer.resume import locate

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from dateshard.survey import Survey, distance, moments_of, reference
+from dateshard.insight.survey import Survey, distance, moments_of, reference
 from shardstore.calendar import Day, collapse
 from shardstore.dataset import Dataset
 from shardstore.frozen import Nodes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.raw import raw_units
+from dateshard.preparing.raw import raw_units
 from shardstore.calendar import Day
 from shardstore.durable import disk_full_as_error, fsync_path
 from shardstore.errors import UsageError, Where

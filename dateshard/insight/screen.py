@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dateshard.comparison import dates_of
+from dateshard.insight.comparison import dates_of
 from dateshard.screen import Screen, counted, size
 
 Document = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.insight import figure, moments_to_json, split_to_json
+from dateshard.insight.figures import figure, moments_to_json, split_to_json
 from shardstore.calendar import collapse
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, UsageError, Where

@@ -1,0 +1,1 @@
+"""What the shards hold, for people: figures, surveys, what changed between generations."""
