@@ -328,6 +328,21 @@ def test_a_save_dir_may_be_moved_with_the_data_folder_and_its_generation_stays(d
     assert there(Path("data/mine"))[-1] == "2-4"
 
 
+def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
+    """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
+    legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")
+    legacy.parent.mkdir()
+    for path in (legacy, other):
+        path.write_bytes(b"mine")
+    words = ("train", *CONFIG, "--run", "two", "--save-dir", "old", "-q")
+    assert "lie in this --save-dir. Move them away" in ds(*words, code=2).err
+    assert not Path("data/runs/two").exists()
+    legacy.unlink()
+    ds(*words)
+    ds("train", "--resume", "two")
+    assert other.read_bytes() == b"mine"
+
+
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)
