@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
-from shardstore.errors import UsageError, Where, naming, shorten
+from shardstore.errors import NotThereError, UsageError, Where, naming, shorten
 from trainer.checkpoint import NAME
 from trainer.checkpoint.removal import removal_lock
 
@@ -49,6 +49,22 @@ def make_place(run: Path, directory: Path | None) -> None:
         replace_file(directory / NOTE, json.dumps(note).encode() + b"\n")
         place.symlink_to(os.path.relpath(directory.resolve(), run.resolve()), target_is_directory=True)
         fsync_path(run)
+
+
+def refuse_absent(run: Path) -> None:
+    """Raises:
+    NotThereError: a run's `checkpoints` leads to a folder that is gone, or to one that was never its own (a disk that
+        is not mounted): the run must not be taken for one without checkpoints.
+    """
+    place = run / "checkpoints"
+    if not place.is_symlink() or (place / NOTE).exists() or any(NAME.fullmatch(name) for name in _names(place)):
+        return
+    target = os.path.normpath(run.resolve() / os.readlink(place))
+    raise NotThereError(
+        "the folder that its checkpoints lie in is not there (moved, or its disk is not mounted?)",
+        where=Where(file=shorten(target, 200)),
+        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfn FOLDER {place}",
+    )
 
 
 def _refuse_taken(directory: Path) -> None:

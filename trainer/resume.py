@@ -14,7 +14,7 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, UsageErro
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.disk import fitting, need
-from trainer.elsewhere import run_of
+from trainer.elsewhere import refuse_absent, run_of
 from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
@@ -137,6 +137,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
 
 
 def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    refuse_absent(run.folder)
     checkpoint.tidy(run.checkpoints)
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):

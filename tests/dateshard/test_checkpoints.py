@@ -328,6 +328,22 @@ def test_a_save_dir_may_be_moved_with_the_data_folder_and_its_generation_stays(d
     assert there(Path("data/mine"))[-1] == "2-4"
 
 
+def test_a_save_dir_that_is_gone_or_not_mounted_is_told_and_the_run_stays_as_it_was(ds: Run, here: Path) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "disk/two", "-q", "--epochs", "1")
+    folder = Path("data/runs/two")
+    before = [(folder / name).read_bytes() for name in ("metrics.jsonl", "state.json", "run.json")]
+    shutil.move("disk/two", "moved")
+    for _ in range(2):  # first it is gone, then an empty folder lies in its place
+        error = ds("train", "--resume", "two", "--epochs", "2", code=4).err
+        assert f"{here}/disk/two: the folder that its checkpoints lie in is not there" in error
+        assert [(folder / name).read_bytes() for name in ("metrics.jsonl", "state.json", "run.json")] == before
+        Path("disk/two").mkdir(exist_ok=True)
+    (folder / "checkpoints").unlink()
+    (folder / "checkpoints").symlink_to(here / "moved")  # as the message says
+    ds("train", "--resume", "two", "--epochs", "2", "-q")
+    assert there(Path("moved")) == ALL
+
+
 def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
     """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
     legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")
