@@ -97,12 +97,15 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     lock = run.lock()
     session.checkpoints = run.checkpoints
     try:
-        dataset.pin(run.name, run.folder)
-    except NotThereError:
-        shutil.rmtree(run.folder)
+        try:
+            dataset.pin(run.name, run.folder)
+        except NotThereError:
+            shutil.rmtree(run.folder)
+            raise
+        return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
+    except BaseException:
         os.close(lock)
         raise
-    return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:

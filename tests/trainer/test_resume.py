@@ -497,3 +497,11 @@ def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike
     assert not newer.exists()
     assert [path.name.endswith(newer.name) for path in folder.glob("set_aside-*")] == [True]
     same_end(lab.leg("whole", resume="whole"), wanted)
+
+
+def test_a_start_that_fails_lets_go_of_its_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError), lab.started("one"):
+        patch.setattr("trainer.resume._keep_to_the_disk", lambda _: 1 / 0)
+        with lab.started("two"):
+            pass
+    assert lab.leg("two", resume="two")["ended"] == "epochs"
