@@ -72,6 +72,10 @@ class TrainingRun:
                     if not name or (folder / "run.json").exists():  # without it: killed before it was a run
                         continue
                 run = TrainingRun(folder)
+                if not run.checkpoints.is_symlink() and checkpoint.scan(run.checkpoints) != ([], []):
+                    what = "a run's checkpoints lie here, and its run.json is gone"
+                    todo = "Move the folder away, or name another --run"
+                    raise UsageError(what, where=Where(file=str(folder)), todo=todo)
                 elsewhere.make_place(folder, save_dir)
                 fsync_above(folder, 2)  # data/runs/<run> may be new
                 run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})

@@ -344,6 +344,16 @@ def test_a_save_dir_that_is_gone_or_not_mounted_is_told_and_the_run_stays_as_it_
     assert there(Path("moved")) == ALL
 
 
+def test_a_run_whose_run_json_is_gone_does_not_become_another(ds: Run) -> None:
+    """Its checkpoints would stand among the new ones: for the best, and in the place of what retention removes."""
+    Path("data/runs/one/run.json").unlink()
+    before = Path("data/runs/one/metrics.jsonl").read_bytes()
+    error = ds("train", *CONFIG, "--run", "one", "-q", code=2).err
+    assert "data/runs/one: a run's checkpoints lie here, and its run.json is gone. Move the folder away" in error
+    assert there() == ALL
+    assert Path("data/runs/one/metrics.jsonl").read_bytes() == before
+
+
 def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
     """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
     legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")
