@@ -221,7 +221,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
         begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.name, run.folder)
     _note_settings(run, session, dataset)
-    run.rewind_metrics(0)
+    run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))
 

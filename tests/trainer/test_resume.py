@@ -505,3 +505,13 @@ def test_a_start_that_fails_lets_go_of_its_run(lab: Lab, monkeypatch: pytest.Mon
         with lab.started("two"):
             pass
     assert lab.leg("two", resume="two")["ended"] == "epochs"
+
+
+def test_a_ridge_killed_before_its_checkpoint_is_told_once(lab: Lab) -> None:
+    """Its one row is of step 0, and was written; the checkpoint after it was not."""
+    with lab.started("one", model={"name": "ridge"}) as made:
+        path = made.run.folder / "metrics.jsonl"
+        path.write_text('{"step": 0, "epoch": 1, "val_loss": 1.0}\n')
+    with lab.started("one", resume="one", model={"name": "ridge"}) as made:
+        assert "begins again" in made.notes[0]
+        assert list(made.run.metrics()) == []
