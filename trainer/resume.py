@@ -154,9 +154,10 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
     _note_settings(run, session, dataset)
-    run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
-    if later := checkpoint.set_aside_later(found):
+    later = checkpoint.set_aside_later(found)
+    run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
+    if later:
         notes.append(f"{later} later checkpoint(s) are set aside (checkpoints/set_aside-*): the run goes on from here")
     checkpoint.mend(run.checkpoints, config.checkpoint)
     current = Dataset.open(shards)
