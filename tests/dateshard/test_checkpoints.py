@@ -354,6 +354,17 @@ def test_a_run_whose_run_json_is_gone_does_not_become_another(ds: Run) -> None:
     assert Path("data/runs/one/metrics.jsonl").read_bytes() == before
 
 
+def test_a_save_dir_may_be_where_the_checkpoints_lie_anyway(ds: Run) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "data/runs/two/checkpoints", "-q")
+    assert there(Path("data/runs/two/checkpoints")) == ALL
+
+
+@pytest.mark.parametrize("word", ["none", "auto", "latest", "best", "best_model", "checkpoint_epoch_1_batch_2"])
+def test_a_run_is_not_named_as_a_word_of_resume(ds: Run, word: str) -> None:
+    assert f"a run cannot be named '{word}'" in ds("train", *CONFIG, "--run", word, "-q", code=2).err
+    assert not Path("data/runs", word).exists()
+
+
 def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
     """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
     legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")

@@ -69,7 +69,9 @@ def _refuse_state(model: nn.Module, name: str) -> None:
     for key, part in model.state_dict().items():
         plain = isinstance(part, torch.Tensor) and part.layout is torch.strided and part.dtype is not torch.complex128
         if not plain or part.is_quantized:
-            what = f"the model '{name}' keeps '{shorten(key)}', {_form(part)}, in its state: a checkpoint cannot hold it"
+            what = (
+                f"the model '{name}' keeps '{shorten(key)}', {_form(part)}, in its state: a checkpoint cannot hold it"
+            )
             raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
 
