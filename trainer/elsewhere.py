@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
-from shardstore.errors import UsageError, Where, naming, shorten
+from shardstore.errors import NotThereError, UsageError, Where, naming, shorten
 from trainer.checkpoint import NAME
 from trainer.checkpoint.removal import removal_lock
 
@@ -51,6 +51,22 @@ def make_place(run: Path, directory: Path | None) -> None:
         fsync_path(run)
 
 
+def refuse_absent(run: Path) -> None:
+    """Raises:
+    NotThereError: a run's `checkpoints` leads to a folder that is gone, or to one that was never its own (a disk that
+        is not mounted): the run must not be taken for one without checkpoints.
+    """
+    place = run / "checkpoints"
+    if not place.is_symlink() or (place / NOTE).exists() or any(NAME.fullmatch(name) for name in _names(place)):
+        return
+    target = os.path.normpath(run.resolve() / os.readlink(place))
+    raise NotThereError(
+        "the folder that its checkpoints lie in is not there (moved, or its disk is not mounted?)",
+        where=Where(file=shorten(target, 200)),
+        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfn FOLDER {place}",
+    )
+
+
 def _refuse_taken(directory: Path) -> None:
     """Raises:
     UsageError: what is at `directory` cannot take a new run's checkpoints.
@@ -58,7 +74,9 @@ def _refuse_taken(directory: Path) -> None:
     where = Where(file=shorten(str(directory), 200))
     if directory.exists() and not directory.is_dir():
         raise UsageError("--save-dir is no folder", where=where, todo="Name a folder, or one that is to be made")
-    taken = sorted(name for name in _names(directory) if NAME.fullmatch(name) or name == "best_model.pth")
+    taken = [
+        name for name in _names(directory) if NAME.fullmatch(name.removesuffix(".pth")) or name == "best_model.pth"
+    ]
     owner = run_of(directory)
     if owner is None and not taken:
         return

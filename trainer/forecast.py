@@ -19,6 +19,7 @@ from trainer import device as devices
 from trainer.batch import Batch
 from trainer.config import Trainer
 from trainer.models import build
+from trainer.models.own import refuse_unfit
 from trainer.objective import Head, Target, by_head, make_heads
 from trainer.order import Window
 from trainer.session import Columns, choose_columns, shape_of, window_of
@@ -99,7 +100,9 @@ def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpo
         for place, name in zip(columns.targets, columns.target_names, strict=True)
     )
     heads = make_heads(config.training, targets)
-    model = build(shape_of(dataset, columns, heads, window), config.model)
+    shape = shape_of(dataset, columns, heads, window)
+    model = build(shape, config.model)
+    refuse_unfit(model, shape, config.model.name)  # a lazy one has no parameters before
     groups = checkpoint.read_files(found)
     checkpoint.refuse_unfit(found, groups, "model", model.state_dict())
     model.load_state_dict(groups["model"], strict=True)

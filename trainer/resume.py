@@ -14,7 +14,7 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, UsageErro
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.disk import fitting, need
-from trainer.elsewhere import run_of
+from trainer.elsewhere import refuse_absent, run_of
 from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
@@ -97,12 +97,15 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     lock = run.lock()
     session.checkpoints = run.checkpoints
     try:
-        dataset.pin(run.name, run.folder)
-    except NotThereError:
-        shutil.rmtree(run.folder)
+        try:
+            dataset.pin(run.name, run.folder)
+        except NotThereError:
+            shutil.rmtree(run.folder)
+            raise
+        return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
+    except BaseException:
         os.close(lock)
         raise
-    return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:
@@ -137,6 +140,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
 
 
 def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    refuse_absent(run.folder)
     checkpoint.tidy(run.checkpoints)
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
@@ -150,9 +154,10 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
     _note_settings(run, session, dataset)
-    run.rewind_metrics(session.state.step, validated=session.state.validated)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
-    if later := checkpoint.set_aside_later(found):
+    later = checkpoint.set_aside_later(found)
+    run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
+    if later:
         them = "1 later checkpoint is" if later == 1 else f"{later} later checkpoints are"
         notes.append(f"{them} set aside (checkpoints/set_aside-*): the run goes on from here")
     checkpoint.mend(run.checkpoints, config.checkpoint)
@@ -218,7 +223,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
         begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.name, run.folder)
     _note_settings(run, session, dataset)
-    run.rewind_metrics(0)
+    run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
     return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))
 

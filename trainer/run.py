@@ -29,6 +29,7 @@ from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
 
 LOCK_TRIES = 10
+WORDS = ("none", "auto", "latest", "best", "best_model")  # that mean something where a run could be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,12 @@ class TrainingRun:
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
             raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
+        if name in WORDS or checkpoint.NAME.fullmatch(name or ""):
+            raise UsageError(
+                f"a run cannot be named '{name}': --resume {name} means another thing", todo="Name it otherwise"
+            )
+        if save_dir is not None and name and save_dir.absolute() == (parent / name / "checkpoints").absolute():
+            save_dir = None  # where they lie anyway
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
@@ -72,6 +79,10 @@ class TrainingRun:
                     if not name or (folder / "run.json").exists():  # without it: killed before it was a run
                         continue
                 run = TrainingRun(folder)
+                if not run.checkpoints.is_symlink() and checkpoint.scan(run.checkpoints) != ([], []):
+                    what = "a run's checkpoints lie here, and its run.json is gone"
+                    todo = "Move the folder away, or name another --run"
+                    raise UsageError(what, where=Where(file=str(folder)), todo=todo)
                 elsewhere.make_place(folder, save_dir)
                 fsync_above(folder, 2)  # data/runs/<run> may be new
                 run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})

@@ -334,6 +334,58 @@ def test_a_save_dir_may_be_moved_with_the_data_folder_and_its_generation_stays(d
     assert there(Path("data/mine"))[-1] == "2-4"
 
 
+def test_a_save_dir_that_is_gone_or_not_mounted_is_told_and_the_run_stays_as_it_was(ds: Run, here: Path) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "disk/two", "-q", "--epochs", "1")
+    folder = Path("data/runs/two")
+    before = [(folder / name).read_bytes() for name in ("metrics.jsonl", "state.json", "run.json")]
+    shutil.move("disk/two", "moved")
+    for _ in range(2):  # first it is gone, then an empty folder lies in its place
+        error = ds("train", "--resume", "two", "--epochs", "2", code=4).err
+        assert f"{here}/disk/two: the folder that its checkpoints lie in is not there" in error
+        assert [(folder / name).read_bytes() for name in ("metrics.jsonl", "state.json", "run.json")] == before
+        Path("disk/two").mkdir(exist_ok=True)
+    (folder / "checkpoints").unlink()
+    (folder / "checkpoints").symlink_to(here / "moved")  # as the message says
+    ds("train", "--resume", "two", "--epochs", "2", "-q")
+    assert there(Path("moved")) == ALL
+
+
+def test_a_run_whose_run_json_is_gone_does_not_become_another(ds: Run) -> None:
+    """Its checkpoints would stand among the new ones: for the best, and in the place of what retention removes."""
+    Path("data/runs/one/run.json").unlink()
+    before = Path("data/runs/one/metrics.jsonl").read_bytes()
+    error = ds("train", *CONFIG, "--run", "one", "-q", code=2).err
+    assert "data/runs/one: a run's checkpoints lie here, and its run.json is gone. Move the folder away" in error
+    assert there() == ALL
+    assert Path("data/runs/one/metrics.jsonl").read_bytes() == before
+
+
+def test_a_save_dir_may_be_where_the_checkpoints_lie_anyway(ds: Run) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "data/runs/two/checkpoints", "-q")
+    assert there(Path("data/runs/two/checkpoints")) == ALL
+
+
+@pytest.mark.parametrize("word", ["none", "auto", "latest", "best", "best_model", "checkpoint_epoch_1_batch_2"])
+def test_a_run_is_not_named_as_a_word_of_resume(ds: Run, word: str) -> None:
+    assert f"a run cannot be named '{word}'" in ds("train", *CONFIG, "--run", word, "-q", code=2).err
+    assert not Path("data/runs", word).exists()
+
+
+def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
+    """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
+    legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")
+    legacy.parent.mkdir()
+    for path in (legacy, other):
+        path.write_bytes(b"mine")
+    words = ("train", *CONFIG, "--run", "two", "--save-dir", "old", "-q")
+    assert "lie in this --save-dir. Move them away" in ds(*words, code=2).err
+    assert not Path("data/runs/two").exists()
+    legacy.unlink()
+    ds(*words)
+    ds("train", "--resume", "two")
+    assert other.read_bytes() == b"mine"
+
+
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)

@@ -183,6 +183,61 @@ def test_a_forecast_of_a_wrong_form_is_told_beside_the_right_one(make: Callable[
         refuse_unfit(Returns(make), shape, "own:build")
 
 
+class Buffered(Returns):
+    """With a buffer."""
+
+    def __init__(self, extra: torch.Tensor) -> None:
+        super().__init__(lambda _: GOOD)
+        self.register_buffer("extra", extra)
+
+
+class Counting(Returns):
+    """With a state of its own, which is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 7}
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Counting(lambda _: GOOD), "'_extra_state', a dict"),
+        (Buffered(torch.eye(3).to_sparse()), "'extra', float32"),
+        (Buffered(torch.zeros(3, dtype=torch.complex128)), r"'extra', complex128 \[3\]"),
+    ],
+)
+def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training(model: torch.nn.Module, told: str) -> None:
+    heads = {"all": (0, 1)}
+    shape = Shape(Window(6, 4), 3, 2, 2, (0, 1), 24, heads=heads)
+    refuse_unfit(Buffered(torch.zeros(3, dtype=torch.complex64)), shape, "own:build")
+    with pytest.raises(UsageError, match=f"keeps {told}.*a checkpoint cannot hold it"):
+        refuse_unfit(model, shape, "own:build")
+
+
+LAZY = """from torch import nn
+class Lazy(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.steps, self.linear = shape.window.target_steps, nn.LazyLinear(shape.num_outputs)
+    def forward(self, history, codes):
+        return self.linear(history[:, -1:]).expand(-1, self.steps, -1, -1)
+def build(shape, config):
+    return Lazy(shape)
+"""
+
+
+def test_a_lazy_model_is_trained_resumed_and_forecasts(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("lazy.py").write_text(LAZY)
+    world = make_world(5, split=SPLIT, model={"name": "lazy:build"})
+    world.prepare()
+    world.config_file()
+    monkeypatch.chdir(world.folder)
+    assert run(["train", "-c", "config.yaml", "--run", "one", "-q", "--epochs", "1"]) == 0
+    assert run(["train", "--resume", "one", "-q", "--epochs", "2"]) == 0
+    assert run(["predict", "one", "--at", "latest", "--out", "told.csv"]) == 0
+    assert len(Path("told.csv").read_text().splitlines()) > 1
+
+
 def test_a_wrong_form_is_refused_before_there_is_a_run(make_world: Make, capsys: pytest.CaptureFixture[str]) -> None:
     Path("short.py").write_text("import torch\ndef build(shape, config):\n    return torch.nn.Linear(2, 2)\n")
     world = make_world(5, split=SPLIT, model={"name": "short:build"})

@@ -96,7 +96,7 @@ def test_best_model_holds_the_notes_keys_and_a_fresh_torch_model_and_optimizer_t
 
 def test_all_exports_each_and_none_exports_none(world: Any) -> None:
     for export, count in (("all", 1 + 2), ("none", 0)):
-        with closing(begin(world, export, checkpoint={"export_pth": export})) as made:
+        with closing(begin(world, f"exports-{export}", checkpoint={"export_pth": export})) as made:
             for _ in train(made.session, lambda: False):
                 pass
             files = sorted(made.session.checkpoints.glob("*.pth"))

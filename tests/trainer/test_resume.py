@@ -505,3 +505,38 @@ def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike
     assert not newer.exists()
     assert [path.name.endswith(newer.name) for path in folder.glob("set_aside-*")] == [True]
     same_end(lab.leg("whole", resume="whole"), wanted)
+
+
+def test_a_start_that_fails_lets_go_of_its_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.resume._keep_to_the_disk", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lab.leg("two")
+    assert lab.leg("two", resume="two")["ended"] == "epochs"
+
+
+def test_a_ridge_killed_before_its_checkpoint_is_told_once(lab: Lab) -> None:
+    """Its one row is of step 0, and was written; the checkpoint after it was not."""
+    with lab.started("one", model={"name": "ridge"}) as made:
+        path = made.run.folder / "metrics.jsonl"
+        path.write_text('{"step": 0, "epoch": 1, "val_loss": 1.0}\n')
+    with lab.started("one", resume="one", model={"name": "ridge"}) as made:
+        assert "begins again" in made.notes[0]
+        assert list(made.run.metrics()) == []
+
+
+def test_a_kill_while_later_checkpoints_are_set_aside_leaves_their_rows(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest checkpoint still stands then, and the run goes on from there: what led to it must be told."""
+    with lab.started("one", checkpoint={"save_freq": 1}) as made:
+        path = made.run.folder / "metrics.jsonl"
+        for event in train(made.session, lambda: False):
+            if isinstance(event, Stepped):
+                with path.open("a") as file:
+                    file.write(json.dumps({"step": event.step, "epoch": event.epoch + 1}) + "\n")
+    rows = path.read_text()
+    monkeypatch.setattr("trainer.resume.checkpoint.set_aside_later", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lab.leg("one", resume=str(made.run.checkpoints / "checkpoint_epoch_1_batch_2"), checkpoint={"save_freq": 1})
+    assert path.read_text() == rows

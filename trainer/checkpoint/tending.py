@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shardstore.errors import StoreError
 from trainer.checkpoint.choice import ranked, scan
-from trainer.checkpoint.folder import Checkpoint, inspect, verify
+from trainer.checkpoint.folder import NAME, Checkpoint, inspect, verify
 from trainer.checkpoint.pth import export, matches
 from trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
 from trainer.checkpoint.retention import Policy, going, listed
@@ -63,7 +63,7 @@ def mend(parent: Path, config: CheckpointConfig) -> None:
             export(one, path)
     present = {export_of(one.folder) for one in found}
     for path in parent.glob("checkpoint_epoch_*.pth"):  # a removal was cut off behind it
-        if path not in present and not path.with_suffix("").exists():
+        if NAME.fullmatch(path.stem) and path not in present and not path.with_suffix("").exists():
             path.unlink()
 
 

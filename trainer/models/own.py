@@ -43,8 +43,11 @@ def build_own(shape: Shape, config: ModelConfig) -> nn.Module:
 def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
     """One forward in evaluation mode, without gradients, on batches laid out as real ones are.
 
+    A lazy module has its parameters from then on.
+
     Raises:
-        UsageError: it fails, or what it returns is not what training needs; names both shapes.
+        UsageError: it fails, or what it returns is not what training needs, names both shapes; or a checkpoint could not
+            hold its state.
     """
     batch = _example(model, shape)
     training = model.training
@@ -59,6 +62,17 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
     finally:
         model.train(training)
     _refuse_form(out, shape, name)
+    _refuse_state(model, name)
+
+
+def _refuse_state(model: nn.Module, name: str) -> None:
+    for key, part in model.state_dict().items():
+        plain = isinstance(part, torch.Tensor) and part.layout is torch.strided and part.dtype is not torch.complex128
+        if not plain or part.is_quantized:
+            what = (
+                f"the model '{name}' keeps '{shorten(key)}', {_form(part)}, in its state: a checkpoint cannot hold it"
+            )
+            raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
 
 def _example(model: nn.Module, shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
