@@ -455,9 +455,9 @@ def test_retention_switches_itself_on_where_all_would_take_more_than_half_of_the
 
 def test_the_estimate_counts_the_sample_of_windows(ds: Run) -> None:
     plain = ds("estimate", *CONFIG, "--json").document["checkpoints"]
-    Path("own.py").write_text("def score(targets, predictions):\n    return {}\n")
-    custom = ds("estimate", *CONFIG, "trainer.metrics.custom=own:score", "--json").document["checkpoints"]
-    ds("train", *CONFIG, "trainer.metrics.custom=own:score", "--run", "sampled", "-q")
+    Path("counted_score.py").write_text("def score(targets, predictions):\n    return {}\n")
+    custom = ds("estimate", *CONFIG, "trainer.metrics.custom=counted_score:score", "--json").document["checkpoints"]
+    ds("train", *CONFIG, "trainer.metrics.custom=counted_score:score", "--run", "sampled", "-q")
     sizes = [row["bytes"] for row in ds("checkpoints", "list", "sampled", "--json").document["checkpoints"]]
     assert plain["bytes_each"] < custom["bytes_each"]
     assert max(sizes) == pytest.approx(custom["bytes_each"], rel=0.5)
