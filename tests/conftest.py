@@ -22,6 +22,7 @@ from pipeline.events import Event, Finished
 from pipeline.execute import preprocess
 from pipeline.plan import Wish
 from shardstore.dataset import Dataset
+from tests.faults.zygote import forkable, shared
 
 NODES = ["n0", "n1", "n2"]
 # No example is held against the clock: the machine may have other work. `--hypothesis-profile` still says otherwise.
@@ -81,10 +82,18 @@ class World:
         return path
 
     def run(self, *arguments: str, code: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """The real command in a process of its own, in this world's folder; checks the exit code unless it is None."""
-        done = subprocess.run(
-            command(*arguments), cwd=self.folder, text=True, capture_output=True, env=environment(), **options
-        )
+        """The real command in a process of its own, in this world's folder; checks the exit code unless it is None.
+
+        It is forked from a process that has imported everything, unless it starts workers or `options` (those of
+        `subprocess.run`) are given.
+        """
+        if options or not forkable(arguments):
+            done = subprocess.run(
+                command(*arguments), cwd=self.folder, text=True, capture_output=True, env=environment(), **options
+            )
+        else:
+            ended = shared().run(arguments, self.folder)
+            done = subprocess.CompletedProcess(list(arguments), ended.code, ended.out, ended.err)
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -17,6 +17,7 @@ The line protocol: a job as JSON on stdin; `started PID` and later `ended PID CO
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -32,8 +33,9 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
@@ -104,12 +106,17 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the forked child is told."""
+    """What the forked child is told.
+
+    Attributes:
+        script: Python text that runs in place of `dateshard <words>`, with the words as its arguments.
+    """
 
     words: list[str]
     cwd: str
     out: str
     err: str
+    script: str | None = None
     stopped: str | None = None
     protocol: str | None = None
     file_limit: int | None = None
@@ -158,23 +165,28 @@ class Zygote:
         words: Sequence[str],
         cwd: Path,
         *,
+        script: str | None = None,
         stopped: str | None = None,
         protocol: str | None = None,
         file_limit: int | None = None,
+        output: tuple[Path, Path] | None = None,
     ) -> Job:
         """Forks a child that runs `dateshard <words>` in `cwd`.
 
         Args:
+            script: Python text that runs instead, with the words as its arguments.
             stopped: the thread that stops the child before its first call, so that a tracer can attach; SIGCONT lets
                 it go. Returns when it has.
             protocol: name of a bad protocol in `controls.PROTOCOLS` that is put in the product's place.
             file_limit: RLIMIT_FSIZE in bytes.
+            output: files for stdout and stderr, which stay; without them they are this object's, and go with `wait`.
         """
         self._count += 1
-        out, err = (Path(self._output.name, f"{self._count}.{name}") for name in ("out", "err"))
+        own = (Path(self._output.name, f"{self._count}.{name}") for name in ("out", "err"))
+        out, err = output or own
         out.touch()  # the child may be killed before it opens them
         err.touch()
-        order = Order(list(words), str(cwd), str(out), str(err), stopped, protocol, file_limit)
+        order = Order(list(words), str(cwd), str(out), str(err), script, stopped, protocol, file_limit)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         while not (line := self._line()).startswith("started "):
@@ -195,8 +207,9 @@ class Zygote:
                 raise AssertionError(f"{job.words} hangs\n{job.out.read_text()}\n{job.err.read_text()}") from None
         del self._jobs[job.pid]
         ended = Ended(self._codes.pop(job.pid), job.out.read_text(), job.err.read_text())
-        job.out.unlink()
-        job.err.unlink()
+        for path in (job.out, job.err):
+            if path.is_relative_to(self._output.name):
+                path.unlink()
         return ended
 
     def run(self, words: Sequence[str], cwd: Path, **options: Any) -> Ended:
@@ -236,6 +249,44 @@ class Zygote:
             self._rest += data
         line, _, self._rest = self._rest.partition("\n")
         return line
+
+
+class Forked:
+    """A child of the shared zygote with what of `subprocess.Popen` the tests use; its output stays in two files."""
+
+    def __init__(self, words: Sequence[str], cwd: Path, script: str | None, output: tuple[Path, Path]) -> None:
+        self._job = shared().start(words, cwd, script=script, output=output)
+        self._code: int | None = None
+        self.pid = self._job.pid
+
+    def poll(self) -> int | None:
+        """Its exit code, or minus the signal's number; None while it runs."""
+        return None if self._code is None and self._job.alive else self.wait()
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+        """As `poll`, once it has ended."""
+        if self._code is None:
+            self._code = shared().wait(self._job, timeout).code
+        return self._code
+
+    def kill(self) -> None:
+        """SIGKILL; nothing if it has ended."""
+        if self._code is None:
+            self._job.kill()
+
+
+@cache
+def shared() -> Zygote:
+    """One zygote for all tests of this process that need no other; it ends with the process."""
+    zygote = Zygote()
+    atexit.register(zygote.close)
+    return zygote
+
+
+def forkable(words: Sequence[str]) -> bool:
+    """Whether a command starts no worker processes, which a forked child must not."""
+    pairs = pairwise(words)
+    return "preprocess" not in words or ("--workers", "1") in pairs
 
 
 def own_modules() -> list[str]:
@@ -286,7 +337,10 @@ def fork(order: Order) -> int:
         become(order)
         from dateshard.cli import run
 
-        code = run(order.words)
+        if order.script is not None:
+            sys.argv = ["-c", *order.words]
+            exec(compile(order.script, "script", "exec"), {"__name__": "__main__"})
+        code = 0 if order.script is not None else run(order.words)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:

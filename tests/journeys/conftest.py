@@ -16,6 +16,8 @@ import psutil
 import pytest
 
 from tests import states
+from tests.conftest import environment
+from tests.faults.zygote import Forked, forkable
 
 PATIENCE_SECONDS = 120.0  # for anything that must happen; it only bounds a hang
 
@@ -94,19 +96,25 @@ sys.exit(run(sys.argv[2:]))
 
 
 class Process:
-    """One running `dateshard` command, in a session of its own, its output in files."""
+    """One running command in a session of its own: forked from a process that has imported everything, where it may be.
 
-    def __init__(self, folder: Path, number: int, words: tuple[str, ...], prefix: tuple[str, ...]) -> None:
+    A command that starts workers is started by Python anew, as is one with a `prefix` of its own.
+    """
+
+    def __init__(
+        self, folder: Path, number: int, words: tuple[str, ...], script: str | None, prefix: tuple[str, ...]
+    ) -> None:
         self._folder = folder
-        self._files = [folder / f"process{number}.{name}" for name in ("out", "err")]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DATESHARD")}
-        environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONWARNINGS": "error"}
-        command = [sys.executable, *(prefix or ("-m", "dateshard")), *words]
-        with open(self._files[0], "wb") as out, open(self._files[1], "wb") as err:
-            self._popen = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
-            )
-        self._family: list[psutil.Process] = []
+        self._files = out, err = folder / f"process{number}.out", folder / f"process{number}.err"
+        self._popen: subprocess.Popen[bytes] | Forked
+        if not prefix and forkable(words):
+            self._popen = Forked(words, folder, script, self._files)
+        else:
+            command = [sys.executable, *(prefix or (("-c", script) if script else ("-m", "dateshard"))), *words]
+            with open(out, "wb") as to, open(err, "wb") as beside:
+                self._popen = subprocess.Popen(
+                    command, cwd=folder, env=environment(), stdout=to, stderr=beside, start_new_session=True
+                )
 
     @property
     def out(self) -> str:
@@ -186,12 +194,12 @@ class Process:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """launch("train", "-c", ...) -> Process, ended with the test. `prefix`: instead of `-m dateshard`."""
+    """launch("train", "-c", ...) -> Process, ended with the test. `script`, or Python's `prefix`: instead of `dateshard`."""
     started: list[Process] = []
     number = itertools.count()
 
-    def start(*words: str, prefix: tuple[str, ...] = ()) -> Process:
-        started.append(Process(tmp_path, next(number), words, prefix))
+    def start(*words: str, script: str | None = None, prefix: tuple[str, ...] = ()) -> Process:
+        started.append(Process(tmp_path, next(number), words, script, prefix))
         return started[-1]
 
     yield start
@@ -202,7 +210,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 @pytest.fixture
 def launch_to_point(launch: Callable[..., Process]) -> Callable[..., Process]:
     """launch_to_point(pattern, n, "train", ...) -> Process that dies n changes after that change (see AT_POINT)."""
-    return lambda pattern, after, *words: launch(pattern, str(after), *words, prefix=("-c", AT_POINT))
+    return lambda pattern, after, *words: launch(pattern, str(after), *words, script=AT_POINT)
 
 
 @pytest.fixture
@@ -210,7 +218,7 @@ def launch_held(launch: Callable[..., Process]) -> Callable[..., Process]:
     """launch_held("step", 20, "train", ...) -> Process that waits after its 20th step; it is there already (see HELD)."""
 
     def start(place: str, number: int, *words: str) -> Process:
-        process = launch(place, str(number), *words, prefix=("-c", HELD))
+        process = launch(place, str(number), *words, script=HELD)
         process.until_held()
         return process
 
@@ -232,7 +240,7 @@ def points_of(launch_to_point: Callable[..., Process]) -> Callable[..., list[str
 @pytest.fixture
 def launch_with_limit(launch: Callable[..., Process]) -> Callable[..., Process]:
     """launch_with_limit(num_bytes, "train", ...) -> Process that can write no larger file (see WITH_LIMIT)."""
-    return lambda num_bytes, *words: launch(str(num_bytes), *words, prefix=("-c", WITH_LIMIT))
+    return lambda num_bytes, *words: launch(str(num_bytes), *words, script=WITH_LIMIT)
 
 
 @pytest.fixture

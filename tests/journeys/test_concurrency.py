@@ -53,7 +53,7 @@ def sweep(world: Any) -> list[int]:
 def test_of_several_writers_one_works_and_the_others_name_it(make_world: Any, launch: Any, committed: Any) -> None:
     world = make_world(4, split={"train": "2024-03-01..2024-03-03", "validation": "2024-03-04.."})
     world.config_file()
-    first = launch("staging/", *PREPARE, prefix=("-c", STOP_AT_POINT))
+    first = launch("staging/", *PREPARE, script=STOP_AT_POINT)
     assert first.until(lambda: stopped(first))
     others = [launch(*PREPARE), launch(*PREPARE, "--force"), launch(*CLEAN)]
     for other in others:
@@ -139,9 +139,7 @@ def test_a_training_whose_generation_is_cleaned_before_it_is_pinned_takes_the_cu
     small_training: Any, launch: Any
 ) -> None:
     world = small_training
-    training = launch(
-        r"pins/", "train", "-c", "config.yaml", "--run", "late", "--epochs", "1", prefix=("-c", STOP_AT_POINT)
-    )
+    training = launch(r"pins/", "train", "-c", "config.yaml", "--run", "late", "--epochs", "1", script=STOP_AT_POINT)
     assert training.until(lambda: stopped(training))
     for _ in range(4):
         change(world)
