@@ -10,7 +10,7 @@ FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
 JOBS   ?= logical
 
-.PHONY: train test setup preprocess rerun resume check test-all bench doctor lock clean
+.PHONY: train test setup preprocess rerun resume check test-all mutants bench doctor lock clean
 
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
 	@$(if $(EXAMPLE),$(BIN)/dateshard init --example $(EXAMPLE))
@@ -37,6 +37,9 @@ check: $(STAMP)  ## lint, format and types
 
 test-all: $(STAMP)  ## with crash loops and long journeys
 	@$(BIN)/python -m pytest
+
+mutants: $(STAMP)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/run for some
+	@$(BIN)/python -m tests.mutants.run --only "$(ONLY)"
 
 bench: $(STAMP)  ## the reader against memcpy, and an epoch against the same model fed one batch
 	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py

@@ -1,8 +1,8 @@
 """What a power cut could take: read off the order of a command's calls, without root and without a power cut.
 
-POSIX promises no more than this: a file's bytes are on disk after an fsync of the file, a name is on disk after an
-fsync of its folder, and a syncfs does both for all. Between a commit's rename and that, everything may be lost alone.
-What an older checkpoint's removal leaves must be on disk before it.
+POSIX promises no more than this: a file's bytes are on disk after an fsync of the file, a name is on disk (or gone from
+it) after an fsync of its folder, and a syncfs does both for all. Between a commit's rename and that, everything may be
+lost alone. What an older checkpoint's removal leaves must be on disk before it.
 """
 
 from __future__ import annotations
@@ -14,44 +14,66 @@ from pathlib import PurePath
 
 from tests.faults.tracing import Call
 
-CHECKPOINT = re.compile(r"data/runs/cut/checkpoints/checkpoint_epoch_\d+_batch_\d+")
-COMMIT = re.compile(rf"data/shards/world/CURRENT|{CHECKPOINT.pattern}")
+STORE, RUN = "data/shards/world", "data/runs/(?:cut|away)"
+ELSEWHERE = "data/far/elsewhere"  # where the checkpoints of `away` lie
+CHECKPOINT = re.compile(rf"(?:{RUN}/checkpoints|{ELSEWHERE})/checkpoint_epoch_\d+_batch_\d+")
+COMMIT = re.compile(rf"{STORE}/CURRENT|{CHECKPOINT.pattern}")
+WHOLE = re.compile(  # files that count from the moment that their name is there
+    rf"{STORE}/(CURRENT|FORMAT|manifests/.*|pins/.*\.json)|{RUN}/run\.json|{RUN}/evaluation-.*\.json"
+    rf"|(data/copies|{ELSEWHERE}|{RUN}/checkpoints)/(checkpoint_[^/]*|[^/.]*\.pth|of_run\.json)|data/out/[^/.]+\..*"
+)
 NEEDED = re.compile(
-    r"data(/(shards(/world(/(shards|nodes|statistics|staged|partials|manifests)(/.*)?|/CURRENT|/FORMAT)?)?"
-    r"|runs(/cut(/run\.json|/checkpoints(/checkpoint_epoch_.*)?)?)?))?"
+    r"data(/(shards(/world(/(shards|parquet|nodes|statistics|staged|partials|manifests)(/.*)?|/CURRENT|/FORMAT"
+    r"|/pins(/.*\.json)?)?)?|runs(/(cut|away)(/run\.json|/checkpoints(/checkpoint_.*|/[^/.]+\.pth)?)?)?"
+    r"|(copies|far|far/elsewhere)(/of_run\.json|/checkpoint_.*|/[^/.]+\.pth)?|out/[^/.]+\.pth))?"
 )
 
 
 @dataclass(slots=True)
 class Memory:
-    """What is in the page cache only: files whose bytes, and paths whose names are not flushed."""
+    """What is in the page cache only.
+
+    Attributes:
+        bytes: files whose bytes are not flushed. names: paths whose names are not.
+        gone: {path: its new name, or ''} of needed ones whose going is not.
+    """
 
     bytes: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    gone: dict[str, str] = field(default_factory=dict)
 
     def needed(self) -> list[str]:
         """Of that, what a committed state stands on."""
         found = {f"the bytes of {path}" for path in self.bytes if NEEDED.fullmatch(path)}
         return sorted(found | {f"the name {path}" for path in self.names if NEEDED.fullmatch(path)})
 
+    def below(self, path: str) -> list[str]:
+        """A file, or files in a folder, whose bytes are not flushed."""
+        return sorted(f"the bytes of {file}" for file in self.bytes if file == path or file.startswith(f"{path}/"))
+
     def play(self, call: Call) -> None:
         """What one call changes."""
         first, last = call.paths[0], call.paths[-1]
-        if call.name in ("write", "pwrite64"):
+        if call.name in ("write", "pwrite64", "pwrite"):
             self.bytes.add(first)
-        elif call.name == "mkdir" or (call.name == "openat" and "O_CREAT" in call.text):
+        elif call.name in ("mkdir", "symlink") or (call.name == "openat" and "O_CREAT" in call.text):
             self.names.add(first)
         elif call.name in ("fsync", "fdatasync"):
             self.bytes.discard(first)
             self.names = {path for path in self.names if str(PurePath(path).parent) != first}
+            self.gone = {path: new for path, new in self.gone.items() if str(PurePath(path).parent) != first}
         elif call.name == "syncfs":
-            self.bytes, self.names = set(), set()
+            self.bytes, self.names, self.gone = set(), set(), {}
         elif call.name in ("rename", "link"):
             self.bytes = {_moved(path, first, last) for path in self.bytes}
             self.names = {_moved(path, first, last) for path in self.names} | {last}
+            if call.name == "rename" and CHECKPOINT.fullmatch(first):
+                self.gone[first] = last
         elif call.name in ("unlink", "unlinkat", "rmdir"):
             self.bytes.discard(first)
             self.names.discard(first)
+            if call.name != "rmdir" and (WHOLE.fullmatch(first) or NEEDED.fullmatch(first)):
+                self.gone[first] = ""
 
 
 def _moved(path: str, old: str, new: str) -> str:
@@ -72,12 +94,15 @@ def at_risk(calls: Sequence[Call]) -> list[str]:
         if not call.paths or call.failed:
             continue
         memory.play(call)
-        if call.name == "rename" and COMMIT.fullmatch(call.paths[-1]):
-            found += [
-                f"{what}, when {call.paths[-1]} is named"
-                for what in memory.needed()
-                if call.paths[-1] not in what.split()[-1:]
-            ]
+        last = call.paths[-1]
+        if call.name in ("rename", "link") and WHOLE.fullmatch(last):
+            found += [f"{what}, when {last} appears" for what in memory.below(last)]
+        if call.name == "rename" and COMMIT.fullmatch(last):
+            found += [f"{what}, when {last} is named" for what in memory.needed() if what != f"the name {last}"]
         if removes(call):
             found += [f"{what}, when {call.paths[0]} is removed" for what in memory.needed()]
-    return found + [f"{what}, when the command ends" for what in memory.needed()]
+        if call.name in ("unlink", "unlinkat"):
+            taken = [old for old, new in memory.gone.items() if new and last.startswith(f"{new}/")]
+            found += [f"{old} is taken apart, and may be there again" for old in taken]
+    gone = [f"the going of {path}" for path in memory.gone]
+    return found + [f"{what}, when the command ends" for what in (*memory.needed(), *gone)]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.zygote import MAIN, PATIENCE_SECONDS, WRITER, Ended, Job, Zygote
+from tests.untraced import NO_STRACE, NOT_ALLOWED
 
 READING = ("read", "pread64", "preadv", "getdents64", "close", "flock")
 CHANGING = ("write", "pwrite64", "ftruncate", "mkdir", "rmdir", "rename", "link", "unlink", "unlinkat", "chmod")
@@ -113,7 +114,7 @@ class Missed(Exception):  # noqa: N818 - not an error of the product
 def why_not() -> str | None:
     """Why nothing can be traced here; None where it can."""
     if not shutil.which("strace"):
-        return "strace is not installed"
+        return NO_STRACE
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         try:
             tracer = subprocess.Popen(["strace", "-p", str(sleeper.pid), "-o", os.devnull], stderr=subprocess.DEVNULL)
@@ -122,7 +123,7 @@ def why_not() -> str | None:
             tracer.wait()
         finally:
             sleeper.kill()
-    return None if attached else "processes may not be traced here"
+    return None if attached else NOT_ALLOWED
 
 
 def trace(

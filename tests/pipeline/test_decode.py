@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +255,22 @@ def test_spellings_of_iso_times_are_read(style: str) -> None:
     found = times_of([at.strftime(style) for at in moments])
     fraction = 250_000_000 if ".250" in style else 0
     assert found == [int(at.timestamp()) * 10**9 + fraction for at in moments]
+
+
+def test_every_date_of_the_calendar_is_a_time_and_no_other() -> None:
+    """Of a century that is no leap year, one that is, and what lies around them."""
+    years = (1700, 1896, *range(1899, 1902), *range(1999, 2002), 2023, 2024, 2100)
+    texts, moments = [], []
+    for year, month, date in itertools.product(years, range(14), range(33)):
+        texts.append(f"{year}-{month:02d}-{date:02d}T05:00:00Z")
+        try:
+            moments.append(int(dt.datetime(year, month, date, 5, tzinfo=dt.UTC).timestamp()) * 10**9)
+        except ValueError:
+            moments.append(None)
+    assert times_of(texts) == moments
+    alone = [texts.index(f"{date}T05:00:00Z") for date in ("1900-02-29", "1900-03-01", "2000-02-29", "2023-02-29")]
+    for at in alone:  # all rows of one date are judged at once
+        assert times_of([texts[at]] * 2) == [moments[at]] * 2
 
 
 def test_offsets_may_differ_from_row_to_row() -> None:

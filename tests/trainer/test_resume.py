@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,11 +18,10 @@ import torch
 
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
 from trainer import checkpoint
+from trainer.checkpoint.pth import matches
 from trainer.config import Trainer
 from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
 from trainer.resume import New, Started, start
-from trainer.run import bound
-from trainer.shuffle import Shuffle
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
@@ -214,17 +215,20 @@ TRAININGS: dict[str, Any] = {
     "sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.1}},
     "momentum": {"training": {"optimizer": "sgd", "momentum": 0.9}},
     "accumulate": {"training": {"accumulate": 2}, "scheduler": {"type": "cosine", "T_max": 2, "warmup_steps": 4}},
-    "plateau": {"scheduler": {"type": "plateau", "patience": 0, "threshold": 1.0}, "training": {"epochs": 3}},
+    "plateau": {"scheduler": {"type": "plateau", "patience": 1, "threshold": 1.0}, "training": {"epochs": 5}},
+    "sampled": {"metrics": {"custom": "mine:score", "buffer": {"train": 3, "evaluation": 3}}},
     "losses": {"training": {"losses": {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}}},
 }
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_optimizer_schedule_and_objective_resumes_twice_in_a_row(lab: Lab, name: str) -> None:
+    score = "def score(targets, predictions):\n    return {'windows': len(targets), 'sum': float(predictions.sum())}\n"
+    Path("mine.py").write_text(score)
     change = TRAININGS[name]
     whole = lab.leg("whole", **change)
     steps = whole["state"]["step"]
-    assert steps == (6 if name == "accumulate" else BATCHES * (3 if name == "plateau" else 2))
+    assert steps == (6 if name == "accumulate" else BATCHES * (5 if name == "plateau" else 2))
     for cut in (1, steps // 2, steps - 2):
         legs = [lab.leg(f"cut{cut}", cut, **change), lab.leg(f"cut{cut}", 1, resume=f"cut{cut}", **change)]
         legs.append(lab.leg(f"cut{cut}", resume=f"cut{cut}", **change))
@@ -351,10 +355,44 @@ def test_all_settings_that_differ_are_named_at_once_and_the_run_is_let_go_of(lab
     lab.leg("", resume="cut")
 
 
-def test_dates_in_order_are_not_taken_for_runs_of_one_day(lab: Lab) -> None:
-    """`policy: streaming` and {1, 1} cut the data alike, but only one of them permutes the runs."""
-    config, dataset = lab.config(), lab.world.open()
-    assert bound(config, dataset, Shuffle(1, 1)) != bound(config, dataset, Shuffle(1, 1, shuffle_runs=False))
+ANOTHER_ORDER: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "to dates in order": ({"shuffle": "auto"}, {"policy": "streaming"}, r"order.days_per_run: checkpoint None, now 1"),
+    "from dates in order": ({"shuffle": "auto", "policy": "streaming"}, {"policy": "auto"}, r"order.shuffle_runs: "),
+    "to a smaller budget": (
+        {"shuffle": "auto", "days_per_batch": "auto"},
+        {"memory_budget": 3_000},
+        r"order.days_per_run: checkpoint None, now 1; order.runs_per_block: checkpoint None, now 1$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "said"), ANOTHER_ORDER.values(), ids=ANOTHER_ORDER)
+def test_settings_that_are_free_are_refused_where_they_bring_another_order(
+    lab: Lab, first: dict[str, Any], then: dict[str, Any], said: str
+) -> None:
+    lab.leg("cut", 7, loading=first)
+    with pytest.raises(UsageError) as caught:
+        lab.leg("", resume="cut", loading={**first, **then})
+    assert re.search(said, caught.value.what), caught.value.what
+    lab.leg("", resume="cut", loading={**first, "prefetch": False})
+
+
+@pytest.mark.parametrize("steps", [0, 7], ids=["before its first checkpoint", "from a checkpoint"])
+def test_a_run_is_not_continued_on_a_store_made_anew_of_other_dumps(lab: Lab, steps: int) -> None:
+    """Its generation has the same number, its arrays the same form; only what they hold differs."""
+    if steps:
+        lab.leg("cut", steps)
+    else:
+        with lab.started("cut"):
+            pass
+    shutil.rmtree(lab.world.store)
+    for date, rows in lab.world.rows.items():
+        lab.world.rows[date] = [(i, node, speed and speed**2, volume) for i, node, speed, volume in rows]
+        lab.world.write(date)
+    lab.world.prepare()
+    assert lab.world.open().generation == 1
+    with pytest.raises(UsageError, match=r"cannot be continued exactly: data\.id: checkpoint '\w+', now '\w+'\. "):
+        lab.leg("", resume="cut")
 
 
 def test_a_resumed_run_stays_on_the_data_that_it_began_with(lab: Lab) -> None:
@@ -430,16 +468,26 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(lab: Lab) -> None:
     checkpoint.read_files(checkpoint.inspect(folder))
 
 
+RISING: dict[str, Any] = {  # the rate rises until training harms: the best epoch is neither the first nor the last
+    "scheduler": {"type": "none", "warmup_steps": 100},
+    "training": {"epochs": 4, "learning_rate": 3.0},
+    "checkpoint": {"save_freq": 1},
+}
+
+
 def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> None:
-    whole = lab.leg("whole", checkpoint={"save_freq": 1}, training={"epochs": 4})
+    whole = lab.leg("whole", **RISING)
     losses = {epoch: validation["loss"] for epoch, (_, validation, _) in whole["epochs"].items()}
     lowest = min(losses, key=losses.__getitem__)
-    found, _ = checkpoint.best(whole["run"].checkpoints)
+    assert 0 < lowest < 3
+    folder = whole["run"].checkpoints
+    found, _ = checkpoint.best(folder)
     assert found is not None
     assert (found.name, found.state["val_loss"]) == (f"checkpoint_epoch_{lowest + 1}_batch_{BATCHES}", losses[lowest])
-    note = json.loads((whole["run"].checkpoints / "best_model.json").read_text())
+    note = json.loads((folder / "best_model.json").read_text())
     assert note["checkpoint"] == found.name
-    with lab.started("", resume="best", checkpoint={"save_freq": 1}, training={"epochs": 4}) as made:
+    assert matches(folder / "best_model.pth", found)
+    with lab.started("", resume="best", **RISING) as made:
         assert made.continued == found.name
 
 
@@ -495,6 +543,15 @@ def test_auto_continues_what_was_cut_off_and_keeps_what_is_complete(lab: Lab) ->
     assert rest["run"] == cut["run"]
     assert rest["continued"] == "checkpoint_epoch_1_batch_4"
     assert rest["state"] != whole["state"]
+
+
+def test_auto_continues_the_run_of_these_settings_though_another_one_is_newer(lab: Lab) -> None:
+    lab.leg("ours", 4)
+    lab.leg("newer", 4, training={"seed": 9})
+    lab.leg("newest", 4, model={"hidden_units": [8, 4]})
+    rest = lab.leg("", resume="auto")
+    assert (rest["run"].name, rest["continued"]) == ("ours", "checkpoint_epoch_1_batch_4")
+    assert lab.leg("", 1, resume="auto", training={"seed": 9})["run"].name == "newer"
 
 
 def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike(lab: Lab) -> None:

@@ -64,6 +64,15 @@ def test_a_plateau_cuts_where_torch_does(patience: int) -> None:
     assert len(set(rates)) >= 3
 
 
+def test_an_equal_loss_or_one_that_is_no_number_takes_nothing_from_the_best() -> None:
+    progress = Progress()
+    taken = [progress.note(loss, epoch, None) for epoch, loss in enumerate([2.0, 1.0, 1.0, math.nan, 1.5, 0.9])]
+    assert taken == [True, True, False, False, False, True]
+    assert (progress.best_loss, progress.best_epoch) == (0.9, 5)
+    assert not progress.note(0.9, 6, None)
+    assert progress.best_epoch == 5
+
+
 def test_warm_up_rises_step_by_step_to_the_rate_of_the_epoch() -> None:
     ours = schedule_of(type="step", step_size=1, gamma=0.5, warmup_steps=4)
     assert [learning_rate(0, step, 0.8, ours) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
