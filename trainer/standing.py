@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
+from shardstore.durable import replace_file
 from shardstore.errors import DateshardError
 from shardstore.lock import take_lock
 from trainer.checkpoint import Checkpoint
@@ -121,11 +122,8 @@ def noted(run: TrainingRun) -> Standing | None:
 
 
 def _write(run: TrainingRun, standing: Standing) -> None:
-    path = run.folder / FILE
-    temporary = path.with_name(f".{FILE}")
     with suppress(OSError):
-        temporary.write_text(json.dumps(asdict(standing)) + "\n")
-        temporary.replace(path)
+        replace_file(run.folder / FILE, json.dumps(asdict(standing)).encode() + b"\n", durable=False)
 
 
 def _until(standing: Standing, moment: float) -> float:
