@@ -269,7 +269,8 @@ def _probe(name: str, probe: Callable[[Path], None], folder: Path) -> Check:
     try:
         probe(folder)
     except (OSError, AssertionError) as error:
-        return Check(name, "fail", str(error) or "does not do what it says", todo)
+        what = getattr(error, "strerror", None) or str(error)
+        return Check(name, "fail", what or "does not do what it says", todo)
     return Check(name, "ok", "works")
 
 

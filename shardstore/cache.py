@@ -20,6 +20,7 @@ from pathlib import Path
 from shardstore.commit import first_damaged
 from shardstore.durable import check_free_space, disk_full_as_error
 from shardstore.errors import StoreError, Where
+from shardstore.lock import take_lock
 from shardstore.storage import Arrays, zarr_raw
 
 MOST_TRIES = 5  # while others clean the folder away
@@ -57,7 +58,7 @@ def _only_builder(parent: Path) -> Iterator[None]:
     parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parent, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take_lock(descriptor, fcntl.LOCK_EX, parent)
         if not os.path.samestat(os.fstat(descriptor), os.stat(parent)):  # another folder by now: its lock is another
             raise FileNotFoundError(parent)
         yield

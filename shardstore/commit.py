@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from shardstore.durable import Flusher, disk_full_as_error, fsync_path, replace_file, write_file
-from shardstore.errors import BusyError, DamagedError, NotThereError, StoreError, Where, naming
+from shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
+from shardstore.lock import take_lock
 from shardstore.manifest import (
     Manifest,
     current_generation,
@@ -123,22 +124,27 @@ class Writer:
         self._format = ""  # what was wrong with FORMAT before it was written anew
 
     def __enter__(self) -> Writer:
+        path, new = self.root / "writer.lock", not self.root.exists()
         for name in FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            with naming(self.root / "writer.lock"):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         except BlockingIOError:
             holder = os.pread(self._lock, 200, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise BusyError(
                 f"another process is writing this dataset ({holder or 'unknown'})",
-                where=Where(file=str(self.root / "writer.lock")),
+                where=Where(file=str(path)),
                 todo="Wait for it to end, then run the command again",
             ) from None
+        except DateshardError:
+            os.close(self._lock)
+            if new:
+                shutil.rmtree(self.root, ignore_errors=True)
+            raise
         try:
-            with disk_full_as_error(self.root / "writer.lock"):
+            with disk_full_as_error(path):
                 os.ftruncate(self._lock, 0)
                 os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             with disk_full_as_error(self.root / "FORMAT"):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shardstore.errors import DiskFullError, Where, naming
+from shardstore.errors import NO_ROOM, DiskFullError, Where, naming, of_system
 
 DIRECT_BYTES, BLOCK = 1 << 20, 4096  # files from that size on are written directly, by blocks that every disk takes
 FEW_FOLDERS = 8  # up to here single fsyncs; above, one syncfs (which also flushes what others wrote) is cheaper
@@ -133,19 +133,59 @@ def _write_directly(descriptor: int, blocks: memoryview) -> int:
     return done
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replaces `path` in one step, durably: the old bytes or the new, never a mixture."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replaces `path` in one step: the old bytes or the new, never a mixture.
+
+    Args:
+        durable: False for what nothing depends on: after a power cut it may be gone.
+    """
+    with _beside(path) as temporary:
+        if durable:
+            temporary.unlink(missing_ok=True)
+            write_file(temporary, data)
+        else:
+            temporary.write_bytes(data)
+    if durable:
+        fsync_path(path.parent)
+
+
+@contextmanager
+def appearing(path: Path, temporary: Path | None = None, *, over: bool = True, durable: bool = True) -> Iterator[Path]:
+    """Yields a name for a new file, which becomes `path` in one step where all within this context went well.
+
+    Args:
+        temporary: that name, if not one beside `path`.
+        over: replace a file that is there; else that is a FileExistsError.
+        durable: False for what can be made again: after a power cut it may be gone.
+
+    Raises:
+        DiskFullError, OSError: naming `path`, which is as it was; nothing else is left.
+    """
+    with disk_full_as_error(path):
+        with _beside(path, temporary, over=over) as name:
+            yield name
+            if durable:
+                fsync_path(name)
+        if durable:
+            fsync_path(path.parent)
+
+
+@contextmanager
+def _beside(path: Path, temporary: Path | None = None, *, over: bool = True) -> Iterator[Path]:
+    name = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_file(temporary, data)
-        temporary.replace(path)
-    except BaseException:
+        yield name
+        if over:
+            name.replace(path)
+        else:
+            os.link(name, path)
+            name.unlink()
+    except BaseException as error:
         with suppress(OSError):
-            temporary.unlink()
+            name.unlink()
+        if isinstance(error, OSError) and str(error.filename) == str(name):
+            error.filename = str(path)
         raise
-    fsync_path(path.parent)
 
 
 @contextmanager
@@ -155,18 +195,9 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
         with naming(path):
             yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise disk_full(path) from error
+        if error.errno in NO_ROOM:
+            raise of_system(error, str(path)) from error
         raise
-
-
-def disk_full(path: Path) -> DiskFullError:
-    """The error for a disk without room; what was committed is untouched."""
-    return DiskFullError(
-        "no space left on the disk; what was committed before is untouched",
-        where=Where(file=str(path)),
-        todo="Free some space and run the same command again: it continues where it stopped",
-    )
 
 
 def check_free_space(folder: Path, needed_bytes: int) -> None:

@@ -16,11 +16,22 @@ DateshardError                    exit 1
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ELSEWHERE = "or write elsewhere: name another file or folder, or another DATESHARD_DATA"
+NEXT = {  # of what the system refuses
+    errno.EROFS: f"Mount it for writing, {ELSEWHERE}",
+    errno.EACCES: f"Change its permissions, {ELSEWHERE}",
+    errno.EPERM: f"Change its permissions, {ELSEWHERE}",
+    errno.EIO: "Check the disk, then run the same command again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,23 @@ class BusyError(DateshardError):
 
     exit_code = 75
     kind = "busy"
+
+
+def of_system(error: OSError, file: str | None = None) -> DateshardError:
+    """What the system refused, as an error for people.
+
+    Args:
+        file: what it is about, if not the file that the error names.
+    """
+    name = file if file is not None else error.filename
+    where = None if name is None else Where(file=str(name))
+    if error.errno in NO_ROOM:
+        why = "" if error.errno == errno.ENOSPC else f" ({os.strerror(error.errno)})"
+        todo = "Free some space, or name another place, and run the same command again; what was there is untouched"
+        return DiskFullError(f"no space left on the disk{why}", where=where, todo=todo)
+    code = error.errno or 0
+    what = os.strerror(code) if code else (str(error) or type(error).__name__).splitlines()[0]
+    return DateshardError(what, where=where, todo=NEXT.get(code, ""))
 
 
 @contextmanager

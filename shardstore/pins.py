@@ -16,6 +16,7 @@ from pathlib import Path
 from shardstore.durable import disk_full_as_error, replace_file
 from shardstore.errors import DamagedError, StoreError, Where, naming
 from shardstore.identity import expected_form, seal, unseal
+from shardstore.lock import take_lock
 from shardstore.manifest import load_manifest
 
 
@@ -91,8 +92,7 @@ def pins_lock(root: Path, kind: int) -> Iterator[None]:
         where = Where(file=str(path))
         raise StoreError(f"cannot be opened: {error.strerror}", where=where, todo="Check its permissions") from None
     try:
-        with naming(path):
-            fcntl.flock(descriptor, kind)
+        take_lock(descriptor, kind, path)
         yield
     finally:
         with naming(path):

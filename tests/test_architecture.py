@@ -67,6 +67,11 @@ def test_only_the_device_file_names_cuda() -> None:
     assert naming == {"trainer/device.py"}
 
 
+def test_locks_are_taken_in_one_place() -> None:
+    taking = {str(path.relative_to(ROOT)) for path in FILES if "flock(" in path.read_text()}
+    assert taking == {"shardstore/lock.py", "trainer/checkpoint/removal.py", "dateshard/doctor.py"}  # let go; tried out
+
+
 def test_help_of_every_command_imports_nothing_heavy() -> None:
     code = (
         "import sys, click; from dateshard.cli import COMMANDS, root, run;"

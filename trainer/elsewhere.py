@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,25 +15,32 @@ from pathlib import Path
 from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
 from shardstore.errors import NotThereError, UsageError, Where, naming, shorten
 from trainer.checkpoint import NAME
-from trainer.checkpoint.removal import removal_lock
+from trainer.checkpoint.removal import LOCK, removal_lock
 
 NOTE = "of_run.json"
 
 
 @contextmanager
 def claim(directory: Path) -> Iterator[None]:
-    """Makes `directory` if need be and keeps others from claiming it meanwhile; within it, the run is made.
+    """Makes `directory` if need be and keeps others from claiming it meanwhile; within it, the run is made. Where that
+    fails, a new directory goes again.
 
     Raises:
         UsageError: it holds checkpoints already, or is another run's.
     """
     _refuse_taken(directory)
-    with disk_full_as_error(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        fsync_above(directory, 2)
-    with removal_lock(directory):
-        _refuse_taken(directory)
-        yield
+    new = not directory.exists()
+    try:
+        with disk_full_as_error(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            fsync_above(directory, 2)
+        with removal_lock(directory):
+            _refuse_taken(directory)
+            yield
+    except BaseException:
+        if new and run_of(directory) is None and {*_names(directory)} <= {NOTE, LOCK}:  # not another's by now
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def make_place(run: Path, directory: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shardstore.calendar import Timeline
+from shardstore.durable import disk_full_as_error, replace_file
 from shardstore.errors import DateshardError, Where
 from trainer.state import Session
 
@@ -44,7 +45,9 @@ def write(session: Session) -> None:
         "losses_so_far": session.metrics.losses(),
         "config": session.config.model_dump(mode="json"),
     }
-    _path(session).write_text(json.dumps(content, indent=1) + "\n")
+    path = _path(session)
+    with disk_full_as_error(path):
+        replace_file(path, json.dumps(content, indent=1).encode() + b"\n", durable=False)
 
 
 def _path(session: Session) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,19 +92,10 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         **_about(session, dataset),
         **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
     }
-    run = TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir)
-    lock = run.lock()
-    session.checkpoints = run.checkpoints
-    try:
-        try:
-            dataset.pin(run.name, run.folder)
-        except NotThereError:
-            shutil.rmtree(run.folder)
-            raise
+    with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
+        session.checkpoints = run.checkpoints
+        dataset.pin(run.name, run.folder)
         return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
-    except BaseException:
-        os.close(lock)
-        raise
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:

@@ -11,9 +11,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
 from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
+from shardstore.lock import take_lock
 from trainer import checkpoint, elsewhere
 from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
@@ -49,10 +51,14 @@ class TrainingRun:
         return self.folder / "checkpoints"
 
     @staticmethod
+    @contextmanager
     def create(
         parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any], save_dir: Path | None = None
-    ) -> TrainingRun:
-        """A new run `<dataset>-<yyyymmdd>-<hhmm>` (`_2` and so on if taken), or of the given name.
+    ) -> Iterator[tuple[TrainingRun, int]]:
+        """Makes a run `<dataset>-<yyyymmdd>-<hhmm>` (`_2` and so on if taken), or of the given name, and locks it.
+
+        Yields the run and the lock's descriptor. Where it cannot be made whole, or what is done with it within this
+        context fails, nothing of it stays.
 
         Args:
             save_dir: where its checkpoints shall lie; None: in its folder.
@@ -72,21 +78,24 @@ class TrainingRun:
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
             for candidate in names:
-                folder = parent / candidate
+                folder, new = parent / candidate, True
                 try:
                     folder.mkdir(parents=True)
                 except FileExistsError:
                     if not name or (folder / "run.json").exists():  # without it: killed before it was a run
                         continue
+                    new = False
                 run = TrainingRun(folder)
                 if not run.checkpoints.is_symlink() and checkpoint.scan(run.checkpoints) != ([], []):
                     what = "a run's checkpoints lie here, and its run.json is gone"
                     todo = "Move the folder away, or name another --run"
                     raise UsageError(what, where=Where(file=str(folder)), todo=todo)
-                elsewhere.make_place(folder, save_dir)
-                fsync_above(folder, 2)  # data/runs/<run> may be new
-                run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
-                return run
+                with _held(run, new=new) as lock:
+                    elsewhere.make_place(folder, save_dir)
+                    fsync_above(folder, 2)  # data/runs/<run> may be new
+                    run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
+                    yield run, lock
+                return
         raise UsageError(
             f"run '{stem}' exists",
             where=Where(file=str(parent / stem)),
@@ -153,15 +162,19 @@ class TrainingRun:
         """Holds the run for this process until the descriptor is closed.
 
         Raises:
-            BusyError: another process trains it.
+            BusyError: another process trains it. DateshardError: its file system has no locks.
         """
-        descriptor = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        for _ in range(LOCK_TRIES):  # `dateshard runs` looks at a lock by holding it for an instant
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
-            except OSError:
+        path = self.folder / "run.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            for _ in range(LOCK_TRIES):  # `dateshard runs` looks at a lock by holding it for an instant
+                with suppress(BlockingIOError):
+                    take_lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+                    return descriptor
                 time.sleep(0.02)
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         raise BusyError(
             "another process trains this run",
@@ -195,6 +208,27 @@ class TrainingRun:
                 for line in lines:
                     if 0 <= _step_of(line) < float("inf"):
                         yield json.loads(line)
+
+
+@contextmanager
+def _held(run: TrainingRun, *, new: bool) -> Iterator[int]:
+    """Locks a run that is being made; where that fails, it is taken back, unless another process makes it.
+
+    Args:
+        new: this process made its folder.
+    """
+    lock = None
+    try:
+        lock = run.lock()
+        yield lock
+    except BaseException as error:
+        if new and not isinstance(error, BusyError):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        elif lock is not None:
+            (run.folder / "run.json").unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+        raise
 
 
 def _step_of(line: str) -> float:

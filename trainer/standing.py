@@ -13,6 +13,9 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
+from shardstore.durable import replace_file
+from shardstore.errors import DateshardError
+from shardstore.lock import take_lock
 from trainer.checkpoint import Checkpoint
 from trainer.config import Trainer
 from trainer.run import TrainingRun
@@ -77,14 +80,17 @@ def standing(run: TrainingRun, newest: Checkpoint | None) -> Standing:
 
 def is_locked(run: TrainingRun) -> bool:
     """Whether a process trains the run; looking holds it, shared, for an instant (`TrainingRun.lock` waits for that)."""
+    path = run.folder / "run.lock"
     try:
-        descriptor = os.open(run.folder / "run.lock", os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+        take_lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
+    except BlockingIOError:
         return True
+    except DateshardError:  # where there are no locks nobody can train
+        return False
     finally:
         os.close(descriptor)
     return False
@@ -116,11 +122,8 @@ def noted(run: TrainingRun) -> Standing | None:
 
 
 def _write(run: TrainingRun, standing: Standing) -> None:
-    path = run.folder / FILE
-    temporary = path.with_name(f".{FILE}")
     with suppress(OSError):
-        temporary.write_text(json.dumps(asdict(standing)) + "\n")
-        temporary.replace(path)
+        replace_file(run.folder / FILE, json.dumps(asdict(standing)).encode() + b"\n", durable=False)
 
 
 def _until(standing: Standing, moment: float) -> float:

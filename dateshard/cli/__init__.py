@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import shlex
@@ -12,7 +11,7 @@ from importlib import import_module
 
 import click
 
-from shardstore.errors import DateshardError, DiskFullError
+from shardstore.errors import DateshardError, of_system
 
 COMMANDS = {
     "init": ("starting", "a starter configuration, and data to run it on"),
@@ -110,10 +109,7 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return report(DiskFullError(f"no space left on the disk{place}"), arguments)
-        return report(DateshardError(f"{error.strerror or error}{place}"), arguments)
+        return report(of_system(error), arguments)
     except MemoryError:
         text = "out of memory"
         return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)

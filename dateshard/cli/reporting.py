@@ -98,11 +98,11 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     from dateshard.places import data_folder, shards_folder
     from dateshard.reports.data import gather
     from dateshard.reports.data_page import data_report
+    from dateshard.reports.making import write_page
     from dateshard.screen import size
     from pipeline.plan import Wish
     from pipeline.survey import look
     from shardstore.commit import load_sources
-    from shardstore.durable import replace_file
 
     settings = settings_of(files, overrides)
     dataset = open_dataset(files, overrides)
@@ -112,8 +112,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
         screen.say(f"note: {note}")
     data = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation))).encode()
     path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, data)
+    write_page(path, data)
     screen.tell(f"{path}  {size(len(data))}")
     return {
         "run": None,

@@ -27,6 +27,7 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     """A starter configuration, and data to run it on. Never overwrites a file."""
     from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
+    from shardstore.durable import appearing
 
     if not example and (num_dates is not None or num_sensors is not None):
         raise click.UsageError("--dates and --sensors are for --example traffic")
@@ -37,7 +38,8 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     config = top / "configs" / f"{name}.yaml"
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(configuration(example) if example else STARTER)
+        with appearing(config, durable=False) as temporary:
+            temporary.write_text(configuration(example) if example else STARTER)
         click.echo(f"wrote {config}")
     else:
         click.echo(f"kept {config}: it was there before" + ("" if _as_shipped(config, example) else ", and differs"))

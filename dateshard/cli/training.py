@@ -168,9 +168,7 @@ def evaluate(
         raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
-    if as_json:
-        emit(result.to_json())
-    else:
+    if not as_json:
         screen.tell(headline)
         show(screen, result)
     if page is not None:
@@ -178,4 +176,6 @@ def evaluate(
         from dateshard.reports.making import write_report
 
         tell_report(screen, write_report(run, page or None, split))
+    if as_json:  # last: where the page cannot be written, that is the one document
+        emit(result.to_json())
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from dateshard.examples import flights, traffic
+from shardstore.durable import appearing
 from shardstore.errors import UsageError
 
 EXAMPLES = ("flights", "traffic")
@@ -58,12 +59,10 @@ def write_missing(folder: Path, contents: Iterator[tuple[str, Content]]) -> int:
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with open(temporary, "wb") as file:
+        with appearing(path, durable=False) as temporary, open(temporary, "wb") as file:
             if isinstance(content, bytes):
                 file.write(content)
             else:
                 content(file)
-        temporary.replace(path)
         written += 1
     return written

@@ -5,9 +5,8 @@ Legend: P target steps, N nodes, T targets that are numbers, K targets in all.
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from dateshard.preparing.raw import raw_units
 from shardstore.calendar import Day
-from shardstore.durable import disk_full_as_error, fsync_path
+from shardstore.durable import appearing
 from shardstore.errors import UsageError, Where
 from trainer.forecast import Forecaster
 from trainer.intervals import Intervals
@@ -154,15 +153,10 @@ def write(frame: polars.DataFrame, path: Path) -> None:
     Raises:
         DiskFullError: nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with disk_full_as_error(path):
-            if path.suffix == ".csv":
-                temporary.write_text(as_csv(frame), encoding="utf-8")
-            else:
-                frame.write_parquet(temporary)
-            fsync_path(temporary)
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    buffer = io.BytesIO()  # what polars says of a file that it cannot write has no error number
+    if path.suffix == ".csv":
+        buffer.write(as_csv(frame).encode())
+    else:
+        frame.write_parquet(buffer)
+    with appearing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dateshard.preparing.raw import raw_units
 from shardstore.calendar import Day, instants, zone
 from shardstore.dataset import Dataset
-from shardstore.durable import fsync_path
+from shardstore.durable import appearing
 from shardstore.errors import UsageError, Where
 from shardstore.layouts.feature import categorical
 
@@ -83,10 +83,9 @@ def export(
         if to == "npy":
             numbers = values if scaled else raw_units(dataset, values)
             numbers[~observed] = np.nan
-            with _new_file(folder / f"{date}.time.npy", force=force) as temporary, open(temporary, "wb") as file:
-                np.save(file, instants(day))
-            with _new_file(path, force=force) as temporary, open(temporary, "wb") as file:
-                np.save(file, numbers)
+            for file, array in ((folder / f"{date}.time.npy", instants(day)), (path, numbers)):
+                with _new_file(file, force=force) as temporary:
+                    _write_npy(temporary, array)
         else:
             with _new_file(path, force=force) as temporary:
                 _write_table(dataset, day, values, observed, temporary, as_csv=to == "csv", scaled=scaled)
@@ -179,6 +178,14 @@ def _column(numbers_R: Array, seen_R: NDArray[np.bool_], words: Sequence[str] | 
     return pa.array(words, pa.string()).take(pa.array(np.maximum(code_R - 1, 0), mask=~seen_R | (code_R == 0)))
 
 
+def _write_npy(path: Path, array: Array) -> None:
+    """As np.save, which says nothing of why a disk takes no more."""
+    plain = np.ascontiguousarray(array)
+    with open(path, "wb") as file:
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(plain))
+        file.write(plain.data)
+
+
 def _write_axes(dataset: Dataset, folder: Path, *, scaled: bool, force: bool) -> None:
     axes = {
         "axes": ["step", "node", "feature"],
@@ -195,15 +202,11 @@ def _write_axes(dataset: Dataset, folder: Path, *, scaled: bool, force: bool) ->
 
 @contextmanager
 def _new_file(path: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary name that becomes `path` in one step when all went well, and goes away when not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    finish: Callable[[Path, Path], Any] = os.replace if force else os.link
+    """Raises:
+    UsageError: `path` exists, and is not to be replaced.
+    """
     try:
-        yield temporary
-        fsync_path(temporary)
-        finish(temporary, path)
+        with appearing(path, over=force) as temporary:
+            yield temporary
     except FileExistsError:
         raise UsageError("the file exists", where=Where(file=str(path)), todo="Add --force") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -7,7 +7,6 @@ front door: it belongs to the machine, not to the store, and losing it costs an 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.places import data_folder
+from shardstore.durable import replace_file
 
 if TYPE_CHECKING:
     from pipeline.events import Event
@@ -81,11 +81,10 @@ def _remember(dataset: str, new: dict[str, Run]) -> None:
         runs = sorted([run, *(old for old in known.get(act, []) if old.work != run.work)], key=lambda r: r.work)
         known[act] = [runs[0], runs[-1]] if len(runs) > 1 else runs
     path = _file(dataset)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = json.dumps({act: [asdict(run) for run in runs] for act, runs in known.items()}).encode()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({act: [asdict(run) for run in runs] for act, runs in known.items()}))
-        temporary.replace(path)
+        replace_file(path, data, durable=False)
 
 
 def _recall(dataset: str) -> dict[str, list[Run]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dateshard.documents.reporting import ReportDocument
 from dateshard.reports.run import gather
 from dateshard.reports.run_page import run_report
-from shardstore.durable import disk_full_as_error, replace_file
+from shardstore.durable import appearing
 from trainer.run import TrainingRun
 
 
@@ -27,6 +27,17 @@ def page_is_old(run: TrainingRun) -> bool:
     )
 
 
+def write_page(path: Path, data: bytes) -> None:
+    """Writes a page, and its folder where that is not there: the old one or the new, never half of one.
+
+    Raises:
+        DiskFullError, OSError: it cannot be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_report(run: TrainingRun, output: str | None = None, split: str | None = None) -> ReportDocument:
     """Writes the page at once, the old one or the new; evaluates first where no evaluation of the best checkpoint lies
     beside the run.
@@ -37,9 +48,7 @@ def write_report(run: TrainingRun, output: str | None = None, split: str | None 
     facts = gather(run, split)
     data, verdict = run_report(facts).encode(), facts.verdict
     path = Path(output) if output else page_of(run)
-    with disk_full_as_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
+    write_page(path, data)
     return {
         "run": run.name,
         "file": str(path),

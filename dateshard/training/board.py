@@ -6,11 +6,14 @@ looks. A continued run tells TensorBoard to forget the steps that come again.
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from shardstore.durable import disk_full_as_error
 from shardstore.errors import UsageError
 
 PLACES = ("step", "epoch", "batch", "resumed_at")  # of a row: where it stands, no figures
@@ -31,31 +34,54 @@ def refuse_missing() -> None:
 
 
 class Board:
-    """Writes scalars.
+    """Writes scalars. The package's own SummaryWriter does it on a thread, which ends with a traceback on a full disk.
 
     Args:
         after: optimizer steps that are told already: later ones, of a process that was cut off, are taken back.
+
+    Raises:
+        DiskFullError, OSError: by every method.
     """
 
     def __init__(self, folder: Path, after: int | None) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.summary import scalar
 
-        purge = None if after is None else after + 1
-        name = f".{purge or 0:012d}"  # files are named by the second: two of one second would be one
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge, filename_suffix=name)
+        purge = 0 if after is None else after + 1
+        self._folder, self._event, self._scalar = folder / "tensorboard", Event, scalar
+        self._folder.mkdir(exist_ok=True)
+        stamp = f"{time.time():.0f}.{socket.gethostname()}.{purge:012d}"  # two of one second would be one without it
+        self._writer: Any = RecordWriter(str(self._folder / f"events.out.tfevents.{stamp}"))
+        self._write(file_version="brain.Event:2")
+        if after is not None:
+            self._write(step=purge, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One row of metrics.jsonl: of steps under `train/`, of an epoch under `epoch/` and `validation/`."""
         for tag, value in scalars(row):
-            self._writer.add_scalar(tag, value, row["step"])
+            self._write(step=row["step"], summary=self._scalar(tag, value))
+
+    def _write(self, **fields: Any) -> None:
+        with disk_full_as_error(self._folder):
+            self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
     def flush(self) -> None:
         """Everything that was added is on the disk."""
-        self._writer.flush()
+        with disk_full_as_error(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
         """Ends the file."""
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        with disk_full_as_error(self._folder):
+            try:
+                writer.flush()
+            finally:
+                with suppress(OSError):  # the same again
+                    writer.close()
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

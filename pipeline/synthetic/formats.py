@@ -39,7 +39,7 @@ def in_text(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _write_csv(frames: Frames, file: IO[bytes]) -> None:
     for number, frame in enumerate(frames):
-        in_text(frame).write_csv(file, include_header=number == 0)
+        file.write(in_text(frame).write_csv(include_header=number == 0).encode())
 
 
 def _write_json_lines(frames: Frames, file: IO[bytes]) -> None:

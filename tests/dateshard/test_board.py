@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_a_run_that_was_killed_and_continued_has_each_point_once(
     timed = ("seconds", "second", "wait", "bytes", "time_per_epoch")
     plain = [{p for p in points(name) if not p[0].endswith(timed)} for name in ("cut", "whole")]
     assert plain[0] == plain[1]
+
+
+def test_a_full_disk_ends_the_training_in_one_sentence_and_no_thread_goes_on(
+    world: Any, ds: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda _: open("/dev/full", "wb"))  # noqa: SIM115
+    before = set(threading.enumerate())
+    said = ds("train", "-c", "config.yaml", "--run", "one", "-q", ON, code=28).err
+    assert said.startswith("Error: data/runs/one/tensorboard: no space left on the disk.")
+    assert said.count("\n") == 1
+    assert set(threading.enumerate()) == before
 
 
 def test_without_the_package_one_sentence_says_what_to_install(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -389,12 +391,53 @@ def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Ru
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # who is killed takes nothing back
         with pytest.raises(ZeroDivisionError):
             run(["train", *CONFIG, "--run", "two", "--save-dir", "mine", "-q"])
     ds("train", *CONFIG, "--run", "three", "--save-dir", "mine", "-q", "--epochs", "1")
     ds("train", *CONFIG, "--run", "two", "-q", "--epochs", "1")
     assert not Path("data/runs/two/checkpoints").is_symlink()
     assert there(Path("mine")) == there(Path("data/runs/two/checkpoints"))
+
+
+@pytest.mark.parametrize("at", ["shardstore.dataset.Dataset.pin", "trainer.run.TrainingRun.write_facts"])
+def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_free(
+    ds: Run, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "data/x")
+
+    words = ("train", *CONFIG, "--run", "two", "-q", "--epochs", "1")
+    Path("data/runs/two").mkdir()  # of a start that was killed: it may hold what is somebody's
+    Path("data/runs/two/notes").touch()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(at, fails)
+            assert "data/x" in ds(*words, "--save-dir", "mine", code=1).err
+        assert not Path("mine").exists()
+        assert {path.name for path in Path("data/runs").glob("*")} - {"two"} == {"one"}
+        assert not Path("data/runs/two/run.json").exists()
+    assert Path("data/runs/two/notes").exists()
+    shutil.rmtree("data/runs/two")
+    with monkeypatch.context() as patch:
+        patch.setattr(at, fails)
+        ds(*words, code=1)
+    assert not Path("data/runs/two").exists()
+    ds(*words)
+
+
+def test_a_save_dir_that_another_claims_meanwhile_is_left_to_it(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer import elsewhere
+
+    lock = elsewhere.removal_lock
+
+    def late(directory: Path) -> AbstractContextManager[None]:
+        shutil.copytree(FOLDER, directory, dirs_exist_ok=True)
+        return lock(directory)
+
+    monkeypatch.setattr(elsewhere, "removal_lock", late)
+    assert "lie in this --save-dir" in ds("train", *CONFIG, "--run", "two", "--save-dir", "mine", code=2).err
+    assert there(Path("mine")) == ALL
 
 
 def test_auto_continues_in_the_same_save_dir_and_refuses_another(ds: Run) -> None:

@@ -34,7 +34,6 @@ BEST_EFFORT = (
     (r"^\w+: mkdir ", "the folder is there already"),
     (rf"^clean: rmdir {STORE}/(shards|staged|partials)/", "an empty folder of a date without any"),
     (rf"^clean: {LIST} {STORE}/(nodes|statistics|shards|staged|partials)/", "sizes, which are only told"),
-    (r"^(train|retain): flock data/runs/\w+/run\.lock", "tried again: who lists runs holds it for an instant"),
     (
         r"^retain: (openat|read) data/runs/cut/checkpoints/checkpoint_",
         "what retention can't read is left for the next time",
@@ -137,6 +136,8 @@ def told(fault: Fault, ended: Ended, cwd: Path) -> str | None:
     """What is wrong with how a failure was told: exit code, one sentence, the file, no traceback."""
     if fault.kind == "ENOSPC" and ended.code != 28:
         return f"exit {ended.code}, not 28: {ended.err}"
+    if fault.kind == "ENOLCK" and (ended.code != 1 or "has no locks" not in ended.err):
+        return f"exit {ended.code}, not told as what it is: {ended.err}"
     if fault.forever and fault.call.name in ("write", "openat", "read", "close"):
         return None  # stderr, or a module that the message needs, fails as well
     if "Traceback" in ended.err or not re.fullmatch(r"Error: .+\n", ended.err):

@@ -84,6 +84,12 @@ def test_a_failing_call_is_told_in_one_sentence_and_costs_nothing_committed(play
     assert play.bad(scene, some(play.faults(scene, "EIO", "ENOSPC"), count)) == []
 
 
+@pytest.mark.parametrize("name", ["preprocess", "train"])
+def test_a_lock_that_the_file_system_does_not_give_is_told_as_that_and_costs_nothing(play: Play, name: str) -> None:
+    scene = play.scene(name)
+    assert play.bad(scene, [fault for fault in play.faults(scene, "ENOLCK") if fault.call.name == "flock"]) == []
+
+
 def test_what_was_measured_and_cannot_be_read_any_more_never_becomes_a_shard(play: Play) -> None:
     """A library's reader may take a failed read for a short one, and give back whatever lay in memory."""
     scene = play.scene("preprocess")

@@ -92,7 +92,7 @@ class Call:
 class Fault:
     """What happens to call number `ordinal` of that name, and with `forever` to all later ones of that name."""
 
-    kind: str  # KILL | EIO | ENOSPC
+    kind: str  # KILL | EIO | ENOSPC | ENOLCK
     call: Call
     forever: bool = False
 

@@ -6,10 +6,8 @@ Nothing here is needed to continue a run: a `.pth` is for other programs, which 
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from shardstore.durable import disk_full_as_error, fsync_path
+from shardstore.durable import appearing
 from shardstore.errors import DamagedError, NotThereError, Where, shorten
 from trainer.checkpoint.folder import Checkpoint, verify
 from trainer.config import Training
@@ -36,22 +34,12 @@ def export(found: Checkpoint, path: Path) -> None:
     """
     verify(found)
     told = content(found)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.pth")
-    with disk_full_as_error(path):
-        try:
-            with open(temporary, "xb", buffering=BUFFER_BYTES) as file:
-                out = _Out(file)
-                torch.save(told, cast(IO[bytes], out))
-                if out.error is not None:
-                    raise out.error
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        fsync_path(path.parent)
+    half = path.with_name(f".tmp-{uuid.uuid4().hex}.pth")  # a name that `tidy` knows
+    with appearing(path, half) as temporary, open(temporary, "xb", buffering=BUFFER_BYTES) as file:
+        out = _Out(file)
+        torch.save(told, cast(IO[bytes], out))
+        if out.error is not None:
+            raise out.error
 
 
 class _Out:

@@ -15,20 +15,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shardstore.durable import disk_full_as_error, fsync_path
-from shardstore.errors import NotThereError, Where, naming
+from shardstore.errors import NotThereError, Where
+from shardstore.lock import take_lock
 
-PIN, GONE = "pinned", ".gone-"
+PIN, GONE, LOCK = "pinned", ".gone-", ".lock"
 
 
 @contextmanager
 def removal_lock(parent: Path) -> Iterator[None]:
     """Holds `parent/.lock`, which is held briefly by all; it dies with the process."""
-    path = parent / ".lock"
+    path = parent / LOCK
     with disk_full_as_error(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        with naming(path):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take_lock(descriptor, fcntl.LOCK_EX, path)
         yield
     finally:
         with suppress(OSError):  # let go of first: a close that fails may leave it open

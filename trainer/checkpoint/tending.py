@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,10 +89,12 @@ def retain(parent: Path, policy: Policy, *, dry_run: bool = False, thorough: boo
     goes. If none verifies, nothing goes.
 
     Args:
+        dry_run: only look, which a read-only disk lets do as well.
         thorough: verify all that stay.
     """
-    with removal_lock(parent):
-        sweep(parent)
+    with nullcontext() if dry_run else removal_lock(parent):
+        if not dry_run:
+            sweep(parent)
         found, damaged = scan(parent)
         while True:
             gone = _going(found, policy)
