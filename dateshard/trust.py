@@ -14,12 +14,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dateshard.settings import Settings, validate
 from pipeline.config import Pipeline
 from shardstore.errors import UntrustedError, Where, shorten
 from trainer.config import Trainer
-from trainer.run import TrainingRun
+
+if TYPE_CHECKING:
+    from trainer.run import TrainingRun  # with torch, which preparing never needs
 
 _admitted = set[str]()  # in this process: where the record cannot be written, trust lasts as long as the command
 
