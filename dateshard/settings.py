@@ -161,7 +161,7 @@ def validate(tree: Mapping[str, Any], places: Places | None = None, *, own_model
     """A tree of plain values -> Settings.
 
     Args:
-        own_models: whether `trainer.model.name` may name code; False for what a client sent.
+        own_models: whether code may be named (a model, a metric, a format); False for what a client sent.
 
     Raises:
         UsageError: all faults at once.

@@ -6,11 +6,21 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from shardstore.calendar import parse_date, parse_step, zone
-from shardstore.errors import UsageError
+from shardstore.errors import UsageError, shorten
 from shardstore.identity import identity
+from shardstore.outside import forbidden
 
 
 class Section(BaseModel):
@@ -127,6 +137,13 @@ class Source(Section):
     )
     faults: Faults = Faults()
     max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rows refused above this share refuse the date")
+
+    @field_validator("format")
+    @classmethod
+    def _no_code_of_a_client(cls, name: str, info: ValidationInfo) -> str:
+        if ":" in name and forbidden(info.context):
+            raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; use auto")
+        return name
 
     @field_validator("path")
     @classmethod

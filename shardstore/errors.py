@@ -4,6 +4,7 @@ Outcomes that are no faults have exit codes too (docs/commands.md): 3 some dates
 
 DateshardError                    exit 1
 ├── UsageError                    exit 2    the command line or the configuration
+│   └── UntrustedError                      a folder from elsewhere names code that would run
 ├── StoreError                    exit 4    our own store or a checkpoint: stale, missing, damaged
 │   ├── DamagedError                        bytes differ from what was committed
 │   └── NotThereError                       nothing of that name was ever committed, or it is gone
@@ -92,6 +93,12 @@ class UsageError(DateshardError):
 
     exit_code = 2
     kind = "usage"
+
+
+class UntrustedError(UsageError):
+    """A run, checkpoint or dataset that its user did not make names code; none of it was imported."""
+
+    kind = "untrusted"
 
 
 class StoreError(DateshardError):

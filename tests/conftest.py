@@ -185,6 +185,7 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
 def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test stands in a folder of its own, untouched by the caller's environment."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # what is trusted here is no tester's own
     for name in list(os.environ):
         if name.startswith("DATESHARD"):
             monkeypatch.delenv(name)

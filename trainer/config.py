@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from shardstore.errors import shorten
+from shardstore.outside import forbidden
 
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -103,7 +104,7 @@ def is_own(name: str) -> bool:
 
 
 def _known_model(name: str, info: ValidationInfo) -> str:
-    own = "" if _forbids_own(info) else ", or your own as my_package.module:build"
+    own = "" if forbidden(info.context) else ", or your own as my_package.module:build"
     if name in FAMILY_NAMES or (own and OWN.fullmatch(name)):
         return name
     if is_own(name) and not own:
@@ -113,9 +114,10 @@ def _known_model(name: str, info: ValidationInfo) -> str:
     raise ValueError(f"no model '{shorten(name)}'{hint} Use {', '.join(FAMILY_NAMES)}{own}")
 
 
-def _forbids_own(info: ValidationInfo) -> bool:
-    """Validation with the context {"own_models": False} refuses code: for a configuration that a client sent."""
-    return isinstance(info.context, dict) and not info.context.get("own_models", True)
+def _no_code_of_a_client(name: str | None, info: ValidationInfo) -> str | None:
+    if name is not None and forbidden(info.context):
+        raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; leave it out")
+    return name
 
 
 class ModelConfig(Section):
@@ -285,7 +287,7 @@ class MetricsConfig(Section):
 
     buffer: BufferConfig = BufferConfig()
     buffer_bytes: Bytes = Field(64 << 20, ge=0, description="a sample's memory, whatever `buffer` says")
-    custom: str | None = Field(
+    custom: Annotated[str | None, AfterValidator(_no_code_of_a_client)] = Field(
         None,
         pattern=r"^[\w.]+:\w+$",
         description="my_module:function, called with the sampled (targets, predictions), returns {name: number}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dateshard.cli.options import emit, json_option
+from dateshard.cli.options import emit, json_option, trust_option
 
 WORDS = "[RUN] [CHECKPOINT]"
 
@@ -138,15 +138,16 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
 @_checkpoint_option
+@trust_option
 @json_option
-def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
+def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, trust: bool, as_json: bool) -> int:
     """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
     from dateshard.runs.checkpoints import named
     from dateshard.runs.checkpoints_screen import show_loaded
     from dateshard.runs.trial import load as bring_back
     from dateshard.screen import Screen
 
-    told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"))
+    told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
     if as_json:
         emit(told)
     else:

@@ -62,6 +62,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def trust_option(command: Command) -> Command:
+    """`--trust`: code that a folder from elsewhere names may be imported."""
+    return click.option(
+        "--trust", is_flag=True, help="import the code that a run from elsewhere names; remembered for this run"
+    )(command)
+
+
 def quiet_option(command: Command) -> Command:
     """`-q`."""
     return click.option("-q", "--quiet", is_flag=True, help="only errors and the result")(command)

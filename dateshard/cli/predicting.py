@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, quiet_option, settings_of, split_arguments
+from dateshard.cli.options import (
+    config_option,
+    emit,
+    json_option,
+    quiet_option,
+    settings_of,
+    split_arguments,
+    trust_option,
+)
 
 
 def _level(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
@@ -42,6 +50,7 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
 )
 @click.option("--out", type=click.Path(), metavar="FILE", help="write the rows there: .csv or .parquet")
 @config_option
+@trust_option
 @json_option
 @quiet_option
 def predict(
@@ -53,6 +62,7 @@ def predict(
     level: float | None,
     out: str | None,
     files: tuple[str, ...],
+    trust: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -78,7 +88,7 @@ def predict(
         forecasts.refuse_ending(Path(out))
     pipeline = settings_of(files, overrides).preparing() if files else None
     screen = Screen(as_json=as_json or not (out or sys.stdout.isatty()), quiet=quiet)
-    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline))
+    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline, trust))
     prediction_screen.headline(screen, made)
     if out:
         forecasts.write(made.frame, Path(out))

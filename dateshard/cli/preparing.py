@@ -173,6 +173,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     from dateshard.preparing.pace import watch
     from dateshard.preparing.preprocess import finished_to_json, follow, settled
     from dateshard.screen import Screen
+    from dateshard.trust import admit, code_of
     from pipeline.execute import preprocess as prepare
     from trainer.config import parse_bytes
 
@@ -192,6 +193,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
         watched = watch(settings.dataset, settled(events), acts["workers"] or _cores())
         finished, peak_bytes = follow(screen, settings.dataset, watched, shown.again)
+    admit(root, code_of(config))
     if shown.as_json:
         emit(finished_to_json(finished, peak_bytes))
     if not finished.failed or finished.cut_short:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import committed_dates, config_option, emit, json_option, settings_of, split_arguments
+from dateshard.cli.options import (
+    committed_dates,
+    config_option,
+    emit,
+    json_option,
+    settings_of,
+    split_arguments,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from dateshard.documents.reporting import ReportDocument
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     help="default: data/runs/RUN/report.html, data/reports/DATASET.html",
 )
 @click.option("--open", "show", is_flag=True, help="open it in the browser")
+@trust_option
 @json_option
 def report(
     words: tuple[str, ...],
@@ -36,6 +45,7 @@ def report(
     split: str | None,
     output: str | None,
     show: bool,
+    trust: bool,
     as_json: bool,
 ) -> int:
     """One HTML page that needs nothing else: of a training run, or of the data with --data.
@@ -52,7 +62,7 @@ def report(
             raise click.UsageError(f"report --data takes KEY=VALUE, not '{names[0] if names else '--split'}'.")
         document = _of_data(screen, files, overrides, output)
     else:
-        document = _of_run(screen, names, (files, overrides), (output, split))
+        document = _of_run(screen, names, (files, overrides), (output, split), trust=trust)
     if as_json:
         emit(document)
     if show:
@@ -65,6 +75,8 @@ def _of_run(
     names: Sequence[str],
     configuration: tuple[Sequence[str], Sequence[str]],
     wanted: tuple[str | None, str | None],
+    *,
+    trust: bool,
 ) -> ReportDocument:
     from dateshard.judging.evaluation import run_of
     from dateshard.reports.making import write_report
@@ -75,7 +87,7 @@ def _of_run(
     if overrides and not files:
         raise click.UsageError("A run is judged with its own settings; KEY=VALUE goes with -c FILE and latest.")
     like = settings_of(files, overrides) if files else None
-    document = write_report(run_of(names[0], like), *wanted)
+    document = write_report(run_of(names[0], like, trust=trust), *wanted)
     tell_report(screen, document)
     return document
 
@@ -130,8 +142,9 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
 @click.option(
     "--open", "launch", is_flag=True, help="open its page in the browser; made first where it is missing or older"
 )
+@trust_option
 @json_option
-def show(name: str | None, launch: bool, as_json: bool) -> int:
+def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     """A run's loss curves in the terminal, its figures, and where its page lies. Without RUN the newest run.
 
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
@@ -139,8 +152,11 @@ def show(name: str | None, launch: bool, as_json: bool) -> int:
     from dateshard.reports.making import page_is_old, page_of, write_report
     from dateshard.runs.show import run_to_show, show_run, shown_run
     from dateshard.screen import Screen
+    from dateshard.trust import settings_of_run
 
     run, screen = run_to_show(name), Screen(as_json=as_json)
+    if trust:
+        settings_of_run(run, trust=True)
     if launch and page_is_old(run):
         tell_report(screen, write_report(run))
     document = shown_run(run)

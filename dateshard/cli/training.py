@@ -14,6 +14,7 @@ from dateshard.cli.options import (
     quiet_option,
     settings_of,
     split_arguments,
+    trust_option,
 )
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
@@ -54,6 +55,7 @@ def _flags(command: Any) -> Any:
 @preset_option
 @click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
 @click.option("--overfit", type=click.IntRange(1), metavar="N", help="can the model learn N batches by heart?")
+@trust_option
 @json_option
 @quiet_option
 def train(
@@ -62,6 +64,7 @@ def train(
     preset: str | None,
     dry_run: bool,
     overfit: int | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
     name: str | None,
@@ -83,7 +86,7 @@ def train(
         raise click.UsageError("--dry-run and --overfit stand alone: they continue nothing (--overfit takes --run).")
     if (dry_run or overfit) and (save_dir or init_from):
         raise click.UsageError("--dry-run and --overfit stand alone: they save nothing and begin with new weights.")
-    settings = configure(files, overrides, resume, preset)
+    settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet)
     if dry_run:
         code, document = rehearsal.dry_run(settings, screen)
@@ -134,6 +137,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     metavar="[FILE]",
     help="also a page of the run: data/runs/RUN/report.html",
 )
+@trust_option
 @json_option
 def evaluate(
     words: tuple[str, ...],
@@ -142,13 +146,14 @@ def evaluate(
     split: str,
     baselines: str | None,
     page: str | None,
+    trust: bool,
     as_json: bool,
 ) -> int:
     """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
 
     RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
     """
-    from dateshard.judging.evaluation import evaluate_config, evaluate_run
+    from dateshard.judging.evaluation import evaluate_config, evaluate_run, run_of
     from dateshard.judging.tables import show
     from dateshard.screen import Screen
 
@@ -163,7 +168,8 @@ def evaluate(
         if overrides and not files:
             raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
-        result, headline, run = evaluate_run(names[0], which, split, chosen, like)
+        run = run_of(names[0], like, trust=trust)
+        result, headline = evaluate_run(run, which, split, chosen)
     elif not files:
         raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
     else:

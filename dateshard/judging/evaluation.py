@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
+from dateshard.trust import admit, code_of, settings_of_run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
@@ -37,18 +38,12 @@ def newest_run(like: Settings | None) -> TrainingRun:
     return run
 
 
-def evaluate_run(
-    name: str, which: str, split: str, baselines: Sequence[str] | None, like: Settings | None = None
-) -> tuple[Evaluation, str, TrainingRun]:
+def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
     What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
-
-    Args:
-        name: a run, or `latest`: the newest, of the dataset and settings of `like` where that is given.
     """
-    run = run_of(name, like)
-    settings = _settings_of(run)
+    settings = settings_of_run(run)
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
@@ -56,12 +51,21 @@ def evaluate_run(
         _keep(run, judged, found)
     place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
-    return judged.result, headline, run
+    return judged.result, headline
 
 
-def run_of(name: str, like: Settings | None = None) -> TrainingRun:
-    """The run of that name; `latest`: the newest."""
-    return newest_run(like) if name == "latest" else locate(name, runs_folder())[0]
+def run_of(name: str, like: Settings | None = None, *, trust: bool = False) -> TrainingRun:
+    """The run of that name; `latest`: the newest, of the dataset and settings of `like` where that is given.
+
+    Args:
+        trust: the code that it names may be imported; that which `like` names may be in any case.
+    """
+    run = newest_run(like) if name == "latest" else locate(name, runs_folder())[0]
+    if like is not None:
+        admit(run.folder, code_of(like.trainer))
+    if trust:
+        settings_of_run(run, trust=True)
+    return run
 
 
 def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
@@ -72,12 +76,13 @@ def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
     Raises:
         NotThereError: no checkpoint verifies. UsageError: the split has no window.
     """
-    settings, found = _settings_of(run), checkpoint.best(run.checkpoints)[0]
+    run.facts()  # a damaged run.json is told before anything else of the run
+    found = checkpoint.best(run.checkpoints)[0]
     if found is None:
         found, _ = checkpoint.find(run.checkpoints, "latest")
     if (known := kept(run, split, found)) is not None:
         return known, False
-    return _keep(run, _judge(run, settings, found, split, None), found), True
+    return _keep(run, _judge(run, settings_of_run(run), found, split, None), found), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +91,6 @@ class _Judged:
     dataset: Dataset
     seconds: float
     parameters: int
-
-
-def _settings_of(run: TrainingRun) -> Settings:
-    """Raises:
-    DamagedError: of a damaged run.json, before anything else of the run is asked for.
-    """
-    from dateshard.training.train import settings_of_run
-
-    return settings_of_run(run)
 
 
 def _judge(

@@ -18,6 +18,7 @@ from dateshard.judging.forecasts import Made, frame_of
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import counted
+from dateshard.trust import check_trust, code_of, settings_of_run
 from pipeline.account import total
 from pipeline.config import Pipeline
 from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
@@ -49,6 +50,7 @@ class Asked:
         at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them.
         interval: the share of targets that are to lie between low and high; None for no interval.
         pipeline: how dumps are read; None: as the generation keeps it.
+        trust: the code that the run and the dataset name may be imported.
     """
 
     run: str
@@ -58,6 +60,7 @@ class Asked:
     checkpoint: str = "best"
     interval: float | None = 0.9
     pipeline: Pipeline | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +100,21 @@ def predict(
     at: str | None = None,
     checkpoint: str = "best",
     interval: float | None = 0.9,
+    trust: bool = False,
 ) -> polars.DataFrame:
     """`dateshard.predict("latest", history="data/raw/flights/{date}.csv")`: the table that the command prints.
 
     Columns: date, step (of that date, from 0), node, feature, horizon, value, low, high (raw units), time; with a
     categorical target also category and probability, before time.
 
+    Args:
+        trust: import the code that the run and the dataset name, though they were made elsewhere; from now on.
+
     Raises:
         UsageError, DumpError, StoreError: what happened, where, and what to do next.
     """
     names = (history,) if isinstance(history, str) else tuple(history)
-    return predict_run(Asked(run, names, until, at, checkpoint, interval)).frame
+    return predict_run(Asked(run, names, until, at, checkpoint, interval, trust=trust)).frame
 
 
 def predict_run(asked: Asked) -> Prediction:
@@ -118,9 +125,7 @@ def predict_run(asked: Asked) -> Prediction:
     """
     began = time.perf_counter()
     run, which = _run_of(asked)
-    from dateshard.training.train import settings_of_run
-
-    settings = settings_of_run(run)
+    settings = settings_of_run(run, trust=asked.trust)
     found, passed = checkpoint.find(run.checkpoints, which)
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
     notes = [f"passed over: {note}" for note in passed]
@@ -161,6 +166,8 @@ def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
     if asked.at:
         return _from_shards(asked.at, dataset, forecaster.window.history)
     config = asked.pipeline or settings_of(dataset)
+    if asked.pipeline is None:
+        check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=asked.trust)
     refuse_other_settings(config, dataset)
     until = parse_instant(asked.until, zone_name, end=True) if asked.until else None
     with raw_files(asked.history, config) as raw:

@@ -13,7 +13,7 @@ from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
 from dateshard.runs.history import History, history
 from shardstore.dataset import Dataset
-from shardstore.errors import DateshardError, NotThereError, StoreError
+from shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.run import TrainingRun, data_identity
@@ -87,6 +87,8 @@ def _verdict(run: TrainingRun, dataset: Dataset | None, splits: Sequence[str]) -
             continue
         try:
             verdict, fresh = verdict_on(run, split)
+        except UntrustedError:
+            raise
         except NotThereError as error:
             return None, error.what, False
         except DateshardError as error:

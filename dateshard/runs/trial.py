@@ -6,6 +6,7 @@ from dateshard.documents.checkpoints import CheckpointLoadDocument
 from dateshard.places import shards_folder
 from dateshard.runs.checkpoints import Named, open_named
 from dateshard.settings import validate
+from dateshard.trust import check_trust, code_of
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError
 from trainer.checkpoint import Checkpoint
@@ -15,15 +16,19 @@ from trainer.state import restore
 from trainer.trial import try_batch
 
 
-def load(wanted: Named) -> CheckpointLoadDocument:
+def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     """Verifies a checkpoint, builds the model of its own settings on its dataset, and takes every tensor strictly.
 
     Raises:
         DamagedError: naming the file. UsageError: the dataset of today does not fit these settings.
+        UntrustedError: they name code, and neither the run nor the copy was made here.
     """
     found = open_named(wanted)
     state = found.state
     settings = validate({"dataset": state["bound"]["data"]["name"], "trainer": state["config"]})
+    place = wanted.place
+    folder, what = (place.folder.parent, f"run {place.run}") if place.run else (found.folder, found.name)
+    check_trust(folder, code_of(settings.trainer), what, trust=trust)
     dataset, notes = _dataset_of(found)
     session = make_session(settings.trainer, dataset, found.folder.parent)
     restore(session, found)

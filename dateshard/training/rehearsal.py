@@ -19,6 +19,7 @@ from dateshard.signals import StopSignal
 from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate, show
 from dateshard.training.run_log import RunLog
+from dateshard.trust import admit, code_of
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, Where
 from trainer import checkpoint, standing
@@ -144,6 +145,7 @@ def _session(
         return
     started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume="none", new=New(name))
     try:
+        admit(started.run.folder, code_of(settings.trainer))
         screen.log = RunLog(started.run.folder).write
         begun = standing.begin(started.run, 0)
         yield started.session, lambda told: standing.end(started.run, begun, "ended", f"overfit: {told.verdict}")

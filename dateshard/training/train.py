@@ -11,12 +11,13 @@ from typing import Any
 from dateshard.places import runs_folder, shards_folder
 from dateshard.presets import preset_file
 from dateshard.screen import Screen, number
-from dateshard.settings import Settings, load_settings, validate
+from dateshard.settings import Settings, load_settings
 from dateshard.signals import StopSignal
 from dateshard.training.board import refuse_missing
 from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
+from dateshard.trust import admit, code_of, settings_of_run
 from shardstore.errors import NotThereError, UsageError, Where, naming
 from trainer import loop, standing
 from trainer.initial import read_initial
@@ -27,15 +28,24 @@ Document = dict[str, Any]
 
 
 def configure(
-    files: Sequence[str], overrides: Sequence[str], resume: str = "none", preset: str | None = None
+    files: Sequence[str],
+    overrides: Sequence[str],
+    resume: str = "none",
+    preset: str | None = None,
+    *,
+    trust: bool = False,
 ) -> Settings:
-    """The configuration of the files; of the run that is continued (`latest`, `best`: the newest), where no file is named."""
+    """The configuration of the files; of the run that is continued (`latest`, `best`: the newest), where no file is named.
+
+    Args:
+        trust: the code that this run names may be imported.
+    """
     if files or resume in ("none", "auto"):
         return load_settings(files, overrides, preset_file(preset) if preset else None)
     if preset:
         raise UsageError("--preset is for a new run; a run that is continued has its own settings", todo="Leave it out")
     run = _newest() if resume in ("latest", "best") else locate(resume, runs_folder())[0]
-    settings = settings_of_run(run, recover=True)
+    settings = settings_of_run(run, recover=True, trust=trust)
     if not overrides:
         return settings
     from dateshard.settings import apply
@@ -48,16 +58,6 @@ def _newest() -> TrainingRun:
     if run := next((run for run in all_runs(runs) if run.told()), None):
         return run
     raise NotThereError("no run yet", where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
-
-
-def settings_of_run(run: TrainingRun, *, recover: bool = False) -> Settings:
-    """The resolved configuration that a run was started with.
-
-    Args:
-        recover: where run.json is damaged, take that of the newest good checkpoint.
-    """
-    facts = (run.told() if recover else None) or run.facts()
-    return validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[
         shards = shards_folder(settings.dataset)
         started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, new=new)
         with closing(started):
+            admit(started.run.folder, code_of(settings.trainer))
             screen.log = RunLog(started.run.folder).write
             return _train_started(started, screen, stop)
 

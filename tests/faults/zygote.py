@@ -133,8 +133,14 @@ class Zygote:
             "POLARS_MAX_THREADS": "1",
             "PYTHONHASHSEED": "0",
         }
-        environment = {**kept, **threads, "COLUMNS": "120", "PYTHONWARNINGS": "error"}
         self._output = tempfile.TemporaryDirectory(prefix="zygote-")
+        environment = {
+            **kept,
+            **threads,
+            "COLUMNS": "120",
+            "PYTHONWARNINGS": "error",
+            "XDG_STATE_HOME": self._output.name,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.zygote"],
             cwd=ROOT,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.errors import UsageError, shorten
+from shardstore import outside
+from shardstore.errors import shorten
 from trainer.metrics.sums import finite
 
 Array = NDArray[Any]
@@ -57,18 +55,7 @@ def load(path: str) -> Custom:
     Raises:
         UsageError: it cannot be imported or called; said before anything is trained.
     """
-    module_name, _, function_name = path.partition(":")
-    todo = "Write it as my_module:function; the module must be installed or lie in the working directory"
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:
-        what = f"trainer.metrics.custom: cannot import '{path}': {type(error).__name__}: {shorten(str(error), 200)}"
-        raise UsageError(what, todo=todo) from error
-    if not callable(function):
-        raise UsageError(f"trainer.metrics.custom: '{path}' is no function", todo=todo)
+    function = outside.load(path, "trainer.metrics.custom")
     return Custom(path, function, _takes_observed(function))
 
 
