@@ -10,11 +10,11 @@ from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.dumps import place_of
-from pipeline.splits import resolve_split
+from pipeline.splits import about_no_split, resolve_split
 from shardstore.calendar import collapse
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
-from shardstore.manifest import SPLITS, Manifest, Ranges
+from shardstore.manifest import SPLITS, Manifest, Ranges, in_no_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,17 @@ class Plan:
     Attributes:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
         split: ranges of dates, resolved.
-        warnings: what a person should know before it runs.
+        in_no_split: known dates that lie in none of them.
+        remarks: what a person should know of the dataset, whatever is done.
+        warnings: and what before the acts are carried out.
     """
 
     dates: tuple[DatePlan, ...]
     merge: str
     split: Mapping[str, Ranges]
     basis: str
+    in_no_split: tuple[dt.date, ...] = ()
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -162,7 +166,9 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
+    remarks = _remarks(config, seen, split, known, merge)
+    warnings = (*_warnings(plans, seen, wish, split, merge), *remarks)
+    return Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), remarks, warnings)
 
 
 def dropped_dates(sources: Mapping[str, Any]) -> set[dt.date]:
@@ -311,14 +317,18 @@ def _warnings(
                 f"{dates}: the frozen statistics are kept, unless --refit-statistics "
                 f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
             )
-    if seen.manifest:
-        found += _moved(seen.manifest.split, split, merge)
-        found += _held(seen, merge)
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:
             found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
     return found
+
+
+def _remarks(
+    config: Pipeline, seen: Observed, split: Mapping[str, Ranges], known: Sequence[dt.date], merge: str
+) -> tuple[str, ...]:
+    found = [*_moved(seen.manifest.split, split, merge), *_held(seen, merge)] if seen.manifest else []
+    return tuple(filter(None, [*found, about_no_split(config.split, split, known)]))
 
 
 def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:

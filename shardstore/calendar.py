@@ -159,12 +159,13 @@ def instants(day: Day) -> NDArray[np.int64]:
     return day.start + np.arange(day.num_steps, dtype=np.int64) * day.step
 
 
-def collapse(dates: Iterable[dt.date]) -> str:
-    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`."""
+def collapse(dates: Iterable[dt.date], most: int | None = None) -> str:
+    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`; of more than `most` ranges the first ones, `...`."""
     ranges: list[list[dt.date]] = []
     for date in sorted(set(dates)):
         if ranges and date - ranges[-1][1] == dt.timedelta(days=1):
             ranges[-1][1] = date
         else:
             ranges.append([date, date])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges)
+    shown = [str(a) if a == b else f"{a}..{b}" for a, b in ranges[:most]]
+    return ", ".join([*shown, *(["..."] if len(shown) < len(ranges) else [])])

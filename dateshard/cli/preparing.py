@@ -240,6 +240,8 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]
     screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
+    for remark in made.remarks if chosen is None else ():
+        screen.explain(remark)
     show_mend(screen, dates, mend)
     return code
 

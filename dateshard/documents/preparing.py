@@ -57,6 +57,7 @@ class PlanDocument(TypedDict):
     dates: Annotated[list[PlannedRow], Field(description="every known date, asked for or not")]
     merge: Annotated[str | None, Field(description="why the global statistics are merged again; null: they stay")]
     split: Split
+    in_no_split: Annotated[list[DateText], Field(description="known dates that lie in none of these ranges")]
     cost: CostDocument
     warnings: Annotated[list[str], Field(description="what a person should know before it runs")]
     command: Annotated[str | None, Field(description="what carries it out; null where nothing is to be done")]
@@ -71,6 +72,8 @@ class StatusDocument(TypedDict):
     provisional: Annotated[list[DateText], Field(description="training dates that the statistics lack")]
     counts: Annotated[dict[str, int], Field(description="dates by state")]
     dates: Annotated[list[DateRow], Field(description="those that were asked for")]
+    in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
+    warnings: Annotated[list[str], Field(description="what a person should know of the dataset")]
     notes: Annotated[list[str], Field(description="files of the store that had to be passed over")]
     mend: Annotated[str | None, Field(description="the command that makes every date fresh; null if they are (exit 0)")]
 

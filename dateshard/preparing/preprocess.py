@@ -138,8 +138,8 @@ class _Told:
             screen.say(f"If it is cut off, this goes on: {self.again}")
             if plan.merge and event.generation is not None:
                 screen.say(f"The global statistics are merged: {plan.merge}.")
-        for warning in plan.warnings:
-            screen.say(warning)
+        for warning in plan.warnings if not screen.quiet else ():
+            screen.explain(warning)
 
 
 def _by_reason(counts: dict[str, int]) -> str:

@@ -156,6 +156,7 @@ def plan_document(
         "dates": rows,
         "merge": made.merge or None,
         "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()},
+        "in_no_split": [str(date) for date in made.in_no_split],
         "cost": told,
         "warnings": [*made.warnings, *found.notes],
         "command": command if made.to_measure + made.to_normalise + made.to_store else None,
@@ -175,6 +176,8 @@ def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], me
         "provisional": [str(date) for date in manifest.provisional] if manifest else [],
         "counts": counts,
         "dates": [{"date": str(p.date), "state": p.state, "reason": p.reason} for p in dates],
+        "in_no_split": [str(date) for date in found.plan.in_no_split],
+        "warnings": list(found.plan.remarks),
         "notes": list(found.notes),
         "mend": None if all_good(dates) else mend,
     }

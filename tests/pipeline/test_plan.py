@@ -158,9 +158,10 @@ def test_settings_that_change_no_bytes_make_nothing_stale(world: Any) -> None:
 
 def test_a_moved_training_range_keeps_the_statistics_and_says_so(world: Any) -> None:
     world.tree["pipeline"]["split"] = {**SPLIT, "train": "..2024-03-05"}
-    moved, warning = plan_of(world).warnings
+    moved, warning, left_out = plan_of(world).warnings
     assert moved == "The split moves: train 2024-03-01..2024-03-06 -> 2024-03-01..2024-03-05."
     assert "the frozen statistics are those of the old one, unless --refit-statistics" in warning
+    assert left_out == "1 date is in no split: 2024-03-06. pipeline.split leaves it out"
     assert plan_of(world, refit=True).merge == "--refit-statistics"
 
 
