@@ -32,7 +32,7 @@ from pipeline.events import (
     Planned,
 )
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_no_match, refuse_unknown
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -101,9 +101,8 @@ def preprocess(
         with stop.at_once(), nothing_to_collect():
             seen, table, cache = observe(config, root, current)
             plan = make_plan(config, seen, wish)
-        if not seen.dumps and current is None:
-            where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
-            raise DumpError("no dump matches the path", where=where, todo=todo)
+        if current is None:
+            refuse_no_match(seen)
         write_cache(root, cache)
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))

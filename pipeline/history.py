@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.arrays import Encoded, Staged, Target, encode_date, stage
 from pipeline.config import Pipeline
 from pipeline.cuts import spilled
-from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, place_of
+from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, no_match, place_of
 from pipeline.observe import whole_file
 from pipeline.plan import Dump
 from pipeline.shares import FREE_SHARE
@@ -139,7 +139,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
 
 
 def _nothing(name: str) -> DumpError:
-    return DumpError("no file matches", where=Where(file=name), todo="Check --history; {date} stands for every date")
+    return DumpError(no_match(name), todo="Check --history; {date} stands for every date")
 
 
 def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:

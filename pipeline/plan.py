@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.dumps import place_of
-from pipeline.splits import about_no_split, resolve_split
+from pipeline.remarks import change_text, remarks_on, warnings_of
+from pipeline.splits import resolve_split
 from shardstore.calendar import collapse
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
-from shardstore.manifest import SPLITS, Manifest, Ranges, in_no_split
+from shardstore.manifest import Manifest, Ranges, in_no_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,14 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class ToCut:
+    """A file of many dates as it is now, which must be cut before its dates are known; `why`: a sentence that names it."""
+
+    whole: Dump
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that a plan looks at.
 
@@ -46,6 +55,8 @@ class Observed:
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
         nodes_id: of the node table with its positions, None where nodes are found.
+        to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
+        no_match: why there is no dump at all, in words.
     """
 
     manifest: Manifest | None
@@ -54,6 +65,8 @@ class Observed:
     dumps: Mapping[dt.date, Dump]
     node_names: tuple[str, ...] | None
     nodes_id: str | None
+    to_cut: ToCut | None = None
+    no_match: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +179,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    remarks = _remarks(config, seen, split, known, merge)
-    warnings = (*_warnings(plans, seen, wish, split, merge), *remarks)
+    remarks = remarks_on(config, seen, split, known, merge)
+    warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), remarks, warnings)
 
 
@@ -184,6 +197,14 @@ def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) 
 
 def _asked(wish: Wish) -> set[dt.date]:
     return set(wish.dates or ())
+
+
+def refuse_no_match(seen: Observed) -> None:
+    """Raises:
+    DumpError: there is no dump at all.
+    """
+    if seen.no_match:
+        raise DumpError(seen.no_match, todo="Correct pipeline.source.path, or the folder you are in")
 
 
 def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
@@ -204,6 +225,9 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
         return DatePlan(date, "excluded", "dropped; preprocess DATE takes it in again", "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
+    if dump is None and seen.to_cut:
+        state = "stale(dump)" if source else "missing"
+        return DatePlan(date, state, "known once its file is cut", source["staged"] if source else "")
     if dump is None:
         committed = seen.manifest is not None and date in seen.manifest.dates
         kept = (
@@ -227,7 +251,7 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
 def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
     if source["staged"] != key:
         if source["dump"]["hash"] != dump.hash:
-            return "stale(dump)", f"dump changed ({_size(source['dump']['size'])} -> {_size(dump.size)})"
+            return "stale(dump)", f"dump changed ({change_text(source['dump']['size'], dump.size)})"
         if source["measure"] != wanted.measure:
             return "stale(config)", "settings that decide its values changed"
         return "stale(code)", "this version measures differently"
@@ -274,7 +298,7 @@ def _acts(
     plan: DatePlan, seen: Observed, wish: Wish, merge: bool, everything: bool, split: Mapping[str, Ranges]
 ) -> DatePlan:
     """Adds the acts. A generation has one normalise identity: when that changes, every committed date is normalised."""
-    if plan.state == "excluded" or not plan.key:
+    if plan.state == "excluded" or not plan.key or seen.to_cut:
         return plan
     asked = wish.dates is None or plan.date in wish.dates
     committed = seen.manifest is not None and plan.date in seen.manifest.dates
@@ -302,72 +326,3 @@ def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) 
     why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
     reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
     return replace(plan, reason=reason, store=True)
-
-
-def _warnings(
-    plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
-) -> list[str]:
-    found = _passed_over(plans, wish)
-    training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
-    if seen.manifest and not merge:
-        again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
-        if again:
-            dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
-            found.append(
-                f"{dates}: the frozen statistics are kept, unless --refit-statistics "
-                f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
-            )
-    if wish.dates is not None and merge:
-        more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
-        if more:
-            found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
-    return found
-
-
-def _remarks(
-    config: Pipeline, seen: Observed, split: Mapping[str, Ranges], known: Sequence[dt.date], merge: str
-) -> tuple[str, ...]:
-    found = [*_moved(seen.manifest.split, split, merge), *_held(seen, merge)] if seen.manifest else []
-    return tuple(filter(None, [*found, about_no_split(config.split, split, known)]))
-
-
-def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
-    """Dates that were asked for and that nothing is done with, by reason."""
-    reasons: dict[str, list[dt.date]] = {}
-    for plan in plans if wish.dates else ():
-        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump"):
-            reasons.setdefault(plan.reason, []).append(plan.date)
-    return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
-
-
-def _held(seen: Observed, merge: str) -> list[str]:
-    """Dates that were dropped, and that the frozen statistics still rest on."""
-    assert seen.manifest is not None
-    rows = seen.sources.get("dropped", {}).items()
-    held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
-    if not held or merge:
-        return []
-    return [f"The frozen statistics still rest on {collapse(held)}, which was dropped, unless --refit-statistics."]
-
-
-def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
-    """What of the split is not what the generation has, in words: open and rolling ranges move with the data."""
-    moved = [name for name in SPLITS if before.get(name, ()) != after.get(name, ())]
-    changes = [f"{name} {_spelled(before.get(name, ()))} -> {_spelled(after.get(name, ()))}" for name in moved]
-    return [f"The split moves: {'; '.join(changes)}."] if changes else []
-
-
-def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str) -> list[str]:
-    found = moved_split(before, after)
-    if before.get("train", ()) != after.get("train", ()) and not merge:
-        todo = "the frozen statistics are those of the old one, unless --refit-statistics"
-        found.append(f"The training range changed: {todo}.")
-    return found
-
-
-def _spelled(ranges: Ranges) -> str:
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in ranges) or "none"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

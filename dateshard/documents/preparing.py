@@ -48,6 +48,14 @@ class CostDocument(TypedDict):
     paced_by: Annotated[int | None, Field(description="dates of the remembered run that `seconds` was taken from")]
 
 
+class ToCutDocument(TypedDict):
+    """A file of many dates, whose dates are not known before preprocess has cut it."""
+
+    path: str
+    bytes: int
+    why: Annotated[str, Field(description="in words: not cut yet, or what changed since")]
+
+
 class PlanDocument(TypedDict):
     """What preprocess would do, and why."""
 
@@ -60,6 +68,7 @@ class PlanDocument(TypedDict):
     in_no_split: Annotated[list[DateText], Field(description="known dates that lie in none of these ranges")]
     cost: CostDocument
     warnings: Annotated[list[str], Field(description="what a person should know before it runs")]
+    to_cut: Annotated[ToCutDocument | None, Field(description="what is cut first; null where there is no such file")]
     command: Annotated[str | None, Field(description="what carries it out; null where nothing is to be done")]
 
 
@@ -75,6 +84,7 @@ class StatusDocument(TypedDict):
     in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
     warnings: Annotated[list[str], Field(description="what a person should know of the dataset")]
     notes: Annotated[list[str], Field(description="files of the store that had to be passed over")]
+    to_cut: Annotated[ToCutDocument | None, Field(description="as in plan")]
     mend: Annotated[str | None, Field(description="the command that makes every date fresh; null if they are (exit 0)")]
 
 

@@ -169,7 +169,7 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     if finished.stored:
         wrote = f"{counted(finished.stored, 'date')} stored in other formats, {wrote}"
     rejected = sum(rows["rejected"].values())
-    read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
+    read = f"{counted(rows['read'], 'row')} read" + (f", {rejected:,} rejected" if rejected else "")
     generation = f"generation {finished.generation}" if finished.generation else "no generation yet"
     screen.tell(
         f"{generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "

@@ -184,8 +184,8 @@ def test_commands_that_find_nothing_yet_say_what_comes_first(ds: Run) -> None:
     assert "Name a run (latest is the newest" in ds("evaluate", code=2).err
     ds("init")
     for command in ("plan", "status"):
-        said = ds(command, "-c", "configs/mydata.yaml").out
-        assert "note: data/raw/mydata/{date}.csv: no dump matches the path." in said
+        said = ds(command, "-c", "configs/mydata.yaml", code=65).err
+        assert "data/raw/mydata/{date}.csv: no dump matches the path: there is no data in /" in said
 
 
 def test_a_date_that_nobody_knows_has_no_status(ds: Run) -> None:

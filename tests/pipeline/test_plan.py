@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import MEASURE_CODE
 from pipeline.plan import Plan, Wish, staged_key
+from pipeline.remarks import change_text
 from pipeline.survey import look
 from shardstore.identity import identity
 
@@ -90,6 +91,11 @@ def test_a_changed_dump_makes_its_date_stale_and_warns_about_the_statistics(worl
     assert "2024-03-01 is a training date: the frozen statistics are kept, unless --refit-statistics" in warning
     change(world, max(world.rows))
     assert len(plan_of(world).warnings) == 1  # a validation date moves no statistics
+
+
+def test_a_change_of_a_few_bytes_is_told_in_bytes() -> None:
+    assert change_text(35_190, 35_214) == "35,190 B -> 35,214 B"
+    assert change_text(1_234_000_000, 1_300_000_000) == "1.2 GB -> 1.3 GB"
 
 
 def test_a_touched_dump_with_the_same_bytes_stays_fresh(world: Any) -> None:
