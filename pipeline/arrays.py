@@ -19,7 +19,7 @@ from pipeline.config import Pipeline
 from pipeline.plan import Dump
 from pipeline.shares import record_budget
 from shardstore.calendar import Day
-from shardstore.errors import DumpError, Where
+from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.layouts import grid
 from shardstore.layouts.categories import own_vocabulary, recode
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
+LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,18 @@ def stage(
     the hour, to the same bytes.
 
     Raises:
-        DumpError: the dump cannot be used. ResourceError: its grid alone is too large.
+        DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
     from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
 
-    if not dump.files:
-        where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
-        raise DumpError("the folder holds no file", where=where, todo=todo)
-    budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
-    decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+    try:
+        if not dump.files:
+            where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
+            raise NoRowsError("the folder holds no file", where=where, todo=todo)
+        budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
+        decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+    except NoRowsError as error:
+        raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
     values, duplicates, last = reduce(decoded, config)
     rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
     vocabularies = _own_vocabularies(values, decoded)

@@ -17,6 +17,13 @@ PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
+DIGITS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%j": r"\d{1,3}",
+}  # as strptime takes them
 SHOWN_NAMES = 3
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
@@ -143,9 +150,17 @@ def _expression(pattern: str) -> re.Pattern[str]:
     """Of names that matched, with their date as a group: the same date at every place."""
     expression, at, groups = "", 0, 0
     for match in PLACEHOLDER.finditer(pattern):
-        expression += _literal(pattern[at : match.start()]) + ("(?P<date>.+?)" if groups == 0 else "(?P=date)")
+        date = f"(?P<date>{_written(match[1] or '%Y-%m-%d')})" if groups == 0 else "(?P=date)"
+        expression += _literal(pattern[at : match.start()]) + date
         at, groups = match.end(), groups + 1
     return re.compile(expression + _literal(pattern[at:]))
+
+
+def _written(style: str) -> str:
+    """A regular expression of dates in that style: `{date}*.csv` must know where the date ends."""
+    parts = re.split(r"(%.)", style)
+    known = all(part in DIGITS for part in parts[1::2])
+    return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
 
 
 def _date_in(name: str, expression: re.Pattern[str], style: str) -> dt.date | None:

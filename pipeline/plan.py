@@ -17,6 +17,9 @@ from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
 from shardstore.manifest import Manifest, Ranges, in_no_split
 
+BY_HAND = "dropped; preprocess DATE takes it in again"
+EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
+
 
 @dataclass(frozen=True, slots=True)
 class Dump:
@@ -134,12 +137,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What every date is held against: the settings, their measure identity, and why each would be scaled anew."""
+    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and what is
+    left out."""
 
     config: Pipeline
     measure: str
     other_scale: tuple[str, str] | None
-    dropped: frozenset[dt.date]
+    dropped: Mapping[dt.date, str]  # why
 
 
 def staged_key(dump_hash: str, measure: str) -> str:
@@ -168,11 +172,11 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure)
-    dropped = dropped_dates(seen.sources) - _asked(wish)
+    dropped = _dropped(config, seen, wish, measure)
     known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     split = resolve_split(config.split, known, None if wish.resplit else frozen)
-    wanted = _Wanted(config, measure, _other_scale(config, seen), frozenset(dropped))
+    wanted = _Wanted(config, measure, _other_scale(config, seen), dropped)
     listed = {*known, *config.exclude, *dropped, *_asked(wish)}
     states = [_state(date, wanted, seen) for date in sorted(listed)]
     merge = _why_merge(config, seen, wish, basis)
@@ -184,9 +188,19 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     return Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), remarks, warnings)
 
 
-def dropped_dates(sources: Mapping[str, Any]) -> set[dt.date]:
-    """Dates that were taken out by hand; they stay out until they are asked for by name."""
-    return {dt.date.fromisoformat(date) for date in sources.get("dropped", {})}
+def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
+    """{date: why} of what is left out: by hand until it is asked for by name, for want of rows until its dump changes."""
+    rows = {dt.date.fromisoformat(date): row for date, row in seen.sources.get("dropped", {}).items()}
+    asked = _asked(wish)
+    by_hand = dict.fromkeys((date for date, row in rows.items() if "empty" not in row and date not in asked), BY_HAND)
+    same = config.source.empty_date == "drop"
+    tolerated = config.source.tolerated()
+    return by_hand | {
+        date: EMPTY
+        for date, row in rows.items()
+        if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
+        if row["empty"] == staged_key(dump.hash, measure)
+    }
 
 
 def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) -> list[dt.date]:
@@ -222,7 +236,7 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
     if date in wanted.dropped:
-        return DatePlan(date, "excluded", "dropped; preprocess DATE takes it in again", "")
+        return DatePlan(date, "excluded", wanted.dropped[date], "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None and seen.to_cut:

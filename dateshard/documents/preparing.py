@@ -135,6 +135,9 @@ class PreprocessDocument(TypedDict):
     stored: Annotated[int, Field(description="shards that stay, written in other formats")]
     rows: AllRows
     failed: Annotated[dict[DateText, FailedDate], Field(description="by date (exit 3; 65 if nothing stands)")]
+    dropped: Annotated[
+        dict[DateText, str], Field(description="dates without rows that are left out, by empty_date: drop; and why")
+    ]
     cut_short: Annotated[bool, Field(description="it ended at the first failure, by --fail-fast")]
     seconds: Annotated[float, Field(description="of wall time")]
     peak_memory_bytes: Annotated[int, Field(description="private memory of all processes, seen twice a second")]

@@ -99,6 +99,8 @@ class _Told:
                 progress.print(f"passed over: {event.error.where}: {event.error.what}")
             case e.DateAgain():
                 progress.print(f"again   {event.date}  its worker process {event.why}; it is tried alone at the end")
+            case e.DateDropped():
+                progress.done()
             case e.DateFailed():
                 self._fail(event)
             case e.Merged():
@@ -153,7 +155,7 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
-    done = finished.measured + finished.written + finished.unchanged + finished.stored
+    done = finished.measured + finished.written + finished.unchanged + finished.stored + len(finished.dropped)
     if not done and not finished.failed:
         nothing = "no shard differs, the rest of the manifest does" if told.changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
@@ -187,6 +189,9 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
         counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+    if finished.dropped:
+        without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
+        screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")
     if finished.manifest:
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
@@ -216,6 +221,7 @@ def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocumen
         "stored": finished.stored,
         "rows": cast("AllRows", finished.rows),
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
+        "dropped": {str(date): str(error) for date, error in finished.dropped.items()},
         "cut_short": finished.cut_short,
         "seconds": round(finished.seconds, 3),
         "peak_memory_bytes": peak_bytes,
