@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ class Staged:
         rows: what became of the dump's rows, in JSON.
         last: instant of the last record, None without one.
         strangers: some of the names that the node table lacks.
+        conflicts: {raw column: rows that were dropped as duplicates and had another value there}.
     """
 
     day: Day
@@ -81,6 +82,7 @@ class Staged:
     rows: Mapping[str, Any]
     last: int | None = None
     strangers: tuple[str, ...] = ()
+    conflicts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,17 @@ def stage(
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
     values, duplicates, last = reduce(decoded, config)
-    rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    told = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
+    rows = {**asdict(decoded.rows), "duplicates": told if config.source.duplicates == "last" else None}
     vocabularies = _own_vocabularies(values, decoded)
-    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers)
+    conflicts = _by_raw_column(duplicates, config)
+    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
+
+
+def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, int]:
+    """Conflicting rows by the raw column in which they differ; features may share one."""
+    counts = zip(map(config.column_of, config.features), duplicates.by_column, strict=True)
+    return {column: count for column, count in counts if column is not None and count}
 
 
 def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None]:
@@ -136,6 +146,7 @@ def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates,
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
     dropped, conflicting, last = 0, 0, None
+    by_column = [0] * len(features)
     for part, records, place_R in decoded.stretches():
         last = int(records.time_R.max()) if len(records.time_R) else last
         order = grid.arrange(records, part, num_nodes)
@@ -146,7 +157,8 @@ def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates,
         order = kept if config.source.duplicates == "last" else order
         values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
         dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
-    return values, grid.Duplicates(dropped, conflicting), last
+        by_column = [sum(counts) for counts in zip(by_column, found.by_column, strict=True)]
+    return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last
 
 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:

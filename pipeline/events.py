@@ -126,8 +126,9 @@ class CommitDone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event."""
+    """Last event; `plan`: as it was carried out."""
 
+    plan: Plan
     generation: int | None
     manifest: Manifest | None
     measured: int

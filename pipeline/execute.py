@@ -43,7 +43,7 @@ from pipeline.prepare import (
     take_partial,
     why_lost,
 )
-from pipeline.rows import Rows
+from pipeline.rows import Rows, with_columns
 from pipeline.shares import shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
@@ -383,13 +383,14 @@ class _Run:
         )
 
     def _finished(self, *, cut_short: bool = False) -> Finished:
-        rows = account.total({date: receipt.rows for date, receipt in self.measured.items()}, self.cut_rows)
+        by_date = {date: with_columns(done.rows, done.conflicts) for date, done in self.measured.items()}
+        rows = account.total(by_date, self.cut_rows)
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
         counts = (len(self.measured), self.written, self.unchanged)
         unknown = (self.unknown_nodes, self.unknown_categories)
-        dropped, done = self.dropped, (generation, manifest, *counts)
+        dropped, done = self.dropped, (self.plan, generation, manifest, *counts)
         return Finished(*done, self.failed, rows, seconds, *unknown, self.stored, cut_short, dropped)
 
 

@@ -23,6 +23,7 @@ from pipeline.cuts import spilled
 from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, no_match, place_of
 from pipeline.observe import whole_file
 from pipeline.plan import Dump
+from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
 from shardstore.calendar import Day, collapse, parse_step
 from shardstore.errors import DumpError, UsageError, Where
@@ -175,7 +176,7 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         if encoded.observed_TNF is not None:
             observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
         found.append(encoded)
-        pieces.append(Piece(day, rows, known.rows, known.last))
+        pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
     unseen = [one.unknown_categories for one in found]
     most = {name: max(one.get(name, 0) for one in unseen) for name in sorted({n for one in unseen for n in one})}

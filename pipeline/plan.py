@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.dumps import place_of
 from pipeline.remarks import change_text, remarks_on, warnings_of
 from pipeline.splits import resolve_split
-from shardstore.calendar import collapse
+from shardstore.calendar import collapse, missing_days
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
 from shardstore.manifest import Manifest, Ranges, in_no_split
@@ -103,6 +103,7 @@ class Plan:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
         split: ranges of dates, resolved.
         in_no_split: known dates that lie in none of them.
+        missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
         remarks: what a person should know of the dataset, whatever is done.
         warnings: and what before the acts are carried out.
     """
@@ -112,6 +113,7 @@ class Plan:
     split: Mapping[str, Ranges]
     basis: str
     in_no_split: tuple[dt.date, ...] = ()
+    missing_days: tuple[dt.date, ...] = ()
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -183,9 +185,17 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    remarks = remarks_on(config, seen, split, known, merge)
-    warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
-    return Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), remarks, warnings)
+    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
+    remarks = remarks_on(plan, config, seen, known)
+    return replace(plan, remarks=remarks, warnings=(*warnings_of(plans, seen, wish, split, merge), *remarks))
+
+
+def _missing(
+    config: Pipeline, seen: Observed, known: Sequence[dt.date], dropped: Collection[dt.date]
+) -> tuple[dt.date, ...]:
+    if not known or seen.to_cut:
+        return ()
+    return tuple(missing_days(known[0], known[-1], {*known, *config.exclude, *dropped}, config.source.timezone))
 
 
 def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:

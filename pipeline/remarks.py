@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.config import Pipeline
-from pipeline.splits import about_no_split
+from pipeline.splits import SHOWN_RANGES, about_no_split
 from shardstore.calendar import collapse
 from shardstore.manifest import SPLITS, Ranges
 
 if TYPE_CHECKING:
-    from pipeline.plan import DatePlan, Observed, Wish
+    from pipeline.plan import DatePlan, Observed, Plan, Wish
 
 
 def warnings_of(
@@ -36,14 +36,19 @@ def warnings_of(
     return found
 
 
-def remarks_on(
-    config: Pipeline, seen: Observed, split: Mapping[str, Ranges], known: Sequence[dt.date], merge: str
-) -> tuple[str, ...]:
+def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> tuple[str, ...]:
     """What a person should know of the dataset, whatever is done."""
-    found = [*_moved(seen.manifest.split, split, merge), *_held(seen, merge)] if seen.manifest else []
+    found = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
     if seen.manifest and seen.no_match:
         found.append(f"{seen.no_match}. {_dates(len(known))} by shards alone.")
-    return tuple(filter(None, [*found, about_no_split(config.split, split, known)]))
+    if days := plan.missing_days:
+        many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
+        found.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
+    return tuple(filter(None, [*found, about_no_split(config.split, plan.split, known)]))
+
+
+def _them(dates: Sequence[dt.date]) -> str:
+    return "it" if len(dates) == 1 else "them"
 
 
 def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:

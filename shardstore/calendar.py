@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -103,6 +103,13 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
             todo="Choose a step that divides every day's length, or the time zone UTC",
         )
     return Day(date, start, step, length // step)
+
+
+def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone_name: str) -> list[dt.date]:
+    """The calendar days from `first` to `last` that are not among `there`; but none that the zone jumped over."""
+    known = {date.toordinal() for date in there}
+    days = [dt.date.fromordinal(n) for n in range(first.toordinal(), last.toordinal()) if n not in known]
+    return [day for day in days if midnight(day + dt.timedelta(days=1), zone_name) > midnight(day, zone_name)]
 
 
 def segments(days: Sequence[Day]) -> list[Segment]:

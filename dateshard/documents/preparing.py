@@ -66,6 +66,9 @@ class PlanDocument(TypedDict):
     merge: Annotated[str | None, Field(description="why the global statistics are merged again; null: they stay")]
     split: Split
     in_no_split: Annotated[list[DateText], Field(description="known dates that lie in none of these ranges")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
     cost: CostDocument
     warnings: Annotated[list[str], Field(description="what a person should know before it runs")]
     to_cut: Annotated[ToCutDocument | None, Field(description="what is cut first; null where there is no such file")]
@@ -82,6 +85,9 @@ class StatusDocument(TypedDict):
     counts: Annotated[dict[str, int], Field(description="dates by state")]
     dates: Annotated[list[DateRow], Field(description="those that were asked for")]
     in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
     warnings: Annotated[list[str], Field(description="what a person should know of the dataset")]
     notes: Annotated[list[str], Field(description="files of the store that had to be passed over")]
     to_cut: Annotated[ToCutDocument | None, Field(description="as in plan")]
@@ -93,6 +99,7 @@ class DuplicatesCount(TypedDict):
 
     dropped: int
     conflicting: Annotated[int, Field(description="of those: with other values than the row that stays")]
+    columns: Annotated[dict[str, int], Field(description="of those, by raw column: with another value there")]
 
 
 class RowsCount(TypedDict):
@@ -134,6 +141,10 @@ class PreprocessDocument(TypedDict):
     unchanged: Annotated[int, Field(description="shards made again, to the same bytes")]
     stored: Annotated[int, Field(description="shards that stay, written in other formats")]
     rows: AllRows
+    in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
     failed: Annotated[dict[DateText, FailedDate], Field(description="by date (exit 3; 65 if nothing stands)")]
     dropped: Annotated[
         dict[DateText, str], Field(description="dates without rows that are left out, by empty_date: drop; and why")

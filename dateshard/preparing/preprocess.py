@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +12,7 @@ from dateshard.preparing.states import likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
 from pipeline import events as e
+from pipeline.splits import SHOWN_RANGES
 from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     for kind in ("rejected", "changed"):
         for reason, count in sorted(rows[kind].items()):
             screen.tell(f"  {kind}  {count:,}  {reason}")
+    _tell_duplicates(screen, rows["by_date"])
     if finished.unknown_nodes:
         where = collapse(finished.unknown_nodes)
         screen.tell(
@@ -196,6 +198,22 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
         _failures(screen, finished, told)
+
+
+def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
+    """Rows that were left out because their node and instant come again, and readings that were lost by it."""
+    found = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
+    for kind in ("dropped", "conflicting"):
+        dates = [dt.date.fromisoformat(date) for date, counts in found.items() if counts[kind]]
+        if not dates:
+            return
+        count, where = sum(counts[kind] for counts in found.values()), collapse(dates, SHOWN_RANGES)
+        if kind == "dropped":
+            screen.explain(f"  duplicates  {count:,}  left out, the last row of a node and instant stays: {where}")
+            continue
+        names = sorted({name for counts in found.values() for name in counts["columns"]})
+        columns = (f"{name} {sum(counts['columns'].get(name, 0) for counts in found.values()):,}" for name in names)
+        screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
 
 
 def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
@@ -220,6 +238,8 @@ def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocumen
         "unchanged": finished.unchanged,
         "stored": finished.stored,
         "rows": cast("AllRows", finished.rows),
+        "in_no_split": [str(date) for date in finished.plan.in_no_split],
+        "missing_days": [str(date) for date in finished.plan.missing_days],
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
         "dropped": {str(date): str(error) for date, error in finished.dropped.items()},
         "cut_short": finished.cut_short,

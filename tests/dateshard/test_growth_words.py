@@ -98,3 +98,54 @@ def test_rolling_ranges_that_need_more_dates_say_how_many(make_world: Make, ds: 
     error = ds("plan", "-c", str(world.config_file()), code=2).err
     assert "pipeline.split names no training date that exists: there are 9 dates, 2024-03-01..2024-03-09" in error
     assert "..latest-14 needs 15" in error
+
+
+def test_missing_days_are_one_line_in_plan_preprocess_and_status(make_world: Make, ds: Run) -> None:
+    world = make_world(12, gaps=(2, 5, 6), split={"train": "2024-03-01.."})
+    world.tree["pipeline"]["exclude"] = ["2024-03-09"]
+    config = str(world.config_file())
+    line = "3 days are missing: 2024-03-03, 2024-03-06..2024-03-07. No window reaches over them"
+    for command in ("plan", "preprocess", "status"):
+        assert said(ds(command, "-c", config).out, "3 days are") == [line]
+    for command in ("plan", "status", "preprocess"):
+        assert ds(command, "-c", config, "--json").document["missing_days"] == [
+            "2024-03-03",
+            "2024-03-06",
+            "2024-03-07",
+        ]
+    append(world, 3, 6, 7)
+    assert "missing:" not in ds("preprocess", "-c", config).out
+
+
+def test_a_day_that_its_zone_does_not_have_is_not_missing(make_world: Make, ds: Run) -> None:
+    days = [dt.date(2011, 12, 29), dt.date(2011, 12, 31)]
+    world = make_world(days, zone="Pacific/Apia", split={"train": "2011-12-01.."})
+    assert "missing:" not in ds("plan", "-c", str(world.config_file())).out
+
+
+def test_every_other_day_missing_for_years_is_a_short_line(make_world: Make, ds: Run) -> None:
+    world = make_world(
+        [dt.date(2024, 3, 1), dt.date(2024, 3, 3), dt.date(2024, 3, 5), dt.date(2024, 3, 7), dt.date(2040, 1, 1)]
+    )
+    (line,) = said(ds("plan", "-c", str(world.config_file())).out, "5,")
+    assert line.startswith("5,780 days are missing: 2024-03-02, 2024-03-04, 2024-03-06, .... No")
+
+
+def test_duplicates_and_lost_readings_are_told_with_dates_and_columns(make_world: Make, ds: Run) -> None:
+    """In the doubled hour, times without an offset fall on one instant: a reading is lost."""
+    days = [dt.date(2024, 10, day) for day in (26, 27, 28)]
+    world = make_world(days, zone="Europe/Berlin", split={"train": "2024-10-26..2024-10-28"})
+    world.tree["pipeline"]["source"] |= {"ambiguous": "earliest"}
+    for day in days:
+        texts = [f"{day}T{hour:02d}:30:00,n0,{hour}.5,7\n" for hour in range(24)]
+        again = {26: [texts[4]], 27: [f"{day}T02:30:00,n0,9.5,7\n"], 28: [texts[5], f"{day}T05:30:00,n0,9.5,8\n"]}[
+            day.day
+        ]
+        world.dump(day).write_text("".join(["time,node,speed,vehicles\n", *texts[:3], *again, *texts[3:]]))
+    config = str(world.config_file())
+    out = ds("preprocess", "-c", config, "--workers", "1").out
+    assert "\n  duplicates  4  left out, the last row of a node and instant stays: 2024-10-26..2024-10-28\n" in out
+    assert "\n  conflicting  3  of them had other values: 2024-10-27..2024-10-28 (speed 3, vehicles 2)\n" in out
+    rows = ds("preprocess", "-c", config, "--json", "--force", "--workers", "1").document["rows"]
+    assert rows["by_date"]["2024-10-27"]["duplicates"] == {"dropped": 1, "conflicting": 1, "columns": {"speed": 1}}
+    assert "duplicates" not in ds("preprocess", "-c", config).out
