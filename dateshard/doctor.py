@@ -87,7 +87,7 @@ def examine_configuration(files: Sequence[str], overrides: Sequence[str]) -> Ite
 
 
 def _dumps(path: str) -> Check:
-    from pipeline.dumps import find_dumps, find_files, is_one_file
+    from pipeline.dumps import find_dumps, find_files, is_one_file, no_match
     from shardstore.calendar import collapse
 
     if is_one_file(path):
@@ -97,7 +97,7 @@ def _dumps(path: str) -> Check:
         count, told = len(dumps), f"{len(dumps):,} dates: {collapse(dumps)}"
     if count:
         return Check("dumps", "ok", told if len(told) < MOST_TOLD else f"{count:,} dates")
-    return Check("dumps", "warn", f"none at {path}", "Check pipeline.source.path, or the folder you are in")
+    return Check("dumps", "warn", no_match(path), "Correct pipeline.source.path, or the folder you are in")
 
 
 def _store(root: Path) -> Check:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.plan import DatePlan, Dump, Observed, split_settings
+from pipeline.plan import DatePlan, Dump, Observed, Plan, normalise_identity, split_settings
 from pipeline.rows import Rows
-from shardstore.errors import DateshardError, ResourceError
+from shardstore.calendar import parse_step
+from shardstore.commit import Committed
+from shardstore.errors import DateshardError, DumpError, ResourceError, Where
+from shardstore.frozen import Frozen
+from shardstore.manifest import Manifest
 from shardstore.measured import load_arrays
 
 if TYPE_CHECKING:
@@ -40,6 +44,43 @@ def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[
     told = config.model_dump(mode="json", exclude={"store"})
     told["features"] = [[name, feature] for name, feature in told["features"].items()]
     return {**sources, "settings": kept if same else told}
+
+
+def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:
+    """The next manifest without its dates."""
+    nodes, statistics, vocabularies = frozen.nodes, frozen.statistics.id, frozen.vocabularies.id
+    return Manifest(
+        dataset=dataset,
+        timezone=config.source.timezone,
+        step=parse_step(config.step),
+        features=config.feature_specs(),
+        nodes=nodes.id,
+        num_nodes=len(nodes.names),
+        statistics=statistics,
+        vocabularies=vocabularies,
+        normalise=normalise_identity(config.normalise_settings(), statistics, nodes.id, vocabularies),
+        split=dict(plan.split),
+        provisional=tuple(sorted(provisional)),
+    )
+
+
+def provisional(plan: Plan, failed: Collection[dt.date], current: Committed | None, seen: Observed) -> set[dt.date]:
+    """Training dates that the statistics lack, because they failed."""
+    if plan.merge:
+        return {date for date in failed if plan.training(date)}
+    return {date for date in current.manifest.provisional if date in seen.dumps} if current else set()
+
+
+def no_training_date(first: DateshardError | None) -> DumpError:
+    """Makes the error of a dataset without statistics; `first`: why a date could not be measured."""
+    todo = "Correct the dumps and run the command again" if first else "Check pipeline.split.train against the dumps"
+    return DumpError("no training date could be measured, so there are no statistics", todo=todo)
+
+
+def left_behind(date: dt.date) -> DumpError:
+    """Makes the error of a committed date that cannot follow to another scale."""
+    what = "the date leaves the dataset: its dump is gone, and nothing measured of it fits the settings"
+    return DumpError(what, where=Where(date=date), todo="Put its dump back and run the command again")
 
 
 def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:

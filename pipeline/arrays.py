@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from pipeline.config import Pipeline
 from pipeline.plan import Dump
 from pipeline.shares import record_budget
 from shardstore.calendar import Day
-from shardstore.errors import DumpError, Where
+from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.layouts import grid
 from shardstore.layouts.categories import own_vocabulary, recode
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
+LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Staged:
         rows: what became of the dump's rows, in JSON.
         last: instant of the last record, None without one.
         strangers: some of the names that the node table lacks.
+        conflicts: {raw column: rows that were dropped as duplicates and had another value there}.
     """
 
     day: Day
@@ -80,6 +82,7 @@ class Staged:
     rows: Mapping[str, Any]
     last: int | None = None
     strangers: tuple[str, ...] = ()
+    conflicts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +115,30 @@ def stage(
     the hour, to the same bytes.
 
     Raises:
-        DumpError: the dump cannot be used. ResourceError: its grid alone is too large.
+        DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
     from pipeline.decode import decode  # polars takes 0.3 s: what only plans or normalises should not wait for it
 
-    if not dump.files:
-        where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
-        raise DumpError("the folder holds no file", where=where, todo=todo)
-    budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
-    decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+    try:
+        if not dump.files:
+            where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
+            raise NoRowsError("the folder holds no file", where=where, todo=todo)
+        budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
+        decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+    except NoRowsError as error:
+        raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
     values, duplicates, last = reduce(decoded, config)
-    rows = {**asdict(decoded.rows), "duplicates": asdict(duplicates) if config.source.duplicates == "last" else None}
+    told = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
+    rows = {**asdict(decoded.rows), "duplicates": told if config.source.duplicates == "last" else None}
     vocabularies = _own_vocabularies(values, decoded)
-    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers)
+    conflicts = _by_raw_column(duplicates, config)
+    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
+
+
+def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, int]:
+    """Conflicting rows by the raw column in which they differ; features may share one."""
+    counts = zip(map(config.column_of, config.features), duplicates.by_column, strict=True)
+    return {column: count for column, count in counts if column is not None and count}
 
 
 def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None]:
@@ -132,6 +146,7 @@ def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates,
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
     dropped, conflicting, last = 0, 0, None
+    by_column = [0] * len(features)
     for part, records, place_R in decoded.stretches():
         last = int(records.time_R.max()) if len(records.time_R) else last
         order = grid.arrange(records, part, num_nodes)
@@ -142,7 +157,8 @@ def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates,
         order = kept if config.source.duplicates == "last" else order
         values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
         dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
-    return values, grid.Duplicates(dropped, conflicting), last
+        by_column = [sum(counts) for counts in zip(by_column, found.by_column, strict=True)]
+    return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last
 
 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:

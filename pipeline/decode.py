@@ -21,7 +21,7 @@ from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
 from pipeline.times import Spelling, instants, not_a_time
 from shardstore.calendar import Day, day_of, parse_step
-from shardstore.errors import DumpError
+from shardstore.errors import DumpError, NoRowsError
 from shardstore.layouts.grid import Records
 
 
@@ -85,7 +85,7 @@ def decode(
     Memory: `budget_bytes` of records (beyond it they are spilled into `folder`), and a block of a file.
 
     Raises:
-        DumpError: nothing usable, wrong structure, or too many bad rows; names the first one.
+        DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
     codes, faults, places = Codes(table_nodes), Faults(date), Places()
@@ -93,13 +93,19 @@ def decode(
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
+    empty: NoRowsError | None = None
     for path in files:
         known = Columns(columns, codes, texts, Spelling())
-        for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-            chunk = _accept(piece, day, config, known, faults, places.total)
-            places.add(piece)
-            used = _seen(used, chunk.code_R, len(codes.names))
-            spool.put(chunk)
+        try:
+            for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
+                chunk = _accept(piece, day, config, known, faults, places.total)
+                places.add(piece)
+                used = _seen(used, chunk.code_R, len(codes.names))
+                spool.put(chunk)
+        except NoRowsError as error:
+            empty = empty or error
+    if empty is not None:  # one file without rows among others that have some may be one that was cut
+        raise empty if not faults.read else DumpError(empty.what, where=empty.where, todo=empty.todo)
     rows = faults.rows(config.source.max_bad_fraction)
     names, code_place = codes.final(used)
     feature_columns = [config.column_of(name) for name in config.features]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Pipeline
-from pipeline.observe import observe
-from pipeline.plan import Plan, Wish, make_plan, split_settings
+from pipeline.observe import Staged, observe
+from pipeline.plan import Observed, Plan, Wish, make_plan, split_settings
 from shardstore.calendar import collapse
 from shardstore.commit import Committed, Writer
 from shardstore.errors import NotThereError, StoreError, UsageError, Where
@@ -116,6 +116,24 @@ def _split(config: Pipeline, after: Committed, plan: Plan) -> Mapping[str, Range
     """The split moves with the dates that are left, unless the configuration's is another than the generation's."""
     same = after.sources.get("split") == split_settings(config)
     return plan.split if same else after.manifest.split
+
+
+def without_rows(
+    seen: Observed, keys: Mapping[dt.date, str], config: Pipeline, root: Path, current: Committed | None
+) -> Observed:
+    """What a plan looks at once dates turned out to have no row; notes which dump that was, and how it was read.
+
+    Args:
+        keys: of the staged arrays that they should have had.
+    """
+    held = _in_statistics(root, current, keys) if current else []
+    more = {"tolerated": config.source.tolerated()}
+    noted = {
+        str(date): {"statistics": current.manifest.statistics if current and date in held else "", "empty": key, **more}
+        for date, key in keys.items()
+    }
+    dropped = dict(sorted({**seen.sources.get("dropped", {}), **noted}.items()))
+    return replace(seen, sources={**seen.sources, "dropped": dropped}, staged=Staged(root))
 
 
 def still_dropped(sources: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

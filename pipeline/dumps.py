@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import glob
 import os
 import re
@@ -10,11 +11,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from shardstore.errors import UsageError
+from shardstore.errors import UsageError, shorten
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
+STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
+DIGITS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%j": r"\d{1,3}",
+}  # as strptime takes them
+SHOWN_NAMES = 3
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -76,6 +86,37 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     return dumps
 
 
+def no_match(pattern: str) -> str:
+    """Tells in which folder a path leads nowhere, and what in it is near; for who named one that nothing matches."""
+    what = f"{pattern}: no dump matches the path: {_near(pattern)}"
+    others = (PLACEHOLDER.sub(f"{{date{style}}}", pattern) for style in STYLES if not is_one_file(pattern))
+    meant = next((other for other in others if find_dumps(other)), None)
+    return f"{what}; did you mean {meant}?" if meant else what
+
+
+def _near(pattern: str) -> str:
+    """What lies where the first part of the path that leads nowhere should lie, the most alike first."""
+    parts, folder, depth = Path(pattern).parts, Path(), 0
+    for depth in range(1, len(parts)):
+        matches = sorted(glob.glob(_wildcard(str(Path(*parts[:depth]))), include_hidden=False))
+        if not (inside := [match for match in matches if os.path.isdir(match)]):
+            break
+        folder = Path(inside[0])
+    else:
+        depth = len(parts)
+    lacking = parts[depth - 1]
+    try:
+        names = [name for name in sorted(os.listdir(folder)) if not name.startswith(HIDDEN)]
+    except OSError as error:
+        return f"{folder.absolute()} cannot be looked into ({error.strerror})"
+    if not names:
+        return f"{folder.absolute()} is empty"
+    wanted = PLACEHOLDER.sub("2024-03-05", lacking)
+    alike = [*difflib.get_close_matches(wanted, names, n=SHOWN_NAMES, cutoff=0.5), *names]
+    shown = [*map(shorten, dict.fromkeys(alike))][:SHOWN_NAMES] + (["..."] if len(names) > SHOWN_NAMES else [])
+    return f"there is no {lacking} in {folder.absolute()}, which holds {', '.join(shown)}"
+
+
 def date_of(path: Path, pattern: str) -> dt.date | None:
     """The date that a path's names tell: as `pattern` spells it, else as 2013-03-05 or 20130305 in its last name."""
     matches = list(PLACEHOLDER.finditer(pattern))
@@ -109,9 +150,17 @@ def _expression(pattern: str) -> re.Pattern[str]:
     """Of names that matched, with their date as a group: the same date at every place."""
     expression, at, groups = "", 0, 0
     for match in PLACEHOLDER.finditer(pattern):
-        expression += _literal(pattern[at : match.start()]) + ("(?P<date>.+?)" if groups == 0 else "(?P=date)")
+        date = f"(?P<date>{_written(match[1] or '%Y-%m-%d')})" if groups == 0 else "(?P=date)"
+        expression += _literal(pattern[at : match.start()]) + date
         at, groups = match.end(), groups + 1
     return re.compile(expression + _literal(pattern[at:]))
+
+
+def _written(style: str) -> str:
+    """A regular expression of dates in that style: `{date}*.csv` must know where the date ends."""
+    parts = re.split(r"(%.)", style)
+    known = all(part in DIGITS for part in parts[1::2])
+    return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
 
 
 def _date_in(name: str, expression: re.Pattern[str], style: str) -> dt.date | None:

@@ -92,6 +92,14 @@ class DateFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DateDropped:
+    """A date has no row, and is left out as `pipeline.source.empty_date` says."""
+
+    date: dt.date
+    error: DateshardError
+
+
+@dataclass(frozen=True, slots=True)
 class Merged:
     """Global statistics were merged; `moved` says how far each feature's scale went from the ones before."""
 
@@ -118,8 +126,9 @@ class CommitDone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event."""
+    """Last event; `plan`: as it was carried out."""
 
+    plan: Plan
     generation: int | None
     manifest: Manifest | None
     measured: int
@@ -132,6 +141,7 @@ class Finished:
     unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
     stored: int = 0  # dates whose shard stayed, written in other formats
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
+    dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
 
 
 Event = (
@@ -143,6 +153,7 @@ Event = (
     | DateAgain
     | PassedOver
     | DateFailed
+    | DateDropped
     | Merged
     | Drifted
     | CommitDone

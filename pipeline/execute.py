@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.account import failures, settings_row, source_row, total, with_settings
+from pipeline import account
 from pipeline.arrays import Target
 from pipeline.config import Pipeline
 from pipeline.cuts import cut_account, spilled
-from pipeline.drop import still_dropped
+from pipeline.drop import still_dropped, without_rows
 from pipeline.dumps import is_one_file, one_table
 from pipeline.events import (
     Began,
@@ -23,6 +23,7 @@ from pipeline.events import (
     Cutting,
     DateAgain,
     DateDone,
+    DateDropped,
     DateFailed,
     Drifted,
     Event,
@@ -32,7 +33,7 @@ from pipeline.events import (
     Planned,
 )
 from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, normalise_identity, refuse_unknown
+from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
 from pipeline.prepare import (
     Measured,
     Normalised,
@@ -42,14 +43,13 @@ from pipeline.prepare import (
     take_partial,
     why_lost,
 )
-from pipeline.rows import Rows
+from pipeline.rows import Rows, with_columns
 from pipeline.shares import shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
 from pipeline.workers import Again, Task, Workers
-from shardstore.calendar import parse_step
 from shardstore.commit import Committed, Writer
-from shardstore.errors import DamagedError, DateshardError, DiskFullError, DumpError, StoreError, Where
+from shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
 from shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from shardstore.identity import nothing_to_collect
 from shardstore.manifest import Entry, Manifest
@@ -101,16 +101,15 @@ def preprocess(
         with stop.at_once(), nothing_to_collect():
             seen, table, cache = observe(config, root, current)
             plan = make_plan(config, seen, wish)
-        if not seen.dumps and current is None:
-            where, todo = Where(file=config.source.path), "Check pipeline.source.path, or run: dateshard init"
-            raise DumpError("no dump matches the path", where=where, todo=todo)
+        if current is None:
+            refuse_no_match(seen)
         write_cache(root, cache)
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
         most, share = shares(plan, config, num_workers, memory_bytes, len(table.names) if table else 0)
         cut_rows = done.rows if done else None
         with Workers(most, stop) as workers:
-            run = _Run(dataset, config, writer, current, seen, table, plan, workers, share, cut_rows, fail_fast)
+            run = _Run(dataset, config, writer, current, seen, table, wish, plan, workers, share, cut_rows, fail_fast)
             yield from run.events()
 
 
@@ -124,6 +123,7 @@ class _Run:
     current: Committed | None
     seen: Observed
     table: Nodes | None
+    wish: Wish
     plan: Plan
     workers: Workers
     worker_bytes: int
@@ -131,10 +131,12 @@ class _Run:
     fail_fast: bool = False
     old: Manifest | None = None  # of the generation that this run began with
     plans: dict[dt.date, DatePlan] = field(default_factory=dict)
+    excluded: set[dt.date] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
     measured: dict[dt.date, Measured] = field(default_factory=dict)
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
+    dropped: dict[dt.date, DateshardError] = field(default_factory=dict)  # for want of rows
     unknown_nodes: dict[dt.date, int] = field(default_factory=dict)
     unknown_categories: dict[dt.date, Mapping[str, int]] = field(default_factory=dict)
     made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
@@ -143,7 +145,7 @@ class _Run:
     stored: int = 0
 
     def events(self) -> Iterator[Event]:
-        self.plans = {plan.date: plan for plan in self.plan.dates}
+        self._take(self.plan)
         self.old = self.current.manifest if self.current else None
         try:
             yield from self._prepare()
@@ -152,8 +154,24 @@ class _Run:
             self.writer.sweep()
             yield self._finished(cut_short=True)
 
+    def _take(self, plan: Plan) -> None:
+        self.plan, self.plans = plan, {date.date: date for date in plan.dates}
+        self.excluded = {date.date for date in plan.dates if date.state == "excluded"}
+
+    def _measure_all(self) -> Iterator[Event]:
+        """Measures what the plan says. Where dates turn out to have no row, the rest is planned without them: the split
+        moves, and other dates may be training dates."""
+        while True:
+            known, done = set(self.dropped), {*self.measured, *self.failed}
+            yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure if plan.date not in done})
+            keys = {date: self.plans[date].key for date in self.dropped if date not in known}
+            if not keys:
+                return
+            self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
+            self._take(make_plan(self.config, self.seen, self.wish))
+
     def _prepare(self) -> Iterator[Event]:
-        yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure})
+        yield from self._measure_all()
         if self.plan.merge:
             frozen, merged = yield from self._merge()
             yield merged
@@ -162,7 +180,8 @@ class _Run:
             frozen = load_frozen(self.writer.root, old.statistics, self.table or old.nodes, old.vocabularies)
             self.writer.published([save_nodes(self.writer.root, frozen.nodes)])  # of a table: the present positions
             yield from self._drift(frozen.statistics)
-        manifest = self._skeleton(frozen)
+        lacking = account.provisional(self.plan, self.failed, self.current, self.seen) - self.excluded
+        manifest = account.skeleton(self.dataset, self.config, frozen, self.plan, lacking)
         yield from self._normalise(manifest, frozen)
         yield self._commit(manifest)
         yield self._finished()
@@ -185,8 +204,12 @@ class _Run:
             else:
                 yield from self._fail("measure", date, result)
 
-    def _fail(self, act: str, date: dt.date, error: DateshardError) -> Iterator[DateFailed]:
+    def _fail(self, act: str, date: dt.date, error: DateshardError) -> Iterator[DateFailed | DateDropped]:
         """Keeps a failure of the date. A full disk, or a store that cannot hold what its dump gives, stops them all."""
+        if isinstance(error, NoRowsError) and self.config.source.empty_date == "drop":
+            self.dropped[date] = error
+            yield DateDropped(date, error)
+            return
         if isinstance(error, DiskFullError) or (isinstance(error, StoreError) and date in self.seen.dumps):
             raise error
         self.failed[date] = error
@@ -209,9 +232,8 @@ class _Run:
         yield from self._find_lost()
         keys = self._training_keys()
         if not keys:
-            first = next(iter(self.failed.values()), None)
-            what = "no training date could be measured, so there are no statistics"
-            raise DumpError(what, todo=_no_training_todo(bool(first))) from first
+            first = next(iter([*self.failed.values(), *self.dropped.values()]), None)
+            raise account.no_training_date(first) from first
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
         statistics = frozen.statistics
@@ -254,33 +276,11 @@ class _Run:
         if fresh.features == frozen.features and fresh.sources != frozen.sources:
             yield Drifted(tuple(drift(frozen, fresh)))
 
-    def _skeleton(self, frozen: Frozen) -> Manifest:
-        """The next manifest without its dates."""
-        provisional: set[dt.date] = set()
-        if self.plan.merge:
-            provisional = {date for date in self.failed if self.plan.training(date)}
-        elif self.current:
-            provisional = {d for d in self.current.manifest.provisional if d in self.seen.dumps}
-        nodes, statistics, vocabularies = frozen.nodes, frozen.statistics.id, frozen.vocabularies.id
-        return Manifest(
-            dataset=self.dataset,
-            timezone=self.config.source.timezone,
-            step=parse_step(self.config.step),
-            features=self.config.feature_specs(),
-            nodes=nodes.id,
-            num_nodes=len(nodes.names),
-            statistics=statistics,
-            vocabularies=vocabularies,
-            normalise=normalise_identity(self.config.normalise_settings(), statistics, nodes.id, vocabularies),
-            split=dict(self.plan.split),
-            provisional=tuple(sorted(provisional - set(self.config.exclude))),
-        )
-
     def _normalise(self, manifest: Manifest, frozen: Frozen) -> Iterator[Event]:
         old = self.old
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
-            self.entries = {date: entry for date, entry in old.dates.items() if date not in self.config.exclude}
+            self.entries = {date: entry for date, entry in old.dates.items() if date not in self.excluded}
         target, at_once = Target.of(frozen, manifest), old is None or same
         lost = (yield from self._store(manifest, target)) if same else []
         tasks: list[Task] = []
@@ -332,11 +332,9 @@ class _Run:
         """Committed dates that can't follow to another scale: nothing measured of them fits, and their dump is gone."""
         if old is None or same:
             return
-        following = {plan.date for plan in self.plan.to_normalise} | set(self.failed) | set(self.config.exclude)
+        following = {plan.date for plan in self.plan.to_normalise} | set(self.failed) | self.excluded
         for date in sorted(set(old.dates) - following):
-            what = "the date leaves the dataset: its dump is gone, and nothing measured of it fits the settings"
-            todo = "Put its dump back and run the command again"
-            yield from self._fail("normalise", date, DumpError(what, where=Where(date=date), todo=todo))
+            yield from self._fail("normalise", date, account.left_behind(date))
 
     def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
         """Arguments of `normalise_date`."""
@@ -360,18 +358,18 @@ class _Run:
 
     def _commit(self, skeleton: Manifest) -> CommitDone:
         config, dumps = self.config, self.seen.dumps
-        failed = failures(self.seen, self.plans, config, self.failed)
+        failed = account.failures(self.seen, self.plans, config, self.failed)
         manifest = replace(skeleton, dates=dict(sorted(self.entries.items())), failed=tuple(sorted(failed)))
         sources = {
             "basis": self.plan.basis,
-            **settings_row(config),
+            **account.settings_row(config),
             "dates": {str(date): self._source(date) for date in manifest.dates},
             "failed": {str(date): failed[date] for date in sorted(failed)},
             **still_dropped(self.seen.sources, self.plan),
             **cut_account(self.writer.root, dumps, config),
         }
         before = self.current
-        sources = with_settings(sources, config, before.sources if before else None)
+        sources = account.with_settings(sources, config, before.sources if before else None)
         self.current = self.writer.commit(manifest, sources, before)
         same = before is not None and before.generation == self.current.generation
         return CommitDone(self.current.generation, len(manifest.dates), changed=not same)
@@ -380,21 +378,21 @@ class _Run:
         """A committed date's row in the sources file: kept, unless its shard was made in this run."""
         made = date in self.made and date in self.seen.dumps
         receipt = self.measured.get(date)
-        return source_row(self.writer.root, self.plans[date], self.seen, self.config, made=made, receipt=receipt)
+        return account.source_row(
+            self.writer.root, self.plans[date], self.seen, self.config, made=made, receipt=receipt
+        )
 
     def _finished(self, *, cut_short: bool = False) -> Finished:
-        rows = total({date: receipt.rows for date, receipt in self.measured.items()}, self.cut_rows)
+        by_date = {date: with_columns(done.rows, done.conflicts) for date, done in self.measured.items()}
+        rows = account.total(by_date, self.cut_rows)
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
         counts = (len(self.measured), self.written, self.unchanged)
         unknown = (self.unknown_nodes, self.unknown_categories)
-        return Finished(generation, manifest, *counts, self.failed, rows, seconds, *unknown, self.stored, cut_short)
+        dropped, done = self.dropped, (self.plan, generation, manifest, *counts)
+        return Finished(*done, self.failed, rows, seconds, *unknown, self.stored, cut_short, dropped)
 
 
 class _FailedFastError(Exception):
     """Inside `_Run` only: a date failed, and that was to be the end."""
-
-
-def _no_training_todo(failed: bool) -> str:
-    return "Correct the dumps and run the command again" if failed else "Check pipeline.split.train against the dumps"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.formats import Piece
 from pipeline.rows import Rows
 from pipeline.times import shown
-from shardstore.errors import DumpError, Where
+from shardstore.errors import DumpError, NoRowsError, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,16 @@ class Faults:
         """The account of all pieces.
 
         Raises:
-            DumpError: more bad rows than allowed; names the first one. Or no row is left.
+            DumpError: more bad rows than allowed; names the first one. NoRowsError: no row is left.
         """
         self._settle()
         first = self._first
         accepted = self.read - self.num_rejected
-        if first and (self.bad > max_bad_fraction * self.read or not accepted):
+        too_many = self.bad > max_bad_fraction * self.read
+        if first and (too_many or not accepted):
             where = Where(str(first.path), self.date, first.column, first.row, first.value or "")
             more = f" ({self.bad:,} rows are rejected of {self.read:,})" if self.bad > 1 else ""
-            raise DumpError(
+            raise (DumpError if too_many else NoRowsError)(
                 f"the row is {first.reason}{more}",
                 where=where,
                 todo="Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
@@ -93,5 +94,5 @@ class Faults:
         if self.read and not accepted:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
             what, todo = f"no row is left of {self.read:,}: {why}", "Correct the dump, or remove it"
-            raise DumpError(what, where=Where(str(self._piece.path), self.date), todo=todo)
+            raise NoRowsError(what, where=Where(str(self._piece.path), self.date), todo=todo)
         return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pipeline.arrays import Encoded, Staged, Target, encode_date, stage
 from pipeline.config import Pipeline
 from pipeline.cuts import spilled
-from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, place_of
+from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, no_match, place_of
 from pipeline.observe import whole_file
 from pipeline.plan import Dump
+from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
 from shardstore.calendar import Day, collapse, parse_step
 from shardstore.errors import DumpError, UsageError, Where
@@ -139,7 +140,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
 
 
 def _nothing(name: str) -> DumpError:
-    return DumpError("no file matches", where=Where(file=name), todo="Check --history; {date} stands for every date")
+    return DumpError(no_match(name), todo="Check --history; {date} stands for every date")
 
 
 def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:
@@ -175,7 +176,7 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         if encoded.observed_TNF is not None:
             observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
         found.append(encoded)
-        pieces.append(Piece(day, rows, known.rows, known.last))
+        pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
     unseen = [one.unknown_categories for one in found]
     most = {name: max(one.get(name, 0) for one in unseen) for name in sorted({n for one in unseen for n in one})}

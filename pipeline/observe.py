@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import find_dumps, find_files, is_one_file
+from pipeline.dumps import find_dumps, find_files, is_one_file, no_match
 from pipeline.nodes import read_nodes
-from pipeline.plan import Dump, Observed
+from pipeline.plan import Dump, Observed, ToCut
+from pipeline.remarks import change_text, size_text
 from shardstore.commit import Committed
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
@@ -28,28 +29,32 @@ Cache = dict[str, list[Any]]
 @nothing_to_collect()
 def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
-    cache = _read_cache(root)
-    dumps, fresh = _dumps(config, root, cache)
+    cache, fresh = _read_cache(root), Cache()
+    dumps, to_cut = _dumps(config, root, cache, fresh)
     table = read_nodes(config.nodes) if config.nodes else None
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else {},
-        staged=_Staged(root),
+        staged=Staged(root),
         dumps=dumps,
         node_names=table.names if table else None,
         nodes_id=table.id if table else None,
+        to_cut=to_cut,
+        no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
     )
     return seen, table, fresh
 
 
-def _dumps(config: Pipeline, root: Path, cache: Cache) -> tuple[dict[dt.date, Dump], Cache]:
-    fresh: Cache = {}
+def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if not is_one_file(config.source.path):
         found = find_dumps(config.source.path)
-        return {date: _dump(path, files, cache, fresh) for date, (path, files) in found.items()}, fresh
+        return {date: _dump(path, files, cache, fresh) for date, (path, files) in found.items()}, None
     whole = whole_file(config, cache, fresh)
-    cut = whole_cut(config, root, whole, cache, fresh) if whole else None
-    return (cut.dumps() if cut else {}), fresh
+    if whole is None:
+        return {}, None
+    if cut := whole_cut(config, root, whole, cache, fresh):
+        return cut.dumps(), None
+    return {}, ToCut(whole, _why_cut(config, root, whole, cache))
 
 
 def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Cache) -> Cut | None:
@@ -65,13 +70,25 @@ def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Ca
     return found
 
 
+def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
+    """Why there is no cut of the file as it is now. Its size when it was cut last is known from the cache alone."""
+    name, size = f"{whole.path}", size_text(whole.size)
+    key = cut_key(config, whole.hash)
+    if (root / "cut" / key).exists():
+        return f"the cut of {name} ({size}) is damaged: it will be cut again"
+    folders = (root / "cut").iterdir() if (root / "cut").is_dir() else ()
+    if not any(found.files == whole.files for folder in folders if (found := find_cut(root, folder.name))):
+        return f"{name} ({size}) is not cut into dates yet: preprocess cuts it first, in one pass"
+    before = [cache.get(str(file)) or [0, 0, 0, 0, ""] for file in whole.files]
+    if [row[4] for row in before] == list(whole.hashes):
+        return f"{name} ({size}) was cut by other settings: it will be cut again"
+    return f"{name} changed ({change_text(sum(row[0] for row in before), whole.size)}): it will be cut again"
+
+
 def uncut(config: Pipeline, root: Path) -> Dump | None:
     """The file of many dates that must be cut before its dates are known."""
-    if not is_one_file(config.source.path):
-        return None
-    cache = _read_cache(root)
-    whole = whole_file(config, cache)
-    return whole if whole and whole_cut(config, root, whole, cache, {}) is None else None
+    _, to_cut = _dumps(config, root, _read_cache(root), {}) if is_one_file(config.source.path) else ({}, None)
+    return to_cut.whole if to_cut else None
 
 
 def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
@@ -101,7 +118,7 @@ def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     return status.st_size, digest, [*stamp, digest]
 
 
-class _Staged(dict[dt.date, frozenset[str]]):
+class Staged(dict[dt.date, frozenset[str]]):
     """Keys by date, looked up when they are asked for and then kept: of most dates nobody asks."""
 
     def __init__(self, root: Path) -> None:

@@ -10,11 +10,15 @@ from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.dumps import place_of
+from pipeline.remarks import change_text, remarks_on, warnings_of
 from pipeline.splits import resolve_split
-from shardstore.calendar import collapse
+from shardstore.calendar import collapse, missing_days
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
-from shardstore.manifest import SPLITS, Manifest, Ranges
+from shardstore.manifest import Manifest, Ranges, in_no_split
+
+BY_HAND = "dropped; preprocess DATE takes it in again"
+EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True)
+class ToCut:
+    """A file of many dates as it is now, which must be cut before its dates are known; `why`: a sentence that names it."""
+
+    whole: Dump
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that a plan looks at.
 
@@ -46,6 +58,8 @@ class Observed:
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
         nodes_id: of the node table with its positions, None where nodes are found.
+        to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
+        no_match: why there is no dump at all, in words.
     """
 
     manifest: Manifest | None
@@ -54,6 +68,8 @@ class Observed:
     dumps: Mapping[dt.date, Dump]
     node_names: tuple[str, ...] | None
     nodes_id: str | None
+    to_cut: ToCut | None = None
+    no_match: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +102,19 @@ class Plan:
     Attributes:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
         split: ranges of dates, resolved.
-        warnings: what a person should know before it runs.
+        in_no_split: known dates that lie in none of them.
+        missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
+        remarks: what a person should know of the dataset, whatever is done.
+        warnings: and what before the acts are carried out.
     """
 
     dates: tuple[DatePlan, ...]
     merge: str
     split: Mapping[str, Ranges]
     basis: str
+    in_no_split: tuple[dt.date, ...] = ()
+    missing_days: tuple[dt.date, ...] = ()
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -117,12 +139,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What every date is held against: the settings, their measure identity, and why each would be scaled anew."""
+    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and what is
+    left out."""
 
     config: Pipeline
     measure: str
     other_scale: tuple[str, str] | None
-    dropped: frozenset[dt.date]
+    dropped: Mapping[dt.date, str]  # why
 
 
 def staged_key(dump_hash: str, measure: str) -> str:
@@ -151,23 +174,43 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure)
-    dropped = dropped_dates(seen.sources) - _asked(wish)
+    dropped = _dropped(config, seen, wish, measure)
     known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     split = resolve_split(config.split, known, None if wish.resplit else frozen)
-    wanted = _Wanted(config, measure, _other_scale(config, seen), frozenset(dropped))
+    wanted = _Wanted(config, measure, _other_scale(config, seen), dropped)
     listed = {*known, *config.exclude, *dropped, *_asked(wish)}
     states = [_state(date, wanted, seen) for date in sorted(listed)]
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    return Plan(plans, merge, split, basis, tuple(_warnings(plans, seen, wish, split, merge)))
+    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
+    remarks = remarks_on(plan, config, seen, known)
+    return replace(plan, remarks=remarks, warnings=(*warnings_of(plans, seen, wish, split, merge), *remarks))
 
 
-def dropped_dates(sources: Mapping[str, Any]) -> set[dt.date]:
-    """Dates that were taken out by hand; they stay out until they are asked for by name."""
-    return {dt.date.fromisoformat(date) for date in sources.get("dropped", {})}
+def _missing(
+    config: Pipeline, seen: Observed, known: Sequence[dt.date], dropped: Collection[dt.date]
+) -> tuple[dt.date, ...]:
+    if not known or seen.to_cut:
+        return ()
+    return tuple(missing_days(known[0], known[-1], {*known, *config.exclude, *dropped}, config.source.timezone))
+
+
+def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
+    """{date: why} of what is left out: by hand until it is asked for by name, for want of rows until its dump changes."""
+    rows = {dt.date.fromisoformat(date): row for date, row in seen.sources.get("dropped", {}).items()}
+    asked = _asked(wish)
+    by_hand = dict.fromkeys((date for date, row in rows.items() if "empty" not in row and date not in asked), BY_HAND)
+    same = config.source.empty_date == "drop"
+    tolerated = config.source.tolerated()
+    return by_hand | {
+        date: EMPTY
+        for date, row in rows.items()
+        if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
+        if row["empty"] == staged_key(dump.hash, measure)
+    }
 
 
 def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) -> list[dt.date]:
@@ -178,6 +221,14 @@ def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) 
 
 def _asked(wish: Wish) -> set[dt.date]:
     return set(wish.dates or ())
+
+
+def refuse_no_match(seen: Observed) -> None:
+    """Raises:
+    DumpError: there is no dump at all.
+    """
+    if seen.no_match:
+        raise DumpError(seen.no_match, todo="Correct pipeline.source.path, or the folder you are in")
 
 
 def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
@@ -195,9 +246,12 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     if date in wanted.config.exclude:
         return DatePlan(date, "excluded", "pipeline.exclude names it", "")
     if date in wanted.dropped:
-        return DatePlan(date, "excluded", "dropped; preprocess DATE takes it in again", "")
+        return DatePlan(date, "excluded", wanted.dropped[date], "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
+    if dump is None and seen.to_cut:
+        state = "stale(dump)" if source else "missing"
+        return DatePlan(date, state, "known once its file is cut", source["staged"] if source else "")
     if dump is None:
         committed = seen.manifest is not None and date in seen.manifest.dates
         kept = (
@@ -221,7 +275,7 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
 def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
     if source["staged"] != key:
         if source["dump"]["hash"] != dump.hash:
-            return "stale(dump)", f"dump changed ({_size(source['dump']['size'])} -> {_size(dump.size)})"
+            return "stale(dump)", f"dump changed ({change_text(source['dump']['size'], dump.size)})"
         if source["measure"] != wanted.measure:
             return "stale(config)", "settings that decide its values changed"
         return "stale(code)", "this version measures differently"
@@ -268,7 +322,7 @@ def _acts(
     plan: DatePlan, seen: Observed, wish: Wish, merge: bool, everything: bool, split: Mapping[str, Ranges]
 ) -> DatePlan:
     """Adds the acts. A generation has one normalise identity: when that changes, every committed date is normalised."""
-    if plan.state == "excluded" or not plan.key:
+    if plan.state == "excluded" or not plan.key or seen.to_cut:
         return plan
     asked = wish.dates is None or plan.date in wish.dates
     committed = seen.manifest is not None and plan.date in seen.manifest.dates
@@ -296,68 +350,3 @@ def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) 
     why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
     reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
     return replace(plan, reason=reason, store=True)
-
-
-def _warnings(
-    plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
-) -> list[str]:
-    found = _passed_over(plans, wish)
-    training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
-    if seen.manifest and not merge:
-        again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
-        if again:
-            dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
-            found.append(
-                f"{dates}: the frozen statistics are kept, unless --refit-statistics "
-                f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
-            )
-    if seen.manifest:
-        found += _moved(seen.manifest.split, split, merge)
-        found += _held(seen, merge)
-    if wish.dates is not None and merge:
-        more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
-        if more:
-            found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
-    return found
-
-
-def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
-    """Dates that were asked for and that nothing is done with, by reason."""
-    reasons: dict[str, list[dt.date]] = {}
-    for plan in plans if wish.dates else ():
-        if plan.date in _asked(wish) and plan.state in ("excluded", "no-dump"):
-            reasons.setdefault(plan.reason, []).append(plan.date)
-    return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
-
-
-def _held(seen: Observed, merge: str) -> list[str]:
-    """Dates that were dropped, and that the frozen statistics still rest on."""
-    assert seen.manifest is not None
-    rows = seen.sources.get("dropped", {}).items()
-    held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
-    if not held or merge:
-        return []
-    return [f"The frozen statistics still rest on {collapse(held)}, which was dropped, unless --refit-statistics."]
-
-
-def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
-    """What of the split is not what the generation has, in words: open and rolling ranges move with the data."""
-    moved = [name for name in SPLITS if before.get(name, ()) != after.get(name, ())]
-    changes = [f"{name} {_spelled(before.get(name, ()))} -> {_spelled(after.get(name, ()))}" for name in moved]
-    return [f"The split moves: {'; '.join(changes)}."] if changes else []
-
-
-def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str) -> list[str]:
-    found = moved_split(before, after)
-    if before.get("train", ()) != after.get("train", ()) and not merge:
-        todo = "the frozen statistics are those of the old one, unless --refit-statistics"
-        found.append(f"The training range changed: {todo}.")
-    return found
-
-
-def _spelled(ranges: Ranges) -> str:
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in ranges) or "none"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

@@ -47,6 +47,7 @@ class Measured:
     key: str
     rows: Mapping[str, Any]
     folders: tuple[Path, ...] = ()
+    conflicts: Mapping[str, int] = field(default_factory=dict)  # as of the staged date
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def measure_date(
         root, date, key, staged.values_TNF, config
     )  # first: a staged date never lacks it after a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
-    return Measured(date, key, rows, (folder, partial))
+    return Measured(date, key, rows, (folder, partial), conflicts=staged.conflicts)
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:

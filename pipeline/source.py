@@ -108,6 +108,7 @@ class Faults(Section):
     not_finite: Literal["refuse", "drop", "null"] = "refuse"
 
 
+NOT_MEASURING = {"path", "format", "max_bad_fraction", "empty_date"}  # they decide no value
 TimeColumns = str | tuple[str, str]
 
 
@@ -136,6 +137,10 @@ class Source(Section):
         description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
     )
     faults: Faults = Faults()
+    empty_date: Literal["fail", "drop"] = Field(
+        "fail",
+        description="a date whose dump has no row, or none that is left: it fails, or is left out of the dataset",
+    )
     max_bad_fraction: float = Field(0.0, ge=0, le=1, description="rows refused above this share refuse the date")
 
     @field_validator("format")
@@ -169,11 +174,12 @@ class Source(Section):
 
     def tolerated(self) -> str:
         """Identity of what is tolerated of a dump's rows: a date that failed is tried again when it changes."""
-        return identity([self.max_bad_fraction, self.faults.model_dump(), self.csv.final_newline])
+        empty = ["drop"] if self.empty_date == "drop" else []
+        return identity([self.max_bad_fraction, self.faults.model_dump(), self.csv.final_newline, *empty])
 
     def measuring(self) -> dict[str, Any]:
         """The settings that decide decoded values, without those that stand at their default; `refuse` equals `drop`."""
-        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude={"path", "format", "max_bad_fraction"})
+        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=NOT_MEASURING)
         chosen.get("csv", {}).pop("final_newline", None)
         faults = {key: value for key, value in chosen.pop("faults", {}).items() if value == "null"}
         return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})

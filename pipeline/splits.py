@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from shardstore.calendar import collapse, parse_date
 from shardstore.errors import UsageError
-from shardstore.manifest import SPLITS, Ranges
+from shardstore.manifest import SPLITS, Ranges, in_no_split
 
 if TYPE_CHECKING:
     from pipeline.config import Split
 
 FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
 ONE_SPLIT = "Every date belongs to one split at most"
+SHOWN_RANGES = 3  # of dates in a sentence about many
 LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})")
 
 
@@ -83,17 +84,34 @@ def resolve_split(
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
     if fractions:
         found = dict(frozen) if frozen else _by_fraction(fractions, dates)
-        _refuse_no_training(found, dates)
+        _refuse_no_training(found, dates, given)
         return found
     ranges = {name: _ranges(value, dates) for name, value in given.items()}
     ranges = {name: found for name, found in ranges.items() if found}
     _refuse_overlap(ranges)
-    _refuse_no_training(ranges, dates)
+    _refuse_no_training(ranges, dates, given)
     return ranges
 
 
 def _given(split: Split) -> dict[str, float | str | list[str]]:
     return {name: value for name in SPLITS if (value := getattr(split, name)) is not None}
+
+
+def about_no_split(split: Split | None, ranges: Mapping[str, Ranges], dates: Sequence[dt.date]) -> str:
+    """One sentence about the dates that lie in none of the resolved ranges; empty where there are none.
+
+    Args:
+        split: as configured; None where that is not known.
+    """
+    left = in_no_split(ranges, dates)
+    if not left:
+        return ""
+    one = len(left) == 1
+    told = f"{len(left):,} {'date is' if one else 'dates are'} in no split: {collapse(left, SHOWN_RANGES)}"
+    shares = split is not None and any(isinstance(value, float | int) for value in _given(split).values())
+    if shares and len(in_no_split(resolve_split(split, dates), dates)) < len(left):
+        return f"{told}. Use preprocess --resplit, or rolling ranges"
+    return f"{told}. pipeline.split leaves {'it' if one else 'them'} out"
 
 
 def refuse_impossible(split: Split) -> None:
@@ -170,10 +188,14 @@ def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> di
     return ranges
 
 
-def _refuse_no_training(ranges: Mapping[str, Ranges], dates: Sequence[dt.date]) -> None:
-    if not any(low <= date <= high for low, high in ranges.get("train", ()) for date in dates):
-        there = f"there are {collapse(dates)}"
-        raise UsageError(f"pipeline.split names no training date that exists: {there}", todo="Set pipeline.split.train")
+def _refuse_no_training(ranges: Mapping[str, Ranges], dates: Sequence[dt.date], given: Mapping[str, object]) -> None:
+    if any(low <= date <= high for low, high in ranges.get("train", ()) for date in dates):
+        return
+    there = f"there {'is 1 date' if len(dates) == 1 else f'are {len(dates):,} dates'}, {collapse(dates, SHOWN_RANGES)}"
+    todo = "Set pipeline.split.train"
+    if match := re.search(r"\.\.latest-(\d+)$", ", ".join(_texts(given["train"]))):
+        todo = f"..{match[0][2:]} needs {int(match[1]) + 1}: add dates, or write smaller numbers into pipeline.split"
+    raise UsageError(f"pipeline.split names no training date that exists: {there}", todo=todo)
 
 
 def _refuse_overlap(ranges: Mapping[str, Ranges]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.config import Pipeline
 from pipeline.dumps import one_table
-from pipeline.observe import observe, uncut
-from pipeline.plan import Dump, Observed, Plan, Wish, make_plan
+from pipeline.observe import observe
+from pipeline.plan import Observed, Plan, Wish, make_plan, refuse_no_match
 from shardstore.calendar import day_of, parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import UsageError
@@ -22,13 +22,12 @@ MOMENTS = 48  # bytes of partial statistics for a node and feature
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What stands, and what a wish would do to it; `to_cut` is a file of many dates that are not known before it is cut."""
+    """What stands, and what a wish would do to it."""
 
     plan: Plan
     current: Committed | None
     seen: Observed
     notes: tuple[str, ...]
-    to_cut: Dump | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Cost:
     """What a plan reads and writes.
 
     Attributes:
-        read_bytes: of dumps, as they lie on disk.
+        read_bytes: of dumps, as they lie on disk; of a file that must be cut first, all of it.
         written_bytes: about; shards with their masks, and the measured arrays. None before the nodes are known.
         free_bytes: on the disk of the store.
     """
@@ -47,19 +46,20 @@ class Cost:
 
 
 def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
-    """Takes no lock and writes nothing."""
+    """Takes no lock and writes nothing.
+
+    Raises:
+        DumpError: nothing is prepared, and no dump matches the path.
+    """
     current, found = Writer(root).current() if root.is_dir() else (None, [])
     notes = [f"passed over: {note}" for note in found]
-    to_cut = uncut(config, root)
-    if to_cut:
-        notes.append(f"{to_cut.path}: not cut yet, or changed since: its dates are known once preprocess has cut it")
-        notes += filter(None, [one_table(config.source.path, to_cut.files)])
     seen, _, _ = observe(config, root, current)
-    if not seen.dumps and not to_cut and current is None:
-        notes.append(
-            f"{config.source.path}: no dump matches the path. Check pipeline.source.path, or the folder you are in"
-        )
-    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes), to_cut)
+    if seen.to_cut:
+        notes.append(seen.to_cut.why)
+        notes += filter(None, [one_table(config.source.path, seen.to_cut.whole.files)])
+    elif current is None:
+        refuse_no_match(seen)
+    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
 
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
@@ -71,6 +71,8 @@ def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | No
 def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
     """What carrying out a plan costs in bytes."""
     plan, seen, free = found.plan, found.seen, free_bytes(root)
+    if seen.to_cut:
+        return Cost(seen.to_cut.whole.size, None, free)
     read = sum(seen.dumps[p.date].size for p in plan.to_measure if p.date in seen.dumps)
     nodes = _num_nodes(seen)
     if nodes is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -105,6 +105,13 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
     return Day(date, start, step, length // step)
 
 
+def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone_name: str) -> list[dt.date]:
+    """The calendar days from `first` to `last` that are not among `there`; but none that the zone jumped over."""
+    known = {date.toordinal() for date in there}
+    days = [dt.date.fromordinal(n) for n in range(first.toordinal(), last.toordinal()) if n not in known]
+    return [day for day in days if midnight(day + dt.timedelta(days=1), zone_name) > midnight(day, zone_name)]
+
+
 def segments(days: Sequence[Day]) -> list[Segment]:
     """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended."""
     found: list[Segment] = []
@@ -159,12 +166,13 @@ def instants(day: Day) -> NDArray[np.int64]:
     return day.start + np.arange(day.num_steps, dtype=np.int64) * day.step
 
 
-def collapse(dates: Iterable[dt.date]) -> str:
-    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`."""
+def collapse(dates: Iterable[dt.date], most: int | None = None) -> str:
+    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`; of more than `most` ranges the first ones, `...`."""
     ranges: list[list[dt.date]] = []
     for date in sorted(set(dates)):
         if ranges and date - ranges[-1][1] == dt.timedelta(days=1):
             ranges[-1][1] = date
         else:
             ranges.append([date, date])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges)
+    shown = [str(a) if a == b else f"{a}..{b}" for a, b in ranges[:most]]
+    return ", ".join([*shown, *(["..."] if len(shown) < len(ranges) else [])])

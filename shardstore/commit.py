@@ -299,4 +299,5 @@ def load_sources(root: Path, generation: int) -> Sources:
                 _ = row["dump"]["path"].encode()
         for date, row in content.get("dropped", {}).items():
             _ = dt.date.fromisoformat(date), row["statistics"] and folder_name(row["statistics"])
+            _ = row.get("empty") and folder_name(row["empty"]), row.get("tolerated", "").encode()
     return content

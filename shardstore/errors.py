@@ -10,6 +10,7 @@ DateshardError                    exit 1
 │   └── NotThereError                       nothing of that name was ever committed, or it is gone
 ├── DiskFullError                 exit 28
 ├── DumpError                     exit 65   one date's raw dump cannot be used
+│   └── NoRowsError                         nothing in it is a row of that date
 ├── ResourceError                 exit 1    too little memory, or a process that was killed
 └── BusyError                     exit 75   somebody else holds the lock
 """
@@ -132,6 +133,10 @@ class DumpError(DateshardError):
 
     exit_code = 65
     kind = "dump"
+
+
+class NoRowsError(DumpError):
+    """A dump without a row, or none of whose rows is left. `pipeline.source.empty_date` says what becomes of its date."""
 
 
 class ResourceError(DateshardError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +156,12 @@ class Manifest:
             )
             _refuse_unfit(manifest)
         return manifest
+
+
+def in_no_split(split: Mapping[str, Ranges], dates: Iterable[dt.date]) -> list[dt.date]:
+    """The dates that lie in none of the split's ranges."""
+    ranges = [ends for found in split.values() for ends in found]
+    return [date for date in dates if not any(first <= date <= last for first, last in ranges)]
 
 
 def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:

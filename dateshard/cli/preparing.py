@@ -60,7 +60,7 @@ def plan(
 ) -> int:
     """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
     from dateshard.places import shards_folder
-    from dateshard.preparing.states import expect, headline, plan_document, show_cost, show_plan
+    from dateshard.preparing.states import expect, headline, needs_run, plan_document, show_cost, show_plan
     from dateshard.screen import Screen
     from pipeline.survey import cost_of, survey
 
@@ -71,7 +71,7 @@ def plan(
     found = survey(settings.preparing(), root, wish)
     _refuse_unknown(settings, found, wish)
     cost = cost_of(found, settings.preparing(), root)
-    expected = expect(settings.dataset, found.plan, cost, workers or _cores())
+    expected = expect(settings.dataset, found, cost, workers or _cores())
     flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
     chosen = [*(["--only", only] if only else []), *(word for dates in exclude for word in ("--exclude", dates))]
     more = ["--workers", str(workers)] if workers else []
@@ -85,8 +85,8 @@ def plan(
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, found.plan)
     show_plan(screen, found.plan, explain=explain, asked=wish.dates)
-    show_cost(screen, found.plan, cost, expected)
-    if found.plan.to_measure + found.plan.to_normalise + found.plan.to_store:
+    show_cost(screen, found, cost, expected)
+    if needs_run(found):
         screen.tell(f"Run: {command}")
     return 0
 
@@ -228,7 +228,8 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, found))
     refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
-    mend, code = _preprocess(words, files, []), 0 if all_good(dates) else 4
+    mend = _preprocess(overrides if found.seen.to_cut else words, files, [])  # a range needs dates that are known
+    code = 0 if all_good(found, dates) else 4
     if as_json:
         emit(status_document(settings.dataset, found, dates, mend))
         return code
@@ -242,7 +243,9 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]
     screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
-    show_mend(screen, dates, mend)
+    for remark in made.remarks if chosen is None else ():
+        screen.explain(remark)
+    show_mend(screen, found, dates, mend)
     return code
 
 
@@ -301,8 +304,8 @@ def _no_dump(settings: Settings, found: Survey) -> Callable[[str], DumpError]:
     from shardstore.errors import DumpError, Where
 
     where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
-    if found.to_cut:
-        todo = "It is not cut into dates yet: run dateshard preprocess -c CONFIG, or name single dates"
+    if found.seen.to_cut:
+        todo = f"{found.seen.to_cut.why}. Run: dateshard preprocess -c CONFIG"
     return lambda what: DumpError(what, where=where, todo=todo)
 
 
@@ -314,7 +317,7 @@ def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
     """
     from pipeline.plan import refuse_unknown
 
-    if not found.to_cut:
+    if not found.seen.to_cut:
         refuse_unknown(found.plan, wish, found.seen, settings.preparing().source.path)
 
 
@@ -332,6 +335,7 @@ def _wish(
     from dateshard.places import shards_folder
     from pipeline.plan import Wish
     from pipeline.survey import survey
+    from shardstore.errors import DumpError
 
     wish = Wish(None, force, refit, resplit)
     if not (selectors or only or exclude):
@@ -340,6 +344,9 @@ def _wish(
     if named:  # no need to look twice at a store of thousands
         return Wish(frozenset(named), force, refit, resplit)
     found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
+    if found.seen.to_cut:  # its new dates would be passed over in silence
+        todo = "Name single dates, or run: dateshard preprocess -c CONFIG"
+        raise DumpError(f"{found.seen.to_cut.why}. Which dates are meant is not known before", todo=todo)
     everything = found.plan
     known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
     selected = select_dates(selectors, known, dict(everything.split), _no_dump(settings, found))

@@ -76,7 +76,7 @@ def _agreed(question: str) -> bool:
 def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
     """What is taken out, and what that means; `brief` where that was told with the question."""
     from dateshard.screen import counted
-    from pipeline.plan import moved_split
+    from pipeline.remarks import moved_split
     from shardstore.calendar import collapse
 
     for note in found.notes:

@@ -48,6 +48,14 @@ class CostDocument(TypedDict):
     paced_by: Annotated[int | None, Field(description="dates of the remembered run that `seconds` was taken from")]
 
 
+class ToCutDocument(TypedDict):
+    """A file of many dates, whose dates are not known before preprocess has cut it."""
+
+    path: str
+    bytes: int
+    why: Annotated[str, Field(description="in words: not cut yet, or what changed since")]
+
+
 class PlanDocument(TypedDict):
     """What preprocess would do, and why."""
 
@@ -57,8 +65,13 @@ class PlanDocument(TypedDict):
     dates: Annotated[list[PlannedRow], Field(description="every known date, asked for or not")]
     merge: Annotated[str | None, Field(description="why the global statistics are merged again; null: they stay")]
     split: Split
+    in_no_split: Annotated[list[DateText], Field(description="known dates that lie in none of these ranges")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
     cost: CostDocument
     warnings: Annotated[list[str], Field(description="what a person should know before it runs")]
+    to_cut: Annotated[ToCutDocument | None, Field(description="what is cut first; null where there is no such file")]
     command: Annotated[str | None, Field(description="what carries it out; null where nothing is to be done")]
 
 
@@ -71,7 +84,13 @@ class StatusDocument(TypedDict):
     provisional: Annotated[list[DateText], Field(description="training dates that the statistics lack")]
     counts: Annotated[dict[str, int], Field(description="dates by state")]
     dates: Annotated[list[DateRow], Field(description="those that were asked for")]
+    in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
+    warnings: Annotated[list[str], Field(description="what a person should know of the dataset")]
     notes: Annotated[list[str], Field(description="files of the store that had to be passed over")]
+    to_cut: Annotated[ToCutDocument | None, Field(description="as in plan")]
     mend: Annotated[str | None, Field(description="the command that makes every date fresh; null if they are (exit 0)")]
 
 
@@ -80,6 +99,7 @@ class DuplicatesCount(TypedDict):
 
     dropped: int
     conflicting: Annotated[int, Field(description="of those: with other values than the row that stays")]
+    columns: Annotated[dict[str, int], Field(description="of those, by raw column: with another value there")]
 
 
 class RowsCount(TypedDict):
@@ -121,7 +141,14 @@ class PreprocessDocument(TypedDict):
     unchanged: Annotated[int, Field(description="shards made again, to the same bytes")]
     stored: Annotated[int, Field(description="shards that stay, written in other formats")]
     rows: AllRows
+    in_no_split: Annotated[list[DateText], Field(description="known dates that no split names")]
+    missing_days: Annotated[
+        list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
+    ]
     failed: Annotated[dict[DateText, FailedDate], Field(description="by date (exit 3; 65 if nothing stands)")]
+    dropped: Annotated[
+        dict[DateText, str], Field(description="dates without rows that are left out, by empty_date: drop; and why")
+    ]
     cut_short: Annotated[bool, Field(description="it ended at the first failure, by --fail-fast")]
     seconds: Annotated[float, Field(description="of wall time")]
     peak_memory_bytes: Annotated[int, Field(description="private memory of all processes, seen twice a second")]

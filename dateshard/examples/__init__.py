@@ -21,7 +21,7 @@ pipeline:
   step: 5m
   features:
     value: {aggregate: mean, fill: forward, fill_limit: 12}
-  split: {train: 0.7, validation: 0.15, test: 0.15}   # shares of the dates, or ranges such as 2024-01-01..2024-01-31
+  split: {train: ..latest-14, validation: latest-13..latest-7, test: last:7}   # counted in dates (15 at least): new ones move it
 trainer:
   window: {history: 12, horizon: 12}
   model: {name: dlinear}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +12,7 @@ from dateshard.preparing.states import likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
 from pipeline import events as e
+from pipeline.splits import SHOWN_RANGES
 from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class _Told:
                 progress.print(f"passed over: {event.error.where}: {event.error.what}")
             case e.DateAgain():
                 progress.print(f"again   {event.date}  its worker process {event.why}; it is tried alone at the end")
+            case e.DateDropped():
+                progress.done()
             case e.DateFailed():
                 self._fail(event)
             case e.Merged():
@@ -138,8 +141,8 @@ class _Told:
             screen.say(f"If it is cut off, this goes on: {self.again}")
             if plan.merge and event.generation is not None:
                 screen.say(f"The global statistics are merged: {plan.merge}.")
-        for warning in plan.warnings:
-            screen.say(warning)
+        for warning in plan.warnings if not screen.quiet else ():
+            screen.explain(warning)
 
 
 def _by_reason(counts: dict[str, int]) -> str:
@@ -153,7 +156,7 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told) -> None:
     rows = finished.rows
     dates = len(finished.manifest.dates) if finished.manifest else 0
-    done = finished.measured + finished.written + finished.unchanged + finished.stored
+    done = finished.measured + finished.written + finished.unchanged + finished.stored + len(finished.dropped)
     if not done and not finished.failed:
         nothing = "no shard differs, the rest of the manifest does" if told.changed else "nothing to do"
         screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
@@ -169,7 +172,7 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     if finished.stored:
         wrote = f"{counted(finished.stored, 'date')} stored in other formats, {wrote}"
     rejected = sum(rows["rejected"].values())
-    read = f"{rows['read']:,} rows read" + (f", {rejected:,} rejected" if rejected else "")
+    read = f"{counted(rows['read'], 'row')} read" + (f", {rejected:,} rejected" if rejected else "")
     generation = f"generation {finished.generation}" if finished.generation else "no generation yet"
     screen.tell(
         f"{generation}: {wrote}; {counted(finished.measured, 'date')} measured, {read}; "
@@ -178,6 +181,7 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     for kind in ("rejected", "changed"):
         for reason, count in sorted(rows[kind].items()):
             screen.tell(f"  {kind}  {count:,}  {reason}")
+    _tell_duplicates(screen, rows["by_date"])
     if finished.unknown_nodes:
         where = collapse(finished.unknown_nodes)
         screen.tell(
@@ -187,10 +191,29 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
         counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
         most, where = max(counts.values()), collapse(counts)
         screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+    if finished.dropped:
+        without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
+        screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")
     if finished.manifest:
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
         _failures(screen, finished, told)
+
+
+def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
+    """Rows that were left out because their node and instant come again, and readings that were lost by it."""
+    found = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
+    for kind in ("dropped", "conflicting"):
+        dates = [dt.date.fromisoformat(date) for date, counts in found.items() if counts[kind]]
+        if not dates:
+            return
+        count, where = sum(counts[kind] for counts in found.values()), collapse(dates, SHOWN_RANGES)
+        if kind == "dropped":
+            screen.explain(f"  duplicates  {count:,}  left out, the last row of a node and instant stays: {where}")
+            continue
+        names = sorted({name for counts in found.values() for name in counts["columns"]})
+        columns = (f"{name} {sum(counts['columns'].get(name, 0) for counts in found.values()):,}" for name in names)
+        screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
 
 
 def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
@@ -215,7 +238,10 @@ def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocumen
         "unchanged": finished.unchanged,
         "stored": finished.stored,
         "rows": cast("AllRows", finished.rows),
+        "in_no_split": [str(date) for date in finished.plan.in_no_split],
+        "missing_days": [str(date) for date in finished.plan.missing_days],
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
+        "dropped": {str(date): str(error) for date, error in finished.dropped.items()},
         "cut_short": finished.cut_short,
         "seconds": round(finished.seconds, 3),
         "peak_memory_bytes": peak_bytes,

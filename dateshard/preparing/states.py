@@ -15,7 +15,7 @@ from shardstore.calendar import collapse
 from shardstore.manifest import Manifest
 
 if TYPE_CHECKING:
-    from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument
+    from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument
 
 ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
 GOOD = ("fresh", "no-dump", "excluded")
@@ -90,7 +90,7 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
     shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise or p.store]
     if explain:
         work = [[str(p.date), p.state, _acts(p), p.reason] for p in shown if p.measure or p.normalise or p.store]
-        screen.table(work or [["nothing to do"]], wrap=True)
+        screen.table(work, wrap=True)
     else:
         screen.table(grouped(screen, shown, acts=True), right=(2,), wrap=True)
     if made.merge and made.to_measure + made.to_normalise:
@@ -99,8 +99,13 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
         screen.explain(warning)
 
 
-def show_cost(screen: Screen, made: Plan, cost: Cost, expected: pace.Estimate | None) -> None:
+def show_cost(screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate | None) -> None:
     """What the plan's acts read and write, and how long they will take where earlier runs tell."""
+    made = found.plan
+    if found.seen.to_cut:
+        reads = f"Reads {size(cost.read_bytes)} once to cut it ({size(cost.free_bytes)} free)"
+        screen.explain(f"{reads}; its dates, and what they take, are known then.")
+        return
     if not made.to_measure + made.to_normalise + made.to_store:
         screen.tell("Nothing to do.")
         return
@@ -120,8 +125,17 @@ def _time(expected: pace.Estimate | None) -> str:
     return f"about {seconds(expected.seconds)}{less} (by an earlier run over {counted(expected.dates, 'date')})"
 
 
-def expect(dataset: str, made: Plan, cost: Cost, num_workers: int) -> pace.Estimate | None:
-    """Time of a plan by what earlier runs took."""
+def needs_run(found: Survey) -> bool:
+    """Whether preprocess has anything to do."""
+    made = found.plan
+    return bool(found.seen.to_cut or made.to_measure or made.to_normalise or made.to_store)
+
+
+def expect(dataset: str, found: Survey, cost: Cost, num_workers: int) -> pace.Estimate | None:
+    """Time of a plan by what earlier runs took; None where nobody knows its dates yet."""
+    made = found.plan
+    if found.seen.to_cut:
+        return None
     return pace.estimate(dataset, {"measure": cost.read_bytes, "normalise": len(made.to_normalise)}, num_workers)
 
 
@@ -156,10 +170,18 @@ def plan_document(
         "dates": rows,
         "merge": made.merge or None,
         "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()},
+        "in_no_split": [str(date) for date in made.in_no_split],
+        "missing_days": [str(date) for date in made.missing_days],
         "cost": told,
         "warnings": [*made.warnings, *found.notes],
-        "command": command if made.to_measure + made.to_normalise + made.to_store else None,
+        "to_cut": _to_cut(found),
+        "command": command if needs_run(found) else None,
     }
+
+
+def _to_cut(found: Survey) -> ToCutDocument | None:
+    due = found.seen.to_cut
+    return {"path": str(due.whole.path), "bytes": due.whole.size, "why": due.why} if due else None
 
 
 def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], mend: str) -> StatusDocument:
@@ -175,19 +197,23 @@ def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], me
         "provisional": [str(date) for date in manifest.provisional] if manifest else [],
         "counts": counts,
         "dates": [{"date": str(p.date), "state": p.state, "reason": p.reason} for p in dates],
+        "in_no_split": [str(date) for date in found.plan.in_no_split],
+        "missing_days": [str(date) for date in found.plan.missing_days],
+        "warnings": list(found.plan.remarks),
         "notes": list(found.notes),
-        "mend": None if all_good(dates) else mend,
+        "to_cut": _to_cut(found),
+        "mend": None if all_good(found, dates) else mend,
     }
 
 
-def all_good(dates: Iterable[DatePlan]) -> bool:
+def all_good(found: Survey, dates: Iterable[DatePlan]) -> bool:
     """Whether nothing is left to do for any of them."""
-    return all(p.state in GOOD for p in dates)
+    return not found.seen.to_cut and all(p.state in GOOD for p in dates)
 
 
-def show_mend(screen: Screen, dates: Collection[DatePlan], mend: str) -> None:
+def show_mend(screen: Screen, found: Survey, dates: Collection[DatePlan], mend: str) -> None:
     """The command that makes what is not fresh fresh; nothing where all is."""
-    if all_good(dates):
+    if all_good(found, dates):
         return
     failed = any(p.state == "failed" for p in dates)
     screen.tell(f"{'Correct the dumps that failed, then run' if failed else 'Run'}: {mend}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dateshard.progress import private_bytes
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.training.progress_line import Moment, progress_line
+from pipeline.splits import about_no_split
+from shardstore.dataset import Dataset
+from shardstore.errors import DateshardError
+from shardstore.manifest import in_no_split
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.disk import need
@@ -31,6 +36,8 @@ def headline(screen: Screen, started: Started) -> None:
         screen.tell(f"note: {note}")
     for warning in started.warnings if not started.finished else ():
         screen.tell(f"warning: {warning}")
+    if (unsplit := _in_no_split(dataset)) and not started.finished:
+        screen.tell(f"note: {unsplit}")
     if session.validation is None and not started.finished:
         screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
     reader = session.train
@@ -50,6 +57,19 @@ def headline(screen: Screen, started: Started) -> None:
     if not started.finished:
         screen.say(_checkpoints(started))
         screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
+
+
+def _in_no_split(dataset: Dataset) -> str:
+    """A sentence about dates that are neither trained on nor judged; empty where every date is in a split."""
+    manifest = dataset.manifest
+    if not in_no_split(manifest.split, manifest.dates):
+        return ""
+    from pipeline.generation import settings_of  # a training waits for the settings of preparing only here
+
+    split = None
+    with suppress(DateshardError):  # of an older version, or damaged: the dates are told all the same
+        split = settings_of(dataset).split
+    return about_no_split(split, manifest.split, sorted(manifest.dates))
 
 
 def about_sample(started: Started) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.formats import Kind, Piece, Request, batch_rows, with_numbers
-from shardstore.errors import DumpError, shorten
+from shardstore.errors import DumpError, NoRowsError, shorten
 
 ARROW_MAGIC = b"ARROW1"
 KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
@@ -108,8 +108,8 @@ def _refuse_types(schema: pa.Schema, kinds: dict[str, Kind], path: Path, request
             raise DumpError(f"the column's type is {shorten(str(kind))}", where=where, todo=todo)
 
 
-def _no_row(path: Path, request: Request) -> DumpError:
-    return DumpError("no row", where=request.where(path), todo="Write the dump again, or remove it")
+def _no_row(path: Path, request: Request) -> NoRowsError:
+    return NoRowsError("no row", where=request.where(path), todo="Write the dump again, or remove it")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.formats import Kind, Piece, Request, with_numbers
 from pipeline.formats.text import LONGEST_ROW, blocks, count_of, row_ends
 from pipeline.source import Csv
-from shardstore.errors import DumpError, shorten
+from shardstore.errors import DumpError, NoRowsError, shorten
 
 HEADER_ROWS = 1
 STRAY = "a quote inside an unquoted field"
@@ -67,7 +67,7 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
             row += count
     if empty:
         where = request.where(path)
-        raise DumpError("a header but no row", where=where, todo="Write the dump again, or remove it")
+        raise NoRowsError("a header but no row", where=where, todo="Write the dump again, or remove it")
 
 
 def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats import Kind, Piece, Request, with_numbers
 from pipeline.formats.text import blocks, count_of
-from shardstore.errors import DumpError, shorten
+from shardstore.errors import DumpError, NoRowsError, shorten
 
 Types = dict[str, type[pl.DataType]]
 ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")  # a half of a pair, or NUL: polars mends the one in silence
@@ -40,7 +40,7 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
             yield _decode(block, file, row)
         row += count_of(block, b"\n")
     if file is None:
-        raise DumpError("no row", where=request.where(path), todo="Write the dump again, or remove it")
+        raise NoRowsError("no row", where=request.where(path), todo="Write the dump again, or remove it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.formats import BLOCK_BYTES, Request
-from shardstore.errors import DumpError
+from shardstore.errors import DumpError, NoRowsError
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 LONGEST_ROW = 64 << 20  # more than this without the end of a row is no row
@@ -122,7 +122,7 @@ def blocks(path: Path, request: Request) -> Iterator[bytes]:
             rows += count_of(block, b"\n")
             yield block
     if empty:
-        raise DumpError("the file is empty", where=request.where(path), todo=f"{AGAIN}, or remove it")
+        raise NoRowsError("the file is empty", where=request.where(path), todo=f"{AGAIN}, or remove it")
     if carried:
         yield _last_row(carried, quote, rows, path, request)
 

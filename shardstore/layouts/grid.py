@@ -37,10 +37,12 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Records of the same node and instant: how many were dropped, and how many of those had other values."""
+    """Records of the same node and instant: how many were dropped, and how many of those had other values, also in each
+    of the columns."""
 
     dropped: int
     conflicting: int
+    by_column: tuple[int, ...] = ()
 
 
 def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
@@ -68,15 +70,18 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
     time, node = records.time_R[order], records.node_R[order]
     again = (time[1:] == time[:-1]) & (node[1:] == node[:-1])  # a later record of the same key follows
     if not again.any():
-        return order, Duplicates(0, 0)
+        return order, Duplicates(0, 0, (0,) * len(records.values))
     earlier, later = order[:-1][again], order[1:][again]
-    conflict = np.zeros(len(earlier), dtype=bool)
+    conflict, by_column = np.zeros(len(earlier), dtype=bool), list[int]()
     for column in records.values:
+        differs = np.zeros(len(earlier), dtype=bool)
         if column is not None:
             a, b = column[earlier], column[later]
-            conflict |= ~((a == b) | (np.isnan(a) & np.isnan(b)))
+            differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+        conflict |= differs
+        by_column.append(int(differs.sum()))
     kept = np.append(~again, True)
-    return order[kept], Duplicates(int(again.sum()), int(conflict.sum()))
+    return order[kept], Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
 
 
 def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:

@@ -184,16 +184,17 @@ def test_commands_that_find_nothing_yet_say_what_comes_first(ds: Run) -> None:
     assert "Name a run (latest is the newest" in ds("evaluate", code=2).err
     ds("init")
     for command in ("plan", "status"):
-        said = ds(command, "-c", "configs/mydata.yaml").out
-        assert "note: data/raw/mydata/{date}.csv: no dump matches the path." in said
+        said = ds(command, "-c", "configs/mydata.yaml", code=65).err
+        assert "data/raw/mydata/{date}.csv: no dump matches the path: there is no data in /" in said
 
 
 def test_a_date_that_nobody_knows_has_no_status(ds: Run) -> None:
     ds("init")
     Path("data/raw/mydata").mkdir(parents=True)
     Path("data/raw/mydata/2024-03-01.csv").write_text("timestamp,sensor,value\n2024-03-01T00:00:00Z,a,1\n")
-    assert "missing\t2024-03-01" in ds("status", "2024-03-01", "-c", "configs/mydata.yaml", code=4).out
-    said = ds("status", "2024-03-02", "-c", "configs/mydata.yaml", code=65).err
+    config = ("-c", "configs/mydata.yaml", "pipeline.split=null")
+    assert "missing\t2024-03-01" in ds("status", "2024-03-01", *config, code=4).out
+    said = ds("status", "2024-03-02", *config, code=65).err
     assert "data/raw/mydata/2024-03-02.csv: no dump of 2024-03-02 there" in said
 
 

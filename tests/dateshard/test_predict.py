@@ -316,7 +316,7 @@ def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path
         ask("mlp", history=(named[0], str(tmp_path / "all.csv")))
     with pytest.raises(UsageError, match="tells no date"):
         ask("mlp", history=(str(tmp_path),))
-    with pytest.raises(DumpError, match="no file matches"):
+    with pytest.raises(DumpError, match="there is no nothing in "):
         ask("mlp", history=("nothing/{date}.csv",))
 
 

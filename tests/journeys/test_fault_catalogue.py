@@ -35,6 +35,7 @@ TODO = (
     "or say what becomes of them (pipeline.source.faults)"
 )
 AGAIN, DUMP = "Write the dump again", "Correct the dump"
+LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 ENCODING = "Correct the dump, or set pipeline.source.csv.encoding"
 
 ROWS = {  # (why a row is refused, the column that is named)
@@ -54,7 +55,7 @@ ROWS = {  # (why a row is refused, the column that is named)
 HEADER = "timestamp, sensor_id, speed, vehicles"
 COLUMN = "Correct the dump, or the column's name in the configuration"
 WHOLE = {  # (place in the file, what, what to do); {row} is the first line that differs, {last} the last one
-    "header_only": ("", "a header but no row", f"{AGAIN}, or remove it"),
+    "header_only": ("", "a header but no row", f"{AGAIN}, or remove it; {LEAVE_OUT}"),
     "missing_column": (
         ", row 1, column 'speed'",
         "there is no column 'speed'; it has timestamp, sensor_id, vehicles",
@@ -63,7 +64,7 @@ WHOLE = {  # (place in the file, what, what to do); {row} is the first line that
     "renamed_column": (", row 1, column 'speed'", "there is no column 'speed'; did you mean 'sped'?", COLUMN),
     "cut_file": (", row {last}", "the file does not end with a newline: it may have been cut", "{cut}"),
     "no_final_newline": (", row {last}", "the file does not end with a newline: it may have been cut", "{cut}"),
-    "empty_file": ("", "the file is empty", f"{AGAIN}, or remove it"),
+    "empty_file": ("", "the file is empty", f"{AGAIN}, or remove it; {LEAVE_OUT}"),
     "utf_16": (
         ", row 1",
         "the file is UTF-16, not UTF-8",

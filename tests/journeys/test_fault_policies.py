@@ -158,7 +158,7 @@ def test_a_date_of_which_every_row_is_dropped_is_refused_with_all_reasons(make_w
     failed = prepare(world, code=3)["failed"]
     assert failed[str(dates[3])]["message"] == (
         f"{world.dump(dates[3])}, date {dates[3]}: no row is left of 3: 1 {TIME}; 2 of an unknown node. "
-        "Correct the dump, or remove it"
+        "Correct the dump, or remove it; pipeline.source.empty_date: drop leaves such dates out"
     )
 
 

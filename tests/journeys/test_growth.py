@@ -136,7 +136,9 @@ def test_a_ninth_date_is_one_shard_and_the_plan_says_how_the_split_moves(
     assert ("the frozen statistics are those of the old one" in planned) == trains
     assert "1 shard written; 1 date measured" in say(world, "preprocess")
     assert Dataset.open(world.store).manifest.statistics == statistics
-    assert say(world, "preprocess").startswith("nothing to do: generation 2")
+    again = say(world, "preprocess")
+    assert "nothing to do: generation 2" in again
+    assert ("1 date is in no split: 2024-03-09" in again) == (not moves)
     if isinstance(split, dict) and split["train"] == 0.75:
         said = say(world, "preprocess", "--resplit")
         assert "The split moves: train 2024-03-01..2024-03-06 -> 2024-03-01..2024-03-07; validation" in said
@@ -299,10 +301,10 @@ def test_where_no_dump_is_read_nothing_that_reads_dumps_is_imported(make_world: 
     assert done.stderr.endswith("([0, 0, 0, 0, 0], set())\n"), done.stderr
 
 
-def test_before_any_dump_there_is_no_training_range_to_tell(make_world: Make, say: Say) -> None:
+def test_before_any_dump_there_is_nothing_to_plan(make_world: Make, say: Say) -> None:
     world = make_world(0)
-    assert "nothing prepared yet\n" in say(world, "plan")
-    assert "no dump matches the path" in say(world, "preprocess", code=65)
+    for command in ("plan", "status", "preprocess"):
+        assert "no dump matches the path" in say(world, command, code=65)
 
 
 def test_a_generation_without_a_training_date_is_no_training(make_world: Make, say: Say) -> None:

@@ -298,6 +298,16 @@ def test_dumps_are_found_by_the_date_in_their_name(tmp_path: Path) -> None:
     assert list(find_dumps(str(tmp_path / "day={date}" / "part[1].csv"))) == [dt.date(2024, 3, 5)]
 
 
+def test_files_of_a_date_may_go_on_after_it(tmp_path: Path) -> None:
+    for name in ("2024-03-01.csv", "2024-03-01-b.csv", "20240302_b.csv"):
+        (tmp_path / name).touch()
+    found = find_dumps(str(tmp_path / "{date}*.csv"))
+    assert {date: [file.name for file in files] for date, (_, files) in found.items()} == {
+        dt.date(2024, 3, 1): ["2024-03-01-b.csv", "2024-03-01.csv"]
+    }
+    assert list(find_dumps(str(tmp_path / "{date:%Y%m%d}*.csv"))) == [dt.date(2024, 3, 2)]
+
+
 def test_two_dumps_of_one_date_and_a_path_without_a_date_are_refused(tmp_path: Path) -> None:
     (tmp_path / "2024-03-01.csv").touch()
     (tmp_path / "2024-3-1.csv").touch()

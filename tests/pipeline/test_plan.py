@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import MEASURE_CODE
 from pipeline.plan import Plan, Wish, staged_key
+from pipeline.remarks import change_text
 from pipeline.survey import look
 from shardstore.identity import identity
 
@@ -91,6 +92,11 @@ def test_a_changed_dump_makes_its_date_stale_and_warns_about_the_statistics(worl
     assert "2024-03-01 is a training date: the frozen statistics are kept, unless --refit-statistics" in warning
     change(world, max(world.rows))
     assert len(plan_of(world).warnings) == 1  # a validation date moves no statistics
+
+
+def test_a_change_of_a_few_bytes_is_told_in_bytes() -> None:
+    assert change_text(35_190, 35_214) == "35,190 B -> 35,214 B"
+    assert change_text(1_234_000_000, 1_300_000_000) == "1.2 GB -> 1.3 GB"
 
 
 def test_a_touched_dump_with_the_same_bytes_stays_fresh(world: Any) -> None:
@@ -174,9 +180,10 @@ def test_settings_that_change_no_bytes_make_nothing_stale(world: Any) -> None:
 
 def test_a_moved_training_range_keeps_the_statistics_and_says_so(world: Any) -> None:
     world.tree["pipeline"]["split"] = {**SPLIT, "train": "..2024-03-05"}
-    moved, warning = plan_of(world).warnings
+    moved, warning, left_out = plan_of(world).warnings
     assert moved == "The split moves: train 2024-03-01..2024-03-06 -> 2024-03-01..2024-03-05."
     assert "the frozen statistics are those of the old one, unless --refit-statistics" in warning
+    assert left_out == "1 date is in no split: 2024-03-06. pipeline.split leaves it out"
     assert plan_of(world, refit=True).merge == "--refit-statistics"
 
 

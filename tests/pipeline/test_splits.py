@@ -97,7 +97,10 @@ def test_without_a_split_validation_is_the_last_date() -> None:
         ({"test": "2024-03-05.."}, "no training date"),
         ({"train": "soon"}, "'soon' is not a date"),
         ({"train": "2024-03-05..2024-03-01"}, "'2024-03-05..2024-03-01' runs backwards"),
-        ({"train": "2023-01-01..2023-12-31"}, "no training date that exists: there are 2024-03-01..2024-03-10"),
+        (
+            {"train": "2023-01-01..2023-12-31"},
+            "no training date that exists: there are 10 dates, 2024-03-01..2024-03-10",
+        ),
         ({"train": "..latest-10"}, "no training date"),
         ({"train": "last:0"}, "no training date"),
         ({"train": "last:3..2024-03-09"}, "is not a range"),
