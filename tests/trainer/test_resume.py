@@ -216,7 +216,7 @@ TRAININGS: dict[str, Any] = {
     "momentum": {"training": {"optimizer": "sgd", "momentum": 0.9}},
     "accumulate": {"training": {"accumulate": 2}, "scheduler": {"type": "cosine", "T_max": 2, "warmup_steps": 4}},
     "plateau": {"scheduler": {"type": "plateau", "patience": 1, "threshold": 1.0}, "training": {"epochs": 5}},
-    "sampled": {"metrics": {"custom": "mine:score", "buffer": {"train": 3, "evaluation": 3}}},
+    "sampled": {"metrics": {"custom": "sampled_sum:score", "buffer": {"train": 3, "evaluation": 3}}},
     "losses": {"training": {"losses": {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}}},
 }
 
@@ -224,7 +224,7 @@ TRAININGS: dict[str, Any] = {
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_optimizer_schedule_and_objective_resumes_twice_in_a_row(lab: Lab, name: str) -> None:
     score = "def score(targets, predictions):\n    return {'windows': len(targets), 'sum': float(predictions.sum())}\n"
-    Path("mine.py").write_text(score)
+    Path("sampled_sum.py").write_text(score)
     change = TRAININGS[name]
     whole = lab.leg("whole", **change)
     steps = whole["state"]["step"]
