@@ -52,13 +52,13 @@ def refuses(process: Any) -> None:
 
 
 def all_good(run: Path) -> list[str]:
-    """Names of the run's checkpoints, each verified; nothing but checkpoints, two notes and an export lies there."""
+    """Names of the run's checkpoints, each verified; nothing but checkpoints, two notes, an export and a lock lies there."""
     found, passed = checkpoint.scan(run / "checkpoints")
     assert passed == []
     for one in found:
         checkpoint.read_files(one)
     names = {path.name for path in (run / "checkpoints").iterdir()}
-    assert names - {one.name for one in found} <= {"latest.json", "best_model.json", "best_model.pth"}
+    assert names - {one.name for one in found} <= {".lock", "latest.json", "best_model.json", "best_model.pth"}
     return [one.name for one in found]
 
 
