@@ -564,12 +564,13 @@ def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike
     same_end(lab.leg("whole", resume="whole"), wanted)
 
 
-def test_a_start_that_fails_lets_go_of_its_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_fails_leaves_no_run_and_no_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("trainer.resume._keep_to_the_disk", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lab.leg("two")
-    assert lab.leg("two", resume="two")["ended"] == "epochs"
+    assert not (lab.runs / "two").exists()
+    assert lab.leg("two")["ended"] == "epochs"
 
 
 def test_a_ridge_killed_before_its_checkpoint_is_told_once(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file, write_file
+from shardstore.durable import appearing, disk_full_as_error, fsync_above, fsync_path, write_file
 from shardstore.errors import StoreError, UsageError, Where
 from shardstore.identity import canonical, hash_bytes, seal
 from trainer.checkpoint.folder import VERSION, Checkpoint, inspect, read_files, verify
@@ -108,6 +108,6 @@ def point(folder: Path, file: str, state: Mapping[str, Any]) -> None:
         "batch": state["batch"],
         "val_loss": state["val_loss"],
     }
-    path = folder.with_name(file)
-    with disk_full_as_error(path):
-        replace_file(path, json.dumps(text).encode() + b"\n", durable=False)
+    half = folder.with_name(f".{file}.tmp")  # always that name: what a killed process left is written over
+    with appearing(folder.with_name(file), half, durable=False) as temporary:
+        temporary.write_text(json.dumps(text) + "\n")
