@@ -75,13 +75,15 @@ class TrainingRun:
             )
         if save_dir is not None and name and save_dir.absolute() == (parent / name / "checkpoints").absolute():
             save_dir = None  # where they lie anyway
+        parent.mkdir(parents=True, exist_ok=True)
+        runs_id.make_runs_id(parent)  # a damaged one is told before there is a run
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
             for candidate in names:
                 folder, new = parent / candidate, True
                 try:
-                    folder.mkdir(parents=True)
+                    folder.mkdir()
                 except FileExistsError:
                     if not name or (folder / "run.json").exists():  # without it: killed before it was a run
                         continue
