@@ -8,11 +8,11 @@ from pipeline.config import Pipeline
 from pipeline.observe import observe
 from pipeline.plan import Wish, make_plan
 from shardstore.commit import Writer
-from shardstore.garbage import Garbage, Wanted, find_garbage, remove_garbage
+from shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
 from shardstore.measured import partial_key
 
 
-def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool) -> Garbage:
+def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs) -> Garbage:
     """Removes what neither a kept generation nor the present plan needs; with `dry_run` only looks, without the lock.
 
     Raises:
@@ -20,9 +20,9 @@ def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool) -> Garbage:
         StoreError: nothing was committed here yet, or what must stay cannot be read.
     """
     if dry_run:
-        return find_garbage(root, _wanted(config, root), keep)
+        return find_garbage(root, _wanted(config, root), keep, runs)
     with Writer(root):
-        return remove_garbage(root, _wanted(config, root), keep)
+        return remove_garbage(root, _wanted(config, root), keep, runs)
 
 
 def _wanted(config: Pipeline, root: Path) -> Wanted:

@@ -67,9 +67,9 @@ class Dataset:
         read_format(folder)
         return Dataset(folder, number, load_manifest(folder, number))
 
-    def pin(self, name: str, owner: Path) -> None:
-        """Keeps this generation on disk as long as the folder `owner` lives."""
-        write_pin(self.root, name, self.generation, owner)
+    def pin(self, run: Path) -> None:
+        """Keeps this generation on disk until the run's folder is known to be gone."""
+        write_pin(self.root, self.generation, run)
 
     @property
     def features(self) -> tuple[Feature, ...]:

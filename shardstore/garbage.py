@@ -11,16 +11,18 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shardstore.commit import load_sources, sources_path
 from shardstore.durable import fsync_path
-from shardstore.errors import StoreError, Where
+from shardstore.errors import DamagedError, StoreError, Where
+from shardstore.identity import identity, unseal_readable
 from shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
-from shardstore.pins import pins_lock, read_pins
+from shardstore.pins import Look, Pin, judge_pins, pins_lock
 from shardstore.storage import STORAGES
 
 KEPT_GENERATIONS = 3
@@ -32,9 +34,9 @@ class Garbage:
     """What would go.
 
     Attributes:
-        kept: generations that stay, with the names of the runs that pin them.
+        kept: generations that stay, with the names of the runs that are there and need them.
         generations: manifests that go.
-        pins: of runs whose folder is gone.
+        pins: of runs that are gone; they go. away: of runs of which nobody can say that; their generations stay.
         folders: published folders that no kept generation names.
         damaged: folders for which a mended copy stands; they are moved to quarantine/ and never deleted here.
         sizes: {generations|nodes|statistics|vocabularies|shards|cache|parquet|staged|partials|damaged: (how many, bytes)}
@@ -44,7 +46,8 @@ class Garbage:
 
     kept: dict[int, list[str]]
     generations: list[int] = field(default_factory=list)
-    pins: list[Path] = field(default_factory=list)
+    pins: list[Look] = field(default_factory=list)
+    away: list[Look] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -54,7 +57,21 @@ class Garbage:
         """Manifests and pins that go, and sources files that have no manifest or lose it."""
         manifests = [root / "manifests" / manifest_name(number) for number in self.generations]
         stay = {sources_path(root, number) for number in self.kept}
-        return [*manifests, *(path for path in _all_sources(root) if path not in stay), *self.pins]
+        sources = (path for path in _all_sources(root) if path not in stay)
+        return [*manifests, *sources, *(look.pin.file for look in self.pins)]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What is known of the training runs that may need a generation.
+
+    Attributes:
+        folder: the runs folder of the caller; None: only those that the pins name are looked at.
+        gone: pins that may go where their runs are gone; None: all.
+    """
+
+    folder: Path | None = None
+    gone: frozenset[Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +100,28 @@ def staged_of(root: Path, generation: int) -> dict[str, str]:
     return {date: row["staged"] for date, row in load_sources(root, generation)["dates"].items()}
 
 
-def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Garbage:
+def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
     """What would go, if `keep` of the newest generations stay. Looks only.
 
     Raises:
         DamagedError: a pin, or the manifest of a generation that must stay, cannot be read: nothing can be judged.
     """
-    pins, there = read_pins(root), generations(root)
+    looks, there = judge_pins(root, runs.folder), generations(root)
+    gone = [look for look in looks if look.there is False and (runs.gone is None or look.pin.file in runs.gone)]
+    away = [look for look in looks if look.there is None and look.pin.generation in there]
     kept: dict[int, list[str]] = {number: [] for number in [*there[-keep:], current_generation(root)]}
-    for pin in pins:
-        if pin.alive and pin.generation in there:
-            kept.setdefault(pin.generation, []).append(pin.file.stem)
-    found = Garbage(dict(sorted(kept.items())))
+    for look in looks:
+        if look.there is not None and look not in gone and look.pin.generation in there:
+            kept.setdefault(look.pin.generation, []).append(look.pin.run)
+    folders = {look.place for look in looks} | {*filter(None, [runs.folder])}
+    doubtful = {look.pin.generation for look in away}
+    for number, run in _claimed(root, folders, (set(there) - set(kept)) | doubtful):
+        kept.setdefault(number, []).append(run)
+    away = [look for look in away if not _seen(look.pin, kept)]
+    kept |= {look.pin.generation: [] for look in away if look.pin.generation not in kept}
+    found = Garbage({number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
     found.generations += [number for number in there if number not in kept]
-    found.pins += [pin.file for pin in pins if not pin.alive]
+    found.pins, found.away = gone, away
     named = {name for number in kept for name in _named(_manifest(root, number))}
     _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), found)
     try:
@@ -108,6 +133,30 @@ def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Ga
         _judge(root, {f"partials/{date}/{wanted.partial_key(key)}" for date, key in staged}, ("partials",), found)
     found.sizes["generations"] = len(found.generations), sum(path.stat().st_size for path in found.files(root))
     return found
+
+
+def _seen(pin: Pin, kept: Mapping[int, list[str]]) -> bool:
+    """Whether the run of a pin that knows no runs folder was found in another place, and keeps its generation there."""
+    return pin.runs is None and pin.run in kept.get(pin.generation, ())
+
+
+def _claimed(root: Path, folders: set[Path], going: set[int]) -> Iterator[tuple[int, str]]:
+    """Of `going`, what a run needs by the word of its own run.json: one that was renamed, or copied, or killed before it
+    pinned."""
+    for folder in {folder.resolve() for folder in folders} if going else ():
+        for path in sorted(folder.glob("*/run.json")):
+            with suppress(OSError, DamagedError, KeyError, TypeError):  # it is no run that could be continued as it is
+                data = unseal_readable(path.read_bytes(), str(path))["data"]
+                if data["generation"] in going and _is_of(root, data):
+                    yield data["generation"], path.parent.name
+
+
+def _is_of(root: Path, data: Mapping[str, Any]) -> bool:
+    """Whether a run's data are a generation of this store; true for one whose manifest is damaged."""
+    try:
+        return identity(load_manifest(root, data["generation"]).to_json()) == str(data["id"])
+    except DamagedError:
+        return str(data["name"]) == root.name
 
 
 def _manifest(root: Path, generation: int) -> Manifest:
@@ -159,14 +208,14 @@ def _published(parent: Path, *, deep: bool) -> list[Path]:
     return [inner for folder in folders for inner in _published(folder, deep=False)] if deep else folders
 
 
-def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS) -> Garbage:
+def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
     """Removes what `find_garbage` finds, and returns it. The caller holds the writer's lock.
 
     Pins are read and manifests removed under pins/lock: a reader either pins before and is seen, or finds its
     manifest gone and opens the current generation.
     """
     with pins_lock(root, fcntl.LOCK_EX):
-        found = find_garbage(root, wanted, keep)
+        found = find_garbage(root, wanted, keep, runs)
         going = found.files(root)
         for path in going:
             path.unlink()

@@ -94,7 +94,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     }
     with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
         session.checkpoints = run.checkpoints
-        dataset.pin(run.name, run.folder)
+        dataset.pin(run.folder)
         return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
 
 
@@ -138,7 +138,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     found, notes = checkpoint.find(run.checkpoints, which)
     generation = found.state["bound"]["data"]["generation"]
     dataset = Dataset.open(shards, generation)
-    dataset.pin(run.name, run.folder)  # again: the run may have been copied or renamed
+    dataset.pin(run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(found.state["bound"], session.bound, found.folder)
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
@@ -211,7 +211,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     refuse_difference({**facts, "data": data}, session.bound, run.folder)
     if "init_from" in facts:
         begin_with_same(session, facts["init_from"], run.folder.parent)
-    dataset.pin(run.name, run.folder)
+    dataset.pin(run.folder)
     _note_settings(run, session, dataset)
     run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
     notes = [f"{run.name} has no checkpoint yet: it begins again"]

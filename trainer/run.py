@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from shardstore import runs_id
 from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
@@ -31,7 +32,7 @@ from trainer.config import Trainer, binding
 from trainer.shuffle import Shuffle
 
 LOCK_TRIES = 10
-WORDS = ("none", "auto", "latest", "best", "best_model")  # that mean something where a run could be named
+WORDS = ("none", "auto", "latest", "best", "best_model", runs_id.NAME)  # that mean something where a run could be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,19 @@ class TrainingRun:
             raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
         if name in WORDS or checkpoint.NAME.fullmatch(name or ""):
             raise UsageError(
-                f"a run cannot be named '{name}': --resume {name} means another thing", todo="Name it otherwise"
+                f"a run cannot be named '{name}': that word means another thing here", todo="Name it otherwise"
             )
         if save_dir is not None and name and save_dir.absolute() == (parent / name / "checkpoints").absolute():
             save_dir = None  # where they lie anyway
+        parent.mkdir(parents=True, exist_ok=True)
+        runs_id.make_runs_id(parent)  # a damaged one is told before there is a run
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
         names = [stem] if name else [stem, *(f"{stem}_{n}" for n in range(2, 1000))]
         with elsewhere.claim(save_dir) if save_dir is not None else nullcontext():
             for candidate in names:
                 folder, new = parent / candidate, True
                 try:
-                    folder.mkdir(parents=True)
+                    folder.mkdir()
                 except FileExistsError:
                     if not name or (folder / "run.json").exists():  # without it: killed before it was a run
                         continue

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.drop import Dropped
     from shardstore.dataset import Dataset
     from shardstore.garbage import Garbage
+    from shardstore.pins import Look
 
 
 @click.command()
@@ -114,23 +115,39 @@ def _drop_to_json(found: Dropped, *, dry_run: bool) -> DropDocument:
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @config_option
 @click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="newest generations that stay")
+@click.option("-y", "--yes", is_flag=True, help="do not ask before runs that are gone are forgotten")
 @click.option("--dry-run", is_flag=True, help="only say what would go")
 @json_option
-def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, dry_run: bool, as_json: bool) -> int:
-    """Remove what no kept generation needs. The newest three and those of training runs stay, with all they name."""
-    from dateshard.places import shards_folder
+def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, dry_run: bool, as_json: bool) -> int:
+    """Remove what no kept generation needs. The newest three and those of training runs stay, with all they name.
+
+    A run whose runs folder is there and lacks it is gone: its generation may go, which is asked for. Where the folder is
+    not there (moved, or not mounted) the generation stays, and clean says so.
+    """
+    from dateshard.places import runs_folder, shards_folder
     from dateshard.screen import Screen
     from pipeline.clean import clean as remove
+    from shardstore.garbage import Runs
+    from shardstore.pins import judge_pins
 
     stray, overrides = split_arguments(words)
     if stray:
         raise click.UsageError(f"clean takes KEY=VALUE, not '{stray[0]}'.")
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     root = shards_folder(settings.dataset)
-    found = remove(settings.preparing(), root, keep, dry_run=dry_run)
+    gone = [] if yes or dry_run else [look for look in judge_pins(root, runs_folder()) if look.there is False]
+    if gone:
+        _show_gone(Screen(as_json=True), gone)  # the question goes to stderr, so does what it is about
+        if not _agreed("Forget them, and remove what nothing needs then?"):
+            screen.tell("nothing was removed")
+            return 0
+    runs = Runs(runs_folder(), None if yes or dry_run else frozenset(look.pin.file for look in gone))
+    found = remove(settings.preparing(), root, keep, dry_run=dry_run, runs=runs)
     if as_json:
         emit(_to_json(found, dry_run=dry_run))
         return 0
+    if not gone:
+        _show_gone(screen, found.pins)
     _show(screen, found, dry_run=dry_run)
     if found.damaged:
         screen.tell(
@@ -139,11 +156,22 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, dry_run: bo
     return 0
 
 
+def _show_gone(screen: Screen, gone: list[Look]) -> None:
+    for look in gone:
+        screen.tell(f"{look.label} is gone: generation {look.pin.generation} is no longer kept for it")
+
+
 def _show(screen: Screen, found: Garbage, *, dry_run: bool) -> None:
     from dateshard.screen import counted, size
 
     for number, runs in found.kept.items():
-        screen.tell(f"generation {number} stays" + (f": {', '.join(runs)}" if runs else ""))
+        reasons = [
+            f"{look.label}, {look.why}. If that run is over: rm {look.pin.file}"
+            for look in found.away
+            if look.pin.generation == number
+        ]
+        for reason in ([", ".join(runs)] if runs else []) + reasons or [""]:
+            screen.tell(f"generation {number} stays" + (f": {reason}" if reason else ""))
     for note in found.notes:
         screen.tell(f"note: {note}")
     rows = [(kind, count, num_bytes) for kind, (count, num_bytes) in found.sizes.items() if count]
@@ -161,7 +189,17 @@ def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
         "removed": {
             kind: {"count": count, "bytes": num_bytes} for kind, (count, num_bytes) in found.sizes.items() if count
         },
-        "pins": [path.stem for path in found.pins],
+        "pins": [look.pin.run for look in found.pins],
+        "away": [
+            {
+                "run": look.pin.run,
+                "generation": look.pin.generation,
+                "runs": str(look.place),
+                "why": look.why,
+                "pin": str(look.pin.file),
+            }
+            for look in found.away
+        ],
         "notes": found.notes,
     }
 

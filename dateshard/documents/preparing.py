@@ -188,13 +188,24 @@ class DropDocument(TypedDict):
     in_statistics: Annotated[list[DateText], Field(description="dropped dates that the frozen statistics rest on")]
 
 
+class AwayRun(TypedDict):
+    """A run of which nobody can say whether it is over: its generation stays."""
+
+    run: str
+    generation: int
+    runs: Annotated[str, Field(description="the runs folder that the run lay in")]
+    why: Annotated[str, Field(description="what is there now: nothing, another folder, ...")]
+    pin: Annotated[str, Field(description="the file to delete if the run is over")]
+
+
 class CleanDocument(TypedDict):
     """What was removed, or would be."""
 
     dry_run: bool
-    kept: Annotated[dict[str, list[str]], Field(description="generations that stay, with the runs that pin them")]
+    kept: Annotated[dict[str, list[str]], Field(description="generations that stay, with the runs that need them")]
     removed: Annotated[dict[str, RemovedKind], Field(description="by kind; `damaged` is moved to quarantine/")]
-    pins: Annotated[list[str], Field(description="of runs that are gone")]
+    pins: Annotated[list[str], Field(description="of runs that are gone, by the run's name")]
+    away: list[AwayRun]
     notes: Annotated[list[str], Field(description="what could not be judged and is kept")]
 
 

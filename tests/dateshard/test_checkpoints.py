@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dateshard.cli import run
-from shardstore.pins import read_pins
+from shardstore.pins import judge_pins
 from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.checkpoint import removal
@@ -331,7 +331,7 @@ def test_a_save_dir_may_be_moved_with_the_data_folder_and_its_generation_stays(d
     for _ in range(3):
         ds("preprocess", *CONFIG, "--refit-statistics", "--force", "-q")
     ds("clean", *CONFIG, "--keep", "1")
-    assert {pin.file.stem for pin in read_pins(Path("data/shards/world")) if pin.alive} >= {"two"}
+    assert {look.pin.run for look in judge_pins(Path("data/shards/world")) if look.there} >= {"two"}
     ds("train", "--resume", "data/mine/best_model", "-q", "--epochs", "2")
     assert there(Path("data/mine"))[-1] == "2-4"
 
@@ -367,10 +367,10 @@ def test_a_save_dir_may_be_where_the_checkpoints_lie_anyway(ds: Run) -> None:
     assert there(Path("data/runs/two/checkpoints")) == ALL
 
 
-@pytest.mark.parametrize("word", ["none", "auto", "latest", "best", "best_model", "checkpoint_epoch_1_batch_2"])
-def test_a_run_is_not_named_as_a_word_of_resume(ds: Run, word: str) -> None:
+@pytest.mark.parametrize("word", ["none", "auto", "latest", "best", "best_model", "ID", "checkpoint_epoch_1_batch_2"])
+def test_a_run_is_not_named_as_a_word_that_means_something(ds: Run, word: str) -> None:
     assert f"a run cannot be named '{word}'" in ds("train", *CONFIG, "--run", word, "-q", code=2).err
-    assert not Path("data/runs", word).exists()
+    assert not Path("data/runs", word).is_dir()
 
 
 def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:

@@ -327,7 +327,7 @@ def meaning() -> dict[str, object]:
                 found[f"{date} {array}"] = hash_bytes(path.read_bytes())
         key = sources["dates"][str(date)]["staged"]
         found[f"{date} staged"] = hash_bytes(load_arrays(STORE / "staged" / str(date) / key)[0].tobytes())
-    found["pins"] = [(pin.file.name, pin.generation) for pin in read_pins(STORE) if pin.file.stem in CUT]
+    found["pins"] = [(pin.file.name, pin.generation) for pin in read_pins(STORE) if pin.run in CUT]
     dumps = json.loads((STORE / "dumps.json").read_bytes())["content"]
     found["dumps"] = {name: row[4] for name, row in dumps.items()}
     return found

@@ -116,7 +116,7 @@ SEALED = [
     "statistics/*/statistics.json",
     "staged/2024-03-0[1-6]/*/receipt.json",
     "partials/2024-03-0[1-6]/*/receipt.json",
-    "pins/cut.json",
+    "pins/cut@*.json",
     "dumps.json",
 ]
 COMMANDS = [
@@ -201,7 +201,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("case", STRANGE)
 @pytest.mark.parametrize(
-    "pattern", ["CURRENT", "manifests/g00000001.json", "statistics/*/statistics.json", "pins/cut.json"]
+    "pattern", ["CURRENT", "manifests/g00000001.json", "statistics/*/statistics.json", "pins/cut@*.json"]
 )
 def test_strange_json_in_sealed_files_is_refused_in_one_sentence(fresh: Lab, pattern: str, case: str) -> None:
     (path,) = STORE.glob(pattern)

@@ -26,7 +26,12 @@ CHANGING = ("write", "pwrite64", "ftruncate", "mkdir", "rmdir", "rename", "link"
 SYNCING = ("fsync", "fdatasync", "syncfs")
 KINDRED = ("renameat", "renameat2", "linkat", "mkdirat", "fchmod", "fchmodat", "truncate", "symlink", "sync")
 TRACED = ("openat", *READING, *CHANGING, *SYNCING, *KINDRED)
-RANDOM = (re.compile(r"[0-9a-f]{32}"), re.compile(r"(?<=\.)\d+(?=\.tmp)"), re.compile(r"(?<=set_aside-)[0-9a-f]{8}"))
+RANDOM = (
+    re.compile(r"[0-9a-f]{32}"),
+    re.compile(r"(?<=\.)\d+(?=\.tmp)"),
+    re.compile(r"(?<=set_aside-)[0-9a-f]{8}"),
+    re.compile(r"(?<=@)[0-9a-f]{16}"),
+)
 BOTH = "both"  # threads of a trace, beside MAIN and WRITER
 LINE = re.compile(r"(\w+)\((.*)")
 SPLIT = re.compile(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.clean import clean
+from shardstore.garbage import Runs
 from shardstore.manifest import generations
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "1")
@@ -47,7 +48,7 @@ def change(world: Any, *, refit: bool = False) -> bool:
 
 def sweep(world: Any) -> list[int]:
     """Cleans down to the current generation and the pinned ones; returns those that stay."""
-    return list(clean(world.settings.preparing(), world.store, 1, dry_run=False).kept)
+    return list(clean(world.settings.preparing(), world.store, 1, dry_run=False, runs=Runs()).kept)
 
 
 def test_of_several_writers_one_works_and_the_others_name_it(make_world: Any, launch: Any, committed: Any) -> None:
@@ -104,7 +105,7 @@ def test_a_checkpoint_is_continued_on_its_own_generation_or_refused_with_what_to
     process = launch_held("step", 20, "train", "-c", "config.yaml", "--run", "cut")
     assert process.until(lambda: any((run / "checkpoints").glob("checkpoint_*")))
     process.kill()
-    shutil.copytree(run, run.with_name("late"))  # a run that nothing pins: its folder came from elsewhere
+    shutil.copytree(run, "late")  # a run that nothing pins: its folder comes from elsewhere
     for _ in range(4):
         change(world)
     assert sweep(world) == [1, 5]
@@ -117,6 +118,7 @@ def test_a_checkpoint_is_continued_on_its_own_generation_or_refused_with_what_to
     for name in ("cut", "whole"):
         shutil.rmtree(run.with_name(name), ignore_errors=True)
     assert sweep(world) == [5]
+    shutil.move("late", run.with_name("late"))
     late = launch("train", "--resume", "late")
     late.wait(4)
     assert re.search(r"g00000001.json: generation 1 is not in the store.*dateshard train -c CONFIG", late.err)

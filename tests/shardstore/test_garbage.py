@@ -18,10 +18,11 @@ import pytest
 from pipeline.clean import clean
 from shardstore.commit import Writer
 from shardstore.errors import BusyError, DamagedError, NotThereError
-from shardstore.garbage import Garbage
+from shardstore.garbage import Garbage, Runs
 from shardstore.identity import seal, unseal
 from shardstore.manifest import generations
-from shardstore.pins import pins_lock, read_pins, write_pin
+from shardstore.pins import pin_files, pins_lock, read_pins, write_pin
+from shardstore.runs_id import runs_id
 
 FIRST = dt.date(2024, 3, 1)
 
@@ -43,7 +44,7 @@ def change(world: Any, date: dt.date = FIRST) -> int:
 
 
 def swept(world: Any, keep: int = 3, *, dry_run: bool = False) -> Garbage:
-    return clean(world.settings.preparing(), world.store, keep, dry_run=dry_run)
+    return clean(world.settings.preparing(), world.store, keep, dry_run=dry_run, runs=Runs())
 
 
 def owner_of(world: Any, name: str = "run") -> Path:
@@ -91,7 +92,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(world: Any) -> None:
 
 
 def test_a_pinned_generation_stays_as_long_as_its_runs_folder(world: Any) -> None:
-    world.open().pin("run", owner_of(world))
+    world.open().pin(owner_of(world))
     for _ in range(4):
         change(world)
     assert swept(world, keep=1).kept == {1: ["run"], 5: []}
@@ -99,38 +100,45 @@ def test_a_pinned_generation_stays_as_long_as_its_runs_folder(world: Any) -> Non
     shutil.rmtree(owner_of(world))
     found = swept(world, keep=1)
     assert generations(world.store) == [5]
-    assert [pin.name for pin in found.pins] == ["run.json"]
+    assert [look.pin.run for look in found.pins] == ["run"]
     assert read_pins(world.store) == []
 
 
 def test_a_data_folder_that_was_moved_as_a_whole_keeps_its_pins(world: Any) -> None:
-    world.open().pin("run", owner_of(world))
+    world.open().pin(owner_of(world))
     for _ in range(4):
         change(world)
     (world.folder / "data").rename(world.folder / "elsewhere")
     moved = world.folder / "elsewhere" / "shards" / "world"
-    assert clean(world.settings.preparing(), moved, 1, dry_run=False).kept == {1: ["run"], 5: []}
+    assert clean(world.settings.preparing(), moved, 1, dry_run=False, runs=Runs()).kept == {1: ["run"], 5: []}
 
 
 def test_a_pin_names_generation_and_owner_and_wants_the_generation_there(world: Any) -> None:
     owner = owner_of(world)
-    write_pin(world.store, "run", 1, owner)
-    path = world.store / "pins" / "run.json"
-    assert unseal(path.read_bytes(), str(path)) == {"generation": 1, "owner": "../../runs/run"}
-    world.open().pin("run", owner)  # again is the same
-    assert [pin.file for pin in read_pins(world.store)] == [path]
+    write_pin(world.store, 1, owner)
+    [path] = pin_files(world.store)
+    assert unseal(path.read_bytes(), str(path)) == {
+        "generation": 1,
+        "run": "run",
+        "runs": runs_id(owner.parent),
+        "place": "../../runs",
+        "seen": str(owner.parent),
+    }
+    world.open().pin(owner)  # again is the same
+    assert pin_files(world.store) == [path]
     with pytest.raises(NotThereError, match="generation 7 is not in the store"):
-        write_pin(world.store, "late", 7, owner)
+        write_pin(world.store, 7, owner_of(world, "late"))
+    assert pin_files(world.store) == [path]
 
 
 def test_a_damaged_pin_stops_the_cleaning_and_is_named(world: Any) -> None:
-    world.open().pin("run", owner_of(world))
+    world.open().pin(owner_of(world))
     for _ in range(4):
         change(world)
-    path, before = world.store / "pins" / "run.json", everything(world.store)
+    [path], before = pin_files(world.store), everything(world.store)
     good = path.read_bytes()
     path.write_bytes(good.replace(b":1,", b":4,"))
-    with pytest.raises(DamagedError, match=r"pins/run.json.*dateshard train --resume run"):
+    with pytest.raises(DamagedError, match=r"pins/run@\w+.json.*dateshard train --resume run \(it writes"):
         swept(world)
     path.write_bytes(seal({"generation": 1}))
     with pytest.raises(DamagedError, match="does not hold what such a file holds"):
@@ -242,7 +250,7 @@ def test_a_reader_that_is_about_to_pin_is_either_seen_or_told(world: Any) -> Non
     (world.store / "pins" / "run.json").unlink()
     swept(world, keep=1)
     with pytest.raises(NotThereError, match="generation 1 is not in the store"):
-        dataset.pin("run", owner_of(world))
+        dataset.pin(owner_of(world))
 
 
 def test_a_reader_without_a_pin_is_told_that_its_generation_was_cleaned_away(world: Any) -> None:
