@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from shardstore.durable import Flusher, disk_full_as_error, fsync_path, link_new, replace_file
+from shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
 from shardstore.lock import take_lock
@@ -240,7 +240,9 @@ class Writer:
 
     def _link_new(self, path: Path, data: bytes) -> None:
         """A new file under `path`, complete from its first moment; fails if the name is taken."""
-        link_new(path, data, self.root / "staging" / uuid.uuid4().hex)
+        with appearing(path, self.root / "staging" / uuid.uuid4().hex, over=False, durable=False) as temporary:
+            write_file(temporary, data)
+            temporary.chmod(0o444)
 
     def _log(self, generation: int, manifest: Manifest) -> None:
         """commits.jsonl is for people: when which generation came. Nothing reads it."""

@@ -188,21 +188,6 @@ def _beside(path: Path, temporary: Path | None = None, *, over: bool = True) -> 
         raise
 
 
-def link_new(path: Path, data: bytes, temporary: Path) -> None:
-    """A new file under `path`, complete from its first moment; fails if the name is taken. The caller flushes its folder.
-
-    Args:
-        temporary: a name that nobody else uses, on the same file system.
-    """
-    try:
-        write_file(temporary, data)
-        temporary.chmod(0o444)
-        os.link(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
 @contextmanager
 def disk_full_as_error(path: Path) -> Iterator[None]:
     """Turns ENOSPC, EDQUOT and EFBIG into a DiskFullError that names `path`; other OSErrors name it if they name none."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from shardstore.commit import load_sources, sources_path
 from shardstore.durable import fsync_path
@@ -143,20 +142,25 @@ def _seen(pin: Pin, kept: Mapping[int, list[str]]) -> bool:
 def _claimed(root: Path, folders: set[Path], going: set[int]) -> Iterator[tuple[int, str]]:
     """Of `going`, what a run needs by the word of its own run.json: one that was renamed, or copied, or killed before it
     pinned."""
+    ids = dict[int, str | None]()
     for folder in {folder.resolve() for folder in folders} if going else ():
         for path in sorted(folder.glob("*/run.json")):
             with suppress(OSError, DamagedError, KeyError, TypeError):  # it is no run that could be continued as it is
                 data = unseal_readable(path.read_bytes(), str(path))["data"]
-                if data["generation"] in going and _is_of(root, data):
-                    yield data["generation"], path.parent.name
+                if (number := data["generation"]) not in going:
+                    continue
+                if number not in ids:
+                    ids[number] = _identity_of(root, number)
+                if data["id"] == ids[number] or (ids[number] is None and data["name"] == root.name):
+                    yield number, path.parent.name
 
 
-def _is_of(root: Path, data: Mapping[str, Any]) -> bool:
-    """Whether a run's data are a generation of this store; true for one whose manifest is damaged."""
+def _identity_of(root: Path, generation: int) -> str | None:
+    """What a run's data say of a generation; None where its manifest is damaged, which must not cost it its place."""
     try:
-        return identity(load_manifest(root, data["generation"]).to_json()) == str(data["id"])
+        return identity(load_manifest(root, generation).to_json())
     except DamagedError:
-        return str(data["name"]) == root.name
+        return None
 
 
 def _manifest(root: Path, generation: int) -> Manifest:

@@ -11,7 +11,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from shardstore.durable import disk_full_as_error, fsync_path, link_new
+from shardstore.durable import appearing
 from shardstore.identity import expected_form, seal, unseal
 
 NAME = "ID"
@@ -48,9 +48,10 @@ def make_runs_id(folder: Path) -> str | None:
     path = folder / NAME
     try:
         if (known := runs_id(folder)) is None:
-            with suppress(FileExistsError), disk_full_as_error(path):  # another process was first
-                link_new(path, seal({"id": secrets.token_hex(8)}), folder / f".{NAME}.{uuid.uuid4().hex}.tmp")
-            fsync_path(folder)
+            half = folder / f".{NAME}.{uuid.uuid4().hex}.tmp"
+            with suppress(FileExistsError), appearing(path, half, over=False) as temporary:  # another was first
+                temporary.write_bytes(seal({"id": secrets.token_hex(8)}))
+                temporary.chmod(0o444)
             known = runs_id(folder)
     except OSError as error:
         if error.errno in NOT_OURS:

@@ -415,7 +415,7 @@ def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_f
             patch.setattr(at, fails)
             assert "data/x" in ds(*words, "--save-dir", "mine", code=1).err
         assert not Path("mine").exists()
-        assert {path.name for path in Path("data/runs").glob("*")} - {"two"} == {"one"}
+        assert {path.name for path in Path("data/runs").glob("*")} - {"two"} == {"one", "ID"}
         assert not Path("data/runs/two/run.json").exists()
     assert Path("data/runs/two/notes").exists()
     shutil.rmtree("data/runs/two")

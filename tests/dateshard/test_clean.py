@@ -407,7 +407,11 @@ def test_a_run_in_a_folder_that_takes_no_file_is_pinned_without_an_id(
 ) -> None:
     as_before()
     (STORE / "pins/r.json").unlink()
-    monkeypatch.setattr("shardstore.runs_id.link_new", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)  # as on a file system without links
     ds("train", "--resume", "r", "--epochs", "2", "-q")
     assert not (RUNS / NAME).exists()
     assert held(clean())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from shardstore.runs_id import make_runs_id
 from trainer import checkpoint
 
 CONTINUE = ("train", "--resume", "cut")
@@ -146,7 +147,8 @@ def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
 ) -> None:
     """Every single point of a whole training; before run.json there is no run, and the same command begins it."""
     training_world(training={"epochs": 2, "batch_size": 32}, checkpoint={"save_freq": 5})
-    Path("data/runs").mkdir()  # so that the first run makes no folder that the others find
+    Path("data/runs").mkdir()  # so that the first run makes no folder, and no ID, that the others find
+    make_runs_id(Path("data/runs"))
     points = points_of("train", "-c", "config.yaml", "--run", "whole")
     whole = left_behind(Path("data/runs/whole"))
     for point, line in enumerate(points):

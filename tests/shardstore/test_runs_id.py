@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from shardstore.durable import link_new
 from shardstore.errors import DamagedError, DiskFullError
 from shardstore.runs_id import NAME, make_runs_id, runs_id
 
@@ -26,13 +25,14 @@ def test_processes_that_make_the_id_at_once_get_the_same_one(tmp_path: Path) -> 
 
 
 def test_whoever_comes_second_keeps_the_first_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overtaken(path: Path, data: bytes, temporary: Path) -> None:
-        monkeypatch.setattr("shardstore.runs_id.link_new", link_new)
+    def overtaken(*names: Path) -> None:
+        monkeypatch.setattr("os.link", honest)
         first.append(make_runs_id(tmp_path))
-        link_new(path, data, temporary)
+        honest(*names)
 
     first: list[str | None] = []
-    monkeypatch.setattr("shardstore.runs_id.link_new", overtaken)
+    honest = os.link
+    monkeypatch.setattr("os.link", overtaken)
     assert [make_runs_id(tmp_path)] == first
     assert first[0]
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
