@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -14,6 +15,9 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     import signal
 
+    for out in (sys.stdout, sys.stderr):  # a name that the terminal's alphabet lacks is no error
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")
     try:
         from dateshard.cli import run
 

@@ -1,20 +1,57 @@
 """What people see: tables, progress and numbers. Renders the events of both stages; computes nothing.
 
 A terminal gets aligned columns and bars; a pipe gets tab-separated full values and a log line every few seconds.
+Names and messages come from files of anybody: what would steer a terminal is spelled out, here and nowhere else.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
+from shardstore.errors import naming
+
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
 BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line
 LEAST_ROOM = 20  # of a wrapped column; with less it stands below its row
+
+
+# C0 (with ESC, CR and BS) but tab and newline, DEL, C1, separators of lines, overrides of direction, lone surrogates
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """Spells out what would steer a terminal: `\\x1b` for an escape. Newlines and tabs stay."""
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def in_a_line(text: str) -> str:
+    """Spells out newlines and tabs as well: a cell of a table, a line of a file."""
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def put(text: str, out: TextIO | None = None, *, lines: bool = False) -> None:
+    """Writes a line, escaped, to stdout, or to stderr where that is given.
+
+    Args:
+        lines: the text is several lines, and what comes from files in it is escaped already.
+
+    Raises:
+        OSError: naming which of the two takes no more.
+    """
+    with naming("standard error" if out is sys.stderr else "standard output"):
+        print(escaped(text if lines else text.replace("\n", "\\n")), file=out or sys.stdout, flush=True)
+
+
+def put_document(document: object, indent: int | None = None) -> None:
+    """Writes one JSON document to stdout; JSON escapes all that steers a terminal but DEL."""
+    put(json.dumps(document, indent=indent, allow_nan=False).replace("\x7f", "\\u007f"), lines=True)
 
 
 class Screen:
@@ -29,7 +66,7 @@ class Screen:
     def say(self, text: str = "", *, logged: bool = True) -> None:
         """One line, unless quiet."""
         if not self.quiet:
-            print(text, file=self.out, flush=True)
+            put(text, self.out)
         if self.log and logged:
             self.log(text)
 
@@ -42,9 +79,13 @@ class Screen:
 
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""
-        print(text, file=self.out, flush=True)
+        put(text, self.out)
         if self.log:
             self.log(text)
+
+    def draw(self, line: str) -> None:
+        """One line of a picture, which `paint` may have coloured and which holds no names."""
+        print(line, file=self.out, flush=True)
 
     def explain(self, text: str) -> None:
         """A sentence that counts as the result, broken between words on a terminal. Not for a command: that is copied."""
@@ -66,7 +107,7 @@ class Screen:
         Args:
             wrap: the last column goes on below itself where the terminal is too narrow.
         """
-        lines, numbers = [list(row) for row in rows], set(right)
+        lines, numbers = [list(map(in_a_line, row)) for row in rows], set(right)
         if not self.terminal:
             for line in lines:
                 self.tell("\t".join(line))
@@ -91,6 +132,7 @@ class Screen:
         """A row whose last cell is too long: beside the others if there is room, else below them."""
         from rich.cells import cell_len
 
+        text = in_a_line(text)
         if columns() - before < LEAST_ROOM:
             self.tell(start)
             start, before = "", 6
@@ -124,22 +166,22 @@ class Bar:
         self._live: Any = None
         if screen.terminal and not screen.quiet:
             self._live = _live_bar(screen.out, whole)
-            self._task = self._live.add_task(label, total=total, note="")
+            self._task = self._live.add_task(in_a_line(label), total=total, note="")
             self._live.start()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """`count` more are done."""
         self.done += count
         if self._live is not None:
-            self._live.update(self._task, advance=count, note=note)
+            self._live.update(self._task, advance=count, note=in_a_line(note))
         elif time.monotonic() - self.said >= LINE_SECONDS:
             self.said = time.monotonic()
-            self.screen.say(f"{self.label}\t{self.done}/{self.total}\t{note}")
+            self.screen.say(f"{in_a_line(self.label)}\t{self.done}/{self.total}\t{in_a_line(note)}")
 
     def note(self, note: str) -> None:
         """Another note beside the same count."""
         if self._live is not None:
-            self._live.update(self._task, note=note)
+            self._live.update(self._task, note=in_a_line(note))
 
     def reach(self, done: int, note: str = "") -> None:
         """So many are done; without a note the last one stays."""
@@ -158,7 +200,7 @@ class Bar:
     def print(self, text: str) -> None:
         """A line above the bar."""
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(in_a_line(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             self.screen.tell(text)
 
@@ -177,7 +219,7 @@ def _live_bar(out: TextIO, whole: bool) -> Any:
 
     note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True))
     told = [
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

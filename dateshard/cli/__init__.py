@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import json
 import shlex
 import sys
 from contextlib import suppress
@@ -11,6 +11,7 @@ from importlib import import_module
 
 import click
 
+from dateshard.screen import in_a_line, put, put_document
 from shardstore.errors import DateshardError, of_system
 
 COMMANDS = {
@@ -96,12 +97,15 @@ def run(arguments: list[str]) -> int:
         return stop.exit_code
     except click.ClickException as error:
         _as_document("usage", error.format_message(), error.exit_code, arguments)
-        error.show()
+        error.message = in_a_line(error.message)  # type: ignore[misc] # words of the command line stand in it
+        said = io.StringIO()
+        error.show(said)
+        _complain(said.getvalue().rstrip("\n"), lines=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         text = "interrupted; what was committed stays, run the same command again to go on"
         _as_document("interrupted", text, 130, arguments)
-        click.echo(text, err=True)
+        _complain(text)
         return 130
     except DateshardError as error:
         return report(error, arguments)
@@ -117,24 +121,25 @@ def run(arguments: list[str]) -> int:
 
 def report(error: DateshardError, arguments: list[str]) -> int:
     """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
-    text = _printable(fill_in(str(error), arguments))
+    text = fill_in(str(error), arguments)
     first = error.__cause__ if isinstance(error.__cause__, DateshardError) else None  # people were told of it before
-    whole = _printable(fill_in(f"{text} First failure: {first}", arguments)) if first else text
-    with suppress(OSError):  # where what is printed goes to the same full disk, the exit code still tells
-        _as_document(error.kind, whole, error.exit_code, arguments)
-        click.echo(f"Error: {text}", err=True)
+    whole = fill_in(f"{text} First failure: {first}", arguments) if first else text
+    _as_document(error.kind, whole, error.exit_code, arguments)
+    _complain(f"Error: {text}", lines=bool(getattr(error, "faults", ())))  # those of a configuration: a line each
     return error.exit_code
 
 
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+def _complain(text: str, *, lines: bool = False) -> None:
+    """On stderr. Where that goes to the same full disk, the exit code still tells."""
+    with suppress(OSError):
+        put(text, sys.stderr, lines=lines)
 
 
 def _as_document(kind: str, text: str, code: int, arguments: list[str]) -> None:
     """An error as the one document on stdout, where --json asked for one."""
     if "--json" in arguments:
         with suppress(OSError):
-            click.echo(json.dumps({"error": {"kind": kind, "message": text, "exit_code": code}}))
+            put_document({"error": {"kind": kind, "message": text, "exit_code": code}})
 
 
 def fill_in(text: str, arguments: list[str]) -> str:

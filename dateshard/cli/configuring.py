@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, preset_option, split_arguments
+from dateshard.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument
@@ -69,7 +71,7 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
         emit(document)
         return
     for line in to_yaml(tree, origins):
-        click.echo(line)
+        put(line)  # a value's escapes are those of YAML
 
 
 @config.command()
@@ -92,11 +94,12 @@ def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
         document: ConfigCheckDocument = {"ok": not faults, "faults": rows}
         emit(document)
     for fault in faults:
-        click.echo(str(fault), err=True)
+        put(str(fault), sys.stderr)
     if faults or settings is None:
-        click.echo(f"{counted(len(faults), 'fault')} in {', '.join(files)}", err=True)
+        put(f"{counted(len(faults), 'fault')} in {', '.join(files)}", sys.stderr)
         return 2
     features = settings.pipeline.features if settings.pipeline else {}
     told = f"{counted(len(features), 'feature')}: {', '.join(features)}" if features else "no `pipeline:` half"
-    click.echo(f"ok: dataset {settings.dataset}, {told}; model {settings.trainer.model.name}", err=as_json)
+    ok = f"ok: dataset {settings.dataset}, {told}; model {settings.trainer.model.name}"
+    put(ok, sys.stderr if as_json else sys.stdout)
     return 0

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dateshard.screen import put_document
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -49,9 +51,7 @@ def json_option(command: Command) -> Command:
 
 def emit(document: object) -> None:
     """The one document on stdout. Valid JSON whatever it holds: a figure that is not finite becomes null."""
-    import json
-
-    click.echo(json.dumps(_finite(document), indent=1, allow_nan=False))
+    put_document(_finite(document), indent=1)
 
 
 def _finite(value: Any) -> Any:

@@ -77,6 +77,7 @@ def predict(
     from dateshard.judging import forecasts, prediction_screen
     from dateshard.judging.prediction import Asked, predict_run
     from dateshard.screen import Screen
+    from shardstore.errors import naming
 
     names, overrides = split_arguments(words)
     if len(names) != 1:
@@ -98,5 +99,6 @@ def predict(
     elif not out and screen.terminal:
         prediction_screen.rows(screen, made)
     elif not out:
-        click.echo(forecasts.as_csv(made.frame), nl=False)
+        with naming("standard output"):
+            click.echo(forecasts.as_csv(made.frame).encode(), nl=False)  # names as they are: docs/decisions/0047
     return 0

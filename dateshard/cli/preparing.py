@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +23,7 @@ from dateshard.cli.options import (
     settings_of,
     split_arguments,
 )
+from dateshard.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
@@ -152,7 +154,7 @@ def preprocess(
             told = f"stopped: {_kept(force=force)}. This goes on: {again}"
             if as_json:
                 emit({"error": {"kind": "stopped", "message": told, "exit_code": signals.exit_code}})
-            click.echo(told, err=True)
+            put(told, sys.stderr)
             return signals.exit_code
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from dateshard.cli.options import emit, json_option
+from dateshard.screen import put
 
 if TYPE_CHECKING:
     from dateshard.runs.tail import Follower, Row
@@ -37,7 +39,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
     show_runs(screen, rows)
     if not rows:
         asked = " of that kind" if dataset or state else ""
-        click.echo(f"no run{asked} yet in {runs_folder()}. Run: dateshard train -c CONFIG", err=True)
+        put(f"no run{asked} yet in {runs_folder()}. Run: dateshard train -c CONFIG", sys.stderr)
     return 0
 
 

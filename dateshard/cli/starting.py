@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
+from dateshard.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -40,20 +42,20 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         config.parent.mkdir(parents=True, exist_ok=True)
         with appearing(config, durable=False) as temporary:
             temporary.write_text(configuration(example) if example else STARTER)
-        click.echo(f"wrote {config}")
+        put(f"wrote {config}")
     else:
-        click.echo(f"kept {config}: it was there before" + ("" if _as_shipped(config, example) else ", and differs"))
+        put(f"kept {config}: it was there before" + ("" if _as_shipped(config, example) else ", and differs"))
     if wanted is not None:
         written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
-        click.echo(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
-    enter = "" if top == Path() else f"cd {top} && "
+        put(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
+    enter = "" if top == Path() else f"cd {shlex.quote(folder)} && "
     command = f"{enter}dateshard preprocess -c {config.relative_to(top)}"
     if example:
-        click.echo(f"next: {command}")
+        put(f"next: {command}")
         return
-    click.echo(f"next: say in {config} where your dumps lie (now {raw}/{{date}}.csv) and what their columns are,")
-    click.echo(f"then: {command}")
+    put(f"next: say in {config} where your dumps lie (now {raw}/{{date}}.csv) and what their columns are,")
+    put(f"then: {command}")
 
 
 def _as_shipped(config: Path, example: str | None) -> bool:
@@ -118,7 +120,7 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(root, {}, "dateshard", "_DATESHARD_COMPLETE").source())
+    put(found(root, {}, "dateshard", "_DATESHARD_COMPLETE").source(), lines=True)
 
 
 @click.command()
@@ -129,6 +131,6 @@ def version() -> None:
     from dateshard import __version__
     from dateshard.doctor import STANDS_ON
 
-    click.echo(f"dateshard {__version__}")
+    put(f"dateshard {__version__}")
     for name in STANDS_ON:
-        click.echo(f"{name} {importlib.metadata.version(name)}")
+        put(f"{name} {importlib.metadata.version(name)}")

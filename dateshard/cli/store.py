@@ -16,6 +16,7 @@ from dateshard.cli.options import (
     settings_of,
     split_arguments,
 )
+from dateshard.screen import in_a_line
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
@@ -71,7 +72,7 @@ def _agreed(question: str) -> bool:
 
     if not sys.stdin.isatty():
         raise click.UsageError("Nobody can be asked here: add -y to do it, or --dry-run to look.")
-    return click.confirm(question, err=True)
+    return click.confirm(in_a_line(question), err=True)
 
 
 def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:

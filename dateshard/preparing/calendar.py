@@ -34,14 +34,14 @@ def show_calendar(screen: Screen, dates: Sequence[DatePlan], committed: Iterable
     for year in range(first.year, last.year + 1):
         if year in years:
             for line in _year(screen, year, kinds, first, last):
-                screen.tell(line)
+                screen.draw(line)
         elif year - 1 in years:
-            screen.tell(f"{year}{'' if year + 1 in years else '..'}: no dates\n")
+            screen.draw(f"{year}{'' if year + 1 in years else '..'}: no dates\n")
     holes = sum(1 for day in range(first.toordinal(), last.toordinal()) if dt.date.fromordinal(day) not in kinds)
     for name, (sign, colour, text) in SIGNS.items():
         count = sum(1 for kind in kinds.values() if kind == name) + (holes if name == "no-dump" else 0)
         if count:
-            screen.tell(f"  {screen.paint(sign, colour)}  {count:>5,}  {text}")
+            screen.draw(f"  {screen.paint(sign, colour)}  {count:>5,}  {text}")
 
 
 def _kind(plan: DatePlan, committed: set[dt.date]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from dateshard.screen import in_a_line
 from shardstore.errors import UsageError, shorten
 
 MAX_FAULTS, MOST_LOOKED_AT = 20, 200  # told in one message; compared with each other for that
@@ -47,7 +48,7 @@ class ConfigurationError(UsageError):
 def configuration_error(faults: Sequence[Fault], more: int = 0) -> ConfigurationError:
     """One error of many faults. The message tells the first and counts the rest, `more` that nobody described included."""
     more += max(0, len(faults) - MAX_FAULTS)
-    lines = [*map(str, faults[:MAX_FAULTS]), *([f"and {more} more"] if more > 0 else [])]
+    lines = [*(in_a_line(str(fault)) for fault in faults[:MAX_FAULTS]), *([f"and {more} more"] if more > 0 else [])]
     error = ConfigurationError(lines[0] if len(lines) == 1 else "\n  ".join(["", *lines]))
     error.faults = tuple(faults)
     return error
@@ -123,11 +124,10 @@ def _known_part(loc: Sequence[Any], places: Places) -> Iterator[str]:
     kept: tuple[str, ...] = ()
     for index, part in enumerate(map(str, loc)):
         last = index == len(loc) - 1
-        tag = (*kept, part) not in places and bool(kept) and not last and not part.isdigit()
-        if (last and re.search(r"[\[(]|^(str|int|float|date|bool)$|^list\[|^constrained-", part)) or (
-            tag and _is_tag(part)
-        ):
-            continue
+        if (*kept, part) not in places:  # else somebody wrote it
+            tag = bool(kept) and not last and not part.isdigit() and _is_tag(part)
+            if tag or (last and re.search(r"[\[(]|^(str|int|float|date|bool)$|^list\[|^constrained-", part)):
+                continue
         kept = (*kept, part)
         yield part
 

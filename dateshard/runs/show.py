@@ -97,7 +97,7 @@ def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
     if document["best_epoch"] is not None:
         screen.tell(f"best loss {number(document['best_loss'])} in epoch {document['best_epoch']}")
     for line in _chart(screen, history(run), min(columns(), WIDEST)):
-        screen.tell(line)
+        screen.draw(line)
     _found(screen, document)
     if document["report"]:
         screen.tell(f"its page: {document['report']}  (dateshard show {run.name} --open)")

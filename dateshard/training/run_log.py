@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from dateshard.screen import escaped
+
 MOST_BYTES = 1 << 20  # then it becomes run.log.1, and the one before that is gone
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class RunLog:
@@ -20,7 +20,7 @@ class RunLog:
     def write(self, text: str) -> None:
         """Adds each line of a text with the local time."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        lines = "".join(f"{now}  {line}\n" for line in COLOUR.sub("", text).splitlines())
+        lines = "".join(f"{now}  {line}\n" for line in escaped(text).splitlines())
         with suppress(OSError):
             with open(self.path, "a", encoding="utf-8", errors="replace") as file:
                 file.write(lines)
