@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import Pipeline
+from pipeline.dumps import is_one_file
 from pipeline.observe import observe
-from pipeline.plan import Wish, make_plan
+from pipeline.plan import Observed, Wish, make_plan
 from shardstore.commit import Writer
 from shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
 from shardstore.measured import partial_key
@@ -30,6 +31,12 @@ def _wanted(config: Pipeline, root: Path) -> Wanted:
     seen, _, _ = observe(config, root, current)
     plan = make_plan(config, seen, Wish())
     features = config.feature_specs()
-    return Wanted(
-        frozenset((str(p.date), p.key) for p in plan.dates if p.key), lambda staged: partial_key(staged, features)
-    )
+    staged = frozenset((str(p.date), p.key) for p in plan.dates if p.key)
+    return Wanted(staged, lambda key: partial_key(key, features), _cuts(config, seen))
+
+
+def _cuts(config: Pipeline, seen: Observed) -> frozenset[str] | None:
+    """The cut that the dumps are spills of; all of them where the file of many dates is not there now."""
+    if is_one_file(config.source.path) and not seen.dumps and not seen.to_cut:
+        return None
+    return frozenset(spill.parent.name for dump in seen.dumps.values() for spill in dump.files)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
 from pipeline.dumps import place_of
-from pipeline.remarks import change_text, remarks_on, warnings_of
+from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
 from pipeline.splits import resolve_split
 from shardstore.calendar import collapse, missing_days
 from shardstore.errors import DumpError, Where
@@ -104,6 +104,7 @@ class Plan:
         split: ranges of dates, resolved.
         in_no_split: known dates that lie in none of them.
         missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
+        beside_shards: what of the generation changes although no shard is written for it.
         remarks: what a person should know of the dataset, whatever is done.
         warnings: and what before the acts are carried out.
     """
@@ -114,6 +115,7 @@ class Plan:
     basis: str
     in_no_split: tuple[dt.date, ...] = ()
     missing_days: tuple[dt.date, ...] = ()
+    beside_shards: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -187,7 +189,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
     plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
     remarks = remarks_on(plan, config, seen, known)
-    return replace(plan, remarks=remarks, warnings=(*warnings_of(plans, seen, wish, split, merge), *remarks))
+    warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
+    return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
 
 
 def _missing(

@@ -51,6 +51,23 @@ def _them(dates: Sequence[dt.date]) -> str:
     return "it" if len(dates) == 1 else "them"
 
 
+def beside_shards(plan: Plan, seen: Observed) -> tuple[str, ...]:
+    """What of the generation a preprocess changes although it writes no shard for it."""
+    old = seen.manifest
+    if old is None or seen.to_cut:
+        return ()
+    states = {date.date: date.state for date in plan.dates}
+    out = [date for date in old.dates if states.get(date) == "excluded"]
+    noted = {*old.failed, *old.provisional}
+    over = sorted(d for d in noted if d not in seen.dumps or states[d] == "excluded")
+    over += [date for date in old.failed if date not in over and states[date] == "fresh"]
+    return (
+        *(["its split"] if dict(old.split) != dict(plan.split) else []),
+        *([f"{collapse(out, SHOWN_RANGES)} {'leaves' if len(out) == 1 else 'leave'} it"] if out else []),
+        *([f"{collapse(over, SHOWN_RANGES)} no longer counts as failed"] if over else []),
+    )
+
+
 def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
     """Dates that were asked for and that nothing is done with, by reason."""
     reasons: dict[str, list[dt.date]] = {}

@@ -22,12 +22,13 @@ MOMENTS = 48  # bytes of partial statistics for a node and feature
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What stands, and what a wish would do to it."""
+    """What stands, and what a wish would do to it; `damaged`: files of the store had to be passed over."""
 
     plan: Plan
     current: Committed | None
     seen: Observed
     notes: tuple[str, ...]
+    damaged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
         notes += filter(None, [one_table(config.source.path, seen.to_cut.whole.files)])
     elif current is None:
         refuse_no_match(seen)
-    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes))
+    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes), bool(found))
 
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:

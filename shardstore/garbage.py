@@ -38,7 +38,7 @@ class Garbage:
         pins: of runs that are gone; they go. away: of runs of which nobody can say that; their generations stay.
         folders: published folders that no kept generation names.
         damaged: folders for which a mended copy stands; they are moved to quarantine/ and never deleted here.
-        sizes: {generations|nodes|statistics|vocabularies|shards|cache|parquet|staged|partials|damaged: (how many, bytes)}
+        sizes: {generations|nodes|statistics|vocabularies|shards|cache|parquet|staged|partials|cut|damaged: (how many, bytes)}
             of all that goes.
         notes: what could not be judged and is therefore kept.
     """
@@ -80,10 +80,12 @@ class Wanted:
     Attributes:
         staged: (date, key), as the present settings need them.
         partial_key: of a staged key, after the present transforms.
+        cuts: of a file of many dates: those that the next preprocess can use; None: any.
     """
 
     staged: frozenset[tuple[str, str]]
     partial_key: Callable[[str], str]
+    cuts: frozenset[str] | None = None
 
 
 def _all_sources(root: Path) -> list[Path]:
@@ -123,6 +125,8 @@ def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS, runs:
     found.pins, found.away = gone, away
     named = {name for number in kept for name in _named(_manifest(root, number))}
     _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), found)
+    if wanted.cuts is not None:
+        _judge(root, {f"cut/{key}" for key in wanted.cuts}, ("cut",), found)
     try:
         staged = {*wanted.staged, *(row for number in kept for row in staged_of(root, number).items())}
     except StoreError as error:

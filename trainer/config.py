@@ -320,12 +320,14 @@ class Trainer(Section):
     )
 
 
-# Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight.
+# Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight,
+# only when a run ends, how it is served and what is kept and told of it.
 FREE = (
     "training.epochs",
     "training.device",
     "training.max_skipped",
     "training.max_steps",
+    "early_stopping",
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",
@@ -348,5 +350,9 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def binding(config: Trainer) -> dict[str, Any]:
     """{dotted path: value} of all settings that a resumed run must share with its checkpoint."""
-    leaves = flatten(config.model_dump(mode="json"))
-    return {path: value for path, value in leaves.items() if not path.startswith(FREE)}
+    return that_bind(flatten(config.model_dump(mode="json")))
+
+
+def that_bind(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that bind; an older version may have bound a run to more."""
+    return {path: value for path, value in settings.items() if not path.startswith(FREE)}

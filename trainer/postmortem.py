@@ -66,7 +66,8 @@ def error(session: Session) -> DateshardError:
     )
     todo = (
         "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
-        f"To go on over them: --resume {path.parent.name} trainer.training.max_skipped={2 * state.skipped_in_a_row}"
+        f"To go on over them: dateshard train --resume {path.parent.name} "
+        f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"
     )
     return DateshardError(what, where=Where(file=str(path)), todo=todo)
 

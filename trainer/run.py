@@ -28,7 +28,7 @@ from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
 from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
 from shardstore.lock import take_lock
 from trainer import checkpoint, elsewhere
-from trainer.config import Trainer, binding
+from trainer.config import Trainer, binding, that_bind
 from trainer.shuffle import Shuffle
 
 LOCK_TRIES = 10
@@ -282,7 +282,7 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
     """
     differences = []
     for section in ("data", "order", "settings"):
-        old, new = found[section], wanted[section]
+        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (found, wanted))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 prefix = "trainer" if section == "settings" else section
@@ -307,5 +307,5 @@ def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that are null: a run from before such a setting existed has none of it."""
-    return {key: value for key, value in settings.items() if value is not None}
+    """Settings that bind, without those that are null: a run from before such a setting existed has none of it."""
+    return {key: value for key, value in that_bind(settings).items() if value is not None}

@@ -87,7 +87,7 @@ def plan(
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, found.plan)
     show_plan(screen, found.plan, explain=explain, asked=wish.dates)
-    show_cost(screen, found, cost, expected)
+    show_cost(screen, found, cost, expected, wish.dates)
     if needs_run(found):
         screen.tell(f"Run: {command}")
     return 0
@@ -231,10 +231,10 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
     mend = _preprocess(overrides if found.seen.to_cut else words, files, [])  # a range needs dates that are known
-    code = 0 if all_good(found, dates) else 4
+    good = all_good(found, dates)
     if as_json:
         emit(status_document(settings.dataset, found, dates, mend))
-        return code
+        return 0 if good else 4
     for note in found.notes:
         screen.say(f"note: {note}")
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
@@ -247,8 +247,9 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
     for remark in made.remarks if chosen is None else ():
         screen.explain(remark)
-    show_mend(screen, found, dates, mend)
-    return code
+    if not good:
+        show_mend(screen, dates, mend)
+    return 0 if good else 4
 
 
 @click.command()

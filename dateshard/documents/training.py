@@ -68,6 +68,12 @@ class TrainDocument(TypedDict):
             "dry run, overfit"
         ),
     ]
+    why: NotRequired[
+        Annotated[str, Field(description="of `complete`: what it ended by: epochs, early stopping, max steps")]
+    ]
+    go_on: NotRequired[
+        Annotated[str | None, Field(description="of `complete`: the command that trains on; null: nothing does")]
+    ]
     epoch: NotRequired[Annotated[int, Field(description="from 1")]]
     batch: NotRequired[Annotated[int, Field(description="batches done of that epoch")]]
     steps: NotRequired[Annotated[int, Field(description="optimizer steps of the whole run")]]

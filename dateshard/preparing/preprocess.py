@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from dateshard.preparing.states import likeness
+from dateshard.preparing.states import GOOD, likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
 from pipeline import events as e
@@ -145,6 +145,16 @@ class _Told:
             screen.explain(warning)
 
 
+def _nothing(finished: e.Finished, *, changed: bool) -> str:
+    """What is true of the dataset where no date was read or written."""
+    states = [date.state.split("(")[0] for date in finished.plan.dates]
+    fresh, alone, due = states.count("fresh"), states.count("no-dump"), sum(state not in GOOD for state in states)
+    nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
+    named = " for the dates that were named" if due and not changed else ""
+    more = (f", {alone} by their shards alone" if alone else "") + (f", {due} not (dateshard status)" if due else "")
+    return f"{nothing}{named}: generation {finished.generation}, {counted(fresh, 'date')} fresh{more}"
+
+
 def _by_reason(counts: dict[str, int]) -> str:
     return "; ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
 
@@ -155,11 +165,9 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
 
 def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told) -> None:
     rows = finished.rows
-    dates = len(finished.manifest.dates) if finished.manifest else 0
     done = finished.measured + finished.written + finished.unchanged + finished.stored + len(finished.dropped)
     if not done and not finished.failed:
-        nothing = "no shard differs, the rest of the manifest does" if told.changed else "nothing to do"
-        screen.tell(f"{nothing}: generation {finished.generation}, {dates} dates fresh")
+        screen.tell(_nothing(finished, changed=told.changed))
         return
     wrote = f"{counted(finished.written, 'shard')} written"
     if finished.unchanged:

@@ -99,7 +99,9 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
         screen.explain(warning)
 
 
-def show_cost(screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate | None) -> None:
+def show_cost(
+    screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate | None, asked: frozenset[dt.date] | None
+) -> None:
     """What the plan's acts read and write, and how long they will take where earlier runs tell."""
     made = found.plan
     if found.seen.to_cut:
@@ -107,7 +109,7 @@ def show_cost(screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate
         screen.explain(f"{reads}; its dates, and what they take, are known then.")
         return
     if not made.to_measure + made.to_normalise + made.to_store:
-        screen.tell("Nothing to do.")
+        screen.explain(_without_acts(found, asked))
         return
     stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
     screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise{stored}.")
@@ -116,6 +118,21 @@ def show_cost(screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate
     screen.explain(f"Reads {size(cost.read_bytes)} of dumps, {writes} ({free}), takes {_time(expected)}.")
     if cost.written_bytes is not None and 1.2 * cost.written_bytes > cost.free_bytes:
         screen.explain("There is too little free disk for it: free some, or name fewer dates.")
+
+
+def _without_acts(found: Survey, asked: frozenset[dt.date] | None) -> str:
+    """What is left of a plan that reads and writes no date."""
+    if changes := _changes(found):
+        return f"No shard is written, but the generation changes: {'; '.join(changes)}."
+    due = sum(p.state not in GOOD for p in found.plan.dates)
+    if asked is None or not due:
+        return "Nothing to do."
+    return f"Nothing to do for the dates that were named; {counted(due, 'other is', 'others are')} not fresh."
+
+
+def _changes(found: Survey) -> list[str]:
+    """What a preprocess changes although it writes no shard for it."""
+    return [*found.plan.beside_shards, *(["what was passed over is written anew"] if found.damaged else [])]
 
 
 def _time(expected: pace.Estimate | None) -> str:
@@ -128,7 +145,7 @@ def _time(expected: pace.Estimate | None) -> str:
 def needs_run(found: Survey) -> bool:
     """Whether preprocess has anything to do."""
     made = found.plan
-    return bool(found.seen.to_cut or made.to_measure or made.to_normalise or made.to_store)
+    return bool(found.seen.to_cut or made.to_measure or made.to_normalise or made.to_store or _changes(found))
 
 
 def expect(dataset: str, found: Survey, cost: Cost, num_workers: int) -> pace.Estimate | None:
@@ -206,14 +223,13 @@ def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], me
     }
 
 
-def all_good(found: Survey, dates: Iterable[DatePlan]) -> bool:
-    """Whether nothing is left to do for any of them."""
-    return not found.seen.to_cut and all(p.state in GOOD for p in dates)
+def all_good(found: Survey, dates: Collection[DatePlan]) -> bool:
+    """Whether nothing is left to do for any of them; where they are all that there are, nor for the generation."""
+    whole = len(dates) == len(found.plan.dates)
+    return not found.seen.to_cut and all(p.state in GOOD for p in dates) and not (whole and _changes(found))
 
 
-def show_mend(screen: Screen, found: Survey, dates: Collection[DatePlan], mend: str) -> None:
-    """The command that makes what is not fresh fresh; nothing where all is."""
-    if all_good(found, dates):
-        return
+def show_mend(screen: Screen, dates: Collection[DatePlan], mend: str) -> None:
+    """The command that makes what is not fresh fresh."""
     failed = any(p.state == "failed" for p in dates)
     screen.tell(f"{'Correct the dumps that failed, then run' if failed else 'Run'}: {mend}")

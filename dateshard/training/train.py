@@ -14,6 +14,7 @@ from dateshard.screen import Screen, number
 from dateshard.settings import Settings, load_settings
 from dateshard.signals import StopSignal
 from dateshard.training.board import refuse_missing
+from dateshard.training.ending import way_on, why_ended
 from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
@@ -117,7 +118,7 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
         standing.end(started.run, begun, "stopped")
     else:
         standing.end(started.run, begun, "ended", ended.why)
-    _last_words(started.run, ended, screen)
+    _last_words(started, ended, screen)
     return stop.exit_code if ended.why == "stopped" else 0, _document(started.run, ended)
 
 
@@ -139,33 +140,32 @@ def _follow(started: Started, screen: Screen, asked: Callable[[], bool]) -> loop
     raise AssertionError("a training ends with Ended or raises")
 
 
-def _last_words(run: TrainingRun, ended: loop.Ended, screen: Screen) -> None:
-    state, progress = ended.state, ended.state.progress
+def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
+    state, progress, run = ended.state, ended.state.progress, started.run
     place = f"saved epoch {state.epoch + 1} batch {state.batch}"
     if ended.why == "stopped":
         screen.tell(f"{place}. Continue exactly here: dateshard train --resume {run.name}")
         return
     best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
     screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
-    if ended.why == "max steps":
-        screen.tell(f"Continue exactly here: {_beyond(run)}")
+    if ended.why in ("max steps", "early stopping"):
+        here = "Continue exactly here" if ended.why == "max steps" else "To go on"
+        screen.tell(f"{here}: {way_on(started.session, run.name)}")
     screen.say(f"See: dateshard evaluate {run.name}{'' if progress.best_loss is not None else ' --checkpoint latest'}")
-
-
-def _beyond(run: TrainingRun) -> str:
-    return f"dateshard train --resume {run.name} --max-steps null"
 
 
 def _nothing_to_do(started: Started, screen: Screen) -> Document:
     run, why = started.run, loop.finished(started.session)
-    if why == "max steps":
-        steps = started.session.config.training.max_steps
-        screen.tell(f"{run.name} has taken its {steps} steps (training.max_steps). To go on: {_beyond(run)}")
-    else:
-        screen.tell(
-            f"{run.name} is complete for these settings and this data; --resume none (make train NEW=1) trains again"
-        )
-    return {"run": run.name, "state": "complete", "best_val_loss": started.session.state.progress.best_loss}
+    assert why is not None, "it was found to be finished"
+    command = way_on(started.session, run.name)
+    screen.explain(f"{why_ended(started.session, run.name, why)}.")
+    if why == "early stopping":
+        screen.explain("More epochs alone do not go on.")
+    if command:
+        screen.tell(f"To go on: {command}")
+    screen.say("--resume none (make train NEW=1) trains anew")
+    best = started.session.state.progress.best_loss
+    return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
 
 
 def _document(run: TrainingRun, ended: loop.Ended) -> Document:

@@ -135,6 +135,7 @@ def test_another_split_alone_is_committed_and_told(world: Any) -> None:
     said = prepare(world, "pipeline.split.test=null")
     assert said.splitlines() == [
         "The split moves: test 2013-03-14 -> none.",
+        "1 date is in no split: 2013-03-14. pipeline.split leaves it out",
         "no shard differs, the rest of the manifest does: generation 2, 9 dates fresh",
     ]
     assert set(Dataset.open(world.store).manifest.split) == {"train", "validation"}

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
-from trainer import checkpoint
+from trainer import checkpoint, config
 from trainer.checkpoint.pth import matches
 from trainer.config import Trainer
 from trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
@@ -189,6 +189,31 @@ def test_early_stopping_remembers_over_a_cut_what_it_has_seen(lab: Lab) -> None:
         assert list(train(made.session, lambda: False)) == [Ended("early stopping", made.session.state)]
 
 
+def test_a_run_that_stopped_early_goes_on_with_more_patience_to_the_same_bits(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had had that patience from the start; also from a checkpoint of when patience was bound to it."""
+    hasty, patient = ({"training": {"epochs": 9}, "early_stopping": {"patience": p, "min_delta": 1e9}} for p in (2, 4))
+    whole = lab.leg("whole", **patient)
+    endless = lab.leg("endless", training={"epochs": 5}, early_stopping=None)
+    for name in ("now", "then"):
+        with monkeypatch.context() as patch:
+            if name == "then":
+                bound_then = tuple(path for path in config.FREE if path != "early_stopping")
+                patch.setattr("trainer.config.FREE", bound_then)
+            legs = [lab.leg(name, **hasty)]
+        assert (legs[0]["ended"], legs[0]["state"]["epoch"]) == ("early stopping", 2)
+        assert lab.leg(name, resume=name, **{**hasty, "training": {"epochs": 20}})["ended"] == "early stopping"
+        legs.append(lab.leg(name, resume="auto", **patient))
+        assert legs[1]["run"].name == name
+        same_end(legs[1], whole)
+        same_road(legs, whole)
+    lab.leg("forever", **hasty)
+    rest = lab.leg("forever", resume="forever", training={"epochs": 5}, early_stopping=None)
+    assert rest["ended"] == "epochs"
+    assert all(torch.equal(rest["weights"][name], tensor) for name, tensor in endless["weights"].items())
+
+
 def test_a_run_that_ended_at_max_steps_goes_on_to_the_same_bits(lab: Lab) -> None:
     """In the middle of an epoch, at its end (then it is validated), and in the second one."""
     whole = lab.leg("whole")
@@ -332,7 +357,6 @@ BINDING: dict[str, tuple[dict[str, Any], str, str]] = {
     "window.stride": ({"window": {"stride": 2}}, "1", "2"),
     "targets": ({"targets": ["speed"]}, "None", "['speed']"),
     "scheduler.gamma": ({"scheduler": {"gamma": 0.1}}, "0.5", "0.1"),
-    "early_stopping.patience": ({"early_stopping": {"patience": 4}}, "5", "4"),
     "loading.shuffle.days_per_run": ({"loading": {"shuffle": {"days_per_run": 2, "runs_per_block": 2}}}, "1", "2"),
 }
 

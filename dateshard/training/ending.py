@@ -1,0 +1,44 @@
+"""How a training ended, in words, and the command that goes on with it."""
+
+from __future__ import annotations
+
+from dateshard.screen import counted, number
+from trainer.state import Session
+
+
+def way_on(session: Session, run: str) -> str | None:
+    """The command that continues a run which has nothing left to do; None where nothing can be added.
+
+    It names every limit that the run stands at: one alone would end it again at once.
+    """
+    state, config = session.state, session.config
+    if config.model.name == "ridge":
+        return None
+    more = []
+    if state.validated and state.progress.exhausted(config.early_stopping):
+        more.append(f"trainer.early_stopping.patience={2 * state.progress.bad_epochs}")
+    if state.validated and state.epoch + 1 >= config.training.epochs:
+        more.append(f"--epochs {max(2 * config.training.epochs, state.epoch + 2) if not more else state.epoch + 2}")
+    if config.training.max_steps is not None and state.step >= config.training.max_steps:
+        more.append("--max-steps null")
+    return " ".join([f"dateshard train --resume {run}", *more])
+
+
+def why_ended(session: Session, run: str, why: str) -> str:
+    """One sentence about a run that has nothing left to do; `why` as `loop.finished` says."""
+    training, progress = session.config.training, session.state.progress
+    if why == "max steps":
+        return f"{run} has taken its {training.max_steps} steps (training.max_steps)"
+    if why != "early stopping":
+        solved = session.config.model.name == "ridge"
+        what = "a ridge is solved in one pass" if solved else f"it has trained its {training.epochs} epochs"
+        return f"{run} is complete: {what}" + ("" if solved else " (training.epochs)")
+    stopping = session.config.early_stopping
+    assert stopping is not None, "without it a run does not stop early"
+    best = f"the best is {number(progress.best_loss)} of epoch {progress.best_epoch + 1}"
+    return (
+        f"{run} stopped early in epoch {session.state.epoch + 1} of {training.epochs}: "
+        f"{counted(progress.bad_epochs, 'epoch')} without a loss lower by more than {stopping.min_delta:g} "
+        f"(early_stopping.patience {stopping.patience}); "
+        f"{best if progress.best_loss is not None else 'no loss was finite'}"
+    )
