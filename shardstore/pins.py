@@ -162,7 +162,7 @@ def _give_id(root: Path, folder: Path, known: str, written: str, generation: int
             continue
         with suppress(DamagedError):  # `clean` names it
             pin = read_pin(root, file)
-            if pin.places[0] != folder.resolve() or not _exists(folder / pin.run):
+            if pin is None or pin.places[0] != folder.resolve() or not _exists(folder / pin.run):
                 continue
             if pin.run != written:
                 replace_file(*_pin(root, folder, known, pin.run, pin.generation))
@@ -177,7 +177,7 @@ def read_pins(root: Path) -> list[Pin]:
     Raises:
         DamagedError: one cannot be read, so nobody knows what its run needs.
     """
-    return [read_pin(root, file) for file in pin_files(root)]
+    return [pin for file in pin_files(root) if (pin := read_pin(root, file)) is not None]
 
 
 def pin_files(root: Path) -> list[Path]:
@@ -185,14 +185,18 @@ def pin_files(root: Path) -> list[Path]:
     return sorted((root / "pins").glob("*.json"))
 
 
-def read_pin(root: Path, file: Path) -> Pin:
-    """Raises:
-    DamagedError: naming the file, and the run that writes it anew.
+def read_pin(root: Path, file: Path) -> Pin | None:
+    """A pin; None where its file is gone, as others forget runs or write older pins anew meanwhile.
+
+    Raises:
+        DamagedError: naming the file, and the run that writes it anew.
     """
     run = file.stem.partition(MARK)[0]
     todo = f"Run: dateshard train --resume {run} (it writes the pin anew), or delete the file if {run} is over"
     try:
         data = file.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         what = f"the pin cannot be read: {error.strerror}"
         raise DamagedError(what, where=Where(file=str(file)), todo=todo) from None

@@ -419,3 +419,20 @@ def test_a_run_in_a_folder_that_takes_no_file_is_pinned_without_an_id(
     RUNS.mkdir()
     assert reported(clean(), "holds no run now")
     assert generations(STORE) == [1, 3]
+
+
+def test_a_damaged_id_stops_a_training_before_there_is_a_run_and_may_be_deleted(ds: Run, clean: Any) -> None:
+    (RUNS / NAME).chmod(0o644)
+    (RUNS / NAME).write_bytes((RUNS / NAME).read_bytes()[:-1])
+    for words in ((*TRAIN, "s"), ("train", "--resume", "r", "--epochs", "2", "-q")):
+        assert (
+            "Error: data/runs/ID: the file's content does not match its own hash. Delete it" in ds(*words, code=4).err
+        )
+    assert not (RUNS / "s").exists()
+    (RUNS / NAME).unlink()
+    ds("train", "--resume", "r", "--epochs", "2", "-q")
+    document = clean()
+    assert document["kept"]["1"] == ["r"]
+    assert [away["why"] for away in document["away"]] == ["where another runs folder lies now"]
+    Path(document["away"][0]["pin"]).unlink()
+    assert held(clean())

@@ -20,6 +20,8 @@ from shardstore.dataset import Dataset
 from shardstore.errors import StoreError
 from shardstore.identity import canonical
 from shardstore.manifest import generations
+from shardstore.pins import judge_pins
+from shardstore.runs_id import runs_id
 from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
 from tests.states import State, committed, content, differing, files_below, left_behind
@@ -182,8 +184,15 @@ def observe_kept(cwd: Path) -> State | None:
     return found
 
 
+def observe_cleaned_store(cwd: Path) -> State | None:
+    """The same, of which the generation is never missing that a run on a disk that is not there needs."""
+    assert 1 in generations(cwd / STORE), "the generation of a run that may live is gone"
+    return observe_kept(cwd)
+
+
 def observe_checkpoints(cwd: Path) -> State | None:
-    """All checkpoints of the run that are listed, verified to the last byte."""
+    """All checkpoints of the run that are listed, verified to the last byte; its runs folder's id is whole, or absent."""
+    runs_id(cwd / RUN.parent)
     found, passed = checkpoint.scan(cwd / RUN / "checkpoints")
     assert passed == []
     state = {}
@@ -191,6 +200,13 @@ def observe_checkpoints(cwd: Path) -> State | None:
         checkpoint.read_files(one)
         state |= {f"{one.name}/{name}": (one.folder / name).read_bytes() for name in ("manifest.json", *one.files)}
     return state
+
+
+def pinned(cwd: Path) -> State:
+    """How many pins of the run are there; each finds it."""
+    looks = judge_pins(cwd / STORE)
+    assert all(look.there for look in looks), looks
+    return {"pins": str([look.pin.run for look in looks]).encode()}
 
 
 def observe_while_they_go(cwd: Path) -> State | None:
@@ -278,7 +294,7 @@ def training(name: str, folder: Path, prepare: Prepare, **checkpoint: object) ->
     return Scene(
         *(name, folder, TRAIN, observe_checkpoints, continue_run),
         partway=True,
-        final=lambda cwd: left_behind(cwd / RUN),
+        final=lambda cwd: left_behind(cwd / RUN) | pinned(cwd),
         position=position,
         threads=(MAIN, WRITER),
     )
@@ -297,14 +313,20 @@ def retain(folder: Path, prepare: Prepare) -> Scene:
 
 
 def clean(folder: Path, prepare: Prepare) -> Scene:
-    """Four generations of which two stay."""
+    """Five generations: two stay, and the first, whose run lies on a disk that is not there; the second's run is gone."""
     world = build_world(folder, 2, split=BOTH)
     world.config_file()
-    for _ in range(4):
+    for number in range(1, 6):
         prepare(world)
         change_dump(world)
-    words = ("clean", "-c", "config.yaml", "--keep", "2")
-    return Scene("clean", folder, words, observe_kept, lambda _: words, partway=True, look=observe_store)
+        if number < 3:
+            run = folder / ("disk", "data")[number - 1] / "runs" / f"run{number}"
+            run.mkdir(parents=True)
+            world.open().pin(run)
+            run.rmdir()
+    (folder / "disk").rename(folder / "not mounted")
+    words = ("clean", "-c", "config.yaml", "--keep", "2", "-y")
+    return Scene("clean", folder, words, observe_cleaned_store, lambda _: words, partway=True, look=observe_store)
 
 
 def observe_cleaned(cwd: Path) -> State | None:

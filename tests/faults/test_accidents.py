@@ -153,9 +153,12 @@ def test_the_harness_catches_a_commit_that_takes_no_answer_from_fsync(play: Play
     assert all(line.endswith("exit 0") for line in bad)
 
 
-def test_the_harness_catches_a_checkpoint_that_is_written_under_its_final_name(play: Play) -> None:
+def test_the_harness_catches_a_checkpoint_and_an_id_that_are_written_under_their_final_names(play: Play) -> None:
     scene = play.scene("train", "checkpoint in place")
-    assert play.bad(scene, some(play.faults(scene, "KILL", only_changes=True), 25))
+    kills = play.faults(scene, "KILL", only_changes=True)
+    of_id = [fault for fault in kills if fault.call.label.endswith("data/runs/ID")]
+    assert any("data/runs/ID: the file's content" in line for line in play.bad(scene, of_id))
+    assert play.bad(scene, some([fault for fault in kills if fault not in of_id], 25))
 
 
 def test_the_harness_catches_a_checkpoint_that_is_removed_before_the_next_one_is_there(play: Play) -> None:

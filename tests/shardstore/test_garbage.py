@@ -148,6 +148,15 @@ def test_a_damaged_pin_stops_the_cleaning_and_is_named(world: Any) -> None:
     swept(world)
 
 
+def test_a_pin_that_goes_while_it_is_looked_for_is_no_damage(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.open().pin(owner_of(world))
+    [file] = pin_files(world.store)
+    for module in ("pins", "dataset"):
+        monkeypatch.setattr(f"shardstore.{module}.pin_files", lambda _: [file.with_name("gone.json"), file])
+    assert verifies(world, 1)
+    assert [pin.run for pin in read_pins(world.store)] == ["run"]
+
+
 def test_a_damaged_manifest_that_must_stay_stops_the_cleaning_until_it_is_given_up(world: Any) -> None:
     for _ in range(4):
         change(world)
