@@ -19,13 +19,13 @@ ELSEWHERE = "data/far/elsewhere"  # where the checkpoints of `away` lie
 CHECKPOINT = re.compile(rf"(?:{RUN}/checkpoints|{ELSEWHERE})/checkpoint_epoch_\d+_batch_\d+")
 COMMIT = re.compile(rf"{STORE}/CURRENT|{CHECKPOINT.pattern}")
 WHOLE = re.compile(  # files that count from the moment that their name is there
-    rf"{STORE}/(CURRENT|FORMAT|manifests/.*|pins/.*\.json)|{RUN}/run\.json|{RUN}/evaluation-.*\.json"
+    rf"{STORE}/(CURRENT|FORMAT|manifests/.*|pins/.*\.json)|data/runs/ID|{RUN}/run\.json|{RUN}/evaluation-.*\.json"
     rf"|(data/copies|{ELSEWHERE}|{RUN}/checkpoints)/(checkpoint_[^/]*|[^/.]*\.pth|of_run\.json)|data/out/[^/.]+\..*"
 )
 NEEDED = re.compile(
     r"data(/(shards(/world(/(shards|parquet|nodes|statistics|staged|partials|manifests)(/.*)?|/CURRENT|/FORMAT"
-    r"|/pins(/.*\.json)?)?)?|runs(/(cut|away)(/run\.json|/checkpoints(/checkpoint_.*|/[^/.]+\.pth)?)?)?"
-    r"|(copies|far|far/elsewhere)(/of_run\.json|/checkpoint_.*|/[^/.]+\.pth)?|out/[^/.]+\.pth))?"
+    r"|/pins(/.*\.json)?)?)?|runs(/ID|/(cut|away)(/run\.json|/checkpoints(/checkpoint_.*|/[^/.]+\.pth)?)?)?"
+    r"|(copies|far|far/elsewhere)(/of_run\.json|/checkpoint_.*|/[^/.]+\.pth)?|out/[^/.]+\.[^/]+))?"
 )
 
 
