@@ -20,6 +20,7 @@ FLOORS = {
 FILES = sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
+PRINTING = r"(?<!def )(?<![\w.])print\(|click\.(secho|echo|echo_via_pager)\(|sys\.std(out|err)\.write"
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
 
 
@@ -65,6 +66,12 @@ def test_public_things_say_what_they_are(path: Path) -> None:
 def test_only_the_device_file_names_cuda() -> None:
     naming = {str(path.relative_to(ROOT)) for path in FILES if re.search(r"\bcuda\b", path.read_text())}
     assert naming == {"trainer/device.py"}
+
+
+def test_text_is_printed_in_one_place() -> None:
+    """Where it is escaped; beside it a group's own help, and CSV as it is."""
+    printing = {str(path.relative_to(ROOT)) for path in FILES if re.search(PRINTING, path.read_text())}
+    assert printing == {"dateshard/screen.py", "dateshard/cli/checkpoints.py", "dateshard/cli/predicting.py"}
 
 
 def test_locks_are_taken_in_one_place() -> None:
