@@ -108,6 +108,7 @@ def test_a_policy_counts_exactly_and_leaves_exactly_these_cells(make_world: Make
             "read": 216, "accepted": 215, "rejected": {reason: 1}, "changed": {}
         }  # fmt: skip
         assert {key: rows[key] for key in expected} == expected, fault
+        assert rows["duplicates"].pop("columns") == {}
         assert sources(world)["dates"][str(date)]["rows"] == rows
         assert np.array_equal(staged(world, date), cells_expected(fault, kind)), fault
     said = world.run("preprocess", "-c", str(world.config_file()), "--force", "--workers", "1").stdout
