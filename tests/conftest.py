@@ -23,9 +23,10 @@ from pipeline.execute import preprocess
 from pipeline.plan import Wish
 from shardstore.dataset import Dataset
 from tests.faults.zygote import forkable, shared
+from tests.limits import pytest_runtest_protocol
 from tests.untraced import pytest_unconfigure
 
-__all__ = ["pytest_unconfigure"]  # a hook of pytest
+__all__ = ["pytest_runtest_protocol", "pytest_unconfigure"]  # hooks of pytest
 
 NODES = ["n0", "n1", "n2"]
 # No example is held against the clock: the machine may have other work. `--hypothesis-profile` still says otherwise.

@@ -17,6 +17,7 @@ from dateshard.cli import run
 from dateshard.reports import atlas, charts, raster
 from dateshard.reports.calendar import Square, calendar
 from shardstore.dataset import Dataset
+from tests.limits import PATIENCE_SECONDS
 from tests.pages import Page, number, pixels
 
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07..2024-03-08"}
@@ -223,7 +224,7 @@ def test_a_browser_draws_it_without_complaint_and_tells_what_is_under_the_pointe
     Path("probe.html").write_text(text.replace("</body>", probe))
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
     done = subprocess.run(
-        [*command, Path("probe.html").absolute().as_uri()], capture_output=True, text=True, timeout=120
+        [*command, Path("probe.html").absolute().as_uri()], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     said = re.search(r'data-said="([^"]*)"', done.stdout)
     assert said, done.stderr

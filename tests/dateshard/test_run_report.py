@@ -16,6 +16,7 @@ import pytest
 
 from dateshard.judging.verdict import kept
 from tests.conftest import World, build_world
+from tests.limits import PATIENCE_SECONDS
 from tests.pages import Page, number
 from trainer.run import TrainingRun
 
@@ -345,7 +346,7 @@ def test_a_browser_draws_it_without_complaint_and_tells_what_is_under_the_pointe
     Path("probe.html").write_text(text.replace("</body>", probe))
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
     sized = [*command, "--window-size=600,900", Path("probe.html").absolute().as_uri()]
-    done = subprocess.run(sized, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(sized, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     said = re.search(r'data-said="([^"]*)"', done.stdout)
     assert said, done.stderr
     assert 'data-wrong=""' in done.stdout

@@ -22,6 +22,7 @@ from dateshard.runs.screen import sparkline
 from dateshard.runs.tail import Follower, Rewound, follow
 from shardstore.errors import BusyError
 from tests.conftest import World, build_world
+from tests.limits import PATIENCE_SECONDS
 from trainer.run import TrainingRun
 from trainer.standing import is_locked
 
@@ -294,8 +295,8 @@ def test_ctrl_c_ends_tail_quietly(here: Path, ds: Run, monkeypatch: pytest.Monke
     assert done.out.count("\n") == 1
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)

@@ -22,7 +22,8 @@ import psutil
 
 from tests.conftest import environment
 from tests.faults.scenes import Position, Scene
-from tests.faults.zygote import PATIENCE_SECONDS, ROOT, Zygote
+from tests.faults.zygote import ROOT, Zygote
+from tests.limits import PATIENCE_SECONDS
 from tests.states import State
 
 MOST_KILLS = 3  # of one command before it may end

@@ -98,7 +98,7 @@ def test_what_was_measured_and_cannot_be_read_any_more_never_becomes_a_shard(pla
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 @pytest.mark.parametrize("kind", ["KILL", "EIO", "ENOSPC"])
 @pytest.mark.parametrize("name", SCENES)
 def test_every_call_may_be_the_last_or_fail(play: Play, name: str, kind: str) -> None:
@@ -107,7 +107,7 @@ def test_every_call_may_be_the_last_or_fail(play: Play, name: str, kind: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 @pytest.mark.parametrize("name", SCENES)
 def test_a_disk_that_fails_from_one_call_on_costs_nothing_committed(play: Play, name: str) -> None:
     scene = play.scene(name)
@@ -130,7 +130,7 @@ def test_readers_meet_whole_states_only_while_commands_are_killed(play: Play, na
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 @pytest.mark.parametrize("name", SCENES)
 def test_readers_meet_whole_states_only_through_two_hundred_kills(play: Play, name: str) -> None:
     share = 0.1 if name in ("preprocess", "rerun", "refit") else 0.0
@@ -167,7 +167,7 @@ def test_the_harness_catches_a_checkpoint_that_is_removed_before_the_next_one_is
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 @pytest.mark.parametrize(
     ("name", "protocol"),
     [

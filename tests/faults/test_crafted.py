@@ -18,6 +18,7 @@ import pytest
 from shardstore.identity import hash_bytes, seal, seal_readable
 from tests.conftest import environment
 from tests.faults.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence, resealed, with_tensors
+from tests.limits import PATIENCE_SECONDS
 
 
 def tensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
@@ -88,7 +89,11 @@ for name in sys.argv[1:]:
         print("read", name)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, *folders], env=environment(), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *folders],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     shutil.rmtree("crafted")
     assert done.returncode == 0, done.stderr

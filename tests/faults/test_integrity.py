@@ -29,7 +29,7 @@ def test_any_flipped_bit_is_met_by_name_and_mended_by_the_printed_command(lab: L
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_thousand_flipped_bits_are_met_by_name_and_mended(seed: int) -> None:
     print("seed", seed)

@@ -30,7 +30,7 @@ def test_the_memory_line_is_flat_in_dates(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 def test_all_of_it_runs_under_a_limit_that_the_data_exceed_twenty_times(tmp_path: Path) -> None:
     limit, size = 512 * MIB, Size(1311, nodes=455, features=16)
     assert size.shard_bytes >= 20 * limit

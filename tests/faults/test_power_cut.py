@@ -21,13 +21,14 @@ import pytest
 
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError
+from tests.limits import PATIENCE_SECONDS
 
 SHUTDOWN, WITHOUT_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, as xfstests uses it
 CUTS = 25
 
 
 def call(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     except subprocess.CalledProcessError as error:
         pytest.skip(f"mount is not permitted: {error.stderr.decode().strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=False, timeout=60)
+    subprocess.run(["umount", str(folder)], check=False, timeout=PATIENCE_SECONDS)
 
 
 def cut(disk: Path, seed: int, protocol: str) -> int:
@@ -63,7 +64,7 @@ def cut(disk: Path, seed: int, protocol: str) -> int:
 
     reading = threading.Thread(target=listen, daemon=True)
     reading.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not said and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(random.Random(seed).uniform(0.0, 0.6))
@@ -71,8 +72,8 @@ def cut(disk: Path, seed: int, protocol: str) -> int:
     fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", WITHOUT_LOG_FLUSH))
     os.close(descriptor)
     writer.kill()
-    writer.wait(timeout=30)
-    reading.join(timeout=10)
+    writer.wait(timeout=PATIENCE_SECONDS)
+    reading.join(timeout=PATIENCE_SECONDS)
     errors.close()
     if writer.stdout:
         writer.stdout.close()
@@ -95,7 +96,7 @@ def fault(disk: Path, acknowledged: int) -> str | None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.cpu_seconds(600)
 def test_no_power_cut_tears_a_shard_or_loses_an_acknowledged_commit(disk: Path) -> None:
     for seed in range(CUTS):
         acknowledged = cut(disk, seed, "good")
@@ -104,7 +105,7 @@ def test_no_power_cut_tears_a_shard_or_loses_an_acknowledged_commit(disk: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.cpu_seconds(600)
 @pytest.mark.parametrize("protocol", ["no-flush", "without fsync"])
 def test_the_harness_catches_a_writer_that_does_not_flush(disk: Path, protocol: str) -> None:
     faults = []

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.zygote import MAIN, PATIENCE_SECONDS, WRITER, Ended, Job, Zygote
+from tests.faults.zygote import MAIN, WRITER, Ended, Job, Zygote
+from tests.limits import PATIENCE_SECONDS
 from tests.untraced import NO_STRACE, NOT_ALLOWED
 
 READING = ("read", "pread64", "preadv", "getdents64", "close", "flock")

@@ -40,8 +40,9 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
+from tests.limits import CPU_SECONDS, PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 180.0  # for anything that must happen; it only bounds a hang
 PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
 MAIN, WRITER = "main", "writer"  # threads of a command
 LOADED = ("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue")  # imported at first use
@@ -371,6 +372,7 @@ def become(order: Order) -> None:
         opened = os.open(path, flags, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(CPU_SECONDS),) * 2)
     if order.protocol:
         import_module("tests.faults.controls", "pipeline.sources").apply(order.protocol)
     if order.file_limit is not None:

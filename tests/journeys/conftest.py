@@ -18,8 +18,7 @@ import pytest
 from tests import states
 from tests.conftest import environment
 from tests.faults.zygote import Forked, forkable
-
-PATIENCE_SECONDS = 120.0  # for anything that must happen; it only bounds a hang
+from tests.limits import PATIENCE_SECONDS
 
 # Runs a command and kills it (SIGKILL, from inside) right before a change of a name or file under data/: the first
 # that matches a pattern, or the n-th after that. The same is the same point again: a failure can be replayed. If there

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.limits import PATIENCE_SECONDS
 from trainer import checkpoint
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
 
 
 def mount(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["mount", "-t", "tmpfs", *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["mount", "-t", "tmpfs", *words], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], None]]:
         yield resize
     finally:
         if os.path.ismount(folder):
-            subprocess.run(["umount", str(folder)], check=True, timeout=60)
+            subprocess.run(["umount", str(folder)], check=True, timeout=PATIENCE_SECONDS)
 
 
 def refuses(process: Any) -> None:

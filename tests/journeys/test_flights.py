@@ -20,6 +20,7 @@ import pytest
 import dateshard
 from dateshard.settings import load_settings
 from shardstore.dataset import Dataset
+from tests.limits import PATIENCE_SECONDS
 from trainer import checkpoint
 from trainer.resume import New, start_new
 from trainer.state import save
@@ -31,7 +32,7 @@ CONFIG = ("-c", "configs/flights.yaml")
 def run(folder: Path, *words: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATESHARD")}
     words = (sys.executable, "-m", "dateshard", *words)
-    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, env=kept, timeout=200)
+    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, env=kept, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

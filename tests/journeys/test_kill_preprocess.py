@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.test_killed_workers import KILLED, as_parent
+from tests.limits import PATIENCE_SECONDS
 
 SPLIT = {"train": "2024-03-01..2024-03-08", "validation": "2024-03-09..2024-03-12"}
 CHANGED = dt.date(2024, 3, 5)  # a training date
@@ -154,7 +155,7 @@ def test_workers_of_a_killed_or_terminated_parent_end_by_themselves(world: Any, 
         assert process.wait(None) in (-number, 128 + number)
         process.kill()
         for member in family:
-            member.wait(timeout=60)
+            member.wait(timeout=PATIENCE_SECONDS)
         assert committed(world) is None
     launch(*PREPARE, "2").wait()
     assert committed(world) == new
@@ -194,7 +195,7 @@ def test_killed_at_each_step_of_a_commit_the_generation_is_the_old_or_the_new(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.cpu_seconds(1800)
 @pytest.mark.parametrize("act", ["first", "force", "refit"])
 def test_killed_at_every_change_on_disk_the_store_ends_with_the_same_bytes(
     make_world: Any, launch_to_point: Any, points_of: Any, committed: Any, act: str

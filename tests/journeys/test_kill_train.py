@@ -141,7 +141,7 @@ def test_killed_in_the_middle_of_a_write_that_runs_beside_training_the_older_che
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.cpu_seconds(1800)
 def test_killed_at_every_change_on_disk_a_run_can_be_continued_exactly(
     training_world: Any, launch: Any, launch_to_point: Any, points_of: Any, left_behind: Any, differing: Any
 ) -> None:

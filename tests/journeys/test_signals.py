@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.limits import PATIENCE_SECONDS
 from trainer import checkpoint
 
 RUN = Path("data/runs/cut")
@@ -93,7 +94,7 @@ def interrupted(process: Any, world: Any, number: int, *, group: bool) -> list[s
     process.send(number, group=group)
     process.let_go()
     process.wait(128 + number)
-    assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "processes that live on"
     (line,) = process.err.strip().splitlines()
     assert line.startswith("stopped: what was measured is kept, what was committed stays. This goes on: ")
     assert process.out.count("If it is cut off, this goes on: dateshard ") <= 1  # before the work, if it came so far
@@ -151,7 +152,7 @@ def test_a_second_signal_ends_at_once_and_no_worker_lives_on(make_world: Any, la
     for number in (signal.SIGINT, signal.SIGTERM):
         process.send(number)
     process.wait(-signal.SIGTERM)
-    assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "processes that live on"
     launch(*PREPARE, "2").wait()
 
 
@@ -179,6 +180,6 @@ def test_interrupted_at_random_moments_preprocess_never_hangs_and_never_half(
             assert GOES_ON.search(process.err)
             assert list((world.store / "staging").glob("*")) == []
         committed(world)
-        assert not psutil.wait_procs(family, timeout=60)[1], "processes that live on"
+        assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "processes that live on"
     assert codes[130] > 5, codes
     assert codes[143] > 5, codes

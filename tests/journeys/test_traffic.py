@@ -16,6 +16,7 @@ from dateshard.examples import contents
 from pipeline.synthetic import City, expected, whole_date
 from shardstore.dataset import Dataset
 from shardstore.transform import untransform
+from tests.limits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ("-c", "configs/traffic.yaml")
@@ -26,7 +27,7 @@ CITY = City(num_sensors=5)
 def run(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATESHARD")}
     command = (sys.executable, "-m", "dateshard", *words)
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=kept, timeout=200)
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=kept, timeout=PATIENCE_SECONDS)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -30,6 +30,7 @@ from pipeline.survey import look
 from pipeline.workers import Again, Task, Workers
 from shardstore.errors import DumpError, ResourceError
 from tests.conftest import environment
+from tests.limits import PATIENCE_SECONDS
 from tests.pipeline.chores import die, die_once, double, fault, leave, refuse, run_out, sleep
 
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05..2024-03-06"}
@@ -114,7 +115,7 @@ def test_workers_that_are_killed_while_idle_are_replaced_and_no_task_is_blamed()
         idle = [psutil.Process(process.pid) for process in active_children()]
         for process in idle:
             process.kill()
-        assert not psutil.wait_procs(idle, timeout=60)[1]
+        assert not psutil.wait_procs(idle, timeout=PATIENCE_SECONDS)[1]
         found = list(workers.run(tasks(8)))
     assert {label: outcome for label, outcome in found if not isinstance(outcome, Again)} == doubles(8)
 
@@ -158,11 +159,11 @@ def test_a_stop_ends_within_a_moment_and_leaves_no_process(num_workers: int) -> 
     try:
         asker.start()
         with pytest.raises(KeyboardInterrupt), Workers(num_workers, stop) as workers:
-            list(workers.run([(k, sleep, (30.0,)) for k in range(4)]))
+            list(workers.run([(k, sleep, (2 * PATIENCE_SECONDS,)) for k in range(4)]))
     finally:
         asker.join()
         signal.signal(signal.SIGUSR1, before)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < PATIENCE_SECONDS
     assert active_children() == []
     with pytest.raises(KeyboardInterrupt), Workers(num_workers, stop) as workers:
         list(workers.run(tasks(3)))
@@ -264,7 +265,7 @@ def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
     )
     for half in (b"", pickle.dumps({"name": "x"})[:-4]):
         done = subprocess.run(
-            [sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code.format(half=half)], capture_output=True, text=True, timeout=PATIENCE_SECONDS
         )
         assert (done.returncode, done.stderr) == (0, "")
 

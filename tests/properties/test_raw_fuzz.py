@@ -33,7 +33,7 @@ def test_a_mutated_file_is_counted_row_by_row_or_refused_in_one_sentence(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.cpu_seconds(3600)
 def test_fifty_thousand_mutated_files_are_counted_or_refused(tmp_path: Path) -> None:
     judged(rounds(tmp_path, 12, range(50_000)), 50_000)
 

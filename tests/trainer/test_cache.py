@@ -18,6 +18,7 @@ import torch
 
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, DiskFullError
+from tests.limits import PATIENCE_SECONDS
 from trainer.loop import train
 
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06.."}
@@ -213,7 +214,7 @@ def test_several_processes_build_it_at_once(worlds: Any) -> None:
     processes = [context.Process(target=read_all, args=(str(worlds[1].store), barrier, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    found = [answers.get(timeout=60) for _ in processes]
+    found = [answers.get(timeout=PATIENCE_SECONDS) for _ in processes]
     for process in processes:
         process.join()
     plain = worlds[0].open()

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load as parse
 
 from shardstore.errors import DiskFullError
+from tests.limits import PATIENCE_SECONDS
 from trainer import checkpoint
 from trainer.checkpoint import Saved, Writer, saving, writer
 from trainer.checkpoint.snapshot import form_of
@@ -27,7 +28,6 @@ from trainer.state import Session
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
 BATCHES = 5  # an epoch
-PATIENCE_SECONDS = 60.0  # only bounds a hang
 
 
 def never() -> bool:
