@@ -53,25 +53,56 @@ def make_place(run: Path, directory: Path | None) -> None:
             place.mkdir(exist_ok=True)
             return
     with disk_full_as_error(directory):
-        note = {"run": run.name, "folder": os.path.relpath(run.resolve(), directory.resolve())}
-        replace_file(directory / NOTE, json.dumps(note).encode() + b"\n")
+        _note(run, directory)
         place.symlink_to(os.path.relpath(directory.resolve(), run.resolve()), target_is_directory=True)
         fsync_path(run)
 
 
+def _note(run: Path, directory: Path) -> None:
+    note = {"run": run.name, "folder": os.path.relpath(run.resolve(), directory.resolve())}
+    replace_file(directory / NOTE, json.dumps(note).encode() + b"\n")
+
+
+def keep_own(run: Path) -> None:
+    """Where a run that is continued was renamed or moved, the folder of its checkpoints names it again.
+
+    Raises:
+        NotThereError: the folder is absent. UsageError: it is another run's, such as that of which this one is a copy.
+    """
+    refuse_absent(run)
+    place = run / "checkpoints"
+    if not place.is_symlink():
+        return
+    directory = place.resolve()
+    owner = run_of(directory)
+    if owner is None:
+        with disk_full_as_error(directory):
+            _note(run, directory)
+    elif not owner.samefile(run):
+        what, todo = f"its checkpoints are those of run {owner.name}", f"rm {place} && cp -r {directory} {place}"
+        raise UsageError(what, where=Where(file=str(place)), todo=f"Give it its own: {todo}")
+
+
+def is_absent(run: Path) -> bool:
+    """Whether a run's `checkpoints` leads to a folder that is gone, or to one that was never its own (a disk that is
+    not mounted)."""
+    place = run / "checkpoints"
+    noted = place.is_symlink() and not (place / NOTE).exists()
+    return noted and not any(NAME.fullmatch(name) for name in _names(place))
+
+
 def refuse_absent(run: Path) -> None:
     """Raises:
-    NotThereError: a run's `checkpoints` leads to a folder that is gone, or to one that was never its own (a disk that
-        is not mounted): the run must not be taken for one without checkpoints.
+    NotThereError: the folder of its checkpoints is absent: the run must not be taken for one without checkpoints.
     """
-    place = run / "checkpoints"
-    if not place.is_symlink() or (place / NOTE).exists() or any(NAME.fullmatch(name) for name in _names(place)):
+    if not is_absent(run):
         return
+    place = run / "checkpoints"
     target = os.path.normpath(run.resolve() / os.readlink(place))
     raise NotThereError(
         "the folder that its checkpoints lie in is not there (moved, or its disk is not mounted?)",
         where=Where(file=shorten(target, 200)),
-        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfn FOLDER {place}",
+        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfnr FOLDER {place}",
     )
 
 

@@ -12,7 +12,7 @@ from shardstore.errors import NotThereError, StoreError, UsageError, Where, shor
 from shardstore.identity import hash_bytes
 from trainer import checkpoint
 from trainer.checkpoint.pth import misfit, weights
-from trainer.elsewhere import run_of
+from trainer.elsewhere import refuse_absent, run_of
 from trainer.run import TrainingRun
 from trainer.state import Session
 
@@ -68,6 +68,7 @@ def read_initial(name: str, runs: Path) -> Initial:
 
 
 def _of_run(run: TrainingRun) -> checkpoint.Checkpoint:
+    refuse_absent(run.folder)
     best, _ = checkpoint.best(run.checkpoints)
     return best or checkpoint.find(run.checkpoints, "latest")[0]
 

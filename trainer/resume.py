@@ -13,11 +13,11 @@ from shardstore.errors import DamagedError, NotThereError, StoreError, UsageErro
 from trainer import checkpoint
 from trainer.config import Trainer, binding
 from trainer.disk import fitting, need
-from trainer.elsewhere import refuse_absent, run_of
+from trainer.elsewhere import keep_own, refuse_absent, run_of
 from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
-from trainer.run import TrainingRun, all_runs, find_continuable, refuse_difference
+from trainer.run import TrainingRun, find_continuable, newest, refuse_difference
 from trainer.session import make_session
 from trainer.standing import noted
 from trainer.state import Session, restore
@@ -130,7 +130,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
 
 
 def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
-    refuse_absent(run.folder)
+    keep_own(run.folder)
     checkpoint.tidy(run.checkpoints)
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
@@ -192,11 +192,10 @@ def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None
     Completes one that an older version wrote, or that was made again.
     """
     facts = run.facts()
-    wanted = {**facts, "config": session.config.model_dump(mode="json"), **_about(session, dataset)}
-    if facts != wanted:
-        made = (run.folder / "run.json").stat().st_mtime
-        run.write_facts(wanted)
-        os.utime(run.folder / "run.json", (made, made))  # it is as old as it was: runs are listed by it
+    created = facts.get("created") or run.created(facts).astimezone().isoformat()
+    now = {"created": created, "config": session.config.model_dump(mode="json"), **_about(session, dataset)}
+    if facts != {**facts, **now}:
+        run.write_facts({**facts, **now})
 
 
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
@@ -239,19 +238,9 @@ def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: st
     if resume == "auto":
         return _auto(config, dataset, shards, runs, new)
     if resume in ("latest", "best"):
-        newest = next((run for run in all_runs(runs) if _dataset_of(run) == dataset), None)
-        if newest is None:
-            raise NotThereError(
-                f"no run of dataset '{dataset}'", where=Where(file=str(runs)), todo="Run: dateshard train"
-            )
-        return continue_run(newest, config, shards, resume)
+        return continue_run(newest(runs, dataset), config, shards, resume)
     run, which = locate(resume, runs)
     return continue_run(run, config, shards, which)
-
-
-def _dataset_of(run: TrainingRun) -> str | None:
-    facts = run.told()
-    return facts["data"]["name"] if facts else None
 
 
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
@@ -275,6 +264,8 @@ def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New) -> 
     run = find_continuable(runs, config, dataset)
     if run is None:
         return start_new(config, shards, runs, new)
+    if new.save_dir is not None:
+        refuse_absent(run.folder)
     if new.save_dir is not None and (not new.save_dir.exists() or not run.checkpoints.samefile(new.save_dir)):
         what = f"{run.name} is to be continued, and its checkpoints lie in {run.checkpoints.resolve()}"
         raise UsageError(what, todo="Leave --save-dir out, or begin a new run with --resume none")

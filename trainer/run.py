@@ -126,18 +126,45 @@ class TrainingRun:
         """
         path = self.folder / "run.json"
         try:
-            facts = unseal_readable(path.read_bytes(), str(path))
-            with expected_form(str(path)):
-                checkpoint.refuse_unbound(facts)
-            return facts
+            return self._sealed()
         except OSError as error:
             what = f"cannot be read: {error.strerror}"
         except DamagedError as error:
             what = error.what
         todo = "No checkpoint of it is good either: start anew. Run: dateshard train -c CONFIG"
-        if self.recovered() is not None:
+        if elsewhere.is_absent(self.folder):
+            todo = "Bring back its checkpoints (is their disk not mounted?): it can be made again from them"
+        elif self.recovered() is not None:
             todo = f"Run: dateshard train --resume {self.name} (it makes run.json again from a checkpoint and goes on)"
         raise DamagedError(what, where=Where(file=str(path)), todo=todo)
+
+    def _sealed(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        facts = unseal_readable(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            checkpoint.refuse_unbound(facts)
+        return facts
+
+    def sealed(self) -> dict[str, Any]:
+        """The same, or nothing where run.json is damaged; no checkpoint is looked at."""
+        try:
+            return self._sealed()
+        except (OSError, DamagedError):
+            return {}
+
+    def created(self, facts: Mapping[str, Any]) -> dt.datetime:
+        """The instant at which the run was made, by its facts; where these do not tell it, by its oldest file.
+
+        Raises:
+            FileNotFoundError: there is no such run any more.
+        """
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
+            return dt.datetime.fromisoformat(facts["created"]).astimezone(dt.UTC)
+        changed = [self.folder.stat().st_mtime]
+        for name in ("run.json", "run.lock"):  # nothing is ever written into the lock
+            with suppress(OSError):
+                changed.append((self.folder / name).stat().st_mtime)
+        return dt.datetime.fromtimestamp(min(changed), dt.UTC)
 
     def recovered(self) -> dict[str, Any] | None:
         """What run.json must hold, as the newest good checkpoint tells it; None without one."""
@@ -146,7 +173,8 @@ class TrainingRun:
             return None
         state = found.state
         told = {key: state[key] for key in ("config", "environment")}
-        return {"name": self.name, "made_again_from": found.name, **state["bound"], **told}
+        created = self.created({}).astimezone().isoformat()
+        return {"name": self.name, "created": created, "made_again_from": found.name, **state["bound"], **told}
 
     def told(self) -> dict[str, Any] | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""
@@ -242,13 +270,35 @@ def _step_of(line: str) -> float:
 
 
 def all_runs(parent: Path) -> list[TrainingRun]:
-    """Runs, newest first."""
-    if not parent.is_dir():
-        return []
-    found = [folder for folder in parent.iterdir() if (folder / "run.json").is_file()]
-    return [
-        TrainingRun(folder) for folder in sorted(found, key=lambda f: (f / "run.json").stat().st_mtime, reverse=True)
-    ]
+    """Runs, newest first: by the instant of their creation, then by name."""
+    return [run for run, _ in _listed(parent)]
+
+
+def _listed(parent: Path) -> list[tuple[TrainingRun, dict[str, Any]]]:
+    """The same with their facts, which are empty where run.json is damaged."""
+    dated = list[tuple[dt.datetime, str, TrainingRun, dict[str, Any]]]()
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        run = TrainingRun(folder)
+        if (folder / "run.json").is_file():
+            facts = run.sealed()
+            with suppress(FileNotFoundError):  # removed meanwhile
+                dated.append((run.created(facts), run.name, run, facts))
+    return [(run, facts) for *_, run, facts in sorted(dated, key=lambda row: row[:2], reverse=True)]
+
+
+def newest(parent: Path, dataset: str | None = None, *, with_checkpoint: bool = False) -> TrainingRun:
+    """The newest run: of all, or of a dataset, or of those that have a checkpoint.
+
+    Raises:
+        NotThereError: there is none.
+    """
+    for run, sealed in _listed(parent):
+        facts = (sealed or run.recovered() or {}) if dataset is not None else {}
+        other = dataset is not None and (not facts or facts["data"]["name"] != dataset)
+        if not other and (not with_checkpoint or _has_checkpoint(run)):
+            return run
+    of = f" of dataset '{dataset}'" if dataset is not None else ""
+    raise NotThereError(f"no run{of} yet", where=Where(file=str(parent)), todo="Run: dateshard train -c CONFIG")
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:
@@ -296,14 +346,19 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
 
 
 def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun | None:
-    """The newest run of the same dataset and settings that has a checkpoint."""
+    """The newest run of the same dataset and settings that has a good checkpoint, or whose checkpoints are not there now."""
     wanted = _given(binding(config))
-    for run in all_runs(parent):
-        facts = run.told()
+    for run, sealed in _listed(parent):
+        facts = sealed or run.recovered()
         same = facts is not None and _given(facts["settings"]) == wanted and facts["data"]["name"] == dataset
-        if same and checkpoint.newest(run.checkpoints)[0] is not None:
+        if same and (elsewhere.is_absent(run.folder) or checkpoint.newest(run.checkpoints)[0] is not None):
             return run
     return None
+
+
+def _has_checkpoint(run: TrainingRun) -> bool:
+    """Whether it has one, or they lie on a disk that is not there: that must not pass for another run."""
+    return elsewhere.is_absent(run.folder) or bool(checkpoint.scan(run.checkpoints)[0])
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
+from trainer.elsewhere import refuse_absent
 from trainer.evaluate import evaluate, within_reach
 from trainer.models import num_parameters
 from trainer.resume import locate
-from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
+from trainer.run import TrainingRun, data_identity, find_continuable, newest
 from trainer.session import make_session
 from trainer.state import restore
 from trainer.table import Evaluation
@@ -30,11 +31,12 @@ def newest_run(like: Settings | None) -> TrainingRun:
         NotThereError: there is none.
     """
     runs = runs_folder()
-    with_checkpoints = (run for run in all_runs(runs) if checkpoint.scan(run.checkpoints)[0])
-    run = find_continuable(runs, like.trainer, like.dataset) if like else next(with_checkpoints, None)
+    if like is None:
+        return newest(runs, with_checkpoint=True)
+    run = find_continuable(runs, like.trainer, like.dataset)
     if run is None:
-        what = "no run of these settings yet" if like else "no run yet"
-        raise NotThereError(what, where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
+        where, todo = Where(file=str(runs)), "Run: dateshard train -c CONFIG"
+        raise NotThereError("no run of these settings yet", where=where, todo=todo)
     return run
 
 
@@ -44,6 +46,7 @@ def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[s
     What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
     """
     settings = settings_of_run(run)
+    refuse_absent(run.folder)
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
@@ -77,6 +80,7 @@ def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
         NotThereError: no checkpoint verifies. UsageError: the split has no window.
     """
     run.facts()  # a damaged run.json is told before anything else of the run
+    refuse_absent(run.folder)
     found = checkpoint.best(run.checkpoints)[0]
     if found is None:
         found, _ = checkpoint.find(run.checkpoints, "latest")

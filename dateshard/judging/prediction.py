@@ -29,6 +29,7 @@ from shardstore.errors import NotThereError, UsageError, Where, shorten
 from shardstore.moments import parse_instant, rows_after, rows_before, spell, step_before
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
+from trainer.elsewhere import refuse_absent
 from trainer.forecast import Forecaster, load_forecaster
 from trainer.intervals import Intervals
 from trainer.kept_intervals import intervals_of
@@ -126,6 +127,7 @@ def predict_run(asked: Asked) -> Prediction:
     began = time.perf_counter()
     run, which = _run_of(asked)
     settings = settings_of_run(run, trust=asked.trust)
+    refuse_absent(run.folder)
     found, passed = checkpoint.find(run.checkpoints, which)
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
     notes = [f"passed over: {note}" for note in passed]

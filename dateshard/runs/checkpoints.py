@@ -31,8 +31,8 @@ from trainer.checkpoint.retention import Policy
 from trainer.checkpoint.saving import copy as copy_checkpoint
 from trainer.checkpoint.tending import BEST_EXPORT
 from trainer.config import flatten
-from trainer.elsewhere import run_of
-from trainer.run import TrainingRun, all_runs
+from trainer.elsewhere import refuse_absent, run_of
+from trainer.run import TrainingRun, newest
 
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
 BY_WORD = ("best", "best_model", "latest")
@@ -58,14 +58,11 @@ def place_of(run: str | None, directory: str | None) -> Place:
         return _in_folder(Path(directory))
     if run is not None:
         return _of_run(TrainingRun.open(runs_folder(), run))
-    newest = next(iter(all_runs(runs_folder())), None)
-    if newest is None:
-        todo = "Name a folder with --dir, or train: dateshard train -c CONFIG"
-        raise NotThereError("no run yet", where=Where(file=str(runs_folder())), todo=todo)
-    return _of_run(newest)
+    return _of_run(newest(runs_folder()))
 
 
 def _of_run(run: TrainingRun) -> Place:
+    refuse_absent(run.folder)
     return Place(run.checkpoints, run.name)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
 from dateshard.judging.verdict import kept
 from dateshard.places import runs_folder
-from shardstore.errors import DamagedError, NotThereError, UsageError, Where
+from shardstore.errors import DamagedError, UsageError
 from trainer import checkpoint
 from trainer.config import flatten
-from trainer.run import TrainingRun, all_runs
+from trainer.run import TrainingRun, all_runs, newest
 from trainer.standing import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
@@ -86,12 +86,7 @@ def open_run(name: str) -> TrainingRun:
     Raises:
         NotThereError: there is none.
     """
-    if name != "latest":
-        return TrainingRun.open(runs_folder(), name)
-    newest = next(iter(all_runs(runs_folder())), None)
-    if newest is None:
-        raise NotThereError("no run yet", where=Where(str(runs_folder())), todo="Run: dateshard train -c CONFIG")
-    return newest
+    return newest(runs_folder()) if name == "latest" else TrainingRun.open(runs_folder(), name)
 
 
 def compare(names: Sequence[str]) -> CompareDocument:

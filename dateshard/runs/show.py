@@ -19,10 +19,9 @@ from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
 from dateshard.runs.history import History, Series, history
 from dateshard.screen import Screen, columns, number
-from shardstore.errors import NotThereError, Where
 from shardstore.transform import Floats, Integers
 from trainer.resume import locate
-from trainer.run import TrainingRun, all_runs
+from trainer.run import TrainingRun, newest
 
 ROWS, WIDEST, LEFT = 12, 110, 9
 LOGARITHMIC = 20.0
@@ -38,10 +37,7 @@ def run_to_show(name: str | None) -> TrainingRun:
     """
     if name and name != "latest":
         return locate(name, runs_folder())[0]
-    newest = next(iter(all_runs(runs_folder())), None)
-    if newest is None:
-        raise NotThereError("no run yet", where=Where(file=str(runs_folder())), todo="Run: dateshard train -c CONFIG")
-    return newest
+    return newest(runs_folder())
 
 
 def shown_run(run: TrainingRun) -> ShowDocument:

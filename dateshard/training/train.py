@@ -19,11 +19,11 @@ from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
-from shardstore.errors import NotThereError, UsageError, Where, naming
+from shardstore.errors import UsageError, naming
 from trainer import loop, standing
 from trainer.initial import read_initial
 from trainer.resume import New, Started, locate, start
-from trainer.run import TrainingRun, all_runs
+from trainer.run import TrainingRun, newest
 
 Document = dict[str, Any]
 
@@ -45,20 +45,13 @@ def configure(
         return load_settings(files, overrides, preset_file(preset) if preset else None)
     if preset:
         raise UsageError("--preset is for a new run; a run that is continued has its own settings", todo="Leave it out")
-    run = _newest() if resume in ("latest", "best") else locate(resume, runs_folder())[0]
+    run = newest(runs_folder()) if resume in ("latest", "best") else locate(resume, runs_folder())[0]
     settings = settings_of_run(run, recover=True, trust=trust)
     if not overrides:
         return settings
     from dateshard.settings import apply
 
     return apply(settings, overrides)
-
-
-def _newest() -> TrainingRun:
-    runs = runs_folder()
-    if run := next((run for run in all_runs(runs) if run.told()), None):
-        return run
-    raise NotThereError("no run yet", where=Where(file=str(runs)), todo="Run: dateshard train -c CONFIG")
 
 
 @dataclass(frozen=True, slots=True)

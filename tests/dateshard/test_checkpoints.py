@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -344,12 +345,49 @@ def test_a_save_dir_that_is_gone_or_not_mounted_is_told_and_the_run_stays_as_it_
     for _ in range(2):  # first it is gone, then an empty folder lies in its place
         error = ds("train", "--resume", "two", "--epochs", "2", code=4).err
         assert f"{here}/disk/two: the folder that its checkpoints lie in is not there" in error
+        for words in (
+            ["evaluate", "two"],
+            ["evaluate", "latest"],
+            ["evaluate", "latest", *CONFIG],
+            ["predict", "two", "--at", "latest"],
+            ["checkpoints", "list"],
+            ["checkpoints", "clean", "two", "--keep-count", "1"],
+            ["train", *CONFIG, "--init-from", "two"],
+            ["train", *CONFIG, "--epochs", "1", "--resume", "auto", "--save-dir", "disk/two"],
+        ):
+            assert "the folder that its checkpoints lie in is not there" in ds(*words, code=4).err, words
         assert [(folder / name).read_bytes() for name in ("metrics.jsonl", "state.json", "run.json")] == before
         Path("disk/two").mkdir(exist_ok=True)
+    done = ds("train", *CONFIG, "--resume", "auto", "--epochs", "1")
+    assert "note: two is not continued: " in done.out
+    assert "the folder that its checkpoints lie in is not there" in done.out
     (folder / "checkpoints").unlink()
     (folder / "checkpoints").symlink_to(here / "moved")  # as the message says
     ds("train", "--resume", "two", "--epochs", "2", "-q")
     assert there(Path("moved")) == ALL
+
+
+def test_a_run_that_is_renamed_keeps_its_save_dir_and_a_copy_takes_none_from_it(ds: Run) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "mine", "-q", "--epochs", "1")
+    shutil.copytree("data/runs/two", "data/runs/copy", symlinks=True)
+    before = there(Path("mine"))
+    error = ds("train", "--resume", "copy", "--epochs", "2", code=2).err
+    assert "data/runs/copy/checkpoints: its checkpoints are those of run two. Give it its own: " in error
+    assert there(Path("mine")) == before
+    subprocess.run(error.partition("its own: ")[2], shell=True, check=True)
+    ds("train", "--resume", "copy", "--epochs", "2", "-q")
+    assert there(Path("mine")) == before
+    assert there(Path("data/runs/copy/checkpoints")) == ALL
+    shutil.rmtree("data/runs/copy")
+    Path("data/runs/two").rename("data/runs/three")
+    ds("train", "--resume", "three", "--epochs", "2", "-q")
+    assert there(Path("mine")) == ALL
+    assert ds("checkpoints", "list", "--dir", "mine", "--json").document["run"] == "three"
+    Path("data/runs/three").rename("away")  # as a disk that is not mounted; its place is given to another
+    shutil.rmtree("mine")
+    ds("train", *CONFIG, "--run", "four", "--save-dir", "mine", "-q", "--epochs", "1")
+    Path("away").rename("data/runs/three")
+    assert "its checkpoints are those of run four" in ds("train", "--resume", "three", "--epochs", "3", code=2).err
 
 
 def test_a_run_whose_run_json_is_gone_does_not_become_another(ds: Run) -> None:

@@ -45,6 +45,7 @@ BEST_EFFORT = (
     (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {CHECKPOINTS}/\.gone-", "the next removal deletes it"),
     (rf"(close|flock) {CHECKPOINTS}/\.lock", "nothing was written through it"),
     (rf"^checkpoints: (openat|read) {CHECKPOINTS}/checkpoint_\w+/", "named as damaged, and left as it is"),
+    (r"^clean: (openat|read) data/runs/ID", "its runs are kept, and clean says so"),
     (r"^clean: (openat|read) \S*\.sources\.json", "every measured array is kept, and clean says so"),
     (r"data/pace", "how long it took, for the next plan's estimate"),
     (r"^\w+: (openat|read) \S*\.sources\.json", "sizes of dumps, for the same; a plan that needs it fails"),
