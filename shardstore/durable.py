@@ -151,7 +151,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def appearing(path: Path, temporary: Path | None = None, *, over: bool = True, durable: bool = True) -> Iterator[Path]:
-    """Yields a name for a new file, which becomes `path` in one step where all within this context went well.
+    """Yields a name for a new file, which becomes `path` in one step where all within this context went well. A device or
+    a pipe is never replaced: it is written to.
 
     Args:
         temporary: that name, if not one beside `path`.
@@ -162,6 +163,9 @@ def appearing(path: Path, temporary: Path | None = None, *, over: bool = True, d
         DiskFullError, OSError: naming `path`, which is as it was; nothing else is left.
     """
     with disk_full_as_error(path):
+        if over and path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+            return
         with _beside(path, temporary, over=over) as name:
             yield name
             if durable:

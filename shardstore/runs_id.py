@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shardstore.durable import appearing
+from shardstore.errors import naming
 from shardstore.identity import expected_form, seal, unseal
 
 NAME = "ID"
@@ -27,7 +28,8 @@ def runs_id(folder: Path) -> str | None:
     path = folder / NAME
     todo = f"Delete it: the next training writes another; then continue the runs of {folder} that you need"
     try:
-        data = path.read_bytes()
+        with naming(path):
+            data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     with expected_form(str(path), todo):

@@ -256,7 +256,8 @@ def _held(run: TrainingRun, *, new: bool) -> Iterator[int]:
         if new and not isinstance(error, BusyError):
             shutil.rmtree(run.folder, ignore_errors=True)
         elif lock is not None:
-            (run.folder / "run.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                (run.folder / "run.json").unlink()
         if lock is not None:
             os.close(lock)
         raise

@@ -100,5 +100,5 @@ def predict(
         prediction_screen.rows(screen, made)
     elif not out:
         with naming("standard output"):
-            click.echo(forecasts.as_csv(made.frame).encode(), nl=False)  # names as they are: docs/decisions/0047
+            click.echo(forecasts.as_csv(made.frame), nl=False)  # names as they are: docs/decisions/0047
     return 0

@@ -20,6 +20,7 @@ from shardstore.pins import judge_pins
 from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.checkpoint import removal
+from trainer.run import TrainingRun
 
 Run = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}
@@ -462,6 +463,24 @@ def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_f
         ds(*words, code=1)
     assert not Path("data/runs/two").exists()
     ds(*words)
+
+
+def test_a_run_that_another_process_makes_at_the_same_moment_is_left_to_it(
+    ds: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = TrainingRun.lock, list[int]()
+
+    def late(self: TrainingRun) -> int:
+        if not taken:
+            shutil.copy("data/runs/one/run.json", self.folder)
+            taken.append(lock(self))
+        return lock(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "lock", late)
+        assert "another process trains this run" in ds("train", *CONFIG, "--run", "two", "-q", code=75).err
+    os.close(taken[0])
+    assert Path("data/runs/two/run.json").exists()
 
 
 def test_a_save_dir_that_another_claims_meanwhile_is_left_to_it(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,17 @@ def test_a_new_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one"
 
 
+def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with appearing(pipe) as there:
+        there.write_bytes(b"one")
+    assert os.read(reader, 10) == b"one"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_what_the_system_refuses_names_the_file_and_the_next_step() -> None:
     refused = {code: str(of_system(OSError(code, "x", "data/y"))) for code in (errno.EACCES, errno.EDQUOT, errno.EIO)}
     assert refused[errno.EACCES].startswith("data/y: Permission denied. Change its permissions, or write elsewhere")
