@@ -128,8 +128,8 @@ def stage(
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
     values, duplicates, last = reduce(decoded, config)
-    told = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
-    rows = {**asdict(decoded.rows), "duplicates": told if config.source.duplicates == "last" else None}
+    counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
+    rows = {**asdict(decoded.rows), "duplicates": counts if config.source.duplicates == "last" else None}
     vocabularies = _own_vocabularies(values, decoded)
     conflicts = _by_raw_column(duplicates, config)
     return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)

@@ -77,7 +77,8 @@ def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
     if (root / "cut" / key).exists():
         return f"the cut of {name} ({size}) is damaged: it will be cut again"
     folders = (root / "cut").iterdir() if (root / "cut").is_dir() else ()
-    if not any(found.files == whole.files for folder in folders if (found := find_cut(root, folder.name))):
+    older = [find_cut(root, folder.name) for folder in folders]
+    if not any(cut.files == whole.files for cut in older if cut):
         return f"{name} ({size}) is not cut into dates yet: preprocess cuts it first, in one pass"
     before = [cache.get(str(file)) or [0, 0, 0, 0, ""] for file in whole.files]
     if [row[4] for row in before] == list(whole.hashes):

@@ -38,13 +38,13 @@ def warnings_of(
 
 def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> tuple[str, ...]:
     """What a person should know of the dataset, whatever is done."""
-    found = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
+    remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
     if seen.manifest and seen.no_match:
-        found.append(f"{seen.no_match}. {_dates(len(known))} by shards alone.")
+        remarks.append(f"{seen.no_match}. {_dates(len(known))} by shards alone.")
     if days := plan.missing_days:
         many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
-        found.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
-    return tuple(filter(None, [*found, about_no_split(config.split, plan.split, known)]))
+        remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
+    return tuple(filter(None, [*remarks, about_no_split(config.split, plan.split, known)]))
 
 
 def _them(dates: Sequence[dt.date]) -> str:

@@ -106,12 +106,12 @@ def about_no_split(split: Split | None, ranges: Mapping[str, Ranges], dates: Seq
     left = in_no_split(ranges, dates)
     if not left:
         return ""
-    one = len(left) == 1
-    told = f"{len(left):,} {'date is' if one else 'dates are'} in no split: {collapse(left, SHOWN_RANGES)}"
+    single = len(left) == 1
+    sentence = f"{len(left):,} {'date is' if single else 'dates are'} in no split: {collapse(left, SHOWN_RANGES)}"
     shares = split is not None and any(isinstance(value, float | int) for value in _given(split).values())
     if shares and len(in_no_split(resolve_split(split, dates), dates)) < len(left):
-        return f"{told}. Use preprocess --resplit, or rolling ranges"
-    return f"{told}. pipeline.split leaves {'it' if one else 'them'} out"
+        return f"{sentence}. Use preprocess --resplit, or rolling ranges"
+    return f"{sentence}. pipeline.split leaves {'it' if single else 'them'} out"
 
 
 def refuse_impossible(split: Split) -> None:

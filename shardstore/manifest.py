@@ -160,8 +160,8 @@ class Manifest:
 
 def in_no_split(split: Mapping[str, Ranges], dates: Iterable[dt.date]) -> list[dt.date]:
     """The dates that lie in none of the split's ranges."""
-    ranges = [ends for found in split.values() for ends in found]
-    return [date for date in dates if not any(first <= date <= last for first, last in ranges)]
+    spans = [ends for ranges in split.values() for ends in ranges]
+    return [date for date in dates if not any(first <= date <= last for first, last in spans)]
 
 
 def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:

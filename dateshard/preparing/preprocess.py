@@ -210,17 +210,19 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
 
 def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
     """Rows that were left out because their node and instant come again, and readings that were lost by it."""
-    found = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
+    duplicates = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
     for kind in ("dropped", "conflicting"):
-        dates = [dt.date.fromisoformat(date) for date, counts in found.items() if counts[kind]]
+        dates = [dt.date.fromisoformat(date) for date, counts in duplicates.items() if counts[kind]]
         if not dates:
             return
-        count, where = sum(counts[kind] for counts in found.values()), collapse(dates, SHOWN_RANGES)
+        count, where = sum(counts[kind] for counts in duplicates.values()), collapse(dates, SHOWN_RANGES)
         if kind == "dropped":
             screen.explain(f"  duplicates  {count:,}  left out, the last row of a node and instant stays: {where}")
             continue
-        names = sorted({name for counts in found.values() for name in counts["columns"]})
-        columns = (f"{name} {sum(counts['columns'].get(name, 0) for counts in found.values()):,}" for name in names)
+        names = sorted({name for counts in duplicates.values() for name in counts["columns"]})
+        columns = (
+            f"{name} {sum(counts['columns'].get(name, 0) for counts in duplicates.values()):,}" for name in names
+        )
         screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
 
 

@@ -277,6 +277,9 @@ def test_faults_that_are_allowed_are_counted_exactly_and_harmless_ones_change_no
         assert rows["accepted"] == case.read - sum(rows["rejected"].values())
         repeated = case.spoiled.rows if case.name.endswith("duplicates") else 0
         conflicts = repeated if case.name.startswith("conflicting") else 0
+        columns = rows["duplicates"].pop("columns")
+        assert bool(columns) == bool(conflicts)
+        assert all(0 < count <= conflicts for count in columns.values())
         assert rows["duplicates"] == {"dropped": repeated, "conflicting": conflicts}
         assert (found[case.date] == clean[case.date]) == (case.name in SAME), case.name
         assert kept[str(case.date)]["rows"] == rows
