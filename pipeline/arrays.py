@@ -125,6 +125,7 @@ def stage(
             raise NoRowsError("the folder holds no file", where=where, todo=todo)
         budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+        decoded.spool.budget_bytes = record_budget(memory_bytes, date, config, len(decoded.nodes))
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
     values, duplicates, last = reduce(decoded, config)

@@ -19,8 +19,9 @@ from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
 from pipeline.decode import request_of
 from pipeline.faults import Faults
-from pipeline.formats import Piece, Request, batch_rows, reader_of
+from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
 from pipeline.plan import Dump
+from pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
 from pipeline.times import Spelling, instants, not_a_time
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
@@ -28,7 +29,8 @@ from shardstore.errors import DumpError
 from shardstore.identity import hash_bytes, hash_file, seal
 
 ROW, FILE, BAD = "__row", "__file", "__bad_"
-HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills
+HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills, at most
+CUTTING_BYTES = 288 << 20  # what cutting adds to a process: a batch of a date and its copies
 
 
 def read(path: Path, request: Request) -> Iterator[Piece]:
@@ -40,11 +42,13 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
             "the cut that it belongs to is damaged", where=where, todo="Run the command again: it cuts anew"
         )
     with pa.ipc.open_file(path) as reader:
+        size = read_rows(len(reader.schema.names))
         for index in range(reader.num_record_batches):
             frame = pl.from_arrow(pa.table(reader.get_batch(index)))
             assert isinstance(frame, pl.DataFrame)
-            for (number,), part in frame.partition_by(FILE, as_dict=True, maintain_order=True).items():
-                yield _piece(part, found.files[number])
+            for rows in frame.iter_slices(size):
+                for (number,), part in rows.partition_by(FILE, as_dict=True, maintain_order=True).items():
+                    yield _piece(part, found.files[number])
 
 
 def _piece(frame: pl.DataFrame, file: Path) -> Piece:
@@ -54,10 +58,10 @@ def _piece(frame: pl.DataFrame, file: Path) -> Piece:
     return Piece(file, frame.select(kept), frame[ROW].to_numpy(), bad)
 
 
-def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
+def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = None) -> Cut:
     """Cuts the file and publishes the spills; older cuts are removed.
 
-    Memory: HELD_BYTES of decoded rows about three times, and a batch of a date.
+    Memory: HELD_BYTES of decoded rows about three times, and a batch of a date; less where `memory_bytes` is less.
 
     Raises:
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
@@ -66,7 +70,7 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
     with staging_folder(root) as staged:
         staged.mkdir()
         with disk_full_as_error(staged):
-            spills = _Spills(staged)
+            spills = _Spills(staged, held_bytes(memory_bytes))
             for number, path in enumerate(whole.files):
                 spelling = Spelling()
                 for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
@@ -83,9 +87,22 @@ def cut(root: Path, config: Pipeline, whole: Dump) -> Cut:
     for other in (root / "cut").iterdir():
         if other != published:
             shutil.rmtree(other)
+    give_back()
     found = find_cut(root, published.name)
     assert found is not None, "it was read back when it was published"
     return found
+
+
+def held_bytes(memory_bytes: int | None) -> int:
+    """Bytes of decoded rows that may be held: a tenth of what is left, for a date's rows are copied some times.
+
+    Raises:
+        UsageError: the limit is below what cutting any file takes.
+    """
+    if memory_bytes is None:
+        return HELD_BYTES
+    refuse_less(memory_bytes, own_bytes() + CUTTING_BYTES, "cutting one file into its dates")
+    return min(HELD_BYTES, (memory_bytes - own_bytes() - READING_BYTES) // 10)
 
 
 def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling) -> pl.DataFrame:
@@ -112,14 +129,14 @@ class _Spills:
     The batches of a spill depend on its rows alone, so that its bytes do.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._held, self._num_bytes = folder, list[pl.DataFrame](), 0
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self.folder, self._held, self._num_bytes, self._most_bytes = folder, list[pl.DataFrame](), 0, most_bytes
         self._flushed: dict[str, int] = {}
 
     def put(self, frame: pl.DataFrame) -> None:
         self._held.append(frame)
         self._num_bytes += int(frame.estimated_size())
-        if self._num_bytes > HELD_BYTES:
+        if self._num_bytes > self._most_bytes:
             self._flush()
 
     def _flush(self) -> None:
@@ -147,6 +164,13 @@ class _Spills:
         return files
 
 
+def _read_part(part: Path, schema: dict[str, Any], names: list[str]) -> pl.DataFrame:
+    """A part's rows with all columns. Read, not mapped: what is mapped counts as resident."""
+    frame = pl.read_ipc(part.read_bytes())
+    lacking = schema.keys() - set(frame.columns)
+    return frame.with_columns([pl.lit(None, dtype=schema[name]).alias(name) for name in sorted(lacking)]).select(names)
+
+
 def _join(parts: list[Path], final: Path) -> None:
     """Writes the rows of all parts as batches of equal size, columns in order of name."""
     schema: dict[str, Any] = {}
@@ -158,17 +182,16 @@ def _join(parts: list[Path], final: Path) -> None:
     writer = None
     try:
         for number, part in enumerate(parts):
-            frame = pl.read_ipc(part)
-            lacking = schema.keys() - set(frame.columns)
-            missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in sorted(lacking)]
-            whole = frame.with_columns(missing).select(names)
-            held = whole if held is None else pl.concat([held, whole])
+            whole = _read_part(part, schema, names)
+            held = whole if held is None else pl.concat([held, whole], rechunk=False)
+            del whole
             last = number == len(parts) - 1
             while len(held) >= size or (last and len(held)):
-                table = held.head(size).rechunk().to_arrow()
+                table = held.head(size).rechunk().to_arrow().combine_chunks()
                 writer = writer or pa.ipc.new_file(final, table.schema)
-                writer.write_table(table.combine_chunks())
+                writer.write_table(table)
                 held = held.slice(size)
+                del table  # before the next one is made
     finally:
         if writer is not None:
             writer.close()

@@ -15,6 +15,7 @@ from pipeline.config import Pipeline
 from pipeline.dumps import is_one_file
 from pipeline.plan import Dump
 from pipeline.rows import Rows
+from pipeline.shares import SPILL_FORMAT
 from shardstore.errors import DamagedError
 from shardstore.identity import identity, unseal
 
@@ -64,6 +65,6 @@ def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> 
 def spilled(config: Pipeline) -> Pipeline:
     """The configuration that reads spills instead of the file."""
     source = config.source.model_copy(
-        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": "pipeline.cut:read"}
+        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": SPILL_FORMAT}
     )
     return config.model_copy(update={"source": source})

@@ -44,7 +44,7 @@ from pipeline.prepare import (
     why_lost,
 )
 from pipeline.rows import Rows, with_columns
-from pipeline.shares import shares
+from pipeline.shares import give_back_at_once, share_of, shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
 from pipeline.workers import Again, Task, Workers
@@ -86,6 +86,7 @@ def preprocess(
         KeyboardInterrupt: `stop` was asked; no worker lives on, nothing is left half.
     """
     stop = stop or Stop()
+    give_back_at_once(memory_bytes)
     with Writer(root) as writer:
         current, notes = writer.current()
         done = None
@@ -96,7 +97,7 @@ def preprocess(
 
             yield Cutting(whole.path, whole.size, one_table(config.source.path, whole.files))
             with stop.at_once():
-                done = cut(root, config, whole)
+                done = cut(root, config, whole, memory_bytes)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
         with stop.at_once(), nothing_to_collect():
             seen, table, cache = observe(config, root, current)
@@ -107,10 +108,10 @@ def preprocess(
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
         most, share = shares(plan, config, num_workers, memory_bytes, len(table.names) if table else 0)
-        cut_rows = done.rows if done else None
         with Workers(most, stop) as workers:
-            run = _Run(dataset, config, writer, current, seen, table, wish, plan, workers, share, cut_rows, fail_fast)
-            yield from run.events()
+            share = share_of(memory_bytes, workers) if memory_bytes and plan.to_measure else share
+            given = (workers, share, done.rows if done else None, fail_fast)
+            yield from _Run(dataset, config, writer, current, seen, table, wish, plan, *given).events()
 
 
 @dataclass(slots=True)
@@ -339,7 +340,8 @@ class _Run:
     def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
         """Arguments of `normalise_date`."""
         entry = self.current.manifest.dates.get(plan.date) if self.current else None
-        return self.writer.root, plan.date, plan.key, self.config, target, entry.parts[0] if entry else None
+        part = entry.parts[0] if entry else None
+        return self.writer.root, plan.date, plan.key, self.config, target, self.worker_bytes, part
 
     def _note_shard(self, result: Normalised | StoredAgain) -> DateDone:
         changed = self.old is None or self.old.dates.get(result.date) != result.entry

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
+from pipeline.shares import refuse_grid
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
@@ -195,19 +196,21 @@ def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequenc
 
 
 def normalise_date(
-    root: Path, date: dt.date, key: str, config: Pipeline, target: Target, old: Part | None = None
+    root: Path, date: dt.date, key: str, config: Pipeline, target: Target, memory_bytes: int, old: Part | None = None
 ) -> Normalised:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
 
     Memory: about four arrays of [T, N, F] float64.
 
     Args:
+        memory_bytes: what this process may hold.
         old: what is committed of the date.
 
     Raises:
-        StoreError: the staged array does not verify.
+        StoreError: the staged array does not verify. ResourceError: the grid does not fit.
         DumpError: a value that its transform or float32 cannot take.
     """
+    refuse_grid(memory_bytes, date, config, len(target.nodes.names))
     values, receipt = load_arrays(root / "staged" / str(date) / key)
     day = day_of(date, config.source.timezone, parse_step(config.step))
     own = receipt.get("vocabularies", {})

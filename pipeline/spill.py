@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.shares import READING_BYTES
 from shardstore.calendar import Day
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DumpError, Where
 
 HOUR = 3600 * 10**9
-REDUCING_BYTES = 48  # a record's share of what sorting and reducing hold beside its columns
+REDUCING_BYTES = 72  # a record's share of what sorting and reducing hold beside its columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Spool:
             self._spill()
 
     def stretches(self) -> Iterator[tuple[Day, Chunk]]:
-        """(part of the day, its records in file order); the whole day at once where nothing was spilled."""
-        if not self.spilled:
+        """(part of the day, its records in file order); the whole day at once where nothing need be spilled."""
+        if not self.spilled and self._held <= self.budget_bytes:
             yield self.day, self._joined()
             return
         self._spill()
@@ -76,20 +77,18 @@ class Spool:
             yield Day(self.day.date, start, self.day.step, steps), self._load(index)
 
     def _joined(self) -> Chunk:
-        """All chunks as one, column by column, so that a column is held twice at most."""
+        """All chunks as one, column by column, so that one column is held twice and no more."""
         chunks, self._chunks = self._chunks, []
         if len(chunks) == 1:
             return chunks[0]
         empty = np.empty(0)
         if not chunks:
             return Chunk(empty.astype(np.int64), empty.astype(np.int32), None, (empty,) * self._columns)
-        places = [c.place_R for c in chunks if c.place_R is not None]
-        return Chunk(
-            np.concatenate([c.time_R for c in chunks]),
-            np.concatenate([c.code_R for c in chunks]),
-            np.concatenate(places) if places else None,
-            tuple(np.concatenate([c.values_FR[k] for c in chunks]) for k in range(self._columns)),
-        )
+        columns = [[c.time_R, c.code_R, *([] if c.place_R is None else [c.place_R]), *c.values_FR] for c in chunks]
+        chunks.clear()
+        time_R, code_R, *others = (np.concatenate([rest.pop(0) for rest in columns]) for _ in range(len(columns[0])))
+        place_R = others.pop(0) if self._places else None
+        return Chunk(time_R, code_R, place_R, tuple(others))
 
     def _file(self, index: int) -> Path:
         return self.folder / f"stretch-{index:03d}"
@@ -116,7 +115,7 @@ class Spool:
             records = np.empty(0, dtype=self._type)
         else:
             needed = path.stat().st_size // self._type.itemsize * (2 * self._type.itemsize + REDUCING_BYTES)
-            if needed > 2 * self.budget_bytes:
+            if needed > self.budget_bytes + READING_BYTES // 2:  # nothing is decoded any more
                 raise DumpError(
                     f"one stretch of {self.stretch // HOUR} h holds more records than fit into memory ({needed / 1e6:,.0f} MB)",
                     where=Where(date=self.day.date),

@@ -25,8 +25,9 @@ from shardstore import outside
 from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
-BLOCK_BYTES = 16 << 20  # of text decoded at once; what reading costs in memory is a small multiple
+BLOCK_BYTES = 4 << 20  # of text decoded at once; what reading costs in memory is a small multiple (pipeline.shares)
 BATCH_ROWS = 1 << 18
+READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
 BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
 DIALECT = Csv()
 
@@ -123,6 +124,11 @@ READERS = {
 def batch_rows(num_columns: int) -> int:
     """Rows of a frame that are held at once: at most 32 MB of numbers."""
     return max(1, BATCH_ROWS * BATCH_COLUMNS // max(num_columns, BATCH_COLUMNS))
+
+
+def read_rows(num_columns: int) -> int:
+    """Rows of a frame that are decoded at once."""
+    return max(1, batch_rows(num_columns) // READ_PARTS)
 
 
 def suffix_of(path: Path) -> str | None:

@@ -13,10 +13,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats import Kind, Piece, Request, batch_rows, with_numbers
+from pipeline.formats import Kind, Piece, Request, read_rows, with_numbers
 from shardstore.errors import DumpError, NoRowsError, shorten
 
 ARROW_MAGIC = b"ARROW1"
+BUFFER_BYTES = 1 << 16
 KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
     *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal128, pa.types.is_null),
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -25,7 +26,7 @@ KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
 
 
 def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
-    """Rows of a Parquet file. Memory: a row group at most.
+    """Rows of a Parquet file. Memory: a page and BUFFER_BYTES a column, whatever the row groups' size.
 
     Raises:
         DumpError: damaged, a missing column, or a column of a type that is no number or text.
@@ -37,8 +38,9 @@ def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
         _refuse_types(file.schema_arrow, kinds, path, request)
         if not file.metadata.num_rows:
             raise _no_row(path, request)
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as again:
-            batches = again.iter_batches(batch_rows(len(kinds)), columns=list(kinds), use_threads=False)
+        streamed = {"pre_buffer": False, "buffer_size": BUFFER_BYTES}  # else a whole row group is read ahead
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts, **streamed) as again:
+            batches = again.iter_batches(read_rows(len(kinds)), columns=list(kinds), use_threads=False)
             yield from _pieces(_validated(batches, list(kinds)), path, kinds)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -45,10 +46,16 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One command: how it ended, and the largest sum of RssAnon over it and its workers."""
+    """One command: how it ended, and its memory.
+
+    Attributes:
+        peak_bytes: the largest sum of RssAnon over it and its workers, looked at every 100 ms.
+        resident_bytes: the same of the greatest RSS that the kernel noted of each; of a single process exact.
+    """
 
     code: int
     peak_bytes: int
+    resident_bytes: int
     seconds: float
     cpu_seconds: float
     output: str
@@ -106,16 +113,23 @@ def run_limited(folder: Path, limit_bytes: int, words: list[str], seen: Callable
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(folder / "output.txt", "w+") as output:
         process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=output, stderr=output, preexec_fn=limit)
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, _anonymous(process.pid))
+        peak, most = 0, 0
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                break
+            family = _family(process.pid)
+            peak = max(peak, sum(_noted(member, "RssAnon") for member in family))
+            most = max(most, sum(_noted(member, "VmHWM") for member in family))
             time.sleep(0.1)
+        resident = max(most, usage.ru_maxrss * 1024)
         output.seek(0)
         text = output.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     seen(text)
-    return Ran(process.returncode, peak, time.monotonic() - began, cpu, text)
+    return Ran(process.returncode, peak, resident, time.monotonic() - began, cpu, text)
 
 
 def prepare(folder: Path, limit_bytes: int, num_workers: int = 1) -> Ran:
@@ -144,18 +158,18 @@ def stack_everything(folder: Path, limit_bytes: int) -> Ran:
     return run_limited(folder, limit_bytes, [sys.executable, "-c", STACK_EVERYTHING])
 
 
-def _anonymous(pid: int) -> int:
-    """RssAnon of a process and its descendants, in bytes."""
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
     try:
-        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     except psutil.NoSuchProcess:
+        return []
+
+
+def _noted(pid: int, name: str) -> int:
+    """A field of a process's status in bytes; 0 if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
         return 0
-    total = 0
-    for member in family:
-        try:
-            text = Path(f"/proc/{member}/status").read_text()
-        except OSError:
-            continue
-        if "RssAnon:" in text:
-            total += int(text.split("RssAnon:")[1].split()[0]) * 1024
-    return total
+    return int(text.split(f"{name}:")[1].split()[0]) * 1024 if f"{name}:" in text else 0

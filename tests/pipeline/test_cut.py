@@ -72,7 +72,7 @@ def test_spills_hold_the_rows_of_their_date_whatever_is_held_at_once(
     flushes.clear()
     monkeypatch.setattr(cutting, "HELD_BYTES", 5000)
     monkeypatch.setattr("pipeline.formats.text.BLOCK_BYTES", 2000)
-    monkeypatch.setattr("pipeline.formats.columnar.batch_rows", lambda _: 60)
+    monkeypatch.setattr("pipeline.formats.columnar.read_rows", lambda _: 60)
     again = cut_of(tmp_path / "again", config)
     assert (again.dates, again.rows) == (whole.dates, whole.rows)
     assert len(flushes) > 5

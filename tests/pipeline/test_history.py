@@ -46,7 +46,7 @@ def shard_of(world: World, path: Path, date: dt.date) -> tuple[np.ndarray, np.nd
     dump, config = Dump(path, size, digest, (path,), (digest,)), settings_of(dataset)
     key = digest[:16]
     measure_date(world.store, dump, date, key, config, table_of(dataset, config), MEMORY)
-    done = normalise_date(world.store, date, key, config, target_of(dataset))
+    done = normalise_date(world.store, date, key, config, target_of(dataset), MEMORY)
     shape = (done.entry.num_steps, dataset.manifest.num_nodes, len(dataset.features))
     folder = world.store / "shards" / str(date) / done.entry.parts[0].id
     values = np.fromfile(folder / "values" / "0.0.0", dtype="<f4").reshape(shape)

@@ -88,7 +88,7 @@ def pieces_of(num_bytes: int, num_rows: int) -> Iterator[None]:
     """Small blocks of text and small batches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "BLOCK_BYTES", num_bytes)
-        patch.setattr(columnar, "batch_rows", lambda _: num_rows)
+        patch.setattr(columnar, "read_rows", lambda _: num_rows)
         yield
 
 
