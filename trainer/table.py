@@ -35,6 +35,7 @@ class Evaluation:
 
     Attributes:
         features: the numeric targets. categorical: the others.
+        twins: baselines that are the model itself, a ridge beside the ridge that was trained: no verdict counts them.
         shown: windows to look at, the model's worst, middle and best (`trainer.shown`); not in `to_json`.
     """
 
@@ -44,20 +45,22 @@ class Evaluation:
     rows: list[Row]
     notes: list[str]
     categorical: list[str] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
     shown: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def rivals(self) -> list[Row]:
+        """The baselines that a model has to beat."""
+        return [row for row in self.rows if row.kind == "baseline" and row.name not in self.twins]
 
     @property
     def best_baseline(self) -> str | None:
         """The baseline to beat: with the lowest scaled MSE, or, without numbers, the best of the first category."""
-        told = [
-            (float(value), row.name) for row in self.rows if row.kind == "baseline" and (value := _mse(row)) is not None
-        ]
-        if not told and self.categorical:
+        ranked = [(float(value), row.name) for row in self.rivals if (value := _mse(row)) is not None]
+        if not ranked and self.categorical:
             figure = _accuracy(self.categorical[0])
-            told = [
-                (-value, row.name) for row in self.rows if row.kind == "baseline" and (value := figure(row)) is not None
-            ]
-        return min(told, default=(0.0, None))[1]
+            ranked = [(-value, row.name) for row in self.rivals if (value := figure(row)) is not None]
+        return min(ranked, default=(0.0, None))[1]
 
     @property
     def beats_baselines(self) -> bool | None:
@@ -69,8 +72,8 @@ class Evaluation:
 
     def _beats(self, figure: Any, *, higher: bool = False) -> bool | None:
         models, others = (
-            [value for row in self.rows if row.kind == kind and (value := figure(row)) is not None]
-            for kind in ("model", "baseline")
+            [value for row in rows if (value := figure(row)) is not None]
+            for rows in ([row for row in self.rows if row.kind == "model"], self.rivals)
         )
         if not models or not others:
             return None

@@ -13,8 +13,9 @@ from dateshard.trust import admit, code_of, settings_of_run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
+from trainer.baselines import within_reach
 from trainer.checkpoint import Checkpoint
-from trainer.evaluate import evaluate, within_reach
+from trainer.evaluate import evaluate
 from trainer.models import num_parameters
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable

@@ -134,7 +134,7 @@ def predict_run(asked: Asked) -> Prediction:
     forecaster = load_forecaster(settings.trainer, dataset, found)
     history = _history(asked, dataset, forecaster)
     decoded = time.perf_counter()
-    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history))
+    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history), history.observed_HNF)
     intervals, note = None, ""
     if asked.interval is not None and forecaster.numbers:
         intervals, note = intervals_of(forecaster, found, asked.interval, run.folder)

@@ -118,12 +118,10 @@ def test_categorical_baselines_are_what_plain_numpy_makes_of_the_shards(world: A
                 for node in range(3):
                     if values[step, node] == 0 or not seen[step, node]:
                         continue
-                    known = [code for code in values[anchor - 12 if row.name == "repeat" else 0 : anchor, node] if code]
-                    code = {
-                        "repeat": known[-1] if known else most,
-                        "majority": most,
-                        "seasonal:24": values[step - 24, node] or most,
-                    }[row.name]
+                    back, wanted = {"repeat": (12, anchor - 1), "seasonal:24": (24, step - 24)}.get(row.name, (0, 0))
+                    known = [at for at in range(anchor - back, anchor) if seen[at, node] and values[at, node]]
+                    nearest = min(known, key=lambda at: (abs(at - wanted), at), default=None)
+                    code = most if nearest is None else values[nearest, node]
                     true.append(values[step, node])
                     guess.append(code)
         told = row.classes["kind"]
