@@ -128,7 +128,9 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
-@click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:last, ridge:STEPS")
+@click.option(
+    "--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+)
 @click.option(
     "--report",
     "page",
