@@ -6,7 +6,7 @@ Legend: B batch, H history, P target steps, N nodes, F target features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
-from trainer.baselines import BATCH_BYTES, Baselines, Setting, order_to_judge, refuse_reach, window_bytes
+from trainer.baselines import BATCH_BYTES, DAY_NS, Baselines, Setting, order_to_judge, refuse_reach, window_bytes
 from trainer.batch import Wanted
 from trainer.config import Trainer
 from trainer.forecast import Forecast, of_model
@@ -24,6 +24,7 @@ from trainer.metrics.raw import hours_of
 from trainer.models.ridge import Ridge, told
 from trainer.objective import make_heads
 from trainer.order import Order, Window
+from trainer.paired import ByDate, DateOf, compare
 from trainer.permutation import key
 from trainer.ranking import Ranking, cell_errors, mean_errors
 from trainer.session import Columns, choose_columns, form_of, make_reader, targets_of, window_of
@@ -31,6 +32,7 @@ from trainer.shown import Drawn, mapped
 from trainer.table import Evaluation, Row
 
 TWIN = 1e-6  # relative difference of two errors that are those of one map
+APART = 1.5  # ratio of a baseline's errors from which on the splits are said to differ in difficulty
 
 
 def evaluate(
@@ -61,16 +63,22 @@ def evaluate(
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
             notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
-    counted, ranking = _accumulate(setting, order, rivals)
-    rows = [
-        _row(name, part, setting, is_model=model is not None and name == model[0]) for name, part in counted.items()
-    ]
+    counted, by_date, ranking = _accumulate(setting, order, rivals)
+    rows = [_row(name, part, setting, is_model=name == rivals.model) for name, part in counted.items()]
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
     twins = _twins(rows) if model and isinstance(model[1], Ridge) else []
-    result = Evaluation(split, order.num_windows, setting.columns.target_names, rows, notes, categorical, twins)
+    difficulty = _difficulty(made.errors, split, rows)
+    notes += _apart(difficulty)
+    names = setting.columns.target_names
+    result = Evaluation(
+        split, order.num_windows, names, rows, notes, categorical, twins, [], difficulty, setting.window.history
+    )
     if model:
+        days = math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS)
+        for row in result.rivals:
+            result.comparisons.extend(compare(by_date[model[0]], by_date[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
         reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
@@ -131,9 +139,28 @@ def _wanted(setting: Setting, reach: int) -> Wanted:
     return Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True, known=True)
 
 
+def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:
+    """{split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
+    judged = next((row.scaled["mse"] for row in rows if row.name == "ridge"), None)
+    return dict(errors) if judged is None else {**errors, split: judged}
+
+
+def _apart(difficulty: Mapping[str, float]) -> list[str]:
+    """A note where the splits differ much in how hard they are to forecast."""
+    if len(difficulty) < 2 or max(difficulty.values()) <= APART * min(difficulty.values()):
+        return []
+    errors = ", ".join(f"{split} {error:.3g}" for split, error in difficulty.items())
+    return [
+        f"the splits differ in difficulty, squared error of ridge: {errors}: "
+        "a loss on one of them says nothing of a loss on another"
+    ]
+
+
 @torch.no_grad()
-def _accumulate(setting: Setting, order: Order, rivals: Rivals) -> tuple[dict[str, EpochMetrics], Ranking]:
-    """What is counted of every predictor, and how the windows rank by the model's errors."""
+def _accumulate(
+    setting: Setting, order: Order, rivals: Rivals
+) -> tuple[dict[str, EpochMetrics], dict[str, ByDate], Ranking]:
+    """What is counted of every predictor, its errors by date, and how the windows rank by the model's errors."""
     window, wanted = setting.window, _wanted(setting, rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
@@ -141,11 +168,14 @@ def _accumulate(setting: Setting, order: Order, rivals: Rivals) -> tuple[dict[st
     for name in rivals.forecasts:
         empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
         counted[name] = with_raw(empty, floor)
+    by_date = {name: ByDate(form, len(setting.dataset.days)) for name in rivals.forecasts}
+    date_of = DateOf(setting.dataset, order)
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.manifest.step
     for number, batch in enumerate(reader.batches(0)):
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
+        day_B = date_of(order.positions(number))
         for name, forecast in rivals.forecasts.items():
             predicted, found = forecast(batch), {}
             if name == rivals.model:
@@ -154,4 +184,5 @@ def _accumulate(setting: Setting, order: Order, rivals: Rivals) -> tuple[dict[st
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, found, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
-    return counted, ranking
+            by_date[name].add(predicted, batch, day_B)
+    return counted, by_date, ranking

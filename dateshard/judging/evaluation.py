@@ -42,13 +42,14 @@ def newest_run(like: Settings | None) -> TrainingRun:
 def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
-    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
+    What is found of the best checkpoint is kept beside the run, whichever baselines were asked for
+    (`dateshard.judging.verdict`).
     """
     settings = settings_of_run(run)
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
-    if baselines is None and which in ("best", "best_model"):
+    if which in ("best", "best_model"):
         _keep(run, judged, found)
     place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"

@@ -292,14 +292,23 @@ def test_a_split_without_windows_is_refused(make_world: Make) -> None:
 
 
 def test_the_verdict_compares_the_model_with_every_baseline(make_world: Make, session_of: Make) -> None:
-    world = make_world(10, split=SPLIT)
+    """On all numbers together, on the dates of the split; it says what the figures of the table say."""
+    split = {"train": "2024-03-01..2024-03-03", "test": "2024-03-04..2024-03-10"}
+    world = make_world(10, split=split)
     world.prepare()
     session = session_of(world)
     untrained = evaluate(
         session.config, world.open(), split="test", baselines=["mean", "repeat"], model=("m", session.model)
     )
-    best = min(row.scaled["mse"] for row in untrained.rows if row.kind == "baseline")
-    mine = next(row.scaled["mse"] for row in untrained.rows if row.kind == "model")
-    assert untrained.beats_baselines == (mine < best)
-    assert untrained.to_json()["beats_baselines"] == untrained.beats_baselines
+    rows = {row.name: row.scaled for row in untrained.rows}
+    assert [one.baseline for one in untrained.comparisons] == ["mean", "repeat"]
+    for one in untrained.comparisons:
+        assert one.dates == 7
+        assert one.gain == pytest.approx(1 - rows["m"]["mse"] / rows[one.baseline]["mse"])
+        assert one.agrees == ((rows["m"]["mae"] < rows[one.baseline]["mae"]) == (one.gain > 0))
+        assert one.low is not None
+        assert one.high is not None
+        assert one.low < one.gain < one.high
+    assert untrained.outcome is not None
+    assert untrained.to_json()["outcome"] == untrained.outcome
     assert evaluate(session.config, world.open(), split="test", baselines=["mean"], model=None).beats_baselines is None

@@ -18,7 +18,6 @@ from trainer.evaluate import evaluate
 from trainer.guesses import guesses
 from trainer.loop import EpochDone, Stepped, train
 from trainer.resume import New, start
-from trainer.table import Evaluation, Row
 
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}
 
@@ -171,28 +170,13 @@ def test_the_table_of_mixed_targets_fits_a_terminal_and_tells_a_verdict_each(wor
     assert max(map(len, text.splitlines())) <= 80, text
     assert "kind, mlp" in text
     assert "weighted avg" in text
-    assert "kind: the model does NOT beat" in text
+    assert "kind: no clear winner can be told: the model has " in text.replace("\n", " ")
+    assert "(2 dates: too few for an interval)" in text.replace("\n", " ")
     assert "is \\ forecast" in text
     piped = shown(result, terminal=False)
     assert "\tprecision\trecall\tF1\tAUROC\tAP\tsupport" in piped
     assert "*" not in piped.split("\n", 1)[1]
     assert result.beats_baselines is False
-
-
-@pytest.mark.parametrize(
-    ("mse", "accuracy", "beats"),
-    [(0.5, 0.9, True), (0.5, 0.7, False), (1.5, 0.9, False), (1.5, 0.7, False), (1.0, 0.9, False), (0.5, 0.8, False)],
-)
-def test_a_model_beats_baselines_only_in_all_that_it_forecasts(mse: float, accuracy: float, beats: bool) -> None:
-    """Its squared error against 1.0 and 2.0, its share of right categories against 0.8 and 0.6; a tie is no win."""
-
-    def row(name: str, kind: str, error: float, right: float) -> Row:
-        return Row(name, kind, {"mse": error}, {}, {"kind": {"accuracy": right}})
-
-    rows = [row("repeat", "baseline", 1.0, 0.8), row("mean", "baseline", 2.0, 0.6), row("mlp", "model", mse, accuracy)]
-    result = Evaluation("test", 9, ["speed"], rows, [], ["kind"])
-    assert result.beats_baselines is beats
-    assert result.to_json()["beats_baselines"] is beats
 
 
 def test_an_error_of_a_custom_metric_is_told_and_ends_nothing(world: Any, tmp_path: Any) -> None:
