@@ -52,6 +52,7 @@ class VerdictDocument(TypedDict):
 
     split: str
     best_baseline: str | None
+    outcome: Annotated[str | None, Field(description="beats, loses or unclear; null without a rival")]
     beats_baselines: bool | None
 
 

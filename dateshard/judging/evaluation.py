@@ -13,8 +13,9 @@ from dateshard.trust import admit, code_of, settings_of_run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
+from trainer.baselines import within_reach
 from trainer.checkpoint import Checkpoint
-from trainer.evaluate import evaluate, within_reach
+from trainer.evaluate import evaluate
 from trainer.models import num_parameters
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
@@ -41,13 +42,14 @@ def newest_run(like: Settings | None) -> TrainingRun:
 def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
-    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
+    What is found of the best checkpoint is kept beside the run, whichever baselines were asked for
+    (`dateshard.judging.verdict`).
     """
     settings = settings_of_run(run)
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
-    if baselines is None and which in ("best", "best_model"):
+    if which in ("best", "best_model"):
         _keep(run, judged, found)
     place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"

@@ -82,8 +82,9 @@ def _interval(intervals: Intervals) -> IntervalDocument:
 def _verdict(found: Verdict | None) -> VerdictDocument | None:
     if found is None:
         return None
-    beats = found.document["beats_baselines"]
-    return {"split": found.split, "best_baseline": found.best_baseline, "beats_baselines": beats}
+    beats = None if found.outcome is None else found.outcome == "beats"
+    outcome = {"outcome": found.outcome, "beats_baselines": beats}
+    return cast(VerdictDocument, {"split": found.split, "best_baseline": found.best_baseline, **outcome})
 
 
 def headline(screen: Screen, made: Prediction) -> None:
@@ -136,11 +137,15 @@ def _sure(made: Prediction) -> list[str]:
 def _judged(made: Prediction) -> str:
     """Whether the model is worth asking, as far as an evaluation told."""
     found = made.verdict
-    if found is None or found.document["beats_baselines"] is None:
+    if found is None or found.outcome is None:
         return f"baselines  not compared yet: dateshard evaluate {made.run}"
-    if found.document["beats_baselines"]:
-        return f"baselines  all beaten on the {found.split} windows (the best: {found.best_baseline})"
-    return f"baselines  NOT all beaten on the {found.split} windows (the best: {found.best_baseline})"
+    rivals = dict.fromkeys(one["baseline"] for one in found.document["comparisons"])
+    if found.outcome == "beats":
+        if len(rivals) == 1:
+            return f"baselines  {found.best_baseline} is beaten on the {found.split} windows, no other was tried"
+        return f"baselines  all {len(rivals)} beaten on the {found.split} windows (the best: {found.best_baseline})"
+    said = "no clear winner" if found.outcome == "unclear" else "NOT all beaten"
+    return f"baselines  {said} on the {found.split} windows (the best: {found.best_baseline})"
 
 
 def _covered(found: Coverage, share: float, level: float) -> list[str]:
