@@ -19,7 +19,8 @@ from shardstore.manifest import Manifest
 from shardstore.measured import load_arrays
 
 if TYPE_CHECKING:
-    from pipeline.prepare import Measured
+    from pipeline.prepare import Measured, Normalised
+    from pipeline.strangers import Strangers
 
 
 def dump_row(dump: Dump | None) -> dict[str, Any]:
@@ -118,6 +119,15 @@ def source_row(
     rows = receipt.rows if receipt else load_arrays(root / "staged" / str(plan.date) / plan.key)[1]["rows"]
     measure = config.measure_identity(seen.node_names)
     return {"staged": plan.key, "measure": measure, "dump": dump_row(seen.dumps[plan.date]), "rows": dict(rows)}
+
+
+def unknown_names(
+    measured: Mapping[dt.date, Measured], made: Mapping[dt.date, Normalised]
+) -> tuple[dict[dt.date, Strangers], dict[dt.date, Mapping[str, Strangers]]]:
+    """({date: nodes that neither the table nor training has}, {date: {feature: categories that training never saw}})."""
+    nodes = {date: receipt.unknown_nodes for date, receipt in measured.items() if receipt.unknown_nodes.count}
+    nodes |= {date: receipt.unknown_nodes for date, receipt in made.items() if receipt.unknown_nodes.count}
+    return nodes, {date: receipt.unknown_categories for date, receipt in made.items() if receipt.unknown_categories}
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from shardstore.identity import identity
 from shardstore.layouts.feature import Feature, partial_settings
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
+TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 
 

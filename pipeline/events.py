@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.plan import Plan
 from pipeline.rows import Rows
+from pipeline.strangers import Strangers
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
 
@@ -137,8 +138,8 @@ class Finished:
     failed: Mapping[dt.date, DateshardError]
     rows: Mapping[str, Any]
     seconds: float
-    unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
-    unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
+    unknown_nodes: Mapping[dt.date, Strangers] = field(default_factory=dict)  # by date: neither in training nor a table
+    unknown_categories: Mapping[dt.date, Mapping[str, Strangers]] = field(default_factory=dict)  # and by feature
     stored: int = 0  # dates whose shard stayed, written in other formats
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out

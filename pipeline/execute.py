@@ -137,11 +137,8 @@ class _Run:
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
     dropped: dict[dt.date, DateshardError] = field(default_factory=dict)  # for want of rows
-    unknown_nodes: dict[dt.date, int] = field(default_factory=dict)
-    unknown_categories: dict[dt.date, Mapping[str, int]] = field(default_factory=dict)
-    made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
-    written: int = 0
-    unchanged: int = 0
+    made: dict[dt.date, Normalised] = field(default_factory=dict)  # dates whose shard this run normalised
+    changed: set[dt.date] = field(default_factory=set)  # those of them whose shard is another than before
     stored: int = 0
 
     def events(self) -> Iterator[Event]:
@@ -348,12 +345,8 @@ class _Run:
         if isinstance(result, StoredAgain):
             self.stored += 1
             return DateDone("store", result.date, changed=changed)
-        self.made.add(result.date)
-        if result.unknown_nodes:
-            self.unknown_nodes[result.date] = result.unknown_nodes
-        if result.unknown_categories:
-            self.unknown_categories[result.date] = result.unknown_categories
-        self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
+        self.made[result.date] = result
+        self.changed |= {result.date} if changed else set()
         return DateDone("normalise", result.date, changed=changed)
 
     def _commit(self, skeleton: Manifest) -> CommitDone:
@@ -388,8 +381,8 @@ class _Run:
         generation = self.current.generation if self.current else None
         manifest = self.current.manifest if self.current else None
         seconds = time.monotonic() - self.began
-        counts = (len(self.measured), self.written, self.unchanged)
-        unknown = (self.unknown_nodes, self.unknown_categories)
+        counts = (len(self.measured), len(self.changed), len(self.made) - len(self.changed))
+        unknown = account.unknown_names(self.measured, self.made)
         dropped, done = self.dropped, (self.plan, generation, manifest, *counts)
         return Finished(*done, self.failed, rows, seconds, *unknown, self.stored, cut_short, dropped)
 

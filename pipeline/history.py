@@ -25,6 +25,7 @@ from pipeline.observe import whole_file
 from pipeline.plan import Dump
 from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
+from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, parse_step
 from shardstore.errors import DumpError, UsageError, Where
 from shardstore.moments import rows_before, step_before
@@ -51,7 +52,7 @@ class History:
         end: the first instant after the history.
         last: instant of the last record of its last date.
         unknown_nodes: names that the frozen list lacks, of all its dates; some of them where a node table is closed.
-        unknown_categories: {feature: how many categories of a date training never saw, at most}.
+        unknown_categories: {feature: categories that training never saw, of the date with most of them}.
     """
 
     values_HNF: NDArray[np.float32]
@@ -60,7 +61,7 @@ class History:
     last: int | None
     pieces: tuple[Piece, ...]
     unknown_nodes: tuple[str, ...]
-    unknown_categories: Mapping[str, int]
+    unknown_categories: Mapping[str, Strangers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,8 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
     unseen = [one.unknown_categories for one in found]
-    most = {name: max(one.get(name, 0) for one in unseen) for name in sorted({n for one in unseen for n in one})}
+    features = sorted({name for one in unseen for name in one})
+    most = {name: max((one[name] for one in unseen if name in one), key=lambda s: s.count) for name in features}
     return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
 
 

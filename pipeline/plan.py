@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
+from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
 from pipeline.dumps import place_of
 from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
 from pipeline.splits import resolve_split
@@ -19,6 +19,8 @@ from shardstore.manifest import Manifest, Ranges, in_no_split
 
 BY_HAND = "dropped; preprocess DATE takes it in again"
 EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
+
+TYPED_SUFFIXES = (".parquet", ".pq", ".arrow", ".ipc", ".feather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Dump:
         hash: of all their bytes, in order.
         files: in the order in which their rows count.
         hashes: of each file.
+        typed: its columns have types; of a spill, those of the file that it was cut from.
     """
 
     path: Path
@@ -38,6 +41,12 @@ class Dump:
     hash: str
     files: tuple[Path, ...]
     hashes: tuple[str, ...]
+    typed: bool = False
+
+    @property
+    def code(self) -> int:
+        """Which code measures it."""
+        return TYPED_CODE if self.typed else MEASURE_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +159,33 @@ class _Wanted:
     dropped: Mapping[dt.date, str]  # why
 
 
-def staged_key(dump_hash: str, measure: str) -> str:
+def is_typed(files: Sequence[Path], file_format: str) -> bool:
+    """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
+    if file_format != "auto":
+        return file_format in ("parquet", "arrow")
+    return bool(files) and files[0].name.lower().endswith(TYPED_SUFFIXES)
+
+
+def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
-    plain = f'["{dump_hash}","{measure}",{MEASURE_CODE}]\n'  # canonical: both are hexadecimal; a plan makes one a date
+    plain = f'["{dump_hash}","{measure}",{code}]\n'  # canonical: both are hexadecimal; a plan makes one a date
     return identity_of(plain.encode())
 
 
-def basis_of(config: Pipeline, measure: str) -> str:
-    """Of the settings that global statistics rest on; another basis needs other statistics."""
-    return identity([measure, MEASURE_CODE, config.partial_settings()])
+def measured_so(source: Mapping[str, Any], measure: str) -> bool:
+    """Whether a date's row of the sources file is of these settings, and of a code that still holds."""
+    keys = (staged_key(source["dump"]["hash"], measure, code) for code in (MEASURE_CODE, TYPED_CODE))
+    return source["staged"] in keys
+
+
+def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
+    """Of the settings that global statistics rest on; another basis needs other statistics.
+
+    Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
+    """
+    plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
+    newer = seen.sources.get("basis") == typed or any(dump.typed for dump in seen.dumps.values())
+    return typed if newer else plain
 
 
 def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:
@@ -175,7 +202,7 @@ def split_settings(config: Pipeline) -> Any:
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
-    basis = basis_of(config, measure)
+    basis = basis_of(config, measure, seen)
     dropped = _dropped(config, seen, wish, measure)
     known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
@@ -212,7 +239,7 @@ def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict
         date: EMPTY
         for date, row in rows.items()
         if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
-        if row["empty"] == staged_key(dump.hash, measure)
+        if row["empty"] == staged_key(dump.hash, measure, dump.code)
     }
 
 
@@ -262,10 +289,10 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
             if committed
             else f"no dump: {place_of(wanted.config.source.path, date)}"
         )
-        if source and source["staged"] != staged_key(source["dump"]["hash"], measure):
+        if source and not measured_so(source, measure):
             return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
-    key = staged_key(dump.hash, measure)
+    key = staged_key(dump.hash, measure, dump.code)
     failed = seen.sources.get("failed", {}).get(str(date))
     if failed and not (source and source["staged"] == key):
         changed = "the dump or its settings changed since it failed"

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
+from pipeline.strangers import NO_STRANGERS, Strangers
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
@@ -48,6 +49,7 @@ class Measured:
     rows: Mapping[str, Any]
     folders: tuple[Path, ...] = ()
     conflicts: Mapping[str, int] = field(default_factory=dict)  # as of the staged date
+    unknown_nodes: Strangers = NO_STRANGERS  # rows of nodes that the node table lacks are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Normalised:
     date: dt.date
     entry: Entry
     folders: tuple[Path, ...]
-    unknown_nodes: int = 0  # nodes of the date that training never saw: they have no place in the frozen list
-    unknown_categories: Mapping[str, int] = field(default_factory=dict)  # likewise, by feature: they have code 0
+    unknown_nodes: Strangers = NO_STRANGERS  # that training never saw: they have no place in the frozen list
+    unknown_categories: Mapping[str, Strangers] = field(default_factory=dict)  # likewise, by feature: they have code 0
 
 
 def measure_date(
@@ -89,7 +91,8 @@ def measure_date(
         root, date, key, staged.values_TNF, config
     )  # first: a staged date never lacks it after a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
-    return Measured(date, key, rows, (folder, partial), conflicts=staged.conflicts)
+    unknown = Strangers.of(staged.strangers, staged.nodes)
+    return Measured(date, key, rows, (folder, partial), conflicts=staged.conflicts, unknown_nodes=unknown)
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
@@ -217,4 +220,5 @@ def normalise_date(
         arrays["observed"] = encoded.observed_TNF
     part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
     entry = Entry(day.start, day.num_steps, (part,))
-    return Normalised(date, entry, folders, len(encoded.unknown_nodes), encoded.unknown_categories)
+    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
+    return Normalised(date, entry, folders, unknown, encoded.unknown_categories)

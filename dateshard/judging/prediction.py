@@ -23,6 +23,7 @@ from pipeline.account import total
 from pipeline.config import Pipeline
 from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
 from pipeline.history import History, Piece, raw_files, read_history
+from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, time_codes
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, UsageError, Where, shorten
@@ -240,9 +241,11 @@ def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
         )
     if names := history.unknown_nodes:
         shown = ", ".join(map(shorten, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
-        found.append(f"{counted(len(names), 'node')} that training never saw left out: {shown}.")
-    for feature, count in history.unknown_categories.items():
-        found.append(f"Categories of '{feature}' that no training date has get code 0: up to {count} on a date.")
+        hint = Strangers.of(names, dataset.nodes.names).hint()
+        found.append(f"{counted(len(names), 'node')} that training never saw left out: {shown}{hint}.")
+    for feature, unseen in history.unknown_categories.items():
+        told = f"up to {unseen.count} on a date{unseen.hint()}"
+        found.append(f"Categories of '{feature}' that no training date has get code 0: {told}.")
     rows = account_of(history)
     for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
         counts = rows[kind]

@@ -48,7 +48,7 @@ def _facts(made: Prediction) -> dict[str, Any]:
             "observed": float(history.observed_HNF.mean()),
             "rows": account_of(history) if made.from_dumps else None,
             "unknown_nodes": list(history.unknown_nodes),
-            "unknown_categories": dict(history.unknown_categories),
+            "unknown_categories": {name: unseen.count for name, unseen in history.unknown_categories.items()},
         },
         "interval": None if made.intervals is None else _interval(made.intervals),
         "errors": {} if made.intervals is None else dict(made.intervals.errors),

@@ -17,6 +17,7 @@ from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
+    from pipeline.strangers import Strangers
     from shardstore.manifest import Manifest
 
 
@@ -191,14 +192,10 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
             screen.tell(f"  {kind}  {count:,}  {reason}")
     _tell_duplicates(screen, rows["by_date"])
     if finished.unknown_nodes:
-        where = collapse(finished.unknown_nodes)
-        screen.tell(
-            f"nodes that no training date has are left out: up to {max(finished.unknown_nodes.values())} on {where}"
-        )
+        screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
-        counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
-        most, where = max(counts.values()), collapse(counts)
-        screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+        unseen = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
+        screen.tell(f"categories of '{name}' that no training date has get code 0: {_up_to(unseen)}")
     if finished.dropped:
         without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
         screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")
@@ -222,6 +219,13 @@ def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
         names = sorted({name for counts in found.values() for name in counts["columns"]})
         columns = (f"{name} {sum(counts['columns'].get(name, 0) for counts in found.values()):,}" for name in names)
         screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
+
+
+def _up_to(unknown: Mapping[dt.date, Strangers]) -> str:
+    """How many names at most, when, and what they look like."""
+    most = max(unknown.values(), key=lambda names: (names.alike, names.count))
+    count = max(names.count for names in unknown.values())
+    return f"up to {count:,} on {collapse(unknown)}{most.hint()}"
 
 
 def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
@@ -248,6 +252,10 @@ def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocumen
         "rows": cast("AllRows", finished.rows),
         "in_no_split": [str(date) for date in finished.plan.in_no_split],
         "missing_days": [str(date) for date in finished.plan.missing_days],
+        "unknown_nodes": {
+            str(d): {"count": names.count, "alike": names.alike, "example": names.example and [*names.example]}
+            for d, names in finished.unknown_nodes.items()
+        },
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
         "dropped": {str(date): str(error) for date, error in finished.dropped.items()},
         "cut_short": finished.cut_short,
