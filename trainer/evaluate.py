@@ -65,6 +65,7 @@ def evaluate(
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
     counted, by_date, ranking = _accumulate(setting, order, rivals)
     rows = [_row(name, part, setting, is_model=name == rivals.model) for name, part in counted.items()]
+    _refuse_blind(rows, split, order.num_windows, notes)
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
@@ -84,6 +85,21 @@ def evaluate(
         reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
         result.shown.extend(Drawn(reader, setting.form, setting.targets, beside).windows(ranking.chosen()))
     return result
+
+
+def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:
+    """Notes numeric targets that no cell of was observed.
+
+    Raises:
+        UsageError: no cell of any target was.
+    """
+    if rows and not any(row.scaled["count"] or row.classes for row in rows):
+        what = f"not one target of the {num_windows:,} windows of split '{split}' was observed: nothing can be judged"
+        todo = f"Name another with --split, or look at its dates: dateshard inspect {split} -c CONFIG"
+        raise UsageError(what, todo=todo)
+    for row in rows[:1]:
+        blind = [name for name, errors in row.scaled["by_feature"].items() if not errors["count"]]
+        notes += [f"{name}: no cell of it was observed on the dates of split '{split}'" for name in blind]
 
 
 @dataclass(frozen=True, slots=True)
