@@ -165,7 +165,7 @@ class Pipeline(Section):
     step: Step = Field(description="length of a step: 30s, 5m, 1h")
     features: dict[str, FeatureConfig] = Field(min_length=1)
     split: Annotated[Split, AfterValidator(_possible)] | None = Field(
-        None, description="default: validation is the last date, training all before it"
+        None, description="default: validation is the last date that is not almost empty, training all before it"
     )
     store: StoreConfig = StoreConfig()
     exclude: tuple[Date, ...] = Field((), description="dates that are left out")

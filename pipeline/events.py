@@ -13,6 +13,7 @@ from pipeline.rows import Rows
 from pipeline.strangers import Strangers
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
+from shardstore.observed import Cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,13 @@ class DateDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """What a person should know beside the plan's warnings, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Merged:
     """Global statistics were merged; `moved` says how far each feature's scale went from the ones before."""
 
@@ -143,6 +151,8 @@ class Finished:
     stored: int = 0  # dates whose shard stayed, written in other formats
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
+    observed: Mapping[str, Cells] = field(default_factory=dict)  # by split, as far as it is known
+    empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
 
 
 Event = (
@@ -155,6 +165,7 @@ Event = (
     | PassedOver
     | DateFailed
     | DateDropped
+    | Noted
     | Merged
     | Drifted
     | CommitDone

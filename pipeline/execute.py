@@ -29,6 +29,7 @@ from pipeline.events import (
     Event,
     Finished,
     Merged,
+    Noted,
     PassedOver,
     Planned,
 )
@@ -43,10 +44,11 @@ from pipeline.prepare import (
     take_partial,
     why_lost,
 )
-from pipeline.rows import Rows, with_columns
+from pipeline.rows import Rows
 from pipeline.shares import shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
+from pipeline.weights import all_weights
 from pipeline.workers import Again, Task, Workers
 from shardstore.commit import Committed, Writer
 from shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
@@ -156,16 +158,21 @@ class _Run:
         self.excluded = {date.date for date in plan.dates if date.state == "excluded"}
 
     def _measure_all(self) -> Iterator[Event]:
-        """Measures what the plan says. Where dates turn out to have no row, the rest is planned without them: the split
-        moves, and other dates may be training dates."""
+        """Measures what the plan says. Where dates turn out to have no row, or to be almost empty, the rest is planned
+        without them: the split moves, and other dates may be training dates."""
         while True:
             known, done = set(self.dropped), {*self.measured, *self.failed}
             yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure if plan.date not in done})
             keys = {date: self.plans[date].key for date in self.dropped if date not in known}
-            if not keys:
+            weights = all_weights(self.plan, self.seen, self.measured, self.config, self.writer.root)
+            if not keys and weights == self.seen.weights:
                 return
-            self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
+            self.seen = replace(self.seen, weights=weights)
+            if keys:
+                self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
+            told = self.plan.remarks
             self._take(make_plan(self.config, self.seen, self.wish))
+            yield from (Noted(remark) for remark in self.plan.remarks if remark not in told)
 
     def _prepare(self) -> Iterator[Event]:
         yield from self._measure_all()
@@ -234,9 +241,12 @@ class _Run:
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
         statistics = frozen.statistics
-        old = self.old
         moved: tuple[dict[str, Any], ...] = ()
-        if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
+        if (
+            (old := self.old)
+            and old.statistics != statistics.id
+            and tuple(f.name for f in old.features) == statistics.features
+        ):
             with suppress(StoreError):  # damaged: they are being replaced
                 moved = tuple(drift(load_statistics(root, old.statistics), statistics))
         self.writer.published(save_frozen(root, frozen))
@@ -369,22 +379,13 @@ class _Run:
 
     def _source(self, date: dt.date) -> dict[str, Any]:
         """A committed date's row in the sources file: kept, unless its shard was made in this run."""
-        made = date in self.made and date in self.seen.dumps
-        receipt = self.measured.get(date)
-        return account.source_row(
-            self.writer.root, self.plans[date], self.seen, self.config, made=made, receipt=receipt
-        )
+        made, receipt = self.made.get(date), self.measured.get(date)
+        return account.source_row(self.writer.root, self.plans[date], self.seen, self.config, made, receipt)
 
     def _finished(self, *, cut_short: bool = False) -> Finished:
-        by_date = {date: with_columns(done.rows, done.conflicts) for date, done in self.measured.items()}
-        rows = account.total(by_date, self.cut_rows)
-        generation = self.current.generation if self.current else None
-        manifest = self.current.manifest if self.current else None
-        seconds = time.monotonic() - self.began
-        counts = (len(self.measured), len(self.changed), len(self.made) - len(self.changed))
-        unknown = account.unknown_names(self.measured, self.made)
-        dropped, done = self.dropped, (self.plan, generation, manifest, *counts)
-        return Finished(*done, self.failed, rows, seconds, *unknown, self.stored, cut_short, dropped)
+        seconds, changed = time.monotonic() - self.began, len(self.changed)
+        end = account.End(self.plan, self.failed, self.dropped, self.cut_rows, seconds, changed, self.stored, cut_short)
+        return account.finished(self.current, self.measured, self.made, end)
 
 
 class _FailedFastError(Exception):

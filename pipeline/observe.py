@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import find_dumps, find_files, is_one_file, no_match
+from pipeline.dumps import find_dumps, find_files, is_one_file, is_typed, no_match
 from pipeline.nodes import read_nodes
-from pipeline.plan import Dump, Observed, ToCut, is_typed
+from pipeline.plan import Dump, Observed, ToCut
 from pipeline.remarks import change_text, size_text
 from shardstore.commit import Committed
 from shardstore.durable import disk_full_as_error

@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
 from pipeline.dumps import place_of
 from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
-from pipeline.splits import resolve_split
+from pipeline.splits import resolve_split, why_not_last
+from pipeline.weights import known_weights
 from shardstore.calendar import collapse, missing_days
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
@@ -19,8 +20,6 @@ from shardstore.manifest import Manifest, Ranges, in_no_split
 
 BY_HAND = "dropped; preprocess DATE takes it in again"
 EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
-
-TYPED_SUFFIXES = (".parquet", ".pq", ".arrow", ".ipc", ".feather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class Observed:
         nodes_id: of the node table with its positions, None where nodes are found.
         to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
         no_match: why there is no dump at all, in words.
+        weights: what dates hold that are not committed yet (`pipeline.weights`).
     """
 
     manifest: Manifest | None
@@ -79,6 +79,7 @@ class Observed:
     nodes_id: str | None
     to_cut: ToCut | None = None
     no_match: str = ""
+    weights: Mapping[dt.date, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +160,6 @@ class _Wanted:
     dropped: Mapping[dt.date, str]  # why
 
 
-def is_typed(files: Sequence[Path], file_format: str) -> bool:
-    """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
-    if file_format != "auto":
-        return file_format in ("parquet", "arrow")
-    return bool(files) and files[0].name.lower().endswith(TYPED_SUFFIXES)
-
-
 def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
     plain = f'["{dump_hash}","{measure}",{code}]\n'  # canonical: both are hexadecimal; a plan makes one a date
@@ -206,7 +200,8 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     dropped = _dropped(config, seen, wish, measure)
     known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
-    split = resolve_split(config.split, known, None if wish.resplit else frozen)
+    weights = {} if config.split else known_weights(seen, config)
+    split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
     wanted = _Wanted(config, measure, _other_scale(config, seen), dropped)
     listed = {*known, *config.exclude, *dropped, *_asked(wish)}
     states = [_state(date, wanted, seen) for date in sorted(listed)]
@@ -215,7 +210,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
     plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
-    remarks = remarks_on(plan, config, seen, known)
+    remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
     warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
 

@@ -42,6 +42,7 @@ class Evaluation:
         difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
         history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.shown`); not in `to_json`.
+        observed: {split: share of its target cells}.
     """
 
     split: str
@@ -55,6 +56,7 @@ class Evaluation:
     difficulty: dict[str, float] = field(default_factory=dict)
     history: int = 0
     shown: list[dict[str, Any]] = field(default_factory=list)
+    observed: dict[str, float] = field(default_factory=dict)
 
     @property
     def rivals(self) -> list[Row]:
@@ -97,6 +99,7 @@ class Evaluation:
             "split": self.split,
             "windows": self.windows,
             "history": self.history,
+            "observed": self.observed,
             "features": self.features,
             "categorical": self.categorical,
             "rows": [self._row(row) for row in self.rows],

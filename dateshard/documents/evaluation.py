@@ -94,6 +94,7 @@ class EvaluateDocument(TypedDict):
     split: str
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
     history: Annotated[int, Field(description="steps that the model looks back")]
+    observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]
     features: Annotated[list[str], Field(description="the numeric targets")]
     categorical: Annotated[list[str], Field(description="the categorical targets")]
     rows: list[EvaluateRow]

@@ -158,6 +158,8 @@ class PreprocessDocument(TypedDict):
     dropped: Annotated[
         dict[DateText, str], Field(description="dates without rows that are left out, by empty_date: drop; and why")
     ]
+    observed: Annotated[dict[str, float], Field(description="by split: share of its cells that a record fell into")]
+    notes: Annotated[list[str], Field(description="what a person should know: of the split, of dates without a value")]
     cut_short: Annotated[bool, Field(description="it ended at the first failure, by --fail-fast")]
     seconds: Annotated[float, Field(description="of wall time")]
     peak_memory_bytes: Annotated[int, Field(description="private memory of all processes, seen twice a second")]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dateshard.insight.observed import observed_cells, shares_line, shares_of, thin_splits
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
@@ -19,7 +20,7 @@ from trainer.evaluate import evaluate
 from trainer.models import num_parameters
 from trainer.resume import locate
 from trainer.run import TrainingRun, all_runs, data_identity, find_continuable
-from trainer.session import make_session
+from trainer.session import choose_columns, make_session
 from trainer.state import restore
 from trainer.table import Evaluation
 
@@ -106,6 +107,7 @@ def _judge(
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
+    _look(result, settings, dataset)
     result.notes.extend(notes)
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
@@ -124,8 +126,17 @@ def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | N
     dataset = Dataset.open(shards_folder(settings.dataset))
     wanted, notes = _chosen(settings, dataset, split, baselines)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=None)
+    _look(result, settings, dataset)
     result.notes.extend(notes)
     return result, f"dataset {settings.dataset}, generation {dataset.generation}"
+
+
+def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
+    """Notes how much of each split's targets was observed."""
+    cells = observed_cells(dataset, choose_columns(settings.trainer, dataset).targets)
+    result.observed.update(shares_of(cells))
+    result.notes.append(shares_line(cells, "target cells"))
+    result.notes.extend(f"warning: {sentence}" for sentence in thin_splits(cells))
 
 
 def _chosen(

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from dateshard.insight.observed import observed_cells, shares_line, thin_splits
 from dateshard.progress import private_bytes
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.training.progress_line import Moment, progress_line
@@ -51,6 +52,7 @@ def headline(screen: Screen, started: Started) -> None:
     screen.say(
         f"{counts[0]} train + {counts[1]} validation dates  {windows} windows  {order.num_batches:,} batches an epoch"
     )
+    _observed(screen, started)
     if sampled := about_sample(started):
         screen.say(sampled)
     screen.say(f"shuffle {shuffle}  {served}")
@@ -70,6 +72,14 @@ def _in_no_split(dataset: Dataset) -> str:
     with suppress(DateshardError):  # of an older version, or damaged: the dates are told all the same
         split = settings_of(dataset).split
     return about_no_split(split, manifest.split, sorted(manifest.dates))
+
+
+def _observed(screen: Screen, started: Started) -> None:
+    """How much of the targets each split holds, and a warning where it is almost nothing."""
+    cells = observed_cells(started.dataset, started.session.train.wanted.targets)
+    screen.say(shares_line(cells, "target cells"))
+    for warning in thin_splits(cells) if not started.finished else ():
+        screen.tell(f"warning: {warning}")
 
 
 def about_sample(started: Started) -> str:

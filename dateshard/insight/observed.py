@@ -1,0 +1,60 @@
+"""How much of each split was observed, in a line, and a warning where a split rests on almost nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from shardstore.commit import load_sources
+from shardstore.dataset import Dataset
+from shardstore.errors import StoreError
+from shardstore.observed import Cells, Counts, by_split
+
+THIN = 0.1  # of the training dates' observed share, below which a split is named
+
+
+def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Cells]:
+    """{split: its cells} of some features. Masks are read of those dates alone that an older version prepared."""
+
+    def read(date: dt.date) -> Counts:
+        return [int(count) for count in np.asarray(dataset.map(date, "observed")).sum(axis=(0, 1))]
+
+    rows = {}
+    with suppress(StoreError):  # missing or damaged, it is no hindrance to what only tells
+        rows = load_sources(dataset.root, dataset.generation)["dates"]
+    return by_split(dataset.manifest, rows, features, read)
+
+
+def shares_line(cells: Mapping[str, Cells], what: str = "cells") -> str:
+    """`observed cells: train 98 %, validation 0.1 %, test 97 %`; empty where nothing is known."""
+    shares = ", ".join(f"{split} {percent(found)}" for split, found in cells.items())
+    return f"observed {what}: {shares}" if shares else ""
+
+
+def shares_of(cells: Mapping[str, Cells]) -> dict[str, float]:
+    """For --json."""
+    return {split: float(f"{found.share:.7g}") for split, found in cells.items()}
+
+
+def percent(found: Cells) -> str:
+    """A share that says 100 % of all cells alone and 0 % of none alone."""
+    share = 100 * found.share
+    if found.observed in (0, found.cells):
+        return f"{share:.0f} %"
+    if share < 0.05:
+        return "< 0.1 %"
+    return f"{min(share, 99.9):.1f} %" if share < 1.5 or share > 99.4 else f"{share:.0f} %"
+
+
+def thin_splits(cells: Mapping[str, Cells]) -> list[str]:
+    """A sentence for each split of which hardly anything was observed beside the training dates."""
+    train = cells.get("train", Cells(0, 0)).share
+    return [
+        f"{split} rests on {found.observed:,} of its {found.cells:,} cells ({percent(found)} observed, of the training "
+        f"dates {percent(cells['train'])}): set pipeline.split"
+        for split, found in cells.items()
+        if found.share < THIN * train
+    ]
