@@ -19,6 +19,7 @@ from shardstore.frozen import Frozen
 from shardstore.manifest import Manifest
 from shardstore.measured import load_receipt
 from shardstore.observed import by_split
+from shardstore.spacing import too_short_a_step
 
 if TYPE_CHECKING:
     from pipeline.prepare import Measured, Normalised
@@ -141,7 +142,11 @@ class End:
 
 
 def finished(
-    current: Committed | None, measured: Mapping[dt.date, Measured], made: Mapping[dt.date, Normalised], end: End
+    root: Path,
+    current: Committed | None,
+    measured: Mapping[dt.date, Measured],
+    made: Mapping[dt.date, Normalised],
+    end: End,
 ) -> Finished:
     """The last event: what was done, which names nobody knows, what was observed."""
     strangers = {date: receipt.unknown_nodes for date, receipt in measured.items() if receipt.unknown_nodes.count}
@@ -163,8 +168,13 @@ def finished(
         cut_short=end.cut_short,
         dropped=end.dropped,
         observed=by_split(current.manifest, current.sources["dates"]) if current else {},
+        short_step=_short_step(root, current) if current else "",
         empty=tuple(sorted(date for date, receipt in made.items() if not any(receipt.observed))),
     )
+
+
+def _short_step(root: Path, current: Committed) -> str:
+    return too_short_a_step(root, current.generation, current.manifest, current.sources["dates"])
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:

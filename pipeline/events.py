@@ -152,6 +152,7 @@ class Finished:
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
     observed: Mapping[str, Cells] = field(default_factory=dict)  # by split, as far as it is known
+    short_step: str = ""  # why the step is too short for the records, if it is
     empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
 
 

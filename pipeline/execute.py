@@ -385,7 +385,7 @@ class _Run:
     def _finished(self, *, cut_short: bool = False) -> Finished:
         seconds, changed = time.monotonic() - self.began, len(self.changed)
         end = account.End(self.plan, self.failed, self.dropped, self.cut_rows, seconds, changed, self.stored, cut_short)
-        return account.finished(self.current, self.measured, self.made, end)
+        return account.finished(self.writer.root, self.current, self.measured, self.made, end)
 
 
 class _FailedFastError(Exception):

@@ -38,22 +38,24 @@ def by_split(
         features: places of those that count; None: all.
         read: gives the counts of a date whose row knows none; None: such dates are left out.
     """
-    chosen = range(len(manifest.features)) if features is None else features
-    found: dict[str, Cells] = {}
-    for date, entry in manifest.dates.items():
+    chosen = None if features is None else list(features)
+    width = manifest.num_nodes * (len(manifest.features) if chosen is None else len(chosen))
+    seen, cells = dict[str, int](), dict[str, int]()
+    for date, entry in manifest.dates.items():  # thousands of them: nothing is made for each
         split = manifest.split_of(date)
-        counts = counts_of(manifest, entry, rows.get(str(date), {})) if split else None
-        counts = read(date) if counts is None and split and read else counts
-        if split and counts is not None:
-            before, cells = found.get(split, Cells(0, 0)), len(chosen) * entry.num_steps * manifest.num_nodes
-            seen = sum(counts[place] for place in chosen)
-            found[split] = Cells(before.observed + seen, before.cells + cells)
-    return {split: found[split] for split in SPLITS if split in found}
+        if split is None:
+            continue
+        counts = counts_of(manifest, entry, rows.get(str(date), {}))
+        counts = read(date) if counts is None and read else counts
+        if counts is not None:
+            seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
+            cells[split] = cells.get(split, 0) + entry.num_steps * width
+    return {split: Cells(seen[split], cells[split]) for split in SPLITS if split in seen}
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:
     """Of a date without a mask all cells; else what its row of the sources file says, None if that is nothing."""
-    if not any("observed" in part.files for part in entry.parts):
+    if "observed" not in entry.parts[0].files:
         return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
     counts: Counts | None = row.get("observed")
     return counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,14 @@ from shardstore.commit import load_sources
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError
 from shardstore.observed import Cells, Counts, by_split
+from shardstore.spacing import too_short_a_step
 
 THIN = 0.1  # of the training dates' observed share, below which a split is named
+
+
+def short_step(dataset: Dataset) -> str:
+    """Why the step is too short for the records; empty where it is not."""
+    return too_short_a_step(dataset.root, dataset.generation, dataset.manifest, _rows(dataset))
 
 
 def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Cells]:
@@ -22,10 +29,15 @@ def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Cells
     def read(date: dt.date) -> Counts:
         return [int(count) for count in np.asarray(dataset.map(date, "observed")).sum(axis=(0, 1))]
 
-    rows = {}
-    with suppress(StoreError):  # missing or damaged, it is no hindrance to what only tells
-        rows = load_sources(dataset.root, dataset.generation)["dates"]
-    return by_split(dataset.manifest, rows, features, read)
+    return by_split(dataset.manifest, _rows(dataset), features, read)
+
+
+def _rows(dataset: Dataset) -> Mapping[str, Any]:
+    """Of the sources file, by date. Missing or damaged it is no hindrance to what only tells."""
+    with suppress(StoreError):
+        rows: Mapping[str, Any] = load_sources(dataset.root, dataset.generation)["dates"]
+        return rows
+    return {}
 
 
 def shares_line(cells: Mapping[str, Cells], what: str = "cells") -> str:

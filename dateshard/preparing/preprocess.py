@@ -245,7 +245,7 @@ def _observed(screen: Screen, finished: e.Finished) -> list[str]:
     done = finished.measured + finished.written + finished.unchanged
     if done and (line := shares_line(finished.observed)):
         screen.tell(line)
-    warnings = thin_splits(finished.observed)
+    warnings = [*filter(None, [finished.short_step]), *thin_splits(finished.observed)]
     if finished.empty:
         warnings.append(f"nothing was observed on {collapse(finished.empty)}: no row has a value")
     for warning in warnings:
