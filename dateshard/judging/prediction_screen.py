@@ -47,6 +47,7 @@ def _facts(made: Prediction) -> dict[str, Any]:
             "last_record": None if history.last is None else spell(history.last, zone),
             "observed": float(history.observed_HNF.mean()),
             "rows": account_of(history) if made.from_dumps else None,
+            "silent_nodes": made.silent,
             "unknown_nodes": list(history.unknown_nodes),
             "unknown_categories": {name: unseen.count for name, unseen in history.unknown_categories.items()},
         },
