@@ -84,7 +84,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
-        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues;
+            or no step of the whole run had one.
     """
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
     with Writer(session.checkpoints, after=tend) as writer:
@@ -119,13 +120,21 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
             yield from _stop(session, writer)
             return
         yield from _close_epoch(session, writer, report, began)
-    yield from writer.finish()
-    yield Ended(why, state)
+    yield from _end(session, writer, why)
 
 
 def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
     save(session, writer)
+    yield from _end(session, writer, why)
+
+
+def _end(session: Session, writer: Writer, why: str) -> Iterator[Event]:
+    """Raises:
+    DateshardError: the run is over and none of its steps had a finite gradient.
+    """
     yield from writer.finish()
+    if why != "stopped" and session.state.fruitless:
+        raise postmortem.error(session)
     yield Ended(why, session.state)
 
 
