@@ -28,7 +28,7 @@ from trainer.order import Order
 from trainer.session import evaluation_shuffle, make_reader, order_of, shuffle_of
 from trainer.units import Units
 
-CODE = 1  # raised by hand when the same checkpoint and data give other intervals
+CODE = 2  # raised by hand when the same checkpoint and data give other intervals
 HELD_BYTES = 256 << 20  # of scores
 MOST_WINDOWS = 10_000  # of a split that are asked; more would take time and hardly move a quantile
 TAIL_SCORES = 10  # expected beyond each end, below which a node's own scores give way to those of all nodes

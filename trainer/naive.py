@@ -11,6 +11,8 @@ import torch
 
 from trainer.batch import Batch
 
+LOOKED = 16  # steps back that are looked at one by one for the newest value of all
+
 
 def newest(
     values_BHNF: torch.Tensor, known_BHNF: torch.Tensor | None, season: int, steps: int, otherwise: torch.Tensor
@@ -40,9 +42,20 @@ def newest(
         lacking[:, phases_of] &= ~here
         if not bool(lacking.any()):
             return found[:, order]
+        if (
+            season == 1 and begin - back == LOOKED
+        ):  # a node may have none at all: not step by step through a long history
+            return _newest_of_all(values_BHNF, known_BHNF, otherwise)[:, order]
     if season > 1:
         _fill_nearest(found, lacking, (values_BHNF, known_BHNF), begin)
     return found[:, order]
+
+
+def _newest_of_all(values_BHNF: torch.Tensor, known_BHNF: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
+    """[B, 1, N, F] at once; memory: an int16 for each cell of the histories."""
+    step_H = torch.arange(values_BHNF.shape[1], dtype=torch.int16, device=values_BHNF.device)[None, :, None, None]
+    at_B1NF = torch.where(known_BHNF, step_H, step_H.new_tensor(-1)).amax(1, keepdim=True)
+    return torch.where(at_B1NF < 0, otherwise, values_BHNF.gather(1, at_B1NF.clamp(min=0).long()))
 
 
 def _fill_nearest(

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dateshard.insight.observed import observed_cells, shares_line, thin_splits
+from dateshard.insight.observed import observed_cells, percent, shares_line, thin_splits
 from dateshard.progress import private_bytes
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.training.progress_line import Moment, progress_line
@@ -14,12 +14,14 @@ from pipeline.splits import about_no_split
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError
 from shardstore.manifest import in_no_split
+from shardstore.observed import Cells
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.disk import need
 from trainer.models import num_parameters
 from trainer.resume import Started
 
+WHOLE = 0.99  # of a target's cells: what fill does with the rest matters little
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
 WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
 
@@ -78,8 +80,26 @@ def _observed(screen: Screen, started: Started) -> None:
     """How much of the targets each split holds, and a warning where it is almost nothing."""
     cells = observed_cells(started.dataset, started.session.train.wanted.targets)
     screen.say(shares_line(cells, "target cells"))
-    for warning in thin_splits(cells) if not started.finished else ():
+    for warning in [*thin_splits(cells), *_not_filled(started)] if not started.finished else ():
         screen.tell(f"warning: {warning}")
+
+
+def _not_filled(started: Started) -> list[str]:
+    """Sentences on targets whose missing cells nothing fills, of a model that forecasts from a window's own level."""
+    model, dataset = started.session.config.model, started.dataset
+    if model.name not in ("nlinear", "ridge") and not model.revin:
+        return []
+    found = []
+    for place in started.session.train.wanted.targets:
+        feature, train = dataset.features[place], observed_cells(dataset, [place]).get("train")
+        if feature.fill == "none" and not feature.categorical and train and train.share < WHOLE:
+            missing = percent(Cells(train.cells - train.observed, train.cells))
+            found.append(
+                f"{missing} of the cells of '{feature.name}' are missing on the training dates, and nothing fills them: the "
+                "model forecasts from a window's own level, and sees the middle of the scale there. Set "
+                f"pipeline.features.{feature.name}.fill: forward (a level), or zero (a sum)"
+            )
+    return found
 
 
 def about_sample(started: Started) -> str:
