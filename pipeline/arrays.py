@@ -202,9 +202,9 @@ def encode_date(staged: Staged, config: Pipeline, target: Target) -> Encoded:
 
 
 def _of_strangers_alone(staged: Staged, nodes: Nodes, config: Pipeline) -> DumpError:
-    found = Strangers.of(staged.nodes, nodes.names)
+    unknown = Strangers.of(staged.nodes, nodes.names)
     return DumpError(
-        f"none of the date's rows is of a known node: it has {found.count:,} unknown ones{found.hint()}",
+        f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
         where=Where(date=staged.day.date, column=config.source.node, value=staged.nodes[0]),
         todo="Nodes that are new indeed become known with a training date that has them, by --refit-statistics; "
         "pipeline.exclude leaves the date out",

@@ -236,7 +236,7 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
     if (code_N < 0).any() and config.source.faults.unknown_node == "refuse":
         where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
         todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
-        raise DumpError(f"the column is no node of the table{_told(codes)}", where=where, todo=todo)
+        raise DumpError(f"the column is no node of the table{_alike(codes)}", where=where, todo=todo)
     unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
     names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
     code_N = code_N[code_N >= 0]
@@ -246,7 +246,7 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
         faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
     if not names:
         where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
-        raise DumpError(f"no column is a node of the table{_told(codes)}", where=where, todo=todo)
+        raise DumpError(f"no column is a node of the table{_alike(codes)}", where=where, todo=todo)
     keep = ~faults.rejected
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)
@@ -256,6 +256,6 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
     return Chunk(times[keep][row_R], code_N[node_R], place_R, (matrix_RN[present],))
 
 
-def _told(codes: Codes) -> str:
+def _alike(codes: Codes) -> str:
     unknown = Strangers.of(codes.strangers, codes.names)
     return f": it has {unknown.count:,} unknown ones{unknown.hint()}" if unknown.alike else ""

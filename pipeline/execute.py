@@ -170,9 +170,9 @@ class _Run:
             self.seen = replace(self.seen, weights=weights)
             if keys:
                 self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
-            told = self.plan.remarks
+            before = self.plan.remarks
             self._take(make_plan(self.config, self.seen, self.wish))
-            yield from (Noted(remark) for remark in self.plan.remarks if remark not in told)
+            yield from (Noted(remark) for remark in self.plan.remarks if remark not in before)
 
     def _prepare(self) -> Iterator[Event]:
         yield from self._measure_all()

@@ -174,9 +174,9 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         found.append(encoded)
         pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
-    unseen = [one.unknown_categories for one in found]
-    features = sorted({name for one in unseen for name in one})
-    most = {name: max((one[name] for one in unseen if name in one), key=lambda s: s.count) for name in features}
+    unseen = [encoded.unknown_categories for encoded in found]
+    features = sorted({name for names in unseen for name in names})
+    most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
     return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
 
 

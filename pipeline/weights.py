@@ -32,8 +32,8 @@ def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> 
 def known_weights(seen: Observed, config: Pipeline) -> Weights:
     """Of committed dates by their rows of the sources file, and of those that were measured just now."""
     rows = ((dt.date.fromisoformat(date), row) for date, row in seen.sources.get("dates", {}).items())
-    found = {date: row["weight"] if "weight" in row else _estimate(date, row, seen, config) for date, row in rows}
-    return {date: weight for date, weight in found.items() if weight is not None} | {**seen.weights}
+    weights = {date: row["weight"] if "weight" in row else _estimate(date, row, seen, config) for date, row in rows}
+    return {date: weight for date, weight in weights.items() if weight is not None} | {**seen.weights}
 
 
 def _estimate(date: dt.date, row: Mapping[str, Any], seen: Observed, config: Pipeline) -> int | None:

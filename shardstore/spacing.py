@@ -52,11 +52,11 @@ def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapp
     if known and sum(known.values()) >= SPARSE * cells * sum(manifest.dates[date].num_steps for date in known):
         return ""
     with suppress(StoreError):  # damaged: whatever needs it says so
-        return _told(root, generation, manifest, fullest, features)
+        return _sentence(root, generation, manifest, fullest, features)
     return ""
 
 
-def _told(root: Path, generation: int, manifest: Manifest, date: dt.date, features: Sequence[int]) -> str:
+def _sentence(root: Path, generation: int, manifest: Manifest, date: dt.date, features: Sequence[int]) -> str:
     mask = Dataset(root, generation, replace(manifest, dates={date: manifest.dates[date]})).map(date, "observed")
     if mask is None:
         return ""

@@ -42,19 +42,19 @@ def _rows(dataset: Dataset) -> Mapping[str, Any]:
 
 def shares_line(cells: Mapping[str, Cells], what: str = "cells") -> str:
     """`observed cells: train 98 %, validation 0.1 %, test 97 %`; empty where nothing is known."""
-    shares = ", ".join(f"{split} {percent(found)}" for split, found in cells.items())
+    shares = ", ".join(f"{split} {percent(own)}" for split, own in cells.items())
     return f"observed {what}: {shares}" if shares else ""
 
 
 def shares_of(cells: Mapping[str, Cells]) -> dict[str, float]:
     """For --json."""
-    return {split: float(f"{found.share:.7g}") for split, found in cells.items()}
+    return {split: float(f"{own.share:.7g}") for split, own in cells.items()}
 
 
-def percent(found: Cells) -> str:
+def percent(cells: Cells) -> str:
     """A share that says 100 % of all cells alone and 0 % of none alone."""
-    share = 100 * found.share
-    if found.observed in (0, found.cells):
+    share = 100 * cells.share
+    if cells.observed in (0, cells.cells):
         return f"{share:.0f} %"
     if share < 0.05:
         return "< 0.1 %"
@@ -65,8 +65,8 @@ def thin_splits(cells: Mapping[str, Cells]) -> list[str]:
     """A sentence for each split of which hardly anything was observed beside the training dates."""
     train = cells.get("train", Cells(0, 0)).share
     return [
-        f"{split} rests on {found.observed:,} of its {found.cells:,} cells ({percent(found)} observed, of the training "
+        f"{split} rests on {own.observed:,} of its {own.cells:,} cells ({percent(own)} observed, of the training "
         f"dates {percent(cells['train'])}): set pipeline.split"
-        for split, found in cells.items()
-        if found.share < THIN * train
+        for split, own in cells.items()
+        if own.share < THIN * train
     ]

@@ -260,16 +260,16 @@ def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
         if history.last is not None and history.last >= history.end - step:
             begun = spell(history.last, zone_name)
         until = f"--until {day.date}: the date is over; --until {begun[:16]}: only steps that ended by then"
-        told = until if asked.history else f"--at {over}: the date is over"
+        options = until if asked.history else f"--at {over}: the date is over"
         found.append(
-            f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({told})."
+            f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({options})."
         )
     if names := history.unknown_nodes:
         hint = Strangers.of(names, dataset.nodes.names).hint()
         found.append(f"{counted(len(names), 'node')} that training never saw left out: {some_names(names)}{hint}.")
     for feature, unseen in history.unknown_categories.items():
-        told = f"up to {unseen.count} on a date{unseen.hint()}"
-        found.append(f"Categories of '{feature}' that no training date has get code 0: {told}.")
+        most = f"up to {unseen.count} on a date{unseen.hint()}"
+        found.append(f"Categories of '{feature}' that no training date has get code 0: {most}.")
     rows = account_of(history)
     for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
         counts = rows[kind]

@@ -31,8 +31,8 @@ def known_targets(forecaster: Forecaster, history: History) -> NDArray[np.bool_]
 def silent_nodes(forecaster: Forecaster, known_NK: NDArray[np.bool_]) -> dict[str, list[str]]:
     """{target: nodes of which no value of it is in the history}, without targets that are known everywhere."""
     names, targets = forecaster.dataset.nodes.names, enumerate(target.name for target in forecaster.targets)
-    found = {target: [names[node] for node in np.flatnonzero(~known_NK[:, place])] for place, target in targets}
-    return {target: nodes for target, nodes in found.items() if nodes}
+    silent = {target: [names[node] for node in np.flatnonzero(~known_NK[:, place])] for place, target in targets}
+    return {target: nodes for target, nodes in silent.items() if nodes}
 
 
 def silence(silent: Mapping[str, list[str]]) -> list[str]:

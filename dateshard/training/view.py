@@ -89,17 +89,17 @@ def _not_filled(started: Started) -> list[str]:
     model, dataset = started.session.config.model, started.dataset
     if model.name not in ("nlinear", "ridge") and not model.revin:
         return []
-    found = []
+    sentences = []
     for place in started.session.train.wanted.targets:
         feature, train = dataset.features[place], observed_cells(dataset, [place]).get("train")
         if feature.fill == "none" and not feature.categorical and train and train.share < WHOLE:
             missing = percent(Cells(train.cells - train.observed, train.cells))
-            found.append(
+            sentences.append(
                 f"{missing} of the cells of '{feature.name}' are missing on the training dates, and nothing fills them: the "
                 "model forecasts from a window's own level, and sees the middle of the scale there. Set "
                 f"pipeline.features.{feature.name}.fill: forward (a level), or zero (a sum)"
             )
-    return found
+    return sentences
 
 
 def about_sample(started: Started) -> str:

@@ -45,7 +45,7 @@ class CategoricalInputs(nn.Module):
         parts = [history_BHNF[..., self.numbers], *(table(history_BHNF[..., at].long()) for at, table in pairs)]
         known = known_BHNF
         if known_BHNF is not None and self.uses_known:
-            widths = [part.shape[-1] for part in parts[1:]]
+            widths = [embedded.shape[-1] for embedded in parts[1:]]
             each = [
                 known_BHNF[..., [at]].expand(*known_BHNF.shape[:-1], width)
                 for at, width in zip(self.places, widths, strict=True)
