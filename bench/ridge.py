@@ -23,7 +23,7 @@ import torch
 
 from trainer.config import ModelConfig
 from trainer.gram import Joint, Masked, Part
-from trainer.models.ridge import Grid, choose
+from trainer.models.ridge import Grid, Judging
 from trainer.order import Window
 
 SHAPES = {  # nodes, windows a node, history, horizon, masked share
@@ -46,7 +46,7 @@ def part_of(shape: str, share: float = 1.0) -> tuple[Part, Window]:
     steps = count + history + horizon - 1
     wave = np.sin(np.arange(steps) / 24 * 2 * np.pi) + generator.normal(size=(nodes, steps)) * 0.5
     seen = torch.from_numpy(generator.random((nodes, steps)) >= masked) if masked else None
-    return Part(torch.from_numpy(wave), seen, count, opens=True, closes=True), Window(history, horizon)
+    return Part(torch.from_numpy(wave), seen, None, count, opens=True, closes=True), Window(history, horizon)
 
 
 def lag_products(part: Part, window: Window) -> Joint | Masked:
@@ -98,7 +98,7 @@ def measure(shape: str, repeats: int) -> list[str]:
     held_part, _ = part_of(shape, 0.17)
     held = lag_products(held_part, window)
     tunings = Grid(ModelConfig().penalties).tunings(window.history)
-    chosen, _ = seconds(lambda: choose(ours, held, tunings, never))
+    chosen, _ = seconds(lambda: Judging(tunings).add(ours, held, 1, never))
     ratio = min(taken["written out"]) / min(taken["lag products"])
     figures = [f"{min(taken[name]):.3f} - {max(taken[name]):.3f}" for name in ("written out", "lag products")]
     nodes, count, history, horizon, _ = SHAPES[shape]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.events import Finished
 from pipeline.plan import DatePlan, Dump, Observed, Plan, normalise_identity, split_settings
-from pipeline.rows import Rows
+from pipeline.rows import Rows, with_columns
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed
 from shardstore.errors import DateshardError, DumpError, ResourceError, Where
 from shardstore.frozen import Frozen
 from shardstore.manifest import Manifest
-from shardstore.measured import load_arrays
+from shardstore.measured import load_receipt
+from shardstore.observed import by_split
+from shardstore.spacing import too_short_a_step
 
 if TYPE_CHECKING:
-    from pipeline.prepare import Measured
+    from pipeline.prepare import Measured, Normalised
+    from shardstore.commit import Committed
 
 
 def dump_row(dump: Dump | None) -> dict[str, Any]:
@@ -109,15 +113,68 @@ def failures(
 
 
 def source_row(
-    root: Path, plan: DatePlan, seen: Observed, config: Pipeline, *, made: bool, receipt: Measured | None
+    root: Path, plan: DatePlan, seen: Observed, config: Pipeline, made: Normalised | None, receipt: Measured | None
 ) -> dict[str, Any]:
     """A committed date's row in the sources file: the one it had, unless its shard was `made` in this run."""
     known: dict[str, Any] | None = seen.sources.get("dates", {}).get(str(plan.date))
-    if not made:
+    if made is None:
         return known or {"staged": plan.key, "measure": "", "dump": dump_row(None), "rows": {}}
-    rows = receipt.rows if receipt else load_arrays(root / "staged" / str(plan.date) / plan.key)[1]["rows"]
-    measure = config.measure_identity(seen.node_names)
-    return {"staged": plan.key, "measure": measure, "dump": dump_row(seen.dumps[plan.date]), "rows": dict(rows)}
+    counts = {"observed": list(made.observed), "weight": made.weight}
+    if plan.date not in seen.dumps:
+        return {**(known or {}), **counts}
+    rows = receipt.rows if receipt else load_receipt(root / "staged" / str(plan.date) / plan.key)["rows"]
+    measure, dump = config.measure_identity(seen.node_names), dump_row(seen.dumps[plan.date])
+    return {"staged": plan.key, "measure": measure, "dump": dump, "rows": dict(rows), **counts}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What a preprocess did, beside the receipts of its dates. `changed`: shards that are others than before."""
+
+    plan: Plan
+    failed: Mapping[dt.date, DateshardError]
+    dropped: Mapping[dt.date, DateshardError]
+    cut_rows: Rows | None
+    seconds: float
+    changed: int
+    stored: int
+    cut_short: bool
+
+
+def finished(
+    root: Path,
+    current: Committed | None,
+    measured: Mapping[dt.date, Measured],
+    made: Mapping[dt.date, Normalised],
+    end: End,
+) -> Finished:
+    """The last event: what was done, which names nobody knows, what was observed."""
+    strangers = {date: receipt.unknown_nodes for date, receipt in measured.items() if receipt.unknown_nodes.count}
+    strangers |= {date: receipt.unknown_nodes for date, receipt in made.items() if receipt.unknown_nodes.count}
+    by_date = {date: with_columns(receipt.rows, receipt.conflicts) for date, receipt in measured.items()}
+    return Finished(
+        plan=end.plan,
+        generation=current.generation if current else None,
+        manifest=current.manifest if current else None,
+        measured=len(measured),
+        written=end.changed,
+        unchanged=len(made) - end.changed,
+        failed=end.failed,
+        rows=total(by_date, end.cut_rows),
+        seconds=end.seconds,
+        unknown_nodes=strangers,
+        unknown_categories={d: receipt.unknown_categories for d, receipt in made.items() if receipt.unknown_categories},
+        stored=end.stored,
+        cut_short=end.cut_short,
+        dropped=end.dropped,
+        observed=by_split(current.manifest, current.sources["dates"]) if current else {},
+        short_step=_short_step(root, current) if current else "",
+        empty=tuple(sorted(date for date, receipt in made.items() if not any(receipt.observed))),
+    )
+
+
+def _short_step(root: Path, current: Committed) -> str:
+    return too_short_a_step(root, current.generation, current.manifest, current.sources["dates"])
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:

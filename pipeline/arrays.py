@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
 from pipeline.shares import record_budget
+from pipeline.strangers import Strangers
 from shardstore.calendar import Day
 from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
@@ -92,13 +93,13 @@ class Encoded:
     Attributes:
         observed_TNF: None where nothing is missing.
         unknown_nodes: nodes of the date that training never saw: they have no place in the frozen list.
-        unknown_categories: {feature: how many categories training never saw}; they have code 0.
+        unknown_categories: {feature: categories that training never saw}; they have code 0.
     """
 
     values_TNF: NDArray[np.float32]
     observed_TNF: NDArray[np.bool_] | None
     unknown_nodes: tuple[str, ...]
-    unknown_categories: Mapping[str, int]
+    unknown_categories: Mapping[str, Strangers]
 
 
 def stage(
@@ -187,16 +188,28 @@ def encode_date(staged: Staged, config: Pipeline, target: Target) -> Encoded:
     Memory: about four arrays of [T, N, F] float64.
 
     Raises:
-        DumpError: a value that its transform or float32 cannot take.
+        DumpError: no node of the date is known, or a value that its transform or float32 cannot take.
     """
     date, features, nodes = staged.day.date, config.feature_specs(), target.nodes
     refuse_outside(staged.values_TNF, date, config)
-    unknown = _recode(staged, target.vocabularies, features)
     place = positions(staged.nodes, nodes)
+    if len(place) and (place < 0).all():
+        raise _of_strangers_alone(staged, nodes, config)
+    unknown = _recode(staged, target.vocabularies, features)
     encoded, observed = encode(grid.on_nodes(staged.values_TNF, place, len(nodes.names)), features, target.scale)
     _refuse_infinite(encoded, date, config)
-    strangers = tuple(name for name, at in zip(staged.nodes, place, strict=True) if at < 0)
-    return Encoded(encoded, observed, (*strangers, *staged.strangers), unknown)
+    without_place = tuple(name for name, at in zip(staged.nodes, place, strict=True) if at < 0)
+    return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
+
+
+def _of_strangers_alone(staged: Staged, nodes: Nodes, config: Pipeline) -> DumpError:
+    unknown = Strangers.of(staged.nodes, nodes.names)
+    return DumpError(
+        f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
+        where=Where(date=staged.day.date, column=config.source.node, value=staged.nodes[0]),
+        todo="Nodes that are new indeed become known with a training date that has them, by --refit-statistics; "
+        "pipeline.exclude leaves the date out",
+    )
 
 
 def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
@@ -220,14 +233,15 @@ def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
 
 
-def _recode(staged: Staged, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, int]:
-    """Changes a date's own codes to frozen ones, in place; gives the number of unseen categories by feature."""
-    unknown: dict[str, int] = {}
+def _recode(staged: Staged, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, Strangers]:
+    """Changes a date's own codes to frozen ones, in place; gives the unseen categories by feature."""
+    unknown: dict[str, Strangers] = {}
     values_TNF = staged.values_TNF
     for feature, name in categorical(features).items():
         own, frozen = staged.vocabularies[str(feature)], vocabularies.names[name]
         values_TNF[..., feature], count = recode(values_TNF[..., feature], own, frozen)
-        unknown |= {name: count} if count else {}
+        if count:
+            unknown[name] = Strangers.of(set(own) - set(frozen), frozen)
     return unknown
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-NAMED = 20  # strangers after which no more are looked for
+NAMED = 1000  # strangers after which no more are looked for
 
 
 class Codes:

@@ -16,6 +16,7 @@ from shardstore.identity import identity
 from shardstore.layouts.feature import Feature, partial_settings
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
+TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 
 
@@ -164,7 +165,7 @@ class Pipeline(Section):
     step: Step = Field(description="length of a step: 30s, 5m, 1h")
     features: dict[str, FeatureConfig] = Field(min_length=1)
     split: Annotated[Split, AfterValidator(_possible)] | None = Field(
-        None, description="default: validation is the last date, training all before it"
+        None, description="default: validation is the last date that is not almost empty, training all before it"
     )
     store: StoreConfig = StoreConfig()
     exclude: tuple[Date, ...] = Field((), description="dates that are left out")

@@ -20,6 +20,7 @@ from shardstore.errors import DamagedError
 from shardstore.identity import identity, unseal
 
 CODE = 2  # raised by hand when the same file and settings give other spills
+TYPED_CODE = 3  # likewise of a file whose columns have types
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,18 @@ class Cut:
     dates: Mapping[dt.date, tuple[int, str]]  # size and hash of each spill
     rows: Rows
 
-    def dumps(self) -> dict[dt.date, Dump]:
+    def dumps(self, *, typed: bool = False) -> dict[dt.date, Dump]:
         """The spills as dumps; messages name the file that they were cut from."""
         return {
-            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,))
+            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,), typed)
             for date, (size, digest) in self.dates.items()
         }
 
 
-def cut_key(config: Pipeline, whole_hash: str) -> str:
+def cut_key(config: Pipeline, whole: Dump) -> str:
     """Of the file's content and the settings that decide the spills."""
-    return identity([CODE, whole_hash, config.source.measuring(), config.raw_columns()])
+    code = TYPED_CODE if whole.typed else CODE
+    return identity([code, whole.hash, config.source.measuring(), config.raw_columns()])
 
 
 def find_cut(root: Path, key: str) -> Cut | None:

@@ -19,6 +19,7 @@ from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.rows import Rows
 from pipeline.source import UNITS
 from pipeline.spill import Chunk, Spool
+from pipeline.strangers import Strangers
 from pipeline.times import Spelling, instants, not_a_time
 from shardstore.calendar import Day, day_of, parse_step
 from shardstore.errors import DumpError, NoRowsError
@@ -106,12 +107,12 @@ def decode(
             empty = empty or error
     if empty is not None:  # one file without rows among others that have some may be one that was cut
         raise empty if not faults.read else DumpError(empty.what, where=empty.where, todo=empty.todo)
-    rows = faults.rows(config.source.max_bad_fraction)
+    strangers = tuple(sorted(codes.strangers))
+    rows = faults.rows(config.source.max_bad_fraction, Strangers.of(strangers, codes.names))
     names, code_place = codes.final(used)
     feature_columns = [config.column_of(name) for name in config.features]
     column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
     categories = {k: texts[name].names for k, name in enumerate(feature_columns) if name in texts}
-    strangers = tuple(sorted(codes.strangers))
     return Decoded(day, names, rows, places, spool, code_place, column_places, categories, strangers)
 
 
@@ -235,7 +236,7 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
     if (code_N < 0).any() and config.source.faults.unknown_node == "refuse":
         where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
         todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
-        raise DumpError("the column is no node of the table", where=where, todo=todo)
+        raise DumpError(f"the column is no node of the table{_alike(codes)}", where=where, todo=todo)
     unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
     names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
     code_N = code_N[code_N >= 0]
@@ -245,7 +246,7 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
         faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
     if not names:
         where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
-        raise DumpError("no column is a node of the table", where=where, todo=todo)
+        raise DumpError(f"no column is a node of the table{_alike(codes)}", where=where, todo=todo)
     keep = ~faults.rejected
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)
@@ -253,3 +254,8 @@ def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: N
     asked = config.source.duplicates == "refuse"
     place_R = (np.flatnonzero(keep) + place)[row_R] if asked else None
     return Chunk(times[keep][row_R], code_N[node_R], place_R, (matrix_RN[present],))
+
+
+def _alike(codes: Codes) -> str:
+    unknown = Strangers.of(codes.strangers, codes.names)
+    return f": it has {unknown.count:,} unknown ones{unknown.hint()}" if unknown.alike else ""

@@ -25,6 +25,7 @@ DIGITS = {
     "%j": r"\d{1,3}",
 }  # as strptime takes them
 SHOWN_NAMES = 3
+TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files whose columns have types
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
@@ -53,6 +54,13 @@ def one_table(pattern: str, files: Sequence[Path]) -> str:
 
 def _placeholder(found: re.Match[str]) -> str:
     return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
+
+
+def is_typed(files: Sequence[Path], file_format: str) -> bool:
+    """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
+    if file_format != "auto":
+        return file_format in ("parquet", "arrow")
+    return bool(files) and files[0].name.lower().endswith(TYPED)
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:

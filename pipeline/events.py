@@ -10,8 +10,10 @@ from typing import Any
 
 from pipeline.plan import Plan
 from pipeline.rows import Rows
+from pipeline.strangers import Strangers
 from shardstore.errors import DateshardError
 from shardstore.manifest import Manifest
+from shardstore.observed import Cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class DateDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """What a person should know beside the plan's warnings, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Merged:
     """Global statistics were merged; `moved` says how far each feature's scale went from the ones before."""
 
@@ -137,11 +146,14 @@ class Finished:
     failed: Mapping[dt.date, DateshardError]
     rows: Mapping[str, Any]
     seconds: float
-    unknown_nodes: Mapping[dt.date, int] = field(default_factory=dict)  # by date: nodes that training never saw
-    unknown_categories: Mapping[dt.date, Mapping[str, int]] = field(default_factory=dict)  # and by feature
+    unknown_nodes: Mapping[dt.date, Strangers] = field(default_factory=dict)  # by date: neither in training nor a table
+    unknown_categories: Mapping[dt.date, Mapping[str, Strangers]] = field(default_factory=dict)  # and by feature
     stored: int = 0  # dates whose shard stayed, written in other formats
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
+    observed: Mapping[str, Cells] = field(default_factory=dict)  # by split, as far as it is known
+    short_step: str = ""  # why the step is too short for the records, if it is
+    empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
 
 
 Event = (
@@ -154,6 +166,7 @@ Event = (
     | PassedOver
     | DateFailed
     | DateDropped
+    | Noted
     | Merged
     | Drifted
     | CommitDone

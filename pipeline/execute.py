@@ -29,6 +29,7 @@ from pipeline.events import (
     Event,
     Finished,
     Merged,
+    Noted,
     PassedOver,
     Planned,
 )
@@ -43,10 +44,11 @@ from pipeline.prepare import (
     take_partial,
     why_lost,
 )
-from pipeline.rows import Rows, with_columns
+from pipeline.rows import Rows
 from pipeline.shares import give_back_at_once, share_of, shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
+from pipeline.weights import all_weights
 from pipeline.workers import Again, Task, Workers
 from shardstore.commit import Committed, Writer
 from shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
@@ -138,11 +140,8 @@ class _Run:
     entries: dict[dt.date, Entry] = field(default_factory=dict)
     failed: dict[dt.date, DateshardError] = field(default_factory=dict)
     dropped: dict[dt.date, DateshardError] = field(default_factory=dict)  # for want of rows
-    unknown_nodes: dict[dt.date, int] = field(default_factory=dict)
-    unknown_categories: dict[dt.date, Mapping[str, int]] = field(default_factory=dict)
-    made: set[dt.date] = field(default_factory=set)  # dates whose shard this run normalised
-    written: int = 0
-    unchanged: int = 0
+    made: dict[dt.date, Normalised] = field(default_factory=dict)  # dates whose shard this run normalised
+    changed: set[dt.date] = field(default_factory=set)  # those of them whose shard is another than before
     stored: int = 0
 
     def events(self) -> Iterator[Event]:
@@ -160,16 +159,21 @@ class _Run:
         self.excluded = {date.date for date in plan.dates if date.state == "excluded"}
 
     def _measure_all(self) -> Iterator[Event]:
-        """Measures what the plan says. Where dates turn out to have no row, the rest is planned without them: the split
-        moves, and other dates may be training dates."""
+        """Measures what the plan says. Where dates turn out to have no row, or to be almost empty, the rest is planned
+        without them: the split moves, and other dates may be training dates."""
         while True:
             known, done = set(self.dropped), {*self.measured, *self.failed}
             yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure if plan.date not in done})
             keys = {date: self.plans[date].key for date in self.dropped if date not in known}
-            if not keys:
+            weights = all_weights(self.plan, self.seen, self.measured, self.config, self.writer.root)
+            if not keys and weights == self.seen.weights:
                 return
-            self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
+            self.seen = replace(self.seen, weights=weights)
+            if keys:
+                self.seen = without_rows(self.seen, keys, self.config, self.writer.root, self.current)
+            before = self.plan.remarks
             self._take(make_plan(self.config, self.seen, self.wish))
+            yield from (Noted(remark) for remark in self.plan.remarks if remark not in before)
 
     def _prepare(self) -> Iterator[Event]:
         yield from self._measure_all()
@@ -238,9 +242,12 @@ class _Run:
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
         statistics = frozen.statistics
-        old = self.old
         moved: tuple[dict[str, Any], ...] = ()
-        if old and old.statistics != statistics.id and tuple(f.name for f in old.features) == statistics.features:
+        if (
+            (old := self.old)
+            and old.statistics != statistics.id
+            and tuple(f.name for f in old.features) == statistics.features
+        ):
             with suppress(StoreError):  # damaged: they are being replaced
                 moved = tuple(drift(load_statistics(root, old.statistics), statistics))
         self.writer.published(save_frozen(root, frozen))
@@ -350,12 +357,8 @@ class _Run:
         if isinstance(result, StoredAgain):
             self.stored += 1
             return DateDone("store", result.date, changed=changed)
-        self.made.add(result.date)
-        if result.unknown_nodes:
-            self.unknown_nodes[result.date] = result.unknown_nodes
-        if result.unknown_categories:
-            self.unknown_categories[result.date] = result.unknown_categories
-        self.written, self.unchanged = self.written + changed, self.unchanged + (not changed)
+        self.made[result.date] = result
+        self.changed |= {result.date} if changed else set()
         return DateDone("normalise", result.date, changed=changed)
 
     def _commit(self, skeleton: Manifest) -> CommitDone:
@@ -378,22 +381,13 @@ class _Run:
 
     def _source(self, date: dt.date) -> dict[str, Any]:
         """A committed date's row in the sources file: kept, unless its shard was made in this run."""
-        made = date in self.made and date in self.seen.dumps
-        receipt = self.measured.get(date)
-        return account.source_row(
-            self.writer.root, self.plans[date], self.seen, self.config, made=made, receipt=receipt
-        )
+        made, receipt = self.made.get(date), self.measured.get(date)
+        return account.source_row(self.writer.root, self.plans[date], self.seen, self.config, made, receipt)
 
     def _finished(self, *, cut_short: bool = False) -> Finished:
-        by_date = {date: with_columns(done.rows, done.conflicts) for date, done in self.measured.items()}
-        rows = account.total(by_date, self.cut_rows)
-        generation = self.current.generation if self.current else None
-        manifest = self.current.manifest if self.current else None
-        seconds = time.monotonic() - self.began
-        counts = (len(self.measured), self.written, self.unchanged)
-        unknown = (self.unknown_nodes, self.unknown_categories)
-        dropped, done = self.dropped, (self.plan, generation, manifest, *counts)
-        return Finished(*done, self.failed, rows, seconds, *unknown, self.stored, cut_short, dropped)
+        seconds, changed = time.monotonic() - self.began, len(self.changed)
+        end = account.End(self.plan, self.failed, self.dropped, self.cut_rows, seconds, changed, self.stored, cut_short)
+        return account.finished(self.writer.root, self.current, self.measured, self.made, end)
 
 
 class _FailedFastError(Exception):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats import Piece
 from pipeline.rows import Rows
+from pipeline.strangers import NO_STRANGERS, Strangers
 from pipeline.times import shown
 from shardstore.errors import DumpError, NoRowsError, Where
 
@@ -72,8 +73,11 @@ class Faults:
                 self.changed_by[reason] = self.changed_by.get(reason, 0) + count
         self._changes = []
 
-    def rows(self, max_bad_fraction: float) -> Rows:
+    def rows(self, max_bad_fraction: float, unknown: Strangers = NO_STRANGERS) -> Rows:
         """The account of all pieces.
+
+        Args:
+            unknown: nodes that rows were left out for.
 
         Raises:
             DumpError: more bad rows than allowed; names the first one. NoRowsError: no row is left.
@@ -82,17 +86,18 @@ class Faults:
         first = self._first
         accepted = self.read - self.num_rejected
         too_many = self.bad > max_bad_fraction * self.read
+        alike = f"; {unknown.count:,} unknown nodes{unknown.hint()}" if unknown.alike else ""
         if first and (too_many or not accepted):
             where = Where(str(first.path), self.date, first.column, first.row, first.value or "")
             more = f" ({self.bad:,} rows are rejected of {self.read:,})" if self.bad > 1 else ""
             raise (DumpError if too_many else NoRowsError)(
-                f"the row is {first.reason}{more}",
+                f"the row is {first.reason}{more}{alike}",
                 where=where,
                 todo="Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
                 "or say what becomes of them (pipeline.source.faults)",
             )
         if self.read and not accepted:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
-            what, todo = f"no row is left of {self.read:,}: {why}", "Correct the dump, or remove it"
+            what, todo = f"no row is left of {self.read:,}: {why}{alike}", "Correct the dump, or remove it"
             raise NoRowsError(what, where=Where(str(self._piece.path), self.date), todo=todo)
         return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.arrays import Target
 from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.plan import normalise_identity, staged_key
+from pipeline.plan import measured_so, normalise_identity
 from shardstore.commit import load_sources
 from shardstore.dataset import Dataset
 from shardstore.errors import UsageError, Where
@@ -61,7 +61,7 @@ def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) 
     same = [row for row in sources["dates"].values() if row["measure"] == measure]
     if not same:
         return "the settings that decide how a dump is read (source, step, nodes, features) are others"
-    if not any(row["staged"] == staged_key(row["dump"]["hash"], measure) for row in same):
+    if not any(measured_so(row, measure) for row in same):
         return "this version measures dumps in another way"
     frozen = (manifest.statistics, manifest.nodes, manifest.vocabularies)
     if normalise_identity(config.normalise_settings(), *frozen) == manifest.normalise:

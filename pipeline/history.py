@@ -25,8 +25,10 @@ from pipeline.observe import whole_file
 from pipeline.plan import Dump
 from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
+from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, parse_step
 from shardstore.errors import DumpError, UsageError, Where
+from shardstore.layouts.encode import last_record
 from shardstore.moments import rows_before, step_before
 
 Names = tuple[str, ...] | None
@@ -51,7 +53,7 @@ class History:
         end: the first instant after the history.
         last: instant of the last record of its last date.
         unknown_nodes: names that the frozen list lacks, of all its dates; some of them where a node table is closed.
-        unknown_categories: {feature: how many categories of a date training never saw, at most}.
+        unknown_categories: {feature: categories that training never saw, of the date with most of them}.
     """
 
     values_HNF: NDArray[np.float32]
@@ -60,7 +62,7 @@ class History:
     last: int | None
     pieces: tuple[Piece, ...]
     unknown_nodes: tuple[str, ...]
-    unknown_categories: Mapping[str, int]
+    unknown_categories: Mapping[str, Strangers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +152,21 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
 
     Args:
         nodes: names of the node table; None where nodes are found.
-        until: the first instant that is not known yet; None: after the last step with a record.
+        until: the first instant that is not known yet; None: after the last step with a value.
 
     Raises:
-        DumpError: a date is missing, there are too few steps, or a dump cannot be used.
+        DumpError: a date is missing, there are too few steps, nothing was observed, or a dump cannot be used.
     """
     zone_name, step = raw.config.source.timezone, parse_step(raw.config.step)
-    newest = max(raw.dumps)
-    staged: Staged | None = None
-    if until is None:
-        staged = raw.stage(newest, nodes)
-        end = staged.day.end if staged.last is None else step_before(staged.last, zone_name, step) + step
-    else:
-        end = step_before(until, zone_name, step)
+    dates = _Dates(raw, target, nodes)
+    end = dates.end_of_values() if until is None else step_before(until, zone_name, step)
     chosen = rows_before(end, num_steps, zone_name, step)
     _refuse_lacking(chosen, raw, num_steps)
     shape = (num_steps, len(target.nodes.names), len(raw.config.features))
     values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
     found, pieces, at = list[Encoded](), list[Piece](), num_steps
     for day, rows in reversed(chosen):
-        known = staged if staged is not None and staged.day.date == day.date else raw.stage(day.date, nodes)
-        encoded = encode_date(known, raw.config, target)
+        known, encoded = dates.encoded(day.date)
         at -= rows.stop - rows.start
         values[at : at + rows.stop - rows.start] = encoded.values_TNF[rows]
         if encoded.observed_TNF is not None:
@@ -178,9 +174,40 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         found.append(encoded)
         pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
-    unseen = [one.unknown_categories for one in found]
-    most = {name: max(one.get(name, 0) for one in unseen) for name in sorted({n for one in unseen for n in one})}
+    unseen = [encoded.unknown_categories for encoded in found]
+    features = sorted({name for names in unseen for name in names})
+    most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
     return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
+
+
+class _Dates:
+    """The dates of a history, decoded and encoded when they are asked for. Of those where its end was looked for, once."""
+
+    def __init__(self, raw: Raw, target: Target, nodes: Names) -> None:
+        self.raw, self.target, self.nodes = raw, target, nodes
+        self._looked_at: dict[dt.date, tuple[Staged, Encoded]] = {}
+
+    def encoded(self, date: dt.date) -> tuple[Staged, Encoded]:
+        if date in self._looked_at:
+            return self._looked_at.pop(date)
+        staged = self.raw.stage(date, self.nodes)
+        return staged, encode_date(staged, self.raw.config, self.target)
+
+    def end_of_values(self) -> int:
+        """The first instant after the last step with a value; dates after it, of which nothing was observed, are passed over.
+
+        Raises:
+            DumpError: there is no such step.
+        """
+        features, scale = self.raw.config.feature_specs(), self.target.scale
+        for date in sorted(self.raw.dumps, reverse=True):
+            staged, encoded = self.encoded(date)
+            last = last_record(encoded.values_TNF, encoded.observed_TNF, features, scale)
+            if last is not None:
+                self._looked_at[date] = staged, encoded
+                return staged.day.start + (last + 1) * staged.day.step
+        what, todo = "no cell was observed in it", "Name dumps of earlier dates too"
+        raise DumpError(what, where=Where(file=self.raw.names[0]), todo=todo)
 
 
 def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import find_dumps, find_files, is_one_file, no_match
+from pipeline.dumps import find_dumps, find_files, is_one_file, is_typed, no_match
 from pipeline.nodes import read_nodes
 from pipeline.plan import Dump, Observed, ToCut
 from pipeline.remarks import change_text, size_text
@@ -48,18 +48,19 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if not is_one_file(config.source.path):
         found = find_dumps(config.source.path)
-        return {date: _dump(path, files, cache, fresh) for date, (path, files) in found.items()}, None
+        kind = config.source.format
+        return {date: _dump(path, files, kind, cache, fresh) for date, (path, files) in found.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
         return {}, None
     if cut := whole_cut(config, root, whole, cache, fresh):
-        return cut.dumps(), None
+        return cut.dumps(typed=whole.typed), None
     return {}, ToCut(whole, _why_cut(config, root, whole, cache))
 
 
 def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Cache) -> Cut | None:
     """The cut of a file of many dates as it is now; None if it must be cut (again): spills are hashed at first sight."""
-    found = find_cut(root, cut_key(config, whole.hash))
+    found = find_cut(root, cut_key(config, whole))
     for dump in found.dumps().values() if found else ():
         try:
             size, digest, fresh[str(dump.files[0])] = _hashed(dump.files[0], cache)
@@ -73,7 +74,7 @@ def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Ca
 def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
     """Why there is no cut of the file as it is now. Its size when it was cut last is known from the cache alone."""
     name, size = f"{whole.path}", size_text(whole.size)
-    key = cut_key(config, whole.hash)
+    key = cut_key(config, whole)
     if (root / "cut" / key).exists():
         return f"the cut of {name} ({size}) is damaged: it will be cut again"
     folders = (root / "cut").iterdir() if (root / "cut").is_dir() else ()
@@ -96,10 +97,10 @@ def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None
     """The file or files of many dates as one dump, None if there is none."""
     files = find_files(config.source.path)
     path = Path(config.source.path)
-    return _dump(path, files, cache or {}, {} if fresh is None else fresh) if files else None
+    return _dump(path, files, config.source.format, cache or {}, {} if fresh is None else fresh) if files else None
 
 
-def _dump(path: Path, files: tuple[Path, ...], cache: Cache, fresh: Cache) -> Dump:
+def _dump(path: Path, files: tuple[Path, ...], file_format: str, cache: Cache, fresh: Cache) -> Dump:
     size, hashes = 0, []
     for file in files:
         try:
@@ -108,7 +109,8 @@ def _dump(path: Path, files: tuple[Path, ...], cache: Cache, fresh: Cache) -> Du
             num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
-    return Dump(path, size, hashes[0] if len(hashes) == 1 else identity(hashes), files, tuple(hashes))
+    whole = hashes[0] if len(hashes) == 1 else identity(hashes)
+    return Dump(path, size, whole, files, tuple(hashes), is_typed(files, file_format))
 
 
 def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import MEASURE_CODE, NORMALISE_CODE, Pipeline
+from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
 from pipeline.dumps import place_of
 from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
-from pipeline.splits import resolve_split
+from pipeline.splits import resolve_split, why_not_last
+from pipeline.weights import known_weights
 from shardstore.calendar import collapse, missing_days
 from shardstore.errors import DumpError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
@@ -31,6 +32,7 @@ class Dump:
         hash: of all their bytes, in order.
         files: in the order in which their rows count.
         hashes: of each file.
+        typed: its columns have types; of a spill, those of the file that it was cut from.
     """
 
     path: Path
@@ -38,6 +40,12 @@ class Dump:
     hash: str
     files: tuple[Path, ...]
     hashes: tuple[str, ...]
+    typed: bool = False
+
+    @property
+    def code(self) -> int:
+        """Which code measures it."""
+        return TYPED_CODE if self.typed else MEASURE_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,7 @@ class Observed:
         nodes_id: of the node table with its positions, None where nodes are found.
         to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
         no_match: why there is no dump at all, in words.
+        weights: what dates hold that are not committed yet (`pipeline.weights`).
     """
 
     manifest: Manifest | None
@@ -70,6 +79,7 @@ class Observed:
     nodes_id: str | None
     to_cut: ToCut | None = None
     no_match: str = ""
+    weights: Mapping[dt.date, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +160,26 @@ class _Wanted:
     dropped: Mapping[dt.date, str]  # why
 
 
-def staged_key(dump_hash: str, measure: str) -> str:
+def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
     """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
-    plain = f'["{dump_hash}","{measure}",{MEASURE_CODE}]\n'  # canonical: both are hexadecimal; a plan makes one a date
+    plain = f'["{dump_hash}","{measure}",{code}]\n'  # canonical: both are hexadecimal; a plan makes one a date
     return identity_of(plain.encode())
 
 
-def basis_of(config: Pipeline, measure: str) -> str:
-    """Of the settings that global statistics rest on; another basis needs other statistics."""
-    return identity([measure, MEASURE_CODE, config.partial_settings()])
+def measured_so(source: Mapping[str, Any], measure: str) -> bool:
+    """Whether a date's row of the sources file is of these settings, and of a code that still holds."""
+    keys = (staged_key(source["dump"]["hash"], measure, code) for code in (MEASURE_CODE, TYPED_CODE))
+    return source["staged"] in keys
+
+
+def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
+    """Of the settings that global statistics rest on; another basis needs other statistics.
+
+    Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
+    """
+    plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
+    newer = seen.sources.get("basis") == typed or any(dump.typed for dump in seen.dumps.values())
+    return typed if newer else plain
 
 
 def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:
@@ -175,11 +196,12 @@ def split_settings(config: Pipeline) -> Any:
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
-    basis = basis_of(config, measure)
+    basis = basis_of(config, measure, seen)
     dropped = _dropped(config, seen, wish, measure)
     known = known_dates(config, seen, dropped)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
-    split = resolve_split(config.split, known, None if wish.resplit else frozen)
+    weights = {} if config.split else known_weights(seen, config)
+    split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
     wanted = _Wanted(config, measure, _other_scale(config, seen), dropped)
     listed = {*known, *config.exclude, *dropped, *_asked(wish)}
     states = [_state(date, wanted, seen) for date in sorted(listed)]
@@ -188,7 +210,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
     plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
-    remarks = remarks_on(plan, config, seen, known)
+    remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
     warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
 
@@ -212,7 +234,7 @@ def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict
         date: EMPTY
         for date, row in rows.items()
         if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
-        if row["empty"] == staged_key(dump.hash, measure)
+        if row["empty"] == staged_key(dump.hash, measure, dump.code)
     }
 
 
@@ -262,10 +284,10 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
             if committed
             else f"no dump: {place_of(wanted.config.source.path, date)}"
         )
-        if source and source["staged"] != staged_key(source["dump"]["hash"], measure):
+        if source and not measured_so(source, measure):
             return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
         return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
-    key = staged_key(dump.hash, measure)
+    key = staged_key(dump.hash, measure, dump.code)
     failed = seen.sources.get("failed", {}).get(str(date))
     if failed and not (source and source["staged"] == key):
         changed = "the dump or its settings changed since it failed"

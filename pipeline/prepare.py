@@ -18,6 +18,8 @@ from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outsi
 from pipeline.config import Pipeline
 from pipeline.plan import Dump
 from pipeline.shares import refuse_grid
+from pipeline.strangers import NO_STRANGERS, Strangers
+from pipeline.weights import weight_of
 from shardstore.calendar import day_of, instants, parse_step
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import check_free_space
@@ -42,24 +44,36 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the parent process needs of a measured date: small, whatever the date's size."""
+    """What the parent process needs of a measured date: small, whatever the date's size.
+
+    Attributes:
+        weight: see `weight_of`.
+    """
 
     date: dt.date
     key: str
     rows: Mapping[str, Any]
+    weight: int
     folders: tuple[Path, ...] = ()
     conflicts: Mapping[str, int] = field(default_factory=dict)  # as of the staged date
+    unknown_nodes: Strangers = NO_STRANGERS  # rows of nodes that the node table lacks are left out
 
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """Receipt of a normalised date."""
+    """Receipt of a normalised date.
+
+    Attributes:
+        observed: cells of each feature into which a record with a value fell. weight: see `weight_of`.
+    """
 
     date: dt.date
     entry: Entry
     folders: tuple[Path, ...]
-    unknown_nodes: int = 0  # nodes of the date that training never saw: they have no place in the frozen list
-    unknown_categories: Mapping[str, int] = field(default_factory=dict)  # likewise, by feature: they have code 0
+    observed: tuple[int, ...]
+    weight: int
+    unknown_nodes: Strangers = NO_STRANGERS  # that training never saw: they have no place in the frozen list
+    unknown_categories: Mapping[str, Strangers] = field(default_factory=dict)  # likewise, by feature: they have code 0
 
 
 def measure_date(
@@ -90,7 +104,9 @@ def measure_date(
         root, date, key, staged.values_TNF, config
     )  # first: a staged date never lacks it after a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
-    return Measured(date, key, rows, (folder, partial), conflicts=staged.conflicts)
+    unknown = Strangers.of(staged.strangers, staged.nodes)
+    weight, folders = weight_of(staged.values_TNF, rows, config), (folder, partial)
+    return Measured(date, key, rows, weight, folders, conflicts=staged.conflicts, unknown_nodes=unknown)
 
 
 def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
@@ -213,11 +229,14 @@ def normalise_date(
     refuse_grid(memory_bytes, date, config, len(target.nodes.names))
     values, receipt = load_arrays(root / "staged" / str(date) / key)
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    own = receipt.get("vocabularies", {})
+    own, weight = receipt.get("vocabularies", {}), weight_of(values, receipt["rows"], config)
     encoded = encode_date(Staged(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
     if encoded.observed_TNF is not None:
         arrays["observed"] = encoded.observed_TNF
     part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
     entry = Entry(day.start, day.num_steps, (part,))
-    return Normalised(date, entry, folders, len(encoded.unknown_nodes), encoded.unknown_categories)
+    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
+    cells = day.num_steps * len(target.nodes.names)
+    seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
+    return Normalised(date, entry, folders, tuple(map(int, seen)), weight, unknown, encoded.unknown_categories)

@@ -44,7 +44,8 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     if days := plan.missing_days:
         many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
         remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
-    return tuple(filter(None, [*remarks, about_no_split(config.split, plan.split, known)]))
+    without = about_no_split(config.split, plan.split, known) if config.split else ""  # see `why_not_last`
+    return tuple(filter(None, [*remarks, without]))
 
 
 def _them(dates: Sequence[dt.date]) -> str:

@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from shardstore.calendar import collapse, parse_date
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
 ONE_SPLIT = "Every date belongs to one split at most"
 SHOWN_RANGES = 3  # of dates in a sentence about many
+NO_WEIGHTS: Mapping[dt.date, int] = {}
 LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})")
 
 
@@ -57,13 +59,46 @@ def _end(text: str, dates: Sequence[dt.date]) -> dt.date | None:
     return dates[0] - dt.timedelta(days=1) if dates else None
 
 
+def default_split(dates: Sequence[dt.date], weights: Mapping[dt.date, int]) -> dict[str, Ranges]:
+    """Validation is the last date that is not almost empty, training all before it; dates after it are in no split.
+
+    A date is almost empty that holds less than half of what the median date before it does (`pipeline.weights`);
+    one of unknown weight is not. Where none is left, validation is the last date.
+    """
+    for last in range(len(dates) - 1, 0, -1):
+        before = [weights[date] for date in dates[:last] if date in weights]
+        if not before or 2 * weights.get(dates[last], before[0]) >= median(before):
+            break
+    else:
+        last = len(dates) - 1
+    if not last:
+        return {"train": ((dates[0], dates[0]),)}
+    return {"train": ((dates[0], dates[last - 1]),), "validation": ((dates[last],) * 2,)}
+
+
+def why_not_last(dates: Sequence[dt.date], weights: Mapping[dt.date, int], split: Mapping[str, Ranges]) -> list[str]:
+    """A sentence where the default validation is not the last date; `weights` are empty where it is configured."""
+    chosen = split["validation"][0][0] if weights and "validation" in split else None
+    if chosen is None or not (left := [date for date in dates if date > chosen]):
+        return []
+    usual = int(median([weights[date] for date in dates if date < chosen and date in weights]))
+    are, few = "is" if len(left) == 1 else "are", max(weights[date] for date in left)
+    return [
+        f"Validation is {chosen}, not the last date: {collapse(left, SHOWN_RANGES)} {are} almost empty ({few:,} observed "
+        f"cells, a training date has {usual:,}) and in no split. pipeline.split decides otherwise"
+    ]
+
+
 def resolve_split(
-    split: Split | None, dates: Sequence[dt.date], frozen: Mapping[str, Ranges] | None = None
+    split: Split | None,
+    dates: Sequence[dt.date],
+    frozen: Mapping[str, Ranges] | None = None,
+    weights: Mapping[dt.date, int] = NO_WEIGHTS,
 ) -> dict[str, Ranges]:
     """The ranges of train, validation and test over the known dates.
 
     Fractions are of whole dates in order, resolved once: `frozen` (the manifest's split) is kept where it exists.
-    Without a split, validation is the last date.
+    Without a split see `default_split`.
 
     Raises:
         UsageError: no training date among them, ranges that overlap or run backwards, fractions mixed with ranges.
@@ -71,11 +106,7 @@ def resolve_split(
     if not dates:
         return {}
     if split is None:
-        return (
-            {"train": ((dates[0], dates[-2]),), "validation": ((dates[-1],) * 2,)}
-            if len(dates) > 1
-            else {"train": ((dates[0], dates[0]),)}
-        )
+        return default_split(dates, weights)
     try:
         refuse_impossible(split)
     except UsageError as error:
@@ -111,7 +142,7 @@ def about_no_split(split: Split | None, ranges: Mapping[str, Ranges], dates: Seq
     shares = split is not None and any(isinstance(value, float | int) for value in _given(split).values())
     if shares and len(in_no_split(resolve_split(split, dates), dates)) < len(left):
         return f"{sentence}. Use preprocess --resplit, or rolling ranges"
-    return f"{sentence}. pipeline.split leaves {'it' if single else 'them'} out"
+    return f"{sentence}. {'pipeline.split' if split else 'The split'} leaves {'it' if single else 'them'} out"
 
 
 def refuse_impossible(split: Split) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import Pipeline
@@ -14,6 +14,7 @@ from pipeline.plan import Observed, Plan, Wish, make_plan, refuse_no_match
 from shardstore.calendar import day_of, parse_step
 from shardstore.commit import Committed, Writer
 from shardstore.errors import UsageError
+from shardstore.spacing import too_short_a_step
 
 SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
 RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it
@@ -60,7 +61,17 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
         notes += filter(None, [one_table(config.source.path, seen.to_cut.whole.files)])
     elif current is None:
         refuse_no_match(seen)
-    return Survey(make_plan(config, seen, wish), current, seen, tuple(notes), bool(found))
+    plan = _with_step(make_plan(config, seen, wish), current, root)
+    return Survey(plan, current, seen, tuple(notes), bool(found))
+
+
+def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:
+    """Adds a remark where the step is too short for the records."""
+    if current is None:
+        return plan
+    remark = too_short_a_step(root, current.generation, current.manifest, current.sources.get("dates", {}))
+    remarks = [remark] if remark else []
+    return replace(plan, remarks=(*plan.remarks, *remarks), warnings=(*plan.warnings, *remarks))
 
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:

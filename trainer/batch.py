@@ -6,6 +6,7 @@ Legend: B batch, H history steps, P target steps, W window steps, N nodes, F fea
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,12 +26,14 @@ class Batch:
         history_BHNF, target_BPNF: float32, scaled.
         observed_BPNF: bool, None where the dataset misses nothing.
         codes_BW: int32 time codes (step of local day x 8 + weekday) of the whole window, None unless asked for.
+        known_BHNF: bool, which cells of the history were observed; None unless asked for, and where nothing is missing.
     """
 
     history_BHNF: torch.Tensor
     target_BPNF: torch.Tensor
     observed_BPNF: torch.Tensor | None
     codes_BW: torch.Tensor | None
+    known_BHNF: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -39,18 +42,39 @@ class Batch:
 
     def copy(self) -> Batch:
         """The same in memory of its own: valid for as long as it is held."""
-        observed, codes = (None if part is None else part.clone() for part in (self.observed_BPNF, self.codes_BW))
-        return Batch(self.history_BHNF.clone(), self.target_BPNF.clone(), observed, codes)
+        return self.changed(torch.clone)
+
+    def rows(self, chosen: slice) -> Batch:
+        """Some of its windows."""
+        return self.changed(lambda part: part[chosen])
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The batch with every tensor changed."""
+        observed, codes, known = (
+            None if part is None else change(part) for part in (self.observed_BPNF, self.codes_BW, self.known_BHNF)
+        )
+        return Batch(change(self.history_BHNF), change(self.target_BPNF), observed, codes, known)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a batch is made of."""
+    """What a batch is made of. `codes`, `known`: the time codes, and which cells of the history were observed."""
 
     window: Window
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     codes: bool = False
+    known: bool = False
+
+    @property
+    def target_begin(self) -> int:
+        """The step of the window at which its targets begin."""
+        return self.window.history if self.window.horizon else 0
+
+    @property
+    def masked(self) -> range:
+        """The steps of the window whose mask is read: those of the targets, or all of them."""
+        return range(0 if self.known else self.target_begin, self.window.length)
 
 
 def aligned(num_bytes: int) -> NDArray[np.uint8]:
@@ -80,25 +104,30 @@ class Slot:
         self.values = aligned(batch_size * window.length * cells * 4).view(np.float32).reshape(batch_size, -1)
         self.flat = torch.from_numpy(self.values)
         self.shaped = self.flat.view(batch_size, window.length, num_nodes, num_features)
-        self.mask = np.zeros((batch_size, window.target_steps * cells), dtype=np.uint8) if mask else None
+        self.mask = np.zeros((batch_size, len(wanted.masked) * cells), dtype=np.uint8) if mask else None
         self.codes = np.zeros((batch_size, window.length), dtype=np.int32) if wanted.codes else None
         if self.mask is not None:
             self.mask_flat = torch.from_numpy(self.mask)
-            self.mask_shaped = self.mask_flat.view(batch_size, window.target_steps, num_nodes, num_features)
+            self.mask_shaped = self.mask_flat.view(batch_size, len(wanted.masked), num_nodes, num_features)
         if self.codes is not None:
             self.codes_flat = torch.from_numpy(self.codes)
         self.full = self._batch(batch_size)
         self.views = all(isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets))
 
     def _batch(self, size: int) -> Batch:
-        window = self.wanted.window
-        begin = window.history if window.horizon else 0
-        targets = columns(self.wanted.targets)
+        window, begin = self.wanted.window, self.wanted.target_begin
+        inputs, targets = columns(self.wanted.inputs), columns(self.wanted.targets)
+        observed = known = None
+        if self.mask is not None:
+            observed = self.mask_shaped[:size, -window.target_steps :, :, targets].view(torch.bool)
+            if self.wanted.known:
+                known = self.mask_shaped[:size, : window.history, :, inputs].view(torch.bool)
         return Batch(
-            self.shaped[:size, : window.history, :, columns(self.wanted.inputs)],
+            self.shaped[:size, : window.history, :, inputs],
             self.shaped[:size, begin : begin + window.target_steps, :, targets],
-            self.mask_shaped[:size, :, :, targets].view(torch.bool) if self.mask is not None else None,
+            observed,
             self.codes_flat[:size] if self.codes is not None else None,
+            known,
         )
 
     def batch(self, size: int) -> Batch:

@@ -55,14 +55,14 @@ class Block:
         codes: torch.Tensor | None,
         offset_R: Integers,
         first_R: Integers,
-        window: Window,
+        wanted: Wanted,
     ) -> None:
+        window, steps = wanted.window, len(wanted.masked)
         rows, cells = len(values) - window.length + 1, values.shape[1]
-        steps = window.target_steps
         self.row_of_anchor_R = offset_R - first_R
-        self.target_begin = window.history if window.horizon else 0
+        self.mask_begin = wanted.masked.start
         self.windows = values.as_strided((rows, window.length * cells), (cells, 1))
-        self.targets = mask.as_strided((len(mask) - steps + 1, steps * cells), (cells, 1)) if mask is not None else None
+        self.masks = mask.as_strided((len(mask) - steps + 1, steps * cells), (cells, 1)) if mask is not None else None
         self.codes = codes.as_strided((rows, window.length), (1, 1)) if codes is not None else None
 
     def prepare(self, piece: Piece) -> torch.Tensor:
@@ -73,8 +73,8 @@ class Block:
         """`index_select` silently resizes a wrong `out`, so shapes are fixed by slicing rows of the slot."""
         stop = at + len(start_K)
         torch.index_select(self.windows, 0, start_K, out=slot.rows(slot.flat, at, stop))
-        if self.targets is not None:
-            torch.index_select(self.targets, 0, start_K + self.target_begin, out=slot.rows(slot.mask_flat, at, stop))
+        if self.masks is not None:
+            torch.index_select(self.masks, 0, start_K + self.mask_begin, out=slot.rows(slot.mask_flat, at, stop))
         if self.codes is not None:
             torch.index_select(self.codes, 0, start_K, out=slot.rows(slot.codes_flat, at, stop))
 
@@ -154,5 +154,5 @@ class Blocks:
             torch.from_numpy(codes) if codes is not None else None,
             offset_R[:-1],
             np.array([run.first for run in runs], dtype=np.int64),
-            self.wanted.window,
+            self.wanted,
         )

@@ -315,8 +315,10 @@ class Trainer(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
     logging: LoggingConfig = LoggingConfig()
-    baselines: tuple[str, ...] = Field(
-        ("repeat", "mean", "ridge"), description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:STEPS"
+    baselines: tuple[str, ...] | None = Field(
+        None,
+        description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS; null: repeat, the seasons of "
+        "a day and of a week, mean, ridge",
     )
 
 

@@ -20,7 +20,7 @@ from trainer.batch import Batch
 from trainer.config import Trainer
 from trainer.models import build
 from trainer.models.own import refuse_unfit
-from trainer.objective import Head, Target, by_head, make_heads
+from trainer.objective import Head, Target, forward, make_heads
 from trainer.order import Window
 from trainer.session import Columns, choose_columns, shape_of, window_of
 
@@ -63,18 +63,19 @@ class Forecaster:
 
     @torch.no_grad()
     def of_window(
-        self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32]
+        self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32], known_HNF: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
         """One window's forecast: ([P, N, numbers] scaled, {categorical target: [P, N, categories] probabilities}).
 
         A probability is among the categories that training saw; a code that none of them has is no forecast.
 
         Args:
-            codes_W: time codes of the history and of what is forecast.
+            codes_W: time codes of the history and of what is forecast. known_HNF: which of the values were observed.
         """
         history = torch.from_numpy(np.ascontiguousarray(values_HNF))[None]
         codes = torch.from_numpy(np.ascontiguousarray(codes_W))[None]
-        told = self.forecast(Batch(history, history[:, :0], None, codes))
+        known = None if known_HNF is None else torch.from_numpy(np.ascontiguousarray(known_HNF))[None]
+        told = self.forecast(Batch(history, history[:, :0], None, codes, known))
         chances = {}
         for head in self.categorical:
             known = told[head.name][0, ..., 1:].double()
@@ -121,8 +122,9 @@ def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], win
 
     def forecast(batch: Batch) -> dict[str, torch.Tensor]:
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
-        own = batch.history_BHNF[:, -history:][..., chosen]
-        out = model(own.to(device), None if codes is None else codes.to(device))
-        return {name: part.cpu() for name, part in by_head(out, heads).items()}
+        known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
+        own = Batch(batch.history_BHNF[:, -history:][..., chosen], batch.target_BPNF, None, codes, known)
+        out = forward(model, own.changed(lambda part: part.to(device)), heads)
+        return {name: part.cpu() for name, part in out.items()}
 
     return forecast

@@ -10,39 +10,32 @@ windows whose step p was observed, and the same holds along (p, i, j) together: 
 matrices are written out, of all others only the first s rows: s = 1, H 168 and P 24 take 1 + 24/168 products where
 writing out takes 24.
 
+A window's newest observed value of the history stands beside its steps as one more column: where the last step was not
+observed, that is what a forecast has to begin from.
+
 float64 throughout, the feature's mean subtracted first. Nothing here depends on `trainer.loading`: chunks are cut by
 the constants below, so the same windows give the same bytes.
 
-Legend: H history, P target steps, W = H + P, N nodes, T steps of a chunk, Q target steps that share a Gram, s stride.
+Legend: H history, J = H + 1 with the newest observed value last, P target steps, W = H + P, N nodes, T steps of a
+chunk, K windows of a node, Q target steps that share a Gram, s stride.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from shardstore.calendar import Timeline
 from shardstore.dataset import Dataset
-from trainer.order import Run, Window, make_runs
+from trainer.order import Window
 from trainer.stop import ShouldStop, ask
+from trainer.windows import Windows, chunks
 
-CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
 WRITTEN_BYTES = 6 << 20  # of windows written out at a time, where they must be
 LAG_STEPS = 8192  # of one dot product: so short, numpy starts no threads
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """The windows of one split. `targets` are positions among the dataset's features."""
-
-    dataset: Dataset
-    window: Window
-    runs: tuple[Run, ...]
-    targets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +44,13 @@ class Part:
 
     Attributes:
         values_NT: float64, T = (count - 1) * stride + W. seen_NT: what was observed, None for all.
+        newest_NK: the newest observed value of each window's history; None where all is observed: its last step.
         count: windows of each node. opens, closes: the part has its run's first, its last window.
     """
 
     values_NT: torch.Tensor
     seen_NT: torch.Tensor | None
+    newest_NK: torch.Tensor | None
     count: int
     opens: bool
     closes: bool
@@ -68,40 +63,43 @@ class Part:
         if length > 0 and self.closes:
             yield 1.0, slice(self.count * stride, self.count * stride + length)
 
-    def rows(self, length: int, stride: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-        """(windows [R, W], what is observed of them), about `WRITTEN_BYTES` at a time."""
+    def rows(self, window: Window) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
+        """(windows [R, W], what is observed of them, newest [R]), about `WRITTEN_BYTES` at a time."""
+        length, stride = window.length, window.stride
         values = self.values_NT.unfold(1, length, stride)
         seen = None if self.seen_NT is None else self.seen_NT.unfold(1, length, stride)
+        newest = values[..., window.history - 1] if self.newest_NK is None else self.newest_NK
         most = max(1, WRITTEN_BYTES // (8 * length))
         nodes = max(1, most // self.count)
         for node in range(0, len(values), nodes):
             for low in range(0, self.count, most):
                 part = (slice(node, node + nodes), slice(low, low + most))
-                yield values[part].reshape(-1, length), None if seen is None else seen[part].reshape(-1, length)
+                observed = None if seen is None else seen[part].reshape(-1, length)
+                yield values[part].reshape(-1, length), observed, newest[part].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What least squares of Q target steps on the H steps of history needs; the history's oldest step comes first.
+    """What least squares of Q target steps on the history needs: its H steps, the oldest first, and its newest value.
 
     Attributes:
-        steps: the target steps. count: windows. total_H: sums of the history. level_Q, square_Q: of targets.
+        steps: the target steps. count: windows. total_J: sums of the history. level_Q, square_Q: of targets.
     """
 
     steps: range
     count: float
-    gram_HH: torch.Tensor
-    total_H: torch.Tensor
-    cross_HQ: torch.Tensor
+    gram_JJ: torch.Tensor
+    total_J: torch.Tensor
+    cross_JQ: torch.Tensor
     level_Q: torch.Tensor
     square_Q: torch.Tensor
 
-    def squared_error(self, weight_hQ: torch.Tensor, bias_Q: torch.Tensor) -> float:
-        """Sum of squared errors of a forecast from the last h steps, without a pass over the windows."""
-        history = len(weight_hQ)
-        gram, total, cross = self.gram_HH[-history:, -history:], self.total_H[-history:], self.cross_HQ[-history:]
-        error = self.square_Q - 2 * (weight_hQ * cross).sum(0) + (weight_hQ * (gram @ weight_hQ)).sum(0)
-        error = error - 2 * bias_Q * self.level_Q + 2 * bias_Q * (total @ weight_hQ) + self.count * bias_Q**2
+    def squared_error(self, weight_jQ: torch.Tensor, bias_Q: torch.Tensor) -> float:
+        """Sum of squared errors of a forecast from the last steps and the newest value, without a pass over windows."""
+        size = len(weight_jQ)
+        gram, total, cross = self.gram_JJ[-size:, -size:], self.total_J[-size:], self.cross_JQ[-size:]
+        error = self.square_Q - 2 * (weight_jQ * cross).sum(0) + (weight_jQ * (gram @ weight_jQ)).sum(0)
+        error = error - 2 * bias_Q * self.level_Q + 2 * bias_Q * (total @ weight_jQ) + self.count * bias_Q**2
         return float(error.sum())
 
 
@@ -116,6 +114,10 @@ class Equations(Protocol):
 
     def finish(self, should_stop: ShouldStop) -> None:
         """Runs the recurrence, once, after the last part."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Adds the finished sums of other windows."""
         ...
 
     def systems(self, steps: range) -> Iterator[System]:
@@ -140,7 +142,7 @@ class Joint:
         if stride == 1:
             self._add_lags(part, should_stop)
         else:
-            for rows, _ in part.rows(self.window.length, stride):
+            for rows, _, _ in part.rows(self.window):
                 ask(should_stop)
                 self.gram[:stride] += rows[:, :stride].T @ rows
                 self.total[:stride] += rows[:, :stride].sum(0)
@@ -168,25 +170,33 @@ class Joint:
             self.total[row] += self.total[row - stride]
         self.gram = gram.triu() + gram.triu(1).T
 
+    def merge(self, other: Joint) -> None:
+        """Adds the finished sums of other windows."""
+        self.gram, self.total, self.count = self.gram + other.gram, self.total + other.total, self.count + other.count
+
     def systems(self, steps: range) -> Iterator[System]:
-        """One for all steps."""
-        split = self.window.history
-        target = slice(split + steps.start, split + steps.stop)
+        """One for all steps. The newest value is the last step's."""
+        history = self.window.history
+        target, own = slice(history + steps.start, history + steps.stop), [*range(history), history - 1]
         yield System(
             steps,
             self.count,
-            self.gram[:split, :split],
-            self.total[:split],
-            self.gram[:split, target],
+            self.gram[own][:, own],
+            self.total[own],
+            self.gram[own, target],
             self.total[target],
             self.gram.diagonal()[target],
         )
 
 
 class Masked:
-    """Targets are missing: every target step has its own windows, and a Gram of its own.
+    """Cells are missing: every target step has its own windows, and a Gram of its own.
 
     Memory: P * H^2 float64.
+
+    Attributes:
+        newest_PJ, newest_cross_P, newest_total_P: products of the newest value with the history and itself, with the
+            target; its sums.
     """
 
     def __init__(self, window: Window) -> None:
@@ -195,29 +205,36 @@ class Masked:
         self.gram = torch.zeros(steps, history, history, dtype=torch.float64)
         self.total, self.cross = (torch.zeros(steps, history, dtype=torch.float64) for _ in range(2))
         self.count, self.level, self.square = (torch.zeros(steps, dtype=torch.float64) for _ in range(3))
+        self.newest_PJ = torch.zeros(steps, history + 1, dtype=torch.float64)
+        self.newest_cross_P, self.newest_total_P = (torch.zeros(steps, dtype=torch.float64) for _ in range(2))
 
     def add(self, part: Part, should_stop: ShouldStop) -> None:
         """Adds a part; asks before every `WRITTEN_BYTES` of windows."""
         history, stride = self.window.history, self.window.stride
-        for rows, seen in part.rows(self.window.length, stride):
+        for rows, seen, newest in part.rows(self.window):
             ask(should_stop)
             observed = torch.ones_like(rows[:, history:]) if seen is None else seen[:, history:].double()
-            self._add_rows(rows[:, :history], rows[:, history:] * observed, observed)
+            self._add_rows(rows[:, :history], rows[:, history:] * observed, observed, newest)
         for sign, steps in part.edges(stride):
             self._add_edge(part, sign, steps, should_stop)
 
-    def _add_rows(self, x: torch.Tensor, y: torch.Tensor, seen: torch.Tensor) -> None:
+    def _add_rows(self, x: torch.Tensor, y: torch.Tensor, seen: torch.Tensor, newest: torch.Tensor) -> None:
         stride = self.window.stride
         for step, chosen in enumerate(seen[:, :stride].T.bool()):
             own = x if bool(chosen.all()) else x[chosen]
             self.gram[step] += own.T @ own
         later, steps = seen[:, stride:], seen.shape[1]
         first = [later * x[:, row : row + 1] for row in range(min(stride, x.shape[1]))] if later.shape[1] else []
-        products = torch.cat([seen, y, *first], dim=1).T @ x  # one product where three would read x three times
+        begun = seen * newest[:, None]
+        products = torch.cat([seen, y, begun, *first], dim=1).T @ x  # one product where four would read x four times
         self.total += products[:steps]
         self.cross += products[steps : 2 * steps]
+        self.newest_PJ[:, :-1] += products[2 * steps : 3 * steps]
+        self.newest_PJ[:, -1] += begun.T @ newest
+        self.newest_cross_P += y.T @ newest
+        self.newest_total_P += begun.sum(0)
         for row in range(len(first)):
-            at = 2 * steps + row * later.shape[1]
+            at = 3 * steps + row * later.shape[1]
             self.gram[stride:, row] += products[at : at + later.shape[1]]
         self.count += seen.sum(0)
         self.level += y.sum(0)
@@ -243,16 +260,25 @@ class Masked:
             self.gram[step, stride:, stride:] += self.gram[step - stride, :kept, :kept]
             self.gram[step, stride:, :stride] = self.gram[step, :stride, stride:].T
 
+    def merge(self, other: Masked) -> None:
+        """Adds the finished sums of other windows, in place: the matrices are large."""
+        for mine, theirs in zip(self._sums(), other._sums(), strict=True):
+            mine += theirs
+
+    def _sums(self) -> tuple[torch.Tensor, ...]:
+        newest = (self.newest_PJ, self.newest_cross_P, self.newest_total_P)
+        return (self.gram, self.total, self.cross, self.count, self.level, self.square, *newest)
+
     def systems(self, steps: range) -> Iterator[System]:
         """One a step."""
         for step in steps:
-            own = slice(step, step + 1)
+            own, newest = slice(step, step + 1), self.newest_PJ[step]
             yield System(
                 range(step, step + 1),
                 float(self.count[step]),
-                self.gram[step],
-                self.total[step],
-                self.cross[own].T,
+                torch.cat([torch.cat([self.gram[step], newest[None, :-1]]), newest[:, None]], dim=1),
+                torch.cat([self.total[step], self.newest_total_P[own]]),
+                torch.cat([self.cross[own].T, self.newest_cross_P[own][None]]),
                 self.level[own],
                 self.square[own],
             )
@@ -270,59 +296,31 @@ def accumulate(
         Interrupted: `should_stop()`, asked every few milliseconds of work.
         DamagedError: a date's file is not what was committed.
     """
-    masked = any(isinstance(own, Masked) for own in equations.values())
-    for values_TNF, seen_TNF, count, opens, closes in _chunks(windows, masked=masked):
+    masked, window = any(isinstance(own, Masked) for own in equations.values()), windows.window
+    for values_TNF, seen_TNF, count, opens, closes in chunks(windows, masked=masked):
         ask(should_stop)
         for target, own in equations.items():
-            place = windows.targets[target]
+            place, begin = windows.targets[target], window.history - own.window.history
             values = torch.empty(values_TNF.shape[1::-1], dtype=torch.float64)
             values.copy_(torch.from_numpy(values_TNF[..., place]).T).sub_(means[target])
-            seen = torch.from_numpy(seen_TNF[..., place]).T.contiguous() if isinstance(own, Masked) else None
-            begin = windows.window.history - own.window.history
-            part = Part(values[:, begin:], None if seen is None else seen[:, begin:], count, opens, closes)
-            own.add(part, should_stop)
+            if isinstance(own, Masked):
+                seen = torch.from_numpy(seen_TNF[..., place]).T.contiguous()
+                newest = _newest(values, seen, window, count)
+                own.add(Part(values[:, begin:], seen[:, begin:], newest, count, opens, closes), should_stop)
+            else:
+                own.add(Part(values[:, begin:], None, None, count, opens, closes), should_stop)
     for own in equations.values():
         own.finish(should_stop)
 
 
-def _chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
-    """(values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
-    dataset, window = windows.dataset, windows.window
-    timeline = Timeline(dataset.days, dataset.segments)
-    shape = (dataset.manifest.num_nodes, len(dataset.features))
-    fresh = max(window.length, CHUNK_BYTES // (dataset.row_values * 4))
-    most = max(1, fresh // window.stride)
-    for run in windows.runs:
-        for low in range(0, run.count, most):
-            count = min(most, run.count - low)
-            begin, steps = run.first - window.before + low * window.stride, (count - 1) * window.stride + window.length
-            values = np.empty((steps, *shape), dtype=np.float32)
-            seen = np.empty((steps if masked else 0, *shape), dtype=np.bool_)
-            at = 0
-            for day, rows in timeline.spans(run.segment, begin, begin + steps):
-                stop = at + rows.stop - rows.start
-                dataset.read(day.date, rows, values[at:stop])
-                if masked:
-                    dataset.read_observed(day.date, rows, seen[at:stop])
-                at = stop
-            yield values, seen, count, low == 0, low + count == run.count
-
-
-def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
-    """Which targets (positions in `windows.targets`) miss any step that a window forecasts; reads masks alone."""
-    dataset, window = windows.dataset, windows.window
-    timeline, places = Timeline(dataset.days, dataset.segments), list(windows.targets)
-    shape = (dataset.manifest.num_nodes, len(dataset.features))
-    found: set[int] = set()
-    for run in windows.runs:
-        end = run.first + (run.count - 1) * window.stride + window.target_steps
-        for day, rows in timeline.spans(run.segment, run.first, end):
-            ask(should_stop)
-            if len(found) < len(places) and dataset.has_mask(day.date):
-                seen = np.empty((rows.stop - rows.start, *shape), dtype=np.bool_)
-                dataset.read_observed(day.date, rows, seen)
-                found |= {k for k, place in enumerate(places) if not seen[..., place].all()}
-    return found
+def _newest(values_NT: torch.Tensor, seen_NT: torch.Tensor, window: Window, count: int) -> torch.Tensor:
+    """[N, K]: the newest observed value of each window's history; where none was observed, what its last step holds."""
+    steps = torch.arange(values_NT.shape[1])
+    upto = torch.where(seen_NT, steps, -1).cummax(1).values
+    begin_K = steps[:: window.stride][:count]
+    last_K = begin_K + window.history - 1
+    place_NK = upto[:, last_K]
+    return values_NT.gather(1, torch.where(place_NK >= begin_K, place_NK, last_K))
 
 
 def scaled_means(dataset: Dataset, targets: Iterable[int]) -> list[float]:
@@ -333,30 +331,3 @@ def scaled_means(dataset: Dataset, targets: Iterable[int]) -> list[float]:
     means_NF = means_NF / scale.spread_NF[:, chosen]
     means: list[float] = ((count * means_NF).sum(0) / np.maximum(count.sum(0), 1)).tolist()
     return means
-
-
-def windows_of(
-    dataset: Dataset, split: str, window: Window, targets: Sequence[int], reach: int | None = None
-) -> Windows:
-    """All windows of a split, in date order whatever `trainer.loading` says.
-
-    Args:
-        reach: steps of history to look at, if not the window's. The anchors stay the window's own, less those that
-            have not so much history.
-    """
-    member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
-    runs = tuple(make_runs(dataset.days, dataset.segments, member, window, None))
-    if reach is not None:
-        runs, window = reaching(runs, reach, window.stride), replace(window, history=reach)
-    return Windows(dataset, window, runs, tuple(targets))
-
-
-def reaching(runs: Iterable[Run], reach: int, stride: int) -> tuple[Run, ...]:
-    """The anchors among those of `runs` that have `reach` steps of their segment before them."""
-    kept = []
-    for run in runs:
-        skipped = max(0, -(-(reach - run.first) // stride))
-        if skipped < run.count:
-            first = run.first + skipped * stride
-            kept.append(Run(run.segment, first, run.count - skipped, run.first_day, run.last_day))
-    return tuple(kept)

@@ -18,14 +18,14 @@ import torch
 
 from trainer import checkpoint, postmortem
 from trainer.checkpoint import Saved, Writer
-from trainer.gram import windows_of
 from trainer.metrics import EpochMetrics
 from trainer.models.ridge import Grid, Ridge, fit
-from trainer.objective import by_head
+from trainer.objective import forward
 from trainer.schedule import learning_rate
 from trainer.state import Session, State, make_room, save
 from trainer.step import Outcome, Step, to_device
 from trainer.stop import Interrupted, ShouldStop, ask
+from trainer.windows import windows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 
     Raises:
         DiskFullError, OSError: a checkpoint could not be written; at the step after that, or at the end.
-        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues.
+        DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues;
+            or no step of the whole run had one.
     """
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
     with Writer(session.checkpoints, after=tend) as writer:
@@ -119,13 +120,21 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
             yield from _stop(session, writer)
             return
         yield from _close_epoch(session, writer, report, began)
-    yield from writer.finish()
-    yield Ended(why, state)
+    yield from _end(session, writer, why)
 
 
 def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
     save(session, writer)
+    yield from _end(session, writer, why)
+
+
+def _end(session: Session, writer: Writer, why: str) -> Iterator[Event]:
+    """Raises:
+    DateshardError: the run is over and none of its steps had a finite gradient.
+    """
     yield from writer.finish()
+    if why != "stopped" and session.state.fruitless:
+        raise postmortem.error(session)
     yield Ended(why, session.state)
 
 
@@ -221,7 +230,7 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
     for number, given in enumerate(session.validation.batches(0)):
         batch = to_device(given, session.device)
-        forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
+        forecast = forward(session.model, batch, session.heads)
         found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
         metrics.add(forecast, batch, found, order.positions(number))
         ask(should_stop)
@@ -276,4 +285,4 @@ def _train_closed_form(session: Session, writer: Writer, model: Ridge, should_st
 def _solve(session: Session, model: Ridge, should_stop: ShouldStop) -> None:
     dataset, wanted, config = session.train.dataset, session.train.wanted, session.config.model
     train, held = (windows_of(dataset, split, wanted.window, wanted.targets) for split in ("train", "validation"))
-    fit(model, train, held, Grid(config.penalties, config.histories, config.normalisations), should_stop)
+    fit([model], train, held, [Grid(config.penalties, config.histories, config.normalisations)], should_stop)

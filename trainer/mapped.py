@@ -48,13 +48,11 @@ class MappedDates:
 
     def gather(self, slot: Slot, at: int, chosen: NDArray[np.int64]) -> None:
         """Copies windows into rows [at, ...) of the slot."""
-        window = self.wanted.window
-        begin = window.history if window.horizon else 0
-        shape = (window.length, self.dataset.row_values)
+        masked, shape = self.wanted.masked, (self.wanted.window.length, self.dataset.row_values)
         for row, (segment, low) in enumerate(chosen.tolist(), start=at):
             self._copy("values", segment, low, slot.values[row].reshape(shape))
             if slot.mask is not None:
-                self._copy("observed", segment, low + begin, slot.mask[row].reshape(window.target_steps, -1))
+                self._copy("observed", segment, low + masked.start, slot.mask[row].reshape(len(masked), -1))
             if slot.codes is not None:
                 self._copy_codes(segment, low, slot.codes[row])
 

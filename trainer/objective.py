@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from shardstore.errors import UsageError
@@ -194,6 +195,12 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
         what = f"class_weights names '{stray[0]}', which is no category of '{target.name}'"
         raise UsageError(what, todo=f"Choose from {', '.join(target.categories[:20])}")
     return (0.0, *(float(config.class_weights.get(category, 1.0)) for category in target.categories))
+
+
+def forward(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+    """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask."""
+    known = (batch.known_BHNF,) if getattr(model, "uses_known", False) else ()
+    return by_head(model(batch.history_BHNF, batch.codes_BW, *known), heads)
 
 
 def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:

@@ -60,15 +60,19 @@ def error(session: Session) -> DateshardError:
     if not path.is_file():  # not copied with the run
         write(session)
     dates = json.loads(path.read_text())["dates"]
+    steps = f"{state.skipped_in_a_row} steps in a row"
+    if state.fruitless:
+        steps = f"all {state.step} steps of the run" if state.step > 1 else "the only step of the run"
     what = (
-        f"{state.skipped_in_a_row} steps in a row had no finite loss or gradient, the last at epoch {state.epoch + 1} "
+        f"{steps} had no finite loss or gradient, {'the last ' * (state.step > 1)}at epoch {state.epoch + 1} "
         f"batch {state.batch} (windows of {', '.join(dates[:3])}{' ...' if len(dates) > 3 else ''})"
     )
-    todo = (
-        "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
-        f"To go on over them: dateshard train --resume {path.parent.name} "
-        f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"
-    )
+    todo = "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
+    if state.fruitless:
+        todo += "No weight was changed: look at the scale of the targets too (dateshard inspect)"
+    else:
+        more = f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"
+        todo += f"To go on over them: dateshard train --resume {path.parent.name} {more}"
     return DateshardError(what, where=Where(file=str(path)), todo=todo)
 
 

@@ -17,6 +17,7 @@ from trainer.elsewhere import keep_own, refuse_absent, run_of
 from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
+from trainer.observed import blind_validation
 from trainer.run import TrainingRun, find_continuable, newest, refuse_difference
 from trainer.session import make_session
 from trainer.standing import noted
@@ -79,6 +80,8 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
     """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
+    if (blind := blind_validation(session)) is not None:
+        raise blind
     notes = []
     if new.initial is not None:
         begin_with(session, new.initial)
@@ -155,7 +158,8 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
-    warnings = _keep_to_the_disk(session)
+    blind = blind_validation(session)
+    warnings = [*_keep_to_the_disk(session), *([str(blind)] if blind else [])]
     return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
 
 

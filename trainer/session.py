@@ -234,7 +234,8 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     device = devices.choose(config.training.device)
     devices.reseed(key(config.training.seed, 4))
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
-    wanted = Wanted(window, columns.inputs, columns.targets, codes=bool(getattr(model, "uses_codes", False)))
+    uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
+    wanted = Wanted(window, columns.inputs, columns.targets, **uses)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)

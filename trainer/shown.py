@@ -81,11 +81,7 @@ class Drawn:
     def _batch(self, position: int) -> Batch:
         size = self.reader.order.batch_size
         batch, row = next(iter(self.reader.batches(0, start=position // size))), position % size
-        parts = (batch.history_BHNF, batch.target_BPNF, batch.observed_BPNF, batch.codes_BW)
-        history, target, observed, codes = (None if part is None else part[row : row + 1] for part in parts)
-        assert history is not None
-        assert target is not None
-        return Batch(history, target, observed, codes)
+        return batch.rows(slice(row, row + 1))
 
     def _read(self, position: int) -> tuple[Floats, int]:
         """(raw [H + P, N, T] with NaN where nothing was observed, instant of the first)."""

@@ -41,6 +41,11 @@ class State:
     val_loss: float | None = None
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def fruitless(self) -> bool:
+        """Whether there were steps and none of them changed a weight: no gradient of the whole run was finite."""
+        return 0 < self.step <= self.skipped_in_a_row
+
 
 @dataclass(slots=True)
 class Session:

@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer.batch import Batch
 from trainer.device import reseed
-from trainer.objective import Head, by_head
+from trainer.objective import Head, forward
 from trainer.permutation import key
 from trainer.state import Session
 
@@ -59,7 +59,7 @@ class Step:
         positions = session.train.order.positions(session.state.batch + self.added)
         self.added += 1
         self.cells = batch.target_BPNF[0, ..., 0].numel()
-        forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
+        forecast = forward(session.model, batch, session.heads)
         found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
         loss = sum(head.weight * found[head.name][0] / self._planned(head) for head in session.heads)
         assert isinstance(loss, torch.Tensor)
@@ -109,5 +109,4 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device; on the CPU the very same views."""
     if device.type == "cpu":
         return batch
-    move = [None if part is None else part.to(device) for part in (batch.observed_BPNF, batch.codes_BW)]
-    return Batch(batch.history_BHNF.to(device), batch.target_BPNF.to(device), move[0], move[1])
+    return batch.changed(lambda part: part.to(device))

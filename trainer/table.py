@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from trainer.paired import Comparison
 
 FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
 RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")
@@ -35,7 +37,12 @@ class Evaluation:
 
     Attributes:
         features: the numeric targets. categorical: the others.
+        twins: baselines that are the model itself, a ridge beside the ridge that was trained: no verdict counts them.
+        comparisons: the model beside each of its rivals, in the numbers together and in each category.
+        difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
+        history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.shown`); not in `to_json`.
+        observed: {split: share of its target cells}.
     """
 
     split: str
@@ -44,47 +51,63 @@ class Evaluation:
     rows: list[Row]
     notes: list[str]
     categorical: list[str] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    difficulty: dict[str, float] = field(default_factory=dict)
+    history: int = 0
     shown: list[dict[str, Any]] = field(default_factory=list)
+    observed: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rivals(self) -> list[Row]:
+        """The baselines that a model has to beat."""
+        return [row for row in self.rows if row.kind == "baseline" and row.name not in self.twins]
 
     @property
     def best_baseline(self) -> str | None:
         """The baseline to beat: with the lowest scaled MSE, or, without numbers, the best of the first category."""
-        told = [
-            (float(value), row.name) for row in self.rows if row.kind == "baseline" and (value := _mse(row)) is not None
+        return self._best(None) or (self._best(self.categorical[0]) if self.categorical else None)
+
+    def _best(self, target: str | None) -> str | None:
+        """The rival with the lowest scaled MSE, or that is right most often."""
+        figures = [
+            (row.name, row.scaled.get("mse") if target is None else _accuracy(row, target)) for row in self.rivals
         ]
-        if not told and self.categorical:
-            figure = _accuracy(self.categorical[0])
-            told = [
-                (-value, row.name) for row in self.rows if row.kind == "baseline" and (value := figure(row)) is not None
-            ]
-        return min(told, default=(0.0, None))[1]
+        ranked = [(value if target is None else -value, name) for name, value in figures if value is not None]
+        return min(ranked, default=(0.0, None))[1]
+
+    @property
+    def outcome(self) -> str | None:
+        """`beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them;
+        else `unclear`. None without a model or a rival."""
+        if not self.comparisons:
+            return None
+        if all(one.outcome == "better" for one in self.comparisons):
+            return "beats"
+        best = {target: self._best(target) for target in (None, *self.categorical)}
+        against = [one for one in self.comparisons if one.baseline == best[one.target]]
+        return "loses" if against and all(one.outcome == "worse" for one in against) else "unclear"
 
     @property
     def beats_baselines(self) -> bool | None:
-        """Whether the model is better than every baseline in all that it forecasts: scaled MSE of the numbers,
-        accuracy of each categorical target. None without a model, or without a baseline of any of them."""
-        told = [self._beats(_mse), *(self._beats(_accuracy(name), higher=True) for name in self.categorical)]
-        compared = [verdict for verdict in told if verdict is not None]
-        return all(compared) if compared else None
-
-    def _beats(self, figure: Any, *, higher: bool = False) -> bool | None:
-        models, others = (
-            [value for row in self.rows if row.kind == kind and (value := figure(row)) is not None]
-            for kind in ("model", "baseline")
-        )
-        if not models or not others:
-            return None
-        return bool(max(models) > max(others)) if higher else bool(min(models) < min(others))
+        """Whether it is sure that the model is better than every rival in all that it forecasts."""
+        return None if self.outcome is None else self.outcome == "beats"
 
     def to_json(self) -> dict[str, Any]:
         """The document that `evaluate --json` prints. Overall raw figures are null where features differ in unit."""
         return {
             "split": self.split,
             "windows": self.windows,
+            "history": self.history,
+            "observed": self.observed,
             "features": self.features,
             "categorical": self.categorical,
             "rows": [self._row(row) for row in self.rows],
+            "outcome": self.outcome,
             "beats_baselines": self.beats_baselines,
+            "best_baseline": self.best_baseline,
+            "comparisons": [{**asdict(one), "outcome": one.outcome} for one in self.comparisons],
+            "difficulty": dict(self.difficulty),
             "notes": self.notes,
         }
 
@@ -114,14 +137,6 @@ def _chosen(report: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: report.get(key) for key in keys}
 
 
-def _mse(row: Row) -> float | None:
-    value: float | None = row.scaled.get("mse")
+def _accuracy(row: Row, target: str) -> float | None:
+    value: float | None = row.classes.get(target, {}).get("accuracy")
     return value
-
-
-def _accuracy(target: str) -> Any:
-    def of(row: Row) -> float | None:
-        told: float | None = row.classes.get(target, {}).get("accuracy")
-        return told
-
-    return of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.metrics import EpochMetrics
-from trainer.objective import by_head
+from trainer.objective import forward
 from trainer.state import Session
 from trainer.step import to_device
 
@@ -28,7 +28,7 @@ def try_batch(session: Session) -> Trial:
     split, reader = ("validation", session.validation) if session.validation else ("train", session.train)
     session.model.eval()
     batch = to_device(next(iter(reader.batches(0))), session.device)
-    forecast = by_head(session.model(batch.history_BHNF, batch.codes_BW), session.heads)
+    forecast = forward(session.model, batch, session.heads)
     found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
     metrics = EpochMetrics.empty(session.metrics.form)
     metrics.add(forecast, batch, found)

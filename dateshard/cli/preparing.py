@@ -173,7 +173,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
 
     from dateshard.places import shards_folder
     from dateshard.preparing.pace import watch
-    from dateshard.preparing.preprocess import finished_to_json, follow, settled
+    from dateshard.preparing.preprocess import ending_to_json, follow, settled
     from dateshard.screen import Screen
     from dateshard.trust import admit, code_of
     from pipeline.execute import preprocess as prepare
@@ -194,10 +194,11 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
     with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
         watched = watch(settings.dataset, settled(events), acts["workers"] or _cores())
-        finished, peak_bytes = follow(screen, settings.dataset, watched, shown.again)
+        ending = follow(screen, settings.dataset, watched, shown.again)
+    finished = ending.finished
     admit(root, code_of(config))
     if shown.as_json:
-        emit(finished_to_json(finished, peak_bytes))
+        emit(ending_to_json(ending))
     if not finished.failed or finished.cut_short:
         return 3 if finished.failed else 0
     return 65 if finished.manifest is None or not finished.manifest.dates else 3

@@ -128,7 +128,9 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
-@click.option("--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:STEPS")
+@click.option(
+    "--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+)
 @click.option(
     "--report",
     "page",
@@ -160,8 +162,8 @@ def evaluate(
     names, overrides = split_arguments(words)
     if len(names) > 1:
         raise click.UsageError("Name one run.")
-    if page is not None and (not names or which != "best" or baselines):
-        raise click.UsageError("--report is of a RUN's best checkpoint beside the configured baselines.")
+    if page is not None and (not names or which != "best"):
+        raise click.UsageError("--report is of a RUN's best checkpoint.")
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
@@ -176,7 +178,7 @@ def evaluate(
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if not as_json:
         screen.tell(headline)
-        show(screen, result)
+        show(screen, result, files)
     if page is not None:
         from dateshard.cli.reporting import tell_report
         from dateshard.reports.making import write_report

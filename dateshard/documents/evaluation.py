@@ -72,16 +72,38 @@ class EvaluateRow(TypedDict):
     sampled: Sampled | None
 
 
+class ComparisonDocument(TypedDict):
+    """The model beside one baseline: a paired block bootstrap over the dates of the split."""
+
+    baseline: str
+    target: Annotated[str | None, Field(description="a categorical target; null: the numbers together")]
+    gain: Annotated[
+        float | None,
+        Field(description="share of squared error less, or of targets more right; null: no error to compare with"),
+    ]
+    low: Annotated[float | None, Field(description="of its 95 % interval; null with too few dates")]
+    high: float | None
+    dates: Annotated[int, Field(description="with observed targets")]
+    agrees: Annotated[bool, Field(description="mean absolute error, or log loss, says the same")]
+    outcome: Literal["better", "worse", "unclear"]
+
+
 class EvaluateDocument(TypedDict):
     """A model beside its baselines, on the same windows."""
 
     split: str
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
+    history: Annotated[int, Field(description="steps that the model looks back")]
+    observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]
     features: Annotated[list[str], Field(description="the numeric targets")]
     categorical: Annotated[list[str], Field(description="the categorical targets")]
     rows: list[EvaluateRow]
-    beats_baselines: Annotated[
-        bool | None,
-        Field(description="by scaled MSE, and by accuracy of each categorical target; null without a model"),
+    outcome: Annotated[
+        Literal["beats", "loses", "unclear"] | None,
+        Field(description="beats: better than every rival in all targets; loses: worse than the best; null: no rival"),
     ]
+    beats_baselines: Annotated[bool | None, Field(description="whether outcome is beats; null without a rival")]
+    best_baseline: Annotated[str | None, Field(description="by scaled MSE, without numbers by accuracy")]
+    comparisons: Annotated[list[ComparisonDocument], Field(description="a twin of a trained ridge is none")]
+    difficulty: Annotated[dict[str, float], Field(description="scaled MSE of ridge on train, validation, this split")]
     notes: list[str]

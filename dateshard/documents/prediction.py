@@ -21,6 +21,9 @@ class HistoryDocument(TypedDict):
     last_record: Annotated[str | None, Field(description="the newest record of its last date; null from shards")]
     observed: Annotated[float, Field(description="share of its cells into which a record fell; others were filled")]
     rows: Annotated[AllRows | None, Field(description="of its dumps, as in preprocess; null from shards")]
+    silent_nodes: Annotated[
+        dict[str, list[str]], Field(description="by target: nodes of which it holds no value; low and high are null")
+    ]
     unknown_nodes: Annotated[list[str], Field(description="nodes that training never saw, left out")]
     unknown_categories: Annotated[dict[str, int], Field(description="by feature: at most so many on a date, code 0")]
 
@@ -52,6 +55,7 @@ class VerdictDocument(TypedDict):
 
     split: str
     best_baseline: str | None
+    outcome: Annotated[str | None, Field(description="beats, loses or unclear; null without a rival")]
     beats_baselines: bool | None
 
 

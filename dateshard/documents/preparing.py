@@ -131,6 +131,14 @@ class FailedDate(TypedDict):
     kind: Annotated[str, Field(description="as in an error: dump, damaged, ...")]
 
 
+class UnknownNames(TypedDict):
+    """Nodes of a date that neither the node table nor a training date has: their rows are left out."""
+
+    count: Annotated[int, Field(description="at least, where it is 1000 or more and there is a node table")]
+    alike: Annotated[int, Field(description="of those: look like a known one, as 7.0, ' 7' or 007 like 7")]
+    example: Annotated[list[str] | None, Field(description="one of them, and the known one")]
+
+
 class PreprocessDocument(TypedDict):
     """What a preprocess did."""
 
@@ -145,10 +153,13 @@ class PreprocessDocument(TypedDict):
     missing_days: Annotated[
         list[DateText], Field(description="between the first and the last date: no dump, no shard, not left out")
     ]
+    unknown_nodes: Annotated[dict[DateText, UnknownNames], Field(description="by date")]
     failed: Annotated[dict[DateText, FailedDate], Field(description="by date (exit 3; 65 if nothing stands)")]
     dropped: Annotated[
         dict[DateText, str], Field(description="dates without rows that are left out, by empty_date: drop; and why")
     ]
+    observed: Annotated[dict[str, float], Field(description="by split: share of its cells that a record fell into")]
+    notes: Annotated[list[str], Field(description="what a person should know: of the split, of dates without a value")]
     cut_short: Annotated[bool, Field(description="it ended at the first failure, by --fail-fast")]
     seconds: Annotated[float, Field(description="of wall time")]
     peak_memory_bytes: Annotated[int, Field(description="private memory of all processes, seen twice a second")]

@@ -42,6 +42,7 @@ class ShownVerdict(TypedDict):
     accuracy: Annotated[dict[str, float | None], Field(description="by categorical target")]
     best_baseline: str | None
     best_baseline_mse: float | None
+    outcome: Annotated[str | None, Field(description="beats, loses or unclear; null without a rival")]
     beats_baselines: bool | None
 
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from dateshard.insight.observed import short_step
 from dateshard.insight.survey import Survey, distance, moments_of, reference
 from shardstore.calendar import Day, collapse
 from shardstore.dataset import Dataset
@@ -84,6 +85,7 @@ def inspection(dataset: Dataset, survey: Survey, rows: Sequence[Document]) -> Do
         "clock_changes": clock_changes(days),
         "features": [feature_to_json(survey, index) for index in range(len(dataset.features))],
         "rows": list(rows),
+        "warnings": list(filter(None, [short_step(dataset)])),
     }
 
 

@@ -39,6 +39,8 @@ def show_inspection(screen: Screen, document: Document) -> None:
     for feature in document["features"]:
         if "categories" in feature:
             _show_categories(screen, feature)
+    for warning in document["warnings"]:
+        screen.explain(f"warning: {warning}")
     _show_rows(screen, document)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dateshard.insight.observed import observed_cells, shares_line, shares_of, thin_splits
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
@@ -13,13 +14,14 @@ from dateshard.trust import admit, code_of, settings_of_run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
+from trainer.baselines import within_reach
 from trainer.checkpoint import Checkpoint
 from trainer.elsewhere import refuse_absent
-from trainer.evaluate import evaluate, within_reach
+from trainer.evaluate import evaluate
 from trainer.models import num_parameters
 from trainer.resume import locate
 from trainer.run import TrainingRun, data_identity, find_continuable, newest
-from trainer.session import make_session
+from trainer.session import choose_columns, make_session
 from trainer.state import restore
 from trainer.table import Evaluation
 
@@ -43,14 +45,15 @@ def newest_run(like: Settings | None) -> TrainingRun:
 def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
-    What is found of the best checkpoint beside the configured baselines is kept beside the run (`dateshard.judging.verdict`).
+    What is found of the best checkpoint is kept beside the run, whichever baselines were asked for
+    (`dateshard.judging.verdict`).
     """
     settings = settings_of_run(run)
     refuse_absent(run.folder)
     found, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, found, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
-    if baselines is None and which in ("best", "best_model"):
+    if which in ("best", "best_model"):
         _keep(run, judged, found)
     place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
@@ -108,6 +111,7 @@ def _judge(
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
+    _look(result, settings, dataset)
     result.notes.extend(notes)
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
@@ -126,8 +130,17 @@ def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | N
     dataset = Dataset.open(shards_folder(settings.dataset))
     wanted, notes = _chosen(settings, dataset, split, baselines)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=None)
+    _look(result, settings, dataset)
     result.notes.extend(notes)
     return result, f"dataset {settings.dataset}, generation {dataset.generation}"
+
+
+def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
+    """Notes how much of each split's targets was observed."""
+    cells = observed_cells(dataset, choose_columns(settings.trainer, dataset).targets)
+    result.observed.update(shares_of(cells))
+    result.notes.append(shares_line(cells, "target cells"))
+    result.notes.extend(f"warning: {sentence}" for sentence in thin_splits(cells))
 
 
 def _chosen(

@@ -36,6 +36,7 @@ class Made:
         steps: (instant, date, step of that date, horizon) of each target step.
         scaled_PNT: of the numeric targets in the forecaster's order; None without one.
         chances: {categorical target: [P, N, categories] probabilities}.
+        known_NK: whether the history holds a value of the target at the node. Where not, there is no interval.
     """
 
     forecaster: Forecaster
@@ -43,6 +44,7 @@ class Made:
     scaled_PNT: NDArray[np.float32] | None
     chances: Mapping[str, Floats]
     intervals: Intervals | None
+    known_NK: NDArray[np.bool_]
 
 
 def frame_of(made: Made) -> polars.DataFrame:
@@ -85,6 +87,7 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
         floors = [floor_of(forecaster, place) for place in places]
         for kind, scaled in enumerate(ends):
             found[kind][..., list(forecaster.numbers)] = np.maximum(in_raw_units(forecaster, scaled, places), floors)
+    found[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
     found[1], found[2] = np.minimum(found[1], found[0]), np.maximum(found[2], found[0])  # whatever was rounded
     return {
         name: pl.Series(part.ravel()).fill_nan(None) for name, part in zip(("value", "low", "high"), found, strict=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dateshard.judging.evaluation import newest_run
 from dateshard.judging.forecasts import Made, frame_of
+from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import counted
@@ -23,10 +24,12 @@ from pipeline.account import total
 from pipeline.config import Pipeline
 from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
 from pipeline.history import History, Piece, raw_files, read_history
+from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, time_codes
 from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, UsageError, Where, shorten
-from shardstore.moments import parse_instant, rows_after, rows_before, spell, step_before
+from shardstore.errors import NotThereError, UsageError, Where
+from shardstore.layouts.encode import last_record
+from shardstore.moments import neighbour, parse_instant, rows_after, rows_before, spell, step_before
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint
 from trainer.elsewhere import refuse_absent
@@ -38,8 +41,6 @@ from trainer.run import TrainingRun, data_identity
 
 if TYPE_CHECKING:
     import polars
-
-NAMED = 10  # unknown nodes that a note names
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Prediction:
 
     Attributes:
         verdict: what the last evaluation of these weights found; None where nothing is kept.
+        silent: {target: nodes of which no value of it is in the history}.
         seconds: of the history, of intervals, and of all.
     """
 
@@ -84,6 +86,7 @@ class Prediction:
     level: float | None
     verdict: Verdict | None
     frame: polars.DataFrame
+    silent: dict[str, list[str]]
     notes: list[str]
     seconds: dict[str, float]
 
@@ -136,17 +139,21 @@ def predict_run(asked: Asked) -> Prediction:
     forecaster = load_forecaster(settings.trainer, dataset, found)
     history = _history(asked, dataset, forecaster)
     decoded = time.perf_counter()
-    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history))
+    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history), history.observed_HNF)
     intervals, note = None, ""
     if asked.interval is not None and forecaster.numbers:
         intervals, note = intervals_of(forecaster, found, asked.interval, run.folder)
     calibrated = time.perf_counter()
-    made = Made(forecaster, _targets(forecaster, history), scaled, chances, intervals)
+    made = Made(
+        forecaster, _targets(forecaster, history), scaled, chances, intervals, known_targets(forecaster, history)
+    )
     frame = frame_of(made)
-    notes += [*_notes(history, asked, dataset), *([note] if note else [])]
+    silent = silent_nodes(forecaster, made.known_NK)
+    notes += [*_notes(history, asked, dataset), *silence(silent), *([note] if note else [])]
     seconds = {"history": decoded - began, "intervals": calibrated - decoded, "all": time.perf_counter() - began}
-    verdict = kept(run, "validation", found) or kept(run, "test", found)
-    taken = (bool(asked.history), intervals, asked.interval, verdict, frame, notes, seconds)
+    verdicts = [one for split in ("validation", "test") if (one := kept(run, split, found)) is not None]
+    verdict = max(verdicts, key=lambda one: len(one.document["comparisons"]), default=None)  # beside most baselines
+    taken = (bool(asked.history), intervals, asked.interval, verdict, frame, silent, notes, seconds)
     return Prediction(run.name, found, which, dataset, forecaster, history, *taken)
 
 
@@ -180,7 +187,7 @@ def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
     """The committed steps before an instant; of the current generation, where that was scaled as the given one was."""
     dataset, manifest = _newest_alike(dataset), dataset.manifest
     if at == "latest":
-        end = dataset.days[-1].end
+        end = _end_of_values(dataset)
     else:
         end = step_before(parse_instant(at, manifest.timezone, end=False), manifest.timezone, manifest.step)
     chosen = rows_before(end, num_steps, manifest.timezone, manifest.step)
@@ -197,6 +204,22 @@ def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
         first = stop
     pieces = tuple(Piece(day, rows, {}, None) for day, rows in chosen)
     return History(values, observed, end, None, pieces, (), {})
+
+
+def _end_of_values(dataset: Dataset) -> int:
+    """The first instant after the last step with a value, as of dumps: a date may not be over yet.
+
+    Raises:
+        NotThereError: no date has one.
+    """
+    for day in reversed(dataset.days):
+        values, mask = (dataset.map(day.date, array) for array in ("values", "observed"))
+        seen = None if mask is None else np.asarray(mask, dtype=np.bool_)
+        last = last_record(np.asarray(values, dtype=np.float32), seen, dataset.features, dataset.scale)
+        if last is not None:
+            return day.start + (last + 1) * day.step
+    where, todo = Where(file=str(dataset.root)), "See: dateshard inspect -c CONFIG"
+    raise NotThereError(f"generation {dataset.generation} has no observed cell", where=where, todo=todo)
 
 
 def _newest_alike(dataset: Dataset) -> Dataset:
@@ -233,17 +256,22 @@ def account_of(history: History) -> dict[str, object]:
 def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
     """What a person should know of the history: where it ends, what was left out of it."""
     found, day = list[str](), history.pieces[-1].day
-    if asked.history and not asked.until and history.end < day.end:
-        last = spell(history.last or day.start, dataset.manifest.timezone)
+    zone_name, step = dataset.manifest.timezone, dataset.manifest.step
+    if history.end < day.end and (asked.at == "latest" or (asked.history and not asked.until)):
+        begun, over = spell(history.end - step, zone_name), neighbour(day, zone_name, 1).date
+        if history.last is not None and history.last >= history.end - step:
+            begun = spell(history.last, zone_name)
+        until = f"--until {day.date}: the date is over; --until {begun[:16]}: only steps that ended by then"
+        options = until if asked.history else f"--at {over}: the date is over"
         found.append(
-            f"The last record is of {last}: its step is taken as complete, and later ones as not known yet "
-            f"(--until {day.date}: the date is over; --until {last[:16]}: only steps that ended by then)."
+            f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({options})."
         )
     if names := history.unknown_nodes:
-        shown = ", ".join(map(shorten, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
-        found.append(f"{counted(len(names), 'node')} that training never saw left out: {shown}.")
-    for feature, count in history.unknown_categories.items():
-        found.append(f"Categories of '{feature}' that no training date has get code 0: up to {count} on a date.")
+        hint = Strangers.of(names, dataset.nodes.names).hint()
+        found.append(f"{counted(len(names), 'node')} that training never saw left out: {some_names(names)}{hint}.")
+    for feature, unseen in history.unknown_categories.items():
+        most = f"up to {unseen.count} on a date{unseen.hint()}"
+        found.append(f"Categories of '{feature}' that no training date has get code 0: {most}.")
     rows = account_of(history)
     for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
         counts = rows[kind]

@@ -47,8 +47,9 @@ def _facts(made: Prediction) -> dict[str, Any]:
             "last_record": None if history.last is None else spell(history.last, zone),
             "observed": float(history.observed_HNF.mean()),
             "rows": account_of(history) if made.from_dumps else None,
+            "silent_nodes": made.silent,
             "unknown_nodes": list(history.unknown_nodes),
-            "unknown_categories": dict(history.unknown_categories),
+            "unknown_categories": {name: unseen.count for name, unseen in history.unknown_categories.items()},
         },
         "interval": None if made.intervals is None else _interval(made.intervals),
         "errors": {} if made.intervals is None else dict(made.intervals.errors),
@@ -82,8 +83,9 @@ def _interval(intervals: Intervals) -> IntervalDocument:
 def _verdict(found: Verdict | None) -> VerdictDocument | None:
     if found is None:
         return None
-    beats = found.document["beats_baselines"]
-    return {"split": found.split, "best_baseline": found.best_baseline, "beats_baselines": beats}
+    beats = None if found.outcome is None else found.outcome == "beats"
+    outcome = {"outcome": found.outcome, "beats_baselines": beats}
+    return cast(VerdictDocument, {"split": found.split, "best_baseline": found.best_baseline, **outcome})
 
 
 def headline(screen: Screen, made: Prediction) -> None:
@@ -136,11 +138,15 @@ def _sure(made: Prediction) -> list[str]:
 def _judged(made: Prediction) -> str:
     """Whether the model is worth asking, as far as an evaluation told."""
     found = made.verdict
-    if found is None or found.document["beats_baselines"] is None:
+    if found is None or found.outcome is None:
         return f"baselines  not compared yet: dateshard evaluate {made.run}"
-    if found.document["beats_baselines"]:
-        return f"baselines  all beaten on the {found.split} windows (the best: {found.best_baseline})"
-    return f"baselines  NOT all beaten on the {found.split} windows (the best: {found.best_baseline})"
+    rivals = dict.fromkeys(one["baseline"] for one in found.document["comparisons"])
+    if found.outcome == "beats":
+        if len(rivals) == 1:
+            return f"baselines  {found.best_baseline} is beaten on the {found.split} windows, no other was tried"
+        return f"baselines  all {len(rivals)} beaten on the {found.split} windows (the best: {found.best_baseline})"
+    said = "no clear winner" if found.outcome == "unclear" else "NOT all beaten"
+    return f"baselines  {said} on the {found.split} windows (the best: {found.best_baseline})"
 
 
 def _covered(found: Coverage, share: float, level: float) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dateshard.judging.sentences import training_command, verdicts
 from dateshard.screen import Screen, number
 from trainer.table import Evaluation, Row
 
 SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
 SHOWN_CLASSES = 20  # lines of a classification report; --json has all
+RELATIVE = ("mape", "wape")
 CONFUSED = 8  # categories up to which the confusion counts are shown
 
 Column = tuple[str, Callable[[Mapping[str, Any]], float | None], bool]  # (head, figure of a report, higher is better)
@@ -22,21 +24,29 @@ CLASS_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def show(screen: Screen, result: Evaluation) -> None:
+def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
     """Numbers: scaled error over all targets, then each target in its own unit. Categories: each a table. The best of a
-    column is starred."""
+    column is starred. Then the verdict, and the command that trains what the model loses to.
+
+    Args:
+        files: the configuration that was named, for that command.
+    """
     units = "features in raw units, " if result.features else ""
     screen.tell(f"{result.split}: {result.windows:,} windows; {units}* = best")
     if result.features:
         _numbers(screen, result)
+        _relative_errors(screen, result)
         _raw_errors(screen, result)
     for target in result.categorical:
         _categories(screen, result, target)
     _sampled(screen, result)
     for note in result.notes:
-        screen.tell(note)
-    for sentence in _verdicts(result):
-        screen.tell(sentence)
+        screen.explain(note)
+    document = result.to_json()
+    for sentence, _ in verdicts(document):
+        screen.explain(sentence)
+    if (command := training_command(document, files)) is not None:
+        screen.tell(f"Train it: {command}")
 
 
 def _numbers(screen: Screen, result: Evaluation) -> None:
@@ -44,19 +54,35 @@ def _numbers(screen: Screen, result: Evaluation) -> None:
     rows = [row for row in result.rows if row.scaled["count"]]
     figures = [_figures(row, features) for row in rows]
     best = [_best(column, higher=position == 1) for position, column in enumerate(zip(*figures, strict=True))]
-    lines = _header(features, wide=screen.terminal)
+    if screen.terminal:
+        above = [cell for name in features for cell in ("", f"{name} ")]
+        lines = [["", "", "scaled ", *above], ["", "MSE ", "R2 ", *["MAE ", "RMSE "] * len(features)]]
+    else:
+        lines = [["name", "MSE", "R2", *(f"{name} {figure}" for name in features for figure in ("MAE", "RMSE"))]]
     lines += [[row.name, *_starred(screen, values, best)] for row, values in zip(rows, figures, strict=True)]
     screen.table(lines, right=range(1, len(lines[-1])))
     if len(features) < len(result.features):
         screen.tell(f"{len(result.features) - len(features)} more targets: see --json")
 
 
-def _header(features: Sequence[str], *, wide: bool) -> list[list[str]]:
-    """Two rows on a terminal (the feature above its figures), one with full names in a pipe."""
-    if wide:
+def _relative_errors(screen: Screen, result: Evaluation) -> None:
+    """MAPE and WAPE of every predictor."""
+    features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
+    rows = [row for row in result.rows if row.scaled["count"]]
+    figures = [[_percent(row.raw["by_feature"][name][key]) for name in features for key in RELATIVE] for row in rows]
+    best = [_best(column, higher=False) for column in zip(*figures, strict=True)]
+    if screen.terminal:
         above = [cell for name in features for cell in ("", f"{name} ")]
-        return [["", "", "scaled ", *above], ["", "MSE ", "R2 ", *["MAE ", "RMSE "] * len(features)]]
-    return [["name", "MSE", "R2", *(f"{name} {figure}" for name in features for figure in ("MAE", "RMSE"))]]
+        lines = [["relative, %", *above], ["", *["MAPE ", "WAPE "] * len(features)]]
+    else:
+        lines = [["relative, %", *(f"{name} {key.upper()}" for name in features for key in RELATIVE)]]
+    lines += [[row.name, *_starred(screen, values, best, 1)] for row, values in zip(rows, figures, strict=True)]
+    screen.tell()
+    screen.table(lines, right=range(1, len(lines[-1])))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
@@ -67,10 +93,12 @@ def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
     return figures
 
 
-def _starred(screen: Screen, values: Sequence[float | None], best: Sequence[float | None]) -> list[str]:
+def _starred(
+    screen: Screen, values: Sequence[float | None], best: Sequence[float | None], digits: int = 4
+) -> list[str]:
     """Figures, on a terminal the best of each column with a star."""
     ends = ["*" if value is not None and value == top else " " for value, top in zip(values, best, strict=True)]
-    return [number(value) + (end if screen.terminal else "") for value, end in zip(values, ends, strict=True)]
+    return [number(value, digits) + (end if screen.terminal else "") for value, end in zip(values, ends, strict=True)]
 
 
 def _best(column: Sequence[float | None], *, higher: bool) -> float | None:
@@ -79,19 +107,17 @@ def _best(column: Sequence[float | None], *, higher: bool) -> float | None:
 
 
 def _raw_errors(screen: Screen, result: Evaluation) -> None:
-    """Of the model (without one, of the best baseline): relative errors and quantiles, a line a target."""
+    """Of the model (without one, of the best baseline): bias and quantiles, a line a target."""
     row = _judged(result)
     if row is None:
         return
-    lines = [[f"{row.name}, raw units", "bias", "MAPE %", "left out", "WAPE %", "|e| p50", "p90", "p99"]]
+    lines = [[f"{row.name}, raw units", "bias", "|e| p50", "p90", "p99", "MAPE leaves out"]]
     for name in result.features[:SHOWN_FEATURES] if screen.terminal else result.features:
         told = row.raw["by_feature"][name]
-        percent = [None if told[key] is None else 100 * told[key] for key in ("mape", "wape")]
         quantiles = [number(value, 3) for value in told["error_quantiles"].values()]
-        shares = [number(percent[0], 1), str(told["mape_left_out"]), number(percent[1], 1)]
-        lines.append([name, number(told["bias"], 3), *shares, *quantiles])
+        lines.append([name, number(told["bias"], 3), *quantiles, str(told["mape_left_out"])])
     screen.tell()
-    screen.table(lines, right=range(1, 8))
+    screen.table(lines, right=range(1, 6))
 
 
 def _judged(result: Evaluation) -> Row | None:
@@ -152,38 +178,3 @@ def _sampled(screen: Screen, result: Evaluation) -> None:
     lines += [[row.name, *(number((row.sampled or {})["metrics"].get(name)) for name in names)] for row in rows]
     screen.tell()
     screen.table(lines, right=range(1, len(names) + 1))
-
-
-def _verdicts(result: Evaluation) -> list[str]:
-    """Whether the model is worth its training, a sentence for the numbers and one for each categorical target."""
-    told = [_verdict(result)] if result.features else []
-    return [
-        sentence for sentence in (*told, *(_class_verdict(result, name) for name in result.categorical)) if sentence
-    ]
-
-
-def _verdict(result: Evaluation) -> str | None:
-    rows = [row for row in result.rows if row.scaled["mse"] is not None]
-    models, others = ([row for row in rows if row.kind == kind] for kind in ("model", "baseline"))
-    if not models or not others:
-        return None
-    best = min(others, key=lambda row: float(row.scaled["mse"]))
-    if not best.scaled["mse"]:
-        return f"{best.name} is without any error."
-    ratio = models[0].scaled["mse"] / best.scaled["mse"]
-    if ratio < 1:
-        return f"The model beats every baseline: {100 * (1 - ratio):.1f} % less squared error than {best.name}."
-    return f"The model does NOT beat {best.name} ({100 * (ratio - 1):.1f} % more squared error): use {best.name}."
-
-
-def _class_verdict(result: Evaluation, target: str) -> str | None:
-    rows = [row for row in result.rows if target in row.classes]
-    models, others = ([row for row in rows if row.kind == kind] for kind in ("model", "baseline"))
-    if not models or not others:
-        return None
-    best = max(others, key=lambda row: float(row.classes[target]["accuracy"]))
-    mine, theirs = (float(row.classes[target]["accuracy"]) for row in (models[0], best))
-    shares = f"{100 * mine:.1f} % right, {best.name} {100 * theirs:.1f} %"
-    if mine > theirs:
-        return f"{target}: the model beats every baseline ({shares})."
-    return f"{target}: the model does NOT beat {best.name} ({shares})."

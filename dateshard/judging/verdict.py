@@ -20,7 +20,8 @@ from trainer.checkpoint import Checkpoint
 from trainer.run import TrainingRun
 from trainer.table import Evaluation
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 has no outcome: its verdict was one of figures without intervals
 NODE_FIGURES = ("count", "mae")
 STEP_FIGURES = ("count", "mse", "mae")
 
@@ -50,6 +51,12 @@ class Verdict:
         return next((row for row in rows if (row["name"] == name if name else row["kind"] == "model")), None)
 
     @property
+    def outcome(self) -> str | None:
+        """`beats`, `loses` or `unclear`; None without a model or a rival, or where an older version judged."""
+        found: str | None = self.document.get("outcome")
+        return found
+
+    @property
     def baseline(self) -> Mapping[str, Any] | None:
         """The row of the best baseline."""
         return self.row(self.best_baseline) if self.best_baseline else None
@@ -66,7 +73,8 @@ class Verdict:
             "accuracy": {name: told["accuracy"] for name, told in model["classes"].items()} if model else {},
             "best_baseline": self.best_baseline,
             "best_baseline_mse": baseline["scaled"]["mse"] if baseline else None,
-            "beats_baselines": self.document["beats_baselines"],
+            "outcome": self.outcome,
+            "beats_baselines": None if self.outcome is None else self.outcome == "beats",
         }
 
 
@@ -124,11 +132,12 @@ def keep(run: TrainingRun, verdict: Verdict) -> str | None:
     return None
 
 
-def kept(run: TrainingRun, split: str, found: Checkpoint | None = None) -> Verdict | None:
+def kept(run: TrainingRun, split: str, found: Checkpoint | None = None, *, older: bool = False) -> Verdict | None:
     """The verdict that lies beside a run.
 
     Args:
         found: a checkpoint that it must be about, and of these very bytes; None: whatever it is about.
+        older: take its figures also where an older version judged.
 
     Returns:
         None where there is none, it is damaged, or it is about another checkpoint: it can be made anew.
@@ -137,7 +146,7 @@ def kept(run: TrainingRun, split: str, found: Checkpoint | None = None) -> Verdi
     with suppress(OSError, StoreError):
         content = unseal(path.read_bytes(), str(path))
         with expected_form(str(path)):
-            if content["version"] != VERSION:
+            if content["version"] not in (READABLE if older else (VERSION,)):
                 return None
             names = Verdict.__dataclass_fields__
             verdict = Verdict(**{name: content[name] for name in names})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from dateshard.insight.observed import shares_line, shares_of, thin_splits
 from dateshard.preparing.states import GOOD, likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
@@ -17,6 +18,7 @@ from shardstore.calendar import collapse
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
+    from pipeline.strangers import Strangers
     from shardstore.manifest import Manifest
 
 
@@ -25,8 +27,17 @@ def _tell_provisional(screen: Screen, manifest: Manifest) -> None:
         screen.tell(f"provisional: the statistics lack {collapse(manifest.provisional)}, which failed")
 
 
-def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) -> tuple[e.Finished, int]:
-    """Shows the events of one preprocess and returns the last, and the most bytes that all its processes held.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a preprocess ended. `peak_bytes`: the most that all its processes held. `notes`: what a person should know."""
+
+    finished: e.Finished
+    peak_bytes: int
+    notes: list[str]
+
+
+def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) -> Ending:
+    """Shows the events of one preprocess.
 
     Args:
         again: the command that goes on where this one is cut off.
@@ -40,7 +51,7 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) 
                 progress.print(line)
             raise
     _summary(screen, event, progress.peak_bytes, told)
-    return event, progress.peak_bytes
+    return Ending(event, progress.peak_bytes, [*told.notes, *_observed(screen, event)])
 
 
 def settled(events: Iterable[e.Event]) -> Iterator[e.Event]:
@@ -76,6 +87,7 @@ class _Told:
     progress: Progress
     again: str
     changed: bool = False
+    notes: list[str] = field(default_factory=list)
     kinds: dict[str, list[dt.date]] = field(default_factory=dict)  # likeness -> dates; the first one's reason was told
 
     def tell(self, event: e.Event) -> None:
@@ -110,8 +122,15 @@ class _Told:
             case e.Drifted():
                 text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
                 self._say(text + "  (--refit-statistics moves them)")
+            case e.Noted():
+                self.note(event.text)
             case e.CommitDone():
                 self.changed |= event.changed
+
+    def note(self, text: str) -> None:
+        """A sentence that --json holds too."""
+        self.notes.append(text)
+        self.progress.print(text)
 
     def alike(self) -> list[str]:
         """Which dates failed for a reason that was told of the first of them alone."""
@@ -141,6 +160,7 @@ class _Told:
             screen.say(f"If it is cut off, this goes on: {self.again}")
             if plan.merge and event.generation is not None:
                 screen.say(f"The global statistics are merged: {plan.merge}.")
+        self.notes += plan.warnings
         for warning in plan.warnings if not screen.quiet else ():
             screen.explain(warning)
 
@@ -191,14 +211,10 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
             screen.tell(f"  {kind}  {count:,}  {reason}")
     _tell_duplicates(screen, rows["by_date"])
     if finished.unknown_nodes:
-        where = collapse(finished.unknown_nodes)
-        screen.tell(
-            f"nodes that no training date has are left out: up to {max(finished.unknown_nodes.values())} on {where}"
-        )
+        screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
-        counts = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
-        most, where = max(counts.values()), collapse(counts)
-        screen.tell(f"categories of '{name}' that no training date has get code 0: up to {most} on {where}")
+        unseen = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
+        screen.tell(f"categories of '{name}' that no training date has get code 0: {_up_to(unseen)}")
     if finished.dropped:
         without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
         screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")
@@ -226,6 +242,26 @@ def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
         screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
 
 
+def _observed(screen: Screen, finished: e.Finished) -> list[str]:
+    """How much of each split was observed, where something was done; gives the warnings."""
+    done = finished.measured + finished.written + finished.unchanged
+    if done and (line := shares_line(finished.observed)):
+        screen.tell(line)
+    warnings = [*filter(None, [finished.short_step]), *thin_splits(finished.observed)]
+    if finished.empty:
+        warnings.append(f"nothing was observed on {collapse(finished.empty)}: no row has a value")
+    for warning in warnings:
+        screen.tell(f"warning: {warning}")
+    return warnings
+
+
+def _up_to(unknown: Mapping[dt.date, Strangers]) -> str:
+    """How many names at most, when, and what they look like."""
+    most = max(unknown.values(), key=lambda names: (names.alike, names.count))
+    count = max(names.count for names in unknown.values())
+    return f"up to {count:,} on {collapse(unknown)}{most.hint()}"
+
+
 def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
     """Which dates failed, which of them alike, and what goes on."""
     if finished.cut_short:
@@ -238,8 +274,9 @@ def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
     screen.tell(f"{len(failed)} {state}: {collapse(failed)}. Mend what is said of them, then: {told.again}")
 
 
-def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocument:
+def ending_to_json(ending: Ending) -> PreprocessDocument:
     """`preprocess --json`."""
+    finished = ending.finished
     return {
         "generation": finished.generation,
         "dates": len(finished.manifest.dates) if finished.manifest else 0,
@@ -250,9 +287,15 @@ def finished_to_json(finished: e.Finished, peak_bytes: int) -> PreprocessDocumen
         "rows": cast("AllRows", finished.rows),
         "in_no_split": [str(date) for date in finished.plan.in_no_split],
         "missing_days": [str(date) for date in finished.plan.missing_days],
+        "unknown_nodes": {
+            str(d): {"count": names.count, "alike": names.alike, "example": names.example and [*names.example]}
+            for d, names in finished.unknown_nodes.items()
+        },
         "failed": {str(d): {"message": str(error), "kind": error.kind} for d, error in finished.failed.items()},
         "dropped": {str(date): str(error) for date, error in finished.dropped.items()},
+        "observed": shares_of(finished.observed),
+        "notes": ending.notes,
         "cut_short": finished.cut_short,
         "seconds": round(finished.seconds, 3),
-        "peak_memory_bytes": peak_bytes,
+        "peak_memory_bytes": ending.peak_bytes,
     }

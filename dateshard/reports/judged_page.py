@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dateshard.judging.sentences import verdicts
 from dateshard.judging.verdict import Verdict
 from dateshard.reports import atlas, charts
 from dateshard.reports.charts import Heat, short
@@ -43,58 +44,26 @@ def judged_tiles(verdict: Verdict | None) -> list[Tile]:
     if verdict is None or (model := verdict.row()) is None:
         return []
     baseline, rows = verdict.baseline, list[Tile]()
-    beaten = verdict.document["beats_baselines"] is False
+    lost = verdict.outcome == "loses"
     if model["scaled"]["mse"] is not None:
-        rows.append((f"{model['scaled']['mse']:.4f}", f"{verdict.split} MSE, scaled", beaten))
+        rows.append((f"{model['scaled']['mse']:.4f}", f"{verdict.split} MSE, scaled", lost))
         if baseline and baseline["scaled"]["mse"] is not None:
             rows.append((f"{baseline['scaled']['mse']:.4f}", f"best baseline: {baseline['name']}", False))
     for name in verdict.document["categorical"]:
         told = model["classes"].get(name)
         if told and told["accuracy"] is not None:
-            rows.append((f"{100 * told['accuracy']:.1f} %", f"{verdict.split} accuracy of {name}", beaten))
+            rows.append((f"{100 * told['accuracy']:.1f} %", f"{verdict.split} accuracy of {name}", lost))
             other = baseline["classes"].get(name) if baseline else None
             if other and other["accuracy"] is not None and model["scaled"]["mse"] is None:
                 rows.append((f"{100 * other['accuracy']:.1f} %", f"best baseline: {verdict.best_baseline}", False))
     return rows
 
 
-def verdicts(verdict: Verdict | None) -> list[tuple[str, bool]]:
+def judged_sentences(verdict: Verdict | None) -> list[tuple[str, bool]]:
     """(sentence, whether it is good news): numbers, then each categorical target."""
-    if verdict is None or (model := verdict.row()) is None:
+    if verdict is None:
         return []
-    told = list[tuple[str, bool]]()
-    others = [row for row in verdict.document["rows"] if row["kind"] == "baseline"]
-    mine = model["scaled"]["mse"]
-    scored = [row for row in others if row["scaled"]["mse"] is not None]
-    if mine is not None and scored:
-        best = min(scored, key=lambda row: float(row["scaled"]["mse"]))
-        told.append(_number_verdict(float(mine), float(best["scaled"]["mse"]), best["name"], verdict.split))
-    for name in verdict.document["categorical"]:
-        right = model["classes"].get(name, {}).get("accuracy")
-        known = [row for row in others if row["classes"].get(name, {}).get("accuracy") is not None]
-        if right is not None and known:
-            best = max(known, key=lambda row: float(row["classes"][name]["accuracy"]))
-            theirs = best["classes"][name]["accuracy"]
-            shares = f"{100 * right:.1f} % right, {best['name']} {100 * theirs:.1f} %"
-            words = "beats every baseline" if right > theirs else f"does not beat {best['name']}"
-            told.append((f"{name}: the model {words} ({shares}).", right > theirs))
-    return told
-
-
-def _number_verdict(mine: float, theirs: float, name: str, split: str) -> tuple[str, bool]:
-    if mine < theirs:
-        return (
-            f"On {split} the model beats every baseline: {100 * (1 - mine / theirs):.1f} % less squared error than {name}.",
-            True,
-        )
-    if mine == theirs:
-        return f"On {split} the model is no better than {name}, and no worse: use {name}.", False
-    if not theirs:
-        return f"On {split} {name} is without any error.", False
-    return (
-        f"On {split} the model does not beat {name} ({100 * (mine / theirs - 1):.1f} % more squared error): use {name}.",
-        False,
-    )
+    return [(f"On {verdict.split}: {sentence}", good) for sentence, good in verdicts(verdict.document)]
 
 
 def _baselines(verdict: Verdict) -> list[str]:
@@ -110,11 +79,28 @@ def _baselines(verdict: Verdict) -> list[str]:
     parts = [
         table(f"{windows}; the best of a column stands out", heads, lines, numbers=range(1, len(heads)), strong=strong)
     ]
+    if rows and features:
+        parts.append(_relative(rows, features))
     left = len(document["features"]) - len(features)
     if left > 0:
         parts.append(paragraph(f"{counted(left, 'more target')}: dateshard evaluate --json tells of all.", "note"))
     parts += [_accuracies(name, document["rows"]) for name in document["categorical"]]
     return [card(parts)] if any(parts) else []
+
+
+def _relative(rows: Sequence[Row], features: Sequence[str]) -> str:
+    """MAPE and WAPE of all predictors."""
+    heads = ["", *(f"{name}, {figure}" for name in features for figure in ("MAPE %", "WAPE %"))]
+    values = [
+        [row["raw"]["by_feature"].get(name, {}).get(key) for name in features for key in ("mape", "wape")]
+        for row in rows
+    ]
+    strong = _best_cells(values, higher=()) | {(k, 0) for k, row in enumerate(rows) if row["kind"] == "model"}
+    lines = [
+        [row["name"], *("–" if share is None else f"{100 * share:.1f}" for share in line)]
+        for row, line in zip(rows, values, strict=True)
+    ]
+    return table("Relative errors, raw units", heads, lines, numbers=range(1, len(heads)), strong=strong)
 
 
 def _figures(row: Row, features: Sequence[str]) -> list[float | None]:

@@ -15,7 +15,7 @@ from dateshard.insight.screen import percent
 from dateshard.reports import charts
 from dateshard.reports.charts import short
 from dateshard.reports.curves import Line, Steps, keys, over_steps
-from dateshard.reports.judged_page import judged_sections, judged_tiles, verdicts
+from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
 from dateshard.reports.page import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.run import RunFacts, told_standing
 from dateshard.runs.history import History, Series
@@ -45,7 +45,8 @@ def _head(facts: RunFacts, links: str) -> str:
     rows = [*_best_tile(told), *judged_tiles(facts.verdict), *_cost_tiles(facts)]
     kicker = paragraph(f"Training report · generation {data.get('generation', '?')}", "kicker")
     said = "".join(
-        f'<p class="verdict{"" if good else " alarm"}">{escape(words)}</p>' for words, good in verdicts(facts.verdict)
+        f'<p class="verdict{"" if good else " alarm"}">{escape(words)}</p>'
+        for words, good in judged_sentences(facts.verdict)
     )
     if facts.verdict is None:
         said = paragraph(f"Nothing is judged yet: {facts.unjudged or 'there is no evaluation'}.", "verdict alarm")

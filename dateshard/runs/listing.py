@@ -145,7 +145,7 @@ def _outcome(run: TrainingRun, facts: dict[str, Any]) -> ComparedRun:
 def _evaluated(run: TrainingRun) -> dict[str, float | None] | None:
     """Scaled figures of the run's best weights, of the evaluation of the test split beside it; None without one."""
     best = next(iter(checkpoint.ranked(checkpoint.scan(run.checkpoints)[0])), None)
-    verdict = kept(run, "test", best) if best else None
+    verdict = kept(run, "test", best, older=True) if best else None
     model = verdict.row() if verdict else None
     return {name: model["scaled"][name] for name in TOLD} if model else None
 

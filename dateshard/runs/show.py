@@ -60,7 +60,7 @@ def shown_run(run: TrainingRun) -> ShowDocument:
 
 
 def _verdict(run: TrainingRun) -> Verdict | None:
-    return next((verdict for split in SPLITS if (verdict := kept(run, split)) is not None), None)
+    return next((verdict for split in SPLITS if (verdict := kept(run, split, older=True)) is not None), None)
 
 
 def _headline(verdict: Verdict) -> ShownVerdict:
@@ -114,15 +114,16 @@ def _found(screen: Screen, document: ShowDocument) -> None:
         screen.tell(f"not evaluated yet. Run: dateshard evaluate {document['run']}")
         return
     words = {
-        True: "beats every baseline",
-        False: "does NOT beat the best baseline",
-        None: "no baseline to compare with",
+        "beats": "beats every baseline",
+        "loses": "does NOT beat the best baseline",
+        "unclear": "no clear winner",
+        None: "no verdict",
     }
     figures = [f"MSE {number(told['mse'])}"] if told["mse"] is not None else []
     figures += [f"{name} {100 * share:.1f} % right" for name, share in told["accuracy"].items() if share is not None]
     if told["best_baseline_mse"] is not None:
         figures.append(f"{told['best_baseline']} {number(told['best_baseline_mse'])}")
-    screen.explain(f"{told['split']}: {', '.join(figures)}: {words[told['beats_baselines']]}")
+    screen.explain(f"{told['split']}: {', '.join(figures)}: {words[told['outcome']]}")
     rows = [[w["kind"], w["begins"][:16].replace("T", " "), w["node"], _error(w["error"])] for w in document["windows"]]
     screen.table([["window", "begins", "node", "error"], *rows] if rows else [], right=(3,))
 

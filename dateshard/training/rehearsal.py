@@ -32,6 +32,7 @@ from trainer.step import Step
 from trainer.stop import Interrupted
 
 Document = dict[str, Any]
+WORKS, BROKEN, NOT_TRIED = "works", "does NOT work", "not tried"
 PLAIN = (
     "trainer.model.dropout_rate=0",
     "trainer.training.weight_decay=0",
@@ -58,16 +59,19 @@ def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
         session = make_session(settings.trainer, dataset, Path(folder))
         acts = {"step": _step(session), "validation": _validate(session), "checkpoint": _save(session, dataset)}
     screen.tell()
-    for name, (ran, text) in acts.items():
-        screen.table([[name, "works" if ran else "not tried", text]])
-    screen.tell(f"all works, in {seconds(time.perf_counter() - began)}; nothing was kept")
-    tried = [name for name, (ran, _) in acts.items() if ran]
-    return 0, {"run": None, "state": "dry run", "best_val_loss": None, "tried": tried, "estimate": dict(told)}
+    for name, (state, text) in acts.items():
+        screen.table([[name, state, text]])
+    failed = any(state == BROKEN for state, _ in acts.values())
+    took = seconds(time.perf_counter() - began)
+    screen.tell(f"{'not all' if failed else 'all'} works, in {took}; nothing was kept")
+    tried = [name for name, (state, _) in acts.items() if state != NOT_TRIED]
+    document = {"run": None, "state": "dry run", "best_val_loss": None, "tried": tried, "estimate": dict(told)}
+    return int(failed), document
 
 
-def _step(session: Session) -> tuple[bool, str]:
+def _step(session: Session) -> tuple[str, str]:
     if session.optimizer is None:
-        return False, f"{session.config.model.name} is solved in one pass over all windows, it takes no steps"
+        return NOT_TRIED, f"{session.config.model.name} is solved in one pass over all windows, it takes no steps"
     count = min(session.config.training.accumulate, session.train.order.num_batches)
     step = Step(session, session.train.order.windows_in(0, count))
     for _, batch in zip(range(count), session.train.batches(0), strict=False):
@@ -75,22 +79,25 @@ def _step(session: Session) -> tuple[bool, str]:
     set_learning_rate(session)
     outcome = step.finish()
     if outcome.skipped:
-        return True, "its loss or gradient is not finite: such a step changes nothing, and ten in a row end a training"
+        return (
+            BROKEN,
+            "its loss or gradient is not finite: such a step changes nothing, and ten in a row end a training",
+        )
     session.state.batch, session.state.step = count, 1
-    return True, f"loss {float(outcome.loss):.4f}, {counted(outcome.size, 'window')}"
+    return WORKS, f"loss {float(outcome.loss):.4f}, {counted(outcome.size, 'window')}"
 
 
-def _validate(session: Session) -> tuple[bool, str]:
+def _validate(session: Session) -> tuple[str, str]:
     if session.validation is None:
-        return False, "no validation window fits its dates: the training loss decides which weights are best"
+        return NOT_TRIED, "no validation window fits its dates: the training loss decides which weights are best"
     try:
         report = validate(session, lambda: True)  # asked after its first batch
     except Interrupted:
-        return True, "one batch"
-    return True, f"all of it, loss {report['loss']:.4f}" if report else ""
+        return WORKS, "one batch"
+    return WORKS, f"all of it, loss {report['loss']:.4f}" if report else ""
 
 
-def _save(session: Session, dataset: Dataset) -> tuple[bool, str]:
+def _save(session: Session, dataset: Dataset) -> tuple[str, str]:
     with checkpoint.Writer(session.checkpoints) as writer:
         save(session, writer)
         (saved,) = writer.finish()
@@ -100,7 +107,7 @@ def _save(session: Session, dataset: Dataset) -> tuple[bool, str]:
     weights = again.model.state_dict()
     if not all(torch.equal(tensor, weights[name]) for name, tensor in session.model.state_dict().items()):
         raise DamagedError("the checkpoint's weights are not those that were saved", where=Where(str(saved.folder)))
-    return True, f"{found.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
+    return WORKS, f"{found.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
 
 
 def overfit_few(settings: Settings, count: int, screen: Screen, name: str | None) -> tuple[int, Document]:

@@ -97,7 +97,7 @@ def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[
 
 def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[int, Document]:
     headline(screen, started)
-    if started.finished:
+    if started.finished and not started.session.state.fruitless:
         return 0, _nothing_to_do(started, screen)
     begun = standing.begin(started.run, started.session.state.step)
     try:
@@ -141,6 +141,8 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
         return
     best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
     screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
+    if state.validated and progress.best_loss is None:
+        screen.tell("warning: the loss of no epoch was a finite number, so none of its checkpoints is the best")
     if ended.why in ("max steps", "early stopping"):
         here = "Continue exactly here" if ended.why == "max steps" else "To go on"
         screen.tell(f"{here}: {way_on(started.session, run.name)}")

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from dateshard.insight.observed import observed_cells, percent, shares_line, thin_splits
 from dateshard.progress import private_bytes
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.training.progress_line import Moment, progress_line
@@ -13,12 +14,14 @@ from pipeline.splits import about_no_split
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError
 from shardstore.manifest import in_no_split
+from shardstore.observed import Cells
 from trainer import loop
 from trainer.checkpoint import Saved
 from trainer.disk import need
 from trainer.models import num_parameters
 from trainer.resume import Started
 
+WHOLE = 0.99  # of a target's cells: what fill does with the rest matters little
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
 WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
 
@@ -51,6 +54,7 @@ def headline(screen: Screen, started: Started) -> None:
     screen.say(
         f"{counts[0]} train + {counts[1]} validation dates  {windows} windows  {order.num_batches:,} batches an epoch"
     )
+    _observed(screen, started)
     if sampled := about_sample(started):
         screen.say(sampled)
     screen.say(f"shuffle {shuffle}  {served}")
@@ -70,6 +74,32 @@ def _in_no_split(dataset: Dataset) -> str:
     with suppress(DateshardError):  # of an older version, or damaged: the dates are told all the same
         split = settings_of(dataset).split
     return about_no_split(split, manifest.split, sorted(manifest.dates))
+
+
+def _observed(screen: Screen, started: Started) -> None:
+    """How much of the targets each split holds, and a warning where it is almost nothing."""
+    cells = observed_cells(started.dataset, started.session.train.wanted.targets)
+    screen.say(shares_line(cells, "target cells"))
+    for warning in [*thin_splits(cells), *_not_filled(started)] if not started.finished else ():
+        screen.tell(f"warning: {warning}")
+
+
+def _not_filled(started: Started) -> list[str]:
+    """Sentences on targets whose missing cells nothing fills, of a model that forecasts from a window's own level."""
+    model, dataset = started.session.config.model, started.dataset
+    if model.name not in ("nlinear", "ridge") and not model.revin:
+        return []
+    sentences = []
+    for place in started.session.train.wanted.targets:
+        feature, train = dataset.features[place], observed_cells(dataset, [place]).get("train")
+        if feature.fill == "none" and not feature.categorical and train and train.share < WHOLE:
+            missing = percent(Cells(train.cells - train.observed, train.cells))
+            sentences.append(
+                f"{missing} of the cells of '{feature.name}' are missing on the training dates, and nothing fills them: the "
+                "model forecasts from a window's own level, and sees the middle of the scale there. Set "
+                f"pipeline.features.{feature.name}.fill: forward (a level), or zero (a sum)"
+            )
+    return sentences
 
 
 def about_sample(started: Started) -> str:

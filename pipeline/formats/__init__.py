@@ -185,6 +185,20 @@ def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     return values, texts.set(~wrong, None) if wrong.any() else None
 
 
+def as_names(column: pl.Series) -> pl.Series:
+    """A column of any scalar type as texts. A whole number is named without a point whatever type holds it; NaN is none.
+
+    A column of whole numbers becomes one of floats as soon as a program such as pandas has a gap in it.
+    """
+    if not (column.dtype.is_float() or column.dtype.is_decimal()):
+        return column if column.dtype == pl.String else column.cast(pl.String)
+    column = column.fill_nan(None) if column.dtype.is_float() else column
+    whole = column.cast(pl.Int128, strict=False)
+    same = (whole.cast(column.dtype, strict=False) == column).fill_null(value=False)
+    names = whole.cast(pl.String)
+    return names if (same | column.is_null()).all() else names.zip_with(same, column.cast(pl.String))
+
+
 def with_numbers(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
     """The frame with its `number` columns as Float64, and the texts of what is no number, by column."""
     bad: dict[str, pl.Series] = {}

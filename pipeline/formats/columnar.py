@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats import Kind, Piece, Request, read_rows, with_numbers
+from pipeline.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
 from shardstore.errors import DumpError, NoRowsError, shorten
 
 ARROW_MAGIC = b"ARROW1"
@@ -83,8 +83,8 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
         bare = pa.Table.from_arrays(columns, names=batch.schema.names)  # polars panics at damaged metadata
         frame = pl.from_arrow(bare)
         assert isinstance(frame, pl.DataFrame)
-        names = [name for name, kind in kinds.items() if kind == "text" and frame[name].dtype != pl.String]
-        frame, bad = with_numbers(frame.with_columns(pl.col(names).cast(pl.String)) if names else frame, kinds)
+        names = [as_names(frame[name]) for name, kind in kinds.items() if kind == "text"]
+        frame, bad = with_numbers(frame.with_columns(names), kinds)
         yield Piece(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
         row += len(frame)
 

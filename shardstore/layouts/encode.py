@@ -16,6 +16,22 @@ from shardstore.scale import Scale
 from shardstore.transform import Floats, transform
 
 
+def last_record(
+    values_TNF: NDArray[np.float32], observed_TNF: NDArray[np.bool_] | None, features: Sequence[Feature], scale: Scale
+) -> int | None:
+    """The last step of an encoded date into which a record with a value fell; None without one.
+
+    A count observes every cell: there it is one that counts a record.
+    """
+    seen_TNF = np.ones(values_TNF.shape, dtype=bool) if observed_TNF is None else observed_TNF.copy()
+    counts = [place for place, feature in enumerate(features) if feature.aggregate == "count"]
+    if counts:
+        nothing, _ = encode(np.zeros((1, *values_TNF.shape[1:])), features, scale)
+        seen_TNF[..., counts] &= (values_TNF > nothing)[..., counts]
+    steps = np.flatnonzero(seen_TNF.any(axis=(1, 2)))
+    return int(steps[-1]) if len(steps) else None
+
+
 def encode(
     values_TNF: Floats, features: Sequence[Feature], scale: Scale
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:

@@ -45,6 +45,25 @@ def test_a_dry_run_tries_every_act_and_keeps_nothing(world: Any, ds: Run) -> Non
     assert "step\tnot tried" in ds("train", "-c", "config.yaml", "--dry-run", "trainer.model.name=ridge").out
 
 
+def test_a_run_whose_loss_is_never_finite_fails_and_a_dry_run_says_so_before(make_world: Any, ds: Run) -> None:
+    world = make_world(3, training={"epochs": 1, "batch_size": 64})
+    world.tree["pipeline"]["features"] = {"speed": {"scale": "none"}}
+    for date, rows in world.rows.items():
+        world.rows[date] = [(at, node, 1e30, volume) for at, node, _, volume in rows]  # its square is no float32
+        world.write(date)
+    world.prepare()
+    config = str(world.config_file())
+    done = ds("train", "-c", config, "--dry-run", code=1)
+    assert "step\tdoes NOT work\tits loss or gradient is not finite" in done.out
+    assert "not all works" in done.out
+    for words in (("--run", "a", "-c", config), ("--resume", "a")):
+        assert (
+            "the only step of the run had no finite loss or gradient, at epoch 1 batch 1"
+            in ds("train", *words, code=1).err
+        )
+    assert ds("runs", "--json").document[0]["state"] == "failed"
+
+
 def test_a_dry_run_finds_a_checkpoint_that_does_not_read_back(
     world: Any, ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

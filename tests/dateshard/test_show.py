@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dateshard.judging.verdict import kept, path_of
+from shardstore.identity import seal
 from tests.conftest import build_world
 from trainer import checkpoint
 from trainer.run import TrainingRun
@@ -131,6 +132,7 @@ def test_what_is_kept_is_bound_to_the_checkpoint_and_refuses_any_other(here: Tra
             "name"
         ],
         "best_baseline_mse": min(row["scaled"]["mse"] for row in told["rows"] if row["kind"] == "baseline"),
+        "outcome": told["outcome"],
         "beats_baselines": told["beats_baselines"],
     }
     other = checkpoint.Checkpoint(best.folder, best.state, {"model.safetensors": (1, "0")})
@@ -138,13 +140,24 @@ def test_what_is_kept_is_bound_to_the_checkpoint_and_refuses_any_other(here: Tra
     assert kept(here, "validation") is None
     path = path_of(here, "test")
     before = path.read_bytes()
-    ds("evaluate", "one", "--baselines", "repeat")  # others than the configured ones are not kept
+    ds("evaluate", "one", "--baselines", "repeat")  # kept like any other
+    beside = kept(here, "test", best)
+    assert beside is not None
+    assert [row["name"] for row in beside.document["rows"]] == ["repeat", "mlp"]
+    ds("evaluate", "one")
+    assert [row["name"] for row in kept(here, "test", best).document["rows"]] == [row["name"] for row in told["rows"]]  # type: ignore[union-attr]
+    before = path.read_bytes()
     ds("evaluate", "one", "--checkpoint", "latest")
     assert path.read_bytes() == before
     content = json.loads(before)["content"]
     assert content["bound"]["generation"] == 1
     path.write_bytes(before.replace(b'"windows"', b'"wimdows"', 1))
     assert kept(here, "test") is None
+    path.write_bytes(seal({**content, "version": 1}))  # judged before there were intervals: figures without a verdict
+    assert kept(here, "test", best) is None
+    older = kept(here, "test", best, older=True)
+    assert older is not None
+    assert older.headline()["mse"] == verdict.headline()["mse"]
     path.write_bytes(before)
 
 

@@ -30,6 +30,10 @@ TRAIN = [dt.date(2024, 5, day) for day in (1, 2, 3)]
 REPEATED = dt.date(2024, 10, 27)  # 25 hours: an hour of its clock comes twice
 NO_TIME = "not a time (ISO 8601 like the first of its file, unambiguous in its zone)"
 FAST, MANY = "outside of the declared range [0, 200]", "outside of the declared range [0, 100000]"
+ALIKE = {
+    "unknown_nodes": "; 3 unknown nodes, 1 of which looks like a known one: 'S00000' like 's00000'",
+    "quoted_newline": "; 4 unknown nodes, 4 of which look like known ones: 's00000\\n' like 's00000'",
+}
 TODO = (
     "Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
     "or say what becomes of them (pipeline.source.faults)"
@@ -149,7 +153,8 @@ class Case:
             reason, column = ROWS[self.name]
             many = f"({self.spoiled.rows:,} rows are rejected of {self.read:,})"
             where = f"row {row:,}, column '{column}', value {value!r}"
-            return f"{place}, {where}: the row is {reason} {many}. {TODO}"
+            alike = f"{ALIKE[self.name]}. Name them alike in all dumps" if self.name in ALIKE else ""
+            return f"{place}, {where}: the row is {reason} {many}{alike}. {TODO}"
         where, what, todo = WHOLE[self.name]
         if "{row}" in where:
             where = where.format(row=f"{self.first_line():,}")

@@ -98,7 +98,7 @@ def test_nodes_that_training_never_saw_are_told(make_world: Make) -> None:
     world.rows[last] = [(t, "new" if node == "n0" else node, s, v) for t, node, s, v in world.rows[last]]
     world.write(last)
     told = world.run("preprocess", "-c", str(world.config_file())).stdout
-    assert f"nodes that no training date has are left out: up to 1 on {last}" in told
+    assert f"unknown nodes are left out: up to 1 on {last}" in told
 
 
 def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:

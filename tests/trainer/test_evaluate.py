@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from shardstore.errors import UsageError
-from trainer.evaluate import evaluate, within_reach
+from trainer.baselines import within_reach
+from trainer.evaluate import evaluate
 from trainer.table import Row
 
 Make = Callable[..., Any]
@@ -24,20 +25,37 @@ def table(world: Any, names: list[str], split: str = "test", **changes: Any) -> 
     return {row.name: row for row in result.rows}
 
 
-def forecast_of(name: str, steps: np.ndarray, window: Any, mean: np.ndarray) -> np.ndarray:
-    """A baseline's forecast [P, N, F] from the segment's own steps, as far back as it looks."""
-    anchor, horizon = window.anchor, window.horizon
-    if name == "repeat":
-        return np.repeat(steps[anchor - 1 : anchor], horizon, axis=0)
+def forecast_of(name: str, steps: np.ndarray, seen: np.ndarray, window: Any, mean_NF: np.ndarray) -> np.ndarray:
+    """A baseline's forecast [P, N, F] from what the segment's own steps observed, as far back as it looks."""
+    forecast = np.broadcast_to(mean_NF, (window.horizon, *mean_NF.shape)).copy()
     if name == "mean":
-        return np.broadcast_to(mean, (horizon, *steps.shape[1:]))
-    season = int(name.partition(":")[2])
-    wanted = []
-    for step in range(anchor, anchor + horizon):
-        while step >= anchor:
-            step -= season
-        wanted.append(steps[step])
-    return np.array(wanted)
+        return forecast
+    season = int(name.partition(":")[2] or 1)
+    for place in np.ndindex(forecast.shape):
+        step, *cell = place
+        back = place_of(step, seen[(slice(None), *cell)], window, season)
+        if back is not None:
+            forecast[place] = steps[(back, *cell)]
+    return forecast
+
+
+def place_of(step: int, seen: np.ndarray, window: Any, season: int) -> int | None:
+    """The step whose observed value stands for a target step: of its phase the newest, else the nearest to it."""
+    first, wanted = window.anchor - max(season, window.history), window.anchor + step % season - season
+    phase = [back for back in range(wanted, first - 1, -season) if seen[back]]
+    known = [back for back in range(first, window.anchor) if seen[back]]
+    return phase[0] if phase else min(known, key=lambda back: (abs(back - wanted), back), default=None)
+
+
+def observed_steps(plain: Any) -> list[np.ndarray]:
+    return [np.array([step["observed"] for step in steps]) for steps in plain.segments]
+
+
+def node_means(plain: Any) -> np.ndarray:
+    """[N, F]: of what was observed on the training dates."""
+    training = [step for steps in plain.segments for step in steps if plain.member(step["date"], "train")]
+    raw, seen = (np.array([step[key] for step in training]) for key in ("raw", "observed"))
+    return np.nanmean(np.where(seen, raw, np.nan), axis=0)
 
 
 def figures(error: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -65,14 +83,15 @@ def raw_steps(world: Any, plain: Any) -> list[np.ndarray]:
 def test_baselines_are_what_plain_numpy_makes_of_the_same_windows(
     make_world: Make, plain: Make, name: str, split: str
 ) -> None:
-    """seasonal:24 looks further back than the history of 12; its windows are the very same."""
-    world = make_world(10, split=SPLIT, window={"history": 12, "horizon": 6})
+    """seasonal:24 looks further back than the history of 12; its windows are the very same. A third of the records is
+    missing, and so are some cells, two of a phase and the last of a history among them."""
+    world = make_world(10, split=SPLIT, missing=0.6, window={"history": 12, "horizon": 6})
     world.prepare()
     row, written = table(world, NAMES, split)[name], plain(world)
     windows = written.windows(split, 12, 6)
     mean, spread = (np.array([moment[k] for moment in written.moments]) for k in range(2))
-    steps = raw_steps(world, written)
-    forecast = np.array([forecast_of(name, steps[w.segment], w, mean) for w in windows])
+    steps, known, means = raw_steps(world, written), observed_steps(written), node_means(written)
+    forecast = np.array([forecast_of(name, steps[w.segment], known[w.segment], w, means) for w in windows])
     target = np.array([steps[w.segment][w.anchor : w.anchor + 6] for w in windows])
     seen = np.array([w.observed[12:] for w in windows])
     error = forecast - target
@@ -103,7 +122,10 @@ def test_the_raw_error_of_an_offset_of_thousands_is_not_lost(make_world: Make, p
     world.prepare()
     row, written = table(world, ["repeat"])["repeat"], plain(world)
     steps, windows = raw_steps(world, written), written.windows("test", 12, 6)
-    error = np.array([steps[0][w.anchor - 1] - steps[0][w.anchor : w.anchor + 6] for w in windows])
+    known, means = observed_steps(written)[0], node_means(written)
+    error = np.array(
+        [forecast_of("repeat", steps[0], known, w, means) - steps[0][w.anchor : w.anchor + 6] for w in windows]
+    )
     target = np.array([steps[0][w.anchor : w.anchor + 6] for w in windows])
     seen = np.array([w.observed[12:] for w in windows])[..., 0]
     expected = figures(error[..., 0][seen], target[..., 0][seen])
@@ -196,7 +218,9 @@ def test_a_ridge_is_the_same_whatever_the_order_of_its_losses(
     list(train(session, lambda: False))
     model = ("m", session.model)
     result = evaluate(session.config, world.open(), split="validation", baselines=["ridge"], model=model)
-    ridge, trained = result.rows
+    rows = {row.name: row for row in result.rows}
+    assert list(rows) == ["ridge", "ridge:last", "m"]
+    ridge, trained = rows["ridge"], rows["m"]
     for name, figures in ridge.scaled["by_feature"].items():
         assert trained.scaled["by_feature"][name] == pytest.approx(figures, rel=1e-9), name
     told = {
@@ -268,14 +292,23 @@ def test_a_split_without_windows_is_refused(make_world: Make) -> None:
 
 
 def test_the_verdict_compares_the_model_with_every_baseline(make_world: Make, session_of: Make) -> None:
-    world = make_world(10, split=SPLIT)
+    """On all numbers together, on the dates of the split; it says what the figures of the table say."""
+    split = {"train": "2024-03-01..2024-03-03", "test": "2024-03-04..2024-03-10"}
+    world = make_world(10, split=split)
     world.prepare()
     session = session_of(world)
     untrained = evaluate(
         session.config, world.open(), split="test", baselines=["mean", "repeat"], model=("m", session.model)
     )
-    best = min(row.scaled["mse"] for row in untrained.rows if row.kind == "baseline")
-    mine = next(row.scaled["mse"] for row in untrained.rows if row.kind == "model")
-    assert untrained.beats_baselines == (mine < best)
-    assert untrained.to_json()["beats_baselines"] == untrained.beats_baselines
+    rows = {row.name: row.scaled for row in untrained.rows}
+    assert [one.baseline for one in untrained.comparisons] == ["mean", "repeat"]
+    for one in untrained.comparisons:
+        assert one.dates == 7
+        assert one.gain == pytest.approx(1 - rows["m"]["mse"] / rows[one.baseline]["mse"])
+        assert one.agrees == ((rows["m"]["mae"] < rows[one.baseline]["mae"]) == (one.gain > 0))
+        assert one.low is not None
+        assert one.high is not None
+        assert one.low < one.gain < one.high
+    assert untrained.outcome is not None
+    assert untrained.to_json()["outcome"] == untrained.outcome
     assert evaluate(session.config, world.open(), split="test", baselines=["mean"], model=None).beats_baselines is None

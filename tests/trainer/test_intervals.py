@@ -79,6 +79,25 @@ def test_the_ends_are_order_statistics_of_what_the_validation_windows_missed(
     assert made.own_nodes == 0
     known = ~np.isnan(scores)
     assert made.errors["model"] == pytest.approx(np.square(scores[known].astype(np.float64)).mean(), rel=1e-4)
+    for name, wrong in naive_errors(world).items():
+        assert made.errors[name] == pytest.approx(np.nanmean(np.square(wrong)), rel=1e-4), name
+
+
+def naive_errors(world: Any) -> dict[str, np.ndarray]:
+    """{mean | repeat: [K, P, N, F] less the target}: of each node its own mean, its newest observed value."""
+    steps = [step for steps in world.segments for step in steps if world.member(step["date"], "train")]
+    raw, seen = (np.array([step[key] for step in steps]) for key in ("raw", "observed"))
+    center, spread = (np.array([moment[k] for moment in world.moments]) for k in range(2))
+    means = (np.nanmean(np.where(seen, raw, np.nan), axis=0) - center) / spread
+    found: dict[str, list[np.ndarray]] = {"mean": [], "repeat": []}
+    for window in world.windows("validation", 6, 3):
+        target = np.where(window.observed[6:], window.scaled[6:], np.nan)
+        newest = means.copy()
+        for step in range(6):
+            newest = np.where(window.observed[step], window.scaled[step], newest)
+        found["mean"].append(means - target)
+        found["repeat"].append(newest - target)
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
 def test_nodes_with_scores_enough_of_their_own_decide_for_themselves(

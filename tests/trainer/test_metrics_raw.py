@@ -20,7 +20,7 @@ class Affine:
     """Units of two features: 12 x + 60 and 3 x + 1e6."""
 
     spread, middle = torch.tensor([12.0, 3.0]), torch.tensor([60.0, 1e6])
-    mean_raw_NF = torch.tensor([60.0, 1e6], dtype=torch.float64).expand(N, F)
+    shift_raw_NF = torch.tensor([60.0, 1e6], dtype=torch.float64).expand(N, F)
     rounding_NF = np.full((N, F), 1e-9)
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:

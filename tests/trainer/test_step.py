@@ -16,7 +16,7 @@ from shardstore.errors import DateshardError
 from trainer import checkpoint
 from trainer.batch import Batch
 from trainer.checkpoint import Saved
-from trainer.loop import EpochDone, Stepped, train
+from trainer.loop import Ended, EpochDone, Stepped, train
 from trainer.objective import by_head
 from trainer.state import Session
 from trainer.step import Step
@@ -192,6 +192,35 @@ def test_too_many_such_steps_in_a_row_end_the_run_with_a_post_mortem_that_names_
     more = session.config.training.model_copy(update={"max_skipped": 3})
     session.config = session.config.model_copy(update={"training": more})
     assert any(isinstance(event, EpochDone) for event in train(session, never))
+
+
+@pytest.mark.parametrize("limits", [{"epochs": 2}, {"max_steps": 3}])
+def test_a_run_without_a_finite_step_ends_with_its_post_mortem_and_never_as_complete(
+    start: Callable[..., Session], limits: dict[str, int]
+) -> None:
+    session = start(training={"batch_size": 64, **limits})
+    session.model = Broken(session.model, set(range(99)), gradient=False)
+    with pytest.raises(DateshardError, match=r"all \d steps of the run had no finite loss") as told:
+        list(train(session, never))
+    assert told.value.exit_code == 1
+    assert Path(str(told.value.where and told.value.where.file)).is_file()
+    with pytest.raises(DateshardError) as again:  # continued: there is nothing left to do, and it says the same
+        list(train(session, never))
+    assert str(again.value) == str(told.value)
+
+
+def test_a_run_with_one_finite_step_ends_as_it_should(start: Callable[..., Session]) -> None:
+    session = start(training={"epochs": 1, "batch_size": 64})
+    session.model = Broken(session.model, {2, 3, 4}, gradient=False)
+    assert isinstance(list(train(session, never))[-1], Ended)
+
+
+def test_a_run_that_was_stopped_before_a_finite_step_may_go_on(start: Callable[..., Session]) -> None:
+    session = start(training={"epochs": 2, "batch_size": 64})
+    session.model = Broken(session.model, {1}, gradient=False)
+    (*_, ended) = train(session, lambda: True)
+    assert isinstance(ended, Ended)
+    assert ended.why == "stopped"
 
 
 def test_a_dict_of_heads_trains_as_one_tensor_does(start: Callable[..., Session]) -> None:

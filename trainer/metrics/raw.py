@@ -110,7 +110,7 @@ class RawFigures:
     @staticmethod
     def none(units: Units, num_steps: int, floor: float) -> RawFigures:
         """Nothing seen yet."""
-        num_nodes, features = units.mean_raw_NF.shape
+        num_nodes, features = units.shift_raw_NF.shape
         relative = Relative(np.maximum(floor, units.rounding_NF), np.zeros((3, num_steps, features), dtype=np.float64))
         steps, nodes, hours = (Sums.zeros(groups, features) for groups in (num_steps, num_nodes, HOURS))
         return RawFigures(units, steps, nodes, hours, relative, Errors.none(features))
@@ -124,7 +124,7 @@ class RawFigures:
     ) -> None:
         """Adds [B, P, N, F] scaled forecasts and targets; `hours_BP`: hour of the local day of each target step."""
         raw, mask = self.units.raw(target.cpu()), None if observed is None else observed.cpu().numpy()
-        shift = self.units.mean_raw_NF.numpy()
+        shift = self.units.shift_raw_NF.numpy()
         for steps, terms in self.sums.cells.terms(self.units.raw(forecast.detach().cpu()), raw, observed, shift):
             hours = None if hours_BP is None else hours_BP[:, steps].ravel()
             for row, term in terms:

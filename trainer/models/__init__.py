@@ -1,7 +1,8 @@
 """Models, one file a family. `build` makes one by name from what the data look like.
 
 Every model maps (history [B, H, N, Fi], codes [B, W] or None) to a forecast [B, P, N, C], all scaled; or to a dict with
-a tensor for each of `training.losses`. A module attribute `uses_codes` says whether it asks for time codes.
+a tensor for each of `training.losses`. A module attribute `uses_codes` says whether it asks for time codes, `uses_known`
+whether it is also given which cells of the history were observed ([B, H, N, Fi] bool; None where nothing is missing).
 docs/models.md says how to bring one's own; tests/contracts/test_models.py is what every model keeps.
 
 Legend: B batch, H history, W window, P target steps, N nodes, Fi inputs, C output channels.

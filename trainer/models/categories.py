@@ -31,7 +31,7 @@ class CategoricalInputs(nn.Module):
     ) -> None:
         super().__init__()
         self.inner, self.numbers, self.places = inner, list(numbers), list(codes)
-        self.uses_codes = bool(getattr(inner, "uses_codes", False))
+        self.uses_codes, self.uses_known = (bool(getattr(inner, f"uses_{what}", False)) for what in ("codes", "known"))
         self.embeddings = nn.ModuleList(nn.Embedding(count, widths[place]) for place, count in codes.items())
         with torch.no_grad():
             for table in self.embeddings:
@@ -39,9 +39,18 @@ class CategoricalInputs(nn.Module):
                 table.weight[0] = 0
 
     def forward(
-        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None
+        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None, known_BHNF: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        pairs = zip(self.places, self.embeddings, strict=True)
+        pairs = list(zip(self.places, self.embeddings, strict=True))
         parts = [history_BHNF[..., self.numbers], *(table(history_BHNF[..., at].long()) for at, table in pairs)]
-        out: torch.Tensor | dict[str, torch.Tensor] = self.inner(torch.cat(parts, dim=-1), codes_BW)
+        known = known_BHNF
+        if known_BHNF is not None and self.uses_known:
+            widths = [embedded.shape[-1] for embedded in parts[1:]]
+            each = [
+                known_BHNF[..., [at]].expand(*known_BHNF.shape[:-1], width)
+                for at, width in zip(self.places, widths, strict=True)
+            ]
+            known = torch.cat([known_BHNF[..., self.numbers], *each], dim=-1)
+        given = (torch.cat(parts, dim=-1), codes_BW, *((known,) if self.uses_known else ()))
+        out: torch.Tensor | dict[str, torch.Tensor] = self.inner(*given)
         return out

@@ -1,16 +1,23 @@
-"""NLinear (Zeng et al., 2023, arXiv 2205.13504): a linear map of the changes since the last step, shared by all nodes
-and features. It begins as the forecast that repeats the last value."""
+"""NLinear (Zeng et al., 2023, arXiv 2205.13504): a linear map of the changes since the newest observed value, shared by
+all nodes and features. It begins as the forecast that repeats that value.
+
+The paper subtracts the last step. Where that was not observed, it holds what fill left there (without fill the middle of
+the scale), and every step of the forecast would begin from it.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from trainer.naive import newest
+
 
 class NLinear(nn.Module):
     """history [B, H, N, Fi] -> [B, P, N, Fo]; every target is forecast from its own history."""
 
     uses_codes = False
+    uses_known = True
 
     def __init__(self, history: int, horizon: int, targets_in_inputs: tuple[int, ...]) -> None:
         super().__init__()
@@ -19,8 +26,15 @@ class NLinear(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        history_BHNF: torch.Tensor,
+        codes_BW: torch.Tensor | None = None,
+        known_BHNF: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         own_BHNF = history_BHNF[..., self.targets]
         last = own_BHNF[:, -1:]
+        if known_BHNF is not None:
+            last = newest(own_BHNF, known_BHNF[..., self.targets], 1, 1, last)
         change: torch.Tensor = self.linear((own_BHNF - last).permute(0, 2, 3, 1))
         return change.permute(0, 3, 1, 2) + last

@@ -75,14 +75,16 @@ def _refuse_state(model: nn.Module, name: str) -> None:
             raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
 
-def _example(model: nn.Module, shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Zeros: history [B, H, N, F] as a view of whole windows, and codes [B, W] if the model asks for them."""
+def _example(model: nn.Module, shape: Shape) -> tuple[torch.Tensor | None, ...]:
+    """Zeros: history [B, H, N, F] as a view of whole windows, codes [B, W] and what was observed of the history if the
+    model asks for them."""
     window = shape.window
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     whole = torch.zeros(TRIED, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
     codes = torch.zeros(TRIED, window.length, dtype=torch.int32, device=device)
     history = whole[:, : window.history, :, : shape.num_inputs]
-    return history, codes if getattr(model, "uses_codes", False) else None
+    known = (torch.ones_like(history, dtype=torch.bool),) if getattr(model, "uses_known", False) else ()
+    return history, codes if getattr(model, "uses_codes", False) else None, *known
 
 
 def _refuse_form(out: Any, shape: Shape, name: str) -> None:

@@ -2,7 +2,8 @@
 
 The history of every target that is a number and an input is moved to mean 0 and spread 1, per window and node; the
 model forecasts in these units, and its forecast is moved back by the very same figures. Other inputs and the classes
-of categorical targets pass unchanged. Filled cells of the history count like observed ones.
+of categorical targets pass unchanged. The figures are those of the observed cells, or of all where none was observed:
+what fill left in the others (without fill the middle of the scale) would pull them away from where the node stands.
 
 The affine form learns a factor exp(a) and an offset b per target in between; as exp(a) is never 0, it has an inverse.
 
@@ -40,7 +41,7 @@ class RevIN(nn.Module):
     ) -> None:
         super().__init__()
         self.inner, self.heads = inner, dict(heads)
-        self.uses_codes = bool(getattr(inner, "uses_codes", False))
+        self.uses_codes, self.uses_known = bool(getattr(inner, "uses_codes", False)), True
         places = sorted({place for place in outputs_in_inputs if place >= 0})
         index = [places.index(place) if place >= 0 else len(places) for place in outputs_in_inputs]
         self.register_buffer("index_K", torch.tensor(places), persistent=False)
@@ -49,13 +50,13 @@ class RevIN(nn.Module):
         self.offset = nn.Parameter(torch.zeros(len(places))) if affine else None
 
     def forward(
-        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None
+        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None, known_BHNF: torch.Tensor | None = None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         own = history_BHNF[..., self.index_K]
-        mean, spread = self._figures(own)
+        mean, spread = self._figures(own, None if known_BHNF is None else known_BHNF[..., self.index_K])
         moved = (own - mean[..., :-1]) / spread[..., :-1]
         given = history_BHNF.index_copy(-1, self.index_K, moved)
-        out = self.inner(given, codes_BW)
+        out = self.inner(given, codes_BW, *((known_BHNF,) if getattr(self.inner, "uses_known", False) else ()))
         if isinstance(out, torch.Tensor):
             return self._back(out, mean, spread, self.index_C)
         chosen = {name: self.index_C[list(channels)] for name, channels in self.heads.items()}
@@ -63,13 +64,19 @@ class RevIN(nn.Module):
             name: self._back(part, mean, spread, chosen[name]) if name in chosen else part for name, part in out.items()
         }
 
-    def _figures(self, own_BHNK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _figures(self, own_BHNK: torch.Tensor, known_BHNK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and spread [B, 1, N, K + 1] of the way there and back; the last leaves a value as it is.
 
         (x - mean) / spread x exp(a) + b is one shift and one factor too.
         """
-        mean = own_BHNK.mean(1, keepdim=True)
-        spread = torch.sqrt((own_BHNK - mean).square().mean(1, keepdim=True) + EPSILON)
+        if known_BHNK is None or bool(known_BHNK.all()):
+            mean = own_BHNK.mean(1, keepdim=True)
+            spread = torch.sqrt((own_BHNK - mean).square().mean(1, keepdim=True) + EPSILON)
+        else:
+            counted = known_BHNK | ~known_BHNK.any(1, keepdim=True)
+            count = counted.sum(1, keepdim=True)
+            mean = (own_BHNK * counted).sum(1, keepdim=True) / count
+            spread = torch.sqrt(((own_BHNK - mean) * counted).square().sum(1, keepdim=True) / count + EPSILON)
         if self.log_factor is not None and self.offset is not None:
             spread = spread * torch.exp(-self.log_factor)
             mean = mean - self.offset * spread

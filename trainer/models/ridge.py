@@ -1,12 +1,15 @@
 """Tuned ridge regression in closed form: the honest rival of every trained model.
 
 One linear map a target feature from a node's own history to the horizon, pooled over nodes. How far back it looks, its
-penalty, and what is subtracted from a window first (nothing, its last value, its mean) are chosen for each target by
-the squared error on the validation windows. All of them are solved from the same sums (`trainer.gram`): a shorter
-history is a corner of the Gram matrix, and what is subtracted is a linear map of the window, so that trying a setting
-costs a solve and no pass over the data. The chosen map stands in the weights as one for raw windows.
+penalty, and what is subtracted from a window first (nothing, its newest observed value, its mean) are chosen for each
+target by rolling validation: fitted on the first three quarters of the training windows each setting is judged on the
+next eighth, fitted on seven eighths on the last one, fitted on all of them on the validation windows, which count as
+much as both (docs/decisions/0049). All settings are solved from the same sums (`trainer.gram`): a shorter history is a
+corner of the Gram matrix, and what is subtracted is a linear map of the window, so that trying a setting costs a solve
+and no pass over the data. The chosen map stands in the weights as one for raw windows.
 
-Legend: H history, h the history of a setting, P horizon, Fo target features, Q target steps that share a Gram.
+Legend: H history, h the history of a setting, j = h + 1 with the newest observed value last, P horizon, Fo target
+features, Q target steps that share a Gram.
 """
 
 from __future__ import annotations
@@ -14,19 +17,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
 from torch import nn
 
-from trainer.gram import Equations, Joint, Masked, System, Windows, accumulate, masked_targets, scaled_means
+from trainer.gram import Equations, Joint, Masked, System, accumulate, scaled_means
+from trainer.naive import newest
 from trainer.order import Window
 from trainer.stop import ShouldStop, ask
+from trainer.windows import Windows, cut, masked_targets
 
 EQUATION_BYTES = 1 << 30  # of Gram matrices at a time
 NORMALISATIONS = ("none", "last", "mean")
+LAST = NORMALISATIONS.index("last")
 LEAST_PENALTY = 1e-12  # of the Gram's trace: what rounding can make of a singular matrix
+PIECES = (0.75, 0.125, 0.125)  # of the training windows; each after the first judges what those before it gave
+LEAST_ERROR = 1e-300  # of a logarithm: what rounding leaves of no error at all
+VALIDATION_WEIGHT = 2  # of the validation windows beside such a piece: the newest dates are nearest to what comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +75,28 @@ class Chosen:
     """One target's tuning.
 
     Attributes:
-        errors: mean squared error on validation of each setting that was tried; empty without observed validation
-            targets: then it is the first history and normalisation with the smallest penalty.
+        scores: of each setting that was tried the mean logarithm of its squared errors; empty where no piece had an
+            observed target to judge by: then it is the first history and normalisation with the smallest penalty.
+        errors: {train | validation: (sum of its squared errors, observed targets)}.
         longest: the longest history whose equations fit `EQUATION_BYTES`.
     """
 
     tuning: Tuning
-    errors: dict[Tuning, float]
+    scores: dict[Tuning, float]
+    errors: dict[str, tuple[float, float]]
     longest: int
 
 
 class Ridge(nn.Module):
     """history [B, H, N, Fi] -> [B, P, N, Fo]; all it knows are buffers: nothing is left to a gradient.
 
-    Weights of steps beyond a target's chosen history are 0; the last of the H + 1 is the intercept.
+    Weights of steps beyond a target's chosen history are 0; the last of the H + 1 is the intercept. Where a window's
+    newest observed value is subtracted, it is added again with what the weights lack to a sum of 1. In older
+    checkpoints they lack nothing: the last step's weight holds it.
     """
 
     uses_codes = False
+    uses_known = True
     weight: torch.Tensor
     history: torch.Tensor
     penalty: torch.Tensor
@@ -97,9 +111,18 @@ class Ridge(nn.Module):
         self.register_buffer("penalty", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("normalisation", torch.zeros(count, dtype=torch.int64))
 
-    def forward(self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        history_BHNF: torch.Tensor,
+        codes_BW: torch.Tensor | None = None,
+        known_BHNF: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         own = history_BHNF[..., self.targets].to(self.weight.dtype)
         out = torch.einsum("bhnf,fhp->bpnf", own, self.weight[:, :-1]) + self.weight[:, -1].T[None, :, None, :]
+        if bool((self.normalisation == LAST).any()):
+            known = None if known_BHNF is None else known_BHNF[..., self.targets]
+            lacking_FP = (1 - self.weight[:, :-1].sum(1)) * (self.normalisation == LAST)[:, None]
+            out = out + newest(own, known, 1, 1, own[:, -1:]) * lacking_FP.T[None, :, None, :]
         return out.to(history_BHNF.dtype)
 
     def tunings(self) -> list[Tuning]:
@@ -107,10 +130,10 @@ class Ridge(nn.Module):
         columns = zip(self.history.tolist(), self.normalisation.tolist(), self.penalty.tolist(), strict=True)
         return [Tuning(history, NORMALISATIONS[kind], penalty) for history, kind, penalty in columns]
 
-    def keep(self, target: int, tuning: Tuning, weight_hP: torch.Tensor, bias_P: torch.Tensor) -> None:
+    def keep(self, target: int, tuning: Tuning, weight_jP: torch.Tensor, bias_P: torch.Tensor) -> None:
         """Takes over one target's solution."""
         self.weight[target] = 0.0
-        self.weight[target, -1 - tuning.history : -1] = weight_hP
+        self.weight[target, -1 - tuning.history : -1] = weight_jP[:-1]
         self.weight[target, -1] = bias_P
         self.history[target], self.penalty[target] = tuning.history, tuning.penalty
         self.normalisation[target] = NORMALISATIONS.index(tuning.normalisation)
@@ -124,20 +147,23 @@ def told(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
     return [f"{', '.join(same)}: {tuning}" for tuning, same in by_tuning.items()]
 
 
-def fit(model: Ridge, train: Windows, held: Windows, grid: Grid, should_stop: ShouldStop) -> list[Chosen]:
-    """Fits on `train` what is best on `held`, a group of targets at a time; returns each target's choice. One thread.
+def fit(
+    models: Sequence[Ridge], train: Windows, held: Windows, grids: Sequence[Grid], should_stop: ShouldStop
+) -> list[list[Chosen]]:
+    """Fits each model on `train` as is best of its grid, all from the same sums; returns the choice for each target.
 
-    Memory: Gram matrices of at most `EQUATION_BYTES` (a history whose matrices alone are larger is cut to fit), what
-    `accumulate` takes, and a few matrices of one history.
+    A group of targets at a time, on one thread. Memory: twice Gram matrices of together at most `EQUATION_BYTES` (a
+    history whose matrices alone are larger is cut to fit), what `accumulate` takes, and a few of one history.
 
     Raises:
-        Interrupted: `should_stop()`; the model is as it was.
+        Interrupted: `should_stop()`; the models are as they were.
     """
     with _one_thread():
-        chosen, solved = _solved(train, held, grid, should_stop)
-    for target, one in enumerate(chosen):
-        model.keep(target, one.tuning, *solved[target])
-    return chosen
+        solved = _solved(train, held, grids, should_stop)
+    for model, own in zip(models, solved, strict=True):
+        for target, (choice, weight, bias) in enumerate(own):
+            model.keep(target, choice.tuning, weight, bias)
+    return [[choice for choice, *_ in own] for own in solved]
 
 
 @contextmanager
@@ -152,27 +178,89 @@ def _one_thread() -> Iterator[None]:
 
 
 Solution = tuple[torch.Tensor, torch.Tensor]
+Solved = tuple[Chosen, torch.Tensor, torch.Tensor]  # (choice, weights [j, P], intercepts [P])
 
 
-def _solved(
-    train: Windows, held: Windows, grid: Grid, should_stop: ShouldStop
-) -> tuple[list[Chosen], dict[int, Solution]]:
-    """Each target's choice, its weights and intercepts."""
+def _solved(train: Windows, held: Windows, grids: Sequence[Grid], should_stop: ShouldStop) -> list[list[Solved]]:
+    """What each grid chose for each target."""
     masked = masked_targets(train, should_stop) | masked_targets(held, should_stop)
     means = scaled_means(train.dataset, train.targets)
     windows = {target: longest_window(train.window, masked=target in masked) for target in range(len(train.targets))}
-    chosen, solved = list[Chosen](), dict[int, Solution]()
+    solved = [list[Solved]() for _ in grids]
     for group in _groups(windows, masked):
-        fitted, judged = ({target: _empty(windows[target], target in masked) for target in group} for _ in range(2))
-        accumulate(train, fitted, means, should_stop)
-        accumulate(held, judged, means, should_stop)
+        judging = {target: Judging(_tunings(grids, windows[target].history)) for target in group}
+        fitted = {target: _empty(windows[target], target in masked) for target in group}
+        for piece in [*cut(train, PIECES), held]:
+            fresh = {target: _empty(windows[target], target in masked) for target in group}
+            accumulate(piece, fresh, means, should_stop)
+            for target in group:
+                share = VALIDATION_WEIGHT if piece is held else 1
+                judging[target].add(fitted[target], fresh[target], share, should_stop)
+                if piece is not held:
+                    fitted[target].merge(fresh[target])
         for target in group:
-            longest = windows[target].history
-            found = choose(fitted[target], judged[target], grid.tunings(longest), should_stop)
-            weight, bias = solve(fitted[target], found[0], train.window.horizon, should_stop)
-            solved[target] = weight, bias + means[target] * (1 - weight.sum(0))
-            chosen.append(Chosen(*found, longest))
-    return chosen, solved
+            for own, grid in zip(solved, grids, strict=True):
+                tuning, scores = judging[target].best(grid.tunings(windows[target].history))
+                weight, bias = solve(fitted[target], tuning, train.window.horizon, should_stop)
+                errors = {
+                    "train": error_of(fitted[target], weight, bias),
+                    "validation": error_of(fresh[target], weight, bias),
+                }
+                chosen = Chosen(tuning, scores, errors, windows[target].history)
+                own.append((chosen, weight, bias + means[target] * (1 - weight.sum(0))))
+    return solved
+
+
+def _tunings(grids: Sequence[Grid], longest: int) -> list[Tuning]:
+    """All settings of all grids, each once."""
+    return list(dict.fromkeys(tuning for grid in grids for tuning in grid.tunings(longest)))
+
+
+@dataclass(slots=True)
+class Judging:
+    """How well each setting forecast windows that it was not fitted on: weighted sums of logarithms of its errors.
+
+    Logarithms, so that dates of large errors do not outvote the others.
+    """
+
+    tunings: Sequence[Tuning]
+    sums: dict[Tuning, float] = field(default_factory=dict)
+    weight: float = 0.0
+
+    def add(self, fitted: Equations, held: Equations, weight: float, should_stop: ShouldStop) -> None:
+        """Judges on `held` what `fitted` gives; nothing where one of them has no observed target."""
+        every = range(fitted.window.horizon)
+        count = sum(part.count * len(part.steps) for part in held.systems(every))
+        if not count or not any(part.count for part in fitted.systems(every)):
+            return
+        errors = dict.fromkeys(self.tunings, 0.0)
+        for system in fitted.systems(every):
+            judges = list(held.systems(system.steps))
+            for tuning, weights, bias in solutions(system, self.tunings, should_stop):
+                for part in judges:
+                    own = slice(part.steps.start - system.steps.start, part.steps.stop - system.steps.start)
+                    errors[tuning] += part.squared_error(weights[:, own], bias[own])
+        for tuning, error in errors.items():
+            self.sums[tuning] = self.sums.get(tuning, 0.0) + weight * math.log(max(error / count, LEAST_ERROR))
+        self.weight += weight
+
+    def best(self, tunings: Sequence[Tuning]) -> tuple[Tuning, dict[Tuning, float]]:
+        """(the setting with the lowest score, all scores); the first with the smallest penalty where nothing judged."""
+        if not self.weight:
+            smallest = min(tuning.penalty for tuning in tunings)
+            return next(tuning for tuning in tunings if tuning.penalty == smallest), {}
+        scores = {tuning: self.sums[tuning] / self.weight for tuning in tunings}
+        return min(scores, key=scores.__getitem__), scores
+
+
+def error_of(equations: Equations, weight_jP: torch.Tensor, bias_P: torch.Tensor) -> tuple[float, float]:
+    """(sum of squared errors, observed targets) of a solution on the windows of some equations."""
+    total = count = 0.0
+    for part in equations.systems(range(equations.window.horizon)):
+        own = slice(part.steps.start, part.steps.stop)
+        total += part.squared_error(weight_jP[:, own], bias_P[own])
+        count += part.count * len(part.steps)
+    return total, count
 
 
 def _empty(window: Window, masked: bool) -> Equations:
@@ -204,27 +292,8 @@ def _groups(windows: dict[int, Window], masked: set[int]) -> Iterator[list[int]]
     yield group
 
 
-def choose(
-    fitted: Equations, held: Equations, tunings: Sequence[Tuning], should_stop: ShouldStop
-) -> tuple[Tuning, dict[Tuning, float]]:
-    """The setting with the lowest squared error on `held`, and the mean of each; the smallest penalty without any."""
-    every = range(fitted.window.horizon)
-    count = sum(part.count * len(part.steps) for part in held.systems(every))
-    if not count:
-        smallest = min(tuning.penalty for tuning in tunings)
-        return next(tuning for tuning in tunings if tuning.penalty == smallest), {}
-    errors = dict.fromkeys(tunings, 0.0)
-    for system in fitted.systems(every):
-        judges = list(held.systems(system.steps))
-        for tuning, weight, bias in solutions(system, tunings, should_stop):
-            for part in judges:
-                own = slice(part.steps.start - system.steps.start, part.steps.stop - system.steps.start)
-                errors[tuning] += part.squared_error(weight[:, own], bias[own])
-    return min(errors, key=errors.__getitem__), {tuning: error / count for tuning, error in errors.items()}
-
-
 def solve(fitted: Equations, tuning: Tuning, horizon: int, should_stop: ShouldStop) -> Solution:
-    """Weights [h, P] and intercepts [P] of one tuning."""
+    """Weights [j, P] and intercepts [P] of one tuning."""
     parts = [next(solutions(system, [tuning], should_stop)) for system in fitted.systems(range(horizon))]
     return torch.cat([weight for _, weight, _ in parts], dim=1), torch.cat([bias for *_, bias in parts])
 
@@ -232,10 +301,10 @@ def solve(fitted: Equations, tuning: Tuning, horizon: int, should_stop: ShouldSt
 def solutions(
     system: System, tunings: Iterable[Tuning], should_stop: ShouldStop
 ) -> Iterator[tuple[Tuning, torch.Tensor, torch.Tensor]]:
-    """(tuning, weights [h, Q], intercepts [Q]) on windows as they are; asks before each.
+    """(tuning, weights [j, Q], intercepts [Q]) on windows as they are; asks before each.
 
-    Subtracting r'x from a window, r being 1 at its last step or 1/h everywhere, makes x - 1 r'x of x and y - r'x of y.
-    The penalty counts per window and not for the intercept.
+    Subtracting r'x from a window, r being 1 at its newest observed value or 1/h at every step, makes x - 1 r'x of x and
+    y - r'x of y. The penalty counts per window and not for the intercept.
     """
     made: tuple[int, str] | None = None
     for tuning in tunings:
@@ -249,29 +318,33 @@ def solutions(
         full.diagonal().add_(penalty)
         weight = torch.cholesky_solve(cross, torch.linalg.cholesky(full))
         bias = (level - total @ weight) / max(system.count, 1.0)
+        weight = torch.cat([weight, torch.zeros_like(weight[:1])])
         yield tuning, weight + reference[:, None] * (1 - weight.sum(0)) if reference.any() else weight, bias
 
 
 def _reference(history: int, normalisation: str) -> torch.Tensor:
-    reference = torch.zeros(history, dtype=torch.float64)
+    """r [j] of what is subtracted from a window."""
+    reference = torch.zeros(history + 1, dtype=torch.float64)
     if normalisation == "last":
         reference[-1] = 1.0
     elif normalisation == "mean":
-        reference[:] = 1.0 / history
+        reference[:-1] = 1.0 / history
     return reference
 
 
 def _relative(system: System, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(Gram and cross products about their means, sums of history and targets, least penalty) of x - 1 r'x, y - r'x."""
-    history, count = len(r), max(system.count, 1.0)
-    gram, total, cross = system.gram_HH[-history:, -history:], system.total_H[-history:], system.cross_HQ[-history:]
-    level, trace = system.level_Q, gram.diagonal().sum()
+    """(Gram and cross products about their means, sums of history and targets, least penalty) of x - 1 r'x, y - r'x;
+    of the h steps alone, for the newest value is no input of its own."""
+    size, count = len(r), max(system.count, 1.0)
+    gram, total, cross = system.gram_JJ[-size:, -size:], system.total_J[-size:], system.cross_JQ[-size:]
+    level, trace = system.level_Q, gram.diagonal()[:-1].sum()
     if r.any():
         pull = gram @ r
         cross = cross - pull[:, None]
         cross = cross - r @ cross
         gram = gram - pull[:, None] - pull + r @ pull
         level, total = level - r @ total, total - r @ total
+    gram, total, cross = gram[:-1, :-1], total[:-1], cross[:-1]
     centred = gram - total[:, None] * (total / count)
     floor = LEAST_PENALTY * trace + (trace == 0)  # an all-zero history has no trace
     return centred, cross - total[:, None] * (level / count), total, level, floor

@@ -1,0 +1,52 @@
+"""Nodes that a history says nothing of: a forecast there has no error that was ever measured, so it has no interval.
+
+Legend: N nodes, F features, K targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.screen import counted
+from pipeline.history import History
+from shardstore.errors import shorten
+from trainer.forecast import Forecaster
+
+NAMED = 10  # nodes that a note names
+
+
+def known_targets(forecaster: Forecaster, history: History) -> NDArray[np.bool_]:
+    """[N, K]: whether the history holds a value of the target at the node; of a target that is no input, one of any input."""
+    seen_NF: NDArray[np.bool_] = history.observed_HNF.max(axis=0)
+    columns = forecaster.columns
+    inputs = list(columns.inputs)
+    measured = [place for place in inputs if forecaster.dataset.features[place].aggregate != "count"] or inputs
+    any_N = seen_NF[:, measured].any(axis=1)
+    return np.stack([seen_NF[:, place] if place in inputs else any_N for place in columns.targets], axis=1)
+
+
+def silent_nodes(forecaster: Forecaster, known_NK: NDArray[np.bool_]) -> dict[str, list[str]]:
+    """{target: nodes of which no value of it is in the history}, without targets that are known everywhere."""
+    names, targets = forecaster.dataset.nodes.names, enumerate(target.name for target in forecaster.targets)
+    silent = {target: [names[node] for node in np.flatnonzero(~known_NK[:, place])] for place, target in targets}
+    return {target: nodes for target, nodes in silent.items() if nodes}
+
+
+def silence(silent: Mapping[str, list[str]]) -> list[str]:
+    """A sentence for all targets that the same nodes lack."""
+    targets: dict[tuple[str, ...], list[str]] = {}
+    for target, nodes in silent.items():
+        targets.setdefault(tuple(nodes), []).append(target)
+    return [
+        f"{counted(len(nodes), 'node has', 'nodes have')} no value of {', '.join(of)} in the history: {some_names(nodes)}. "
+        "What is forecast there rests on filled cells: low and high are empty."
+        for nodes, of in targets.items()
+    ]
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return ", ".join(map(shorten, names[:NAMED])) + (", ..." if len(names) > NAMED else "")

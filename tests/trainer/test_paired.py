@@ -1,0 +1,191 @@
+"""Verdicts that hold: errors by date against plain numpy, and how often chance alone makes a winner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.verdicts import told_apart
+from trainer import paired
+from trainer.evaluate import evaluate
+from trainer.paired import ByDate, Comparison, DateOf, compare, interval
+from trainer.session import order_of
+from trainer.shuffle import Shuffle
+from trainer.table import Evaluation, Row
+
+Make = Callable[..., Any]
+SPLIT = {"train": "2024-03-07..2024-03-09", "test": ["2024-03-10..2024-03-12", "2024-03-14..2024-03-16"]}
+
+
+@pytest.mark.parametrize("stride", [1, 5])
+def test_errors_by_date_are_those_of_the_windows_whose_first_target_lies_on_it(
+    make_world: Make, plain: Make, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    """A clock change, a date that is missing, cells that are missing, batches that cross midnight."""
+    world = make_world(
+        10,
+        first="2024-03-07",
+        zone="America/New_York",
+        gaps=(6,),
+        missing=0.5,
+        split=SPLIT,
+        window={"history": 12, "horizon": 6, "stride": stride},
+    )
+    world.prepare()
+    seen = list[tuple[str, ByDate]]()
+    monkeypatch.setattr("trainer.evaluate.ByDate", lambda *given: seen.append(("", ByDate(*given))) or seen[-1][1])
+    row = evaluate(world.settings.trainer, world.open(), split="test", baselines=["mean"], model=None).rows[0]
+    dataset, written = world.open(), plain(world)
+    mean_NF = np.asarray(dataset.statistics.merged.moments_6NF[1] + dataset.statistics.merged.moments_6NF[2])
+    scale = dataset.scale
+    mean = ((mean_NF - scale.pivot_NF) - scale.delta_NF) / scale.spread_NF
+    expected = np.zeros((3, len(dataset.days)))
+    dates = [day.date for day in dataset.days]
+    for window in written.windows("test", 12, 6, stride):
+        error = np.where(window.observed[12:], window.scaled[12:] - mean, 0.0)
+        place = dates.index(written.segments[window.segment][window.anchor]["date"])
+        expected[:, place] += window.observed[12:].sum(), (error**2).sum(), abs(error).sum()
+    np.testing.assert_allclose(seen[0][1].sums[None], expected, rtol=1e-5)
+    assert expected[0].sum() == row.scaled["count"]
+    assert (expected[0] > 0).sum() == 6
+
+
+def test_every_position_of_an_order_has_its_date(make_world: Make) -> None:
+    world = make_world(6, gaps=(2,), split={"train": "2024-03-01..2024-03-06"})
+    world.prepare()
+    dataset = world.open()
+    from trainer.order import Window
+
+    order = order_of(dataset, "train", Window(12, 6), 16, Shuffle(1, 1), None)
+    found = DateOf(dataset, order)(range(order.num_windows)).tolist()
+    assert found == sorted(found)
+    assert [found.count(day) for day in range(5)] == [12, 24 - 5, 12, 24, 24 - 5]  # of each stretch without its ends
+
+
+def test_an_interval_is_about_the_share_that_was_found_and_the_same_every_time() -> None:
+    generator = np.random.default_rng(3)
+    size = generator.uniform(1, 2, 46)
+    gain = 0.2 * size + generator.normal(0, 0.1, 46)
+    share, (low, high) = interval(gain, size, 1)
+    assert share == pytest.approx(gain.sum() / size.sum())
+    assert low is not None
+    assert high is not None
+    assert 0.1 < low < share < high < 0.3
+    assert interval(gain, size, 1) == (share, (low, high))
+    wide = interval(gain[:12], size[:12], 1)[1]
+    assert wide[0] is not None
+    assert wide[1] is not None
+    assert wide[1] - wide[0] > high - low
+
+
+def test_a_gain_that_is_the_same_share_on_every_date_has_no_width() -> None:
+    size = np.random.default_rng(4).uniform(1, 9, 30)
+    share, ends = interval(0.25 * size, size, 1)
+    assert (share, *ends) == pytest.approx((0.25, 0.25, 0.25))
+
+
+@pytest.mark.parametrize(("dates", "horizon_days"), [(1, 1), (2, 1), (3, 1), (9, 4), (46, 23)])
+def test_too_few_dates_or_too_long_a_horizon_give_no_interval(dates: int, horizon_days: int) -> None:
+    """A block must hold the dates that one window's targets reach over, and there must be two of them."""
+    share, ends = interval(np.full(dates, 0.5), np.ones(dates), horizon_days)
+    assert (share, ends) == (0.5, (None, None))
+
+
+def test_what_makes_no_error_or_is_no_number_is_compared_with_nothing() -> None:
+    assert interval(np.zeros(9), np.zeros(9), 1) == (None, (None, None))
+    assert interval(np.full(9, np.nan), np.ones(9), 1) == (None, (None, None))
+    assert interval(np.full(9, -np.inf), np.ones(9), 1) == (None, (None, None))
+    assert Comparison("repeat", None, None, None, None, 9, agrees=False).outcome == "worse"
+
+
+@pytest.mark.parametrize("dates", [10, 46])
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_two_forecasters_of_equal_skill_are_seldom_told_apart(dates: int, rho: float) -> None:
+    """At 95 %; 8 % leaves room for the 400 runs, plain percentiles of the same blocks have 16 to 43 %."""
+    assert told_apart(400, dates, rho) <= 0.08
+
+
+def test_a_forecaster_that_is_clearly_better_is_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    better = [interval(0.15 * other, other, 0)[1][0] for other in np.random.default_rng(5).uniform(1, 3, (5, 46))]
+    assert all(low is not None and low > 0 for low in better)
+
+
+def by_date(squared: np.ndarray, absolute: np.ndarray) -> ByDate:
+    made = ByDate(None, len(squared))  # type: ignore[arg-type]
+    made.sums[None] = np.stack([np.full(len(squared), 10.0), squared, absolute])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("squared", "absolute", "outcome"),
+    [(0.5, 0.5, "better"), (0.5, 1.5, "unclear"), (1.5, 1.5, "worse"), (1.5, 0.5, "unclear"), (0.999, 0.5, "unclear")],
+)
+def test_better_is_who_is_so_beyond_chance_and_by_both_errors(squared: float, absolute: float, outcome: str) -> None:
+    generator = np.random.default_rng(6)
+    theirs, noise = generator.uniform(1, 2, 46), generator.normal(0, 0.1, 46)
+    mine = by_date(squared * theirs + noise, absolute * theirs)
+    found = compare(mine, by_date(theirs, theirs), "repeat", 1)
+    assert [(one.baseline, one.target, one.dates, one.outcome) for one in found] == [("repeat", None, 46, outcome)]
+    assert found[0].gain == pytest.approx(1 - (squared * theirs + noise).sum() / theirs.sum())
+
+
+def told(baseline: str, target: str | None, outcome: str) -> Comparison:
+    low, high = {"better": (0.1, 0.3), "worse": (-0.3, -0.1), "unclear": (-0.1, 0.3)}[outcome]
+    return Comparison(baseline, target, (low + high) / 2, low, high, 46, agrees=True)
+
+
+def judged(*comparisons: Comparison) -> Evaluation:
+    """A model of numbers and a category beside two baselines: repeat is the best of the one, mean of the other."""
+
+    def row(name: str, kind: str, error: float, right: float) -> Row:
+        scaled = {"mse": error, "mae": error}
+        return Row(name, kind, scaled, {}, {"kind": {"accuracy": right, "log_loss": 1 - right}})
+
+    rows = [row("repeat", "baseline", 1.0, 0.6), row("mean", "baseline", 2.0, 0.8), row("mlp", "model", 0.9, 0.85)]
+    return Evaluation("test", 9, ["speed"], rows, [], ["kind"], [], list(comparisons))
+
+
+@pytest.mark.parametrize(
+    ("repeat", "mean", "repeat_kind", "mean_kind", "outcome"),
+    [
+        ("better", "better", "better", "better", "beats"),
+        ("better", "better", "better", "worse", "unclear"),  # one number won, one category lost
+        ("better", "unclear", "better", "better", "unclear"),
+        ("worse", "better", "better", "better", "unclear"),
+        ("worse", "better", "better", "worse", "loses"),  # to the best of each
+        ("better", "worse", "worse", "better", "unclear"),
+    ],
+)
+def test_a_model_beats_baselines_only_in_all_that_it_forecasts(
+    repeat: str, mean: str, repeat_kind: str, mean_kind: str, outcome: str
+) -> None:
+    result = judged(
+        told("repeat", None, repeat),
+        told("mean", None, mean),
+        told("repeat", "kind", repeat_kind),
+        told("mean", "kind", mean_kind),
+    )
+    assert result.outcome == outcome
+    document = result.to_json()
+    assert (document["outcome"], document["beats_baselines"]) == (outcome, outcome == "beats")
+    assert judged().outcome is None
+    assert judged().beats_baselines is None
+
+
+def test_blocks_are_as_long_as_the_horizon_and_as_the_root_of_the_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = list[int]()
+    sums = paired._block_sums
+    monkeypatch.setattr(paired, "_block_sums", lambda values, block: lengths.append(block) or sums(values, block))
+    for dates, days in ((4, 0), (7, 0), (46, 1), (46, 9), (400, 1)):
+        interval(np.ones(dates), np.ones(dates), days)
+    assert lengths[::2] == [2, 3, 7, 10, 20]
+
+
+def test_quantiles_of_student_lie_between_those_that_are_known() -> None:
+    assert paired._student(1) == 12.706
+    assert paired._student(2.5) == pytest.approx(3.54, abs=0.1)  # 3.558
+    assert paired._student(7) == pytest.approx(2.365, abs=0.01)
+    assert paired._student(1e9) == pytest.approx(1.96)
