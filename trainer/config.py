@@ -301,6 +301,18 @@ class LoggingConfig(Section):
     tensorboard: bool = Field(False, description="scalars in the run's folder tensorboard/")
 
 
+End = Annotated[float, Field(allow_inf_nan=False)] | None
+
+
+def _an_interval(bounds: tuple[End, End]) -> tuple[End, End]:
+    low, high = bounds
+    if low is None and high is None:
+        raise ValueError("names no bound: leave it out, or write one of [low, high]")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"must be [low, high] with low below high (got {[low, high]})")
+    return bounds
+
+
 class Trainer(Section):
     """The online stage."""
 
@@ -315,6 +327,9 @@ class Trainer(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
     logging: LoggingConfig = LoggingConfig()
+    bounds: dict[str, Annotated[tuple[End, End], AfterValidator(_an_interval)]] = Field(
+        {}, description="{feature: [low, high]}, raw units, null for an open end: what no forecast of it goes beyond"
+    )
     baselines: tuple[str, ...] | None = Field(
         None,
         description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS; null: repeat, the seasons of "
@@ -336,6 +351,7 @@ FREE = (
     "checkpoint",
     "metrics",
     "logging",
+    "bounds",
     "baselines",
 )
 

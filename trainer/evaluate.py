@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,8 +17,9 @@ from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.baselines import BATCH_BYTES, DAY_NS, Baselines, Setting, order_to_judge, refuse_reach, window_bytes
 from trainer.batch import Wanted
+from trainer.bounds import scaled_bounds
 from trainer.config import Trainer
-from trainer.forecast import Forecast, of_model
+from trainer.forecast import Forecast, bounded, of_model
 from trainer.metrics import EpochMetrics
 from trainer.metrics.epoch import with_raw
 from trainer.metrics.raw import hours_of
@@ -31,6 +33,7 @@ from trainer.session import Columns, choose_columns, form_of, make_reader, targe
 from trainer.shown import Drawn, mapped
 from trainer.table import Evaluation, Row
 
+ANCHOR = np.zeros(1, dtype=np.int64)
 TWIN = 1e-6  # relative difference of two errors that are those of one map
 APART = 1.5  # ratio of a baseline's errors from which on the splits are said to differ in difficulty
 
@@ -62,6 +65,8 @@ def evaluate(
         if isinstance(model[1], Ridge):
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
             notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
+    bounds = scaled_bounds(config, dataset, setting.columns.targets)
+    forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
     counted, by_date, ranking = _accumulate(setting, order, rivals)
     rows = [_row(name, part, setting, is_model=name == rivals.model) for name, part in counted.items()]
@@ -191,7 +196,7 @@ def _accumulate(
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.manifest.step
     for number, batch in enumerate(reader.batches(0)):
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
-        day_B = date_of(order.positions(number))
+        day_B = date_of(order.positions(number), ANCHOR)[:, 0]
         for name, forecast in rivals.forecasts.items():
             predicted, found = forecast(batch), {}
             if name == rivals.model:

@@ -17,6 +17,7 @@ from shardstore.dataset import Dataset
 from trainer import checkpoint
 from trainer import device as devices
 from trainer.batch import Batch
+from trainer.bounds import clamped, scaled_bounds
 from trainer.config import Trainer
 from trainer.models import build
 from trainer.models.own import refuse_unfit
@@ -109,8 +110,15 @@ def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpo
     model.load_state_dict(groups["model"], strict=True)
     model.to(devices.choose(config.training.device))
     uses_codes = bool(getattr(model, "uses_codes", False))
-    forecast = of_model(model, heads, columns.inputs, window)
+    numbers = [columns.targets[place] for head in heads if head.loss != "cross_entropy" for place in head.targets]
+    bounds = scaled_bounds(config, dataset, numbers)
+    forecast = bounded(of_model(model, heads, columns.inputs, window), heads, bounds)
     return Forecaster(config, dataset, columns, window, heads, targets, uses_codes, forecast)
+
+
+def bounded(forecast: Forecast, heads: Sequence[Head], bounds_2NF: torch.Tensor | None) -> Forecast:
+    """The same forecaster, its numbers moved into their bounds."""
+    return forecast if bounds_2NF is None else lambda batch: clamped(forecast(batch), heads, bounds_2NF)
 
 
 def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], window: Window) -> Forecast:

@@ -22,9 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.batch import Batch, Wanted
+from trainer.coverage import Coverage, Tally
 from trainer.forecast import Forecaster
+from trainer.metrics.raw import hours_of
 from trainer.naive import repeated
 from trainer.order import Order
+from trainer.paired import DateOf
 from trainer.session import evaluation_shuffle, make_reader, order_of, shuffle_of
 from trainer.units import Units
 
@@ -33,23 +36,6 @@ HELD_BYTES = 256 << 20  # of scores
 MOST_WINDOWS = 10_000  # of a split that are asked; more would take time and hardly move a quantile
 TAIL_SCORES = 10  # expected beyond each end, below which a node's own scores give way to those of all nodes
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Of the observed targets of a split the share that lies inside."""
-
-    split: str
-    windows: int
-    of: int
-    targets: int
-    inside: int
-    by_feature: dict[str, float | None]
-
-    @property
-    def share(self) -> float | None:
-        """None where nothing was observed."""
-        return self.inside / self.targets if self.targets else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +91,7 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
     """All features as inputs, the numeric targets alone as targets."""
     targets = tuple(forecaster.columns.targets[place] for place in forecaster.numbers)
     everything = tuple(range(len(forecaster.dataset.features)))
-    wanted = Wanted(forecaster.window, everything, targets, codes=forecaster.uses_codes, known=True)
+    wanted = Wanted(forecaster.window, everything, targets, codes=True, known=True)
     return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
 
 
@@ -165,21 +151,25 @@ def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: flo
 def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage | None:
     """The share of a split's observed targets that lie inside; None without a window or an interval.
 
-    Memory: a few batches.
+    Memory: a few batches, and the counts of `Tally`.
     """
     order, total = _thinned(forecaster, split, held=False)
     if not order.num_windows or np.isnan(intervals.reach_2PNF).all():
         return None
     low, high = intervals.reach_2PNF
-    told = ~np.isnan(low)
-    counts_2F = np.zeros((2, low.shape[-1]), dtype=np.int64)
-    for batch in _batches(forecaster, order):
+    told, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
+    names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
+    tally = Tally(dataset.nodes.names, [day.date for day in dataset.days], names)
+    first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
+    offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
+    for number, batch in enumerate(_batches(forecaster, order)):
         missed = (batch.target_BPNF - forecaster.numeric(forecaster.forecast(batch))).numpy()
-        seen = told & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy())
+        seen = np.broadcast_to(
+            told & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy()), missed.shape
+        )
         with np.errstate(invalid="ignore"):
             inside = (missed >= low) & (missed <= high) & seen
-        counts_2F += np.stack([np.broadcast_to(seen, missed.shape).sum((0, 1, 2)), inside.sum((0, 1, 2))])
-    names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
-    shares = {name: float(i / n) if n else None for name, n, i in zip(names, *counts_2F, strict=True)}
-    targets, within = (int(part.sum()) for part in counts_2F)
-    return Coverage(split, order.num_windows, total, targets, within, shares)
+        hours = hours_of(batch.codes_BW, first, window.target_steps, dataset.manifest.step)
+        assert hours is not None, "codes were asked for"
+        tally.add(seen, inside, hours, date_of(order.positions(number), offsets))
+    return tally.coverage(split, order.num_windows, total)

@@ -18,8 +18,9 @@ from shardstore.durable import replace_file
 from shardstore.errors import DamagedError
 from shardstore.identity import expected_form, seal, unseal
 from trainer.checkpoint import Checkpoint
+from trainer.coverage import Coverage
 from trainer.forecast import Forecaster
-from trainer.intervals import CODE, Coverage, Intervals, calibrate
+from trainer.intervals import CODE, Intervals, calibrate
 from trainer.run import data_identity
 
 FOLDER = "intervals"
@@ -54,7 +55,8 @@ def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: P
 def _bound(forecaster: Forecaster, found: Checkpoint, level: float) -> dict[str, Any]:
     """What intervals belong to: the weights, the data, the level, and this code."""
     files = {name: [size, digest] for name, (size, digest) in found.files.items()}
-    return {"code": CODE, "checkpoint": files, "data": data_identity(forecaster.dataset)["id"], "level": level}
+    data, bounds = data_identity(forecaster.dataset)["id"], forecaster.config.model_dump(mode="json")["bounds"]
+    return {"code": CODE, "checkpoint": files, "data": data, "level": level, "bounds": bounds}
 
 
 def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,5 +81,10 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
     coverage = Coverage(**content["coverage"]) if content["coverage"] else None
     if coverage is not None:
         shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
-        coverage = replace(coverage, by_feature=shares)
+        nodes, hours, months = (
+            {name: found[name] for name in (kind, *shares)}
+            for kind, found in (("nodes", coverage.by_node), ("hours", coverage.by_hour), ("months", coverage.by_month))
+            if found is not None
+        )
+        coverage = replace(coverage, by_feature=shares, by_node=nodes, by_hour=hours, by_month=months)
     return Intervals(content["bound"]["level"], reach, *counts, dict(content["errors"]), coverage)

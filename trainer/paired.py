@@ -80,7 +80,7 @@ class Comparison:
 
 
 class DateOf:
-    """Which date a window of an order belongs to, as its place among the dataset's days."""
+    """Which date a window of an order, or a step near its anchor, lies on: places among the dataset's days."""
 
     def __init__(self, dataset: Dataset, order: Order) -> None:
         self.order: EpochOrder = order.epoch(0)
@@ -89,17 +89,17 @@ class DateOf:
         lengths = [[dataset.days[i].num_steps for i in range(s.first, s.last)] for s in dataset.segments]
         self.ends_S = [np.cumsum(steps) for steps in lengths]
 
-    def __call__(self, positions: range) -> Integers:
-        """[B]"""
+    def __call__(self, positions: range, offsets_P: Integers) -> Integers:
+        """[B, P]: of the steps at some offsets from the anchor; 0 is the anchor, whose date is the window's."""
         found = []
         for piece in self.order.pieces(positions.start, positions.stop):
             segment_B = self.segment_R[piece.block_runs[piece.run_K]]
-            day_B = np.empty_like(piece.anchor_K)
+            step_BP = piece.anchor_K[:, None] + offsets_P
+            day_BP = np.empty_like(step_BP)
             for segment in np.unique(segment_B).tolist():
                 own = segment_B == segment
-                steps = piece.anchor_K[own]
-                day_B[own] = self.first_S[segment] + np.searchsorted(self.ends_S[segment], steps, side="right")
-            found.append(day_B)
+                day_BP[own] = self.first_S[segment] + np.searchsorted(self.ends_S[segment], step_BP[own], side="right")
+            found.append(day_BP)
         return np.concatenate(found)
 
 

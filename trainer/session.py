@@ -14,6 +14,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
 from trainer.batch import Wanted
+from trainer.bounds import refuse_bounds
 from trainer.config import Loading, RunsShuffle, Trainer
 from trainer.metrics import EpochMetrics, Form
 from trainer.metrics import custom as own_metrics
@@ -61,6 +62,7 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Columns:
             if name not in names:
                 what = f"trainer.{option}: the dataset has no feature '{name}' (it has {', '.join(names)})"
                 raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
+    refuse_bounds(config, dataset)
     inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
     return Columns(inputs, targets, list(wanted[1]))
 

@@ -87,9 +87,11 @@ def predict(
         raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
     if out:
         forecasts.refuse_ending(Path(out))
-    pipeline = settings_of(files, overrides).preparing() if files else None
+    settings = settings_of(files, overrides) if files else None
+    pipeline = settings.preparing() if settings else None
+    bounds = settings.trainer.bounds or None if settings else None
     screen = Screen(as_json=as_json or not (out or sys.stdout.isatty()), quiet=quiet)
-    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline, trust))
+    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline, bounds, trust))
     prediction_screen.headline(screen, made)
     if out:
         forecasts.write(made.frame, Path(out))

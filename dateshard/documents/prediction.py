@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -28,6 +28,16 @@ class HistoryDocument(TypedDict):
     unknown_categories: Annotated[dict[str, int], Field(description="by feature: at most so many on a date, code 0")]
 
 
+class GroupDocument(TypedDict):
+    """The node, hour of day or month of a target that is covered worst."""
+
+    kind: Annotated[str, Field(description="node, hour or month")]
+    target: str
+    name: str
+    share: float
+    targets: int
+
+
 class CoverageDocument(TypedDict):
     """How many observed targets of a split lie inside the intervals."""
 
@@ -38,6 +48,16 @@ class CoverageDocument(TypedDict):
     inside: int
     share: float | None
     by_feature: dict[str, float | None]
+    by_node: Annotated[
+        dict[str, Any] | None, Field(description="`nodes`, and by target `targets` and `inside`, a number a node")
+    ]
+    by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target likewise")]
+    by_month: Annotated[
+        dict[str, Any] | None, Field(description="`months` of the target steps, and by target likewise")
+    ]
+    worst: Annotated[
+        list[GroupDocument], Field(description="of each kind the one furthest from the level, if 5 % or more away")
+    ]
 
 
 class IntervalDocument(TypedDict):

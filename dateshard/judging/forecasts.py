@@ -18,6 +18,7 @@ from dateshard.preparing.raw import raw_units
 from shardstore.calendar import Day
 from shardstore.durable import appearing
 from shardstore.errors import UsageError, Where
+from trainer.bounds import bounds_of
 from trainer.forecast import Forecaster
 from trainer.intervals import Intervals
 
@@ -84,9 +85,9 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
         ends = [made.scaled_PNT.astype(np.float64)]
         if made.intervals is not None:
             ends += [made.scaled_PNT + reach for reach in made.intervals.reach_2PNF]
-        floors = [floor_of(forecaster, place) for place in places]
+        low, high = bounds_of(forecaster.config, forecaster.dataset, places)
         for kind, scaled in enumerate(ends):
-            found[kind][..., list(forecaster.numbers)] = np.maximum(in_raw_units(forecaster, scaled, places), floors)
+            found[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
     found[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
     found[1], found[2] = np.minimum(found[1], found[0]), np.maximum(found[2], found[0])  # whatever was rounded
     return {
@@ -98,14 +99,6 @@ def in_raw_units(forecaster: Forecaster, scaled_PNT: Floats, places: Sequence[in
     """[P, N, T] as `export` shows values; NaN stays NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         return raw_units(forecaster.dataset, scaled_PNT, places)
-
-
-def floor_of(forecaster: Forecaster, place: int) -> float:
-    """What a feature never falls below: 0 for a count, and for a log1p feature that training never saw below 0."""
-    feature, statistics = forecaster.dataset.features[place], forecaster.dataset.statistics
-    least = float(statistics.merged.over_nodes().moments_6NF[4, 0, place])
-    never = feature.aggregate == "count" or (feature.transform == "log1p" and least >= 0)
-    return 0.0 if never else -np.inf
 
 
 def _categories(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:

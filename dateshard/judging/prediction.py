@@ -6,7 +6,7 @@ Legend: H history steps, W steps of the window, P target steps, N nodes, F featu
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,7 @@ class Asked:
         at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them.
         interval: the share of targets that are to lie between low and high; None for no interval.
         pipeline: how dumps are read; None: as the generation keeps it.
+        bounds: of features, instead of those of the run (`trainer.bounds`); None: the run's.
         trust: the code that the run and the dataset name may be imported.
     """
 
@@ -62,6 +63,7 @@ class Asked:
     checkpoint: str = "best"
     interval: float | None = 0.9
     pipeline: Pipeline | None = None
+    bounds: Mapping[str, tuple[float | None, float | None]] | None = None
     trust: bool = False
 
 
@@ -136,7 +138,8 @@ def predict_run(asked: Asked) -> Prediction:
     notes = [f"passed over: {note}" for note in passed]
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         notes.append("the store was made anew since: this is not the data that the run was trained on")
-    forecaster = load_forecaster(settings.trainer, dataset, found)
+    given = {} if asked.bounds is None else {"bounds": dict(asked.bounds)}
+    forecaster = load_forecaster(settings.trainer.model_copy(update=given), dataset, found)
     history = _history(asked, dataset, forecaster)
     decoded = time.perf_counter()
     scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history), history.observed_HNF)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, cast
 
-from dateshard.documents.prediction import CoverageDocument, IntervalDocument, PredictDocument, VerdictDocument
+from dateshard.documents.prediction import (
+    CoverageDocument,
+    GroupDocument,
+    IntervalDocument,
+    PredictDocument,
+    VerdictDocument,
+)
 from dateshard.judging.forecasts import as_rows
 from dateshard.judging.prediction import Prediction, account_of
 from dateshard.judging.verdict import Verdict
 from dateshard.screen import Screen, counted, seconds
 from shardstore.moments import spell
-from trainer.intervals import Coverage, Intervals
+from trainer.coverage import Coverage, worst
+from trainer.intervals import Intervals
 
 SHOWN_ROWS = 12
 SHOWN_FEATURES = 3
-SHORTFALL = 0.02  # of coverage, from which on it is told
+MISMATCH = 0.02  # between coverage and level, from which on it is told
 
 
 def document(made: Prediction) -> PredictDocument:
@@ -70,6 +78,10 @@ def _interval(intervals: Intervals) -> IntervalDocument:
             "inside": found.inside,
             "share": found.share,
             "by_feature": dict(found.by_feature),
+            "by_node": found.by_node,
+            "by_hour": found.by_hour,
+            "by_month": found.by_month,
+            "worst": [cast(GroupDocument, asdict(group)) for group in worst(found, intervals.level)],
         }
     return {
         "level": intervals.level,
@@ -150,13 +162,20 @@ def _judged(made: Prediction) -> str:
 
 
 def _covered(found: Coverage, share: float, level: float) -> list[str]:
-    """What was measured on the test split, by target where there are a few; and whether it is less than was promised."""
+    """What was measured on the test split, by target where there are a few; whether it is less or more than was promised,
+    and the worst node, hour and month."""
     lines = [f"           covers {100 * share:.1f} % of the targets of {found.windows:,} test windows"]
     known = {name: part for name, part in found.by_feature.items() if part is not None}
     if 1 < len(known) <= SHOWN_FEATURES:
         lines.append("           " + ", ".join(f"{name} {100 * part:.1f} %" for name, part in known.items()))
-    if share < level - SHORTFALL:
-        lines.append("           less than promised: the test dates are unlike the validation dates")
+    if abs(share - level) > MISMATCH:
+        much = "less than promised" if share < level else "more than promised (too wide)"
+        lines.append(f"           {much}: the test dates are unlike the validation dates")
+    for group in worst(found, level):
+        where = f"{group.name}:00" if group.kind == "hour" else group.name
+        lines.append(
+            f"           {group.kind} {where}: {100 * group.share:.1f} % of {group.target}, the worst {group.kind}"
+        )
     return lines
 
 

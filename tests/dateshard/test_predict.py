@@ -18,6 +18,7 @@ import torch
 
 import dateshard
 from dateshard.cli import run
+from dateshard.judging import prediction_screen
 from dateshard.judging.prediction import Asked, Prediction, predict_run
 from dateshard.settings import load_settings
 from shardstore.calendar import instants
@@ -25,7 +26,9 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DumpError, NotThereError, UsageError
 from tests.conftest import World, build_world
 from trainer import checkpoint, kept_intervals
+from trainer.bounds import scaled_bounds
 from trainer.config import Trainer
+from trainer.coverage import Coverage
 from trainer.resume import New, start_new
 from trainer.run import TrainingRun
 from trainer.session import make_session
@@ -137,7 +140,11 @@ def test_raw_rows_give_the_bytes_of_the_shards_and_the_forecast_of_the_model_on_
     numeric = [channel for head in session.heads if head.loss == "mse" for channel in head.channels]
     forecast, _ = made.forecaster.of_window(made.history.values_HNF, told)
     assert forecast is not None
-    assert forecast.tobytes() == out[..., numeric].contiguous().numpy().tobytes()
+    bounds = scaled_bounds(
+        config, dataset, [made.forecaster.columns.targets[place] for place in made.forecaster.numbers]
+    )
+    wanted = out[..., numeric] if bounds is None else out[..., numeric].clamp(*bounds)
+    assert forecast.tobytes() == wanted.contiguous().numpy().tobytes()
     if until == "2013-03-12" and made.forecaster.uses_codes:
         return  # the shards know no codes of what comes after them
     raw = session.metrics.form.units.raw(torch.from_numpy(forecast)).numpy()  # type: ignore[union-attr]
@@ -454,6 +461,42 @@ def test_the_headline_tells_whether_the_model_is_worth_asking_once_it_was_evalua
     assert (found["split"], found["beats_baselines"]) == ("test", told)
     words = {"beats": "beaten", "loses": "NOT all beaten", "unclear": "no clear winner"}
     assert f"{words[found['outcome']]} on the test windows" in ds(*asked).err
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.7, "less than promised"), (0.95, "more than promised (too wide)"), (0.91, "")]
+)
+def test_too_much_coverage_is_told_like_too_little_and_the_worst_of_each_kind_is_named(
+    share: float, words: str
+) -> None:
+    nodes = {"nodes": ["a", "b"], "speed": {"inside": [90, 68], "targets": [100, 100]}}
+    hours = {"hours": [6, 7], "speed": {"inside": [90, 99], "targets": [100, 100]}}
+    found = Coverage("test", 9, 9, 1000, int(1000 * share), {"speed": share}, nodes, hours)
+    first, *others = prediction_screen._covered(found, share, 0.9)
+    assert first == f"           covers {100 * share:.1f} % of the targets of 9 test windows"
+    assert [line.strip().split(":")[0].split(",")[0] for line in others[: bool(words)]] == [words] * bool(words)
+    assert [line.strip() for line in others[bool(words) :]] == [
+        "node b: 68.0 % of speed, the worst node",
+        "hour 7:00: 99.0 % of speed, the worst hour",
+    ]
+    assert max(map(len, others)) <= 80
+
+
+def test_value_low_and_high_stay_within_the_bounds_of_a_feature(here: World, ds: Run) -> None:
+    """Those of the run, or of a configuration that is named; other features are forecast as before."""
+    asked = ("predict", "mlp", "--at", "latest", "--json")
+    free = pl.DataFrame(ds(*asked).document["forecasts"]).filter(pl.col("feature") != "kind")
+    bound = ("-c", "config.yaml", "trainer.bounds={speed: [59, 60.5]}")
+    kept = pl.DataFrame(ds(*asked, *bound).document["forecasts"]).filter(pl.col("feature") != "kind")
+    speed = pl.col("feature") == "speed"
+    assert free.filter(~speed).equals(kept.filter(~speed))
+    ends = kept.filter(speed).select("low", "value", "high")
+    assert ends.to_numpy().min() == 59.0
+    assert ends.to_numpy().max() == 60.5
+    assert kept.filter(speed).filter((pl.col("low") > pl.col("value")) | (pl.col("value") > pl.col("high"))).is_empty()
+    wide = free.filter(speed).select("low", "high").to_numpy()
+    assert wide.min() < 59.0
+    assert wide.max() > 60.5
 
 
 def test_every_way_out_tells_the_same_rows(here: World, ds: Run, tmp_path: Path) -> None:

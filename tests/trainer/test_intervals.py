@@ -15,18 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import checkpoint, intervals
+from trainer.coverage import Coverage, Group, worst
 from trainer.forecast import Forecaster, load_forecaster
 from trainer.intervals import _ends, _reach, calibrate, cover
 from trainer.loop import train
 from trainer.resume import New, start_new
 
-SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06..2024-03-08", "test": "2024-03-09..2024-03-10"}
+SPLIT = {"train": "2024-03-23..2024-03-27", "validation": "2024-03-28..2024-03-30", "test": "2024-03-31..2024-04-01"}
 
 
 @pytest.fixture
 def forecaster(make_world: Callable[..., Any], plain: Callable[..., Any]) -> tuple[Forecaster, Any]:
     """A trained model of two features whose cells are partly missing, and the same windows in plain Python."""
-    world = make_world(10, split=SPLIT, missing=0.6, training={"epochs": 1}, window={"history": 6, "horizon": 3})
+    world = make_world(
+        10, first="2024-03-23", split=SPLIT, missing=0.6, training={"epochs": 1}, window={"history": 6, "horizon": 3}
+    )
     world.prepare()
     config = world.settings.trainer
     with closing(start_new(config, world.store, Path("runs"), New("r"))) as started:
@@ -129,10 +132,57 @@ def test_coverage_counts_the_observed_targets_of_the_test_windows(forecaster: tu
     for feature, name in enumerate(["speed", "volume"]):
         share = inside[..., feature].sum() / seen[..., feature].sum()
         assert told.by_feature[name] == pytest.approx(share, abs=0.01)
+    groups = told.by_node, told.by_hour, told.by_month
+    assert all(group is not None for group in groups)
+    windows = world.windows("test", 6, 3)
+    hours, dates = (np.array([part(window) for window in windows]) for part in (hours_of_targets, dates_of(world)))
+    months = ["2024-03", "2024-04"]
+    by_name: list[tuple[str, list[Any], np.ndarray]] = [
+        ("nodes", world.nodes, np.broadcast_to(np.array(world.nodes), seen.shape[:3])),
+        ("hours", list(range(24)), np.broadcast_to(hours[..., None], seen.shape[:3])),
+        ("months", months, np.broadcast_to(dates[..., None], seen.shape[:3])),
+    ]
+    for (kind, names, label), group in zip(by_name, groups, strict=True):
+        assert group is not None
+        assert group[kind] == names
+        for feature, name in enumerate(["speed", "volume"]):
+            counted = [int(seen[..., feature][label == one].sum()) for one in names]
+            covered = np.array([inside[..., feature][label == one].sum() for one in names])
+            assert group[name]["targets"] == counted, (kind, name)
+            assert abs(np.array(group[name]["inside"]) - covered).max() <= 2
     again = cover(model, made, "validation")
     assert again is not None
     assert again.share is not None
     assert again.share >= 0.7  # the very scores that the ends were taken from
+
+
+def hours_of_targets(window: Any) -> list[int]:
+    return [code >> 3 for code in window.codes[6:].tolist()]
+
+
+def dates_of(world: Any) -> Callable[[Any], list[str]]:
+    """Of a window the month of each target step."""
+    return lambda window: [
+        f"{step['date']:%Y-%m}" for step in world.segments[window.segment][window.anchor : window.anchor + 3]
+    ]
+
+
+@pytest.mark.parametrize(("inside", "named"), [(68, True), (86, False), (96, True), (99, True)])
+def test_of_nodes_hours_and_months_the_worst_is_named_too_much_is_as_bad_as_too_little(
+    inside: int, named: bool
+) -> None:
+    """88 % of all: the one group that is far off, if it has targets enough; 5 % from 90 % is far."""
+
+    def group(kind: str, *inside: int, of: int = 100) -> dict[str, Any]:
+        return {kind: ["a", "b", "c"], "speed": {"targets": [of] * 3, "inside": list(inside)}}
+
+    few = group("months", 1, 2, 3, of=99)
+    made = Coverage(
+        "test", 9, 9, 300, 264, {"speed": 0.88}, group("nodes", 90, inside, 89), group("hours", 90, 90, 90), few
+    )
+    found = [Group("node", "speed", "b", inside / 100, 100)] if named else []
+    assert worst(made, 0.9) == found
+    assert worst(Coverage("test", 9, 9, 300, 264, {"speed": 0.88}), 0.9) == []
 
 
 def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(

@@ -60,7 +60,13 @@ def test_every_position_of_an_order_has_its_date(make_world: Make) -> None:
     from trainer.order import Window
 
     order = order_of(dataset, "train", Window(12, 6), 16, Shuffle(1, 1), None)
-    found = DateOf(dataset, order)(range(order.num_windows)).tolist()
+    date_of = DateOf(dataset, order)
+    found = date_of(range(order.num_windows), np.zeros(1, dtype=np.int64))[:, 0].tolist()
+    ahead = date_of(range(order.num_windows), np.arange(-12, 6))
+    assert (ahead[:, 12] == found).all()
+    assert (np.diff(ahead, axis=1) >= 0).all()
+    assert ahead[0].tolist() == [0] * 18  # hour 12 of the first date, its history, and what it forecasts
+    assert ahead[12 + 24 - 5 - 1].tolist() == [1] * 18  # the last of the first stretch
     assert found == sorted(found)
     assert [found.count(day) for day in range(5)] == [12, 24 - 5, 12, 24, 24 - 5]  # of each stretch without its ends
 

@@ -334,6 +334,7 @@ FREE = {
     "memory_budget": {"loading": {"memory_budget": 1}},
     "prefetch": {"loading": {"prefetch": False}},
     "baselines": {"baselines": ["repeat"]},
+    "bounds": {"bounds": {"speed": [0, None]}},
 }
 
 

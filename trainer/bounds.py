@@ -1,0 +1,76 @@
+"""What a feature's value never goes beyond: a forecast that does is moved to the bound, wherever forecasts are made.
+
+Legend: N nodes, F numeric targets, C channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from shardstore.dataset import Dataset
+from shardstore.errors import UsageError, Where
+from shardstore.transform import Floats, transform
+from trainer.config import Trainer
+from trainer.objective import Head
+
+INFINITE = (None, None)
+
+
+def refuse_bounds(config: Trainer, dataset: Dataset) -> None:
+    """Raises:
+    UsageError: bounds of a feature that is not there, or of a category.
+    """
+    for name in config.bounds:
+        what = "" if name in dataset.feature_names else f"the dataset has no feature '{name}'"
+        if not what and dataset.features[dataset.feature_names.index(name)].categorical:
+            what = f"'{name}' is a category"
+        if what:
+            where = Where(file=str(dataset.root))
+            raise UsageError(f"trainer.bounds: {what}", where=where, todo="Correct the configuration")
+
+
+def bounds_of(config: Trainer, dataset: Dataset, places: Sequence[int]) -> Floats:
+    """[2, F] least and largest raw value of some features; infinite where there is none.
+
+    A count is never below 0, nor is a log1p feature that training never saw below 0.
+    """
+    bounds = np.empty((2, len(places)))
+    least_F = dataset.statistics.merged.over_nodes().moments_6NF[4, 0]
+    for column, place in enumerate(places):
+        feature = dataset.features[place]
+        never = feature.aggregate == "count" or (feature.transform == "log1p" and least_F[place] >= 0)
+        low, high = config.bounds.get(feature.name, INFINITE)
+        bounds[:, column] = (
+            max(-np.inf if low is None else low, 0.0 if never else -np.inf),
+            np.inf if high is None else high,
+        )
+    return bounds
+
+
+def scaled_bounds(config: Trainer, dataset: Dataset, places: Sequence[int]) -> torch.Tensor | None:
+    """[2, N, F] the same in scaled units; None where no feature has a bound."""
+    raw_2F = bounds_of(config, dataset, places)
+    if not np.isfinite(raw_2F).any():
+        return None
+    scale = dataset.scale.of(places)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved_2F = transform(raw_2F, [dataset.features[place].transform for place in places])
+    moved_2F = np.where(np.isnan(moved_2F), [[-np.inf], [np.inf]], moved_2F)  # of a logarithm what has none
+    return torch.from_numpy(np.stack([scale.apply(end_F) for end_F in moved_2F])).float()
+
+
+def clamped(
+    forecast: Mapping[str, torch.Tensor], heads: Sequence[Head], bounds_2NF: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """A forecast by head with its numbers moved into their bounds; the bounds are in the order of the numeric heads."""
+    moved, at = dict(forecast), 0
+    for head in heads:
+        if head.loss != "cross_entropy":
+            if head.name in moved and bounds_2NF is not None:
+                low, high = bounds_2NF[:, :, at : at + len(head.targets)]
+                moved[head.name] = moved[head.name].clamp(low, high)
+            at += len(head.targets)
+    return moved

@@ -1,0 +1,136 @@
+"""Which share of a split's observed targets lies inside the intervals: by target, node, hour of day and month.
+
+Legend: B batch, P target steps, N nodes, F numeric targets, G groups: nodes, hours or months.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.metrics.raw import HOURS
+
+FEWEST_TARGETS = 100  # of a group that is named
+FAR = 0.05  # from the level, from which on the worst group is named
+Counts = NDArray[np.int64]
+Cells = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Of the observed targets of a split the share that lies inside.
+
+    Attributes:
+        by_node, by_hour, by_month: {nodes | hours | months: their names, target: {targets: [G], inside: [G]}}; hours of
+            the local day and months of the target steps; None where it was not counted.
+    """
+
+    split: str
+    windows: int
+    of: int
+    targets: int
+    inside: int
+    by_feature: dict[str, float | None]
+    by_node: dict[str, Any] | None = None
+    by_hour: dict[str, Any] | None = None
+    by_month: dict[str, Any] | None = None
+
+    @property
+    def share(self) -> float | None:
+        """None where nothing was observed."""
+        return self.inside / self.targets if self.targets else None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A node, an hour or a month of one target, and which share of its observed targets lies inside."""
+
+    kind: str
+    target: str
+    name: str
+    share: float
+    targets: int
+
+
+def worst(coverage: Coverage, level: float) -> list[Group]:
+    """Of each kind the group that is furthest from the level, where that is `FAR` and it has `FEWEST_TARGETS`."""
+    found = []
+    for kind, groups in (("node", coverage.by_node), ("hour", coverage.by_hour), ("month", coverage.by_month)):
+        ranked = [one for one in _groups(kind, groups or {}) if one.targets >= FEWEST_TARGETS]
+        if ranked:
+            chosen = max(ranked, key=lambda one: abs(one.share - level))
+            found += [chosen] if abs(chosen.share - level) >= FAR else []
+    return found
+
+
+def _groups(kind: str, groups: Mapping[str, Any]) -> list[Group]:
+    names = groups.get(f"{kind}s", [])
+    return [
+        Group(kind, target, str(name), inside / targets, targets)
+        for target, counts in groups.items()
+        if target != f"{kind}s"
+        for name, targets, inside in zip(names, counts["targets"], counts["inside"], strict=True)
+        if targets
+    ]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of observed targets, and of those inside.
+
+    Memory: 16 bytes a target and node, hour and date.
+
+    Args:
+        dates: of the dataset's days. names: of the numeric targets.
+    """
+
+    nodes: Sequence[str]
+    dates: Sequence[dt.date]
+    names: Sequence[str]
+    by_node: Counts = field(init=False)
+    by_hour: Counts = field(init=False)
+    by_day: Counts = field(init=False)
+
+    def __post_init__(self) -> None:
+        features = len(self.names)
+        self.by_node, self.by_hour, self.by_day = (
+            np.zeros((2, size, features), dtype=np.int64) for size in (len(self.nodes), HOURS, len(self.dates))
+        )
+
+    def add(self, seen: Cells, inside: Cells, hours_BP: Counts, day_BP: Counts) -> None:
+        """Adds [B, P, N, F] cells that were observed, and those of them inside."""
+        for row, cells in enumerate((seen, inside)):
+            self.by_node[row] += cells.sum((0, 1))
+            by_step = cells.sum(2).reshape(-1, len(self.names))
+            for groups, place in ((self.by_hour[row], hours_BP.ravel()), (self.by_day[row], day_BP.ravel())):
+                np.add.at(groups, place, by_step)
+
+    def coverage(self, split: str, windows: int, of: int) -> Coverage:
+        """What was counted."""
+        targets, inside = self.by_node.sum(1)
+        shares = {name: float(i / n) if n else None for name, n, i in zip(self.names, targets, inside, strict=True)}
+        months = sorted(
+            {f"{date:%Y-%m}" for date, count in zip(self.dates, self.by_day[0].sum(1), strict=True) if count}
+        )
+        by_month = np.zeros((2, len(months), len(self.names)), dtype=np.int64)
+        place = {month: index for index, month in enumerate(months)}
+        for index, date in enumerate(self.dates):
+            if (month := f"{date:%Y-%m}") in place:
+                by_month[:, place[month]] += self.by_day[:, index]
+        groups = (
+            {"nodes": list(self.nodes), **self._columns(self.by_node)},
+            {"hours": list(range(HOURS)), **self._columns(self.by_hour)},
+            {"months": months, **self._columns(by_month)},
+        )
+        return Coverage(split, windows, of, int(targets.sum()), int(inside.sum()), shares, *groups)
+
+    def _columns(self, counts_2GF: Counts) -> dict[str, dict[str, list[int]]]:
+        return {
+            name: {"inside": counts_2GF[1, :, index].tolist(), "targets": counts_2GF[0, :, index].tolist()}
+            for index, name in enumerate(self.names)
+        }
