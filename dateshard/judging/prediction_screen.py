@@ -169,7 +169,7 @@ def _covered(found: Coverage, share: float, level: float) -> list[str]:
     if 1 < len(known) <= SHOWN_FEATURES:
         lines.append("           " + ", ".join(f"{name} {100 * part:.1f} %" for name, part in known.items()))
     if abs(share - level) > MISMATCH:
-        much = "less than promised" if share < level else "more than promised (too wide)"
+        much = "less than promised" if share < level else "more than promised"
         lines.append(f"           {much}: the test dates are unlike the validation dates")
     for group in worst(found, level):
         where = f"{group.name}:00" if group.kind == "hour" else group.name
