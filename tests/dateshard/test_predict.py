@@ -18,6 +18,7 @@ import torch
 
 import dateshard
 from dateshard.cli import run
+from dateshard.judging.forecasts import floor_of
 from dateshard.judging.prediction import Asked, Prediction, predict_run
 from dateshard.settings import load_settings
 from shardstore.calendar import instants
@@ -26,6 +27,7 @@ from shardstore.errors import DumpError, NotThereError, UsageError
 from tests.conftest import World, build_world
 from trainer import checkpoint, kept_intervals
 from trainer.config import Trainer
+from trainer.forecast import load_forecaster
 from trainer.resume import New, start_new
 from trainer.run import TrainingRun
 from trainer.session import make_session
@@ -364,6 +366,41 @@ def test_dates_prepared_after_the_training_serve_as_history(make_world: Callable
     made = predict_run(Asked("r", at="latest"))
     assert made.first == f"{last + dt.timedelta(days=1)}T00:00:00+00:00"
     assert made.frame.equals(predict_run(Asked("r", history=("raw/{date}.csv",), until=str(last))).frame)
+
+
+def test_a_history_that_is_scaled_otherwise_by_now_is_that_of_the_run_s_own_generation(
+    make_world: Callable[..., World], ds: Run
+) -> None:
+    world = make_world(7, split={"train": "..2024-03-05", "validation": "2024-03-06.."}, training={"epochs": 1})
+    world.config_file()
+    world.prepare()
+    ds("train", "-c", "config.yaml", "--run", "r", "-q")
+    before = predict_run(Asked("r", at="latest")).frame
+    first = min(world.rows)
+    world.rows[first] = [(i, node, speed and speed * 3, volume) for i, node, speed, volume in world.rows[first]]
+    world.write(first)
+    world.prepare(refit=True)
+    assert world.open().generation == 2
+    assert predict_run(Asked("r", at="latest")).frame.equals(before)
+
+
+@pytest.mark.parametrize(("least", "floor"), [(-0.5, -np.inf), (0.0, 0.0), (1.0, 0.0)])
+def test_a_log1p_feature_that_training_never_saw_below_0_is_not_forecast_there(
+    make_world: Callable[..., World], least: float, floor: float
+) -> None:
+    world = make_world(5, split={"train": "..2024-03-04", "validation": "2024-03-05.."})
+    world.tree["pipeline"]["features"]["volume"] |= {"aggregate": "min", "fill": "none", "transform": "log1p"}
+    for date, rows in world.rows.items():
+        world.rows[date] = [(i, node, speed, volume + 2) for i, node, speed, volume in rows]
+    instant, node, speed, _ = world.rows[min(world.rows)][5]
+    world.rows[min(world.rows)][5] = (instant, node, speed, least)
+    for date in world.rows:
+        world.write(date)
+    world.prepare()
+    untrained(world.settings.trainer, world, "r")
+    found, _ = checkpoint.find(Path("data/runs/r/checkpoints"), "latest")
+    forecaster = load_forecaster(world.settings.trainer, world.open(), found)
+    assert [floor_of(forecaster, place) for place in (0, 1)] == [-np.inf, floor]
 
 
 def test_intervals_are_made_once_for_these_weights_and_a_damaged_file_is_made_anew(
