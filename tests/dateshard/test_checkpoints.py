@@ -391,6 +391,17 @@ def test_a_run_that_is_renamed_keeps_its_save_dir_and_a_copy_takes_none_from_it(
     assert "its checkpoints are those of run four" in ds("train", "--resume", "three", "--epochs", "3", code=2).err
 
 
+def test_checkpoints_elsewhere_are_there_by_their_note_or_by_themselves(ds: Run, here: Path) -> None:
+    ds("train", *CONFIG, "--run", "two", "--save-dir", "disk/two", "-q", "--epochs", "1")
+    (here / "disk/two/of_run.json").unlink()
+    ds("train", "--resume", "two", "--epochs", "2", "-q")
+    assert there(Path("disk/two")) == ALL
+    ds("train", *CONFIG, "--run", "three", "--save-dir", "disk/three", "-q", "--epochs", "1")
+    for folder in Path("disk/three").glob("checkpoint_*"):  # as it was killed before its first one
+        shutil.rmtree(folder)
+    assert "three has no checkpoint yet: it begins again" in ds("train", "--resume", "three", "--epochs", "1").out
+
+
 def test_a_run_whose_run_json_is_gone_does_not_become_another(ds: Run) -> None:
     """Its checkpoints would stand among the new ones: for the best, and in the place of what retention removes."""
     Path("data/runs/one/run.json").unlink()
@@ -415,13 +426,15 @@ def test_a_run_is_not_named_as_a_word_that_means_something(ds: Run, word: str) -
 def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Run) -> None:
     """As the script of the user's notes leaves them: a `--save-dir` that holds some is refused, other names stay."""
     legacy, other = Path("old/checkpoint_epoch_1_batch_100.pth"), Path("old/checkpoint_epoch_1_final.pth")
+    best = Path("old/best_model.pth")
     legacy.parent.mkdir()
-    for path in (legacy, other):
+    for path in (legacy, other, best):
         path.write_bytes(b"mine")
     words = ("train", *CONFIG, "--run", "two", "--save-dir", "old", "-q")
-    assert "lie in this --save-dir. Move them away" in ds(*words, code=2).err
-    assert not Path("data/runs/two").exists()
-    legacy.unlink()
+    for path in (legacy, best):  # either of them alone would be taken for the run's own
+        assert "lie in this --save-dir. Move them away" in ds(*words, code=2).err
+        assert not Path("data/runs/two").exists()
+        path.unlink()
     ds(*words)
     ds("train", "--resume", "two")
     assert other.read_bytes() == b"mine"

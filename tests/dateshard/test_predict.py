@@ -26,7 +26,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DumpError, NotThereError, UsageError
 from tests.conftest import World, build_world
 from trainer import checkpoint, kept_intervals
-from trainer.bounds import scaled_bounds
+from trainer.bounds import bounds_of, scaled_bounds
 from trainer.config import Trainer
 from trainer.coverage import Coverage
 from trainer.resume import New, start_new
@@ -371,6 +371,38 @@ def test_dates_prepared_after_the_training_serve_as_history(make_world: Callable
     made = predict_run(Asked("r", at="latest"))
     assert made.first == f"{last + dt.timedelta(days=1)}T00:00:00+00:00"
     assert made.frame.equals(predict_run(Asked("r", history=("raw/{date}.csv",), until=str(last))).frame)
+
+
+def test_a_history_that_is_scaled_otherwise_by_now_is_that_of_the_run_s_own_generation(
+    make_world: Callable[..., World], ds: Run
+) -> None:
+    world = make_world(7, split={"train": "..2024-03-05", "validation": "2024-03-06.."}, training={"epochs": 1})
+    world.config_file()
+    world.prepare()
+    ds("train", "-c", "config.yaml", "--run", "r", "-q")
+    before = predict_run(Asked("r", at="latest")).frame
+    first = min(world.rows)
+    world.rows[first] = [(i, node, speed and speed * 3, volume) for i, node, speed, volume in world.rows[first]]
+    world.write(first)
+    world.prepare(refit=True)
+    assert world.open().generation == 2
+    assert predict_run(Asked("r", at="latest")).frame.equals(before)
+
+
+@pytest.mark.parametrize(("least", "floor"), [(-0.5, -np.inf), (0.0, 0.0), (1.0, 0.0)])
+def test_a_log1p_feature_that_training_never_saw_below_0_is_not_forecast_there(
+    make_world: Callable[..., World], least: float, floor: float
+) -> None:
+    world = make_world(5, split={"train": "..2024-03-04", "validation": "2024-03-05.."})
+    world.tree["pipeline"]["features"]["volume"] |= {"aggregate": "min", "fill": "none", "transform": "log1p"}
+    for date, rows in world.rows.items():
+        world.rows[date] = [(i, node, speed, volume + 2) for i, node, speed, volume in rows]
+    instant, node, speed, _ = world.rows[min(world.rows)][5]
+    world.rows[min(world.rows)][5] = (instant, node, speed, least)
+    for date in world.rows:
+        world.write(date)
+    world.prepare()
+    assert bounds_of(world.settings.trainer, world.open(), (0, 1))[0].tolist() == [-np.inf, floor]
 
 
 def test_intervals_are_made_once_for_these_weights_and_a_damaged_file_is_made_anew(

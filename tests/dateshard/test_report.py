@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from dateshard.cli import run
 from dateshard.reports import atlas, charts, raster
 from dateshard.reports.calendar import Square, calendar
+from dateshard.reports.data import over_columns
 from shardstore.dataset import Dataset
 from tests.limits import PATIENCE_SECONDS
 from tests.pages import Page, number, pixels
@@ -89,6 +91,30 @@ def test_the_heat_map_shows_the_missing_share_of_each_node_and_date(make_world: 
     for date in dataset.manifest.dates:
         share = np.isnan(raw(dataset, date, 0)).mean(axis=0)
         assert shades[:, (date - first).days] == pytest.approx(share * (raster.SHADES - 1), abs=0.51)
+
+
+def test_a_column_of_many_dates_shows_its_highest_distance_and_its_mean(make_world: Callable[..., Any]) -> None:
+    world = make_world(4)
+    world.prepare()
+    first = min(world.rows)
+    dates = {first + dt.timedelta(days=k): float(k) for k in range(4)}
+    column_of = {date: k // 3 for k, date in enumerate(dates)}
+    facts = SimpleNamespace(columns=SimpleNamespace(count=3), column_of=column_of)
+    values = {**dates, first: float("nan")}
+    np.testing.assert_array_equal(over_columns(facts, values), [1.5, 3, np.nan])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(over_columns(facts, values, highest=True), [2, 3, np.nan])  # type: ignore[arg-type]
+
+
+def test_dates_are_listed_by_their_rejected_rows_the_most_first(make_world: Callable[..., Any]) -> None:
+    world = make_world(4)
+    world.tree["pipeline"]["source"]["max_bad_fraction"] = 0.5
+    for count, date in enumerate(sorted(world.rows)):
+        with open(world.dump(date), "a") as dump:
+            dump.write("no time,n0,1,1\n" * count)
+    world.prepare()
+    page, _ = page_of(world)
+    (caption,) = (caption for caption in page.tables if "rejected" in caption)
+    assert [row[0] for row in page.tables[caption][1:]] == ["2024-03-04", "2024-03-03", "2024-03-02"]
 
 
 def test_the_page_needs_nothing_else_and_believes_no_name(make_world: Callable[..., Any]) -> None:

@@ -301,6 +301,41 @@ def test_what_report_refuses(make_world: Callable[..., Any], ds: Run) -> None:
     assert "takes KEY=VALUE" in ds("report", "--data", "somebody", code=2).err
 
 
+def told_of(rows: list[dict[str, Any]]) -> Any:
+    from dateshard.runs.history import history
+
+    run = TrainingRun(Path("told"))
+    run.folder.mkdir(exist_ok=True)
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return history(run)
+
+
+def test_of_equal_epochs_the_first_is_the_best_and_of_many_resumes_the_last_are_shown() -> None:
+    losses = [2.0, 1.0, 1.0, None, 1.5]
+    rows = [{"step": 10 * k, "epoch": k, "train_loss": 0.1, "val_loss": x} for k, x in enumerate(losses, start=1)]
+    best = told_of(rows).best
+    assert (best.epoch, best.step, best.loss, best.validated) == (2, 20, 1.0, True)
+    resumed = [{"step": k + 1, "epoch": 1, "loss": 1.0, "resumed_at": k} for k in range(100)]
+    assert told_of(resumed).resumes == list(range(60, 100))
+
+
+def test_a_page_draws_no_windows_of_a_store_that_was_made_anew(make_world: Callable[..., Any], ds: Run) -> None:
+    """Its generation has the same number, and is not what the run was trained on."""
+    world = make_world(8, split=SPLIT, baselines=["repeat"])
+    run = train(ds, world, "moved", "--epochs", "1")
+    before, _ = page_of(ds, "moved")
+    assert "forecasts" in sections(before)
+    shutil.rmtree(world.store)
+    for date, rows in world.rows.items():
+        world.rows[date] = [(i, n, s and s + 5, v) for i, n, s, v in rows]
+        world.write(date)
+    world.prepare()
+    assert world.open().generation == run.facts()["data"]["generation"]
+    page, text = page_of(ds, "moved")
+    assert "forecasts" not in sections(page)
+    assert "The data that the run was trained on are gone" in text
+
+
 def test_a_long_run_is_drawn_in_a_bounded_number_of_points(make_world: Callable[..., Any], ds: Run) -> None:
     from dateshard.runs.history import MOST_EPOCHS, POINTS, history
 

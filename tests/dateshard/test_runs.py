@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from dateshard.runs.tail import Follower, Rewound, follow
 from shardstore.errors import BusyError
 from tests.conftest import World, build_world
 from tests.limits import PATIENCE_SECONDS
+from trainer import standing
 from trainer.run import TrainingRun
 from trainer.standing import is_locked
 
@@ -183,6 +185,14 @@ def test_compare_shows_settings_that_differ_and_outcomes(here: Path, ds: Run) ->
     assert ds("compare", "one", code=2)
 
 
+def test_of_three_runs_every_setting_in_which_any_differs_is_shown(here: Path, ds: Run) -> None:
+    settings = ds("compare", "one", "two", "wide", "--json").document["settings"]
+    assert {row["key"]: row["values"] for row in settings} == {
+        "trainer.model.hidden_units": [[8], [8], [16]],
+        "trainer.training.max_steps": [None, 3, None],
+    }
+
+
 def test_compare_tells_the_test_figures_that_an_evaluation_left(here: Path, ds: Run) -> None:
     rows_ = ds("evaluate", "one", "--json").document["rows"]
     (model,) = [row["scaled"] for row in rows_ if row["kind"] == "model"]
@@ -280,6 +290,25 @@ def test_tail_notices_a_rewind_that_has_grown_again_before_it_looked(here: Path)
     rewound, *new = list(follower.rows())
     assert rewound == Rewound(10)
     assert [row["step"] for row in new] == [15]
+
+
+def test_tail_notices_a_file_that_got_shorter_in_its_place(here: Path) -> None:
+    """A new file may be given the number of the one that it replaced."""
+    follower = Follower(open_run("one").folder / "metrics.jsonl")
+    list(follower.rows())
+    with open(follower.path, "r+") as file:
+        file.truncate(0)
+        file.write('{"step": 2, "epoch": 1}\n{"step": 15, "epoch": 3}\n')
+    assert list(follower.rows()) == [Rewound(2), {"step": 15, "epoch": 3}]
+
+
+def test_the_time_of_a_run_counts_what_a_killed_process_trained_and_nothing_that_it_stood_still(here: Path) -> None:
+    run_, began = open_run("one"), dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+    os.utime(run_.folder / "metrics.jsonl", (began.timestamp() + 7,) * 2)
+    for state, seconds in {"stopped": 10.0, "ended": 10.0, "running": 17.0}.items():
+        told = {"state": state, "why": "", "began": began.isoformat(), "seconds": 10.0, "from_step": 0}
+        (run_.folder / "state.json").write_text(json.dumps(told))
+        assert standing.begin(run_, 3).seconds == seconds, state
 
 
 def test_ctrl_c_ends_tail_quietly(here: Path, ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:

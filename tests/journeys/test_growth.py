@@ -197,9 +197,12 @@ def test_a_dropped_date_stays_out_until_it_is_asked_for_by_name(make_world: Make
     assert "the frozen statistics still rest on 2024-03-05, unless --refit-statistics" in said
     assert len(shards(world)) == size  # nothing is deleted
     assert Dataset.open(world.store).manifest.statistics == before.statistics
+    rests = "The frozen statistics still rest on 2024-03-05, which was dropped"
+    assert rests in say(world, "plan")
     for words in ((), ("last:7",), ("2024-03",), ("2024-03-04..2024-03-06", "--force"), ("--refit-statistics",)):
         say(world, "preprocess", *words)
         assert day(5) not in Dataset.open(world.store).manifest.dates
+    assert rests not in say(world, "plan")
     planned = say(world, "plan")
     assert "excluded\t2024-03-05\t1\tdropped; preprocess DATE takes it in again" in planned
     assert "4 train + 1 validation dates" in say(world, "train", "--run", "without")

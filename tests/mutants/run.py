@@ -185,4 +185,6 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     chosen = [change for change in load() if given.only in change.name or given.only in change.file]
+    if not chosen:
+        parser.error(f"no change has '{given.only}' in its name or file")
     sys.exit(main(ROOT, tracked(ROOT), chosen, given.jobs))

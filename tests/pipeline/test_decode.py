@@ -16,6 +16,7 @@ import pytest
 from pipeline.config import NodeTable, Pipeline
 from pipeline.decode import decode
 from pipeline.dumps import find_dumps, is_one_file
+from pipeline.formats import text
 from pipeline.nodes import read_nodes
 from pipeline.rows import Rows
 from pipeline.source import Source
@@ -221,6 +222,24 @@ def test_nodes_found_are_those_of_accepted_rows_sorted_by_their_bytes(read: Read
     lines = [f"2024-03-01T00:00:00Z,{name},1,1\n" for name in ("é", "b", "Z", "a", "日")]
     lines.append("2024-03-02T00:00:00Z,rejected,1,1\n")
     assert read(lines, max_bad_fraction=0.5).nodes == ("Z", "a", "b", "é", "日")
+
+
+def test_a_record_of_a_wide_file_knows_its_row_in_whatever_block_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
+    lines = [f"2024-03-01T{hour:02d}:00:00Z,{hour},{hour or ''}\n" for hour in range(20)]
+    (tmp_path / "x.csv").write_text("time,n0,n1\n" + "".join(lines))
+    wide = {"path": "{date}", "time": "time", "wide": {"value": "speed"}, "duplicates": "refuse"}
+    config = Pipeline.model_validate({"source": wide, "step": "1h", "features": {"speed": {}}})
+    decoded = decode([tmp_path / "x.csv"], DATE, config, None, PLENTY, tmp_path / "spilled")
+    assert len(decoded.places.pieces) > 5
+    [(_, records, place_R)] = decoded.stretches()
+    assert place_R is not None
+    assert records.values[0] is not None
+    rows_ = [decoded.places.of(int(place))[1] for place in place_R]
+    assert rows_ == [int(value) + 2 for value in records.values[0]]
+    assert len(rows_) == 39
 
 
 def test_local_times_are_read_in_the_zone_of_the_dataset(read: Read) -> None:

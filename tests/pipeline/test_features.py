@@ -420,6 +420,20 @@ def test_an_open_end_of_a_range_is_infinite() -> None:
     assert FeatureConfig().bounds is None
 
 
+@pytest.mark.parametrize("beyond", [39.999, 80.001])
+def test_a_declared_range_includes_its_ends(make_world: Make, beyond: float) -> None:
+    world = make_world(2, missing=0)
+    world.tree["pipeline"]["features"]["speed"] |= {"range": [40, 80], "outside": "refuse"}
+    for date, rows in world.rows.items():
+        world.rows[date] = [(i, node, 40.0 if k % 2 else 80.0, volume) for k, (i, node, _, volume) in enumerate(rows)]
+        world.write(date)
+    assert world.prepare().failed == {}
+    last = max(world.rows)
+    world.rows[last][7] = (*world.rows[last][7][:2], beyond, 1.0)
+    world.write(last)
+    assert list(world.prepare().failed) == [last]
+
+
 def test_what_a_value_may_be_belongs_to_the_measuring_and_only_when_it_is_set(make_world: Make) -> None:
     world = make_world(1)
 

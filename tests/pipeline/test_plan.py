@@ -251,6 +251,23 @@ def test_a_failed_training_date_makes_the_statistics_provisional_until_it_is_men
     assert (mended.statistics, mended.dates) == (fresh.statistics, fresh.dates)
 
 
+def test_a_failed_date_is_told_with_its_fault_until_its_dump_or_its_settings_change(world: Any) -> None:
+    def why() -> str:
+        return next(plan.reason for plan in plan_of(world).dates if plan.date == FIRST)
+
+    changed = "the dump or its settings changed since it failed"
+    world.tree["dataset"] = "second"
+    world.dump(FIRST).write_text("time,node\n")
+    world.prepare()
+    assert "there is no column" in why()
+    world.dump(FIRST).write_text("time,node,speed\n")
+    assert why() == changed
+    world.prepare()
+    assert "there is no column 'vehicles'" in why()
+    settings(world, speed={"aggregate": "sum"})
+    assert why() == changed
+
+
 def test_a_provisional_date_may_be_mended_by_tolerance_excluded_or_removed(world: Any) -> None:
     for dataset in ("tolerated", "excluded", "removed"):
         world.tree["dataset"] = dataset

@@ -178,6 +178,50 @@ def test_a_number_is_the_same_whatever_stands_in_other_rows(read: Read, spelling
                 assert account.rejected[{"bad": "not a number", "infinite": "not finite"}[expected]] == 1 + also_broken
 
 
+@pytest.mark.parametrize("at", ["24:00:00", "05:60:00", "05:00:60", "05:00:61", "29:59:59", "99:99:99"])
+def test_a_time_that_no_clock_shows_is_none_among_times_of_one_width(read: Read, at: str) -> None:
+    """They are taken apart digit by digit, all at once."""
+    account, clock, nodes, _ = read(rows(good(5), f"2024-03-01T{at}Z,n1,1,1", good(6, "n2")))
+    assert (account.rejected, nodes, clock) == ({NO_TIME: 1}, ["n0", "n2"], ["05:00:00", "06:00:00"])
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6)])
+def test_a_count_that_goes_round_in_nanoseconds_is_no_instant(read: Read, unit: str, factor: int) -> None:
+    known = 1709269200 * factor
+    once_round = known + 2**64 // (10**9 // factor)
+    account, _, nodes, _ = read(rows(f"{known},n0,1,1", f"{once_round},n1,1,1"), time_format=unit)
+    assert (account.accepted, nodes) == (1, ["n0"])
+
+
+def test_a_byte_order_mark_is_one_at_the_beginning_of_a_file_only(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a file is cut into blocks: here before the mark, which is part of a node's name."""
+    mark, block = "\ufeff", 64
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    head = HEADER + "2024-03-01T05:00:00Z,"
+    first = head + "n" * (2 * block - len(head + ",1,1\n2024-03-01T05:00:00Z,")) + ",1,1\n2024-03-01T05:00:00Z,"
+    assert len(first) == 2 * block
+    nodes = read(mark + first[:-3].replace("nnn", "", 1) + first[-3:] + f"{mark}n1,1,1\n")[2]
+    assert nodes[-1] == f"{mark}n1"
+
+
+def test_what_stands_for_a_missing_value_is_declared(read: Read) -> None:
+    spellings = {"": np.nan, "-": np.nan, "k.A.": np.nan, "0": 0.0, "k.A": "bad"}
+    lines = [f"2024-03-01T05:00:00Z,n{k},{spelling},1" for k, spelling in enumerate(spellings)]
+    account, _, _, values = read(rows(*lines), csv={"missing": ["", "-", "k.A."]})
+    np.testing.assert_array_equal(values[0], [value for value in spellings.values() if value != "bad"])
+    assert account.rejected == {"not a number": 1}
+
+
+def test_where_decimal_commas_are_declared_a_point_makes_no_number(read: Read) -> None:
+    """`1.234` might be a thousand."""
+    spellings = {"1,5": 1.5, "-2,25e1": -22.5, "1.5": "bad", "1.234,5": "bad", "1,234.5": "bad", "7": 7.0}
+    lines = [f"2024-03-01T05:00:00Z;n{k};{spelling};1" for k, spelling in enumerate(spellings)]
+    text_ = "time;node;speed;vehicles\n" + "".join(line + "\n" for line in lines)
+    account, _, _, values = read(text_, csv={"separator": ";", "decimal": ","})
+    assert values[0] == [value for value in spellings.values() if value != "bad"]
+    assert account.rejected == {"not a number": 3}
+
+
 BROKEN_CSV = [  # (rows, each between < and >, where a column that nobody reads may stand; the sentence)
     ("<{a}>\n<2024-03-01T05:00:00Z,n0,1>\n<{a},1>\n", "row 3: the row has {three} fields, the header {four}"),
     ("<{a}>\n<{a},x>\n", "row 3: the row has {five} fields, the header {four}"),

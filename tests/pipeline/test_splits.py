@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Split
-from pipeline.splits import parse_range, resolve_split
+from pipeline.splits import parse_range, refuse_impossible, resolve_split
 from shardstore.errors import UsageError
 
 DATES = [dt.date(2024, 3, 1) + dt.timedelta(days=k) for k in range(10)]
@@ -112,6 +112,21 @@ def test_a_split_that_cannot_be_is_refused_in_words(split: dict[str, Any], words
         resolved(split)
     assert words in str(caught.value)
     assert caught.value.todo
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"train": "..2024-03-05", "test": "2024-03-05.."}, "2024-03-05 is in train and in test"),
+        ({"train": "2024-03-01..2024-03-05", "test": "2024-03-03"}, "2024-03-03 is in train and in test"),
+        ({"train": "..latest-7", "test": "last:8"}, "share dates"),
+    ],
+)
+def test_ranges_that_share_a_date_are_refused_before_there_is_any_dump(split: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        refuse_impossible(Split.model_construct(**{"train": None, "validation": None, "test": None, **split}))
+    refuse_impossible(Split.model_validate({"train": "..2024-03-05", "test": "2024-03-06.."}))
+    refuse_impossible(Split.model_validate({"train": "..latest-7", "test": "last:7"}))
 
 
 def test_rolling_ranges_count_dates_that_exist_so_that_they_neither_overlap_nor_leave_one_out() -> None:

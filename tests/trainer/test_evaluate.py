@@ -265,10 +265,11 @@ def test_a_baseline_that_looks_further_back_than_the_data_is_refused(make_world:
 def test_baselines_that_look_further_back_than_a_split_are_told_apart(make_world: Make) -> None:
     world = make_world(10, split=SPLIT)
     world.prepare()
-    config, names = world.settings.trainer, ["seasonal:48", "repeat", "ridge:48", "seasonal:4"]
+    config = world.settings.trainer  # 12 steps of history are before every window
+    names = ["seasonal:48", "repeat", "ridge:48", "seasonal:4", "seasonal:12", "seasonal:13"]
     kept, notes = within_reach(config, world.open(), "train", names)
-    assert kept == ["repeat", "seasonal:4"]
-    assert [note.split(" left out: ")[0] for note in notes] == ["seasonal:48", "ridge:48"]
+    assert kept == ["repeat", "seasonal:4", "seasonal:12"]
+    assert [note.split(" left out: ")[0] for note in notes] == ["seasonal:48", "ridge:48", "seasonal:13"]
     assert within_reach(config, world.open(), "test", names) == (names, [])
     assert set(table(world, kept, "train")) == set(kept)  # what is kept is never refused
 

@@ -177,6 +177,12 @@ def test_the_table_of_mixed_targets_fits_a_terminal_and_tells_a_verdict_each(wor
     assert "\tprecision\trecall\tF1\tAUROC\tAP\tsupport" in piped
     assert "*" not in piped.split("\n", 1)[1]
     assert result.beats_baselines is False
+    lines = [line.split() for line in reversed(text.partition("kind ")[0].splitlines())]
+    figures = {words[0]: words[1:3] for words in lines if words and words[0] in ("repeat", "mean", "mlp")}
+    numbers = {name: [float(cell.rstrip("*")) for cell in cells] for name, cells in figures.items()}
+    least, most = ({name for name, cells in figures.items() if cells[place].endswith("*")} for place in (0, 1))
+    assert least == {min(numbers, key=lambda name: numbers[name][0])}  # MSE
+    assert most == {max(numbers, key=lambda name: numbers[name][1])}  # R2
 
 
 def test_an_error_of_a_custom_metric_is_told_and_ends_nothing(world: Any, tmp_path: Any) -> None:

@@ -226,6 +226,21 @@ def test_ends_are_the_corrected_ranks_whatever_is_missing(scores: list[float], m
     np.testing.assert_array_equal([low[0], high[0]], expected)
 
 
+@pytest.mark.parametrize(("count", "level", "rank"), [(199, 0.9, 10), (39, 0.95, 1), (19, 0.9, 1), (1999, 0.95, 50)])
+def test_a_rank_is_a_whole_number_where_it_is_one(count: int, level: float, rank: int) -> None:
+    """(1 - 0.9) / 2 x 200 is 10; in floats it is a little less."""
+    column = np.arange(1.0, count + 1).astype(np.float32)[:, None]
+    assert _ends(column, np.asarray([count]), level).tolist() == [[rank], [count + 1 - rank]]
+
+
+def test_the_interval_of_a_biased_model_reaches_to_its_forecast() -> None:
+    scores = np.linspace(1, 2, 400, dtype=np.float32).reshape(400, 1, 1, 1)  # it is always too low
+    low, high = _reach(scores, 0.9)[0][:, 0, 0, 0].tolist()
+    assert (low, high) == (0.0, pytest.approx(1.95, abs=0.01))
+    low, high = _reach(-scores, 0.9)[0][:, 0, 0, 0].tolist()
+    assert (low, high) == (pytest.approx(-1.95, abs=0.01), 0.0)
+
+
 def test_new_targets_of_the_same_kind_lie_inside_as_often_as_promised() -> None:
     """200 calibrations of 79 windows each: the mean share lies between level and level + 2 / (n + 1)."""
     generator = np.random.default_rng(11)

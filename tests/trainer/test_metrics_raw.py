@@ -11,6 +11,7 @@ from sklearn import metrics as oracle
 
 from trainer.evaluate import evaluate
 from trainer.metrics.raw import Errors, RawFigures, hours_of
+from trainer.units import Units
 
 B, P, N, F = 7, 4, 5, 2
 NODES = [f"n{index}" for index in range(N)]
@@ -25,6 +26,20 @@ class Affine:
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:
         return values.double() * self.spread + self.middle
+
+
+def test_units_are_those_of_the_targets_in_their_own_order(make_world: Any, plain: Any) -> None:
+    world = make_world(4, split={"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"})
+    world.tree["pipeline"]["features"]["volume"]["transform"] = "log1p"
+    world.prepare()
+    dataset, date = world.open(), min(world.rows)
+    scaled = torch.from_numpy(np.asarray(dataset.map(date)).copy())
+    known = np.asarray([[[cell or np.nan for cell in node] for node in step] for step in
+                        plain(world)._aggregate(date, world.rows[date])])  # fmt: skip
+    for targets in ([1], [1, 0], [0, 1]):
+        raw = Units(dataset, targets).raw(scaled[..., targets]).numpy()
+        seen = ~np.isnan(known[..., targets])
+        np.testing.assert_allclose(raw[seen], known[..., targets][seen], rtol=1e-5)
 
 
 def draw(share: float | None, batches: int = 5) -> list[tuple[Any, ...]]:

@@ -295,6 +295,12 @@ def test_weights_of_other_programs_are_taken(form: str) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in plain.items())
 
 
+def test_a_layer_that_is_called_module_keeps_its_name() -> None:
+    plain = {"module.a": torch.ones(2), "b": torch.zeros(1, 3)}
+    torch.save(plain, "x.pth")
+    assert read_initial("x.pth", Path()).tensors.keys() == plain.keys()
+
+
 def test_what_is_nowhere_is_told() -> None:
     for name in ("no-such.pth", "no-such-run", "a/b", "checkpoint_epoch_1_batch_1.pth", "", "/"):
         with pytest.raises(NotThereError, match=r"no \.pth, no checkpoint and no run"):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.batch import Batch
 from trainer.evaluate import evaluate
-from trainer.ranking import KEPT, SAMPLED, Ranked, Ranking
+from trainer.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
 
 
 def ranked(errors: np.ndarray, *, stretch: int = 1, batch: int = 7) -> list[Ranked]:
@@ -59,6 +62,25 @@ def test_the_middle_is_the_median_of_few_and_near_it_of_many() -> None:
     assert abs((many < first.error).mean() - 0.5) < 0.05
 
 
+def test_of_an_even_number_the_lower_median_is_the_middle() -> None:
+    assert [one.error for one in ranked(np.arange(6.0)) if one.kind == "median"] == [2.0]
+
+
+def test_a_category_that_is_unseen_or_not_observed_is_no_error_and_a_forecast_that_is_no_number_is_the_largest() -> (
+    None
+):
+    kind = SimpleNamespace(name="kind", loss="cross_entropy", targets=(1,))
+    speed = SimpleNamespace(name="speed", loss="mse", targets=(0,))
+    form: Any = SimpleNamespace(heads=(speed, kind), categorical=(kind,), numbers=(0,))
+    target = torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 1.0], [4.0, 1.0]])[None, :, None]  # [B, P, N, T]
+    observed = torch.tensor([[True, True], [True, True], [True, False], [False, True]])[None, :, None]
+    logits = torch.tensor([0.0, 0.0, 5.0]).expand(1, 4, 1, 3)  # always the second category
+    told = {"speed": torch.tensor([1.5, torch.nan, 3.0, 9.0])[None, :, None, None], "kind": logits}
+    errors, counts = cell_errors(form, told, Batch(target[:, :0], target, observed, None)) or ()
+    assert errors[0, :, 0].T.tolist() == [[0.25, np.inf, 0.0, 25.0], [1.0, 0.0, 1.0, 1.0]]
+    assert counts[0, :, 0].T.tolist() == [[True, True, True, False], [False, True, False, True]]
+
+
 def test_batches_do_not_change_the_choice_and_memory_does_not_grow() -> None:
     errors = np.random.default_rng(3).exponential(size=20_000)
     assert ranked(errors, stretch=24, batch=1000) == ranked(errors, stretch=24, batch=17)
@@ -88,8 +110,6 @@ def test_what_is_drawn_is_the_data_and_the_forecast(make_world: Callable[..., An
     world = make_world(8, split=split, missing=0.3, window={"history": 12, "horizon": horizon})
     world.prepare()
     dataset, config = world.open(), world.settings.trainer
-
-    import torch
 
     class Steady(torch.nn.Module):
         def forward(self, history_BHNF: torch.Tensor, codes: Any) -> torch.Tensor:

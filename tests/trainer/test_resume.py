@@ -608,6 +608,27 @@ def test_a_ridge_killed_before_its_checkpoint_is_told_once(lab: Lab) -> None:
         assert list(made.run.metrics()) == []
 
 
+def told_rows(made: Started, rows: list[dict[str, Any]]) -> None:
+    (made.run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_rows_that_come_again_go_and_the_others_stay(lab: Lab) -> None:
+    """Stopped in its validation, the epoch's row comes again; from a validated checkpoint it does not."""
+    steps = [{"step": number, "epoch": 1} for number in range(1, BATCHES + 1)]
+    epoch, later = {"step": BATCHES, "epoch": 1, "val_loss": 0.5}, {"step": BATCHES + 1, "epoch": 2}
+    with lab.started("cut") as made:
+        asked = iter([False] * BATCHES + [True])
+        assert list(train(made.session, lambda: next(asked)))[-1] == Ended("stopped", made.session.state)
+        told_rows(made, [*steps, epoch, later])
+    with lab.started("", resume="cut") as made:
+        assert list(made.run.metrics()) == steps
+    lab.leg("whole", training={"epochs": 1})
+    with lab.started("", resume="whole", training={"epochs": 1}) as made:
+        told_rows(made, [*steps, epoch, later])
+    with lab.started("", resume="whole", training={"epochs": 2}) as made:
+        assert list(made.run.metrics()) == [*steps, epoch]
+
+
 def test_a_kill_while_later_checkpoints_are_set_aside_leaves_their_rows(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as format_tensors
 
-from shardstore.errors import NotThereError
+from shardstore.errors import DamagedError, NotThereError
 from trainer import checkpoint
 from trainer.checkpoint import removal, tending
 from trainer.checkpoint.retention import Listed, Policy, going
 from trainer.config import CheckpointConfig, Trainer
+from trainer.disk import Need, fitting
 from trainer.schedule import Progress
 
 
@@ -82,6 +83,16 @@ def test_a_larger_budget_never_removes_more_and_takes_no_newer_one_before_an_old
     removable = [x for x in sorted(found, key=lambda x: x.place)[:-1] if x is not best]
     gone = [x.name in small for x in removable]
     assert gone == sorted(gone, reverse=True)
+
+
+@given(listings(), st.integers(0, 14))
+def test_a_byte_budget_that_is_just_kept_costs_no_more(found: list[Listed], count: int) -> None:
+    """A budget of what is left without the oldest `count` that may go takes these and no other."""
+    best = min((x for x in found if x.rank is not None), key=lambda x: x.rank or 0, default=None)
+    removable = [x for x in sorted(found, key=lambda x: x.place)[:-1] if x is not best][:count]
+    left = sum(x.num_bytes for x in found) - sum(x.num_bytes for x in removable)
+    if left:
+        assert going(found, Policy(max_bytes=left)) == [x.name for x in removable]
 
 
 def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 9) -> dict[str, Any]:
@@ -208,6 +219,28 @@ def test_a_removal_that_is_killed_leaves_whole_ones_and_the_next_one_ends_it(
     assert list(parent.glob(".gone-*")) == []
 
 
+def test_what_is_pinned_is_not_removed_by_whoever_asks(parent: Path) -> None:
+    pinned, other = parent / "checkpoint_epoch_1_batch_3", parent / "checkpoint_epoch_1_batch_6"
+    removal.pin(pinned)
+    with removal.removal_lock(parent):
+        freed = removal.bytes_of(other)
+        assert removal.remove([pinned, other, parent / "checkpoint_epoch_9_batch_9"]) == freed
+    assert names(parent) == ["1-3", "1-9", "2-3", "2-6", "2-9"]
+
+
+def test_a_position_saved_again_over_a_damaged_one_comes_after_it_and_is_found_by_its_name(parent: Path) -> None:
+    first = parent / "checkpoint_epoch_2_batch_9"
+    assert save(parent, 1, 9, 0.7) == first  # it holds the same: nothing is written
+    spoil(first)
+    second = save(parent, 1, 9, 0.7)
+    assert second == parent / "checkpoint_epoch_2_batch_9-2"
+    assert checkpoint.inspect(first).place < checkpoint.inspect(second).place
+    assert checkpoint.find(parent, first.name)[0].folder == checkpoint.newest(parent)[0].folder == second  # type: ignore[union-attr]
+    spoil(second)
+    with pytest.raises(DamagedError, match=r"checkpoint_epoch_2_batch_9/model\.safetensors"):
+        checkpoint.find(parent, first.name)
+
+
 def test_a_pin_waits_for_a_removal_and_is_told_where_it_came_too_late(parent: Path) -> None:
     wanted = [parent / "checkpoint_epoch_1_batch_3", parent / "checkpoint_epoch_1_batch_6"]
     with ThreadPoolExecutor(2) as pool:
@@ -280,6 +313,24 @@ def test_an_export_whose_checkpoint_was_removed_goes_and_another_program_s_file_
     assert {path.name for path in parent.glob("*.pth")} == {"best_model.pth", "mine.pth"}
     tending.mend(parent, CheckpointConfig(export_pth="all"))
     assert len(list(parent.glob("checkpoint_*.pth"))) == 6
+
+
+def test_the_export_of_a_damaged_checkpoint_stays(parent: Path) -> None:
+    """It may be the last copy of those weights; the damaged one is no checkpoint any more, and its folder is there."""
+    tending.mend(parent, CheckpointConfig(export_pth="all"))
+    (parent / "checkpoint_epoch_1_batch_3" / "manifest.json").write_text("{}")
+    tending.mend(parent, CheckpointConfig(export_pth="all"))
+    assert (parent / "checkpoint_epoch_1_batch_3.pth").exists()
+
+
+def test_room_is_counted_as_before_a_run_s_own_checkpoints_were_there() -> None:
+    config = CheckpointConfig(export_pth="none", keep_best=1)
+    whole = Need(an_epoch=1, bytes_each=10, bytes_epoch=10, bytes_all=100, present=0, free=200)
+    assert fitting(whole, config) is None
+    assert fitting(replace(whole, present=90, free=110), config) is None
+    tight = fitting(replace(whole, present=40, free=159), config)
+    assert tight is not None
+    assert tight.keep_last == 99 // 10 - 2  # beside the best and the one being written
 
 
 def test_a_damaged_best_does_not_replace_its_own_export(parent: Path) -> None:

@@ -351,6 +351,40 @@ def test_two_trainings_in_one_process_write_each_their_own(make_world: Make, ses
     assert left == right
 
 
+def test_a_training_that_is_closed_tells_that_its_save_in_flight_failed(
+    session: Session, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(monkeypatch)
+    events = train(session, never)
+    until(events, 3)
+    disk.free.set()
+    with pytest.raises(DiskFullError, match="checkpoint_epoch_1_batch_2"):
+        events.close()
+
+
+def test_a_signal_that_breaks_into_a_wait_leaves_the_save_to_be_waited_for(tmp_path: Path, disk: Disk) -> None:
+    class Asked(Exception):  # noqa: N818 - as Ctrl-C
+        pass
+
+    def asked(*_: Any) -> None:
+        raise Asked
+
+    (first,) = saves(1)
+    before = signal.signal(signal.SIGUSR1, asked)
+    soon = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        with Writer(tmp_path) as made:
+            made.save(*first)
+            assert disk.busy.wait(PATIENCE_SECONDS)
+            with pytest.raises(Asked):  # noqa: PT012 - on a busy machine it may come at once
+                soon.start()
+                made.finish()
+            disk.free.set()
+            assert [one.batch for one in made.finish()] == [1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_a_forked_child_neither_waits_for_its_parents_save_nor_disturbs_it(tmp_path: Path, disk: Disk) -> None:
     with Writer(tmp_path) as made:
         first, second = saves(1, 2)

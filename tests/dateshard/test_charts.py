@@ -1,0 +1,43 @@
+"""Charts as numbers: where lines begin, what their marks and labels say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from dateshard.reports.curves import target_steps
+from dateshard.reports.forecasts import Shown, forecast_chart
+
+HOUR = 3600.0
+DAY = 1_709_251_200.0  # 2024-03-01T00:00Z
+
+
+@pytest.mark.parametrize(("count", "every"), [(6, 1), (7, 1), (8, 2), (14, 2), (35, 5), (36, 10), (70, 10), (71, 20)])
+def test_at_most_seven_target_steps_are_marked_by_a_round_number(count: int, every: int) -> None:
+    axis = target_steps(count)
+    assert axis.marks == tuple((k - 1, str(k)) for k in range(every, count + 1, every))
+    assert axis.labels[-1] == f"step {count}"
+
+
+def test_a_forecast_is_drawn_from_its_first_target_step_and_told_beside_the_truth() -> None:
+    window = Shown(DAY, HOUR, "UTC", 4, [1.0, 2.0, None, 4.0, 5.0, 6.0], [("mlp", "a", [5.5, 6.5])])
+    drawn = forecast_chart(window, "one window")
+    (truth,) = re.findall(r'class="ink line" d="M([\d.]+),[\d.]+L([\d.]+),[^"]*M([\d.]+),', drawn)
+    (forecast,) = re.findall(r'class="a line" d="M([\d.]+),[\d.]+L([\d.]+),', drawn)
+    step = float(truth[1]) - float(truth[0])
+    assert float(truth[2]) == pytest.approx(float(truth[0]) + 3 * step, abs=0.2)
+    assert [float(x) for x in forecast] == pytest.approx([float(truth[0]) + k * step for k in (4, 5)], abs=0.2)
+    labels = re.findall(r'data-labels="([^"]*)"', drawn)[0].split("|")
+    assert labels[2] == "Fri 2024-03-01 02:00 · truth not observed"
+    assert labels[5] == "Fri 2024-03-01 05:00 · truth 6, mlp 6.5"
+
+
+def test_categories_are_called_by_their_names() -> None:
+    window = Shown(DAY, HOUR, "UTC", 1, [1.0, 3.0, 2.0], [("mlp", "a", [3.0, 0.0])], ("bus", "car", "tram"))
+    labels = re.findall(r'data-labels="([^"]*)"', forecast_chart(window, "kinds"))[0].split("|")
+    assert [label.partition(" · ")[2] for label in labels] == [
+        "truth bus",
+        "truth tram, mlp tram",
+        "truth car, mlp 0",
+    ]
