@@ -12,8 +12,10 @@ from shardstore.commit import Writer
 from shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
 from shardstore.measured import partial_key
 
+BY_PINS = Runs()  # only those that pins name are looked at
 
-def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs) -> Garbage:
+
+def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs = BY_PINS) -> Garbage:
     """Removes what neither a kept generation nor the present plan needs; with `dry_run` only looks, without the lock.
 
     Raises:

@@ -50,7 +50,7 @@ class Ran:
 
     Attributes:
         peak_bytes: the largest sum of RssAnon over it and its workers, looked at every 100 ms.
-        resident_bytes: the same of the greatest RSS that the kernel noted of each; of a single process exact.
+        resident_bytes: the same of the greatest RSS that the kernel noted of each, sampled.
     """
 
     code: int
@@ -115,7 +115,7 @@ def run_limited(folder: Path, limit_bytes: int, words: list[str], seen: Callable
         process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=output, stderr=output, preexec_fn=limit)
         peak, most = 0, 0
         while True:
-            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            ended, status = os.waitpid(process.pid, os.WNOHANG)
             if ended:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 break
@@ -123,7 +123,7 @@ def run_limited(folder: Path, limit_bytes: int, words: list[str], seen: Callable
             peak = max(peak, sum(_noted(member, "RssAnon") for member in family))
             most = max(most, sum(_noted(member, "VmHWM") for member in family))
             time.sleep(0.1)
-        resident = max(most, usage.ru_maxrss * 1024)
+        resident = most  # ru_maxrss would count the process that started it as well
         output.seek(0)
         text = output.read()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

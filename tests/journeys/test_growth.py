@@ -272,8 +272,9 @@ def test_a_training_that_runs_stays_on_its_generation(make_world: Make, say: Say
     assert generation(world) > 1
     assert "continuing disturbed" not in say(world, "train", "--resume", "disturbed")  # it is complete
     Dataset.open(world.store, 1)  # pinned
-    shutil.rmtree(runs)
-    say(world, "clean", "--keep", "1")
+    for name in ("quiet", "disturbed"):
+        shutil.rmtree(runs / name)
+    say(world, "clean", "--keep", "1", "-y")
     with pytest.raises(NotThereError):
         Dataset.open(world.store, 1)
 
