@@ -79,6 +79,8 @@ def steps_apart(seen_TN: NDArray[np.bool_]) -> int | None:
     distances = np.diff(step)[np.diff(node) == 0]
     if 4 * len(distances) < len(node):
         return None
+    if not len(distances):
+        return None
     usual = int(np.quantile(distances, 0.25))
     off = np.abs(distances - np.round(distances / usual) * usual)
     return usual if np.mean(off <= NEAR * usual) >= REGULAR else 1

@@ -119,10 +119,9 @@ class Ridge(nn.Module):
     ) -> torch.Tensor:
         own = history_BHNF[..., self.targets].to(self.weight.dtype)
         out = torch.einsum("bhnf,fhp->bpnf", own, self.weight[:, :-1]) + self.weight[:, -1].T[None, :, None, :]
-        if bool((self.normalisation == LAST).any()):
-            known = None if known_BHNF is None else known_BHNF[..., self.targets]
-            lacking_FP = (1 - self.weight[:, :-1].sum(1)) * (self.normalisation == LAST)[:, None]
-            out = out + newest(own, known, 1, 1, own[:, -1:]) * lacking_FP.T[None, :, None, :]
+        known = None if known_BHNF is None else known_BHNF[..., self.targets]
+        lacking_FP = (1 - self.weight[:, :-1].sum(1)) * (self.normalisation == LAST)[:, None]
+        out = out + newest(own, known, 1, 1, own[:, -1:]) * lacking_FP.T[None, :, None, :]
         return out.to(history_BHNF.dtype)
 
     def tunings(self) -> list[Tuning]:
