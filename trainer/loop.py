@@ -98,7 +98,7 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
 def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
     state = session.state
     if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
-        raise postmortem.error(session)
+        raise postmortem.error(session, over=state.fruitless and finished(session) is not None)
     if finished(session) is None:
         make_room(session, writer)
     while (why := finished(session)) is None:
@@ -134,7 +134,7 @@ def _end(session: Session, writer: Writer, why: str) -> Iterator[Event]:
     """
     yield from writer.finish()
     if why != "stopped" and session.state.fruitless:
-        raise postmortem.error(session)
+        raise postmortem.error(session, over=True)
     yield Ended(why, session.state)
 
 
@@ -213,7 +213,7 @@ def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> No
         save(session, writer)
         writer.finish()
         postmortem.write(session)
-        raise postmortem.error(session)
+        raise postmortem.error(session, over=False)
 
 
 @torch.no_grad()

@@ -54,21 +54,25 @@ def _path(session: Session) -> Path:
     return session.checkpoints.parent / f"post_mortem_step_{session.state.step}.json"
 
 
-def error(session: Session) -> DateshardError:
-    """The end of the run, in one sentence; likewise of one that is continued where it ended so."""
+def error(session: Session, *, over: bool) -> DateshardError:
+    """The end of the run, in one sentence; likewise of one that is continued where it ended so.
+
+    Args:
+        over: nothing is left to do, and no step of the run changed a weight: there is nothing to go on with.
+    """
     state, path = session.state, _path(session)
     if not path.is_file():  # not copied with the run
         write(session)
     dates = json.loads(path.read_text())["dates"]
     steps = f"{state.skipped_in_a_row} steps in a row"
-    if state.fruitless:
+    if over:
         steps = f"all {state.step} steps of the run" if state.step > 1 else "the only step of the run"
     what = (
         f"{steps} had no finite loss or gradient, {'the last ' * (state.step > 1)}at epoch {state.epoch + 1} "
         f"batch {state.batch} (windows of {', '.join(dates[:3])}{' ...' if len(dates) > 3 else ''})"
     )
     todo = "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
-    if state.fruitless:
+    if over:
         todo += "No weight was changed: look at the scale of the targets too (dateshard inspect)"
     else:
         more = f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"

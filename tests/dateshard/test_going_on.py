@@ -108,13 +108,10 @@ def test_a_run_without_finite_steps_names_the_command_that_goes_over_them(
 
 
 def _spoiled(add: Any, torch: Any) -> Any:
-    added = []
-
     def spoiled(self: Any, batch: Any) -> None:
         add(self, batch)
-        added.append(batch)
         for parameter in self.session.model.parameters():
-            if parameter.grad is not None and len(added) > 1:
+            if parameter.grad is not None:
                 parameter.grad.fill_(torch.nan)
 
     return spoiled
