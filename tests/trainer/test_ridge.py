@@ -424,7 +424,7 @@ def test_a_stop_at_any_question_leaves_the_model_alone_and_the_next_call_ends_in
     whole, counting = session_of(world), Patience(10**9)
     trained(whole, counting)
     assert counting.asked > 100
-    for times in range(0, counting.asked, 17):
+    for times in range(0, counting.asked, 31):
         session = session_of(world)
         first = trained(session, Patience(times))
         assert isinstance(first[-1], Ended)
