@@ -20,6 +20,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,6 +168,22 @@ def of_system(error: OSError, file: str | None = None) -> DateshardError:
     code = error.errno or 0
     what = os.strerror(code) if code else (str(error) or type(error).__name__).splitlines()[0]
     return DateshardError(what, where=where, todo=NEXT.get(code, ""))
+
+
+def of_memory(error: BaseException) -> ResourceError | None:
+    """An allocation that failed, in Python, numpy, torch or the system, as an error for people; None for any other."""
+    text = str(error)
+    failed = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if not failed and type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
+        return None
+    asked = re.search(r"allocate ([\d.]+ (?:[KMGTPE]i?B|bytes))", text)
+    more = f": {asked[1]} more were asked for" if asked else ""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    todo = (
+        "Make batch_size, hidden_units, the window or loading.memory_budget smaller (dateshard estimate says what each "
+    )
+    todo += "takes); in preprocess lower --memory-limit or use --workers 1"
+    return ResourceError(f"out of memory{more}; this machine has {there / 1e9:,.1f} GB", todo=todo)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from trainer.order import Order, Window
 from trainer.session import Columns, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
 from trainer.windows import windows_of
 
-KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d*|ridge(:[1-9]\d*|:last)?")
+KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
 DAY_NS = 86_400_000_000_000
 BATCH_BYTES = 256 << 20  # of windows that are judged at a time; no season is a usual baseline that takes more for one
@@ -144,11 +144,11 @@ class Baselines:
         """(the tuned ridge, the one less its last value and of the whole history), from the same sums."""
         setting, config = self.setting, self.setting.config.model
         window, targets = setting.window, setting.columns.targets
-        tuned, fixed = (Ridge(reach, window.horizon, tuple(range(len(targets)))) for _ in range(2))
         train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
         if not train.runs:
             what = f"baseline '{name}': no training window has {reach} steps of history"
             raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
+        tuned, fixed = (Ridge(reach, window.horizon, tuple(range(len(targets)))) for _ in range(2))
         grid = Grid(config.penalties, config.histories, config.normalisations)
         grids = [grid, Grid(config.penalties, (reach,), ("last",))]
         chosen, _ = fit([tuned, fixed], train, held, grids, lambda: False)
@@ -259,7 +259,7 @@ def within_reach(
     window, kept = window_of(config), list[str]()
     most = _history_of(order_to_judge(config, dataset, window, split), window)
     for name in given:
-        match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d*)", name)
+        match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d{0,11})", name)
         if match and window.horizon and int(match[1]) > most:
             notes.append(f"{name} left out: the first windows have {most:,} steps before them")
         else:

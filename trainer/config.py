@@ -22,6 +22,7 @@ from pydantic import (
 from shardstore.errors import shorten
 from shardstore.outside import forbidden
 
+MOST = 10**12  # steps, windows, units: far more than fits anywhere, and no sum of them wraps in 64 bits
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
@@ -62,16 +63,16 @@ BytesOrNone = Annotated[
 class WindowConfig(Section):
     """Steps of a window."""
 
-    history: int = Field(12, ge=1)
-    horizon: int = Field(12, ge=0, description="0: targets at the history's own steps")
-    stride: int = Field(1, ge=1)
+    history: int = Field(12, ge=1, le=MOST)
+    horizon: int = Field(12, ge=0, le=MOST, description="0: targets at the history's own steps")
+    stride: int = Field(1, ge=1, le=MOST)
 
 
 class RunsShuffle(Section):
     """Shuffling within blocks of runs of dates."""
 
-    days_per_run: int = Field(ge=1)
-    runs_per_block: int = Field(ge=1)
+    days_per_run: int = Field(ge=1, le=MOST)
+    runs_per_block: int = Field(ge=1, le=MOST)
 
 
 class Loading(Section):
@@ -79,7 +80,7 @@ class Loading(Section):
 
     policy: Literal["auto", "blocks", "mapped", "streaming"] = "auto"
     shuffle: Literal["auto", "global", "dates"] | RunsShuffle = "auto"
-    days_per_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+    days_per_batch: Annotated[int, Field(ge=1, le=MOST)] | Literal["auto"] | None = Field(
         None, description="blocks of so many days; auto: the most that memory_budget holds"
     )
     memory_budget: Bytes = 2 << 30
@@ -124,7 +125,9 @@ class ModelConfig(Section):
     """Which model, and its size. `hidden_units` and `dropout_rate` are of mlp, cnn, lstm and gru."""
 
     name: Annotated[str, AfterValidator(_known_model)] = "mlp"
-    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 32), description="widths of successive layers")
+    hidden_units: tuple[Annotated[int, Field(ge=1, le=MOST)], ...] = Field(
+        (64, 32), description="widths of successive layers"
+    )
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="after each layer")
     revin: bool | Literal["affine"] = Field(
         False, description="normalise each window's targets by their own history; affine: with learned factors"
@@ -132,7 +135,7 @@ class ModelConfig(Section):
     embedding_width: int | None = Field(
         None, ge=0, le=1024, description="of a categorical input; null: by its number of codes; 0: the code as a number"
     )
-    kernel: int = Field(25, ge=1, description="dlinear: steps of the moving average")
+    kernel: int = Field(25, ge=1, le=MOST, description="dlinear: steps of the moving average")
     penalties: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         min_length=1,
@@ -183,7 +186,7 @@ class Training(Section):
     """One optimisation."""
 
     epochs: int = Field(100, ge=1)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=MOST)
     learning_rate: float = Field(0.001, gt=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = Field(0.0, ge=0, description="adam and sgd: added to the gradient; adamw: apart from it")

@@ -69,5 +69,5 @@ def guesses(
 
 def season_of(name: str) -> int | None:
     """Steps after which `repeat` (1) or `seasonal:STEPS` repeats itself; None of another baseline."""
-    match = re.fullmatch(r"repeat|seasonal:([1-9]\d*)", name)
+    match = re.fullmatch(r"repeat|seasonal:([1-9]\d{0,11})", name)
     return int(match[1] or 1) if match else None

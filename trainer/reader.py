@@ -101,7 +101,7 @@ class Reader:
             return
         if not self._ring:
             shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
-            size = -(-self.order.batch_size // world)
+            size = -(-min(self.order.batch_size, self.order.num_windows) // world)
             self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
         order, size, held = self.order.epoch(epoch), self.order.batch_size, cast(Place, None)
         with closing(self._source.serve(order.blocks)) as places:

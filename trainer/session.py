@@ -16,6 +16,7 @@ from trainer import device as devices
 from trainer.batch import Wanted
 from trainer.bounds import refuse_bounds
 from trainer.config import Loading, RunsShuffle, Trainer
+from trainer.memory import Counts, needed, refuse_too_large
 from trainer.metrics import EpochMetrics, Form
 from trainer.metrics import custom as own_metrics
 from trainer.metrics.sample import Plan
@@ -234,14 +235,17 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
     device = devices.choose(config.training.device)
-    devices.reseed(key(config.training.seed, 4))
-    model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
-    uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
-    wanted = Wanted(window, columns.inputs, columns.targets, **uses)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
     _refuse_empty(order, dataset, window)
+    mask = any(dataset.has_mask(day.date) for day in dataset.days)
+    counts = Counts(order.num_windows, dataset.row_values, mask, 2 if held.runs else 1)
+    refuse_too_large(config, lambda other: needed(other, shape_of(dataset, columns, heads, window_of(other)), counts))
+    devices.reseed(key(config.training.seed, 4))
+    model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
+    uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
+    wanted = Wanted(window, columns.inputs, columns.targets, **uses)
     return Session(
         config=config,
         model=model,
@@ -280,7 +284,8 @@ def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
         raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
     longest = max((segment.num_steps for segment in dataset.segments), default=0)
     raise UsageError(
-        f"no training window of {window.length} steps fits: the longest stretch of joined dates has {longest} steps",
+        f"no training window of {window.length:,} steps fits (trainer.window: history {window.history:,}, horizon "
+        f"{window.horizon:,}): the longest stretch of joined dates has {longest:,} steps",
         where=Where(file=str(dataset.root)),
         todo="Shorten trainer.window, prepare more dates, or check pipeline.split",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trainer.order import Window
@@ -58,6 +59,7 @@ def resolve_shuffle(
 
 def of_days(days: int, least_days: int) -> Shuffle:
     """Blocks of so many days: runs as short as can be without reading much twice, so that a block mixes many dates."""
-    divisors = [run for run in range(1, days + 1) if days % run == 0]
+    small = [run for run in range(1, math.isqrt(days) + 1) if days % run == 0]
+    divisors = [*small, *(days // run for run in reversed(small))]
     days_per_run = next((run for run in divisors if run >= least_days), days)
     return Shuffle(days_per_run, days // days_per_run)

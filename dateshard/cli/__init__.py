@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from dateshard.screen import in_a_line, put, put_document
-from shardstore.errors import DateshardError, of_system
+from shardstore.errors import DateshardError, of_memory, of_system
 
 COMMANDS = {
     "init": ("starting", "a starter configuration, and data to run it on"),
@@ -112,11 +112,13 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except OSError as error:
-        return report(of_system(error), arguments)
-    except MemoryError:
-        text = "out of memory"
-        return report(DateshardError(text, todo="Lower loading.memory_budget, or use --workers 1"), arguments)
+    except (OSError, MemoryError, RuntimeError) as error:
+        failure: DateshardError | None = of_memory(error)
+        if failure is None and isinstance(error, OSError):
+            failure = of_system(error)
+        if failure is None:
+            raise
+        return report(failure, arguments)
 
 
 def report(error: DateshardError, arguments: list[str]) -> int:

@@ -39,7 +39,7 @@ def estimate(settings: Settings) -> EstimateDocument:
         "memory": {
             "packages": psutil.Process().memory_info().rss,
             "blocks": sum(resident),
-            "batches": 2 * config.training.batch_size * window_bytes * len(resident),
+            "batches": 2 * min(config.training.batch_size, order.num_windows) * window_bytes * len(resident),
             "model": parameters * 4 * 4,
             "snapshot": state_bytes(session) + (session.metrics.sample.most_bytes if session.metrics.sample else 0),
         },

@@ -19,7 +19,7 @@ from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
-from shardstore.errors import UsageError, naming
+from shardstore.errors import UsageError, naming, of_memory
 from trainer import loop, standing
 from trainer.initial import read_initial
 from trainer.resume import New, Started, locate, start
@@ -103,7 +103,7 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
     try:
         ended = _follow(started, screen, stop.asked)
     except Exception as error:
-        what = (str(error) or type(error).__name__).splitlines()[0]
+        what = (str(of_memory(error) or error) or type(error).__name__).splitlines()[0]
         standing.end(started.run, begun, "failed", what)
         RunLog(started.run.folder).write(f"failed: {error}")
         raise

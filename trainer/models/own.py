@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shardstore.errors import UsageError, shorten
+from shardstore.errors import UsageError, of_memory, shorten
 from shardstore.outside import load, told
 from trainer.config import ModelConfig
 from trainer.models.shape import Shape
@@ -32,6 +32,8 @@ def build_own(shape: Shape, config: ModelConfig) -> nn.Module:
     except UsageError:
         raise
     except Exception as error:
+        if failure := of_memory(error):
+            raise failure from None
         what = f"trainer.model.name: {config.name} fails: {told(error)}"
         raise UsageError(what, todo="Correct it; it is called as build(shape, config)") from None
     if not isinstance(model, nn.Module):
@@ -57,6 +59,8 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
     except UsageError:
         raise
     except Exception as error:
+        if failure := of_memory(error):
+            raise failure from None
         what = f"the model '{name}' fails on a history of {_form(batch[0])} and codes {_form(batch[1])}: {told(error)}"
         raise UsageError(what, todo="Correct it; a batch is a view and not contiguous: .reshape, not .view") from None
     finally:
