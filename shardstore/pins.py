@@ -206,12 +206,9 @@ def read_pin(root: Path, file: Path) -> Pin | None:
 
 
 def _parsed(file: Path, content: dict[str, Any], root: Path) -> Pin:
-    generation, text = (
-        int(content["generation"]),
-        [content[key] for key in ("owner", "run", "place", "seen") if key in content],
-    )
-    if any("\0" in name for name in text):
-        raise ValueError(text)
+    generation = int(content["generation"])
+    if any("\0" in content[key] for key in ("owner", "run", "place", "seen") if key in content):
+        raise ValueError(content)
     if "owner" in content:  # of before there were ids
         owner = Path(os.path.normpath(root / content["owner"]))
         return Pin(file, generation, owner.name, None, (owner.parent,))

@@ -75,6 +75,9 @@ class TrainingRun:
             )
         if save_dir is not None and name and save_dir.absolute() == (parent / name / "checkpoints").absolute():
             save_dir = None  # where they lie anyway
+        if parent.is_symlink() and not parent.exists():
+            what = "the runs folder leads to one that is not there (is its disk not mounted?)"
+            raise NotThereError(what, where=Where(file=str(parent)), todo="Bring it back, or remove the link")
         parent.mkdir(parents=True, exist_ok=True)
         runs_id.make_runs_id(parent)  # a damaged one is told before there is a run
         stem = name or f"{dataset}-{dt.datetime.now():%Y%m%d-%H%M}"

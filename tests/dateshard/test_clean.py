@@ -115,6 +115,7 @@ def test_a_runs_folder_that_is_not_there_is_told_and_its_generations_stay(
         RUNS.mkdir()
     if left == "a link that leads nowhere":
         RUNS.symlink_to("disk/runs")
+        assert "data/runs: the runs folder leads to one that is not there" in ds(*TRAIN, "s", code=4).err
     if left == "a file":
         RUNS.write_text("")
     why = "without its ID (is its disk not mounted?)" if left == "an empty folder" else "not here now"
@@ -202,6 +203,11 @@ def test_equal_names_in_two_runs_folders_are_two_pins(
         ds(*TRAIN, "r")
     document = clean()
     assert (document["kept"], document["away"]) == ({"1": ["r"], "3": ["r"]}, [])
+    RUNS.rename("away")
+    Path("other/runs").rename("also away")
+    assert sorted(away["generation"] for away in clean()["away"]) == [1, 3]
+    Path("also away").rename("other/runs")
+    Path("away").rename(RUNS)
     shutil.rmtree("other/runs/r")
     document = clean()
     assert (document["kept"], document["pins"]) == ({"1": ["r"], "3": []}, ["r"])
@@ -239,6 +245,9 @@ def test_another_run_of_that_name_in_a_copied_folder_takes_no_pin_away(
         patch.setenv("DATESHARD_DATA", "copy")
         ds(*TRAIN, "r")
     assert clean()["kept"] == {"1": ["r"], "3": ["r"]}
+    RUNS.rename("away")
+    Path("copy").rename("also away")
+    assert sorted(away["generation"] for away in clean()["away"]) == [1, 3]
 
 
 @pytest.mark.parametrize("how", ["renamed", "copied", "killed before it pinned"])

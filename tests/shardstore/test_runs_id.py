@@ -81,3 +81,13 @@ def test_a_full_disk_and_a_damaged_id_are_told(tmp_path: Path, monkeypatch: pyte
             act(tmp_path)
     path.unlink()
     assert make_runs_id(tmp_path) not in (None, known)
+
+
+def test_an_id_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    for act in (runs_id, make_runs_id):
+        with pytest.raises(OSError, match=f"{tmp_path}/{NAME}"):
+            act(tmp_path)
