@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.source import Date, Section, Source, Step
+from pipeline.source import Date, Section, Source, Step, null_word
 from pipeline.splits import refuse_impossible
 from shardstore.calendar import parse_step
 from shardstore.errors import UsageError
@@ -30,6 +30,8 @@ def _bounds_in_order(bounds: tuple[float | None, float | None]) -> tuple[float |
 
 
 Bounds = Annotated[tuple[float | None, float | None], AfterValidator(_bounds_in_order)]
+OutsideWord = Literal["refuse", "drop", "clip", "null"]
+Outside = Annotated[OutsideWord, BeforeValidator(null_word, json_schema_input_type=OutsideWord | None)]
 
 
 class NodeTable(Section):
@@ -48,7 +50,7 @@ class FeatureConfig(Section):
         False, description="texts, stored as codes of a vocabulary frozen over the training dates"
     )
     range: Bounds | None = Field(None, description="[low, high] of raw values, ends included; null is an open end")
-    outside: Literal["refuse", "drop", "clip", "null"] = Field(
+    outside: Outside = Field(
         "refuse",
         description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
     )

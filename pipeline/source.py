@@ -59,6 +59,15 @@ Date = Annotated[
 Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
 Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
 Bad = Literal["refuse", "drop"]  # refuse: counted against max_bad_fraction; drop: only counted
+OrNull = Literal["refuse", "drop", "null"]
+
+
+def null_word(value: Any) -> Any:
+    """Takes YAML's null for the word."""
+    return "null" if value is None else value
+
+
+BadNumber = Annotated[OrNull, BeforeValidator(null_word, json_schema_input_type=OrNull | None)]
 
 
 class Csv(Section):
@@ -104,8 +113,8 @@ class Faults(Section):
     other_date: Bad = "refuse"
     missing_node: Bad = "refuse"
     unknown_node: Bad = "refuse"
-    bad_number: Literal["refuse", "drop", "null"] = "refuse"
-    not_finite: Literal["refuse", "drop", "null"] = "refuse"
+    bad_number: BadNumber = "refuse"
+    not_finite: BadNumber = "refuse"
 
 
 NOT_MEASURING = {"path", "format", "max_bad_fraction", "empty_date"}  # they decide no value

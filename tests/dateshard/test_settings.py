@@ -117,6 +117,23 @@ def test_a_wrong_word_is_answered_with_the_right_ones(load: Load) -> None:
     assert found.endswith("(got 'average')")
 
 
+def test_a_loss_that_does_not_exist_is_answered_with_those_that_do(load: Load) -> None:
+    (found,) = faults(load, BASE.replace("{epochs: 3}", "{loss: rmse}"))
+    names = "'auto', 'mse', 'mae', 'huber' or 'cross_entropy'"
+    assert found == f"a.yaml:11:14: trainer.training.loss: must be {names} (got 'rmse')"
+
+
+def test_yaml_null_is_taken_where_the_pages_say_null(load: Load) -> None:
+    text = BASE.replace("    node: sensor", "    node: sensor\n    faults: {bad_number: null, not_finite: null}")
+    text = text.replace("{fill: forward, fill_limit: 12}", "{range: [0, null], outside: null}")
+    pipeline = load(text).preparing()
+    assert pipeline == load(text.replace(": null", ': "null"')).preparing()
+    assert (pipeline.features["speed"].outside, pipeline.source.faults.bad_number) == ("null", "null")
+    schema = Settings.model_json_schema()["$defs"]
+    assert {"type": "null"} in schema["Faults"]["properties"]["bad_number"]["anyOf"]  # for editors
+    assert {"type": "null"} in schema["FeatureConfig"]["properties"]["outside"]["anyOf"]
+
+
 def test_all_faults_are_told_at_once(load: Load) -> None:
     text = BASE.replace("epochs: 3", "epochs: 0, batch: 5").replace("step: 5m", "step: 5x").replace("node: ", "nod: ")
     found = faults(load, text)
