@@ -71,7 +71,7 @@ BadNumber = Annotated[OrNull, BeforeValidator(null_word, json_schema_input_type=
 
 
 class Csv(Section):
-    """The dialect of CSV dumps (.csv, .csv.gz, .csv.zst)."""
+    """The dialect of CSV dumps (.csv, .txt, .tsv, packed or not)."""
 
     separator: str = Field(",", min_length=1, max_length=1)
     quote: str | None = Field('"', min_length=1, max_length=1, description="null: no character quotes")
@@ -166,6 +166,13 @@ class Source(Section):
             raise ValueError(f"'{stray[0]}' stands for nothing; {{date}} and {{date:%Y%m%d}} stand for a dump's date")
         return path
 
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if ":" not in name and name not in FORMATS:
+            raise ValueError(f"no format '{name}'; use {', '.join(FORMATS)} or my_module:read")
+        return name
+
     @model_validator(mode="after")
     def _one_way_to_name_nodes(self) -> Source:
         if (self.node is None) == (self.wide is None):
@@ -194,4 +201,5 @@ class Source(Section):
         return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})
 
 
+FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow")
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}

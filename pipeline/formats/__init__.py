@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.formats import packed
 from pipeline.source import Csv
 from shardstore import outside
 from shardstore.errors import DumpError, UsageError, Where, shorten
@@ -96,23 +97,9 @@ class Piece:
 
 
 Reader = Callable[[Path, Request], Iterator[Piece]]
-SUFFIXES = {
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".csv.zst": "csv",
-    ".txt": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-    ".arrow": "arrow",
-    ".ipc": "arrow",
-    ".feather": "arrow",
-}
+TEXTS = {".csv": "csv", ".txt": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+OTHERS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+SUFFIXES = {f"{text}{packing}": name for text, name in TEXTS.items() for packing in ("", *packed.SUFFIXES)} | OTHERS
 READERS = {
     "csv": "csv:read",
     "parquet": "columnar:read_parquet",
@@ -146,7 +133,8 @@ def reader_of(path: Path, chosen: str) -> Reader:
     if chosen == "auto":
         suffix = suffix_of(path)
         if suffix is None:
-            known = ", ".join(sorted(SUFFIXES))
+            plain = sorted({*TEXTS, *OTHERS})
+            known = f"{', '.join(plain)}; texts also with {', '.join(packed.SUFFIXES)}"
             raise DumpError(
                 "no format is known by its suffix",
                 where=Where(str(path)),

@@ -123,6 +123,12 @@ def test_a_loss_that_does_not_exist_is_answered_with_those_that_do(load: Load) -
     assert found == f"a.yaml:11:14: trainer.training.loss: must be {names} (got 'rmse')"
 
 
+def test_a_format_that_does_not_exist_is_refused_by_the_configuration(load: Load) -> None:
+    (found,) = faults(load, BASE.replace("    node: sensor", "    node: sensor\n    format: excel"))
+    names = "auto, csv, parquet, jsonl, arrow or my_module:read"
+    assert found == f"a.yaml:7:5: pipeline.source.format: no format 'excel'; use {names}"
+
+
 def test_yaml_null_is_taken_where_the_pages_say_null(load: Load) -> None:
     text = BASE.replace("    node: sensor", "    node: sensor\n    faults: {bad_number: null, not_finite: null}")
     text = text.replace("{fill: forward, fill_limit: 12}", "{range: [0, null], outside: null}")
