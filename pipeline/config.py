@@ -184,6 +184,19 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _named_columns_are_there(self) -> Pipeline:
+        names = self.source.csv.columns
+        if names is None:
+            return self
+        wanted = [*self.source.time_columns, self.source.node]
+        wanted += [] if self.source.wide else self.raw_columns()
+        for column in (column for column in wanted if column is not None):
+            if names.count(column) != 1:
+                often = "twice" if column in names else "not"
+                raise ValueError(f"source.csv.columns names the column '{column}' {often}")
+        return self
+
+    @model_validator(mode="after")
     def _one_reading_of_a_column(self) -> Pipeline:
         read: dict[str, tuple[str, FeatureConfig]] = {}
         for name, feature in self.features.items():

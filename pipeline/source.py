@@ -58,6 +58,8 @@ Date = Annotated[
 ]
 Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
 Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 Bad = Literal["refuse", "drop"]  # refuse: counted against max_bad_fraction; drop: only counted
 OrNull = Literal["refuse", "drop", "null"]
 
@@ -78,6 +80,18 @@ class Csv(Section):
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
     missing: tuple[str, ...] = Field(("",), description="texts that stand for a missing value")
+    columns: tuple[str, ...] | None = Field(
+        None,
+        description="names of a file's columns where it has no header; ... as the last stands for all further ones",
+    )
+    skip_rows: NotNegative | tuple[Positive, ...] = Field(
+        0,
+        description="so many lines at the start that are no rows, or the numbers of such lines: [2] is a row of units",
+    )
+    comment: str | None = Field(None, min_length=1, description="lines that begin with it are no rows")
+    skip_footer: NotNegative = Field(
+        0, description="so many lines at the end that are no rows; blank ones do not count"
+    )
     final_newline: bool = Field(True, description="refuse a file whose last row has no newline: it may have been cut")
 
     @field_validator("encoding")
@@ -95,6 +109,10 @@ class Csv(Section):
         named = self.separator + (self.quote or "")
         if not apart or not named.isascii() or any(character in "\r\n\0" for character in named):
             raise ValueError("separator, decimal and quote must be three different ASCII characters, none a newline")
+        if self.comment is not None and (self.comment[0] in named or not self.comment.isprintable()):
+            raise ValueError("comment must be printable and begin neither with the separator nor with the quote")
+        if self.columns is not None and not self.columns:
+            raise ValueError("columns names none; leave it out where the file has a header")
         return self
 
 

@@ -27,6 +27,7 @@ from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = 4 << 20  # of text decoded at once; what reading costs in memory is a small multiple (pipeline.shares)
+LONGEST_ROW = 64 << 20  # more text than this without the end of a row is no row
 BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
 BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
@@ -56,28 +57,37 @@ class Request:
         """A place in the file."""
         return Where(str(path), self.date, column, row, value)
 
-    def resolve(self, path: Path, header: Sequence[str]) -> dict[str, Kind]:
-        """{name: kind} of all wanted columns, in the file's order.
+    def resolve(self, path: Path, header: Sequence[str], row: int = 1) -> dict[str, Kind]:
+        """{name: kind} of all wanted columns, in the file's order; `row` is the header's.
 
         Raises:
             DumpError: a column is missing or repeated.
         """
         known = set(header)
-        if len(known) < len(header):
-            repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-            where = self.where(path, column=repeated[0], row=1)
-            raise DumpError("the column is repeated", where=where, todo="Correct the dump")
+        repeated = self._repeated(path, header, row) if len(known) < len(header) else ()
         for name in self.columns:
             if name not in known:
                 todo = "Correct the dump, or the column's name in the configuration"
-                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=1), todo=todo)
+                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=row), todo=todo)
         kinds: dict[str, Kind] = {}
         for name in header:
             if name in self.columns:
                 kinds[name] = self.columns[name]
-            elif self.others is not None and fnmatch.fnmatchcase(name, self.others):
+            elif self.others is not None and fnmatch.fnmatchcase(name, self.others) and name not in repeated:
                 kinds[name] = "number"
         return kinds
+
+    def _repeated(self, path: Path, header: Sequence[str], row: int) -> set[str]:
+        """The names that stand twice, none of a wanted column: nobody reads those that have no name, as trailing
+        separators make them."""
+        repeated = {name for name, count in Counter(header).items() if count > 1}
+        pattern = self.others
+        for name in sorted(repeated):
+            of_others = name != "" and pattern is not None and fnmatch.fnmatchcase(name, pattern)
+            if name in self.columns or of_others:
+                todo = "Correct the dump, or pipeline.source.wide.nodes" if of_others else "Correct the dump"
+                raise DumpError("the column is repeated", where=self.where(path, column=name, row=row), todo=todo)
+        return repeated
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import BLOCK_BYTES, Request
+from pipeline.formats import BLOCK_BYTES, LONGEST_ROW, Request
+from pipeline.formats.frame import framed
 from pipeline.formats.packed import DAMAGED, is_packed, opened
 from shardstore.errors import DumpError, NoRowsError
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-LONGEST_ROW = 64 << 20  # more than this without the end of a row is no row
 NEWLINE = ord("\n")
 AGAIN = "Write the dump again"
 
@@ -88,7 +88,7 @@ def blocks(path: Path, request: Request) -> Iterator[bytes]:
     """
     quote = request.csv.quote.encode() if request.csv.quote else None
     carried, rows, empty = b"", 1, True
-    for chunk in utf8(path, request):
+    for chunk in framed(utf8(path, request), request.csv):
         empty = empty and not chunk
         text = carried + chunk
         if (at := text.find(b"\0", len(carried))) >= 0:
