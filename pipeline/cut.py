@@ -66,7 +66,7 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
     Raises:
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
     """
-    key, faults = cut_key(config, whole), Faults(None)
+    key, faults = cut_key(config, whole), Faults(None, config.source)
     with staging_folder(root) as staged:
         staged.mkdir()
         with disk_full_as_error(staged):

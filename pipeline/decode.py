@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.codes import Codes
 from pipeline.config import FeatureConfig, Pipeline
-from pipeline.faults import Faults
+from pipeline.faults import NO_NUMBER, Faults
 from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.rows import Rows
 from pipeline.source import UNITS
@@ -89,7 +89,7 @@ def decode(
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    codes, faults, places = Codes(table_nodes), Faults(date), Places()
+    codes, faults, places = Codes(table_nodes), Faults(date, config.source), Places()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
@@ -189,7 +189,7 @@ def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Fau
         values = values + 0.0  # a negative zero becomes a positive one: integers have none, whatever the format
         if name in piece.bad:
             texts = piece.bad[name]
-            _fault(config.source.faults.bad_number, "not a number", name, texts, texts.is_not_null().to_numpy(), faults)
+            _fault(config.source.faults.bad_number, NO_NUMBER, name, texts, texts.is_not_null().to_numpy(), faults)
         infinite = np.isinf(values)
         if infinite.any():
             _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)

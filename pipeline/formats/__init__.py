@@ -164,7 +164,8 @@ def reader_of(path: Path, chosen: str) -> Reader:
 
 def no_column(name: str, header: Sequence[str]) -> str:
     """`there is no column 'speed'; did you mean 'sped'?`"""
-    near = difflib.get_close_matches(name, header, n=1)
+    near = [column for column in header if column.strip().casefold() == name.strip().casefold()]
+    near = near or difflib.get_close_matches(name, header, n=1)
     shown = ", ".join(map(shorten, header[:20])) + (", ..." if len(header) > 20 else "")
     hint = f"; did you mean '{shorten(near[0])}'?" if near else f"; it has {shown}" if header else ""
     return f"there is no column '{name}'{hint}"

@@ -28,11 +28,13 @@ class Header:
 
     Attributes:
         row: number of the line that names them; of the line before the first one where the configuration names them.
+        line: that line, empty where the configuration names them.
         rest: of the first block.
     """
 
     names: tuple[str, ...]
     row: int
+    line: str
     rest: bytes
 
 
@@ -55,9 +57,9 @@ def read_header(texts: Iterator[bytes], path: Path, request: Request) -> Header:
                 continue
             head, rest = _split(block, request.csv)
         if request.csv.columns is not None:
-            return Header(_given(request.csv, head), row, block)
-        return Header(_names(head, path, request, row + 1), row + 1, rest)
-    return Header((), row + 1, block)
+            return Header(_given(request.csv, head), row, "", block)
+        return Header(_names(head, path, request, row + 1), row + 1, head, rest)
+    return Header((), row + 1, "", block)
 
 
 def _without_blank_lines(row: int, block: bytes, dialect: Csv) -> tuple[int, bytes]:

@@ -39,7 +39,7 @@ FRAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "a header that is replaced": ("Zeit,Ort,Wert\n" + ROWS, {"skip_rows": 1, "columns": ["time", "node", "speed"]}),
     "a preface": ('Station "Nord, ein 5" Rohr\n\nunits: kW\n' + HEADER + ROWS, {"skip_rows": 3}),
     "a preface with a blank line under it": ("# a\n\n" + HEADER + ROWS, {"skip_rows": 1}),
-    "comments": ('# it\'s 5" wide\n#,,,,\n' + HEADER + "".join(LINES[:9] + ["# break\n"] + LINES[9:]), {"comment": "#"}),
+    "comments": ('# it\'s 5" wide\n#,,,,\n' + HEADER + "".join([*LINES[:9], "# break\n", *LINES[9:]]), {"comment": "#"}),
     "comments of two letters": ("//a\n" + HEADER + LINES[0] + "//b\n" + "".join(LINES[1:]), {"comment": "//"}),
     "a preface with a quote above comments": ('5"\n#\n' + HEADER + "#\n" + ROWS, {"skip_rows": 1, "comment": "#"}),
     "a row of units": (HEADER + "(local),,(km/h)\n" + ROWS, {"skip_rows": [2]}),
