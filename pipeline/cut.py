@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.config import Pipeline
-from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.decode import request_of
+from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
+from pipeline.decode import one_node, request_of
 from pipeline.faults import Faults
 from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
 from pipeline.plan import Dump
@@ -72,9 +72,9 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
         with disk_full_as_error(staged):
             spills = _Spills(staged, held_bytes(memory_bytes))
             for number, path in enumerate(whole.files):
-                spelling = Spelling()
+                spelling, node = Spelling(), one_node(path, config.source) if config.source.node_in_path else None
                 for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
-                    spills.put(_with_dates(piece, number, config, faults, spelling))
+                    spills.put(_with_dates(piece, number, config, faults, spelling, node))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
             dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
@@ -105,8 +105,10 @@ def held_bytes(memory_bytes: int | None) -> int:
     return min(HELD_BYTES, (memory_bytes - own_bytes() - READING_BYTES) // 10)
 
 
-def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling) -> pl.DataFrame:
-    """The piece's rows that have a time, with instant, local date, row number and number of the file."""
+def _with_dates(
+    piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling, node: str | None
+) -> pl.DataFrame:
+    """The piece's rows that have a time, with instant, local date, row number, number of the file and its node."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
     times, valid = instants([frame[name] for name in source.time_columns], source, None, spelling)
@@ -118,6 +120,7 @@ def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spe
         instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date"),
         pl.Series(ROW, piece.row_R),
         pl.Series(FILE, [number], dtype=pl.Int32).new_from_index(0, len(frame)),
+        *([pl.lit(node, dtype=pl.String).alias(PATH_NODE)] if node is not None else []),
         *(texts.alias(BAD + name) for name, texts in piece.bad.items()),
     ]
     return frame.drop(source.time_columns).with_columns(more).filter(pl.Series(~faults.rejected))

@@ -143,8 +143,8 @@ class Source(Section):
     """Where one date's dump lies, and which columns say when and who."""
 
     path: str = Field(
-        description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `*` for several files; "
-        "without a date one file of many dates, which is cut first"
+        description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `{node}` for the node, `*` for "
+        "several files; without a date one file of many dates, which is cut first"
     )
     format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
     csv: Csv = Csv()
@@ -157,7 +157,12 @@ class Source(Section):
         "refuse", description="a local time without an offset that its zone has twice"
     )
     timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
-    node: str | None = Field(None, description="column that names the node; none where the dump is wide")
+    node: str | None = Field(
+        None, description="column that names the node; without it, wide and {node} in the path there is one node"
+    )
+    node_name: str | None = Field(
+        None, min_length=1, description="what the one node is called where nothing names any; default: the dataset"
+    )
     wide: Wide | None = None
     duplicates: Literal["last", "keep", "refuse"] = Field(
         "last",
@@ -180,8 +185,9 @@ class Source(Section):
     @field_validator("path")
     @classmethod
     def _only_dates(cls, path: str) -> str:
-        if stray := re.search(r"\{(?!date[:}])[^{}/]*\}", path):
-            raise ValueError(f"'{stray[0]}' stands for nothing; {{date}} and {{date:%Y%m%d}} stand for a dump's date")
+        if stray := re.search(r"\{(?!date[:}]|node\})[^{}/]*\}", path):
+            known = "{date} and {date:%Y%m%d} stand for a dump's date, {node} for its node"
+            raise ValueError(f"'{stray[0]}' stands for nothing; {known}")
         return path
 
     @field_validator("format")
@@ -193,8 +199,12 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_way_to_name_nodes(self) -> Source:
-        if (self.node is None) == (self.wide is None):
-            raise ValueError("give either node (a column that names it) or wide (a column a node)")
+        ways = [self.node is not None, self.wide is not None, self.node_in_path, self.node_name is not None]
+        if sum(ways) > 1:
+            raise ValueError(
+                "nodes are named in one way: by node (a column), wide (a column a node), {node} in the path, "
+                "or node_name where there is one node"
+            )
         if self.time_origin is not None and self.time_format not in UNITS:
             raise ValueError("time_origin needs a time_format in numbers: s, ms, us or ns")
         if not isinstance(self.time, str) and self.time_format in UNITS:
@@ -206,6 +216,11 @@ class Source(Section):
         """One column, or date and time of day."""
         return (self.time,) if isinstance(self.time, str) else self.time
 
+    @property
+    def node_in_path(self) -> bool:
+        """Whether the path of a file names its node."""
+        return "{node}" in self.path
+
     def tolerated(self) -> str:
         """Identity of what is tolerated of a dump's rows: a date that failed is tried again when it changes."""
         empty = ["drop"] if self.empty_date == "drop" else []
@@ -216,6 +231,7 @@ class Source(Section):
         chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=NOT_MEASURING)
         chosen.get("csv", {}).pop("final_newline", None)
         faults = {key: value for key, value in chosen.pop("faults", {}).items() if value == "null"}
+        chosen |= {"node": "{node}"} if self.node_in_path else {}
         return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})
 
 
