@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.patterns import PatternError, read_pattern
 from shardstore.calendar import parse_date, parse_step, zone
 from shardstore.errors import UsageError, shorten
 from shardstore.identity import identity
@@ -211,6 +212,23 @@ class Source(Section):
             raise ValueError("times in numbers stand in one column")
         return self
 
+    @field_validator("time_format")
+    @classmethod
+    def _pattern_has_a_meaning(cls, form: str) -> str:
+        if form != "iso" and form not in UNITS:
+            try:
+                read_pattern(form)
+            except PatternError as error:
+                raise ValueError(f"'{form}' has no meaning: {error}") from None
+        return form
+
+    @model_validator(mode="after")
+    def _two_columns_are_date_and_clock(self) -> Source:
+        one = isinstance(self.time, str) or self.time_format == "iso"
+        if not one and read_pattern(self.time_format).joint is None:
+            raise ValueError(f"time_format '{self.time_format}' is no date and time of day apart, as {self.time} are")
+        return self
+
     @property
     def time_columns(self) -> tuple[str, ...]:
         """One column, or date and time of day."""
@@ -231,8 +249,17 @@ class Source(Section):
         chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=NOT_MEASURING)
         chosen.get("csv", {}).pop("final_newline", None)
         faults = {key: value for key, value in chosen.pop("faults", {}).items() if value == "null"}
+        chosen |= self._other_meaning()
         chosen |= {"node": "{node}"} if self.node_in_path else {}
         return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})
+
+    def _other_meaning(self) -> dict[str, str]:
+        """Sets a pattern apart by which earlier versions read other times; nothing for all others."""
+        if self.time_format == "iso" or self.time_format in UNITS:
+            return {}
+        pattern = read_pattern(self.time_format)
+        other = pattern.other or (pattern.seconds and self.timezone != "UTC")
+        return {"time_form": pattern.form} if other else {}
 
 
 FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow")

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.patterns import read_pattern
 from pipeline.source import UNITS, Source
 from shardstore.calendar import Day, day_of
 
@@ -29,6 +30,7 @@ DATE = YEAR + r"-[0-9]{2}-[0-9]{2}"
 OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 ISO = re.compile(DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?")
 LONGEST = 2**63 - 2 * DAY  # nanoseconds that a typed time may be away from 1970, on any clock
+YEAR_2069, CENTURY = (36160 * DAY, 36525 * DAY), 36525 * DAY
 LARGEST = 2**62  # far outside any date, far inside int64
 
 
@@ -55,7 +57,7 @@ def instants(
         spelling: the file's, which its first piece sets.
     """
     columns = [_in_range(column) for column in columns]
-    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1])
+    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1], source)
     if source.time_format in UNITS:
         return _counted(column, source)
     if isinstance(column.dtype, pl.Datetime):
@@ -98,9 +100,10 @@ def shown(times: pl.Series, at: int) -> str | None:
     return str(column[0])
 
 
-def _together(date: pl.Series, clock: pl.Series) -> pl.Series:
-    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`."""
-    return (date.cast(pl.String) + "T" + clock.cast(pl.String)).alias(clock.name)
+def _together(date: pl.Series, clock: pl.Series, source: Source) -> pl.Series:
+    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`, or with what stands between the two in a pattern."""
+    joint = "T" if source.time_format == "iso" else read_pattern(source.time_format).joint
+    return (date.cast(pl.String) + joint + clock.cast(pl.String)).alias(clock.name)
 
 
 def _numpy(values: pl.Series) -> tuple[Instants, Valid]:
@@ -142,9 +145,15 @@ def _local(naive_ns: pl.Series, source: Source) -> tuple[Instants, Valid]:
 
 
 def _by_pattern(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
-    zoned = re.search(r"%#?:*z", source.time_format) is not None
-    parsed = _parsed(texts, source.time_format, zoned=zoned)
-    return _numpy(parsed) if zoned else _local(parsed, source)
+    pattern = read_pattern(source.time_format)
+    if pattern.fraction is not None:
+        texts = texts.str.replace(*pattern.fraction)
+    texts = texts + pattern.added if pattern.added else texts
+    parsed = _parsed(texts, pattern.form, zoned=pattern.zoned)
+    if pattern.short_year:  # Python's years of two digits begin with 1969, chrono's with 1970
+        late = parsed.is_between(*YEAR_2069, closed="left")
+        parsed = parsed.zip_with(~late, parsed - CENTURY)
+    return _numpy(parsed) if pattern.zoned else _local(parsed, source)
 
 
 def _parsed(texts: pl.Series, form: str, *, zoned: bool) -> pl.Series:
