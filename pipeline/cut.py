@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import pyarrow as pa
 from pipeline.config import Pipeline
 from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
 from pipeline.decode import one_node, request_of
+from pipeline.doubled_hours import with_instants
 from pipeline.faults import Faults
 from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
 from pipeline.plan import Dump
 from pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
-from pipeline.times import Spelling, instants, not_a_time
+from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DumpError
@@ -72,9 +74,11 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
         with disk_full_as_error(staged):
             spills = _Spills(staged, held_bytes(memory_bytes))
             for number, path in enumerate(whole.files):
-                spelling, node = Spelling(), one_node(path, config.source) if config.source.node_in_path else None
-                for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
-                    spills.put(_with_dates(piece, number, config, faults, spelling, node))
+                node = one_node(path, config.source) if config.source.node_in_path else None
+                pieces = reader_of(path, config.source.format)(path, request_of(config, None))
+                for piece, times, valid in with_instants(pieces, config.source, None):
+                    faults.begin(piece)
+                    spills.put(_with_dates(piece, (times, valid), number, config, faults, node))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
             dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
@@ -106,14 +110,14 @@ def held_bytes(memory_bytes: int | None) -> int:
 
 
 def _with_dates(
-    piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling, node: str | None
+    piece: Piece, timed: tuple[Instants, Valid], number: int, config: Pipeline, faults: Faults, node: str | None
 ) -> pl.DataFrame:
     """The piece's rows that have a time, with instant, local date, row number, number of the file and its node."""
     source, frame = config.source, piece.frame
-    faults.begin(piece)
-    times, valid = instants([frame[name] for name in source.time_columns], source, None, spelling)
+    (times, valid), written = timed, written_times(frame, source)
+    whole = partial(whole_times, frame, source)
+    faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
     column = source.time_columns[-1]
-    faults.reject(source.faults.bad_time, not_a_time(source), column, frame[column], ~valid)
     instant = pl.Series(column, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
     more = [
         instant,

@@ -68,6 +68,7 @@ def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> 
 def spilled(config: Pipeline) -> Pipeline:
     """The configuration that reads spills instead of the file."""
     change = {"time": config.source.time_columns[-1], "time_format": "iso", "format": SPILL_FORMAT}
+    change |= {"time_stamps": "start", "ambiguous": "refuse"}  # spills hold instants
     change |= {"node": PATH_NODE} if config.source.node_in_path else {}
     source = config.source.model_copy(update=change)
     return config.model_copy(update={"source": source})

@@ -6,6 +6,7 @@ import datetime as dt
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 
 from pipeline.codes import Codes
 from pipeline.config import FeatureConfig, Pipeline
+from pipeline.doubled_hours import with_instants
 from pipeline.dumps import node_of
-from pipeline.faults import NO_NUMBER, Faults
+from pipeline.faults import NO_NUMBER, OTHER_DATE, Faults
 from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.rows import Rows
 from pipeline.source import UNITS, Source
 from pipeline.spill import Chunk, Spool
 from pipeline.strangers import Strangers
-from pipeline.times import Spelling, instants, not_a_time
+from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
 from shardstore.calendar import Day, day_of, parse_step
 from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.layouts.grid import Records
@@ -99,10 +101,11 @@ def decode(
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:
-        known = Columns(columns, codes, texts, Spelling(), one_node(path, config.source))
+        known = Columns(columns, codes, texts, one_node(path, config.source))
+        pieces = reader_of(path, config.source.format)(path, request_of(config, date))
         try:
-            for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-                chunk = _accept(piece, day, config, known, faults, places.total)
+            for piece, times, valid in with_instants(pieces, config.source, day):
+                chunk = _accept(piece, (times, valid), day, config, known, faults, places.total)
                 places.add(piece)
                 used = _seen(used, chunk.code_R, len(codes.names))
                 spool.put(chunk)
@@ -139,13 +142,12 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and how the
-    file that is read writes its times, and its one node if no column names any."""
+    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
+    of the file that is read, if no column names any."""
 
     names: Sequence[str]
     nodes: Codes
     texts: Mapping[str, Codes]
-    spelling: Spelling
     one_node: str | None = None
 
 
@@ -165,20 +167,28 @@ def one_node(path: Path, source: Source) -> str | None:
     return name
 
 
-def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: Faults, place: int) -> Chunk:
+def _accept(
+    piece: Piece,
+    timed: tuple[Instants, Valid],
+    day: Day,
+    config: Pipeline,
+    columns: Columns,
+    faults: Faults,
+    place: int,
+) -> Chunk:
     """The rows of a piece that stand, as a chunk."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
-    time_column = source.time_columns[-1]
-    times, valid = instants([frame[name] for name in source.time_columns], source, day, columns.spelling)
+    (times, valid), written = timed, written_times(frame, source)
+    whole = partial(whole_times, frame, source)
     values = (
         {}
         if source.wide
         else _numbers(piece, config, [name for name in columns.names if name not in columns.texts], faults)
     )
-    faults.reject(source.faults.bad_time, not_a_time(source), time_column, frame[time_column], ~valid)
+    faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
     outside = valid & ((times < day.start) | (times >= day.end))
-    faults.reject(source.faults.other_date, "of another date", time_column, frame[time_column], outside)
+    faults.reject(source.faults.other_date, OTHER_DATE, written.name, written, outside, whole)
     if source.wide is not None:
         return _melt(piece, config, columns.nodes, faults, times, place)
     code_R = _node_codes(piece, source, columns, faults)

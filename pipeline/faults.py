@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from pipeline.formats import Piece
 from pipeline.rows import Rows
 from pipeline.source import Source
 from pipeline.strangers import NO_STRANGERS, Strangers
+from pipeline.time_remedies import of_bad_times, of_other_dates
 from pipeline.times import not_a_time, shown
 from shardstore.errors import DumpError, NoRowsError, Where
 
-NO_NUMBER = "not a number"
+NO_NUMBER, OTHER_DATE = "not a number", "of another date"
 CORRECT = (
     "Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
     "or say what becomes of them (pipeline.source.faults)"
@@ -40,9 +42,9 @@ class _Seen:
 
     Attributes:
         reasons: of all of them.
-        texts: values that are no numbers, some of them; `values`: how many.
+        texts: what they are refused for, some of it; `values`: how many.
         empty: whether each lacks the value that it is refused for.
-        first_row, last_row: of the file, and whether another file has some too.
+        first_row, last_row, paths: where they stand.
     """
 
     reasons: set[str] = field(default_factory=set)
@@ -59,8 +61,9 @@ class _Seen:
         self.reasons.add(reason)
         self.values += len(bad)
         self.empty &= bad.null_count() == len(bad)
-        if bad.dtype == pl.String and len(self.texts) <= remedies.MOST_MARKERS:
-            self.texts |= set(bad.drop_nulls().unique().head(remedies.MOST_MARKERS + 1).to_list())
+        if len(self.texts) <= remedies.MOST_MARKERS:
+            some = bad.drop_nulls().unique().head(remedies.MOST_MARKERS + 1)
+            self.texts |= {text for place in range(len(some)) if (text := shown(some, place)) is not None}
         self.first_row = self.first_row or int(piece.row_R[places[0]])
         self.last_row = int(piece.row_R[places[-1]])
         self.paths.add(piece.path)
@@ -88,8 +91,20 @@ class Faults:
         self.read += len(piece.row_R)
         self.rejected = np.zeros(len(piece.row_R), dtype=bool)
 
-    def reject(self, policy: str, reason: str, column: str, values: pl.Series, bad: NDArray[np.bool_]) -> None:
-        """Leaves out the rows of `bad` that no earlier reason did; with policy `refuse` they count as bad rows."""
+    def reject(
+        self,
+        policy: str,
+        reason: str,
+        column: str,
+        values: pl.Series,
+        bad: NDArray[np.bool_],
+        whole: Callable[[], pl.Series] | None = None,
+    ) -> None:
+        """Leaves out the rows of `bad` that no earlier reason did; with policy `refuse` they count as bad rows.
+
+        Args:
+            values: as messages show them. whole: all that each row was judged by, where that is more.
+        """
         fresh = bad & ~self.rejected
         count = int(fresh.sum())
         if not count:
@@ -99,7 +114,7 @@ class Faults:
         self.rejected_by[reason] = self.rejected_by.get(reason, 0) + count
         if policy == "refuse":
             self.bad += count
-            self._seen.add(self._piece, reason, values, np.flatnonzero(fresh))
+            self._seen.add(self._piece, reason, whole() if whole else values, np.flatnonzero(fresh))
             place = int(fresh.argmax())
             row = int(self._piece.row_R[place])
             first = self._first
@@ -151,6 +166,8 @@ class Faults:
             found = remedies.of_markers(seen.texts, seen.values, first.path, self._source.csv.missing)
             if found:
                 return found
+        if found := self._time_remedy():
+            return found
         if len(seen.paths) > 1 or any(text[:1].isdigit() for text in seen.texts):
             return ""
         if units:
@@ -160,3 +177,9 @@ class Faults:
         if together and seen.last_row == int(self._piece.row_R[-1]) and first.path == self._piece.path:
             return remedies.of_footer(self.bad, first.path, empty=seen.empty)
         return ""
+
+    def _time_remedy(self) -> str:
+        texts = sorted(self._seen.texts)
+        if self._seen.reasons == {not_a_time(self._source)}:
+            return of_bad_times(texts, self._source, self.date)
+        return of_other_dates(texts, self._source, self.date) if self._seen.reasons == {OTHER_DATE} else ""

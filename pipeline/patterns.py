@@ -52,6 +52,7 @@ class Pattern:
         zoned: whether a text tells an instant, by an offset or as seconds since 1970.
         short_year: whether the year has two digits.
         midnight: a text at the hour 24, in three groups around it; None where there is no hour of 24.
+        clock: whether a time of day is in it.
         seconds: whether it counts seconds since 1970, which are of no zone.
         other: whether earlier versions read other times by it: they took a fraction for nanoseconds.
     """
@@ -63,6 +64,7 @@ class Pattern:
     zoned: bool
     short_year: bool
     midnight: str | None
+    clock: bool
     seconds: bool
     other: bool
 
@@ -89,6 +91,7 @@ def read_pattern(text: str) -> Pattern:
         zoned=bool({"z", "s", "+"} & set(fields)),
         short_year="y" in fields and "C" not in fields,
         midnight=_midnight(tokens) if "%H" in tokens else None,
+        clock=bool(CLOCK & set(fields)),
         seconds="s" in fields,
         other=plain,
     )

@@ -137,7 +137,37 @@ class Faults(Section):
 
 
 NOT_MEASURING = {"path", "format", "max_bad_fraction", "empty_date"}  # they decide no value
-TimeColumns = str | tuple[str, str]
+
+
+class TimeParts(Section):
+    """A time whose parts stand in columns of their own."""
+
+    date: str | None = Field(None, description="column of whole dates, instead of year, month and day")
+    year: str | None = None
+    month: str | None = None
+    day: str | None = None
+    hour: str | None = None
+    minute: str | None = None
+    second: str | None = Field(None, description="column of seconds, fractions too")
+
+    @model_validator(mode="after")
+    def _make_a_time(self) -> TimeParts:
+        split = [self.year, self.month, self.day]
+        if (self.date is not None) == any(split) or (any(split) and not all(split)):
+            raise ValueError("a time in parts needs date, or year, month and day")
+        if (self.minute and not self.hour) or (self.second and not self.minute):
+            raise ValueError("a time in parts has minute with hour alone, and second with minute")
+        columns = list(self.columns().values())
+        if repeated := next((column for column in columns if columns.count(column) > 1), None):
+            raise ValueError(f"two parts of the time stand in one column, '{repeated}'")
+        return self
+
+    def columns(self) -> dict[str, str]:
+        """{part: column}."""
+        return {part: column for part in TimeParts.model_fields if (column := getattr(self, part)) is not None}
+
+
+TimeColumns = str | tuple[str, str] | TimeParts
 
 
 class Source(Section):
@@ -149,13 +179,20 @@ class Source(Section):
     )
     format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
     csv: Csv = Csv()
-    time: TimeColumns = Field(description="column of times, or [column of dates, column of times of day]")
+    time: TimeColumns = Field(
+        description="column of times, or [column of dates, column of times of day], or {year: column, month: column, ...}"
+    )
     time_format: str = Field(
         "iso", description="iso (with or without an offset), s, ms, us, ns (numbers), or a strptime pattern"
     )
+    time_stamps: Literal["start", "end"] = Field(
+        "start",
+        description="end: a time closes what it measures, so that midnight and 24:00 belong to the date before it",
+    )
     time_origin: Date | None = Field(None, description="numbers count from this local midnight; default: 1970 UTC")
-    ambiguous: Literal["refuse", "earliest", "latest"] = Field(
-        "refuse", description="a local time without an offset that its zone has twice"
+    ambiguous: Literal["refuse", "earliest", "latest", "infer"] = Field(
+        "refuse",
+        description="a local time without an offset that its zone has twice; infer: by the order of a node's rows in the file",
     )
     timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
     node: str | None = Field(
@@ -224,14 +261,23 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _two_columns_are_date_and_clock(self) -> Source:
-        one = isinstance(self.time, str) or self.time_format == "iso"
-        if not one and read_pattern(self.time_format).joint is None:
+        if isinstance(self.time, str) or self.time_format == "iso":
+            return self
+        pattern = read_pattern(self.time_format)
+        if isinstance(self.time, TimeParts):
+            if self.time.date is None or pattern.clock:
+                raise ValueError(
+                    f"time_format '{self.time_format}' must be that of time.date, which has no time of day"
+                )
+        elif pattern.joint is None:
             raise ValueError(f"time_format '{self.time_format}' is no date and time of day apart, as {self.time} are")
         return self
 
     @property
     def time_columns(self) -> tuple[str, ...]:
-        """One column, or date and time of day."""
+        """One column, or date and time of day, or one for each part."""
+        if isinstance(self.time, TimeParts):
+            return tuple(self.time.columns().values())
         return (self.time,) if isinstance(self.time, str) else self.time
 
     @property
