@@ -84,7 +84,11 @@ def test_each_half_is_read_with_its_defaults(load: Load) -> None:
             "a.yaml:9:13: pipeline.features.speed.fil: unknown key; did you mean 'fill'?",
         ),
         ("dataset: traffic", "datasets: traffic", "a.yaml:1:1: datasets: unknown key; did you mean 'dataset'?"),
-        ("step: 5m", "step: 5 min", "a.yaml:7:3: pipeline.step: '5 min' is not a step. Write it as 30s, 5m, 1h or 1d"),
+        (
+            "step: 5m",
+            "step: 5 min",
+            "a.yaml:7:3: pipeline.step: '5 min' is not a step. Write it as 10ms, 30s, 5m, 1h or 1d; one millisecond is the least",
+        ),
         ("    time: timestamp\n", "", "a.yaml:3:3: pipeline.source.time: is missing"),
         (
             "    node: sensor",

@@ -340,3 +340,19 @@ def test_times_that_another_key_reads_are_answered_with_it(
 ) -> None:
     message = refused(read_dump, f"time,node,speed\n{at},n,1\n{at},m,2\n", **source)
     assert message.endswith(f"{words}, or correct the dump")
+
+
+def test_records_of_steps_below_a_second_fall_into_their_own_cells(make_world: Make) -> None:
+    world = make_world(2, nodes=["a"])
+    del world.tree["pipeline"]["source"]["node"]
+    lines = [f"05:00:{k // 4:02d}.{k % 4 * 250:03d},{k}" for k in range(100)]
+    for date in world.rows:
+        world.dump(date).write_text("".join(["time,speed\n", *(f"{date}T{line}\n" for line in lines)]))
+    world.tree["pipeline"] |= {"step": "250ms", "features": {"speed": {"scale": "none"}}}
+    world.prepare()
+    dataset, first = world.open(), 5 * 3600 * 4
+    values, seen = np.empty((104, 1, 1), dtype=np.float32), np.empty((104, 1, 1), dtype=bool)
+    dataset.read(min(world.rows), slice(first - 2, first + 102), values)
+    dataset.read_observed(min(world.rows), slice(first - 2, first + 102), seen)
+    assert values[2:-2, 0, 0].tolist() == list(range(100))
+    assert np.flatnonzero(~seen[:, 0, 0]).tolist() == [0, 1, 102, 103]
