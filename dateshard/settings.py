@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import RoundTripConstructor
@@ -40,6 +40,17 @@ class Settings(BaseModel):
     dataset: Annotated[str, Field(pattern=r"^[\w][\w.-]{0,63}$", description="its folder's name under data/shards")]
     pipeline: Pipeline | None = None
     trainer: Trainer = Trainer()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_node_is_called_like_the_dataset(cls, given: Any) -> Any:
+        pipeline: Any = given.get("pipeline") if isinstance(given, Mapping) else None
+        source = pipeline.get("source") if isinstance(pipeline, Mapping) else None
+        if not isinstance(source, Mapping) or any(source.get(key) for key in ("node", "wide", "node_name")):
+            return given
+        if "{node}" in str(source.get("path")):
+            return given
+        return {**given, "pipeline": {**pipeline, "source": {**source, "node_name": given.get("dataset")}}}
 
     def preparing(self) -> Pipeline:
         """The pipeline half, which preparing cannot do without."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.source import Date, Section, Source, Step
+from pipeline.source import Date, Section, Source, Step, null_word
 from pipeline.splits import refuse_impossible
 from shardstore.calendar import parse_step
 from shardstore.errors import UsageError
@@ -30,6 +30,8 @@ def _bounds_in_order(bounds: tuple[float | None, float | None]) -> tuple[float |
 
 
 Bounds = Annotated[tuple[float | None, float | None], AfterValidator(_bounds_in_order)]
+OutsideWord = Literal["refuse", "drop", "clip", "null"]
+Outside = Annotated[OutsideWord, BeforeValidator(null_word, json_schema_input_type=OutsideWord | None)]
 
 
 class NodeTable(Section):
@@ -48,7 +50,7 @@ class FeatureConfig(Section):
         False, description="texts, stored as codes of a vocabulary frozen over the training dates"
     )
     range: Bounds | None = Field(None, description="[low, high] of raw values, ends included; null is an open end")
-    outside: Literal["refuse", "drop", "clip", "null"] = Field(
+    outside: Outside = Field(
         "refuse",
         description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
     )
@@ -179,6 +181,19 @@ class Pipeline(Section):
                 raise ValueError(
                     f"feature '{name}' reads '{column}', but a wide dump holds one value: '{self.source.wide.value}'"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _named_columns_are_there(self) -> Pipeline:
+        names = self.source.csv.columns
+        if names is None:
+            return self
+        wanted = [*self.source.time_columns, self.source.node]
+        wanted += [] if self.source.wide else self.raw_columns()
+        for column in (column for column in wanted if column is not None):
+            if names.count(column) != 1:
+                often = "twice" if column in names else "not"
+                raise ValueError(f"source.csv.columns names the column '{column}' {often}")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.config import Pipeline
-from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.decode import request_of
+from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
+from pipeline.decode import one_node, request_of
+from pipeline.doubled_hours import with_instants
 from pipeline.faults import Faults
 from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
 from pipeline.plan import Dump
 from pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
-from pipeline.times import Spelling, instants, not_a_time
+from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
 from shardstore.commit import publish, staging_folder
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DumpError
@@ -66,15 +68,17 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
     Raises:
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
     """
-    key, faults = cut_key(config, whole), Faults(None)
+    key, faults = cut_key(config, whole), Faults(None, config.source)
     with staging_folder(root) as staged:
         staged.mkdir()
         with disk_full_as_error(staged):
             spills = _Spills(staged, held_bytes(memory_bytes))
             for number, path in enumerate(whole.files):
-                spelling = Spelling()
-                for piece in reader_of(path, config.source.format)(path, request_of(config, None)):
-                    spills.put(_with_dates(piece, number, config, faults, spelling))
+                node = one_node(path, config.source) if config.source.node_in_path else None
+                pieces = reader_of(path, config.source.format)(path, request_of(config, None))
+                for piece, times, valid in with_instants(pieces, config.source, None):
+                    faults.begin(piece)
+                    spills.put(_with_dates(piece, (times, valid), number, config, faults, node))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
             dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
@@ -105,19 +109,22 @@ def held_bytes(memory_bytes: int | None) -> int:
     return min(HELD_BYTES, (memory_bytes - own_bytes() - READING_BYTES) // 10)
 
 
-def _with_dates(piece: Piece, number: int, config: Pipeline, faults: Faults, spelling: Spelling) -> pl.DataFrame:
-    """The piece's rows that have a time, with instant, local date, row number and number of the file."""
+def _with_dates(
+    piece: Piece, timed: tuple[Instants, Valid], number: int, config: Pipeline, faults: Faults, node: str | None
+) -> pl.DataFrame:
+    """The piece's rows that have a time, with instant, local date, row number, number of the file and its node."""
     source, frame = config.source, piece.frame
-    faults.begin(piece)
-    times, valid = instants([frame[name] for name in source.time_columns], source, None, spelling)
+    (times, valid), written = timed, written_times(frame, source)
+    whole = partial(whole_times, frame, source)
+    faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
     column = source.time_columns[-1]
-    faults.reject(source.faults.bad_time, not_a_time(source), column, frame[column], ~valid)
     instant = pl.Series(column, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
     more = [
         instant,
         instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date"),
         pl.Series(ROW, piece.row_R),
         pl.Series(FILE, [number], dtype=pl.Int32).new_from_index(0, len(frame)),
+        *([pl.lit(node, dtype=pl.String).alias(PATH_NODE)] if node is not None else []),
         *(texts.alias(BAD + name) for name, texts in piece.bad.items()),
     ]
     return frame.drop(source.time_columns).with_columns(more).filter(pl.Series(~faults.rejected))

@@ -19,6 +19,7 @@ from pipeline.shares import SPILL_FORMAT
 from shardstore.errors import DamagedError
 from shardstore.identity import identity, unseal
 
+PATH_NODE = "__node"  # column of a spill: the node that the file's path names
 CODE = 2  # raised by hand when the same file and settings give other spills
 TYPED_CODE = 3  # likewise of a file whose columns have types
 
@@ -66,7 +67,8 @@ def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> 
 
 def spilled(config: Pipeline) -> Pipeline:
     """The configuration that reads spills instead of the file."""
-    source = config.source.model_copy(
-        update={"time": config.source.time_columns[-1], "time_format": "iso", "format": SPILL_FORMAT}
-    )
+    change = {"time": config.source.time_columns[-1], "time_format": "iso", "format": SPILL_FORMAT}
+    change |= {"time_stamps": "start", "ambiguous": "refuse"}  # spills hold instants
+    change |= {"node": PATH_NODE} if config.source.node_in_path else {}
+    source = config.source.model_copy(update=change)
     return config.model_copy(update={"source": source})

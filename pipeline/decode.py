@@ -6,6 +6,7 @@ import datetime as dt
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,20 @@ from numpy.typing import NDArray
 
 from pipeline.codes import Codes
 from pipeline.config import FeatureConfig, Pipeline
-from pipeline.faults import Faults
+from pipeline.doubled_hours import with_instants
+from pipeline.dumps import node_of
+from pipeline.faults import NO_NUMBER, OTHER_DATE, Faults
 from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.rows import Rows
-from pipeline.source import UNITS
+from pipeline.source import UNITS, Source
 from pipeline.spill import Chunk, Spool
 from pipeline.strangers import Strangers
-from pipeline.times import Spelling, instants, not_a_time
+from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
 from shardstore.calendar import Day, day_of, parse_step
-from shardstore.errors import DumpError, NoRowsError
+from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.layouts.grid import Records
+
+ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
 
 
 @dataclass(slots=True)
@@ -89,17 +94,18 @@ def decode(
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    codes, faults, places = Codes(table_nodes), Faults(date), Places()
+    codes, faults, places = Codes(table_nodes), Faults(date, config.source), Places()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:
-        known = Columns(columns, codes, texts, Spelling())
+        known = Columns(columns, codes, texts, one_node(path, config.source))
+        pieces = reader_of(path, config.source.format)(path, request_of(config, date))
         try:
-            for piece in reader_of(path, config.source.format)(path, request_of(config, date)):
-                chunk = _accept(piece, day, config, known, faults, places.total)
+            for piece, times, valid in with_instants(pieces, config.source, day):
+                chunk = _accept(piece, (times, valid), day, config, known, faults, places.total)
                 places.add(piece)
                 used = _seen(used, chunk.code_R, len(codes.names))
                 spool.put(chunk)
@@ -121,8 +127,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
     source = config.source
     kinds: dict[str, Kind] = dict.fromkeys(source.time_columns, "time")
     if source.wide is None:
-        assert source.node is not None
-        kinds[source.node] = "text"
+        kinds |= {source.node: "text"} if source.node is not None else {}
         kinds |= dict.fromkeys(config.raw_columns(), "number")
         kinds |= dict.fromkeys(config.categorical_columns(), "text")
     return Request(kinds, source.csv, source.wide.nodes if source.wide else None, source.time_format in UNITS, date)
@@ -137,37 +142,56 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and how the
-    file that is read writes its times."""
+    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
+    of the file that is read, if no column names any."""
 
     names: Sequence[str]
     nodes: Codes
     texts: Mapping[str, Codes]
-    spelling: Spelling
+    one_node: str | None = None
 
 
-def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: Faults, place: int) -> Chunk:
+def one_node(path: Path, source: Source) -> str | None:
+    """The node of all rows of a file, from its path or the configuration; None where columns name nodes.
+
+    Raises:
+        DumpError: the path does not match the one that names nodes.
+    """
+    if source.node is not None or source.wide is not None:
+        return None
+    if not source.node_in_path:
+        return source.node_name or ONE_NODE
+    if (name := node_of(path, source.path)) is None:
+        what, todo = f"the path names no node as in {source.path}", "Lay the file where its path names its node"
+        raise DumpError(what, where=Where(str(path)), todo=todo)
+    return name
+
+
+def _accept(
+    piece: Piece,
+    timed: tuple[Instants, Valid],
+    day: Day,
+    config: Pipeline,
+    columns: Columns,
+    faults: Faults,
+    place: int,
+) -> Chunk:
     """The rows of a piece that stand, as a chunk."""
     source, frame = config.source, piece.frame
     faults.begin(piece)
-    time_column = source.time_columns[-1]
-    times, valid = instants([frame[name] for name in source.time_columns], source, day, columns.spelling)
+    (times, valid), written = timed, written_times(frame, source)
+    whole = partial(whole_times, frame, source)
     values = (
         {}
         if source.wide
         else _numbers(piece, config, [name for name in columns.names if name not in columns.texts], faults)
     )
-    faults.reject(source.faults.bad_time, not_a_time(source), time_column, frame[time_column], ~valid)
+    faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
     outside = valid & ((times < day.start) | (times >= day.end))
-    faults.reject(source.faults.other_date, "of another date", time_column, frame[time_column], outside)
+    faults.reject(source.faults.other_date, OTHER_DATE, written.name, written, outside, whole)
     if source.wide is not None:
         return _melt(piece, config, columns.nodes, faults, times, place)
-    assert source.node is not None
-    names = frame[source.node]
-    nameless = names.fill_null("") == ""
-    faults.reject(source.faults.missing_node, "without a node", source.node, names, nameless.to_numpy())
-    code_R = columns.nodes.of(names)
-    faults.reject(source.faults.unknown_node, "of an unknown node", source.node, names, code_R < 0)
+    code_R = _node_codes(piece, source, columns, faults)
     for name, known in columns.texts.items():
         codes = known.of(frame[name])
         values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
@@ -180,6 +204,22 @@ def _accept(piece: Piece, day: Day, config: Pipeline, columns: Columns, faults: 
     return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns.names))
 
 
+def _node_codes(piece: Piece, source: Source, columns: Columns, faults: Faults) -> NDArray[np.int32]:
+    """[R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
+    if columns.one_node is None:
+        assert source.node is not None
+        names, column = piece.frame[source.node], source.node
+        nameless = names.fill_null("") == ""
+        faults.reject(source.faults.missing_node, "without a node", column, names, nameless.to_numpy())
+        code_R = columns.nodes.of(names)
+    else:
+        names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"
+        code_R = np.repeat(columns.nodes.of(names), len(piece.row_R))
+        names = names.new_from_index(0, len(code_R)) if code_R[0] < 0 else names
+    faults.reject(source.faults.unknown_node, "of an unknown node", column, names, code_R < 0)
+    return code_R
+
+
 def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:
     """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
     found, ranges = {}, config.ranges()
@@ -189,7 +229,7 @@ def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Fau
         values = values + 0.0  # a negative zero becomes a positive one: integers have none, whatever the format
         if name in piece.bad:
             texts = piece.bad[name]
-            _fault(config.source.faults.bad_number, "not a number", name, texts, texts.is_not_null().to_numpy(), faults)
+            _fault(config.source.faults.bad_number, NO_NUMBER, name, texts, texts.is_not_null().to_numpy(), faults)
         infinite = np.isinf(values)
         if infinite.any():
             _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)

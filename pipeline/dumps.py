@@ -7,13 +7,15 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from shardstore.errors import UsageError, shorten
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
+NODE = "{node}"
+FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
@@ -64,7 +66,7 @@ def is_typed(files: Sequence[Path], file_format: str) -> bool:
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
-    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `*` in it.
+    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `{node}` or `*` in it.
 
     A folder stands for all files below it, in order of name.
 
@@ -75,23 +77,45 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     style = matches[0][1] or "%Y-%m-%d"
     if any((match[1] or "%Y-%m-%d") != style for match in matches):
         raise UsageError(f"pipeline.source.path '{pattern}' spells its date in two ways", todo="Use one spelling")
-    found: dict[dt.date, list[Path]] = {}
+    found: dict[dt.date, dict[str, list[Path]]] = {}
     expression = _expression(pattern)
     for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
-        date = _date_in(name, expression, style)
-        if date is not None:
-            found.setdefault(date, []).append(Path(name))
-    several = "*" in pattern
-    dumps = {}
-    for date, paths in found.items():
-        if len(paths) == 1:
-            dumps[date] = paths[0], tuple(_files(paths[0]))
-            continue
-        if not several:
-            names = " and ".join(str(path) for path in paths[:2])
-            raise UsageError(f"two dumps of {date}: {names}", todo="Keep one of them")
-        dumps[date] = paths[0].parent, tuple(file for path in paths for file in _files(path))
-    return dumps
+        match = expression.fullmatch(name)
+        if match and (date := _date_in(match, style)) is not None:
+            found.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(Path(name))
+    return {date: _one_dump(pattern, date, nodes) for date, nodes in found.items()}
+
+
+def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> tuple[Path, tuple[Path, ...]]:
+    """(what messages name, files in order) of a date's matches, which stand under the node that their path names."""
+    paths = (
+        sorted((path for some in nodes.values() for path in some), key=str)
+        if len(nodes) > 1
+        else next(iter(nodes.values()))
+    )
+    twice = next((some for some in nodes.values() if len(some) > 1), None)
+    if twice and "*" not in pattern:
+        raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
+    files = tuple(file for path in paths for file in _files(path))
+    if NODE in pattern:
+        return Path(place_of(pattern, date)), files
+    return (paths[0].parent if twice else paths[0]), files
+
+
+def node_of(path: Path, pattern: str) -> str | None:
+    """The node that the path of a file, or of a folder above it, names where `{node}` stands in the pattern.
+
+    A path elsewhere is held against the pattern's parts from the first `{node}` or date on.
+    """
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if FIELD.search(part))
+    for form in (parts, parts[first:]):
+        expression = _expression(str(Path(*form)))
+        for place in (path, *path.parents):
+            tail = place if form is parts else Path(*place.parts[-len(form) :])
+            if match := expression.fullmatch(str(tail)):
+                return match["node"]
+    return None
 
 
 def no_match(pattern: str) -> str:
@@ -134,7 +158,8 @@ def date_of(path: Path, pattern: str) -> dt.date | None:
         tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
         for form in (str(tail), *parts):
             told = Path(*path.parts[-len(Path(form).parts) :])
-            if date := _date_in(str(told), _expression(form), style):
+            match = _expression(form).fullmatch(str(told))
+            if match and (date := _date_in(match, style)):
                 return date
     for found in DATED.finditer(path.name):
         with suppress(ValueError):  # no day of its month
@@ -149,18 +174,19 @@ def place_of(pattern: str, date: dt.date) -> str:
 
 def _wildcard(pattern: str) -> str:
     """The pattern for glob: the user's own `*` stay, everything else is taken as it is."""
-    parts = re.split(r"(\{date(?::[^}]+)?\}|\*)", pattern)
-    kept = [part for part in parts if part is not None]
-    return "".join("*" if part == "*" or PLACEHOLDER.fullmatch(part) else glob.escape(part) for part in kept)
+    parts = re.split(r"(\{date(?::[^}]+)?\}|\{node\}|\*)", pattern)
+    return "".join("*" if part == "*" or FIELD.fullmatch(part) else glob.escape(part) for part in parts)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """Of names that matched, with their date as a group: the same date at every place."""
-    expression, at, groups = "", 0, 0
-    for match in PLACEHOLDER.finditer(pattern):
-        date = f"(?P<date>{_written(match[1] or '%Y-%m-%d')})" if groups == 0 else "(?P=date)"
-        expression += _literal(pattern[at : match.start()]) + date
-        at, groups = match.end(), groups + 1
+    """Of names that matched, with their date and node as groups: the same ones at every place."""
+    expression, at, groups = "", 0, set[str]()
+    for match in FIELD.finditer(pattern):
+        group = "node" if match[0] == NODE else "date"
+        written = "[^/]+" if group == "node" else _written(match[1] or "%Y-%m-%d")
+        field = f"(?P={group})" if group in groups else f"(?P<{group}>{written})"
+        expression += _literal(pattern[at : match.start()]) + field
+        at, groups = match.end(), groups | {group}
     return re.compile(expression + _literal(pattern[at:]))
 
 
@@ -171,11 +197,8 @@ def _written(style: str) -> str:
     return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
 
 
-def _date_in(name: str, expression: re.Pattern[str], style: str) -> dt.date | None:
-    """The date in a name that matched; None if what stands there is none, or differs from place to place."""
-    found = expression.fullmatch(name)
-    if found is None:
-        return None
+def _date_in(found: re.Match[str], style: str) -> dt.date | None:
+    """The date in a name that matched; None if what stands there is none."""
     try:
         if ISO.fullmatch(found["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
             return dt.date.fromisoformat(found["date"])

@@ -13,10 +13,11 @@ from typing import Any
 
 from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import find_dumps, find_files, is_one_file, is_typed, no_match
+from pipeline.dumps import NODE, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
 from pipeline.nodes import read_nodes
 from pipeline.plan import Dump, Observed, ToCut
 from pipeline.remarks import change_text, size_text
+from pipeline.source import Source
 from shardstore.commit import Committed
 from shardstore.durable import disk_full_as_error
 from shardstore.errors import DamagedError
@@ -48,8 +49,8 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if not is_one_file(config.source.path):
         found = find_dumps(config.source.path)
-        kind = config.source.format
-        return {date: _dump(path, files, kind, cache, fresh) for date, (path, files) in found.items()}, None
+        source = config.source
+        return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in found.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
         return {}, None
@@ -97,10 +98,11 @@ def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None
     """The file or files of many dates as one dump, None if there is none."""
     files = find_files(config.source.path)
     path = Path(config.source.path)
-    return _dump(path, files, config.source.format, cache or {}, {} if fresh is None else fresh) if files else None
+    return _dump(path, files, config.source, cache or {}, {} if fresh is None else fresh) if files else None
 
 
-def _dump(path: Path, files: tuple[Path, ...], file_format: str, cache: Cache, fresh: Cache) -> Dump:
+def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
+    """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
     size, hashes = 0, []
     for file in files:
         try:
@@ -109,8 +111,9 @@ def _dump(path: Path, files: tuple[Path, ...], file_format: str, cache: Cache, f
             num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
-    whole = hashes[0] if len(hashes) == 1 else identity(hashes)
-    return Dump(path, size, whole, files, tuple(hashes), is_typed(files, file_format))
+    named = [node_of(file, source.path) for file in files] if NODE in source.path else []
+    whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
+    return Dump(path, size, whole, files, tuple(hashes), is_typed(files, source.format))
 
 
 def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.patterns import PatternError, read_pattern
 from shardstore.calendar import parse_date, parse_step, zone
 from shardstore.errors import UsageError, shorten
 from shardstore.identity import identity
@@ -58,17 +59,40 @@ Date = Annotated[
 ]
 Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
 Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 Bad = Literal["refuse", "drop"]  # refuse: counted against max_bad_fraction; drop: only counted
+OrNull = Literal["refuse", "drop", "null"]
+
+
+def null_word(value: Any) -> Any:
+    """Takes YAML's null for the word."""
+    return "null" if value is None else value
+
+
+BadNumber = Annotated[OrNull, BeforeValidator(null_word, json_schema_input_type=OrNull | None)]
 
 
 class Csv(Section):
-    """The dialect of CSV dumps (.csv, .csv.gz, .csv.zst)."""
+    """The dialect of CSV dumps (.csv, .txt, .tsv, packed or not)."""
 
     separator: str = Field(",", min_length=1, max_length=1)
     quote: str | None = Field('"', min_length=1, max_length=1, description="null: no character quotes")
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
     missing: tuple[str, ...] = Field(("",), description="texts that stand for a missing value")
+    columns: tuple[str, ...] | None = Field(
+        None,
+        description="names of a file's columns where it has no header; ... as the last stands for all further ones",
+    )
+    skip_rows: NotNegative | tuple[Positive, ...] = Field(
+        0,
+        description="so many lines at the start that are no rows, or the numbers of such lines: [2] is a row of units",
+    )
+    comment: str | None = Field(None, min_length=1, description="lines that begin with it are no rows")
+    skip_footer: NotNegative = Field(
+        0, description="so many lines at the end that are no rows; blank ones do not count"
+    )
     final_newline: bool = Field(True, description="refuse a file whose last row has no newline: it may have been cut")
 
     @field_validator("encoding")
@@ -86,6 +110,10 @@ class Csv(Section):
         named = self.separator + (self.quote or "")
         if not apart or not named.isascii() or any(character in "\r\n\0" for character in named):
             raise ValueError("separator, decimal and quote must be three different ASCII characters, none a newline")
+        if self.comment is not None and (self.comment[0] in named or not self.comment.isprintable()):
+            raise ValueError("comment must be printable and begin neither with the separator nor with the quote")
+        if self.columns is not None and not self.columns:
+            raise ValueError("columns names none; leave it out where the file has a header")
         return self
 
 
@@ -104,33 +132,75 @@ class Faults(Section):
     other_date: Bad = "refuse"
     missing_node: Bad = "refuse"
     unknown_node: Bad = "refuse"
-    bad_number: Literal["refuse", "drop", "null"] = "refuse"
-    not_finite: Literal["refuse", "drop", "null"] = "refuse"
+    bad_number: BadNumber = "refuse"
+    not_finite: BadNumber = "refuse"
 
 
 NOT_MEASURING = {"path", "format", "max_bad_fraction", "empty_date"}  # they decide no value
-TimeColumns = str | tuple[str, str]
+
+
+class TimeParts(Section):
+    """A time whose parts stand in columns of their own."""
+
+    date: str | None = Field(None, description="column of whole dates, instead of year, month and day")
+    year: str | None = None
+    month: str | None = None
+    day: str | None = None
+    hour: str | None = None
+    minute: str | None = None
+    second: str | None = Field(None, description="column of seconds, fractions too")
+
+    @model_validator(mode="after")
+    def _make_a_time(self) -> TimeParts:
+        split = [self.year, self.month, self.day]
+        if (self.date is not None) == any(split) or (any(split) and not all(split)):
+            raise ValueError("a time in parts needs date, or year, month and day")
+        if (self.minute and not self.hour) or (self.second and not self.minute):
+            raise ValueError("a time in parts has minute with hour alone, and second with minute")
+        columns = list(self.columns().values())
+        if repeated := next((column for column in columns if columns.count(column) > 1), None):
+            raise ValueError(f"two parts of the time stand in one column, '{repeated}'")
+        return self
+
+    def columns(self) -> dict[str, str]:
+        """{part: column}."""
+        return {part: column for part in TimeParts.model_fields if (column := getattr(self, part)) is not None}
+
+
+TimeColumns = str | tuple[str, str] | TimeParts
 
 
 class Source(Section):
     """Where one date's dump lies, and which columns say when and who."""
 
     path: str = Field(
-        description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `*` for several files; "
-        "without a date one file of many dates, which is cut first"
+        description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `{node}` for the node, `*` for "
+        "several files; without a date one file of many dates, which is cut first"
     )
     format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
     csv: Csv = Csv()
-    time: TimeColumns = Field(description="column of times, or [column of dates, column of times of day]")
+    time: TimeColumns = Field(
+        description="column of times, or [column of dates, column of times of day], or {year: column, month: column, ...}"
+    )
     time_format: str = Field(
         "iso", description="iso (with or without an offset), s, ms, us, ns (numbers), or a strptime pattern"
     )
+    time_stamps: Literal["start", "end"] = Field(
+        "start",
+        description="end: a time closes what it measures, so that midnight and 24:00 belong to the date before it",
+    )
     time_origin: Date | None = Field(None, description="numbers count from this local midnight; default: 1970 UTC")
-    ambiguous: Literal["refuse", "earliest", "latest"] = Field(
-        "refuse", description="a local time without an offset that its zone has twice"
+    ambiguous: Literal["refuse", "earliest", "latest", "infer"] = Field(
+        "refuse",
+        description="a local time without an offset that its zone has twice; infer: by the order of a node's rows in the file",
     )
     timezone: Zone = Field("UTC", description="zone of the dates, and of times without an offset")
-    node: str | None = Field(None, description="column that names the node; none where the dump is wide")
+    node: str | None = Field(
+        None, description="column that names the node; without it, wide and {node} in the path there is one node"
+    )
+    node_name: str | None = Field(
+        None, min_length=1, description="what the one node is called where nothing names any; default: the dataset"
+    )
     wide: Wide | None = None
     duplicates: Literal["last", "keep", "refuse"] = Field(
         "last",
@@ -153,24 +223,67 @@ class Source(Section):
     @field_validator("path")
     @classmethod
     def _only_dates(cls, path: str) -> str:
-        if stray := re.search(r"\{(?!date[:}])[^{}/]*\}", path):
-            raise ValueError(f"'{stray[0]}' stands for nothing; {{date}} and {{date:%Y%m%d}} stand for a dump's date")
+        if stray := re.search(r"\{(?!date[:}]|node\})[^{}/]*\}", path):
+            known = "{date} and {date:%Y%m%d} stand for a dump's date, {node} for its node"
+            raise ValueError(f"'{stray[0]}' stands for nothing; {known}")
         return path
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if ":" not in name and name not in FORMATS:
+            raise ValueError(f"no format '{name}'; use {', '.join(FORMATS)} or my_module:read")
+        return name
 
     @model_validator(mode="after")
     def _one_way_to_name_nodes(self) -> Source:
-        if (self.node is None) == (self.wide is None):
-            raise ValueError("give either node (a column that names it) or wide (a column a node)")
+        ways = [self.node is not None, self.wide is not None, self.node_in_path, self.node_name is not None]
+        if sum(ways) > 1:
+            raise ValueError(
+                "nodes are named in one way: by node (a column), wide (a column a node), {node} in the path, "
+                "or node_name where there is one node"
+            )
         if self.time_origin is not None and self.time_format not in UNITS:
             raise ValueError("time_origin needs a time_format in numbers: s, ms, us or ns")
         if not isinstance(self.time, str) and self.time_format in UNITS:
             raise ValueError("times in numbers stand in one column")
         return self
 
+    @field_validator("time_format")
+    @classmethod
+    def _pattern_has_a_meaning(cls, form: str) -> str:
+        if form != "iso" and form not in UNITS:
+            try:
+                read_pattern(form)
+            except PatternError as error:
+                raise ValueError(f"'{form}' has no meaning: {error}") from None
+        return form
+
+    @model_validator(mode="after")
+    def _two_columns_are_date_and_clock(self) -> Source:
+        if isinstance(self.time, str) or self.time_format == "iso":
+            return self
+        pattern = read_pattern(self.time_format)
+        if isinstance(self.time, TimeParts):
+            if self.time.date is None or pattern.clock:
+                raise ValueError(
+                    f"time_format '{self.time_format}' must be that of time.date, which has no time of day"
+                )
+        elif pattern.joint is None:
+            raise ValueError(f"time_format '{self.time_format}' is no date and time of day apart, as {self.time} are")
+        return self
+
     @property
     def time_columns(self) -> tuple[str, ...]:
-        """One column, or date and time of day."""
+        """One column, or date and time of day, or one for each part."""
+        if isinstance(self.time, TimeParts):
+            return tuple(self.time.columns().values())
         return (self.time,) if isinstance(self.time, str) else self.time
+
+    @property
+    def node_in_path(self) -> bool:
+        """Whether the path of a file names its node."""
+        return "{node}" in self.path
 
     def tolerated(self) -> str:
         """Identity of what is tolerated of a dump's rows: a date that failed is tried again when it changes."""
@@ -182,7 +295,18 @@ class Source(Section):
         chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=NOT_MEASURING)
         chosen.get("csv", {}).pop("final_newline", None)
         faults = {key: value for key, value in chosen.pop("faults", {}).items() if value == "null"}
+        chosen |= self._other_meaning()
+        chosen |= {"node": "{node}"} if self.node_in_path else {}
         return chosen | {"timezone": self.timezone} | ({"faults": faults} if faults else {})
 
+    def _other_meaning(self) -> dict[str, str]:
+        """Sets a pattern apart by which earlier versions read other times; nothing for all others."""
+        if self.time_format == "iso" or self.time_format in UNITS:
+            return {}
+        pattern = read_pattern(self.time_format)
+        other = pattern.other or (pattern.seconds and self.timezone != "UTC")
+        return {"time_form": pattern.form} if other else {}
 
+
+FORMATS = ("auto", "csv", "parquet", "jsonl", "arrow")
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}

@@ -16,19 +16,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.source import UNITS, Source
-from shardstore.calendar import Day, day_of
+from pipeline.civil_days import days_of
+from pipeline.patterns import read_pattern
+from pipeline.source import UNITS, Source, TimeParts
+from pipeline.time_parts import readings
+from shardstore.calendar import Day, day_of, midnight
 
 Instants = NDArray[np.int64]
 Valid = NDArray[np.bool_]
 SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9
 CHUNK = 1 << 15  # rows taken apart at once: their bytes stay in the cache
-MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 YEAR = r"(?:167[89]|16[89][0-9]|1[7-9][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|226[01])"  # those that int64 holds whole
 DATE = YEAR + r"-[0-9]{2}-[0-9]{2}"
 OFFSET = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 ISO = re.compile(DATE + r"(?P<t>[T ])[0-9]{2}:[0-9]{2}(?P<s>:[0-5][0-9](?P<f>\.[0-9]{1,9})?)?(?P<z>" + OFFSET + ")?")
+BARE = f"^{DATE}$"
+HOUR_24 = rf"^{DATE}[T ]24:00(?::00(?:\.0{{1,9}})?)?{OFFSET}?$"
 LONGEST = 2**63 - 2 * DAY  # nanoseconds that a typed time may be away from 1970, on any clock
+YEAR_2069, CENTURY = (36160 * DAY, 36525 * DAY), 36525 * DAY
 LARGEST = 2**62  # far outside any date, far inside int64
 
 
@@ -39,23 +44,35 @@ class Spelling:
 
     Attributes:
         sample: the file's first time; empty until one was met.
+        bare: whether a bare date, which is a midnight, came before it.
     """
 
     sample: str = ""
+    bare: bool = False
 
 
 def instants(
     columns: Sequence[pl.Series], source: Source, day: Day | None, spelling: Spelling | None = None
 ) -> tuple[Instants, Valid]:
-    """Each row's instant, and whether it has one.
+    """Each row's instant, and whether it has one. Where a time closes what it measures, the nanosecond before it.
 
     Args:
-        columns: one column of times, or a column of dates and one of times of day.
+        columns: one column of times, or a column of dates and one of times of day, or one for each part.
         day: the date that the rows should be of, which makes local times cheap; None if they are of many.
         spelling: the file's, which its first piece sets.
     """
-    columns = [_in_range(column) for column in columns]
-    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1])
+    times, valid = _stamps([_in_range(column) for column in columns], source, day, spelling or Spelling())
+    return (times - 1 if source.time_stamps == "end" else times), valid
+
+
+def _stamps(
+    columns: Sequence[pl.Series], source: Source, day: Day | None, spelling: Spelling
+) -> tuple[Instants, Valid]:
+    if isinstance(source.time, TimeParts):
+        form = None if source.time_format == "iso" else read_pattern(source.time_format).form
+        parts = dict(zip(source.time.columns(), columns, strict=True))
+        return _local(readings(parts, form, midnight=source.time_stamps == "end"), source)
+    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1], source)
     if source.time_format in UNITS:
         return _counted(column, source)
     if isinstance(column.dtype, pl.Datetime):
@@ -65,7 +82,7 @@ def instants(
     texts = column.cast(pl.String, strict=False)
     if source.time_format != "iso":
         return _by_pattern(texts, source)
-    return _iso(texts, source, day, spelling or Spelling())
+    return _iso(texts, source, day, spelling)
 
 
 def not_a_time(source: Source) -> str:
@@ -75,6 +92,21 @@ def not_a_time(source: Source) -> str:
     if source.time_format in UNITS:
         return f"not a time (a number of {source.time_format})"
     return f"not a time (of the form {source.time_format}, unambiguous in its zone)"
+
+
+def written_times(frame: pl.DataFrame, source: Source) -> pl.Series:
+    """Each row's time as messages show it, under the name of its column: of two columns the second, of parts all."""
+    if not isinstance(source.time, TimeParts):
+        return frame[source.time_columns[-1]]
+    parts = frame.select(pl.concat_str(pl.col(source.time_columns).cast(pl.String).fill_null(""), separator=" "))
+    return parts.to_series().alias(" ".join(source.time_columns))
+
+
+def whole_times(frame: pl.DataFrame, source: Source) -> pl.Series:
+    """Each row's time in one text, as it is read."""
+    if isinstance(source.time, tuple):
+        return _together(frame[source.time[0]], frame[source.time[1]], source)
+    return written_times(frame, source)
 
 
 def _in_range(column: pl.Series) -> pl.Series:
@@ -98,9 +130,10 @@ def shown(times: pl.Series, at: int) -> str | None:
     return str(column[0])
 
 
-def _together(date: pl.Series, clock: pl.Series) -> pl.Series:
-    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`."""
-    return (date.cast(pl.String) + "T" + clock.cast(pl.String)).alias(clock.name)
+def _together(date: pl.Series, clock: pl.Series, source: Source) -> pl.Series:
+    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`, or with what stands between the two in a pattern."""
+    joint = "T" if source.time_format == "iso" else read_pattern(source.time_format).joint
+    return (date.cast(pl.String) + joint + clock.cast(pl.String)).alias(clock.name)
 
 
 def _numpy(values: pl.Series) -> tuple[Instants, Valid]:
@@ -136,15 +169,26 @@ def _local(naive_ns: pl.Series, source: Source) -> tuple[Instants, Valid]:
     if source.timezone == "UTC":
         return _numpy(naive_ns)
     clock = naive_ns.cast(pl.Datetime("ns"))
-    fold: Any = "null" if source.ambiguous == "refuse" else source.ambiguous
+    fold: Any = {"refuse": "null", "infer": "earliest"}.get(source.ambiguous, source.ambiguous)
     placed = clock.dt.replace_time_zone(source.timezone, ambiguous=fold, non_existent="null")
     return _numpy(placed.dt.convert_time_zone("UTC").dt.epoch("ns"))
 
 
 def _by_pattern(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
-    zoned = re.search(r"%#?:*z", source.time_format) is not None
-    parsed = _parsed(texts, source.time_format, zoned=zoned)
-    return _numpy(parsed) if zoned else _local(parsed, source)
+    pattern, late = read_pattern(source.time_format), None
+    if source.time_stamps == "end" and pattern.midnight is not None:
+        late = texts.str.contains(pattern.midnight).fill_null(value=False)
+        texts = texts.str.replace(pattern.midnight, "${1}00${2}") if late.any() else texts
+    if pattern.fraction is not None:
+        texts = texts.str.replace(*pattern.fraction)
+    texts = texts + pattern.added if pattern.added else texts
+    parsed = _parsed(texts, pattern.form, zoned=pattern.zoned)
+    if pattern.short_year:  # Python's years of two digits begin with 1969, chrono's with 1970
+        after = parsed.is_between(*YEAR_2069, closed="left")
+        parsed = parsed.zip_with(~after, parsed - CENTURY)
+    if late is not None and late.any():
+        parsed = parsed + late.cast(pl.Int64) * DAY
+    return _numpy(parsed) if pattern.zoned else _local(parsed, source)
 
 
 def _parsed(texts: pl.Series, form: str, *, zoned: bool) -> pl.Series:
@@ -159,9 +203,11 @@ def _parsed(texts: pl.Series, form: str, *, zoned: bool) -> pl.Series:
 
 
 def _iso(texts: pl.Series, source: Source, day: Day | None, spelling: Spelling) -> tuple[Instants, Valid]:
-    spelling.sample = sample = spelling.sample or _first_time(texts)
-    if not sample:
-        return np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+    texts = _without_hour_24(texts) if source.time_stamps == "end" else texts
+    if not spelling.sample:
+        _learn(texts, spelling)
+    if not (sample := spelling.sample):
+        return _bare_dates(texts, source)
     naive, valid = _fixed_width(texts, sample)
     if naive is None:
         return _iso_slow(texts, sample, source)
@@ -179,12 +225,36 @@ def _iso(texts: pl.Series, source: Source, day: Day | None, spelling: Spelling) 
     return result, placed
 
 
-def _first_time(texts: pl.Series) -> str:
-    first = texts.head(1).to_list()
-    if first and first[0] and ISO.fullmatch(first[0]):
-        return str(first[0])
-    found = texts.filter(texts.str.contains(f"^(?:{ISO.pattern})$")).head(1).to_list()
-    return str(found[0]) if found else ""
+def _learn(texts: pl.Series, spelling: Spelling) -> None:
+    """Takes the file's first time, and whether a bare date stands before it: then no time of the file has an offset."""
+    first = next(iter(texts.head(1).to_list()), None)
+    if first and not spelling.bare and ISO.fullmatch(first):
+        spelling.sample = str(first)
+        return
+    some = texts.drop_nulls()
+    bare, whole = some.str.contains(BARE).arg_true(), some.str.contains(f"^(?:{ISO.pattern})$").arg_true()
+    if len(bare) and (not len(whole) or bare[0] < whole[0]):
+        spelling.bare = True
+    local = f"^(?:{ISO.pattern.replace(f'(?P<z>{OFFSET})?', '')})$"
+    alike = some.str.contains(local).arg_true() if spelling.bare else whole
+    spelling.sample = str(some[alike[0]]) if len(alike) else ""
+
+
+def _bare_dates(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
+    """The instants at which dates begin in the source's zone: a midnight that it skips is the instant of its jump."""
+    dates = texts.set(~texts.str.contains(BARE), None).str.to_date("%Y-%m-%d", strict=False)
+    begin = {date: midnight(date, source.timezone) for date in dates.unique().drop_nulls().to_list()}
+    return _numpy(dates.replace_strict(begin, default=None, return_dtype=pl.Int64))
+
+
+def _without_hour_24(texts: pl.Series) -> pl.Series:
+    """`2024-03-01T24:00` -> `2024-03-02T00:00`."""
+    places = texts.str.contains(HOUR_24).arg_true()
+    if not len(places):
+        return texts
+    late = texts.gather(places)
+    dates = late.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).dt.offset_by("1d").dt.to_string("%Y-%m-%d")
+    return texts.scatter(places, dates + late.str.slice(10, 1) + "00" + late.str.slice(13))
 
 
 def _iso_slow(texts: pl.Series, sample: str, source: Source) -> tuple[Instants, Valid]:
@@ -197,7 +267,14 @@ def _iso_slow(texts: pl.Series, sample: str, source: Source) -> tuple[Instants, 
     form += "%#z" if match["z"] else ""
     zone = "UTC" if match["z"] else None
     parsed = texts.set(~alike, None).str.to_datetime(form, strict=False, time_unit="ns", time_zone=zone).dt.epoch("ns")
-    return _numpy(parsed) if match["z"] else _local(parsed, source)
+    if match["z"]:
+        return _numpy(parsed)
+    times, valid = _local(parsed, source)
+    bare = texts.str.contains(BARE).fill_null(value=False).to_numpy()
+    if bare.any():
+        times, valid = times.copy(), valid.copy()
+        times[bare], valid[bare] = _bare_dates(texts.filter(bare), source)
+    return times, valid
 
 
 def _constant_offset(sample: str, source: Source, day: Day | None) -> int | None:
@@ -209,10 +286,18 @@ def _constant_offset(sample: str, source: Source, day: Day | None) -> int | None
         return 0
     if day is None:
         return None
-    zone = ZoneInfo(source.timezone)
-    marks = np.linspace(day.start, day.end - 1, 49).astype(np.int64)  # no zone changes twice within half an hour
-    offsets = {_offset(int(mark), zone) for mark in marks}
+    offsets = _offsets(day, source.timezone)
     return offsets.pop() if len(offsets) == 1 else None
+
+
+def changes_offset(day: Day, zone: str) -> bool:
+    """Whether the clock is put back or forward on a date."""
+    return len(_offsets(day, zone)) > 1
+
+
+def _offsets(day: Day, zone: str) -> set[int]:
+    marks = np.linspace(day.start, day.end - 1, 49).astype(np.int64)  # no zone changes twice within half an hour
+    return {_offset(int(mark), ZoneInfo(zone)) for mark in marks}
 
 
 def _offset(instant: int, zone: ZoneInfo) -> int:
@@ -290,17 +375,4 @@ def _dates(number_R10: NDArray[np.uint8]) -> tuple[Instants, Valid]:
         n[:, 5] * 10 + n[:, 6],
         n[:, 8] * 10 + n[:, 9],
     )
-    valid = (month >= 1) & (month <= 12) & (date >= 1) & (year >= 1678) & (year <= 2261)
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    valid &= date <= MONTH_DAYS[np.where(valid, month, 1)] - ((month == 2) & ~leap)
-    return _days(year, month, date), valid
-
-
-def _days(year: NDArray[np.int32], month: NDArray[np.int32], date: NDArray[np.int32]) -> Instants:
-    """Days since 1970-01-01 in the Gregorian calendar, counting years from March (H. Hinnant, days_from_civil)."""
-    shifted = year - (month <= 2)
-    era = shifted // 400
-    in_era = shifted - era * 400
-    day_of_year = (153 * (month + np.where(month > 2, -3, 9)) + 2) // 5 + date - 1
-    days: Instants = (era * 146097 + in_era * 365 + in_era // 4 - in_era // 100 + day_of_year - 719468).astype(np.int64)
-    return days
+    return days_of(year, month, date)

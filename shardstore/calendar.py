@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shardstore.errors import UsageError, Where
 
 NANOSECONDS = 1_000_000_000
+MILLISECOND = 1_000_000  # the codes of a day of such steps fit into int32
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -63,10 +64,13 @@ def parse_date(text: object) -> dt.date:
 
 
 def parse_step(text: str | int) -> int:
-    """A step's length in nanoseconds from `5m`, `1h`, `30s` or a number of seconds."""
-    match = re.fullmatch(r"\s*(\d+)\s*([smhd]?)\s*", str(text))
+    """A step's length in nanoseconds from `5m`, `1h`, `30s`, `10ms` or a number of seconds."""
+    match = re.fullmatch(r"\s*(\d+)\s*(ms|[smhd]?)\s*", str(text))
     if not match or int(match[1]) == 0:
-        raise UsageError(f"'{text}' is not a step", todo="Write it as 30s, 5m, 1h or 1d")
+        todo = "Write it as 10ms, 30s, 5m, 1h or 1d; one millisecond is the least"
+        raise UsageError(f"'{text}' is not a step", todo=todo)
+    if match[2] == "ms":
+        return int(match[1]) * MILLISECOND
     return int(match[1]) * UNITS[match[2] or "s"] * NANOSECONDS
 
 
@@ -98,7 +102,7 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
     if length % step:
         hours = length / 3600 / NANOSECONDS
         raise UsageError(
-            f"a step of {step // NANOSECONDS} s does not divide this date's {hours:g} hours in {zone_name}",
+            f"a step of {step / NANOSECONDS:g} s does not divide this date's {hours:g} hours in {zone_name}",
             where=Where(date=date),
             todo="Choose a step that divides every day's length, or the time zone UTC",
         )
@@ -155,10 +159,12 @@ def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:
     whole = (day.num_steps * day.step) == 24 * 3600 * NANOSECONDS and begin.hour == begin.minute == begin.second == 0
     if whole:
         return np.arange(day.num_steps, dtype=np.int32) * 8 + weekday
-    seconds = [(day.start + index * day.step) // NANOSECONDS for index in range(day.num_steps)]
-    local = [dt.datetime.fromtimestamp(second, tz) for second in seconds]
-    of_day = [(at.hour * 3600 + at.minute * 60 + at.second) * NANOSECONDS // day.step for at in local]
-    return np.asarray(of_day, dtype=np.int32) * 8 + weekday
+    second_T, fraction_T = np.divmod(instants(day), NANOSECONDS)
+    seconds, place_T = np.unique(second_T, return_inverse=True)
+    local = [dt.datetime.fromtimestamp(second, tz) for second in seconds.tolist()]
+    shown = np.asarray([at.hour * 3600 + at.minute * 60 + at.second for at in local], dtype=np.int64)
+    of_day = (shown[place_T] * NANOSECONDS + fraction_T) // day.step
+    return of_day.astype(np.int32) * 8 + weekday
 
 
 def instants(day: Day) -> NDArray[np.int64]:

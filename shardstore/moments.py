@@ -43,8 +43,9 @@ def date_at(instant: int, zone_name: str) -> dt.date:
 
 
 def spell(instant: int, zone_name: str) -> str:
-    """`2013-12-01T14:00:00-05:00`, in the zone's own time."""
-    return dt.datetime.fromtimestamp(instant // NANOSECONDS, zone(zone_name)).isoformat()
+    """`2013-12-01T14:00:00-05:00`, in the zone's own time; with a fraction where the second has one."""
+    at = dt.datetime.fromtimestamp(instant // NANOSECONDS, zone(zone_name))
+    return at.replace(microsecond=instant % NANOSECONDS // 1000).isoformat()
 
 
 def neighbour(day: Day, zone_name: str, towards: int) -> Day:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.calendar import NANOSECONDS, UNITS
+from shardstore.calendar import MILLISECOND, NANOSECONDS, UNITS
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError
 from shardstore.manifest import Manifest
@@ -91,4 +91,4 @@ def spelled(nanoseconds: int) -> str:
     for unit, seconds in sorted(UNITS.items(), key=lambda pair: -pair[1]):
         if nanoseconds % (seconds * NANOSECONDS) == 0:
             return f"{nanoseconds // (seconds * NANOSECONDS)}{unit}"
-    return f"{nanoseconds / NANOSECONDS:g}s"
+    return f"{nanoseconds // MILLISECOND}ms"  # of which every step is a multiple

@@ -191,7 +191,7 @@ class Training(Section):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = Field(0.0, ge=0, description="adam and sgd: added to the gradient; adamw: apart from it")
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd")
-    loss: Literal["auto"] | LossName = Field("auto", description="auto: mse, for a categorical target cross_entropy")
+    loss: Literal["auto", LossName] = Field("auto", description="auto: mse, for a categorical target cross_entropy")
     losses: dict[str, HeadConfig] | None = Field(None, description="several named losses, instead of `loss`")
     huber_delta: float = Field(1.0, gt=0)
     class_weights: ClassWeights = None

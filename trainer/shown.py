@@ -8,7 +8,6 @@ Legend: H drawn history steps, P target steps, N nodes, T targets.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardstore.calendar import NANOSECONDS, Timeline, zone
+from shardstore.calendar import Timeline
+from shardstore.moments import spell
 from shardstore.transform import Floats, untransform
 from trainer.batch import Batch
 from trainer.config import Trainer
@@ -110,8 +110,7 @@ class Drawn:
     def _local(self, begin: int, steps: int) -> str:
         """Local time of the first target step, with its offset."""
         manifest = self.reader.dataset.manifest
-        seconds = (begin + steps * manifest.step) // NANOSECONDS
-        return dt.datetime.fromtimestamp(seconds, zone(manifest.timezone)).isoformat()
+        return spell(begin + steps * manifest.step, manifest.timezone)
 
     def _categorical(self) -> list[int]:
         return [head.targets[0] for head in self.form.categorical]

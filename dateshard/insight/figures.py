@@ -9,7 +9,6 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from shardstore.calendar import Day, collapse
 from shardstore.dataset import Dataset
 from shardstore.frozen import Nodes
 from shardstore.manifest import Manifest
+from shardstore.moments import spell
 from shardstore.transform import Floats
 
 Document = dict[str, Any]
@@ -125,7 +125,7 @@ def _categories(survey: Survey, index: int) -> Document:
 def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     """The first cells of a date, node by node and step by step, in raw units; null where nothing was observed."""
     survey, day = Survey(dataset), dataset.manifest.day(date)
-    nodes, zone = dataset.nodes.names, ZoneInfo(dataset.manifest.timezone)
+    nodes = dataset.nodes.names
     steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
     shape = (steps, len(nodes), len(dataset.features))
     values, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
@@ -134,9 +134,9 @@ def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     columns = [_readable(survey, values[..., k], seen[..., k], k) for k in range(len(dataset.features))]
     rows = []
     for step, node in list(np.ndindex(steps, len(nodes)))[:count]:
-        at = dt.datetime.fromtimestamp((day.start + step * day.step) / 1e9, zone)
+        at = spell(day.start + step * day.step, dataset.manifest.timezone)
         cells = {f.name: columns[k][step][node] for k, f in enumerate(dataset.features)}
-        rows.append({"time": at.isoformat(), "node": nodes[node], "values": cells})
+        rows.append({"time": at, "node": nodes[node], "values": cells})
     return rows
 
 

@@ -29,11 +29,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dateshard.preparing.raw import raw_units
-from shardstore.calendar import Day, instants, zone
+from shardstore.calendar import Day, instants
 from shardstore.dataset import Dataset
 from shardstore.durable import appearing
 from shardstore.errors import UsageError, Where
 from shardstore.layouts.feature import categorical
+from shardstore.moments import spell
 
 BLOCK_CELLS = 1 << 18  # steps x nodes that are one row group
 TIMES = ("time_utc", "time_local", "node")
@@ -157,9 +158,8 @@ def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> list[Any]:
     names = ("UTC", dataset.manifest.timezone)
     if not as_csv:
         return [pa.array(at, pa.timestamp("ns", tz=name)) for name in names]
-    seconds = (at // 10**9).tolist()
-    utc = [dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for second in seconds]
-    local = [dt.datetime.fromtimestamp(second, zone(names[1])).isoformat() for second in seconds]
+    utc = [spell(instant, "UTC").replace("+00:00", "Z") for instant in at.tolist()]
+    local = [spell(instant, names[1]) for instant in at.tolist()]
     return [pa.array(utc), pa.array(local)]
 
 

@@ -209,7 +209,9 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     for kind in ("rejected", "changed"):
         for reason, count in sorted(rows[kind].items()):
             screen.tell(f"  {kind}  {count:,}  {reason}")
-    _tell_duplicates(screen, rows["by_date"])
+    conflicting = _tell_duplicates(screen, rows["by_date"])
+    if conflicting and finished.manifest and finished.manifest.num_nodes == 1:
+        screen.explain("  all rows are of one node: if a column names the nodes, set pipeline.source.node")
     if finished.unknown_nodes:
         screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
@@ -224,13 +226,14 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
         _failures(screen, finished, told)
 
 
-def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
-    """Rows that were left out because their node and instant come again, and readings that were lost by it."""
+def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> bool:
+    """Shows rows that were left out because their node and instant come again, and readings that were lost by it; gives
+    whether any were."""
     duplicates = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
     for kind in ("dropped", "conflicting"):
         dates = [dt.date.fromisoformat(date) for date, counts in duplicates.items() if counts[kind]]
         if not dates:
-            return
+            return False
         count, where = sum(counts[kind] for counts in duplicates.values()), collapse(dates, SHOWN_RANGES)
         if kind == "dropped":
             screen.explain(f"  duplicates  {count:,}  left out, the last row of a node and instant stays: {where}")
@@ -240,6 +243,7 @@ def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> None:
             f"{name} {sum(counts['columns'].get(name, 0) for counts in duplicates.values()):,}" for name in names
         )
         screen.explain(f"  conflicting  {count:,}  of them had other values: {where} ({', '.join(columns)})")
+    return True
 
 
 def _observed(screen: Screen, finished: e.Finished) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument
 
 ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
+KEY = re.compile(r"\b[Ss]et pipeline\..*")
 GOOD = ("fresh", "no-dump", "excluded")
 ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: where all is well, where work is needed
 
@@ -37,12 +38,16 @@ def headline(screen: Screen, dataset: str, generation: int | None, manifest: Man
 def likeness(date: dt.date, reason: str) -> str:
     """What reasons of many dates have in common: of the place the file's own numbers and the date are left out.
 
-    A row and a value stay: they are looked for one by one. Reasons without a place lose all their numbers.
+    A row and a value stay: they are looked for one by one, unless a key of the configuration is named that reads them.
+    Reasons without a place lose all their numbers.
     """
     file, at, rest = reason.partition(f", date {date}")
     if not at:
         return re.sub(r"\d+", "#", reason)
-    return re.sub(r"\d+", "#", file) + at.replace(str(date), "") + rest.replace(str(date), "")
+    file = re.sub(r"\d+", "#", file)
+    if key := KEY.search(rest):
+        return f"{file}: {key[0]}"
+    return file + at.replace(str(date), "") + rest.replace(str(date), "")
 
 
 def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:

@@ -20,12 +20,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.formats import packed
 from pipeline.source import Csv
 from shardstore import outside
 from shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = 4 << 20  # of text decoded at once; what reading costs in memory is a small multiple (pipeline.shares)
+LONGEST_ROW = 64 << 20  # more text than this without the end of a row is no row
 BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
 BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
@@ -55,28 +57,37 @@ class Request:
         """A place in the file."""
         return Where(str(path), self.date, column, row, value)
 
-    def resolve(self, path: Path, header: Sequence[str]) -> dict[str, Kind]:
-        """{name: kind} of all wanted columns, in the file's order.
+    def resolve(self, path: Path, header: Sequence[str], row: int = 1) -> dict[str, Kind]:
+        """{name: kind} of all wanted columns, in the file's order; `row` is the header's.
 
         Raises:
             DumpError: a column is missing or repeated.
         """
         known = set(header)
-        if len(known) < len(header):
-            repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-            where = self.where(path, column=repeated[0], row=1)
-            raise DumpError("the column is repeated", where=where, todo="Correct the dump")
+        repeated = self._repeated(path, header, row) if len(known) < len(header) else ()
         for name in self.columns:
             if name not in known:
                 todo = "Correct the dump, or the column's name in the configuration"
-                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=1), todo=todo)
+                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=row), todo=todo)
         kinds: dict[str, Kind] = {}
         for name in header:
             if name in self.columns:
                 kinds[name] = self.columns[name]
-            elif self.others is not None and fnmatch.fnmatchcase(name, self.others):
+            elif self.others is not None and fnmatch.fnmatchcase(name, self.others) and name not in repeated:
                 kinds[name] = "number"
         return kinds
+
+    def _repeated(self, path: Path, header: Sequence[str], row: int) -> set[str]:
+        """The names that stand twice, none of a wanted column: nobody reads those that have no name, as trailing
+        separators make them."""
+        repeated = {name for name, count in Counter(header).items() if count > 1}
+        pattern = self.others
+        for name in sorted(repeated):
+            of_others = name != "" and pattern is not None and fnmatch.fnmatchcase(name, pattern)
+            if name in self.columns or of_others:
+                todo = "Correct the dump, or pipeline.source.wide.nodes" if of_others else "Correct the dump"
+                raise DumpError("the column is repeated", where=self.where(path, column=name, row=row), todo=todo)
+        return repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +107,9 @@ class Piece:
 
 
 Reader = Callable[[Path, Request], Iterator[Piece]]
-SUFFIXES = {
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".csv.zst": "csv",
-    ".txt": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-    ".arrow": "arrow",
-    ".ipc": "arrow",
-    ".feather": "arrow",
-}
+TEXTS = {".csv": "csv", ".txt": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+OTHERS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
+SUFFIXES = {f"{text}{packing}": name for text, name in TEXTS.items() for packing in ("", *packed.SUFFIXES)} | OTHERS
 READERS = {
     "csv": "csv:read",
     "parquet": "columnar:read_parquet",
@@ -146,7 +143,8 @@ def reader_of(path: Path, chosen: str) -> Reader:
     if chosen == "auto":
         suffix = suffix_of(path)
         if suffix is None:
-            known = ", ".join(sorted(SUFFIXES))
+            plain = sorted({*TEXTS, *OTHERS})
+            known = f"{', '.join(plain)}; texts also with {', '.join(packed.SUFFIXES)}"
             raise DumpError(
                 "no format is known by its suffix",
                 where=Where(str(path)),
@@ -166,7 +164,8 @@ def reader_of(path: Path, chosen: str) -> Reader:
 
 def no_column(name: str, header: Sequence[str]) -> str:
     """`there is no column 'speed'; did you mean 'sped'?`"""
-    near = difflib.get_close_matches(name, header, n=1)
+    near = [column for column in header if column.strip().casefold() == name.strip().casefold()]
+    near = near or difflib.get_close_matches(name, header, n=1)
     shown = ", ".join(map(shorten, header[:20])) + (", ..." if len(header) > 20 else "")
     hint = f"; did you mean '{shorten(near[0])}'?" if near else f"; it has {shown}" if header else ""
     return f"there is no column '{name}'{hint}"

@@ -7,24 +7,23 @@ with nulls, numbers with a decimal point pass as decimal commas: both are found 
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline import remedies
 from pipeline.formats import Kind, Piece, Request, with_numbers
-from pipeline.formats.text import LONGEST_ROW, blocks, count_of, row_ends
+from pipeline.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
+from pipeline.formats.text import blocks, count_of, row_ends
 from pipeline.source import Csv
 from shardstore.errors import DumpError, NoRowsError, shorten
 
-HEADER_ROWS = 1
-STRAY = "a quote inside an unquoted field"
-NO_QUOTE = "Correct the dump, or set pipeline.source.csv.quote: null"
 LONE_RETURN = re.compile(r"\r(?!\n)")
 Types = Mapping[str, type[pl.DataType]]
 
@@ -35,8 +34,12 @@ class _File:
 
     path: Path
     request: Request
-    header: tuple[str, ...]
+    named: Header
     kinds: Mapping[str, Kind]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return self.named.names
 
     @property
     def dialect(self) -> Csv:
@@ -44,19 +47,18 @@ class _File:
 
 
 def read(path: Path, request: Request) -> Iterator[Piece]:
-    """Rows of a CSV with a header. Blank lines are no rows, but count as lines.
+    """Rows of a CSV. Blank lines are no rows, but count as lines.
 
     Memory: a block of text and what is decoded of it.
 
     Raises:
         DumpError: names the row that has another number of fields, is not UTF-8 or not readable.
     """
-    file, row, empty = None, HEADER_ROWS + 1, True
-    for block in blocks(path, request):
-        if file is None:
-            head, block = _split_header(block, request.csv)
-            header = _header(head, path, request)
-            file = _File(path, request, header, request.resolve(path, header))
+    texts = blocks(path, request)
+    header = read_header(texts, path, request)
+    file = _File(path, request, header, _kinds(header, path, request))
+    row, empty = header.row + 1, True
+    for block in chain([header.rest], texts):
         if block:
             count, blank = _check_fields(block, file, row)
             kept = _without(block, blank, request.csv) if len(blank) else block
@@ -67,38 +69,16 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
             row += count
     if empty:
         where = request.where(path)
-        raise NoRowsError("a header but no row", where=where, todo="Write the dump again, or remove it")
+        what = "a header but no row" if request.csv.columns is None else "no row"
+        raise NoRowsError(what, where=where, todo="Write the dump again, or remove it")
 
 
-def _split_header(block: bytes, dialect: Csv) -> tuple[str, bytes]:
-    quote, length = (dialect.quote or "\0").encode(), 1 << 16
-    while not len(ends := row_ends(block[:length], quote)):  # a block ends with a whole row, so there is one
-        length *= 4
-    end = int(ends[0])
-    return block[:end].decode(errors="replace").rstrip("\r"), block[end + 1 :]
-
-
-def _header(text: str, path: Path, request: Request) -> tuple[str, ...]:
-    where, todo = request.where(path, row=1), "Correct the dump, or set pipeline.source.csv.encoding"
-    if not text:
-        return ()
-    if "\ufffd" in text:
-        raise DumpError("the header is not UTF-8", where=where, todo=todo)
+def _kinds(header: Header, path: Path, request: Request) -> dict[str, Kind]:
     try:
-        first, *more = _walk(text, request.csv)
-    except csv.Error as fault:
-        raise DumpError(f"the header is not readable: {fault}", where=where, todo="Correct the dump") from None
-    if more:
-        raise DumpError(f"{STRAY} in the header", where=where, todo=NO_QUOTE)
-    return tuple(first)
-
-
-def _walk(text: str, dialect: Csv) -> Iterator[list[str]]:
-    csv.field_size_limit(LONGEST_ROW)  # of this process; the module's own limit is 128 KiB
-    stream = io.StringIO(text, newline="")
-    if dialect.quote is None:
-        return csv.reader(stream, delimiter=dialect.separator, quoting=csv.QUOTE_NONE)
-    return csv.reader(stream, delimiter=dialect.separator, quotechar=dialect.quote, strict=True)
+        return request.resolve(path, header.names, header.row)
+    except DumpError as error:
+        todo = remedies.of_header(header, request) or error.todo
+        raise DumpError(error.what, where=error.where, todo=todo) from None
 
 
 def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.int64]]:
@@ -124,9 +104,10 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
     separators = np.diff(np.searchsorted(found, ends), prepend=0)
     separators[blank] = wanted  # a blank line has none
     if (separators != wanted).any():
-        _locate(block, file, np.arange(row, row + len(ends), dtype=np.int64))
-        first = int((separators != wanted).argmax())
-        raise _other_fields(int(separators[first]) + 1, file, row + first)
+        wrong = np.flatnonzero(separators != wanted)
+        todo = _todo(block, ends, wrong, file, row)
+        _locate(block, file, np.arange(row, row + len(ends), dtype=np.int64), todo)
+        raise _other_fields(int(separators[wrong[0]]) + 1, file, row + int(wrong[0]), todo)
     return len(ends), blank
 
 
@@ -166,9 +147,18 @@ def _refuse_stray_quote(
     raise DumpError(what, where=where, todo=NO_QUOTE)
 
 
-def _other_fields(count: int, file: _File, row: int) -> DumpError:
-    what = f"the row has {count} fields, the header {len(file.header)}"
-    return DumpError(what, where=file.request.where(file.path, row=row), todo="Correct the dump")
+def _todo(block: bytes, ends: NDArray[np.int64], wrong: NDArray[np.int64], file: _File, row: int) -> str:
+    """What to do about rows with another number of fields, as the rows from the first such one on show it."""
+    first, starts = int(wrong[0]), np.concatenate([[0], ends[:-1] + 1])
+    some = range(first, min(len(ends), first + remedies.MOST_LINES))
+    lines = [block[starts[k] : ends[k]].decode(errors="replace").rstrip("\r") for k in some]
+    return remedies.of_fields(lines, wrong - first, row + first, file.named, file.dialect) or "Correct the dump"
+
+
+def _other_fields(count: int, file: _File, row: int, todo: str) -> DumpError:
+    names = "the header" if file.dialect.columns is None else "pipeline.source.csv.columns"
+    what = f"the row has {count} fields, {names} {len(file.header)}"
+    return DumpError(what, where=file.request.where(file.path, row=row), todo=todo)
 
 
 # A row with one field only has no separator either; dumps have a time and a value at least.
@@ -185,11 +175,12 @@ def _without(block: bytes, blank: NDArray[np.int64], dialect: Csv) -> bytes:
     return b"".join(block[a : b + 1] for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if i not in gone)
 
 
-def _locate(block: bytes, file: _File, rows: NDArray[np.int64]) -> None:
+def _locate(block: bytes, file: _File, rows: NDArray[np.int64], todo: str = "Correct the dump") -> None:
     """Walks a block row by row and raises DumpError at the first of wrong structure; returns if there is none.
 
     Args:
         rows: the number of each of its rows, blank ones too if they are in the block.
+        todo: about a row of another number of fields.
     """
     try:
         text = LONE_RETURN.sub(" ", block.decode())  # for csv it ends a row, for us it is a character
@@ -198,9 +189,9 @@ def _locate(block: bytes, file: _File, rows: NDArray[np.int64]) -> None:
         raise DumpError("not UTF-8", where=at, todo="Correct the dump, or set pipeline.source.csv.encoding") from None
     index = 0
     try:
-        for index, fields in enumerate(_walk(text, file.dialect), start=1):
+        for index, fields in enumerate(fields_of(text, file.dialect), start=1):
             if fields and len(fields) != len(file.header):
-                raise _other_fields(len(fields), file, _row_at(rows, index - 1))
+                raise _other_fields(len(fields), file, _row_at(rows, index - 1), todo)
     except csv.Error as fault:
         what, at = f"not a readable CSV from here on: {fault}", file.request.where(file.path, row=_row_at(rows, index))
         raise DumpError(what, where=at, todo="Correct the dump") from None

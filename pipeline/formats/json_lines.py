@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats import Kind, Piece, Request, with_numbers
 from pipeline.formats.text import blocks, count_of
+from pipeline.source import Csv
 from shardstore.errors import DumpError, NoRowsError, shorten
 
 Types = dict[str, type[pl.DataType]]
@@ -29,7 +30,8 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
     Raises:
         DumpError: names the row that is no JSON object, or repeats a key.
     """
-    unquoted = Request(request.columns, request.csv.model_copy(update={"quote": None}), date=request.date)
+    plain = Csv(quote=None, encoding=request.csv.encoding, final_newline=request.csv.final_newline)
+    unquoted = Request(request.columns, plain, date=request.date)
     file, row = None, 1
     for block in blocks(path, unquoted):
         if file is None and block.strip():

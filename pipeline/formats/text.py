@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import gzip
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.formats import BLOCK_BYTES, Request
+from pipeline.formats import BLOCK_BYTES, LONGEST_ROW, Request
+from pipeline.formats.frame import framed
+from pipeline.formats.packed import DAMAGED, is_packed, opened
 from shardstore.errors import DumpError, NoRowsError
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-LONGEST_ROW = 64 << 20  # more than this without the end of a row is no row
 NEWLINE = ord("\n")
 AGAIN = "Write the dump again"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes] | Any]:
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        with gzip.open(path, "rb") as stream:
-            yield stream
-    elif name.endswith(".zst"):
-        with pa.input_stream(str(path), compression="zstd") as stream:
-            yield stream
-    else:
-        with open(path, "rb", buffering=0) as stream:
-            yield stream
 
 
 def chunks(path: Path, request: Request) -> Iterator[bytes]:
@@ -46,15 +28,15 @@ def chunks(path: Path, request: Request) -> Iterator[bytes]:
     """
     place, done = request.where(path), 0
     try:
-        with _opened(path) as stream:
+        with opened(path) as stream:
             while chunk := stream.read(BLOCK_BYTES):
                 done += len(chunk)
                 yield bytes(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowInvalid) as error:
+    except DAMAGED as error:
         what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
         raise DumpError(what, where=place, todo=AGAIN) from None
     except OSError as error:
-        if path.name.lower().endswith((".gz", ".zst")) and error.errno is None:
+        if is_packed(path) and error.errno is None:
             what = f"the compressed file is damaged or cut after {done:,} bytes of text: {error}"
             raise DumpError(what, where=place, todo=AGAIN) from None
         raise DumpError(f"cannot be read: {error.strerror or error}", where=place, todo=AGAIN) from None
@@ -106,7 +88,7 @@ def blocks(path: Path, request: Request) -> Iterator[bytes]:
     """
     quote = request.csv.quote.encode() if request.csv.quote else None
     carried, rows, empty = b"", 1, True
-    for chunk in utf8(path, request):
+    for chunk in framed(utf8(path, request), request.csv):
         empty = empty and not chunk
         text = carried + chunk
         if (at := text.find(b"\0", len(carried))) >= 0:

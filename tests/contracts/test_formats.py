@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
-from collections.abc import Iterator
+import lzma
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,6 +180,56 @@ class TestZstd(FormatContract):
     def write(self, table: pl.DataFrame, path: Path) -> None:
         with pa.output_stream(str(path), compression="zstd") as stream:
             stream.write(table.write_csv().encode())
+
+
+class TestXz(FormatContract):
+    suffix, first_row = ".txt.xz", 2
+
+    def write(self, table: pl.DataFrame, path: Path) -> None:
+        path.write_bytes(lzma.compress(table.write_csv().encode(), preset=0))
+
+
+class TestBzip2(FormatContract):
+    suffix, first_row = ".csv.bz2", 2
+
+    def write(self, table: pl.DataFrame, path: Path) -> None:
+        path.write_bytes(bz2.compress(table.write_csv().encode(), 1))
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+    ".xz": lambda data: lzma.compress(data, preset=0),
+    ".bz2": bz2.compress,
+}
+
+
+def rows_of(path: Path) -> pl.DataFrame:
+    return pl.concat([piece.frame for piece in reader_of(path, "auto")(path, Request(KINDS))])
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_every_text_may_be_packed_in_every_way_in_one_stream_or_several(tmp_path: Path, packing: str) -> None:
+    table = frame(40)
+    for text in (".csv", ".txt", ".tsv", ".jsonl", ".ndjson"):
+        data = (table.write_ndjson() if "json" in text else table.write_csv()).encode()
+        path = tmp_path / f"dump{text}{packing}"
+        path.write_bytes(PACK[packing](data))
+        whole = rows_of(path)
+        assert whole["speed"].equals(table["speed"])
+        path.write_bytes(PACK[packing](data[:700]) + PACK[packing](data[700:]))  # as parallel packers write
+        assert rows_of(path).equals(whole)
+
+
+@pytest.mark.parametrize("packing", PACK)
+def test_a_damaged_stream_after_the_first_is_never_taken_for_padding(tmp_path: Path, packing: str) -> None:
+    path, data = tmp_path / f"dump.csv{packing}", frame(40).write_csv().encode()
+    end = data.index(b"\n", 700) + 1  # the rows of the first stream are whole
+    first, second = PACK[packing](data[:end]), PACK[packing](data[end:])
+    for damaged in (b"?" + second[1:], second[:1] + b"?" + second[2:], second[:-1], b"no stream"):
+        path.write_bytes(first + damaged)
+        with pytest.raises(DumpError, match="the compressed file is damaged or cut"):
+            rows_of(path)
 
 
 class TestJsonLines(FormatContract):

@@ -81,7 +81,7 @@ def test_check_tells_all_faults_at_once_each_with_its_place(ds: Run) -> None:
     Path("b.yaml").write_text(MORE.replace("3", "0").replace("seed", "sed"))
     done = ds("config", "check", "-c", "a.yaml", "-c", "b.yaml", "pipeline.step=5x", code=2)
     assert done.err.splitlines() == [
-        "override: pipeline.step: '5x' is not a step. Write it as 30s, 5m, 1h or 1d",
+        "override: pipeline.step: '5x' is not a step. Write it as 10ms, 30s, 5m, 1h or 1d; one millisecond is the least",
         "b.yaml:3:5: trainer.training.epochs: must be greater than or equal to 1 (got 0)",
         "b.yaml:4:5: trainer.training.sed: unknown key; did you mean 'seed'?",
         "3 faults in a.yaml, b.yaml",

@@ -84,7 +84,11 @@ def test_each_half_is_read_with_its_defaults(load: Load) -> None:
             "a.yaml:9:13: pipeline.features.speed.fil: unknown key; did you mean 'fill'?",
         ),
         ("dataset: traffic", "datasets: traffic", "a.yaml:1:1: datasets: unknown key; did you mean 'dataset'?"),
-        ("step: 5m", "step: 5 min", "a.yaml:7:3: pipeline.step: '5 min' is not a step. Write it as 30s, 5m, 1h or 1d"),
+        (
+            "step: 5m",
+            "step: 5 min",
+            "a.yaml:7:3: pipeline.step: '5 min' is not a step. Write it as 10ms, 30s, 5m, 1h or 1d; one millisecond is the least",
+        ),
         ("    time: timestamp\n", "", "a.yaml:3:3: pipeline.source.time: is missing"),
         (
             "    node: sensor",
@@ -115,6 +119,29 @@ def test_a_wrong_word_is_answered_with_the_right_ones(load: Load) -> None:
     right = "'mean', 'sum', 'min', 'max', 'first', 'last' or 'count'"
     assert found.startswith(f"a.yaml:9:13: pipeline.features.speed.aggregate: must be {right}")
     assert found.endswith("(got 'average')")
+
+
+def test_a_loss_that_does_not_exist_is_answered_with_those_that_do(load: Load) -> None:
+    (found,) = faults(load, BASE.replace("{epochs: 3}", "{loss: rmse}"))
+    names = "'auto', 'mse', 'mae', 'huber' or 'cross_entropy'"
+    assert found == f"a.yaml:11:14: trainer.training.loss: must be {names} (got 'rmse')"
+
+
+def test_a_format_that_does_not_exist_is_refused_by_the_configuration(load: Load) -> None:
+    (found,) = faults(load, BASE.replace("    node: sensor", "    node: sensor\n    format: excel"))
+    names = "auto, csv, parquet, jsonl, arrow or my_module:read"
+    assert found == f"a.yaml:7:5: pipeline.source.format: no format 'excel'; use {names}"
+
+
+def test_yaml_null_is_taken_where_the_pages_say_null(load: Load) -> None:
+    text = BASE.replace("    node: sensor", "    node: sensor\n    faults: {bad_number: null, not_finite: null}")
+    text = text.replace("{fill: forward, fill_limit: 12}", "{range: [0, null], outside: null}")
+    pipeline = load(text).preparing()
+    assert pipeline == load(text.replace(": null", ': "null"')).preparing()
+    assert (pipeline.features["speed"].outside, pipeline.source.faults.bad_number) == ("null", "null")
+    schema = Settings.model_json_schema()["$defs"]
+    assert {"type": "null"} in schema["Faults"]["properties"]["bad_number"]["anyOf"]  # for editors
+    assert {"type": "null"} in schema["FeatureConfig"]["properties"]["outside"]["anyOf"]
 
 
 def test_all_faults_are_told_at_once(load: Load) -> None:

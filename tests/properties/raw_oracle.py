@@ -83,7 +83,7 @@ def csv_rows(data: bytes) -> Iterator[dict[str, Any]]:
     except csv.Error as error:
         raise UnreadableError(str(error)) from None
     header = rows[0] if rows else []
-    if len(rows) < 2 or len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
+    if len(rows) < 2 or any(header.count(name) > 1 for name in NAMES) or any(len(row) != len(header) for row in rows):
         raise UnreadableError("fields")
     try:
         yield from [{name: row[header.index(name)] or None for name in NAMES} for row in rows[1:]]

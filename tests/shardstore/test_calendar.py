@@ -21,6 +21,7 @@ from shardstore.calendar import (
     time_codes,
 )
 from shardstore.errors import UsageError
+from shardstore.spacing import spelled
 
 HOUR = 3_600_000_000_000
 D = dt.date
@@ -163,3 +164,25 @@ def test_what_is_no_step_is_refused_with_the_value(text: str) -> None:
 def test_an_unknown_time_zone_is_refused_with_its_name(name: str) -> None:
     with pytest.raises(UsageError, match="is not a time zone"):
         midnight(D(2024, 1, 1), name)
+
+
+@pytest.mark.parametrize(("date", "hours"), [("2013-11-03", 25), ("2013-03-10", 23), ("2013-03-11", 24)])
+def test_codes_of_steps_below_a_second_are_those_of_their_instants(date: str, hours: int) -> None:
+    zone_name, step = "America/New_York", parse_step("250ms")
+    day = day_of(dt.date.fromisoformat(date), zone_name, step)
+    assert day.num_steps == hours * 3600 * 4
+    codes = time_codes(day, zone_name)
+    for place in (0, 1, 3, 4, day.num_steps // 12, day.num_steps // 8 + 7, day.num_steps - 1):
+        seconds, fraction = divmod(day.start + place * step, 10**9)
+        local = dt.datetime.fromtimestamp(seconds, ZoneInfo(zone_name))
+        since = (local.hour * 3600 + local.minute * 60 + local.second) * 10**9 + fraction
+        assert divmod(int(codes[place]), 8) == (since // step, local.weekday())
+
+
+def test_a_step_is_a_millisecond_at_least() -> None:
+    assert parse_step("1ms") * 1000 == parse_step(1) == parse_step("1s") == 10**9
+    for text in ("1ms", "250ms", "30s", "5m", "1h", "1d"):
+        assert spelled(parse_step(text)) == text
+    for text in ("0ms", "1us", "0.01s", "0.5"):
+        with pytest.raises(UsageError, match="one millisecond is the least"):
+            parse_step(text)

@@ -1,0 +1,78 @@
+"""Packed text files as the bytes that they hold: gzip, zstd, xz and bzip2, told apart by their suffix."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, pa.ArrowInvalid)
+PACKED_BYTES = 1 << 20  # read from disk at once
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the file's name says that it is packed."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes] | Any]:
+    """A stream of the unpacked bytes; `read(n)` gives at most n of them.
+
+    Raises, while it is read:
+        one of DAMAGED, or an OSError without a number: the packed bytes are damaged or cut.
+    """
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        with gzip.open(path, "rb") as stream:
+            yield stream
+    elif name.endswith(".zst"):
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            yield stream
+    elif name.endswith((".xz", ".bz2")):
+        with open(path, "rb", buffering=0) as file:
+            yield _Streams(file, lzma.LZMADecompressor if name.endswith(".xz") else bz2.BZ2Decompressor)
+    else:
+        with open(path, "rb", buffering=0) as stream:
+            yield stream
+
+
+class _Streams:
+    """The streams of a file one after the other, as parallel packers write them.
+
+    The standard library's own files take a damaged stream after the first one for padding: its rows would be gone in
+    silence.
+    """
+
+    def __init__(self, file: IO[bytes], begin: Callable[[], Any]) -> None:
+        self._file, self._begin = file, begin
+        self._stream = begin()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` unpacked bytes; none at the end of the last stream."""
+        while True:
+            packed = b""
+            if self._stream.eof:
+                if not (packed := self._next_stream()):
+                    return b""
+                self._stream = self._begin()
+            elif self._stream.needs_input and not (packed := self._file.read(PACKED_BYTES)):
+                raise EOFError("it ends within a packed stream")
+            unpacked: bytes = self._stream.decompress(packed, size)
+            if unpacked:
+                return unpacked
+
+    def _next_stream(self) -> bytes:
+        """The packed bytes after a whole stream, without the zeros that may stand between two of them."""
+        packed = self._stream.unused_data.lstrip(b"\0")
+        while not packed and (more := self._file.read(PACKED_BYTES)):
+            packed = more.lstrip(b"\0")
+        return bytes(packed)
