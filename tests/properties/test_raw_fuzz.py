@@ -50,12 +50,13 @@ def test_the_fuzz_sees_a_reader_that_loses_rows_raises_or_depends_on_its_blocks(
 ) -> None:
     accept, whole = decode._accept, text.BLOCK_BYTES
 
-    def instead(piece, *rest):  # type: ignore[no-untyped-def]
+    def instead(piece, timed, *rest):  # type: ignore[no-untyped-def]
         if broken == "error" and piece.bad:
             raise ValueError("two\nlines")
         if broken == "rows" or (broken == "blocks" and whole != text.BLOCK_BYTES):
             piece = type(piece)(piece.path, piece.frame[1:], piece.row_R[1:], {n: t[1:] for n, t in piece.bad.items()})
-        return accept(piece, *rest)
+            timed = tuple(part[1:] for part in timed)
+        return accept(piece, timed, *rest)
 
     monkeypatch.setattr(decode, "_accept", instead)
     assert len(told(rounds(tmp_path, 14, range(300))).splitlines()) > 5

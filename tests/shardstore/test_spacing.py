@@ -37,7 +37,9 @@ def test_cells_at_no_regular_distance_say_nothing(share: float) -> None:
     assert steps_apart(np.random.default_rng(1).random((288, 20)) < share) == 1
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(300, "5m"), (3600, "1h"), (86_400, "1d"), (5400, "90m"), (0.5, "0.5s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(300, "5m"), (3600, "1h"), (86_400, "1d"), (5400, "90m"), (0.5, "500ms")]
+)
 def test_a_spacing_is_spelled_as_a_step(seconds: float, text: str) -> None:
     assert spelled(int(seconds * SECOND)) == text
 
