@@ -150,10 +150,15 @@ KINDS = STORE_KINDS | RUN_KINDS
 
 @contextlib.contextmanager
 def quick_folder() -> Iterator[Path]:
-    """A temporary folder, in memory where the system has such: every flip writes some hundred small files."""
+    """A temporary folder, in memory where the system has such: every flip writes some hundred small files.
+
+    Nobody else writes into the folder above it, which tests look at for what has gone astray.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
+        folder = Path(name, "lab")
+        folder.mkdir()
+        yield folder
 
 
 @dataclass
