@@ -8,10 +8,12 @@ STAMP  := $(VENV)/.stamp
 EXAMPLE := $(firstword $(filter flights traffic,$(patsubst configs/%.yaml,%,$(CONFIG))))
 FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
+# DATESHARD_STEP: a command of a target that goes on does not hint at what the next line does
 JOBS   ?= logical
 
 .PHONY: train test setup preprocess rerun resume check test-all mutants bench doctor lock clean
 
+train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
 	@$(if $(EXAMPLE),$(BIN)/dateshard init --example $(EXAMPLE))
 	@$(BIN)/dateshard preprocess $(FLAGS)

@@ -21,12 +21,23 @@ def main() -> None:
     try:
         from dateshard.cli import run
 
-        code = run(sys.argv[1:])
+        code = run(sys.argv[1:], _started_as())
         for late in (signal.SIGINT, signal.SIGTERM):  # it is done: they would change nothing but the exit code
             signal.signal(late, signal.SIG_IGN)
     except KeyboardInterrupt:  # while it was being loaded: nothing had begun
         code = 130
     sys.exit(code)
+
+
+def _started_as() -> tuple[str, ...]:
+    """The words before the arguments, as they were typed: what is printed to be run begins with them."""
+    import shutil
+    from pathlib import Path
+
+    program = sys.argv[0]
+    if Path(program).name == "__main__.py":  # python -m dateshard, with the interpreter's own options
+        return tuple(sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1])
+    return ("dateshard",) if shutil.which("dateshard") == program else (program,)  # a shell hands over the whole path
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from dateshard.preparing.faults import ConfigurationError, Fault, Places, place_of
 from dateshard.settings import Settings, read_file, read_layers, validate
+from shardstore.commands import command
 from shardstore.errors import UsageError
 from trainer.config import flatten, mismatch
 
@@ -56,7 +57,7 @@ def choose(settings: Settings, keys: Sequence[str]) -> dict[str, Any]:
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else "dateshard config show prints all"
+            hint = f"Did you mean '{near[0]}'?" if near else f"{command('config', 'show', config=True)} prints all"
             raise UsageError(f"'{key}' is no key of this configuration", todo=hint)
         _copy(tree, chosen, key)
     return chosen

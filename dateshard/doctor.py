@@ -21,6 +21,8 @@ from datetime import date
 from importlib import import_module
 from pathlib import Path
 
+from shardstore.commands import to_run
+
 PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
 STANDS_ON = {  # distribution: module
     "torch": "torch",
@@ -107,7 +109,7 @@ def _store(root: Path) -> Check:
     try:
         dataset = Dataset.open(root)
     except NotThereError:
-        return Check("store", "ok", f"nothing prepared yet in {root}", "Run: dateshard preprocess -c CONFIG")
+        return Check("store", "ok", f"nothing prepared yet in {root}", to_run("preprocess", config=True))
     except StoreError as error:
         return Check("store", "fail", str(error))
     return Check("store", "ok", f"{root}: generation {dataset.generation}, {len(dataset.days):,} dates")

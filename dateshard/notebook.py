@@ -18,6 +18,7 @@ from dateshard.places import shards_folder
 from dateshard.preparing.raw import raw_units
 from dateshard.screen import counted, size
 from shardstore.calendar import collapse
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, UsageError, Where
 from shardstore.layouts.feature import categorical
@@ -210,7 +211,7 @@ class Opened:
         found, manifest = list[str](), self.dataset.manifest
         for date in (chosen := self._chosen(dates)):
             if (stored := manifest.dates[date].parts[0].formats.get("parquet")) is None:
-                todo = "Set pipeline.store.formats: [zarr, parquet] and run: dateshard preprocess -c CONFIG"
+                todo = f"Set pipeline.store.formats: [zarr, parquet] and run: {command('preprocess', config=True)}"
                 raise NotThereError("the date is not stored as Parquet", where=Where(date=date), todo=todo)
             found.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
         for _, error in self.dataset.verify_dates(chosen, full=False):

@@ -15,6 +15,7 @@ from pipeline.config import Pipeline
 from pipeline.observe import Staged, observe
 from pipeline.plan import Observed, Plan, Wish, make_plan, split_settings
 from shardstore.calendar import collapse
+from shardstore.commands import command, to_run
 from shardstore.commit import Committed, Writer
 from shardstore.errors import NotThereError, StoreError, UsageError, Where
 from shardstore.frozen import load_statistics
@@ -61,7 +62,7 @@ def drop(config: Pipeline, root: Path, dates: Collection[dt.date], *, dry_run: b
 def _drop(config: Pipeline, writer: Writer, dates: Collection[dt.date], *, dry_run: bool) -> Dropped:
     current, notes = writer.current() if writer.root.is_dir() else (None, [])
     if current is None:
-        todo = "Run: dateshard preprocess -c CONFIG"
+        todo = to_run("preprocess", config=True)
         raise NotThereError("no committed dataset here", where=Where(file=str(writer.root)), todo=todo)
     going = sorted(set(dates))
     _refuse_absent(going, current, writer.root)
@@ -82,7 +83,9 @@ def _drop(config: Pipeline, writer: Writer, dates: Collection[dt.date], *, dry_r
 def _refuse_absent(dates: Collection[dt.date], current: Committed, root: Path) -> None:
     there = {*current.manifest.dates, *current.manifest.failed}
     if absent := sorted(set(dates) - there):
-        todo = "dateshard status lists its dates; pipeline.exclude leaves out one that was never prepared"
+        todo = (
+            f"{command('status', config=True)} lists its dates; pipeline.exclude leaves out one that was never prepared"
+        )
         raise NotThereError(f"not in the dataset: {collapse(absent)}", where=Where(file=str(root)), todo=todo)
 
 

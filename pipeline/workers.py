@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.stopping import Stop
+from shardstore.commands import Door, door, stand_at
 from shardstore.errors import DateshardError, ResourceError
 
 POLL_SECONDS = 0.1  # between two looks at whether a stop is asked for
@@ -197,7 +198,7 @@ def _start() -> _Worker:
         while True:
             try:
                 _start_forkserver()
-                process = get_context("forkserver").Process(target=_serve, args=(theirs,), daemon=True)
+                process = get_context("forkserver").Process(target=_serve, args=(theirs, door()), daemon=True)
                 with _no_script():
                     process.start()
                 return _Worker(process, ours)
@@ -269,8 +270,9 @@ def _bury(worker: _Worker) -> str:
     return f"ended (exit code {code})" if code not in (None, 255) else "was killed"
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, there: Door) -> None:
     """In a worker: tasks one by one, until the connection ends. Ends at once with its parent, whatever killed that."""
+    stand_at(there)  # its errors are read where the parent's are
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

@@ -24,6 +24,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from shardstore.commands import to_run
 from shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
@@ -271,7 +272,7 @@ def load_sources(root: Path, generation: int) -> Sources:
         DamagedError: missing or damaged; the next preprocess falls back to an older one and writes it anew.
         StoreError: it cannot be read now. To fall back then would move statistics that are meant to stay.
     """
-    path, todo = sources_path(root, generation), "Run: dateshard preprocess -c CONFIG (it writes it anew)"
+    path, todo = sources_path(root, generation), f"{to_run('preprocess', config=True)} (it writes it anew)"
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shardstore import cache
 from shardstore.calendar import Day, Segment, instants, segments, time_codes
+from shardstore.commands import to_run
 from shardstore.commit import load_sources, sources_path
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
@@ -217,7 +218,7 @@ class Dataset:
             raise NotThereError(
                 "the date is not in this generation",
                 where=Where(file=str(self.root), date=date),
-                todo=f"Run: dateshard preprocess {date} -c CONFIG",
+                todo=to_run("preprocess", date, config=True),
             ) from None
 
     def _file(self, date: dt.date, array: str) -> tuple[Path, int, str]:
@@ -287,7 +288,7 @@ class Dataset:
         for pin in pin_files(self.root):
             yield _judged(pin, partial(read_pin, self.root, pin))
         if (dumps := self.root / "dumps.json").exists():
-            todo = "Run: dateshard preprocess -c CONFIG (it hashes the dumps again)"
+            todo = f"{to_run('preprocess', config=True)} (it hashes the dumps again)"
             yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
         yield from self.verify_dates(sorted(self.manifest.dates) if dates is None else dates, full=full)
         with suppress(StoreError):  # told above
@@ -351,7 +352,7 @@ def _copies(path: Path) -> list[Path]:
 
 def _repair(path: Path) -> str:
     """The command that mends a shard's file: shards/<date>/<id>/<array>/<chunk>."""
-    return f"Run: dateshard preprocess {path.parents[2].name} --force -c CONFIG"
+    return to_run("preprocess", path.parents[2].name, "--force", config=True)
 
 
 def _pread_into(descriptor: int, view: memoryview, offset: int, count: int, path: Path) -> None:

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from shardstore.commands import command
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ELSEWHERE = "or write elsewhere: name another file or folder, or another DATESHARD_DATA"
 NEXT = {  # of what the system refuses
@@ -179,10 +181,8 @@ def of_memory(error: BaseException) -> ResourceError | None:
     asked = re.search(r"allocate ([\d.]+ (?:[KMGTPE]i?B|bytes))", text)
     more = f": {asked[1]} more were asked for" if asked else ""
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    todo = (
-        "Make batch_size, hidden_units, the window or loading.memory_budget smaller (dateshard estimate says what each "
-    )
-    todo += "takes); in preprocess lower --memory-limit or use --workers 1"
+    todo = f"Make batch_size, hidden_units, the window or loading.memory_budget smaller ({command('estimate', config=True)} says "
+    todo += "what each takes); in preprocess lower --memory-limit or use --workers 1"
     return ResourceError(f"out of memory{more}; this machine has {there / 1e9:,.1f} GB", todo=todo)
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from shardstore.commands import to_run
 from shardstore.commit import publish, staging_folder
 from shardstore.errors import DamagedError, StoreError, Where
 from shardstore.histogram import Histogram
@@ -31,7 +32,6 @@ from shardstore.statistics import Statistics
 from shardstore.transform import Floats
 
 Loaded = TypeVar("Loaded")
-REPAIR = "Run: dateshard preprocess -c CONFIG --refit-statistics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ def load_nodes(root: Path, folder_id: str) -> Nodes:
 
 def _load_nodes(folder: Path) -> Nodes:
     path = folder / "nodes.json"
-    content = unseal(_read(path), str(path), REPAIR)
-    with expected_form(str(path), REPAIR):
+    content = unseal(_read(path), str(path), _repair())
+    with expected_form(str(path), _repair()):
         rows = [[math.nan if x is None else x for x in row] for row in content["positions"]]
         names, axes = tuple(content["names"]), tuple(content["axes"])
         nodes = Nodes(names, axes, np.asarray(rows, dtype=float).reshape(len(names), len(axes)))
@@ -143,8 +143,8 @@ def load_vocabularies(root: Path, folder_id: str) -> Vocabularies:
 
 def _load_vocabularies(folder: Path) -> Vocabularies:
     path = folder / "vocabularies.json"
-    content = unseal(_read(path), str(path), REPAIR)
-    with expected_form(str(path), REPAIR):
+    content = unseal(_read(path), str(path), _repair())
+    with expected_form(str(path), _repair()):
         vocabularies = Vocabularies({feature: tuple(names) for feature, names in content.items()})
         _refuse_other_id(vocabularies.id, folder)
         return vocabularies
@@ -176,8 +176,8 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
 
 def _load_statistics(folder: Path) -> Statistics:
     path = folder / "statistics.json"
-    content = unseal(_read(path), str(path), REPAIR)
-    with expected_form(str(path), REPAIR):
+    content = unseal(_read(path), str(path), _repair())
+    with expected_form(str(path), _repair()):
         moments = _read_whole(path.with_name("moments.f64"), content["moments"])
         array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
         histogram = Histogram()
@@ -192,7 +192,7 @@ def _load_statistics(folder: Path) -> Statistics:
 def _read_whole(path: Path, expected: list[Any]) -> bytes:
     data = _read(path)
     if [len(data), hash_bytes(data)] != expected:
-        raise DamagedError("size or hash is not what was committed", where=Where(file=str(path)), todo=REPAIR)
+        raise DamagedError("size or hash is not what was committed", where=Where(file=str(path)), todo=_repair())
     return data
 
 
@@ -219,7 +219,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=REPAIR) from None
+        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=_repair()) from None
 
 
 def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) -> dict[str, StoreError | None]:
@@ -238,3 +238,8 @@ def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) ->
             except StoreError as error:
                 found[f"{kind}/{name}"] = error
     return found
+
+
+def _repair() -> str:
+    """What mends anything that is frozen."""
+    return to_run("preprocess", "--refit-statistics", config=True)

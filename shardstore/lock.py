@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
+from shardstore.commands import to_run
 from shardstore.errors import DateshardError, Where
 
 
@@ -26,5 +27,5 @@ def take_lock(descriptor: int, kind: int, path: Path) -> None:
         raise DateshardError(
             f"this file cannot be locked ({error.strerror}): its file system has no locks that work",
             where=Where(file=str(path)),
-            todo="Keep data, runs and checkpoints on a local disk: set DATESHARD_DATA. Run: dateshard doctor",
+            todo=f"Keep data, runs and checkpoints on a local disk: set DATESHARD_DATA. {to_run('doctor')}",
         ) from None

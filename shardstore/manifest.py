@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardstore.calendar import Day, zone
+from shardstore.commands import command, to_run
 from shardstore.durable import fsync_above, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
-REPAIR = "Run: dateshard preprocess -c CONFIG (it falls back to the newest good manifest and prepares what that lacks)"
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
 ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
@@ -260,7 +260,7 @@ def read_format(root: Path) -> None:
     """Raises:
     StoreError: a store of another format version. DamagedError: the file is missing or damaged.
     """
-    path, todo = root / "FORMAT", "Run: dateshard preprocess -c CONFIG (it writes it anew)"
+    path, todo = root / "FORMAT", f"{to_run('preprocess', config=True)} (it writes it anew)"
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -302,9 +302,9 @@ def current_generation(root: Path) -> int:
             data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NotThereError(
-            "no committed dataset here", where=Where(file=str(root)), todo="Run: dateshard preprocess -c CONFIG"
+            "no committed dataset here", where=Where(file=str(root)), todo=to_run("preprocess", config=True)
         ) from None
-    todo = "Run: dateshard preprocess -c CONFIG (it points CURRENT at the newest good manifest)"
+    todo = f"{to_run('preprocess', config=True)} (it points CURRENT at the newest good manifest)"
     content = unseal(data, str(path), todo)
     with expected_form(str(path), todo):
         generation: int = content["generation"]
@@ -329,7 +329,7 @@ def load_manifest(root: Path, generation: int) -> Manifest:
         raise NotThereError(
             f"generation {generation} is not in the store",
             where=Where(file=str(path)),
-            todo="Train afresh on the current generation (dateshard train -c CONFIG)",
+            todo=f"Train afresh on the current generation ({command('train', config=True)})",
         ) from None
     todo = _repair(root, generation)
     return Manifest.from_json(unseal(data, str(path), todo), str(path), todo)
@@ -339,5 +339,7 @@ def _repair(root: Path, generation: int) -> str:
     """What mends a damaged manifest: preparing makes the current one again, an older one is lost."""
     with suppress(StoreError):
         if current_generation(root) != generation:
-            return "It cannot be made again; train afresh on the current generation. Run: dateshard train -c CONFIG"
-    return REPAIR
+            return f"It cannot be made again; train afresh on the current generation. {to_run('train', config=True)}"
+    return (
+        f"{to_run('preprocess', config=True)} (it falls back to the newest good manifest and prepares what that lacks)"
+    )

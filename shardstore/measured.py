@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from shardstore.commands import to_run
 from shardstore.errors import DamagedError, StoreError, Where
 from shardstore.histogram import Histogram
 from shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
@@ -143,7 +144,7 @@ def _damaged(path: Path, what: str) -> DamagedError:
     return DamagedError(
         f"the measured array is missing or damaged: {what}",
         where=Where(file=str(path)),
-        todo=f"Run: dateshard preprocess {date} --force -c CONFIG",
+        todo=to_run("preprocess", date, "--force", config=True),
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardstore.commands import to_run
 from shardstore.durable import disk_full_as_error, replace_file
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming, shorten
 from shardstore.identity import expected_form, identity, seal, unseal
@@ -192,7 +193,7 @@ def read_pin(root: Path, file: Path) -> Pin | None:
         DamagedError: naming the file, and the run that writes it anew.
     """
     run = file.stem.partition(MARK)[0]
-    todo = f"Run: dateshard train --resume {run} (it writes the pin anew), or delete the file if {run} is over"
+    todo = f"{to_run('train', '--resume', run)} (it writes the pin anew), or delete the file if {run} is over"
     try:
         data = file.read_bytes()
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardstore.commands import to_run
 from shardstore.commit import first_damaged, publish, staging_folder
 from shardstore.durable import check_free_space
 from shardstore.errors import DamagedError, Where
@@ -188,5 +189,5 @@ def _damaged(path: Path, what: str) -> DamagedError:
     return DamagedError(
         what,
         where=Where(str(path), dt.date.fromisoformat(date)),
-        todo=f"Run: dateshard preprocess {date} --force -c CONFIG",
+        todo=to_run("preprocess", date, "--force", config=True),
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dateshard.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "shardstore": {"shardstore"},
@@ -72,6 +74,23 @@ def test_text_is_printed_in_one_place() -> None:
     """Where it is escaped; beside it a group's own help, and CSV as it is."""
     printing = {str(path.relative_to(ROOT)) for path in FILES if re.search(PRINTING, path.read_text())}
     assert printing == {"dateshard/screen.py", "dateshard/cli/checkpoints.py", "dateshard/cli/predicting.py"}
+
+
+def test_commands_in_messages_are_made_in_one_place() -> None:
+    """As the reader types them, quoted. Written out they stand in docstrings, help, schemas, and pages read elsewhere."""
+    named = re.compile(rf"\bdateshard ({'|'.join(COMMANDS)})\b")
+    written = set()
+    for path in FILES:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = [
+            n.value
+            for n in nodes
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
+        ]
+        written |= {str(path.relative_to(ROOT)) for text in texts if named.search(text)}
+    pages = {f"dateshard/reports/{page}_page.py" for page in ("data", "judged")}
+    assert written == {"dateshard/cli/__init__.py", "dateshard/documents/configuring.py", *pages}
 
 
 def test_locks_are_taken_in_one_place() -> None:

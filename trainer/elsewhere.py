@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shardstore.commands import command
 from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
 from shardstore.errors import NotThereError, UsageError, Where, naming, shorten
 from trainer.checkpoint import NAME
@@ -102,7 +104,7 @@ def refuse_absent(run: Path) -> None:
     raise NotThereError(
         "the folder that its checkpoints lie in is not there (moved, or its disk is not mounted?)",
         where=Where(file=shorten(target, 200)),
-        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfnr FOLDER {place}",
+        todo=f"Bring it back; or, where it has moved to FOLDER: ln -sfnr FOLDER {shlex.quote(str(place))}",
     )
 
 
@@ -120,7 +122,7 @@ def _refuse_taken(directory: Path) -> None:
     if owner is None and not taken:
         return
     what = f"the checkpoints of {f'run {owner.name}' if owner else 'a run that is not here'} lie in this --save-dir"
-    todo = f"Continue it: dateshard train --resume {owner.name}; or name" if owner else "Move them away, or name"
+    todo = f"Continue it: {command('train', '--resume', owner.name)}; or name" if owner else "Move them away, or name"
     raise UsageError(what, where=where, todo=f"{todo} another --save-dir")
 
 

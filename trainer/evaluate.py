@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import UsageError
 from trainer.baselines import BATCH_BYTES, DAY_NS, Baselines, Setting, order_to_judge, refuse_reach, window_bytes
@@ -100,7 +101,7 @@ def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list
     """
     if rows and not any(row.scaled["count"] or row.classes for row in rows):
         what = f"not one target of the {num_windows:,} windows of split '{split}' was observed: nothing can be judged"
-        todo = f"Name another with --split, or look at its dates: dateshard inspect {split} -c CONFIG"
+        todo = f"Name another with --split, or look at its dates: {command('inspect', split, config=True)}"
         raise UsageError(what, todo=todo)
     for row in rows[:1]:
         blind = [name for name, errors in row.scaled["by_feature"].items() if not errors["count"]]

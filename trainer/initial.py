@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from shardstore.commands import command
 from shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
 from shardstore.identity import hash_bytes
 from trainer import checkpoint
@@ -63,7 +64,7 @@ def read_initial(name: str, runs: Path) -> Initial:
         found = _of_run(TrainingRun.open(runs, name))
     else:
         what = f"no .pth, no checkpoint and no run: '{shorten(name, 100)}'"
-        raise NotThereError(what, todo="Name one of them; see: dateshard runs, dateshard checkpoints list")
+        raise NotThereError(what, todo=f"Name one of them; see: {command('runs')}, {command('checkpoints', 'list')}")
     return Initial(found.folder, checkpoint.read_files(found)["model"])
 
 
@@ -94,7 +95,7 @@ def begin_with_same(session: Session, told: Mapping[str, str], runs: Path) -> No
     Raises:
         StoreError: they are gone, or others stand in their place.
     """
-    where, todo = Where(file=told["source"]), "Begin a new run: dateshard train -c CONFIG --init-from ..."
+    where, todo = Where(file=told["source"]), f"Begin a new run: {command('train', config=True)} --init-from ..."
     try:
         initial = read_initial(told["source"], runs)
     except StoreError as error:

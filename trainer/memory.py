@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from shardstore.commands import command
 from shardstore.errors import UsageError
 from trainer.config import ModelConfig, Trainer, is_own
 from trainer.models import build
@@ -101,7 +102,7 @@ def refuse_too_large(config: Trainer, parts_of: Callable[[Trainer], Mapping[str,
     raise UsageError(
         f"trainer.{key}: {value} asks for {size(total)} of memory ({part} {size(parts[part])}), "
         f"and there are {size(there)}",
-        todo="Make it smaller; dateshard estimate says what a training takes",
+        todo=f"Make it smaller; {command('estimate', config=True)} says what a training takes",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shardstore.calendar import collapse
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import UsageError, Where
 from trainer.state import Session
@@ -33,5 +34,5 @@ def blind_validation(session: Session) -> UsageError | None:
         f"no cell of the targets ({names}) was observed on the validation dates ({collapse(dates)}): nothing would say "
         "which weights are best",
         where=Where(file=str(dataset.root)),
-        todo="Set pipeline.split, or look at them: dateshard inspect validation -c CONFIG",
+        todo=f"Set pipeline.split, or look at them: {command('inspect', 'validation', config=True)}",
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shardstore.calendar import Timeline
+from shardstore.commands import command
 from shardstore.durable import disk_full_as_error, replace_file
 from shardstore.errors import DateshardError, Where
 from trainer.state import Session
@@ -73,10 +74,10 @@ def error(session: Session, *, over: bool) -> DateshardError:
     )
     todo = "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
     if over:
-        todo += "No weight was changed: look at the scale of the targets too (dateshard inspect)"
+        todo += f"No weight was changed: look at the scale of the targets too ({command('inspect', config=True)})"
     else:
         more = f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"
-        todo += f"To go on over them: dateshard train --resume {path.parent.name} {more}"
+        todo += f"To go on over them: {command('train', '--resume', path.parent.name, more)}"
     return DateshardError(what, where=Where(file=str(path)), todo=todo)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shardstore.commands import command, to_run
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
@@ -207,7 +208,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     facts = run.facts()
     if (told := noted(run)) and told.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
-        raise UsageError(what, where=Where(file=str(run.folder)), todo="Run: dateshard train -c CONFIG")
+        raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
     data = {key: value for key, value in facts["data"].items() if key != "root"}
     dataset = Dataset.open(shards, data["generation"])
     session = make_session(config, dataset, run.checkpoints)
@@ -256,11 +257,11 @@ def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
         if run is not None:
             return TrainingRun.open(run.parent, run.name), path.name
         if not called:
-            todo = "Begin a new run with its weights: dateshard train -c CONFIG --init-from " + shorten(name, 200)
+            todo = f"Begin a new run with its weights: {command('train', '--init-from', name, config=True)}"
             raise NotThereError("no run has this checkpoint (is it a copy?)", where=Where(file=str(path)), todo=todo)
     if "/" in name:
         where = Where(file=shorten(name, 200))
-        raise NotThereError("neither a run nor a checkpoint", where=where, todo="See: dateshard runs")
+        raise NotThereError("neither a run nor a checkpoint", where=where, todo=f"See: {command('runs')}")
     return TrainingRun.open(runs, name), "latest"
 
 

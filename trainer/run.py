@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from shardstore import runs_id
+from shardstore.commands import command, to_run
 from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
@@ -105,7 +106,7 @@ class TrainingRun:
         raise UsageError(
             f"run '{stem}' exists",
             where=Where(file=str(parent / stem)),
-            todo=f"Continue it: dateshard train --resume {stem}",
+            todo=f"Continue it: {command('train', '--resume', stem)}",
         )
 
     @staticmethod
@@ -134,11 +135,11 @@ class TrainingRun:
             what = f"cannot be read: {error.strerror}"
         except DamagedError as error:
             what = error.what
-        todo = "No checkpoint of it is good either: start anew. Run: dateshard train -c CONFIG"
+        todo = f"No checkpoint of it is good either: start anew. {to_run('train', config=True)}"
         if elsewhere.is_absent(self.folder):
             todo = "Bring back its checkpoints (is their disk not mounted?): it can be made again from them"
         elif self.recovered() is not None:
-            todo = f"Run: dateshard train --resume {self.name} (it makes run.json again from a checkpoint and goes on)"
+            todo = f"{to_run('train', '--resume', self.name)} (it makes run.json again from a checkpoint and goes on)"
         raise DamagedError(what, where=Where(file=str(path)), todo=todo)
 
     def _sealed(self) -> dict[str, Any]:
@@ -302,7 +303,7 @@ def newest(parent: Path, dataset: str | None = None, *, with_checkpoint: bool = 
         if not other and (not with_checkpoint or _has_checkpoint(run)):
             return run
     of = f" of dataset '{dataset}'" if dataset is not None else ""
-    raise NotThereError(f"no run{of} yet", where=Where(file=str(parent)), todo="Run: dateshard train -c CONFIG")
+    raise NotThereError(f"no run{of} yet", where=Where(file=str(parent)), todo=to_run("train", config=True))
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:
@@ -345,7 +346,7 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
         raise UsageError(
             "this checkpoint cannot be continued exactly: " + "; ".join(differences),
             where=Where(file=str(where)),
-            todo="Set them back, or start a new run: dateshard train -c CONFIG",
+            todo=f"Set them back, or start a new run: {command('train', config=True)}",
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from shardstore.commands import command, to_run
 from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
@@ -79,13 +80,13 @@ def refuse_unready(dataset: Dataset) -> None:
         raise StoreError(
             f"{kind}{len(manifest.failed)} date(s) of this dataset failed: {dates}",
             where=Where(file=str(dataset.root)),
-            todo="Mend them: dateshard preprocess --only failed -c CONFIG; or leave them out: pipeline.exclude",
+            todo=f"Mend them: {command('preprocess', '--only', 'failed', config=True)}; or leave them out: pipeline.exclude",
         )
     if manifest.provisional:
         raise StoreError(
             f"the statistics are provisional: they lack {', '.join(map(str, manifest.provisional[:5]))}",
             where=Where(file=str(dataset.root)),
-            todo="Run: dateshard preprocess -c CONFIG --refit-statistics",
+            todo=to_run("preprocess", "--refit-statistics", config=True),
         )
 
 
@@ -270,7 +271,7 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
     refuse_unfit(model, shape, config.model.name)
     if not num_parameters(model) and config.model.name != "ridge":
         what = f"the model '{config.model.name}' has no parameter that could be trained"
-        raise UsageError(what, todo="Give it some; baselines are judged by: dateshard evaluate")
+        raise UsageError(what, todo=f"Give it some; baselines are judged by: {command('evaluate', config=True)}")
     return model
 
 
@@ -280,7 +281,7 @@ def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
     manifest = dataset.manifest
     if not any(manifest.split_of(date) == "train" for date in manifest.dates):
         ranges = ", ".join(f"{low}..{high}" for low, high in manifest.split.get("train", ()))
-        what, todo = f"none of its training dates ({ranges}) is prepared", "Run: dateshard preprocess -c CONFIG"
+        what, todo = f"none of its training dates ({ranges}) is prepared", to_run("preprocess", config=True)
         raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
     longest = max((segment.num_steps for segment in dataset.segments), default=0)
     raise UsageError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-import itertools
-import shlex
+import os
 import sys
 from contextlib import suppress
 from importlib import import_module
 
 import click
 
+from dateshard.chosen import configuration_of, refuse_as_word
 from dateshard.screen import in_a_line, put, put_document
+from shardstore.commands import Door, command, stand_at
 from shardstore.errors import DateshardError, of_memory, of_system
 
 COMMANDS = {
@@ -53,9 +54,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
-        assert isinstance(command, click.Command)
-        return command
+        found = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
+        assert isinstance(found, click.Command)
+        _refuse_files(found)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -73,6 +75,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _refuse_files(found: click.Command) -> None:
+    """No word of a command is a configuration's file: that is named with -c."""
+    for parameter in found.params:
+        if isinstance(parameter, click.Argument) and parameter.callback is None:
+            parameter.callback = refuse_as_word
+    for inner in found.commands.values() if isinstance(found, click.Group) else ():
+        _refuse_files(inner)
+
+
 def _hyphens(name: str) -> str:
     """`--save_freq` is `--save-freq`."""
     return name.replace("_", "-")
@@ -81,16 +92,30 @@ def _hyphens(name: str) -> str:
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _hyphens},
-    epilog="Begin with: make train, or dateshard init --example flights",
+    epilog="Begin with: dateshard init, or dateshard init --example flights",
 )
 def root() -> None:
     """Raw daily dumps become normalised shards once; a trainer maps them and can be stopped at any batch."""
 
 
-def run(arguments: list[str]) -> int:
-    """Runs one command and returns the exit code (docs/commands.md lists them)."""
+def run(arguments: list[str], program: tuple[str, ...] = ("dateshard",)) -> int:
+    """Runs one command and returns the exit code (docs/commands.md lists them).
+
+    Args:
+        program: the words that started this process; what it prints to be run begins with them.
+    """
+    words, alone = tuple(arguments), "DATESHARD_STEP" not in os.environ
+    before = stand_at(Door(program, words, configuration_of(words), alone))
     try:
-        code = root.main(args=arguments, prog_name="dateshard", standalone_mode=False, obj=list(arguments))
+        return _run(arguments)
+    finally:
+        stand_at(before)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        named = {"prog_name": command(), "complete_var": "_DATESHARD_COMPLETE"}
+        code = root.main(args=arguments, standalone_mode=False, **named)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
@@ -123,9 +148,9 @@ def run(arguments: list[str]) -> int:
 
 def report(error: DateshardError, arguments: list[str]) -> int:
     """Prints one error: what, where, what to do; as JSON too where JSON was asked for."""
-    text = fill_in(str(error), arguments)
+    text = str(error)
     first = error.__cause__ if isinstance(error.__cause__, DateshardError) else None  # people were told of it before
-    whole = fill_in(f"{text} First failure: {first}", arguments) if first else text
+    whole = f"{text} First failure: {first}" if first else text
     _as_document(error.kind, whole, error.exit_code, arguments)
     _complain(f"Error: {text}", lines=bool(getattr(error, "faults", ())))  # those of a configuration: a line each
     return error.exit_code
@@ -142,19 +167,3 @@ def _as_document(kind: str, text: str, code: int, arguments: list[str]) -> None:
     if "--json" in arguments:
         with suppress(OSError):
             put_document({"error": {"kind": kind, "message": text, "exit_code": code}})
-
-
-def fill_in(text: str, arguments: list[str]) -> str:
-    """The commands in messages name the configuration that was used, KEY=VALUE included, as a shell takes it."""
-    words: list[str] = []
-    for before, word in itertools.pairwise(["", *arguments]):
-        name, equals, value = word.partition("=")
-        if before in ("-c", "--config"):
-            words += ["-c", word]
-        elif name == "--config" and equals:
-            words += ["-c", value]
-        elif word.startswith("-c") and len(word) > 2 and not word.startswith("--"):
-            words += ["-c", word[2:]]
-        elif equals and not word.startswith("-"):
-            words.append(word)
-    return text.replace("-c CONFIG", shlex.join(words)) if "-c" in words else text

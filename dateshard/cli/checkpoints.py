@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dateshard.cli.options import emit, json_option, trust_option
+from shardstore.commands import command
 
 WORDS = "[RUN] [CHECKPOINT]"
 
@@ -55,17 +56,17 @@ def checkpoints(
         return None
     if action is None:
         if any(given.values()) or as_json:
-            raise click.UsageError("Say what is to be done: dateshard checkpoints list")
+            raise click.UsageError(f"Say what is to be done: {command('checkpoints', 'list')}")
         click.echo(ctx.get_help())
         return 0
-    command = checkpoints.get_command(ctx, action)
-    if command is None:
+    asked = checkpoints.get_command(ctx, action)
+    if asked is None:
         raise click.UsageError(f"No action '{action}'. Those that there are: {', '.join(checkpoints.commands)}")
     words = [checkpoint] if checkpoint is not None else []
     for option in ("--dir", "--keep-count"):
         words += [option, given[option] or ""] if given[option] is not None else []
-    with command.make_context(action, [*words, *(["--json"] if as_json else [])], parent=ctx) as inner:
-        return command.invoke(inner)
+    with asked.make_context(action, [*words, *(["--json"] if as_json else [])], parent=ctx) as inner:
+        return asked.invoke(inner)
 
 
 @checkpoints.command(name="list", short_help="all of them, with size, time and validation loss")
@@ -111,11 +112,13 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
-    from dateshard.runs.checkpoints import Place, is_checkpoint, named, place_of
+    from dateshard.runs.checkpoints import LATEST, Place, is_checkpoint, named, place_of
     from dateshard.runs.checkpoints import verify as compare
     from dateshard.runs.checkpoints_screen import show_verified
     from dateshard.screen import Screen
 
+    if directory is None and words == (LATEST,):  # the newest run, as of other commands
+        words = ()
     runs, wanted = ([word for word in words if is_checkpoint(word) is kind] for kind in (False, True))
     if wanted:
         each = [named([*runs, word], directory, "latest") for word in wanted]

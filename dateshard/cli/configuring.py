@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option, preset_option, split_arguments
+from dateshard.cli.options import emit, json_option, needed_config_option, preset_option, split_arguments
 from dateshard.screen import put
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def config() -> None:
 
 @config.command()
 @click.argument("words", nargs=-1, metavar="[KEY]... [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @preset_option
 @json_option
 def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_json: bool) -> None:
@@ -76,7 +76,7 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
 
 @config.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@config_option
+@needed_config_option
 @json_option
 def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """All faults at once, each with file, line and column. Exit 2 if there is one."""
@@ -86,8 +86,6 @@ def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     stray, overrides = split_arguments(words)
     if stray:
         raise click.UsageError(f"check takes KEY=VALUE, not '{stray[0]}'.")
-    if not files:
-        raise click.UsageError("Name a configuration with -c, for example -c configs/flights.yaml")
     settings, faults = look_through(files, overrides)
     if as_json:
         rows: list[Any] = [{"place": f.place, "key": f.key, "message": f.message} for f in faults]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import committed_dates, config_option, emit, json_option, settings_of, split_arguments
+from dateshard.cli.options import committed_dates, emit, json_option, needed_config_option, settings_of, split_arguments
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(name="inspect")
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--rows", type=click.IntRange(0), default=5, show_default=True, help="first cells to show of the date")
 @json_option
 def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: bool) -> int:
@@ -44,7 +44,7 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--by-date", "by_date", is_flag=True, help="a line a date: missing share, mean, std, min, max, quartiles")
 @click.option("--drift", is_flag=True, help="how far each date stands from the training dates, the farthest first")
 @click.option(
@@ -84,7 +84,7 @@ def statistics(
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[FROM] [TO] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @json_option
 def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """What changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""

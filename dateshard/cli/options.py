@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.screen import put_document
+from shardstore.commands import by_door, to_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +24,25 @@ Command = Callable[..., Any]
 
 
 def config_option(command: Command) -> Command:
-    """`-c/--config FILE`, repeatable, later wins."""
+    """`-c/--config FILE`, repeatable, later wins; of a command that can do without."""
+    return _config_option("configuration; repeatable, later wins")(command)
+
+
+def needed_config_option(command: Command) -> Command:
+    """The same of a command that needs one: the only one in configs/ where none is named."""
+    return _config_option("configuration; repeatable, later wins (default: the only one in configs/)", _taken)(command)
+
+
+def _config_option(words: str, callback: Command | None = None) -> Callable[[Command], Command]:
     return click.option(
-        "-c",
-        "--config",
-        "files",
-        multiple=True,
-        type=click.Path(),
-        metavar="FILE",
-        help="configuration; repeatable, later wins",
-    )(command)
+        "-c", "--config", "files", multiple=True, type=click.Path(), metavar="FILE", help=words, callback=callback
+    )
+
+
+def _taken(context: click.Context, _option: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
+    from dateshard.chosen import taken
+
+    return files if context.resilient_parsing else taken(files)  # TAB says nothing
 
 
 def preset_option(command: Command) -> Command:
@@ -120,11 +130,15 @@ def _reach(known: Sequence[dt.date]) -> str:
     return f"the dates reach from {min(known)} to {max(known)}" if known else "there is none yet"
 
 
+def _all_dates() -> str:
+    return by_door(to_run("status", config=True), "Its dates: dateshard.open(...).dates")
+
+
 def not_there(root: Path) -> Callable[[str], DateshardError]:
     """Makes the error of a selector that names nothing in a store."""
     from shardstore.errors import NotThereError, Where
 
-    return lambda what: NotThereError(what, where=Where(file=str(root)), todo="Run: dateshard status -c CONFIG")
+    return lambda what: NotThereError(what, where=Where(file=str(root)), todo=_all_dates())
 
 
 def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]:
@@ -139,7 +153,7 @@ def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]
     chosen = select_dates(selectors, known, dict(dataset.manifest.split), lacking)
     dates = known if chosen is None else sorted(chosen)
     if missing := [date for date in dates if date not in dataset.manifest.dates]:
-        where, todo = Where(str(dataset.root), missing[0]), f"Run: dateshard preprocess {missing[0]} -c CONFIG"
+        where, todo = Where(str(dataset.root), missing[0]), to_run("preprocess", missing[0], config=True)
         raise NotThereError("the date is not in this generation", where=where, todo=todo)
     if not dates:
         raise lacking("no committed date is meant")

@@ -13,6 +13,7 @@ from dateshard.cli.options import (
     split_arguments,
     trust_option,
 )
+from shardstore.commands import command
 
 
 def _level(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
@@ -36,7 +37,11 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
     help="raw dumps before the forecast, as preprocess reads them: files, or a pattern with {date}; repeatable",
 )
 @click.option("--until", metavar="INSTANT", help="what is known ends here (default: the last step with a record)")
-@click.option("--at", metavar="INSTANT|latest", help="instead of dumps: the history is what is prepared before this")
+@click.option(
+    "--at",
+    metavar="INSTANT|latest",
+    help="instead of dumps: the history is what is prepared before this (default: all of it)",
+)
 @click.option(
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
@@ -69,7 +74,7 @@ def predict(
     """Forecast what comes after raw dumps, in raw units. In a pipe: CSV.
 
     RUN is a run's name, a checkpoint's folder, or `latest`. The dumps are decoded and scaled as the run's dataset was;
-    -c FILE is asked for only where the dataset does not keep its settings.
+    Without --history, after all that is prepared. -c FILE is asked for only where the dataset does not keep its settings.
     """
     import sys
     from pathlib import Path
@@ -82,7 +87,7 @@ def predict(
     names, overrides = split_arguments(words)
     if len(names) != 1:
         files_too = "; before each further file of the history say --history" if len(names) > 1 and history else ""
-        raise click.UsageError(f"Name one run (latest is the newest, dateshard runs lists all){files_too}.")
+        raise click.UsageError(f"Name one run (latest is the newest, {command('runs')} lists all){files_too}.")
     if overrides and not files:
         raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
     if out:

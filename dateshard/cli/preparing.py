@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.cli.options import (
-    config_option,
     emit,
     json_option,
+    needed_config_option,
     not_there,
     plain_dates,
     quiet_option,
@@ -24,6 +23,7 @@ from dateshard.cli.options import (
     split_arguments,
 )
 from dateshard.screen import put
+from shardstore.commands import command, door, to_run
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
@@ -39,7 +39,7 @@ LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
 @click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
 @click.option("--explain", is_flag=True, help="a line for each date that something is done to")
@@ -77,9 +77,10 @@ def plan(
     flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
     chosen = [*(["--only", only] if only else []), *(word for dates in exclude for word in ("--exclude", dates))]
     more = ["--workers", str(workers)] if workers else []
-    command = _preprocess(words, files, [*chosen, *(flag for flag, on in flags.items() if on), *more])
+    set_flags = [flag for flag, on in flags.items() if on]
+    following = command("preprocess", *selectors, *chosen, *set_flags, *more, config=True)
     if as_json:
-        emit(plan_document(settings.dataset, found, cost, expected, command))
+        emit(plan_document(settings.dataset, found, cost, expected, following))
         return 0
     for note in found.notes:
         screen.say(f"note: {note}")
@@ -89,14 +90,8 @@ def plan(
     show_plan(screen, found.plan, explain=explain, asked=wish.dates)
     show_cost(screen, found, cost, expected, wish.dates)
     if needs_run(found):
-        screen.tell(f"Run: {command}")
+        screen.tell(f"Run: {following}")
     return 0
-
-
-def _preprocess(words: Sequence[str], files: Sequence[str], flags: Sequence[str]) -> str:
-    """The command that does what a plan or a status was asked about, as a shell takes it."""
-    named = [word for file in files for word in ("-c", file)]
-    return shlex.join(["dateshard", "preprocess", *words, *flags, *named])
 
 
 def _cores() -> int:
@@ -105,7 +100,7 @@ def _cores() -> int:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
 @click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
 @click.option("--force", is_flag=True, help="measure and normalise the dates again even where they are fresh")
@@ -146,7 +141,7 @@ def preprocess(
     if dry_run:
         return int(context.invoke(plan, words=words, files=files, explain=False, as_json=as_json, **acts))
     acts |= {"memory_limit": memory_limit, "fail_fast": fail_fast}
-    again, stop = shlex.join(["dateshard", *(context.obj or [])]), Stop()
+    again, stop = command(*door().words), Stop()
     with StopSignal(stop.ask) as signals:
         try:
             return _carry_out(words, files, acts, stop, Shown(as_json, quiet, again))
@@ -213,7 +208,7 @@ def _kept(*, force: bool) -> str:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--calendar", "as_calendar", is_flag=True, help="a year a block, a month a line, a sign a day")
 @json_option
 def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
@@ -231,7 +226,9 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, found))
     refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
-    mend = _preprocess(overrides if found.seen.to_cut else words, files, [])  # a range needs dates that are known
+    mend = command(
+        "preprocess", *(() if found.seen.to_cut else selectors), config=True
+    )  # a range needs dates that are known
     good = all_good(found, dates)
     if as_json:
         emit(status_document(settings.dataset, found, dates, mend))
@@ -255,7 +252,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--full", is_flag=True, help="also hash the measured arrays, and compare with what zarr-python reads")
 @click.option(
     "--all", "older", is_flag=True, help="also the other generations that are kept, such as runs are pinned to"
@@ -263,7 +260,6 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 @json_option
 def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bool, as_json: bool) -> int:
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
-    from dateshard.cli import fill_in
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
     from shardstore.dataset import Dataset
@@ -282,8 +278,7 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bo
     for name, error in chain(looked, verify_older(dataset, chosen, full=full) if older else ()):
         checked += 1
         if error is not None:
-            told = fill_in(str(error), [*(w for f in files for w in ("-c", f)), *words])
-            row: NamedError = {"name": name, "error": told}
+            row: NamedError = {"name": name, "error": str(error)}
             (absent if isinstance(error, NotThereError) else damaged).append(row)
     if as_json:
         document: VerifyDocument = {
@@ -309,7 +304,7 @@ def _no_dump(settings: Settings, found: Survey) -> Callable[[str], DumpError]:
 
     where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
     if found.seen.to_cut:
-        todo = f"{found.seen.to_cut.why}. Run: dateshard preprocess -c CONFIG"
+        todo = f"{found.seen.to_cut.why}. {to_run('preprocess', config=True)}"
     return lambda what: DumpError(what, where=where, todo=todo)
 
 
@@ -349,7 +344,7 @@ def _wish(
         return Wish(frozenset(named), force, refit, resplit)
     found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
     if found.seen.to_cut:  # its new dates would be passed over in silence
-        todo = "Name single dates, or run: dateshard preprocess -c CONFIG"
+        todo = f"Name single dates, or run: {command('preprocess', config=True)}"
         raise DumpError(f"{found.seen.to_cut.why}. Which dates are meant is not known before", todo=todo)
     everything = found.plan
     known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone

@@ -106,6 +106,7 @@ def tell_report(screen: Screen, document: ReportDocument) -> None:
 def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
     from pathlib import Path
 
+    from dateshard.chosen import taken
     from dateshard.cli.insight import open_dataset, read_survey
     from dateshard.places import data_folder, shards_folder
     from dateshard.reports.data import gather
@@ -116,6 +117,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     from pipeline.survey import look
     from shardstore.commit import load_sources
 
+    files = taken(files)
     settings = settings_of(files, overrides)
     dataset = open_dataset(files, overrides)
     survey = read_survey(screen, dataset, committed_dates(dataset, ()))

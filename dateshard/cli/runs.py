@@ -9,6 +9,7 @@ import click
 
 from dateshard.cli.options import emit, json_option
 from dateshard.screen import put
+from shardstore.commands import to_run
 
 if TYPE_CHECKING:
     from dateshard.runs.tail import Follower, Row
@@ -39,7 +40,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
     show_runs(screen, rows)
     if not rows:
         asked = " of that kind" if dataset or state else ""
-        put(f"no run{asked} yet in {runs_folder()}. Run: dateshard train -c CONFIG", sys.stderr)
+        put(f"no run{asked} yet in {runs_folder()}. {to_run('train', config=True)}", sys.stderr)
     return 0
 
 

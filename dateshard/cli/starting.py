@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.screen import put
+from shardstore.commands import command, door
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -50,12 +50,13 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         there = len(list(raw.glob("*.csv")))
         put(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
     enter = "" if top == Path() else f"cd {shlex.quote(folder)} && "
-    command = f"{enter}dateshard preprocess -c {config.relative_to(top)}"
+    following = f"{enter}{command('preprocess', '-c', config.relative_to(top))}"
     if example:
-        put(f"next: {command}")
+        if door().alone:
+            put(f"next: {following}")
         return
     put(f"next: say in {config} where your dumps lie (now {raw}/{{date}}.csv) and what their columns are,")
-    put(f"then: {command}")
+    put(f"then: {following}")
 
 
 def _as_shipped(config: Path, example: str | None) -> bool:
@@ -74,7 +75,6 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
 
     With -c FILE also: is that configuration right, and are its dumps and its store there.
     """
-    from dateshard.cli import fill_in
     from dateshard.doctor import examine, examine_configuration
     from dateshard.places import data_folder
     from dateshard.screen import Screen, counted
@@ -86,9 +86,7 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
         )
     checks = list(examine(data_folder()))
     if files:
-        named = [*(word for file in files for word in ("-c", file)), *overrides]
-        found = examine_configuration(files, overrides)
-        checks += [replace(check, todo=fill_in(check.todo, named)) for check in found]
+        checks += examine_configuration(files, overrides)
     bad = [check for check in checks if check.level == "fail"]
     if as_json:
         rows: list[Any] = [{"name": c.name, "level": c.level, "value": c.value, "todo": c.todo} for c in checks]

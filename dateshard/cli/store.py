@@ -8,9 +8,9 @@ import click
 
 from dateshard.cli.options import (
     committed_dates,
-    config_option,
     emit,
     json_option,
+    needed_config_option,
     not_there,
     select_dates,
     settings_of,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="DATES [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @click.option("--dry-run", is_flag=True, help="only say what would be taken out")
 @json_option
@@ -114,7 +114,7 @@ def _drop_to_json(found: Dropped, *, dry_run: bool) -> DropDocument:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="newest generations that stay")
 @click.option("-y", "--yes", is_flag=True, help="do not ask before runs that are gone are forgotten")
 @click.option("--dry-run", is_flag=True, help="only say what would go")
@@ -207,7 +207,7 @@ def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
-@config_option
+@needed_config_option
 @click.option("--to", "form", type=click.Choice(["parquet", "csv", "npy"]), required=True, help="a file a date")
 @click.option("--out", metavar="DIR", type=click.Path(), help="default: data/exports/DATASET")
 @click.option("--scaled", is_flag=True, help="as stored; default: raw units")

@@ -10,12 +10,14 @@ from dateshard.cli.options import (
     config_option,
     emit,
     json_option,
+    needed_config_option,
     preset_option,
     quiet_option,
     settings_of,
     split_arguments,
     trust_option,
 )
+from shardstore.commands import command
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "epochs": "training.epochs",
@@ -101,7 +103,7 @@ def train(
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@config_option
+@needed_config_option
 @json_option
 def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """Windows, batches, memory by days a block, and checkpoints of a training. Reads no values, writes nothing."""
@@ -173,12 +175,14 @@ def evaluate(
         run = run_of(names[0], like, trust=trust)
         result, headline = evaluate_run(run, which, split, chosen)
     elif not files:
-        raise click.UsageError("Name a run (latest is the newest, dateshard runs lists all), or -c FILE for baselines.")
+        raise click.UsageError(
+            f"Name a run (latest is the newest, {command('runs')} lists all), or -c FILE for baselines."
+        )
     else:
         result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
     if not as_json:
         screen.tell(headline)
-        show(screen, result, files)
+        show(screen, result)
     if page is not None:
         from dateshard.cli.reporting import tell_report
         from dateshard.reports.making import write_report

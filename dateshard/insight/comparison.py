@@ -15,6 +15,7 @@ import numpy as np
 
 from dateshard.insight.figures import figure, moments_to_json, split_to_json
 from shardstore.calendar import collapse
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, UsageError, Where
 from shardstore.layouts.feature import Feature
@@ -36,7 +37,7 @@ def two_generations(root: Path, words: Collection[str]) -> tuple[int, int]:
     known = [number for number in generations(root) if number <= current]
     chosen = [_number(word, current) for word in words]
     if len(chosen) > 2:
-        raise UsageError("diff compares two generations", todo="Write: dateshard diff g12 g13")
+        raise UsageError("diff compares two generations", todo=f"Write: {command('diff', 'g12', 'g13', config=True)}")
     for number in chosen:
         if number not in known:
             there = ", ".join(f"g{n}" for n in known[-10:])

@@ -11,6 +11,7 @@ from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
 from dateshard.trust import admit, code_of, settings_of_run
+from shardstore.commands import to_run
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
@@ -37,7 +38,7 @@ def newest_run(like: Settings | None) -> TrainingRun:
         return newest(runs, with_checkpoint=True)
     run = find_continuable(runs, like.trainer, like.dataset)
     if run is None:
-        where, todo = Where(file=str(runs)), "Run: dateshard train -c CONFIG"
+        where, todo = Where(file=str(runs)), to_run("train", config=True)
         raise NotThereError("no run of these settings yet", where=where, todo=todo)
     return run
 

@@ -5,6 +5,7 @@ Legend: H history steps, W steps of the window, P target steps, N nodes, F featu
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pipeline.generation import refuse_other_settings, settings_of, table_of, ta
 from pipeline.history import History, Piece, raw_files, read_history
 from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, time_codes
+from shardstore.commands import by_door, command
 from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, UsageError, Where
 from shardstore.layouts.encode import last_record
@@ -43,13 +45,17 @@ if TYPE_CHECKING:
     import polars
 
 
+LATEST = "latest"  # the newest run; the end of what is prepared
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is to be forecast, and by which weights.
 
     Attributes:
         history: dumps: files, folders, or patterns with `{date}`. until: the first instant that is not known yet.
-        at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them.
+        at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them,
+            as where neither dumps nor this are given.
         interval: the share of targets that are to lie between low and high; None for no interval.
         pipeline: how dumps are read; None: as the generation keeps it.
         bounds: of features, instead of those of the run (`trainer.bounds`); None: the run's.
@@ -162,12 +168,13 @@ def predict_run(asked: Asked) -> Prediction:
 
 def _run_of(asked: Asked) -> tuple[TrainingRun, str]:
     """(run, which of its checkpoints); a checkpoint's folder names both."""
-    if bool(asked.history) == bool(asked.at):
-        what = "a forecast needs its history: dumps, or an instant in the dataset"
-        raise UsageError(what, todo="Give one of --history FILE and --at INSTANT")
-    if asked.until and asked.at:
-        raise UsageError("--until is for dumps, and --at says where a history ends", todo="Leave --until out")
-    if asked.run == "latest":
+    history, until, at = by_door("--history", "history"), by_door("--until", "until"), by_door("--at", "at")
+    if asked.history and asked.at:
+        what = "the history of a forecast is either dumps, or what is prepared before an instant"
+        raise UsageError(what, todo=f"Give one of {history} and {at}")
+    if asked.until and not asked.history:
+        raise UsageError(f"{until} is for dumps ({history})", todo=f"Say with {at} where what is prepared ends")
+    if asked.run == LATEST:
         return newest_run(None), asked.checkpoint
     run, which = locate(asked.run, runs_folder())
     return run, asked.checkpoint if which == "latest" else which
@@ -175,8 +182,8 @@ def _run_of(asked: Asked) -> tuple[TrainingRun, str]:
 
 def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
     zone_name = dataset.manifest.timezone
-    if asked.at:
-        return _from_shards(asked.at, dataset, forecaster.window.history)
+    if not asked.history:
+        return _from_shards(asked.at or LATEST, dataset, forecaster.window.history)
     config = asked.pipeline or settings_of(dataset)
     if asked.pipeline is None:
         check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=asked.trust)
@@ -189,14 +196,16 @@ def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
 def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
     """The committed steps before an instant; of the current generation, where that was scaled as the given one was."""
     dataset, manifest = _newest_alike(dataset), dataset.manifest
-    if at == "latest":
+    if at == LATEST:
         end = _end_of_values(dataset)
     else:
         end = step_before(parse_instant(at, manifest.timezone, end=False), manifest.timezone, manifest.step)
     chosen = rows_before(end, num_steps, manifest.timezone, manifest.step)
     if lacking := [day.date for day, _ in chosen if day.date not in dataset.manifest.dates]:
         what = f"generation {dataset.generation} lacks {collapse(lacking)} of the {num_steps:,} steps before that"
-        todo = "Prepare them: dateshard preprocess -c CONFIG; or name dumps with --history"
+        todo = (
+            f"Prepare them: {command('preprocess', config=True)}; or name dumps with {by_door('--history', 'history=')}"
+        )
         raise NotThereError(what, where=Where(file=str(dataset.root)), todo=todo)
     shape = (num_steps, manifest.num_nodes, len(manifest.features))
     values, observed, first = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_), 0
@@ -221,7 +230,7 @@ def _end_of_values(dataset: Dataset) -> int:
         last = last_record(np.asarray(values, dtype=np.float32), seen, dataset.features, dataset.scale)
         if last is not None:
             return day.start + (last + 1) * day.step
-    where, todo = Where(file=str(dataset.root)), "See: dateshard inspect -c CONFIG"
+    where, todo = Where(file=str(dataset.root)), f"See: {command('inspect', config=True)}"
     raise NotThereError(f"generation {dataset.generation} has no observed cell", where=where, todo=todo)
 
 
@@ -251,6 +260,10 @@ def _codes(forecaster: Forecaster, history: History) -> NDArray[np.int32]:
     return np.concatenate([time_codes(day, manifest.timezone)[rows] for day, rows in spans])
 
 
+def _option(name: str, value: object) -> str:
+    return by_door(f"--{name} {shlex.quote(str(value))}", f"{name}={str(value)!r}")
+
+
 def account_of(history: History) -> dict[str, object]:
     """What became of the rows of its dumps, as preprocess tells it."""
     return total({piece.day.date: piece.account for piece in history.pieces if piece.account})
@@ -260,12 +273,12 @@ def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
     """What a person should know of the history: where it ends, what was left out of it."""
     found, day = list[str](), history.pieces[-1].day
     zone_name, step = dataset.manifest.timezone, dataset.manifest.step
-    if history.end < day.end and (asked.at == "latest" or (asked.history and not asked.until)):
+    if history.end < day.end and (asked.at == LATEST or not (asked.at or asked.until)):
         begun, over = spell(history.end - step, zone_name), neighbour(day, zone_name, 1).date
         if history.last is not None and history.last >= history.end - step:
             begun = spell(history.last, zone_name)
-        until = f"--until {day.date}: the date is over; --until {begun[:16]}: only steps that ended by then"
-        options = until if asked.history else f"--at {over}: the date is over"
+        until = f"{_option('until', day.date)}: the date is over; {_option('until', begun[:16])}: only steps that ended by then"
+        options = until if asked.history else f"{_option('at', over)}: the date is over"
         found.append(
             f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({options})."
         )

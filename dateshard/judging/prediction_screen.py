@@ -16,6 +16,7 @@ from dateshard.judging.forecasts import as_rows
 from dateshard.judging.prediction import Prediction, account_of
 from dateshard.judging.verdict import Verdict
 from dateshard.screen import Screen, counted, seconds
+from shardstore.commands import command
 from shardstore.moments import spell
 from trainer.coverage import Coverage, worst
 from trainer.intervals import Intervals
@@ -151,7 +152,7 @@ def _judged(made: Prediction) -> str:
     """Whether the model is worth asking, as far as an evaluation told."""
     found = made.verdict
     if found is None or found.outcome is None:
-        return f"baselines  not compared yet: dateshard evaluate {made.run}"
+        return f"baselines  not compared yet: {command('evaluate', made.run)}"
     rivals = dict.fromkeys(one["baseline"] for one in found.document["comparisons"])
     if found.outcome == "beats":
         if len(rivals) == 1:

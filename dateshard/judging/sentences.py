@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shardstore.commands import command
+
 Document = Mapping[str, Any]
 
 
@@ -14,17 +16,17 @@ def verdicts(document: Document) -> list[tuple[str, bool]]:
     return [_verdict(document, target, found) for target, found in compared.items() if found]
 
 
-def training_command(document: Document, files: Sequence[str] = ()) -> str | None:
+def training_command(document: Document) -> str | None:
     """The command that trains the baseline that the model loses to; None where it does not lose, or nothing is trained."""
     found = _compared(document, None)
     if not found or found[0]["outcome"] != "worse" or not found[0]["baseline"].startswith("ridge"):
         return None
     kind, chosen = found[0]["baseline"].partition(":")[2], ["trainer.model.name=ridge"]
     if kind == "last":
-        chosen += ["'trainer.model.normalisations=[last]'", f"'trainer.model.histories=[{document['history']}]'"]
+        chosen += ["trainer.model.normalisations=[last]", f"trainer.model.histories=[{document['history']}]"]
     elif kind:
         chosen.append(f"trainer.window.history={kind}")
-    return " ".join(["dateshard train", *(f"-c {file}" for file in files or ("CONFIG",)), *chosen])
+    return command("train", *chosen, config=True)
 
 
 def _compared(document: Document, target: str | None) -> list[Mapping[str, Any]]:

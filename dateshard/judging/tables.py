@@ -45,8 +45,8 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
     document = result.to_json()
     for sentence, _ in verdicts(document):
         screen.explain(sentence)
-    if (command := training_command(document, files)) is not None:
-        screen.tell(f"Train it: {command}")
+    if (train := training_command(document)) is not None:
+        screen.tell(f"Train it: {train}")
 
 
 def _numbers(screen: Screen, result: Evaluation) -> None:

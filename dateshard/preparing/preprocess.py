@@ -15,6 +15,7 @@ from dateshard.screen import Screen, counted, seconds, size
 from pipeline import events as e
 from pipeline.splits import SHOWN_RANGES
 from shardstore.calendar import collapse
+from shardstore.commands import command
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
@@ -171,7 +172,9 @@ def _nothing(finished: e.Finished, *, changed: bool) -> str:
     fresh, alone, due = states.count("fresh"), states.count("no-dump"), sum(state not in GOOD for state in states)
     nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
     named = " for the dates that were named" if due and not changed else ""
-    more = (f", {alone} by their shards alone" if alone else "") + (f", {due} not (dateshard status)" if due else "")
+    more = (f", {alone} by their shards alone" if alone else "") + (
+        f", {due} not ({command('status', config=True)})" if due else ""
+    )
     return f"{nothing}{named}: generation {finished.generation}, {counted(fresh, 'date')} fresh{more}"
 
 

@@ -24,6 +24,7 @@ from dateshard.documents.checkpoints import (
     VerifiedRow,
 )
 from dateshard.places import runs_folder
+from shardstore.commands import command, to_run
 from shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
 from trainer.checkpoint import pth, removal
@@ -35,7 +36,8 @@ from trainer.elsewhere import refuse_absent, run_of
 from trainer.run import TrainingRun, newest
 
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
-BY_WORD = ("best", "best_model", "latest")
+LATEST = "latest"
+BY_WORD = ("best", "best_model", LATEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Place:
 
 
 def place_of(run: str | None, directory: str | None) -> Place:
-    """The checkpoints of a run (the newest, where none is named), or those that lie in a folder.
+    """The checkpoints of a run (the newest, where none is named, or `latest`), or those that lie in a folder.
 
     Raises:
         UsageError: both are named. NotThereError: there is none.
@@ -56,20 +58,21 @@ def place_of(run: str | None, directory: str | None) -> Place:
         if run is not None:
             raise UsageError("a run and --dir both say where the checkpoints lie", todo="Give one of them")
         return _in_folder(Path(directory))
-    if run is not None:
-        return _of_run(TrainingRun.open(runs_folder(), run))
-    return _of_run(newest(runs_folder()))
+    return _of_run(newest(runs_folder()) if run is None or run == LATEST else TrainingRun.open(runs_folder(), run))
 
 
 def _of_run(run: TrainingRun) -> Place:
     refuse_absent(run.folder)
+    if not run.checkpoints.is_dir():  # a trial, or copied without them
+        what, todo = f"run {run.name} has no checkpoints", f"How it stands: {command('runs')}"
+        raise NotThereError(what, where=Where(file=str(run.checkpoints)), todo=todo)
     return Place(run.checkpoints, run.name)
 
 
 def _in_folder(directory: Path) -> Place:
     if not directory.is_dir():
         where = Where(file=shorten(str(directory), 200))
-        raise NotThereError("no folder of checkpoints", where=where, todo="See: dateshard runs")
+        raise NotThereError("no folder of checkpoints", where=where, todo=f"See: {command('runs')}")
     owner = run_of(directory)
     return Place(directory, None) if owner is None else Place(owner / "checkpoints", owner.name)
 
@@ -96,8 +99,10 @@ def named(words: Sequence[str], directory: str | None, otherwise: str) -> Named:
     """
     wanted = [word for word in words if is_checkpoint(word)]
     runs = [word for word in words if not is_checkpoint(word)]
+    if len(wanted) == 2 and not runs and wanted[0] == LATEST:  # of the newest run
+        runs, wanted = wanted[:1], wanted[1:]
     if len(wanted) > 1 or len(runs) > 1:
-        raise UsageError("name one run and one checkpoint", todo="See: dateshard checkpoints list")
+        raise UsageError("name one run and one checkpoint", todo=f"See: {command('checkpoints', 'list')}")
     word = Path((wanted or [otherwise])[0].removesuffix(".pth"))
     if len(word.parts) > 1:
         if runs or directory is not None:
@@ -177,7 +182,11 @@ def _refuse_other_sizes(found: checkpoint.Checkpoint) -> None:
         there = path.stat().st_size if path.is_file() else None
         if there != size:
             what = "is missing" if there is None else f"has {there:,} bytes, {size:,} were saved"
-            raise NotThereError(what, where=Where(file=str(path)), todo="See: dateshard checkpoints verify")
+            raise NotThereError(
+                what,
+                where=Where(file=str(path)),
+                todo=f"See: {command('checkpoints', 'verify', '--dir', found.folder.parent)}",
+            )
 
 
 def _row(one: checkpoint.Checkpoint) -> CheckpointRow:
@@ -257,7 +266,7 @@ def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> li
         one = best if path.name == BEST_EXPORT else whole.get(path.stem)
         if one is None:
             continue
-        todo = f"Run: dateshard checkpoints export {one.folder} {path} --force"
+        todo = to_run("checkpoints", "export", one.folder, path, "--force")
         error = NotThereError(f"does not hold what {one.name} holds", where=Where(file=str(path)), todo=todo)
         rows.append(
             {"name": path.name, "bytes": path.stat().st_size, "damage": None if pth.matches(path, one) else str(error)}

@@ -9,6 +9,7 @@ from typing import Any
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
 from dateshard.judging.verdict import kept
 from dateshard.places import runs_folder
+from shardstore.commands import command
 from shardstore.errors import DamagedError, UsageError
 from trainer import checkpoint
 from trainer.config import flatten
@@ -76,8 +77,8 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
 def _resume(run: TrainingRun, stands: Standing) -> str | None:
     """The command that goes on with the run; None where there is nothing to go on with, or it runs."""
     if stands.why == "max steps":
-        return f"dateshard train --resume {run.name} --max-steps null"
-    return f"dateshard train --resume {run.name}" if stands.state in (*RESUMABLE, "damaged") else None
+        return command("train", "--resume", run.name, "--max-steps", "null")
+    return command("train", "--resume", run.name) if stands.state in (*RESUMABLE, "damaged") else None
 
 
 def open_run(name: str) -> TrainingRun:
@@ -96,7 +97,7 @@ def compare(names: Sequence[str]) -> CompareDocument:
         UsageError: fewer than two runs.
     """
     if len(names) < 2:
-        raise UsageError("a comparison needs two runs or more", todo="See: dateshard runs")
+        raise UsageError("a comparison needs two runs or more", todo=f"See: {command('runs')}")
     runs = [open_run(name) for name in names]
     facts = [run.told() or {} for run in runs]
     settings = [flatten(fact.get("config", {})) for fact in facts]

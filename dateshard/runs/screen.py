@@ -9,6 +9,7 @@ from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow
 from dateshard.screen import Screen, number, seconds, size
+from shardstore.commands import command
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 40
@@ -45,8 +46,8 @@ def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
         if row["state"] == "failed":
             screen.tell(f"{row['run']} failed: {row['why']}")
     going = [row["resume"] for row in rows if row["resume"]]
-    for command in going[:5]:
-        screen.tell(f"go on: {command}")
+    for following in going[:5]:
+        screen.tell(f"go on: {following}")
 
 
 def told(row: RunRow | ComparedRun) -> str:
@@ -116,7 +117,7 @@ def show_comparison(screen: Screen, told_: CompareDocument) -> None:
         screen.explain(f"note: {note}")
     if not all(run["test"] for run in runs):
         missing = next(run["run"] for run in runs if not run["test"])
-        screen.say(f"Test figures come from: dateshard evaluate {missing}")
+        screen.say(f"Test figures come from: {command('evaluate', missing)}")
 
 
 def _show_curves(screen: Screen, runs: Sequence[ComparedRun]) -> None:

@@ -19,6 +19,7 @@ from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
 from dateshard.runs.history import History, Series, history
 from dateshard.screen import Screen, columns, number
+from shardstore.commands import command, to_run
 from shardstore.transform import Floats, Integers
 from trainer.resume import locate
 from trainer.run import TrainingRun, newest
@@ -96,9 +97,9 @@ def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
         screen.draw(line)
     _found(screen, document)
     if document["report"]:
-        screen.tell(f"its page: {document['report']}  (dateshard show {run.name} --open)")
+        screen.tell(f"its page: {document['report']}  ({command('show', run.name, '--open')})")
     else:
-        screen.tell(f"no page yet. Run: dateshard report {run.name}")
+        screen.tell(f"no page yet. {to_run('report', run.name)}")
 
 
 def _table(screen: Screen, rows: Sequence[ShownEpoch]) -> None:
@@ -111,7 +112,7 @@ def _found(screen: Screen, document: ShowDocument) -> None:
     """The last evaluation in two lines, and the windows that the page draws."""
     told = document["verdict"]
     if told is None:
-        screen.tell(f"not evaluated yet. Run: dateshard evaluate {document['run']}")
+        screen.tell(f"not evaluated yet. {to_run('evaluate', document['run'])}")
         return
     words = {
         "beats": "beats every baseline",

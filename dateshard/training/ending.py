@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dateshard.screen import counted, number
+from shardstore.commands import command
 from trainer.state import Session
 
 
@@ -18,10 +19,10 @@ def way_on(session: Session, run: str) -> str | None:
     if state.validated and state.progress.exhausted(config.early_stopping):
         more.append(f"trainer.early_stopping.patience={2 * state.progress.bad_epochs}")
     if state.validated and state.epoch + 1 >= config.training.epochs:
-        more.append(f"--epochs {max(2 * config.training.epochs, state.epoch + 2) if not more else state.epoch + 2}")
+        more += ["--epochs", str(max(2 * config.training.epochs, state.epoch + 2) if not more else state.epoch + 2)]
     if config.training.max_steps is not None and state.step >= config.training.max_steps:
-        more.append("--max-steps null")
-    return " ".join([f"dateshard train --resume {run}", *more])
+        more += ["--max-steps", "null"]
+    return command("train", "--resume", run, *more)
 
 
 def why_ended(session: Session, run: str, why: str) -> str:

@@ -20,6 +20,7 @@ from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate, show
 from dateshard.training.run_log import RunLog
 from dateshard.trust import admit, code_of
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, Where
 from trainer import checkpoint, standing
@@ -42,7 +43,7 @@ ADVICE = {
     "learning": "The model learns, but does not know {these} by heart yet. Give it more steps (--max-steps), a larger "
     "learning_rate or more hidden_units; a linear model may never get there.",
     "not learning": "The model does NOT learn {these}, the loss does not fall. Look at learning_rate, at the scale of the "
-    "targets (dateshard inspect), at the loss, and at your own model's code.",
+    "targets ({inspect}), at the loss, and at your own model's code.",
     "stopped": "Stopped before it was known whether the model can learn.",
 }
 
@@ -128,7 +129,7 @@ def _end(told: Overfitted, screen: Screen, stop: StopSignal, name: str | None) -
     if told.verdict != "stopped":
         share = f" ({100 * told.last / told.first:.1f} %)" if told.first > 0 and math.isfinite(told.last) else ""
         screen.tell(f"loss {told.first:.6f} -> {told.last:.6f}{share} in {counted(told.steps, 'step')}")
-    screen.explain(ADVICE[told.verdict].format(these=these))
+    screen.explain(ADVICE[told.verdict].format(these=these, inspect=command("inspect", config=True)))
     code = {"stopped": stop.exit_code, "not learning": 1}.get(told.verdict, 0)
     return code, {
         "run": name,

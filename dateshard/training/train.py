@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
 from dateshard.presets import preset_file
 from dateshard.screen import Screen, number
@@ -19,6 +20,7 @@ from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
+from shardstore.commands import command, door
 from shardstore.errors import UsageError, naming, of_memory
 from trainer import loop, standing
 from trainer.initial import read_initial
@@ -42,7 +44,7 @@ def configure(
         trust: the code that this run names may be imported.
     """
     if files or resume in ("none", "auto"):
-        return load_settings(files, overrides, preset_file(preset) if preset else None)
+        return load_settings(taken(files), overrides, preset_file(preset) if preset else None)
     if preset:
         raise UsageError("--preset is for a new run; a run that is continued has its own settings", todo="Leave it out")
     run = newest(runs_folder()) if resume in ("latest", "best") else locate(resume, runs_folder())[0]
@@ -137,7 +139,7 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     state, progress, run = ended.state, ended.state.progress, started.run
     place = f"saved epoch {state.epoch + 1} batch {state.batch}"
     if ended.why == "stopped":
-        screen.tell(f"{place}. Continue exactly here: dateshard train --resume {run.name}")
+        screen.tell(f"{place}. Continue exactly here: {command('train', '--resume', run.name)}")
         return
     best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
     screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
@@ -146,7 +148,9 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     if ended.why in ("max steps", "early stopping"):
         here = "Continue exactly here" if ended.why == "max steps" else "To go on"
         screen.tell(f"{here}: {way_on(started.session, run.name)}")
-    screen.say(f"See: dateshard evaluate {run.name}{'' if progress.best_loss is not None else ' --checkpoint latest'}")
+    more = () if progress.best_loss is not None else ("--checkpoint", "latest")
+    if door().alone:
+        screen.say(f"See: {command('evaluate', run.name, *more)}")
 
 
 def _nothing_to_do(started: Started, screen: Screen) -> Document:

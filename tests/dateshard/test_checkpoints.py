@@ -71,6 +71,20 @@ def best() -> str:
     return found.name
 
 
+def test_latest_is_the_newest_run_as_of_other_commands(ds: Run) -> None:
+    for words in (["list"], ["verify"], ["clean", "--keep-count", "8"]):
+        assert ds("checkpoints", *words, "latest").out == ds("checkpoints", *words, "one").out
+    assert ds("checkpoints", "info", "latest", "best").out == ds("checkpoints", "info", "one", "best").out
+    assert ds("checkpoints", "verify", "--dir", str(FOLDER), "latest").out.count("checkpoint_epoch_") == 1
+
+
+@pytest.mark.parametrize("words", [["list"], ["verify"], ["clean", "--keep-count", "1"], ["info"], ["load"]])
+def test_a_run_without_a_folder_of_checkpoints_is_told_in_a_sentence(ds: Run, words: list[str]) -> None:
+    shutil.rmtree(FOLDER)
+    error = ds("checkpoints", *words, "one", code=4).err
+    assert error == f"Error: {FOLDER}: run one has no checkpoints. How it stands: dateshard runs\n"
+
+
 def test_the_list_shows_the_best_first_then_the_newest_with_sizes_times_and_their_sum(ds: Run, terminal: Any) -> None:
     removal.pin(FOLDER / name("1-2"))
     told = ds("checkpoints", "list", "--json").document

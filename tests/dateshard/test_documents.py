@@ -126,7 +126,7 @@ def test_a_schema_refuses_a_key_that_it_does_not_name(here: World, ds: Run) -> N
 
 def test_status_and_plan_name_the_command_that_mends(here: World, ds: Run) -> None:
     status = ds("status", "-c", "config.yaml", *BROKEN, "--json", code=4).document
-    assert status["mend"] == f"dateshard preprocess dataset=broken '{BROKEN[1]}' -c config.yaml"
+    assert status["mend"] == f"dateshard preprocess -c config.yaml dataset=broken '{BROKEN[1]}'"
     assert status["counts"] == {"fresh": 7, "failed": 1}
     fresh = ds("status", "-c", "config.yaml", "2024-03-02", "--json").document
     assert fresh["mend"] is None

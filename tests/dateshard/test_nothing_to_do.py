@@ -82,10 +82,8 @@ def test_nothing_to_do_for_some_dates_counts_those_that_are_not_fresh(world: Wor
         world.rows[date] = world.rows[date][:-3]
         world.write(date)
     for words in (["2024-03-05"], ["--only", "failed"], ["--exclude", "2024-03-01..2024-03-02"]):
-        assert (
-            ds("preprocess", *words, "-c", "config.yaml").out
-            == "nothing to do for the dates that were named: generation 1, 4 dates fresh, 2 not (dateshard status)\n"
-        )
+        nothing = "nothing to do for the dates that were named: generation 1, 4 dates fresh, 2 not"
+        assert ds("preprocess", *words, "-c", "config.yaml").out == f"{nothing} (dateshard status -c config.yaml)\n"
         told = ds("plan", *words, "-c", "config.yaml").out
         assert "Nothing to do for the dates that were named; 2 others are not fresh.\n" in told
         assert "Run:" not in told

@@ -210,7 +210,7 @@ def test_a_date_that_is_not_over_ends_with_the_last_step_that_has_a_record(here:
 
     made = ask("mlp", history=until_now("15:00"))
     assert made.first == "2013-03-12T15:00:00-04:00"
-    assert "--until 2013-03-12T14:" in made.notes[0]
+    assert "until='2013-03-12T14:" in made.notes[0]
     assert made.frame.equals(ask("mlp", until="2013-03-12T15:00").frame)
     assert made.frame.equals(ask("mlp", history=(), at="2013-03-12T15:59").frame)
     given = until_now("14:05")
@@ -352,9 +352,10 @@ def test_committed_steps_serve_as_history_up_to_what_is_there(here: World) -> No
     assert made.frame.equals(ask("mlp", until="2013-03-10").frame)
     with pytest.raises(NotThereError, match="lacks 2013-02-26"):
         ask("mlp", history=(), at="2013-02-28T05:00")
-    with pytest.raises(UsageError, match="Give one of"):
-        ask("mlp", history=())
-    with pytest.raises(UsageError, match="Leave --until out"):
+    assert ask("mlp", history=()).frame.equals(ask("mlp", history=(), at="latest").frame)
+    with pytest.raises(UsageError, match="Give one of history and at"):
+        ask("mlp", at="latest")
+    with pytest.raises(UsageError, match="until is for dumps"):
         ask("mlp", history=(), at="latest", until="2013-03-10")
 
 
@@ -555,11 +556,18 @@ def test_a_terminal_shows_a_few_rows_in_eighty_columns(here: World, ds: Run, ter
     assert lines[-1].strip().startswith("78 more rows")
 
 
+def test_a_run_alone_forecasts_after_all_that_is_prepared(here: World, ds: Run) -> None:
+    whole = ds("predict", "mlp", "--at", "latest").out
+    assert ds("predict", "mlp").out == whole
+    assert len(ds("predict", "latest").out.splitlines()) > 1
+    assert "Say with --at where what is prepared ends" in ds("predict", "mlp", "--until", "2013-03-10", code=2).err
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (("predict",), 2),
-        (("predict", "mlp"), 2),
+        (("predict", "mlp", "--until", "2013-03-10"), 2),
         (("predict", "nobody", "--at", "latest"), 4),
         (("predict", "mlp", "--at", "noon"), 2),
         (("predict", "mlp", "--at", "latest", "--interval", "90"), 2),

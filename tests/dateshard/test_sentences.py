@@ -89,25 +89,23 @@ def test_a_category_is_judged_by_its_accuracy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "files", "command"),
+    ("name", "command"),
     [
-        ("ridge", (), "dateshard train -c CONFIG trainer.model.name=ridge"),
-        ("ridge", ("a.yaml", "b.yaml"), "dateshard train -c a.yaml -c b.yaml trainer.model.name=ridge"),
+        ("ridge", "dateshard train trainer.model.name=ridge -c CONFIG"),
         (
             "ridge:last",
-            (),
-            "dateshard train -c CONFIG trainer.model.name=ridge "
-            "'trainer.model.normalisations=[last]' 'trainer.model.histories=[168]'",
+            "dateshard train trainer.model.name=ridge "
+            "'trainer.model.normalisations=[last]' 'trainer.model.histories=[168]' -c CONFIG",
         ),
-        ("ridge:504", (), "dateshard train -c CONFIG trainer.model.name=ridge trainer.window.history=504"),
-        ("repeat", (), None),
+        ("ridge:504", "dateshard train trainer.model.name=ridge trainer.window.history=504 -c CONFIG"),
+        ("repeat", None),
     ],
 )
-def test_the_command_that_trains_what_is_better_is_told(name: str, files: tuple[str, ...], command: str | None) -> None:
+def test_the_command_that_trains_what_is_better_is_told(name: str, command: str | None) -> None:
     document = judged(found("repeat", *LOST)).to_json()
     document["history"] = 168
     for part in (document["rows"][0], document["comparisons"][0]):
         part["name" if "name" in part else "baseline"] = name
-    assert training_command(document, files) == command
+    assert training_command(document) == command
     document["comparisons"][0]["outcome"] = "unclear"
-    assert training_command(document, files) is None
+    assert training_command(document) is None

@@ -8,11 +8,16 @@ import signal
 import time
 from pathlib import Path
 
+from shardstore.commands import command
 from shardstore.errors import DumpError, Where
 
 
 def double(number: int) -> int:
     return 2 * number
+
+
+def printed(name: str) -> str:
+    return command(name, config=True)
 
 
 def die(how: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from shardstore.commands import to_run
 from shardstore.errors import NotThereError, StoreError, Where, shorten
 from trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
 from trainer.checkpoint.removal import export_of
@@ -71,7 +72,7 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
         found, passed = newest(parent) if name == "latest" else best(parent)
         if found is None:
             reason = f" ({'; '.join(passed)})" if passed else ""
-            todo = "Train afresh. Run: dateshard train -c CONFIG"
+            todo = f"Train afresh. {to_run('train', config=True)}"
             if name != "latest" and newest(parent)[0] is not None:
                 what, todo = (
                     "no best checkpoint that verifies"

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 
+from shardstore.commands import command, to_run
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
 from shardstore.identity import expected_form, hash_bytes, hash_file, unseal
 from trainer.schedule import Progress
@@ -176,10 +177,10 @@ def _another(folder: Path) -> str:
     run = folder.absolute().parent.parent
     if not (run / "run.json").is_file():
         return "Take another checkpoint, or another copy of this one"
-    return f"Run: dateshard train --resume {run.name} (it goes on from the newest checkpoint that verifies)"
+    return f"{to_run('train', '--resume', run.name)} (it goes on from the newest checkpoint that verifies)"
 
 
 def _those(folder: Path) -> str:
     run = folder.absolute().parent.parent
-    known = run.name if (run / "run.json").is_file() else f"--dir {folder.parent}"
-    return f"Those that there are: dateshard checkpoints list {known}"
+    known = [run.name] if (run / "run.json").is_file() else ["--dir", folder.parent]
+    return f"Those that there are: {command('checkpoints', 'list', *known)}"

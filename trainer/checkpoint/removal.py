@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from shardstore.commands import command
 from shardstore.durable import disk_full_as_error, fsync_path
 from shardstore.errors import NotThereError, Where
 from shardstore.lock import take_lock
@@ -45,7 +46,7 @@ def pin(folder: Path) -> None:
     """
     with removal_lock(folder.parent), disk_full_as_error(folder / PIN):
         if not folder.is_dir():
-            todo = "See: dateshard checkpoints list"
+            todo = f"See: {command('checkpoints', 'list', '--dir', folder.parent)}"
             raise NotThereError("this checkpoint is gone", where=Where(file=str(folder)), todo=todo)
         (folder / PIN).touch()
         fsync_path(folder)

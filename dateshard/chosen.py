@@ -1,0 +1,83 @@
+"""Which configuration a command takes where none is named: the only one of `configs/`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dateshard.screen import put
+from shardstore.commands import PLACEHOLDER, command, configuration_words, door
+from shardstore.errors import UsageError, shorten
+
+ENDINGS = (".yaml", ".yml")
+NAMED = re.compile(rb"^dataset\s*:", re.MULTILINE)  # an overlay names none, and is no configuration alone
+LISTED, FIRST_BYTES = 8, 64 << 10
+
+
+def configurations() -> list[Path]:
+    """The files of `configs/` that are whole configurations, by name."""
+    found = sorted(path for path in Path("configs").glob("*") if path.suffix in ENDINGS)
+    return [path for path in found if _names_a_dataset(path)]
+
+
+def _names_a_dataset(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return NAMED.search(file.read(FIRST_BYTES)) is not None
+    except OSError:
+        return False
+
+
+def configuration_of(words: Sequence[str]) -> tuple[str, ...]:
+    """What names the configuration in the commands that messages print: as given, or the only one; else a placeholder."""
+    if given := configuration_words(words):
+        return given
+    there = configurations()
+    return ("-c", str(there[0])) if len(there) == 1 else PLACEHOLDER
+
+
+def taken(files: Sequence[str]) -> tuple[str, ...]:
+    """The files that a command named; the only one there is where it named none, which is said.
+
+    Raises:
+        UsageError: there are several, or none.
+    """
+    if files:
+        return tuple(files)
+    file = only_one()
+    if not {"-q", "--quiet"} & set(door().words):
+        put(f"configuration {file}, the only one in configs/", sys.stderr)
+    return (file,)
+
+
+def only_one() -> str:
+    """The file of the only configuration.
+
+    Raises:
+        UsageError: there are several, with the command for the first of them; or none.
+    """
+    there = [str(path) for path in configurations()]
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        todo = f"Write one: {command('init')}; or name one with -c"
+        raise UsageError("no configuration is named, and configs/ holds none", todo=todo)
+    names = ", ".join(there[:LISTED]) + (", ..." if len(there) > LISTED else "")
+    todo = f"Name one of them: {command(*door().words, '-c', there[0])}"
+    raise UsageError(f"no configuration is named, and there are {len(there)}: {names}", todo=todo)
+
+
+def refuse_as_word(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Raises:
+    UsageError: a word of a command is a configuration's file.
+    """
+    for word in (value,) if isinstance(value, str) else value or ():
+        if word.endswith(ENDINGS) and Path(word).is_file():
+            words = [part for given in door().words for part in (("-c", given) if given == word else (given,))]
+            raise click.UsageError(f"{shorten(word, 200)} is a file: a configuration comes after -c: {command(*words)}")
+    return value
