@@ -70,12 +70,11 @@ class Screen:
         if self.log and logged:
             self.log(text)
 
-    def say_fitting(self, text: str, shorter: str) -> None:
-        """One line; a terminal on which it would be broken gets the shorter one. The log has the whole."""
-        whole = not self.terminal or len(text) <= columns()
-        self.say(text if whole else shorter, logged=whole)
-        if not whole and self.log:
-            self.log(text)
+    def say_fitting(self, text: str, shorter: str, logged: str) -> None:
+        """One line; a terminal on which it would be broken gets the shorter one. The log has its own."""
+        self.say(text if not self.terminal or len(text) <= columns() else shorter, logged=False)
+        if self.log:
+            self.log(logged)
 
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""

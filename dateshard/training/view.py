@@ -11,6 +11,7 @@ from dateshard.progress import private_bytes
 from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.training.progress_line import Moment, progress_line
 from pipeline.splits import about_no_split
+from shardstore.commands import command
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError
 from shardstore.manifest import in_no_split
@@ -60,7 +61,9 @@ def headline(screen: Screen, started: Started) -> None:
     screen.say(f"shuffle {shuffle}  {served}")
     if not started.finished:
         screen.say(_checkpoints(started))
-        screen.say(f"If it is cut off: dateshard train --resume {started.run.name}")
+        screen.say(f"If it is cut off: {command('train', '--resume', started.run.name)}")
+        if not screen.terminal:
+            screen.say("(the lines of epochs and batches count both from 0, everything else from 1)")
 
 
 def _in_no_split(dataset: Dataset) -> str:
@@ -203,11 +206,13 @@ class View:
         named = "".join(f" - {name}: {number(loss)}" for name, loss in parts.items())
         errors = f" - Errors: {event.skipped}" if event.skipped else ""
         line = (
-            f"Epoch {event.epoch}/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
+            f"/{total} - Time: {event.seconds:.2f}s - Train Loss: {number(event.train_loss)}"
             f" - Val Loss: {number(event.val_loss)}{_accuracy(event)}{named}{errors}"
         )
         memory = f" - Memory: {private_bytes() / 1e6:,.0f} MB"
-        self.screen.say_fitting(f"{line}{memory}{best}", f"{line}{best}")
+        logged = f"Epoch {event.epoch}{line}{memory}{best}"  # a log counts from 0, as the notes do
+        count = event.epoch + self.screen.terminal  # as the bar does
+        self.screen.say_fitting(f"Epoch {count}{line}{memory}{best}", f"Epoch {count}{line}{best}", logged)
         reports = [report for report in (event.train, event.validation) if report and report["sampled"]]
         for error in dict.fromkeys(report["sampled"]["error"] for report in reports):
             if error:

@@ -175,6 +175,8 @@ def test_lines_without_a_terminal_are_those_of_the_notes(world: Any, ds: Run, mo
     assert re.search(r"^Epoch: 0, Batch: 4/13, Loss: \d\.\d{6}, Memory: \d+ MB$", out, re.MULTILINE)
     whole = r"^Epoch 1/2 - Time: \d+\.\d\ds - Train Loss: \d\.\d{4} - Val Loss: \d\.\d{4} - Memory: \d+ MB"
     assert re.search(whole, out, re.MULTILINE)
+    said = out.index("(the lines of epochs and batches count both from 0, everything else from 1)\n")
+    assert said < out.index("Epoch")
     assert "Batch:" not in Path("data/runs/one/run.log").read_text()  # they are in metrics.jsonl
 
 
@@ -183,9 +185,10 @@ def test_a_narrow_terminal_leaves_memory_out_of_an_epoch_s_line_and_the_log_keep
 ) -> None:
     terminal.of(80)
     out = ds("train", "-c", "config.yaml", "--run", "one").out
-    (first, *_) = re.findall(r"Epoch 0/2 - Time: [^\n]*", out)
+    first, second = re.findall(r"Epoch \d/2 - Time: [^\n]*", out)
     assert first.endswith("  (best)")
     assert len(first) <= 80
+    assert (first[:9], second[:9]) == ("Epoch 1/2", "Epoch 2/2")  # as the bar and all else on a terminal count
     logged = re.search(r"Epoch 0/2 - Time: .*", Path("data/runs/one/run.log").read_text())
     assert logged is not None
     assert re.search(r" - Memory: \d+ MB  \(best\)$", logged[0])
