@@ -1,10 +1,12 @@
 # Every target is a line that calls `dateshard`. pip alone does it; a stamp file makes the second call start at once.
 PY     ?= python3
 VENV   ?= .venv
-EXTRAS ?= dev,examples
+EXTRAS ?= examples
 CONFIG ?= configs/flights.yaml
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+TOOLS  := $(VENV)/.stamp-tools
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EXAMPLE := $(firstword $(filter flights traffic,$(patsubst configs/%.yaml,%,$(CONFIG))))
 FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
@@ -20,10 +22,10 @@ train: $(STAMP)  ## one command: environment, the example's raw data, shards, a 
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
 	@$(BIN)/dateshard evaluate latest $(FLAGS) --report
 
-test: $(STAMP)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
+test: $(TOOLS)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
 	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile
 
-setup: $(STAMP)
+setup: $(TOOLS)  ## all that working on it needs
 
 preprocess: $(STAMP)  ## DATES=2013-03-05 CONFIG="a.yaml b.yaml"
 	@$(BIN)/dateshard preprocess $(DATES) $(FLAGS)
@@ -34,22 +36,22 @@ rerun: $(STAMP)  ## DATE=2013-03-05: measure and normalise that date again with 
 resume: $(STAMP)  ## RUN=flights-20261121-2330
 	@$(BIN)/dateshard train --resume $(or $(RUN),$(error name a run: make resume RUN=... (dateshard runs lists them)))
 
-check: $(STAMP)  ## lint, format and types
+check: $(TOOLS)  ## lint, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-test-all: $(STAMP)  ## with crash loops and long journeys
+test-all: $(TOOLS)  ## with crash loops and long journeys
 	@$(BIN)/python -m pytest
 
-mutants: $(STAMP)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/run for some
+mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/run for some
 	@$(BIN)/python -m tests.mutants.run --only "$(ONLY)"
 
-bench: $(STAMP)  ## the reader against memcpy, and an epoch against the same model fed one batch
+bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
 	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
 
 doctor: $(STAMP)
 	@$(BIN)/dateshard doctor
 
-lock: $(STAMP)  ## writes constraints.txt from what is installed
+lock: $(TOOLS)  ## writes constraints.txt from what is installed
 	@$(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+cpu$$//' > constraints.txt
 
 clean:  ## caches and the environment; never shards or runs
@@ -60,5 +62,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python cannot make environments: install the package python3-venv"; exit 1; }
 	@echo "setting up $(VENV) (on Linux the default torch is a CUDA build of several GB; see README for the CPU build)"
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(INSTALL) -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(TOOLS): $(STAMP)  # linters and what tests compare with: only for who works on it
+	@$(INSTALL) -e '.[$(EXTRAS),dev]'
 	@touch $@

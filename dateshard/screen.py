@@ -1,6 +1,6 @@
 """What people see: tables, progress and numbers. Renders the events of both stages; computes nothing.
 
-A terminal gets aligned columns and bars; a pipe gets tab-separated full values and a log line every few seconds.
+A terminal gets aligned columns and bars; a pipe gets the same tab-separated and a log line every few seconds.
 Names and messages come from files of anybody: what would steer a terminal is spelled out, here and nowhere else.
 """
 
@@ -257,6 +257,11 @@ def seconds(value: float) -> str:
     if value < 10:
         return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60):02d} s"
+
+
+def rounded(value: float | None) -> str:
+    """At most six digits and no zeros after them, as of a setting; empty where there is none."""
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else f"{value}"
 
 
 def number(value: float | None, digits: int = 4) -> str:

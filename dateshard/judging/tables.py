@@ -96,9 +96,10 @@ def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
 def _starred(
     screen: Screen, values: Sequence[float | None], best: Sequence[float | None], digits: int = 4
 ) -> list[str]:
-    """Figures, on a terminal the best of each column with a star."""
-    ends = ["*" if value is not None and value == top else " " for value, top in zip(values, best, strict=True)]
-    return [number(value, digits) + (end if screen.terminal else "") for value, end in zip(values, ends, strict=True)]
+    """Figures, the best of each column with a star; on a terminal the others with a blank, so that they are aligned."""
+    plain = " " if screen.terminal else ""
+    ends = ["*" if value is not None and value == top else plain for value, top in zip(values, best, strict=True)]
+    return [number(value, digits) + end for value, end in zip(values, ends, strict=True)]
 
 
 def _best(column: Sequence[float | None], *, higher: bool) -> float | None:

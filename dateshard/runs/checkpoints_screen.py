@@ -13,7 +13,7 @@ from dateshard.documents.checkpoints import (
     CheckpointsListDocument,
     CheckpointsVerifyDocument,
 )
-from dateshard.screen import Screen, counted, number, size
+from dateshard.screen import Screen, counted, number, rounded, size
 
 HEADER = ["checkpoint", "size", "saved", "val loss", ""]
 
@@ -30,6 +30,7 @@ def show_list(screen: Screen, told: CheckpointsListDocument) -> None:
         _block(screen, "best", [HEADER, *lines] if lines else [])
         _block(screen, counted(len(others), "other"), [HEADER, *map(_line, others)] if others else [])
     else:
+        lines = [[*line[:-1], f"best {line[-1]}".rstrip()] if k < len(best) else line for k, line in enumerate(lines)]
         screen.table([HEADER, *lines, *map(_line, others)])
     _block(screen, "set aside", [[row["name"], size(row["bytes"])] for row in told["set_aside"]])
     if told["damaged"]:
@@ -104,7 +105,7 @@ def _value(value: object) -> str:
         return ", ".join(map(_value, value))
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return str(value)
+    return rounded(value) if isinstance(value, float) else str(value)
 
 
 def show_verified(screen: Screen, told: CheckpointsVerifyDocument) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow
-from dateshard.screen import Screen, number, seconds, size
+from dateshard.screen import Screen, columns, in_a_line, number, rounded, seconds, size
 from shardstore.commands import command
+from shardstore.errors import shorten
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 40
+CELL = 24  # characters of a setting beside others
 
 
 def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
@@ -68,13 +70,11 @@ LEAST = (
 
 def _narrowed(table: list[list[str]]) -> list[list[str]]:
     """The table with as many columns as stand side by side on the terminal; --json and a pipe have all."""
-    from dateshard.screen import columns
-
     for name in ("", *LEAST):
         if name in table[0]:
             place = table[0].index(name)
             table = [row[:place] + row[place + 1 :] for row in table]
-        if 2 + sum(max(len(row[k]) for row in table) + 2 for k in range(len(table[0]))) - 2 <= columns():
+        if _width(table) <= columns():
             break
     return table
 
@@ -101,14 +101,14 @@ OUTCOMES = (  # label, key, digits
 def show_comparison(screen: Screen, told_: CompareDocument) -> None:
     """Settings that differ, outcomes, curves of the validation loss on a terminal, and what makes it no comparison."""
     runs = told_["runs"]
-    rows = [["", *(run["run"] for run in runs)], ["state", *(told(run) for run in runs)]]
+    rows = [["state", *(told(run) for run in runs)]]
     rows += [[row["key"], *map(_value, row["values"])] for row in told_["settings"]]
     for label, key, digits in OUTCOMES:
         rows.append([label, *(_figure(run.get(key), digits) for run in runs)])
     for name in ("mse", "rmse", "mae", "r2"):
         if any(run["test"] for run in runs):
             rows.append([f"test {name} (scaled)", *(_figure((run["test"] or {}).get(name), 4) for run in runs)])
-    screen.table(rows)
+    _side_by_side(screen, [run["run"] for run in runs], rows)
     if not told_["settings"]:
         screen.tell("no setting differs")
     if screen.terminal:
@@ -118,6 +118,36 @@ def show_comparison(screen: Screen, told_: CompareDocument) -> None:
     if not all(run["test"] for run in runs):
         missing = next(run["run"] for run in runs if not run["test"])
         screen.say(f"Test figures come from: {command('evaluate', missing)}")
+
+
+def _side_by_side(screen: Screen, names: Sequence[str], rows: list[list[str]]) -> None:
+    """A column a run. Where a terminal is too narrow for their names these are numbered, and as many runs as it has room
+    for stand beside each other, the others below them."""
+    whole = [["", *names], *rows]
+    if not screen.terminal or _width(whole) <= columns():
+        screen.table(whole)
+        return
+    numbers = [f"({place})" for place in range(1, len(names) + 1)]
+    screen.table(list(zip(numbers, names, strict=True)))
+    table = [
+        ["", *numbers],
+        *([row[0].removeprefix("trainer."), *(shorten(cell, CELL) for cell in row[1:])] for row in rows),
+    ]
+    first = 1
+    while first <= len(names):
+        stop = first + 1
+        while stop <= len(names) and _width([[row[0], *row[first : stop + 1]] for row in table]) <= columns():
+            stop += 1
+        screen.tell()
+        screen.table([[row[0], *row[first:stop]] for row in table])
+        first = stop
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    """Cells that it takes on a terminal."""
+    from rich.cells import cell_len
+
+    return 2 * len(table[0]) + sum(max(cell_len(in_a_line(row[k])) for row in table) for k in range(len(table[0])))
 
 
 def _show_curves(screen: Screen, runs: Sequence[ComparedRun]) -> None:
@@ -145,7 +175,9 @@ def sparkline(curve: Sequence[float | None], low: float, high: float, width: int
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return value if isinstance(value, str) else rounded(value) if isinstance(value, float) else json.dumps(value)
 
 
 def _figure(value: Any, digits: int) -> str:

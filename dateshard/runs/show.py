@@ -18,7 +18,7 @@ from dateshard.reports.curves import powers
 from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
 from dateshard.runs.history import History, Series, history
-from dateshard.screen import Screen, columns, number
+from dateshard.screen import Screen, columns, number, rounded
 from shardstore.commands import command, to_run
 from shardstore.transform import Floats, Integers
 from trainer.resume import locate
@@ -104,7 +104,7 @@ def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
 
 def _table(screen: Screen, rows: Sequence[ShownEpoch]) -> None:
     heads = ("epoch", "step", "train_loss", "val_loss", "learning_rate", "windows_per_second")
-    lines = [[("" if row[key] is None else f"{row[key]}") for key in heads] for row in rows]  # type: ignore[literal-required]
+    lines = [[rounded(row[key]) for key in heads] for row in rows]  # type: ignore[literal-required]
     screen.table([heads, *lines])
 
 

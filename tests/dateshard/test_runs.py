@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -218,6 +219,46 @@ def test_compare_says_when_data_splits_and_objectives_differ(here: Path, ds: Run
     assert "not the same data (generations: one 1, later 2)" in notes
     assert "their splits differ" in notes
     assert "what they minimise differs" in notes
+
+
+def test_many_runs_stand_below_each_other_where_a_terminal_is_too_narrow_for_their_names(
+    here: Path, ds: Run, terminal: Any
+) -> None:
+    names = ["one", "two", "wide", "a-run-of-which-the-name-is-as-long-as-people-make-them"]
+    shutil.copytree(RUNS / "wide", RUNS / names[-1])
+    terminal.of(80)
+    out = ds("compare", *names, *names).out
+    table, _, _ = out.partition("val loss by epoch")
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert "  (4)  a-run-of-which-the-name-is-as-long-as-people-make-them\n" in table
+    values = [line.split()[3:] for line in table.splitlines() if line.startswith("  best val loss")]
+    whole = {line.split("\t")[0]: line.split("\t")[1:] for line in ds_piped(ds, terminal, names).splitlines()}
+    assert len(values) > 1
+    assert [value for row in values for value in row] == whole["best val loss"] * 2
+    assert "  model.hidden_units " in table
+
+
+def ds_piped(ds: Run, terminal: Any, names: list[str]) -> str:
+    terminal.monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    return str(ds("compare", *names).out)
+
+
+def test_tables_in_a_pipe_are_rounded_and_keep_the_marks_of_the_best(here: Path, ds: Run) -> None:
+    table = [line.split("\t") for line in ds("evaluate", "one").out.splitlines() if line.count("\t") > 2]
+    figures = [row[1].rstrip("*") for row in table[1:4]]
+    assert sum(row[1].endswith("*") for row in table if row[0] in ("repeat", "mean", "ridge", "mlp")) >= 1
+    assert all(float(figure) >= 0 for figure in figures)
+    listed = ds("checkpoints", "list", "one").out
+    (best,) = [line for line in listed.splitlines() if line.split("\t")[-1].startswith("best")]
+    assert best.startswith(str(ds("checkpoints", "list", "one", "--json").document["best"]))
+    for words in (
+        ["show", "one"],
+        ["compare", "one", "wide"],
+        ["checkpoints", "info"],
+        ["runs"],
+        ["estimate", "-c", "config.yaml"],
+    ):
+        assert not re.search(r"\d\.\d{7,}", ds(*words).out), words
 
 
 def test_a_terminal_gets_curves_on_one_scale_and_a_table_that_fits(here: Path, ds: Run, terminal: Any) -> None:

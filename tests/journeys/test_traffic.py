@@ -122,6 +122,18 @@ def test_another_number_of_sensors_is_not_mixed_into_a_city(city: Path) -> None:
     assert len(list((city / "data/raw/traffic").iterdir())) == 13
 
 
+def test_make_train_installs_nothing_that_only_developing_needs(tmp_path: Path) -> None:
+    def installed(target: str) -> list[str]:
+        words = ["make", "-n", target, f"VENV={tmp_path / 'new'}"]
+        lines = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines()
+        return [line.split()[-1].strip("'") for line in lines if "pip install" in line]
+
+    for target in ("train", "preprocess", "doctor"):
+        assert installed(target) == [".[examples]"]
+    for target in ("test", "check", "setup", "mutants"):
+        assert installed(target)[-1] == ".[examples,dev]"
+
+
 @pytest.mark.parametrize(
     ("config", "example"), [(None, "flights"), ("configs/traffic.yaml", "traffic"), ("mine.yaml", None)]
 )
