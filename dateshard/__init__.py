@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dateshard.judging.prediction import predict
+    from dateshard.notebook import open_dataset as open  # noqa: A004 - dateshard.open
+    from trainer.loop import train
 
 SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
+__all__ = ["__version__", "open", "predict", "train"]
 _LAZY = {
     "open": ("dateshard.notebook", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "train": ("trainer.loop", "train"),
 }
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -18,9 +18,9 @@ from dateshard.places import shards_folder
 from dateshard.preparing.raw import raw_units
 from dateshard.screen import counted, size
 from shardstore.calendar import collapse
-from shardstore.commands import command
+from shardstore.commands import command, to_run
 from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, UsageError, Where
+from shardstore.errors import NotThereError, UsageError, Where, shorten
 from shardstore.layouts.feature import categorical
 from shardstore.manifest import SPLITS
 from shardstore.shards import stored_path
@@ -50,6 +50,13 @@ def open_dataset(dataset: str | Path, generation: int | None = None) -> Opened:
     """
     folder = Path(dataset)
     named = isinstance(dataset, str) and folder.name == dataset and not (folder / "CURRENT").exists()
+    if named and not shards_folder(str(dataset)).is_dir():
+        there = sorted(path.name for path in shards_folder("").glob("*") if path.is_dir())
+        calls = ", ".join(f"dateshard.open({name!r})" for name in there[:5])
+        what, where = f"no dataset '{shorten(str(dataset))}'", Where(file=str(shards_folder("")))
+        raise NotThereError(
+            what, where=where, todo=f"There are: {calls}" if there else to_run("preprocess", config=True)
+        )
     return Opened(Dataset.open(shards_folder(str(dataset)) if named else folder, generation))
 
 

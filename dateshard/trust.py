@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from dateshard.settings import Settings, validate
 from pipeline.config import Pipeline
+from shardstore.commands import by_door
 from shardstore.errors import UntrustedError, Where, shorten
 from trainer.config import Trainer
 
@@ -81,7 +82,7 @@ def check_trust(folder: Path, code: Mapping[str, str], what: str, *, trust: bool
             f"{what} names code, {names}, and was not made here: it came from elsewhere, was moved, or was made by an older "
             "version. Nothing of it was imported",
             where=Where(file=shorten(str(folder), 200)),
-            todo="If you trust whoever made it, give --trust once (trust=True in Python)",
+            todo=f"If you trust whoever made it, give {by_door('--trust', 'trust=True')} once",
         )
 
 

@@ -27,6 +27,7 @@ from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
 from pipeline.strangers import Strangers
 from shardstore.calendar import Day, collapse, parse_step
+from shardstore.commands import by_door
 from shardstore.errors import DumpError, UsageError, Where
 from shardstore.layouts.encode import last_record
 from shardstore.moments import rows_before, step_before
@@ -112,7 +113,7 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
                 dumps[date] = dump
             cut |= spills
         if not dumps:
-            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo="Check --history")
+            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo=f"Check {_option()}")
         yield Raw(config, dumps, frozenset(cut), Path(temporary), tuple(names))
 
 
@@ -142,7 +143,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
 
 
 def _nothing(name: str) -> DumpError:
-    return DumpError(no_match(name), todo="Check --history; {date} stands for every date")
+    return DumpError(no_match(name), todo=f"Check {_option()}; {{date}} stands for every date")
 
 
 def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:
@@ -221,11 +222,15 @@ def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: in
     later = [day.date for day, _ in chosen if day.date > max(lacking)]
     where = raw.place_of(max(lacking))
     if earlier or not later:
-        what, todo = f"the history lacks {collapse(lacking)}", "Name its dump too: --history FILE"
+        what, todo = f"the history lacks {collapse(lacking)}", f"Name its dump too in {_option()}"
         raise DumpError(what, where=where, todo=todo)
     there = sum(rows.stop - rows.start for day, rows in chosen if day.date in later)
     raise DumpError(
         f"the history has {there:,} steps ({collapse(later)}), and the model looks back {num_steps:,}",
         where=where,
-        todo=f"Add the dumps of {collapse(lacking)}: --history FILE, or a pattern with {{date}}",
+        todo=f"Add the dumps of {collapse(lacking)} in {_option()}: files, or a pattern with {{date}}",
     )
+
+
+def _option() -> str:
+    return by_door("--history", "history")

@@ -56,8 +56,8 @@ def command(*words: object, config: bool = False) -> str:
 
 
 def to_run(*words: object, config: bool = False) -> str:
-    """`Run: dateshard ...`: the remedy that is a command."""
-    return f"Run: {command(*words, config=config)}"
+    """`Run: dateshard ...`: the remedy that is a command; who called a function is told where."""
+    return f"{by_door('Run', 'Run in a shell')}: {command(*words, config=config)}"
 
 
 def by_door(shell: str, python: str) -> str:

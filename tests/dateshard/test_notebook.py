@@ -19,7 +19,7 @@ import pytest
 
 import dateshard
 from dateshard.cli import run
-from shardstore.errors import NotThereError, UsageError
+from shardstore.errors import DateshardError, NotThereError, UsageError
 
 FIRST = dt.date(2013, 3, 8)
 NEW_YORK = "America/New_York"
@@ -112,7 +112,7 @@ def test_dates_are_named_as_on_the_command_line(world: Any) -> None:
         assert opened.frame(named)["time"].dt.date().n_unique() == count
     assert opened.frame(["2013-03-08", dt.date(2013, 3, 10)])["time"].dt.date().n_unique() == 2
     assert len(opened.frame("2013-03-10")) == 23 * 3
-    with pytest.raises(NotThereError, match=r"2013-04-01.*Run: dateshard preprocess 2013-04-01"):
+    with pytest.raises(NotThereError, match=r"2013-04-01.*Run in a shell: dateshard preprocess 2013-04-01"):
         opened.frame("2013-04-01")
     with pytest.raises(UsageError, match="no committed date"):
         opened.frame([])
@@ -174,9 +174,8 @@ def test_it_opens_by_name_by_folder_and_at_an_older_generation(world: Any, monke
     world.prepare()
     assert not dateshard.open("world").frame().equals(before)
     assert dateshard.open("world", generation=1).frame().equals(before)
-    for missing in ("nothing", world.folder / "nothing"):
-        with pytest.raises(NotThereError, match="Run: dateshard preprocess -c CONFIG"):
-            dateshard.open(missing)
+    with pytest.raises(NotThereError, match="Run in a shell: dateshard preprocess -c CONFIG"):
+        dateshard.open(world.folder / "nothing")
 
 
 def test_parquet_alone_reads_the_same_and_leaves_no_cache(world: Any) -> None:
@@ -242,3 +241,28 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     second = "\n".join(line for line in second.splitlines() if not line.startswith(("duckdb", "pandas")))
     exec(second, names)
     assert len(names["files"]) == 11
+
+
+def test_the_package_shows_what_there_is() -> None:
+    assert dir(dateshard) == ["__version__", "open", "predict", "train"]
+    assert all(callable(getattr(dateshard, name)) for name in dateshard.__all__ if name != "__version__")
+
+
+def test_hints_in_python_are_those_of_python(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world.folder)
+    with pytest.raises(NotThereError, match=r"no dataset 'word'\. There are: dateshard\.open\('world'\)"):
+        dateshard.open("word")
+    opened = dateshard.open("world")
+    asked: list[Callable[[], object]] = [
+        lambda: opened.frame("2031-01"),
+        lambda: opened.read("2031-01-01"),
+        lambda: dateshard.predict("latest", history="a.csv", at="latest"),
+        lambda: dateshard.predict("latest", until="2031-01-01"),
+        lambda: dateshard.predict("nobody"),
+    ]
+    for ask in asked:
+        with pytest.raises(DateshardError) as told:
+            ask()
+        assert not re.search(r"(?<!\w)--[a-z]", str(told.value)), told.value
+    with pytest.raises(NotThereError, match=r"\.dates"):
+        opened.frame("2031-01")

@@ -181,7 +181,7 @@ def test_verify_of_a_damaged_store_names_file_and_command_and_the_command_mends_
     path.write_bytes(data)
     said = world.run("verify", "-c", config, code=4).stdout
     assert str(path.relative_to(world.folder)) in said
-    command = re.search(r"Run: dateshard (preprocess .*)", said)
+    command = re.search(r"Run: .*dateshard (preprocess .*)", said)
     assert command
     assert command[1] == f"preprocess {DST} --force -c {config}"
     mended = world.run(*command[1].split(), "--workers", workers)

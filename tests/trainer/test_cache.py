@@ -128,7 +128,7 @@ def test_a_damaged_parquet_file_is_refused_and_no_cache_is_made_of_it(worlds: An
     data[len(data) // 3] ^= 4
     path.chmod(0o644)
     path.write_bytes(data)
-    with pytest.raises(DamagedError, match=f"{path.name}.*Run: dateshard preprocess {FIRST} --force -c CONFIG"):
+    with pytest.raises(DamagedError, match=f"{path.name}.*dateshard preprocess {FIRST} --force -c CONFIG"):
         values(world.open())
     assert not list(world.store.glob(f"cache/{FIRST}/*"))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from shardstore.commands import to_run
+from shardstore.commands import by_door, to_run
 from shardstore.errors import NotThereError, StoreError, Where, shorten
 from trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
 from trainer.checkpoint.removal import export_of
@@ -59,6 +59,9 @@ def _first_good(candidates: Sequence[Checkpoint], passed: list[str]) -> tuple[Ch
     return None, passed
 
 
+LATEST_IN_PYTHON = "checkpoint='latest'"
+
+
 def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
 
@@ -78,7 +81,7 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
                     "no best checkpoint that verifies"
                     if passed
                     else "no best checkpoint yet: none has a validation loss",
-                    "Take --checkpoint latest, or train on",
+                    f"Take {by_door('--checkpoint latest', LATEST_IN_PYTHON)}, or train on",
                 )
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
