@@ -6,6 +6,7 @@ A process stands at one door: the command line, which says how it was started an
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,19 @@ def command(*words: object, config: bool = False) -> str:
         config: it needs the configuration that this command was given.
     """
     named = _standing.config if config else ()
-    return shlex.join([*(_standing.program or ("dateshard",)), *map(str, words), *named])
+    return shlex.join([*_program(), *map(str, words), *named])
+
+
+def command_in(folder: str | os.PathLike[str], *words: object) -> str:
+    """A command that is to run in another folder: it goes there, and a program named by its path is named by the whole."""
+    if os.path.samefile(folder, "."):
+        return command(*words)
+    program = [os.path.abspath(word) if k == 0 and "/" in word else word for k, word in enumerate(_program())]
+    return f"cd {shlex.quote(str(folder))} && {shlex.join([*program, *map(str, words)])}"
+
+
+def _program() -> tuple[str, ...]:
+    return _standing.program or ("dateshard",)
 
 
 def to_run(*words: object, config: bool = False) -> str:

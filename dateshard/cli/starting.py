@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.screen import put
-from shardstore.commands import command, door
+from shardstore.commands import command_in, door
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -49,8 +48,7 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
         put(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
-    enter = "" if top == Path() else f"cd {shlex.quote(folder)} && "
-    following = f"{enter}{command('preprocess', '-c', config.relative_to(top))}"
+    following = command_in(top, "preprocess", "-c", config.relative_to(top))
     if example:
         if door().alone:
             put(f"next: {following}")

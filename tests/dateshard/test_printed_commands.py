@@ -48,6 +48,9 @@ def test_printed_commands_begin_as_this_one_did_and_run(way: str, tmp_path: Path
     following = re.search(r"^then: (.*)$", first.stdout, re.MULTILINE)
     assert following, first.stderr
     assert following[1] == shlex.join([*words, "preprocess", "-c", "configs/mydata.yaml"])
+    if way == "relative":
+        there = shell(shlex.join([*words, "init", "new folder"]))
+        assert shell(there.stdout.partition("then: ")[2].replace("preprocess", "config check")).returncode == 0
     assert shell(f"{following[1]} --help").stdout.startswith(f"Usage: {shlex.join(words)} preprocess ")
 
 
