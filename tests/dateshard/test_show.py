@@ -46,7 +46,7 @@ def test_in_a_pipe_it_is_a_line_an_epoch_and_nothing_else(here: TrainingRun, ds:
     assert lines[0] == ["epoch", "step", "train_loss", "val_loss", "learning_rate", "windows_per_second"]
     rows = [row for row in here.metrics() if "val_loss" in row]
     for line, row in zip(lines[1:], rows, strict=True):
-        assert [float(cell) for cell in line] == pytest.approx([row[key] for key in lines[0]])
+        assert [float(cell) for cell in line] == pytest.approx([row[key] for key in lines[0]], rel=1e-5)
 
 
 @pytest.mark.parametrize("width", [80, 120, 40])
