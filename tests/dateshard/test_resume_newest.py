@@ -98,7 +98,8 @@ def test_every_latest_is_the_same_run_unless_a_dataset_or_a_checkpoint_is_wanted
     assert (
         newest(RUNS) == open_run("latest") == run_to_show(None) == run_to_show("latest") == TrainingRun(RUNS / "mine")
     )
-    assert place_of(None, None).run == "mine"
+    with pytest.raises(NotThereError, match="run mine has no checkpoints"):
+        place_of(None, None)
     assert newest(RUNS, "other").name == "other"
     with pytest.raises(NotThereError, match="no run of dataset 'third' yet"):
         newest(RUNS, "third")
