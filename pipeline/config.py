@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.source import Date, Section, Source, Step, null_word
+from pipeline.source import DateRange, Section, Source, Step, null_word
 from pipeline.splits import refuse_impossible
 from shardstore.calendar import parse_step
 from shardstore.errors import UsageError
@@ -17,6 +17,7 @@ from shardstore.layouts.feature import Feature, partial_settings
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
+OUTSIDE = "outside of pipeline.source.dates"
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 
 
@@ -170,7 +171,7 @@ class Pipeline(Section):
         None, description="default: validation is the last date that is not almost empty, training all before it"
     )
     store: StoreConfig = StoreConfig()
-    exclude: tuple[Date, ...] = Field((), description="dates that are left out")
+    exclude: tuple[DateRange, ...] = Field((), description="dates, and ranges of dates, that are left out")
 
     @model_validator(mode="after")
     def _columns_apart(self) -> Pipeline:
@@ -221,6 +222,13 @@ class Pipeline(Section):
                     f"feature '{clash[0]}' has the name of a column that parquet needs: give it another one"
                 )
         return self
+
+    def why_left_out(self, date: dt.date) -> str:
+        """Which setting leaves a date out, in words; empty where none does."""
+        if any(low <= date <= high for low, high in self.exclude):
+            return "pipeline.exclude names it"
+        bounds = self.source.dates
+        return "" if bounds is None or bounds[0] <= date <= bounds[1] else OUTSIDE
 
     def column_of(self, name: str) -> str | None:
         """The raw column of a feature; None where records are counted."""

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pipeline.config import Pipeline
+from pipeline.config import OUTSIDE, Pipeline
 from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
 from pipeline.decode import one_node, request_of
 from pipeline.doubled_hours import with_instants
@@ -112,16 +112,20 @@ def held_bytes(memory_bytes: int | None) -> int:
 def _with_dates(
     piece: Piece, timed: tuple[Instants, Valid], number: int, config: Pipeline, faults: Faults, node: str | None
 ) -> pl.DataFrame:
-    """The piece's rows that have a time, with instant, local date, row number, number of the file and its node."""
+    """The rows of a piece that have a time within the bounds, with instant, date, row number, number of the file and node."""
     source, frame = config.source, piece.frame
     (times, valid), written = timed, written_times(frame, source)
     whole = partial(whole_times, frame, source)
     faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
     column = source.time_columns[-1]
     instant = pl.Series(column, times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    date = instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date")
+    if source.dates is not None:
+        outside = ~date.is_between(*source.dates, closed="both").to_numpy()
+        faults.reject("drop", OUTSIDE, written.name, written, outside)
     more = [
         instant,
-        instant.dt.convert_time_zone(source.timezone).dt.date().alias("__date"),
+        date,
         pl.Series(ROW, piece.row_R),
         pl.Series(FILE, [number], dtype=pl.Int32).new_from_index(0, len(frame)),
         *([pl.lit(node, dtype=pl.String).alias(PATH_NODE)] if node is not None else []),

@@ -44,7 +44,8 @@ class Cut:
 def cut_key(config: Pipeline, whole: Dump) -> str:
     """Of the file's content and the settings that decide the spills."""
     code = TYPED_CODE if whole.typed else CODE
-    return identity([code, whole.hash, config.source.measuring(), config.raw_columns()])
+    bounds = config.source.model_dump(mode="json", include={"dates"}, exclude_none=True)
+    return identity([code, whole.hash, config.source.measuring(), config.raw_columns(), *bounds.values()])
 
 
 def find_cut(root: Path, key: str) -> Cut | None:

@@ -134,7 +134,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
         raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
     from pipeline.cut import cut
 
-    alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name})})
+    alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name, "dates": None})})
     (folder / "staging").mkdir(parents=True)
     whole = whole_file(alone)
     assert whole is not None, "its files were found above"

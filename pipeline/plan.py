@@ -151,13 +151,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and what is
-    left out."""
+    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and which
+    dates are left out."""
 
     config: Pipeline
     measure: str
     other_scale: tuple[str, str] | None
-    dropped: Mapping[dt.date, str]  # why
+    left_out: Mapping[dt.date, str]  # why
 
 
 def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
@@ -197,30 +197,39 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     """States of all dates, and the acts that the wish needs."""
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure, seen)
-    dropped = _dropped(config, seen, wish, measure)
-    known = known_dates(config, seen, dropped)
+    left_out = _left_out(config, seen, wish, measure)
+    known = known_dates(seen, left_out)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     weights = {} if config.split else known_weights(seen, config)
     split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
-    wanted = _Wanted(config, measure, _other_scale(config, seen), dropped)
-    listed = {*known, *config.exclude, *dropped, *_asked(wish)}
+    wanted = _Wanted(config, measure, _other_scale(config, seen), left_out)
+    listed = {*known, *left_out, *_asked(wish)}
     states = [_state(date, wanted, seen) for date in sorted(listed)]
     merge = _why_merge(config, seen, wish, basis)
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, dropped))
+    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, left_out))
     remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
     warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
 
 
 def _missing(
-    config: Pipeline, seen: Observed, known: Sequence[dt.date], dropped: Collection[dt.date]
+    config: Pipeline, seen: Observed, known: Sequence[dt.date], left_out: Collection[dt.date]
 ) -> tuple[dt.date, ...]:
     if not known or seen.to_cut:
         return ()
-    return tuple(missing_days(known[0], known[-1], {*known, *config.exclude, *dropped}, config.source.timezone))
+    days = missing_days(known[0], known[-1], {*known, *left_out}, config.source.timezone)
+    return tuple(day for day in days if not config.why_left_out(day))
+
+
+def _left_out(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
+    """{date: why} of the dates that belong to no dataset: by the settings, else because they were dropped."""
+    named = {low for low, high in config.exclude if low == high}
+    there = {*seen.dumps, *(seen.manifest.dates if seen.manifest else ()), *named, *_asked(wish)}
+    whys = ((date, config.why_left_out(date)) for date in there) if config.exclude or config.source.dates else ()
+    return _dropped(config, seen, wish, measure) | {date: why for date, why in whys if why}
 
 
 def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
@@ -238,10 +247,10 @@ def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict
     }
 
 
-def known_dates(config: Pipeline, seen: Observed, dropped: Collection[dt.date]) -> list[dt.date]:
-    """Dates that a split is about: those with a dump or a shard, but for what is excluded or dropped."""
+def known_dates(seen: Observed, left_out: Collection[dt.date]) -> list[dt.date]:
+    """Dates that a split is about: those with a dump or a shard, but for what is left out."""
     committed = set(seen.manifest.dates) if seen.manifest else set()
-    return sorted((set(seen.dumps) | committed) - set(config.exclude) - set(dropped))
+    return sorted((set(seen.dumps) | committed) - set(left_out))
 
 
 def _asked(wish: Wish) -> set[dt.date]:
@@ -268,10 +277,8 @@ def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
 
 def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     measure = wanted.measure
-    if date in wanted.config.exclude:
-        return DatePlan(date, "excluded", "pipeline.exclude names it", "")
-    if date in wanted.dropped:
-        return DatePlan(date, "excluded", wanted.dropped[date], "")
+    if date in wanted.left_out:
+        return DatePlan(date, "excluded", wanted.left_out[date], "")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None and seen.to_cut:

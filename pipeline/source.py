@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from pipeline.patterns import PatternError, read_pattern
+from pipeline.splits import parse_bounds, write_bounds
 from shardstore.calendar import parse_date, parse_step, zone
 from shardstore.errors import UsageError, shorten
 from shardstore.identity import identity
@@ -56,6 +58,12 @@ Date = Annotated[
     dt.date,
     BeforeValidator(_as_error(parse_date)),
     WithJsonSchema({"type": ["string", "integer"], "examples": ["2013-03-05", 20130305]}),
+]
+DateRange = Annotated[
+    tuple[dt.date, dt.date],
+    BeforeValidator(_as_error(parse_bounds)),
+    PlainSerializer(write_bounds, return_type=str),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["2013-01-01..2013-12-31", "2013-01-01..", 20130305]}),
 ]
 Zone = Annotated[str, BeforeValidator(_as_error(_known_zone))]
 Step = Annotated[str | int, BeforeValidator(_as_error(_valid_step))]
@@ -136,7 +144,7 @@ class Faults(Section):
     not_finite: BadNumber = "refuse"
 
 
-NOT_MEASURING = {"path", "format", "max_bad_fraction", "empty_date"}  # they decide no value
+NOT_MEASURING = {"path", "dates", "format", "max_bad_fraction", "empty_date"}  # they decide no value
 
 
 class TimeParts(Section):
@@ -176,6 +184,9 @@ class Source(Section):
     path: str = Field(
         description="a file or a folder a date, `{date}` or `{date:%Y%m%d}` stands for it, `{node}` for the node, `*` for "
         "several files; without a date one file of many dates, which is cut first"
+    )
+    dates: DateRange | None = Field(
+        None, description="first and last date, as 2013-01-01..2013-12-31; an end may be open; all others are left out"
     )
     format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
     csv: Csv = Csv()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.config import Split
 
 FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
+BOUNDS = "Write 2013-01-01..2013-12-31, 2013-01-01.. or ..2013-12-31"
 ONE_SPLIT = "Every date belongs to one split at most"
 SHOWN_RANGES = 3  # of dates in a sentence about many
 NO_WEIGHTS: Mapping[dt.date, int] = {}
@@ -47,6 +48,28 @@ def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date] 
     if low > high and first and last and not LATEST.fullmatch(first) and not LATEST.fullmatch(last):
         raise UsageError(f"'{text}' runs backwards", todo="Write the earlier date first")
     return (low, high) if low <= high else None
+
+
+def parse_bounds(value: object) -> tuple[dt.date, dt.date]:
+    """A range of plain dates, or a single date, as both ends; an open end is the least or the greatest date there is.
+
+    Raises:
+        UsageError: no range, one that runs backwards, or one that depends on the dates that exist.
+    """
+    text = str(value).strip()
+    if "latest" in text or "last:" in text:
+        raise UsageError(f"'{text}' depends on the dates that exist", todo=BOUNDS)
+    ends = parse_range(text, [dt.date.min, dt.date.max])
+    assert ends is not None, "only rolling ends leave nothing between them"
+    return ends
+
+
+def write_bounds(ends: tuple[dt.date, dt.date]) -> str:
+    """The inverse of `parse_bounds`."""
+    low, high = ends
+    if low == high:
+        return str(low)
+    return f"{low if low > dt.date.min else ''}..{high if high < dt.date.max else ''}"
 
 
 def _end(text: str, dates: Sequence[dt.date]) -> dt.date | None:

@@ -201,7 +201,7 @@ def test_an_overrides_value_is_read_as_yaml(load: Load) -> None:
         ],
     )
     assert settings.trainer.model.hidden_units == (4, 5)
-    assert settings.preparing().exclude == (dt.date(2024, 3, 1), dt.date(2024, 3, 2))
+    assert settings.preparing().exclude == tuple((dt.date(2024, 3, day),) * 2 for day in (1, 2))
     assert settings.preparing().nodes is None
     assert (settings.trainer.training.batch_size, settings.trainer.training.epochs) == (3, 3)
 
@@ -218,7 +218,7 @@ def test_dates_are_read_as_text_date_or_number(load: Load) -> None:
         "  step: 5m", "  step: 5m\n  split: {train: ..2024-03-04, validation: 2024-03-05, test: 20240306}"
     )
     pipeline = load(text).preparing()
-    assert [date.day for date in pipeline.exclude] == [1, 2, 3, 4]
+    assert [(low.day, high.day) for low, high in pipeline.exclude] == [(1, 1), (2, 2), (3, 3), (4, 4)]
     assert pipeline.split is not None
     assert (pipeline.split.validation, pipeline.split.test) == ("2024-03-05", "20240306")
 

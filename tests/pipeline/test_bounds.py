@@ -1,0 +1,144 @@
+"""Bounds of the dates (`pipeline.source.dates`, ranges in `pipeline.exclude`): what lies outside is left out and counted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dateshard.cli import run
+from pipeline.history import raw_files
+from pipeline.plan import Wish
+from pipeline.source import Source
+from pipeline.splits import write_bounds
+from pipeline.survey import look
+from shardstore.errors import UsageError
+from tests.conftest import World
+
+Make = Callable[..., World]
+DAYS = [dt.date(2024, 3, day) for day in range(1, 8)]
+SPLIT = {"train": "..latest-2", "validation": "latest-1..latest"}
+STRAY = ["2001-01-01T00:03:00+00:00", "2098-09-11T02:23:00+00:00", "2098-09-11T02:24:00+00:00"]
+
+
+def states_of(world: World) -> dict[dt.date, tuple[str, str]]:
+    plan = look(world.settings.preparing(), world.store, Wish())[0]
+    return {date.date: (date.state, date.reason) for date in plan.dates}
+
+
+def in_one_file(world: World, stray: list[str]) -> Path:
+    """All rows of the world and those of stray times in one file, which is the source from now on."""
+    lines = [line for date in sorted(world.rows) for line in world.dump(date).read_text().splitlines()[1:]]
+    big = world.folder / "big.csv"
+    big.write_text("\n".join(["time,node,speed,vehicles", *(f"{time},n0,1.5,2.0" for time in stray), *lines, ""]))
+    world.tree["pipeline"]["source"]["path"] = str(big)
+    return big
+
+
+@pytest.mark.parametrize("text", ["2013-01-01..2013-12-31", "..2013-12-31", "2013-01-01..", "2013-01-01"])
+def test_bounds_are_written_as_they_are_read(text: str) -> None:
+    source = Source.model_validate({"path": "raw/{date}.csv", "time": "t", "dates": text})
+    assert source.dates is not None
+    assert write_bounds(source.dates) == source.model_dump(mode="json")["dates"] == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("source", "2013-12-31..2013-01-01", "runs backwards"),
+        ("source", "..", "is not a range of dates"),
+        ("source", "..latest-14", "depends on the dates that exist"),
+        ("source", "soon", "soon"),
+        ("exclude", ["2013-02-01..2013-02-07", "last:7"], "depends on the dates that exist"),
+    ],
+)
+def test_what_is_no_range_of_plain_dates_is_refused_with_the_forms(
+    make_world: Make, key: str, value: Any, message: str
+) -> None:
+    world = make_world(3)
+    world.tree["pipeline"] |= {"exclude": value} if key == "exclude" else {}
+    world.tree["pipeline"]["source"] |= {"dates": value} if key == "source" else {}
+    with pytest.raises(UsageError, match=message) as error:
+        _ = world.settings
+    assert ("source.dates" if key == "source" else "exclude") in str(error.value)
+
+
+def test_dumps_outside_of_the_bounds_are_left_out_and_bounds_that_move_rebuild_nothing(make_world: Make) -> None:
+    world = make_world(7, split=SPLIT)
+    source = world.tree["pipeline"]["source"]
+    source["dates"] = "2024-03-03.."
+    assert world.prepare().measured == 5
+    whole = world.open().manifest
+    assert sorted(whole.dates) == DAYS[2:]
+    assert states_of(world)[DAYS[0]] == ("excluded", "outside of pipeline.source.dates")
+    source["dates"] = "2024-03-04..2024-03-06"
+    finished = world.prepare()
+    assert (finished.measured, finished.written, finished.unchanged) == (0, 0, 0)
+    assert world.open().manifest.dates == {date: whole.dates[date] for date in DAYS[3:6]}
+    del source["dates"]
+    assert world.prepare().measured == 2, "those that no bounds had taken in before"
+
+
+def test_ranges_stand_beside_dates_in_exclude_and_their_days_are_not_missing(make_world: Make) -> None:
+    world = make_world(7, split=SPLIT, gaps=(2,))
+    world.tree["pipeline"]["exclude"] = ["2024-03-02..2024-03-03", dt.date(2024, 3, 5), "..2024-01-01"]
+    world.prepare()
+    assert sorted(world.open().manifest.dates) == [DAYS[0], DAYS[3], DAYS[5], DAYS[6]]
+    plan = look(world.settings.preparing(), world.store, Wish())[0]
+    assert plan.missing_days == ()
+    out = [date.date for date in plan.dates if date.state == "excluded"]
+    assert out == [DAYS[1], DAYS[4]], "of a range only what has a dump is listed"
+
+
+def test_rows_outside_of_the_bounds_are_counted_in_one_line_and_not_kept(
+    make_world: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make_world(7, split=SPLIT)
+    rows = sum(map(len, world.rows.values()))
+    in_one_file(world, STRAY)
+    world.tree["pipeline"]["source"]["dates"] = "2024-03-01..2024-03-06"
+    assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 0
+    left_out = 3 + len(world.rows[DAYS[6]])
+    screen = capsys.readouterr().out
+    assert f"{rows + 3:,} rows cut into 6 dates, {left_out} outside of pipeline.source.dates" in screen
+    assert [path.stem for path in sorted(world.store.glob("cut/*/*.arrow"))] == list(map(str, DAYS[:6]))
+    assert world.open().manifest.failed == ()
+
+
+def test_other_bounds_cut_the_file_again_and_leave_the_dates_that_stay(make_world: Make) -> None:
+    world = make_world(7, split=SPLIT)
+    in_one_file(world, STRAY)
+    source = world.tree["pipeline"]["source"]
+    source["dates"] = "2024-01-01..2024-03-06"
+    world.prepare()
+    before = world.open().manifest.dates
+    source["dates"] = "2024-03-02..2024-03-07"
+    finished = world.prepare()
+    after = world.open().manifest.dates
+    assert (finished.measured, sorted(after)) == (1, DAYS[1:])
+    assert all(after[date] == before[date] for date in DAYS[1:6])
+    assert [date for date in states_of(world) if date not in DAYS] == []
+    assert {state for state, _ in states_of(world).values()} == {"fresh"}
+
+
+def test_bounds_of_the_configuration_are_no_bounds_of_a_history(make_world: Make) -> None:
+    world = make_world(3)
+    big = in_one_file(world, [])
+    world.tree["pipeline"]["source"]["dates"] = "2024-03-01..2024-03-02"
+    with raw_files([str(big)], world.settings.preparing()) as raw:
+        assert sorted(raw.dumps) == DAYS[:3]
+
+
+def test_a_configuration_shows_its_bounds_as_they_are_written(
+    make_world: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make_world(3)
+    world.tree["pipeline"]["source"]["dates"] = "2024-03-01.."
+    world.tree["pipeline"]["exclude"] = ["..2023-12-31", "2024-03-02"]
+    assert run(["config", "show", "-c", str(world.config_file()), "--json"]) == 0
+    pipeline = json.loads(capsys.readouterr().out)["settings"]["pipeline"]
+    assert (pipeline["source"]["dates"], pipeline["exclude"]) == ("2024-03-01..", ["..2023-12-31", "2024-03-02"])
