@@ -19,6 +19,7 @@ FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
+SAMPLES = dt.date(2013, 3, 5), dt.date(2024, 11, 30)
 DIGITS = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -27,8 +28,46 @@ DIGITS = {
     "%j": r"\d{1,3}",
 }  # as strptime takes them
 SHOWN_NAMES = 3
+LOOKED_AT = 20  # names of a folder, for how they write their dates
 TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files whose columns have types
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
+
+
+def refuse_pattern(pattern: str) -> None:
+    """Refuses a path whose date is no date, before anything is looked for.
+
+    Raises:
+        UsageError: the date is spelled in two ways, or in one that leaves open which date it is.
+    """
+    styles = list(dict.fromkeys(match[1] or "%Y-%m-%d" for match in PLACEHOLDER.finditer(pattern)))
+    if len(styles) > 1:
+        raise UsageError(f"'{pattern}' spells its date in two ways", todo="Use one spelling")
+    for style in styles:
+        if "/" in style:
+            raise UsageError(f"'{{date:{style}}}' reaches over folders", todo="Write it as one name, such as {date}")
+        if any(_read_back(date, style) != date for date in SAMPLES):
+            raise _no_date(pattern, style)
+
+
+def _read_back(date: dt.date, style: str) -> dt.date | None:
+    with suppress(ValueError):
+        return dt.datetime.strptime(date.strftime(style), style).date()
+    return None
+
+
+def _no_date(pattern: str, style: str) -> UsageError:
+    """Makes the error of a pattern that leaves parts of a date open, or that nothing can be read by."""
+    first = SAMPLES[0]
+    others = {"year": first.replace(year=2015), "month": first.replace(month=9), "day": first.replace(day=25)}
+    lacking = [part for part, other in others.items() if other.strftime(style) == first.strftime(style)]
+    if len(lacking) in (0, len(others)):
+        todo = "Write %Y, %m and %d, as in {date:%Y%m%d}"
+        return UsageError(f"'{{date:{style}}}' is no pattern that dates are read by", todo=todo)
+    return UsageError(
+        f"'{{date:{style}}}' has no {' and no '.join(lacking)}, and a dump is of one date",
+        todo="Files of many dates each are named without {date}, as one table that is cut by the times of its rows: "
+        f"write {PLACEHOLDER.sub('*', pattern)}",
+    )
 
 
 def is_one_file(pattern: str) -> bool:
@@ -71,12 +110,10 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     A folder stands for all files below it, in order of name.
 
     Raises:
-        UsageError: a repeated placeholder, or two files of one date where the path has no `*`.
+        UsageError: a date that is none, or two files of one date where the path has no `*`.
     """
-    matches = list(PLACEHOLDER.finditer(pattern))
-    style = matches[0][1] or "%Y-%m-%d"
-    if any((match[1] or "%Y-%m-%d") != style for match in matches):
-        raise UsageError(f"pipeline.source.path '{pattern}' spells its date in two ways", todo="Use one spelling")
+    refuse_pattern(pattern)
+    style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
     found: dict[dt.date, dict[str, list[Path]]] = {}
     expression = _expression(pattern)
     for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
@@ -121,9 +158,48 @@ def node_of(path: Path, pattern: str) -> str | None:
 def no_match(pattern: str) -> str:
     """Tells in which folder a path leads nowhere, and what in it is near; for who named one that nothing matches."""
     what = f"{pattern}: no dump matches the path: {_near(pattern)}"
-    others = (PLACEHOLDER.sub(f"{{date{style}}}", pattern) for style in STYLES if not is_one_file(pattern))
-    meant = next((other for other in others if find_dumps(other)), None)
-    return f"{what}; did you mean {meant}?" if meant else what
+    ways = (_in_other_styles, _in_names_there) if not is_one_file(pattern) else ()
+    for paths in ways:
+        dates = {path: _num_dates(path) for path in paths(pattern)}
+        meant = max(dates, key=dates.__getitem__, default="")
+        if meant and (count := dates[meant]):
+            return f"{what}; did you mean {meant} ({count:,} {'date' if count == 1 else 'dates'})?"
+    return what
+
+
+def _in_other_styles(pattern: str) -> list[str]:
+    """The path with its date written as people write dates in names."""
+    return [PLACEHOLDER.sub(f"{{date{style}}}", pattern) for style in STYLES]
+
+
+def _in_names_there(pattern: str) -> list[str]:
+    """Paths of what lies in the folder: its first names with the date in them, if there is one, as a placeholder."""
+    folder, name = os.path.split(pattern)
+    if FIELD.search(folder) or not PLACEHOLDER.search(name):
+        return []
+    there = sorted(glob.glob(os.path.join(_wildcard(folder), "*")))[:LOOKED_AT]
+    dated = (_dated(os.path.basename(path), style) for path in there for style in STYLES)
+    return [os.path.join(folder, other) for other in dict.fromkeys(dated) if other]
+
+
+def _dated(name: str, style: str) -> str:
+    """The name with `{date}` in that style for the date that it holds; empty if it holds none so written."""
+    form = style[1:] or "%Y-%m-%d"
+    for match in re.finditer(rf"(?<!\d)(?P<date>{_written(form)})(?!\d)", name):
+        date = _date_in(match, form)
+        if date is not None and date.strftime(form) == match["date"]:
+            return f"{name[: match.start()]}{{date{style}}}{name[match.end() :]}"
+    return ""
+
+
+def _num_dates(pattern: str) -> int:
+    """How many dates a path finds, those alone whose names are written in its style: 2013 is no %y%m%d."""
+    style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
+    try:
+        dumps = find_dumps(pattern)
+    except UsageError:  # one date twice
+        return 0
+    return sum(date.strftime(style) in str(path) for date, (path, _) in dumps.items())
 
 
 def _near(pattern: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.dumps import refuse_pattern
 from pipeline.patterns import PatternError, read_pattern
 from pipeline.splits import parse_bounds, write_bounds
 from shardstore.calendar import parse_date, parse_step, zone
@@ -237,6 +238,7 @@ class Source(Section):
         if stray := re.search(r"\{(?!date[:}]|node\})[^{}/]*\}", path):
             known = "{date} and {date:%Y%m%d} stand for a dump's date, {node} for its node"
             raise ValueError(f"'{stray[0]}' stands for nothing; {known}")
+        _as_error(refuse_pattern)(path)
         return path
 
     @field_validator("format")

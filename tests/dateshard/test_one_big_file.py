@@ -115,7 +115,7 @@ def test_selectors_that_need_dates_which_are_not_known_yet_are_refused(world: Wo
     [
         (
             "raw/{date:%Y%m%d}.csv",
-            "raw, which holds 2024-03-04.csv, 2024-03-03.csv, 2024-03-02.csv, ...; did you mean raw/{date}.csv?",
+            "raw, which holds 2024-03-04.csv, 2024-03-03.csv, 2024-03-02.csv, ...; did you mean raw/{date}.csv (4 dates)?",
         ),
         ("raws/{date}.csv", "there is no raws in {here}, which holds raw, all.csv, config.yaml"),
         ("al.csv", "there is no al.csv in {here}, which holds all.csv, "),
