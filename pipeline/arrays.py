@@ -24,6 +24,7 @@ from shardstore.errors import DumpError, NoRowsError, Where
 from shardstore.frozen import Frozen, Nodes, Vocabularies
 from shardstore.layouts import grid
 from shardstore.layouts.categories import own_vocabulary, recode
+from shardstore.layouts.counters import Counters
 from shardstore.layouts.encode import encode
 from shardstore.layouts.feature import Feature, categorical
 from shardstore.manifest import Manifest
@@ -129,12 +130,21 @@ def stage(
         decoded.spool.budget_bytes = record_budget(memory_bytes, date, config, len(decoded.nodes))
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
-    values, duplicates, last = reduce(decoded, config)
+    values, duplicates, last, resets = reduce(decoded, config)
+    changed = decoded.rows.changed | {_reset(name): count for name, count in resets.items()}
     counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
-    rows = {**asdict(decoded.rows), "duplicates": counts if config.source.duplicates == "last" else None}
+    rows = {
+        **asdict(decoded.rows),
+        "changed": changed,
+        "duplicates": counts if config.source.duplicates == "last" else None,
+    }
     vocabularies = _own_vocabularies(values, decoded)
     conflicts = _by_raw_column(duplicates, config)
     return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
+
+
+def _reset(feature: str) -> str:
+    return f"of the counter '{feature}' below the reading before, a reset: its step made missing"
 
 
 def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, int]:
@@ -143,12 +153,13 @@ def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, i
     return {column: count for column, count in counts if column is not None and count}
 
 
-def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None]:
-    """([T, N, F] float64, what was found of duplicates, instant of the last record), stretch by stretch of the date."""
+def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None, dict[str, int]]:
+    """([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its counters}),
+    stretch by stretch of the date."""
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
     dropped, conflicting, last = 0, 0, None
-    by_column = [0] * len(features)
+    by_column, counters = [0] * len(features), Counters(features, num_nodes)
     for part, records, place_R in decoded.stretches():
         last = int(records.time_R.max()) if len(records.time_R) else last
         order = grid.arrange(records, part, num_nodes)
@@ -157,10 +168,12 @@ def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates,
             raise _repeated(decoded, config, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
         first = (part.start - decoded.day.start) // part.step
         order = kept if config.source.duplicates == "last" else order
-        values[first : first + part.num_steps] = grid.aggregate(records, order, part, num_nodes, features)
+        cells = values[first : first + part.num_steps]
+        cells[...] = grid.aggregate(records, order, part, num_nodes, features)
+        counters.take(cells, records, order, part)
         dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
         by_column = [sum(counts) for counts in zip(by_column, found.by_column, strict=True)]
-    return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last
+    return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last, counters.resets
 
 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:

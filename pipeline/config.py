@@ -17,6 +17,7 @@ from shardstore.layouts.feature import Feature, partial_settings
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
+DAY = 86_400_000_000_000  # nanoseconds
 OUTSIDE = "outside of pipeline.source.dates"
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 
@@ -55,9 +56,10 @@ class FeatureConfig(Section):
         "refuse",
         description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
     )
-    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count"] = Field(
+    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count", "difference"] = Field(
         "mean",
-        description="of a step's records, those without a value left out; default of a categorical feature: last",
+        description="of a step's records, those without a value left out; difference: of a meter's last reading to that of "
+        "the step before; default of a categorical feature: last",
     )
     fill: Literal["none", "zero", "forward", "mean"] = Field(
         "none", description="an unobserved cell: 0, the last value before it on that date, or the training mean"
@@ -211,6 +213,16 @@ class Pipeline(Section):
                 raise ValueError(f"features '{other}' and '{name}' declare two ranges of '{column}'")
             if feature.categorical and self.source.wide:
                 raise ValueError(f"feature '{name}': a wide dump holds numbers")
+        return self
+
+    @model_validator(mode="after")
+    def _counters_have_a_step_before(self) -> Pipeline:
+        counters = [name for name, feature in self.features.items() if feature.aggregate == "difference"]
+        if counters and parse_step(self.step) >= DAY:
+            raise ValueError(
+                f"feature '{counters[0]}': a date has one step of {self.step}, and nothing to take a difference to: "
+                "aggregate: difference needs shorter steps"
+            )
         return self
 
     @model_validator(mode="after")

@@ -35,13 +35,13 @@ def refuse_bounds(config: Trainer, dataset: Dataset) -> None:
 def bounds_of(config: Trainer, dataset: Dataset, places: Sequence[int]) -> Floats:
     """[2, F] least and largest raw value of some features; infinite where there is none.
 
-    A count is never below 0, nor is a log1p feature that training never saw below 0.
+    A count is never below 0, nor is the growth of a counter, nor a log1p feature that training never saw below 0.
     """
     bounds = np.empty((2, len(places)))
     least_F = dataset.statistics.merged.over_nodes().moments_6NF[4, 0]
     for column, place in enumerate(places):
         feature = dataset.features[place]
-        never = feature.aggregate == "count" or (feature.transform == "log1p" and least_F[place] >= 0)
+        never = feature.aggregate in ("count", "difference") or (feature.transform == "log1p" and least_F[place] >= 0)
         low, high = config.bounds.get(feature.name, INFINITE)
         bounds[:, column] = (
             max(-np.inf if low is None else low, 0.0 if never else -np.inf),

@@ -256,7 +256,9 @@ def _observed(screen: Screen, finished: e.Finished) -> list[str]:
         screen.tell(line)
     warnings = [*filter(None, [finished.short_step]), *thin_splits(finished.observed)]
     if finished.empty:
-        warnings.append(f"nothing was observed on {collapse(finished.empty)}: no row has a value")
+        counters = finished.manifest and any(f.aggregate == "difference" for f in finished.manifest.features)
+        why = "no step and the one before have a value" if counters else "no row has a value"
+        warnings.append(f"nothing was observed on {collapse(finished.empty)}: {why}")
     for warning in warnings:
         screen.tell(f"warning: {warning}")
     return warnings

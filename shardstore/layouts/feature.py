@@ -18,7 +18,7 @@ class Feature:
     """
 
     name: str
-    aggregate: str = "mean"  # mean | sum | min | max | first | last | count
+    aggregate: str = "mean"  # mean | sum | min | max | first | last | count | difference
     fill: str = "none"  # none | zero | forward | mean
     fill_limit: int | None = None
     transform: str = "none"  # none | log1p

@@ -87,6 +87,8 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
 def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:
     """[T, N, F] float64, NaN where nothing was observed. Sums run in the given order: same records, same bits.
 
+    Of a counter it is the last reading of a step; `counters` makes differences of them.
+
     Args:
         order: as `arrange` gives it, so that a cell's records stand together, by instant and row.
     """
@@ -108,7 +110,7 @@ def _reduce(how: str, cell: Integers, column: Floats | None, size: int) -> Float
     if how == "count":
         return np.bincount(cell, minlength=size).astype(np.float64)
     assert column is not None, "only count works without a column; the configuration holds this"
-    if how in ("first", "last", "min", "max"):
+    if how in ("first", "last", "difference", "min", "max"):
         return _pick(how, cell, column, size)
     counts = np.bincount(cell, minlength=size)
     sums = np.bincount(cell, weights=column, minlength=size)
@@ -119,7 +121,7 @@ def _reduce(how: str, cell: Integers, column: Floats | None, size: int) -> Float
 def _pick(how: str, cell: Integers, column: Floats, size: int) -> Floats:
     """One record's value per cell: the first, last, least or greatest. Cells are runs of equal numbers."""
     picked = np.full(size, np.nan)
-    if how == "last":
+    if how in ("last", "difference"):
         picked[cell] = column  # sorted by instant: of repeated cells the last assignment stays
     elif how == "first":
         picked[cell[::-1]] = column[::-1]

@@ -38,7 +38,7 @@ Make = Callable[..., Any]
 DATE = dt.date(2024, 3, 1)
 START = 1709251200 * 10**9
 SECOND = 10**9
-HOW = ("mean", "sum", "min", "max", "first", "last", "count")
+HOW = ("mean", "sum", "min", "max", "first", "last", "count", "difference")
 FEATURES: dict[str, Any] = {f"{how}": {"column": "speed", "aggregate": how} for how in HOW} | {
     "volume": {"column": "vehicles", "aggregate": "sum"},
     "records": {"aggregate": "count"},
@@ -78,9 +78,9 @@ def reduced(files: list[Path], budget: int = 1 << 30, config: Pipeline = CONFIG)
     """(bytes of a date's cells, its nodes, its account) of files in order."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode(files, DATE, config, None, budget, Path(folder) / "spilled")
-        values, duplicates, _ = arrays.reduce(decoded, config)
+        values, duplicates, _, resets = arrays.reduce(decoded, config)
         assert decoded.spool.spilled == (budget < 1 << 30)
-    return values.tobytes(), decoded.nodes, (decoded.rows, duplicates)
+    return values.tobytes(), decoded.nodes, (decoded.rows, duplicates, resets)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def test_of_equal_node_and_instant_the_last_in_file_order_wins_and_conflicts_are
         if (at, node) in last:
             dropped, conflicting = dropped + 1, conflicting + (last[at, node] != speed)
         last[at, node] = speed
-    _, nodes, (account, duplicates) = found = reduced([tmp_path / "x.csv"])
+    _, nodes, (account, duplicates, _) = found = reduced([tmp_path / "x.csv"])
     cells = np.frombuffer(found[0]).reshape(24, len(nodes), len(FEATURES))
     for place, node in enumerate(nodes):
         kept = [speed for (_, name), speed in sorted(last.items()) if name == node and speed is not None]

@@ -49,7 +49,7 @@ def test_the_windows_of_the_page_are_drawn_within_the_bounds(make_world: Make) -
     assert set(drawn) == {2.5}
 
 
-def test_a_count_and_a_logarithm_of_what_was_never_negative_end_at_0_by_themselves(make_world: Make) -> None:
+def test_a_count_a_counter_and_a_logarithm_of_what_was_never_negative_end_at_0_by_themselves(make_world: Make) -> None:
     """Whatever is said beyond that holds too; what was negative in training may be so again."""
     world = make_world(4, split={"train": "2024-03-01..2024-03-04"})
     for date, rows in world.rows.items():
@@ -60,13 +60,14 @@ def test_a_count_and_a_logarithm_of_what_was_never_negative_end_at_0_by_themselv
         "low": {"column": "vehicles", "aggregate": "min", "transform": "log1p"},
         "rows": {"aggregate": "count"},
         "vehicles": {"aggregate": "sum"},
+        "grown": {"column": "vehicles", "aggregate": "difference"},
     }
     world.tree["trainer"]["bounds"] = {"rows": [None, 3], "vehicles": [-5, 50]}
     world.prepare()
     config, dataset = world.settings.trainer, world.open()
-    low, high = bounds_of(config, dataset, range(4))
-    assert low.tolist() == [0, -np.inf, 0, -5]
-    assert high.tolist() == [np.inf, np.inf, 3, 50]
+    low, high = bounds_of(config, dataset, range(5))
+    assert low.tolist() == [0, -np.inf, 0, -5, 0]
+    assert high.tolist() == [np.inf, np.inf, 3, 50, np.inf]
     scaled = scaled_bounds(config, dataset, range(4))
     assert scaled is not None
     assert np.isneginf(scaled[0, :, 1].numpy()).all()
