@@ -81,7 +81,7 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
                     spills.put(_with_dates(piece, (times, valid), number, config, faults, node))
             rows = faults.rows(config.source.max_bad_fraction)
             files = spills.close()
-            dates = {name.removesuffix(".arrow"): list(found) for name, found in files.items()}
+            dates = {date: [*files[f"{date}.arrow"], count] for date, count in sorted(spills.rows.items())}
             index = seal({"files": [str(path) for path in whole.files], "dates": dates, "rows": asdict(rows)})
             (staged / "index.json").write_bytes(index)
             files["index.json"] = (len(index), hash_bytes(index))
@@ -143,6 +143,7 @@ class _Spills:
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self.folder, self._held, self._num_bytes, self._most_bytes = folder, list[pl.DataFrame](), 0, most_bytes
         self._flushed: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
 
     def put(self, frame: pl.DataFrame) -> None:
         self._held.append(frame)
@@ -157,6 +158,7 @@ class _Spills:
         for (date,), part in together.partition_by(
             "__date", as_dict=True, include_key=False, maintain_order=True
         ).items():
+            self.rows[str(date)] = self.rows.get(str(date), 0) + len(part)
             number = self._flushed[str(date)] = self._flushed.get(str(date), -1) + 1
             part.write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
         self._held, self._num_bytes = [], 0

@@ -30,14 +30,16 @@ class Cut:
 
     folder: Path
     files: tuple[Path, ...]
-    dates: Mapping[dt.date, tuple[int, str]]  # size and hash of each spill
+    dates: Mapping[
+        dt.date, tuple[int, str, int]
+    ]  # size, hash and rows of each spill; 0 rows where an older index is silent
     rows: Rows
 
     def dumps(self, *, typed: bool = False) -> dict[dt.date, Dump]:
         """The spills as dumps; messages name the file that they were cut from."""
         return {
-            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,), typed)
-            for date, (size, digest) in self.dates.items()
+            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,), typed, rows)
+            for date, (size, digest, rows) in self.dates.items()
         }
 
 
@@ -53,7 +55,8 @@ def find_cut(root: Path, key: str) -> Cut | None:
     folder = root / "cut" / key
     try:
         content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
-        dates = {dt.date.fromisoformat(date): (size, digest) for date, (size, digest) in content["dates"].items()}
+        spills = {dt.date.fromisoformat(date): spill for date, spill in content["dates"].items()}
+        dates = {date: (size, digest, rows[0] if rows else 0) for date, (size, digest, *rows) in spills.items()}
         return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
     except (OSError, DamagedError, KeyError, TypeError, ValueError):
         return None

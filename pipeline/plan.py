@@ -33,6 +33,7 @@ class Dump:
         files: in the order in which their rows count.
         hashes: of each file.
         typed: its columns have types; of a spill, those of the file that it was cut from.
+        rows: of a spill; 0 where it is not known.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Dump:
     files: tuple[Path, ...]
     hashes: tuple[str, ...]
     typed: bool = False
+    rows: int = 0
 
     @property
     def code(self) -> int:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pipeline.config import Pipeline
 from pipeline.splits import SHOWN_RANGES, about_no_split
 from shardstore.calendar import collapse
 from shardstore.manifest import SPLITS, Ranges
+
+YEAR = 366
+HANDFUL = 10  # times as many rows has a usual date at least
 
 if TYPE_CHECKING:
     from pipeline.plan import DatePlan, Observed, Plan, Wish
@@ -41,11 +45,43 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
     if seen.manifest and seen.no_match:
         remarks.append(f"{seen.no_match}. {_dates(len(known))} by shards alone.")
+    remarks += _far_away(config, seen, known)
     if days := plan.missing_days:
         many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
         remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
     without = about_no_split(config.split, plan.split, known) if config.split else ""  # see `why_not_last`
     return tuple(filter(None, [*remarks, without]))
+
+
+def _far_away(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> list[str]:
+    """Of a file of many dates, those with a handful of rows more than a year away from the bulk: clocks that were wrong."""
+    rows = {date: seen.dumps[date].rows for date in known if date in seen.dumps}
+    if config.source.dates is not None or not all(rows.values()):
+        return []
+    stretches = _stretches(sorted(rows))
+    bulk = max(stretches, key=lambda dates: sum(map(rows.__getitem__, dates)), default=[])
+    most = median(map(rows.__getitem__, bulk)) / HANDFUL if bulk else 0.0
+    few = [dates for dates in stretches if dates is not bulk and all(rows[date] <= most for date in dates)]
+    if not few:
+        return []
+    far = [date for dates in few for date in dates]
+    near = [date for dates in stretches if dates not in few for date in dates]
+    many = sum(rows[date] for date in far)
+    return [
+        f"{many:,} {'row is' if many == 1 else 'rows are'} years away from all others: {collapse(far, SHOWN_RANGES)}. "
+        f"pipeline.source.dates: {near[0]}..{near[-1]} leaves {_them(far)} out"
+    ]
+
+
+def _stretches(dates: Sequence[dt.date]) -> list[list[dt.date]]:
+    """The dates in order, divided wherever more than a year lies between two."""
+    divided: list[list[dt.date]] = []
+    for date in dates:
+        if divided and (date - divided[-1][-1]).days <= YEAR:
+            divided[-1].append(date)
+        else:
+            divided.append([date])
+    return divided
 
 
 def _them(dates: Sequence[dt.date]) -> str:

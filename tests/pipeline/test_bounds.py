@@ -17,6 +17,7 @@ from pipeline.source import Source
 from pipeline.splits import write_bounds
 from pipeline.survey import look
 from shardstore.errors import UsageError
+from shardstore.identity import seal, unseal
 from tests.conftest import World
 
 Make = Callable[..., World]
@@ -142,3 +143,64 @@ def test_a_configuration_shows_its_bounds_as_they_are_written(
     assert run(["config", "show", "-c", str(world.config_file()), "--json"]) == 0
     pipeline = json.loads(capsys.readouterr().out)["settings"]["pipeline"]
     assert (pipeline["source"]["dates"], pipeline["exclude"]) == ("2024-03-01..", ["..2023-12-31", "2024-03-02"])
+
+
+def test_a_handful_of_rows_years_away_is_named_with_the_bounds_that_leave_it_out(
+    make_world: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make_world(7)
+    in_one_file(world, STRAY)
+    words = (
+        "3 rows are years away from all others: 2001-01-01, 2098-09-11. pipeline.source.dates: 2024-03-01..2024-03-07"
+    )
+    for command in (["preprocess", "--workers", "1"], ["plan"], ["status"]):
+        assert run([*command, "-c", str(world.config_file())]) == 0
+        assert f"{words} leaves them out" in capsys.readouterr().out
+    world.tree["pipeline"]["source"]["dates"] = "2024-03-01..2024-03-07"
+    run(["preprocess", "-c", str(world.config_file()), "--workers", "1"])
+    assert "years away" not in capsys.readouterr().out
+    assert {entry.date for entry in look(world.settings.preparing(), world.store, Wish())[0].dates} == set(DAYS)
+
+
+@pytest.mark.parametrize(
+    ("days", "stray", "exclude"),
+    [
+        (DAYS[:4], STRAY[:1], ["2001-01-01"]),
+        (DAYS[:4], ["2023-12-01T00:00:00+00:00"], []),
+        ([dt.date(2022, 3, 1), *DAYS[:3]], [], []),
+    ],
+    ids=["left out already", "near the others", "a full date after a gap of years"],
+)
+def test_only_a_handful_of_rows_far_away_is_named(
+    make_world: Make, days: list[dt.date], stray: list[str], exclude: list[str]
+) -> None:
+    world = make_world(days)
+    in_one_file(world, stray)
+    world.tree["pipeline"]["exclude"] = exclude
+    world.prepare()
+    plan = look(world.settings.preparing(), world.store, Wish())[0]
+    assert not any("years away" in remark for remark in plan.remarks)
+
+
+def test_the_bounds_that_are_named_keep_what_is_far_away_and_full(make_world: Make) -> None:
+    world = make_world([dt.date(2020, 3, 1), *DAYS[:3]])
+    in_one_file(world, STRAY[:1])
+    world.prepare()
+    plan = look(world.settings.preparing(), world.store, Wish())[0]
+    words = (
+        "1 row is years away from all others: 2001-01-01. pipeline.source.dates: 2020-03-01..2024-03-03 leaves it out"
+    )
+    assert words in plan.remarks
+
+
+def test_a_cut_of_an_earlier_version_is_read_without_the_rows_of_its_dates(make_world: Make) -> None:
+    world = make_world(3)
+    in_one_file(world, STRAY)
+    world.prepare()
+    [index] = world.store.glob("cut/*/index.json")
+    content = unseal(index.read_bytes(), str(index))
+    content["dates"] = {date: spill[:2] for date, spill in content["dates"].items()}
+    index.write_bytes(seal({key: value for key, value in content.items() if key != "seal"}))
+    found = look(world.settings.preparing(), world.store, Wish())
+    assert {date.state for date in found[0].dates} == {"fresh"}
+    assert not any("years away" in remark for remark in found[0].remarks)
