@@ -160,7 +160,8 @@ class _Spills:
         ).items():
             self.rows[str(date)] = self.rows.get(str(date), 0) + len(part)
             number = self._flushed[str(date)] = self._flushed.get(str(date), -1) + 1
-            part.write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
+            of_others = [name for name in part.columns if name.startswith(BAD) and part[name].null_count() == len(part)]
+            part.drop(of_others).write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
         self._held, self._num_bytes = [], 0
 
     def close(self) -> dict[str, tuple[int, str]]:

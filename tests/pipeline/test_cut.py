@@ -146,3 +146,18 @@ def test_columns_of_any_name_come_through_a_cut(make_world: Make) -> None:
     world.tree["dataset"], world.tree["pipeline"]["source"]["path"] = "cut", str(world.folder / "big.csv")
     assert world.prepare().failed == {}
     assert world.open().manifest.dates == expected
+
+
+def test_a_bad_number_of_another_date_leaves_no_mark_in_a_spill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushes: list[int]
+) -> None:
+    """Which rows are held together depends on the memory limit and on the bounds: no spill may."""
+    lines = [f"{at},{node},{speed!r}" for at, node, speed in rows_of(6, 40).sort("time").rows()]
+    lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
+    (tmp_path / "all.csv").write_text("\n".join(["time,node,speed", *lines, ""]))
+    config = config_of(tmp_path / "all.csv", node="node")
+    monkeypatch.setattr("pipeline.formats.text.BLOCK_BYTES", 2000)
+    whole = cut_of(tmp_path / "whole", config)
+    monkeypatch.setattr(cutting, "HELD_BYTES", 3000)
+    assert cut_of(tmp_path / "again", config).dates == whole.dates
+    assert len(flushes) > 2
