@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import remedies
+from pipeline.config import OUTSIDE
 from pipeline.formats import Piece
 from pipeline.rows import Rows
 from pipeline.source import Source
@@ -155,7 +156,8 @@ class Faults:
             raise kind(f"the row is {first.reason}{more}{alike}", where=where, todo=todo)
         if self.read and not accepted:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
-            what, todo = f"no row is left of {self.read:,}: {why}{alike}", "Correct the dump, or remove it"
+            mend = "Correct it, or the dump" if OUTSIDE in self.rejected_by else "Correct the dump, or remove it"
+            what, todo = f"no row is left of {self.read:,}: {why}{alike}", mend
             raise NoRowsError(what, where=Where(str(self._piece.path), self.date), todo=todo)
         return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))
 

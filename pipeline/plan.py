@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
 from pipeline.dumps import place_of
 from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
-from pipeline.splits import resolve_split, why_not_last
+from pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
 from pipeline.weights import known_weights
 from shardstore.calendar import collapse, missing_days
-from shardstore.errors import DumpError, Where
+from shardstore.errors import DumpError, UsageError, Where
 from shardstore.identity import identity, identity_of, nothing_to_collect
 from shardstore.manifest import Manifest, Ranges, in_no_split
 
@@ -196,11 +196,16 @@ def split_settings(config: Pipeline) -> Any:
 
 @nothing_to_collect()
 def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
-    """States of all dates, and the acts that the wish needs."""
+    """States of all dates, and the acts that the wish needs.
+
+    Raises:
+        UsageError: the settings leave no date of those that exist, or make no split of them.
+    """
     measure = config.measure_identity(seen.node_names)
     basis = basis_of(config, measure, seen)
     left_out = _left_out(config, seen, wish, measure)
     known = known_dates(seen, left_out)
+    _refuse_none_left(config, seen, known)
     frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
     weights = {} if config.split else known_weights(seen, config)
     split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
@@ -215,6 +220,15 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
     warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
+
+
+def _refuse_none_left(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> None:
+    there = sorted({*seen.dumps, *(seen.manifest.dates if seen.manifest else ())})
+    if known or not there or seen.to_cut or not all(map(config.why_left_out, there)):
+        return
+    key = "pipeline.exclude" if config.source.dates is None else "pipeline.source.dates"
+    what = f"{key} leaves no date of those that exist: {collapse(there, SHOWN_RANGES)}"
+    raise UsageError(what, todo="Correct it, or name another dataset")
 
 
 def _missing(

@@ -57,6 +57,8 @@ def parse_bounds(value: object) -> tuple[dt.date, dt.date]:
         UsageError: no range, one that runs backwards, or one that depends on the dates that exist.
     """
     text = str(value).strip()
+    if isinstance(value, list | tuple | dict | float):
+        raise UsageError(f"{text} is not a range of dates", todo=BOUNDS)
     if "latest" in text or "last:" in text:
         raise UsageError(f"'{text}' depends on the dates that exist", todo=BOUNDS)
     ends = parse_range(text, [dt.date.min, dt.date.max])

@@ -53,7 +53,8 @@ def test_bounds_are_written_as_they_are_read(text: str) -> None:
         ("source", "2013-12-31..2013-01-01", "runs backwards"),
         ("source", "..", "is not a range of dates"),
         ("source", "..latest-14", "depends on the dates that exist"),
-        ("source", "soon", "soon"),
+        ("source", "soon", "'soon' is not a date"),
+        ("source", ["2013-12-31", "2014-12-31"], "is not a range of dates. Write 2013-01-01..2013-12-31"),
         ("exclude", ["2013-02-01..2013-02-07", "last:7"], "depends on the dates that exist"),
     ],
 )
@@ -82,6 +83,25 @@ def test_dumps_outside_of_the_bounds_are_left_out_and_bounds_that_move_rebuild_n
     assert world.open().manifest.dates == {date: whole.dates[date] for date in DAYS[3:6]}
     del source["dates"]
     assert world.prepare().measured == 2, "those that no bounds had taken in before"
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_bounds_that_leave_no_date_are_refused_and_the_dataset_stays(
+    make_world: Make, capsys: pytest.CaptureFixture[str], *, prepared: bool
+) -> None:
+    world = make_world(3)
+    if prepared:
+        world.prepare()
+    kept = {"pipeline.source.dates": "2042-03-01..", "pipeline.exclude": "[2024-03-01..2024-03-03]"}
+    for key, value in kept.items():
+        for command in ("plan", "preprocess"):
+            assert run([command, "-c", str(world.config_file()), f"{key}={value}"]) == 2
+            error = capsys.readouterr().err
+            assert f"{key} leaves no date of those that exist: 2024-03-01..2024-03-03. Correct it" in error
+    assert not prepared or len(world.open().manifest.dates) == 3
+    in_one_file(world, [])
+    assert run(["preprocess", "-c", str(world.config_file()), "pipeline.source.dates=2042-03-01.."]) == 65
+    assert "outside of pipeline.source.dates. Correct it, or the dump" in capsys.readouterr().err
 
 
 def test_ranges_stand_beside_dates_in_exclude_and_their_days_are_not_missing(make_world: Make) -> None:
