@@ -198,6 +198,7 @@ class Training(Section):
     seed: int = Field(7, ge=0)
     device: str = "auto"
     clip_norm: float | None = Field(None, gt=0)
+    drop_last: bool = Field(False, description="leave out an epoch's last training batch if it is short")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
@@ -358,6 +359,8 @@ FREE = (
     "baselines",
 )
 
+NEWER = {"training.drop_last": False}  # settings that older runs do not name, as which they behave
+
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """{dotted path: leaf} of a configuration's JSON form."""
@@ -375,5 +378,5 @@ def binding(config: Trainer) -> dict[str, Any]:
 
 
 def that_bind(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that bind; an older version may have bound a run to more."""
-    return {path: value for path, value in settings.items() if not path.startswith(FREE)}
+    """Those of the settings that bind; an older version may have bound a run to more, or had one of them not yet."""
+    return {path: value for path, value in {**NEWER, **settings}.items() if not path.startswith(FREE)}

@@ -21,12 +21,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shardstore.errors import UsageError
+from shardstore.errors import UsageError, of_memory
+from shardstore.outside import told
 from trainer.batch import Batch
 from trainer.config import HeadConfig, Training, mismatch
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
 Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)
+DROP = "Set trainer.training.drop_last: true, or another batch_size, if a batch of one is too few for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,21 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
 
 
 def forward(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
-    """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask."""
+    """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask.
+
+    Raises:
+        UsageError: a model of the user's own fails.
+    """
     known = (batch.known_BHNF,) if getattr(model, "uses_known", False) else ()
-    return by_head(model(batch.history_BHNF, batch.codes_BW, *known), heads)
+    try:
+        output = model(batch.history_BHNF, batch.codes_BW, *known)
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        own = any(not type(module).__module__.startswith(("torch.", "trainer.")) for module in model.modules())
+        if not own or of_memory(error):
+            raise
+        what = f"the model fails on a batch of {'one window' if batch.size == 1 else f'{batch.size:,} windows'}: {told(error)}"
+        raise UsageError(what, todo=DROP if batch.size == 1 and model.training else "Correct it") from None
+    return by_head(output, heads)
 
 
 def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:

@@ -146,6 +146,7 @@ class Order:
         seed: None keeps date order everywhere (evaluation).
         shuffle_runs: whether an epoch begins by permuting the runs.
         sample: which windows come at all; None: every one.
+        drop_last: leaves out the windows that would make a short last batch: others in every epoch of a shuffled order.
     """
 
     runs: tuple[Run, ...]
@@ -155,11 +156,13 @@ class Order:
     seed: int | None = None
     shuffle_runs: bool = True
     sample: Sample | None = None
+    drop_last: bool = False
 
     @cached_property
     def num_windows(self) -> int:
         """Windows of an epoch; every one comes exactly once."""
-        return self.sample.size if self.sample else self.num_anchors
+        count = self.sample.size if self.sample else self.num_anchors
+        return count - count % self.batch_size if self.drop_last else count
 
     @property
     def num_anchors(self) -> int:
@@ -184,7 +187,7 @@ class Order:
 
     @property
     def num_batches(self) -> int:
-        """Batches of an epoch; only the last may be short."""
+        """Batches of an epoch; only the last may be short, and none with `drop_last`."""
         return -(-self.num_windows // self.batch_size)
 
     def windows_in(self, first: int, count: int) -> int:

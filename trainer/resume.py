@@ -20,7 +20,7 @@ from trainer.loop import finished
 from trainer.models import num_parameters
 from trainer.observed import blind_validation
 from trainer.run import TrainingRun, find_continuable, newest, refuse_difference
-from trainer.session import make_session
+from trainer.session import make_session, refuse_batch_of_one
 from trainer.standing import noted
 from trainer.state import Session, restore
 
@@ -81,6 +81,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
     """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
+    refuse_batch_of_one(session)
     if (blind := blind_validation(session)) is not None:
         raise blind
     notes = []
@@ -147,6 +148,8 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     refuse_difference(found.state["bound"], session.bound, found.folder)
     session.bound = {**found.state["bound"], **session.bound}  # also what it began with
     restore(session, found)
+    if finished(session) is None:
+        refuse_batch_of_one(session)
     _note_settings(run, session, dataset)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
     later = checkpoint.set_aside_later(found)
@@ -213,6 +216,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     dataset = Dataset.open(shards, data["generation"])
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference({**facts, "data": data}, session.bound, run.folder)
+    refuse_batch_of_one(session)
     if "init_from" in facts:
         begin_with_same(session, facts["init_from"], run.folder.parent)
     dataset.pin(run.folder)

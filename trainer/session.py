@@ -22,7 +22,7 @@ from trainer.metrics import EpochMetrics, Form
 from trainer.metrics import custom as own_metrics
 from trainer.metrics.sample import Plan
 from trainer.models import build, num_parameters
-from trainer.models.own import refuse_unfit
+from trainer.models.own import failure_of_one, refuse_unfit
 from trainer.models.shape import Shape
 from trainer.objective import Head, Target, make_heads
 from trainer.optimizer import make_optimizer
@@ -137,10 +137,12 @@ def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: S
     """The order of the training split, of `training.sample_size` windows of it where that is set."""
     training = config.training
     order = order_of(dataset, "train", window, training.batch_size, shuffle, training.seed)
-    size = training.sample_size
-    if size is None or size >= order.num_anchors or config.model.name == "ridge":  # solved from all windows at once
+    if config.model.name == "ridge":  # solved from all windows at once
         return order
-    return replace(order, sample=Sample(order.num_anchors, size, training.seed))
+    size = training.sample_size
+    whole = size is None or size >= order.num_anchors
+    sample = None if whole or size is None else Sample(order.num_anchors, size, training.seed)
+    return replace(order, sample=sample, drop_last=training.drop_last)
 
 
 def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
@@ -275,6 +277,25 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
     return model
 
 
+def refuse_batch_of_one(session: Session) -> None:
+    """Raises:
+    UsageError: the model cannot train on one window (BatchNorm), and an epoch has a batch of one; names the key.
+    """
+    config, order, dataset = session.config, session.train.order, session.train.dataset
+    training, last = config.training, order.num_batches - 1
+    reached = training.max_steps is None or training.max_steps * training.accumulate > last
+    if session.optimizer is None or not reached or order.windows_in(last, 1) != 1:
+        return
+    shape = shape_of(dataset, choose_columns(config, dataset), session.heads, window_of(config))
+    if not (why := failure_of_one(session.model, shape)):
+        return
+    where = f"the last batch of an epoch has one window ({order.num_windows:,} in batches of {order.batch_size:,})"
+    todo = "Set trainer.training.drop_last: true, which leaves it out, or another batch_size"
+    if order.batch_size == 1:
+        where, todo = "every batch has one window", "Set trainer.training.batch_size to 2 or more, and drop_last: true"
+    raise UsageError(f"the model '{config.model.name}' cannot train on a batch of one: {why}; {where}", todo=todo)
+
+
 def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
     if order.num_windows:
         return
@@ -283,6 +304,11 @@ def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
         ranges = ", ".join(f"{low}..{high}" for low, high in manifest.split.get("train", ()))
         what, todo = f"none of its training dates ({ranges}) is prepared", to_run("preprocess", config=True)
         raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
+    if order.num_anchors:
+        few = f"{order.sample.size if order.sample else order.num_anchors:,}"
+        what = f"an epoch would have no batch: its {few} training window(s) fill none of {order.batch_size:,}"
+        todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
+        raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
     longest = max((segment.num_steps for segment in dataset.segments), default=0)
     raise UsageError(
         f"no training window of {window.length:,} steps fits (trainer.window: history {window.history:,}, horizon "

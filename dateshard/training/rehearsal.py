@@ -27,7 +27,7 @@ from trainer import checkpoint, standing
 from trainer.loop import Stepped, set_learning_rate, validate
 from trainer.overfit import STEPS, Overfitted, overfit
 from trainer.resume import New, start
-from trainer.session import make_session
+from trainer.session import make_session, refuse_batch_of_one
 from trainer.state import Session, restore, save
 from trainer.step import Step
 from trainer.stop import Interrupted
@@ -58,6 +58,7 @@ def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
     with tempfile.TemporaryDirectory(prefix="dateshard-dry-run-") as folder:
         dataset = Dataset.open(shards_folder(settings.dataset))
         session = make_session(settings.trainer, dataset, Path(folder))
+        refuse_batch_of_one(session)
         acts = {"step": _step(session), "validation": _validate(session), "checkpoint": _save(session, dataset)}
     screen.tell()
     for name, (state, text) in acts.items():

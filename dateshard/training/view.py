@@ -51,7 +51,7 @@ def headline(screen: Screen, started: Started) -> None:
         f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
         f"{config.model.name}, {num_parameters(session.model):,} parameters"
     )
-    windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.sample else "")
+    windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.num_windows < order.num_anchors else "")
     screen.say(
         f"{counts[0]} train + {counts[1]} validation dates  {windows} windows  {order.num_batches:,} batches an epoch"
     )

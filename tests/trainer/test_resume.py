@@ -236,6 +236,7 @@ def test_max_steps_beyond_the_last_epoch_changes_nothing(lab: Lab) -> None:
 
 TRAININGS: dict[str, Any] = {
     "sample": {"training": {"sample_size": 39, "batch_size": 8}},
+    "drop_last": {"training": {"drop_last": True, "batch_size": 15}},
     "adamw": {"training": {"optimizer": "adamw", "weight_decay": 0.1}},
     "sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.1}},
     "momentum": {"training": {"optimizer": "sgd", "momentum": 0.9}},

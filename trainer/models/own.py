@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from shardstore.errors import UsageError, of_memory, shorten
 from shardstore.outside import load, told
@@ -51,7 +52,7 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
         UsageError: it fails, or what it returns is not what training needs, names both shapes; or a checkpoint could not
             hold its state.
     """
-    batch = _example(model, shape)
+    batch = _example(model, shape, TRIED)
     training = model.training
     try:
         with torch.no_grad():
@@ -79,13 +80,32 @@ def _refuse_state(model: nn.Module, name: str) -> None:
             raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
 
-def _example(model: nn.Module, shape: Shape) -> tuple[torch.Tensor | None, ...]:
+def failure_of_one(model: nn.Module, shape: Shape) -> str:
+    """Why the model cannot train on a batch of one window, as BatchNorm cannot; empty if it can.
+
+    Neither its weights nor its buffers change.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    training = model.training
+    try:
+        with torch.no_grad():
+            functional_call(model.train(), buffers, _example(model, shape, 1))
+    except Exception as error:
+        if failure := of_memory(error):
+            raise failure from None
+        return str(error) if isinstance(error, UsageError) else told(error)
+    finally:
+        model.train(training)
+    return ""
+
+
+def _example(model: nn.Module, shape: Shape, count: int) -> tuple[torch.Tensor | None, ...]:
     """Zeros: history [B, H, N, F] as a view of whole windows, codes [B, W] and what was observed of the history if the
     model asks for them."""
     window = shape.window
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
-    whole = torch.zeros(TRIED, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
-    codes = torch.zeros(TRIED, window.length, dtype=torch.int32, device=device)
+    whole = torch.zeros(count, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
+    codes = torch.zeros(count, window.length, dtype=torch.int32, device=device)
     history = whole[:, : window.history, :, : shape.num_inputs]
     known = (torch.ones_like(history, dtype=torch.bool),) if getattr(model, "uses_known", False) else ()
     return history, codes if getattr(model, "uses_codes", False) else None, *known
