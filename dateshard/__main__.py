@@ -7,8 +7,23 @@ import os
 import sys
 
 
+def open_streams() -> None:
+    """Opens on /dev/null what of standard input, output and error is closed, as a daemon's are.
+
+    Else the next file that is opened, a shard perhaps, gets that number, and what is meant for people is written into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
 def main() -> None:
     """Runs the command line; every error of ours becomes one sentence and its exit code."""
+    open_streams()
     # Threads that spin long while they wait make an epoch ten times slower as soon as somebody else uses a core
     # (docs/decisions/0007). It must be said before torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
