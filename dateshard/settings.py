@@ -21,7 +21,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from dateshard.preparing.faults import Places, faults_of, inner_models
 from pipeline.config import Pipeline
-from shardstore.errors import UsageError, Where, shorten
+from shardstore.errors import UsageError, Where, refuse_special, shorten
 from trainer.config import Trainer
 
 ENVIRONMENT = "DATESHARD__"
@@ -193,6 +193,7 @@ def read_file(file: Path) -> Mapping[str, Any]:
     """One file's mapping, with the place of each key."""
     where = Where(file=str(file))
     try:
+        refuse_special(file)
         with open(file, "rb") as opened:
             data = opened.read(MAX_BYTES + 1)
     except OSError as error:

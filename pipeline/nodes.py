@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import NodeTable
-from shardstore.errors import UsageError, Where
+from shardstore.errors import UsageError, Where, refuse_special
 from shardstore.frozen import Nodes
 
 HEADER_ROWS = 1
@@ -22,15 +22,15 @@ def read_nodes(table: NodeTable) -> Nodes:
         UsageError: missing file or column, an empty or repeated name, a position that is no number.
     """
     path = Path(table.table)
-    if not path.is_file():
-        raise UsageError(
-            "the node table does not exist",
-            where=Where(file=str(path)),
-            todo="Correct pipeline.nodes.table, or the folder you are in",
-        )
     try:
+        refuse_special(path)
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
+    except OSError as error:
+        lacking = isinstance(error, FileNotFoundError | NotADirectoryError)
+        what = "the node table does not exist" if lacking else f"the node table cannot be read: {error.strerror}"
+        todo = "Correct pipeline.nodes.table, or the folder you are in"
+        raise UsageError(what, where=Where(file=str(path)), todo=todo) from None
     except (UnicodeDecodeError, csv.Error) as error:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not a readable CSV: {error}"
         raise UsageError(what, where=Where(file=str(path)), todo="Correct the table") from None

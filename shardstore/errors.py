@@ -21,6 +21,7 @@ import datetime as dt
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,13 @@ NEXT = {  # of what the system refuses
     errno.EPERM: f"Change its permissions, {ELSEWHERE}",
     errno.EIO: "Check the disk, then run the same command again",
 }
+
+SPECIAL = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+    (stat.S_ISSOCK, "socket"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +176,7 @@ def of_system(error: OSError, file: str | None = None) -> DateshardError:
         todo = "Free some space, or name another place, and run the same command again; what was there is untouched"
         return DiskFullError(f"no space left on the disk{why}", where=where, todo=todo)
     code = error.errno or 0
-    what = os.strerror(code) if code else (str(error) or type(error).__name__).splitlines()[0]
+    what = (error.strerror or os.strerror(code)) if code else (str(error) or type(error).__name__).splitlines()[0]
     return DateshardError(what, where=where, todo=NEXT.get(code, ""))
 
 
@@ -184,6 +192,18 @@ def of_memory(error: BaseException) -> ResourceError | None:
     todo = f"Make batch_size, hidden_units, the window or loading.memory_budget smaller ({command('estimate', config=True)} says "
     todo += "what each takes); in preprocess lower --memory-limit or use --workers 1"
     return ResourceError(f"out of memory{more}; this machine has {there / 1e9:,.1f} GB", todo=todo)
+
+
+def refuse_special(path: str | PathLike[str]) -> None:
+    """Refuses what opening would wait for, or reading would never end. A shell's own pipe, `<(...)`, is none of these.
+
+    Raises:
+        OSError: a named pipe, a device or a socket lies there, or nothing does; its `strerror` tells which.
+    """
+    mode = os.stat(path).st_mode
+    kind = next((name for is_kind, name in SPECIAL if is_kind(mode)), None)
+    if kind and (kind == "device" or os.path.exists(os.path.realpath(path))):  # of a shell's: /proc/1/fd/pipe:[7]
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from shardstore.errors import DamagedError, UsageError, Where, naming
+from shardstore.errors import DamagedError, UsageError, Where, naming, refuse_special
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -59,6 +59,7 @@ def hash_descriptor(descriptor: int) -> tuple[int, str]:
 def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     """(bytes, xxh3_128) of a whole file; memory: 1 MB."""
     with naming(path):
+        refuse_special(path)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             return hash_descriptor(descriptor)

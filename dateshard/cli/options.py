@@ -180,9 +180,10 @@ def _listed(file: str) -> list[str]:
     """The selectors in a file, separated by white space."""
     from pathlib import Path
 
-    from shardstore.errors import UsageError, Where
+    from shardstore.errors import UsageError, Where, refuse_special
 
     try:
+        refuse_special(file)
         return Path(file).read_text(encoding="utf-8").split()
     except (OSError, ValueError) as error:
         what = f"no list of dates: {getattr(error, 'strerror', None) or 'not UTF-8'}"

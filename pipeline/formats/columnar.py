@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
-from shardstore.errors import DumpError, NoRowsError, shorten
+from shardstore.errors import DumpError, NoRowsError, refuse_special, shorten
 
 ARROW_MAGIC = b"ARROW1"
 BUFFER_BYTES = 1 << 16
@@ -117,6 +117,7 @@ def _no_row(path: Path, request: Request) -> NoRowsError:
 @contextmanager
 def _faults(path: Path, request: Request) -> Iterator[None]:
     try:
+        refuse_special(path)
         yield
     except (MemoryError, pl.exceptions.PanicException) as error:
         what = "more memory than there is" if isinstance(error, MemoryError) else shorten(str(error))

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from shardstore.errors import refuse_special
+
 SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, pa.ArrowInvalid)
 PACKED_BYTES = 1 << 20  # read from disk at once
@@ -30,6 +32,7 @@ def opened(path: Path) -> Iterator[IO[bytes] | Any]:
     Raises, while it is read:
         one of DAMAGED, or an OSError without a number: the packed bytes are damaged or cut.
     """
+    refuse_special(path)
     name = path.name.lower()
     if name.endswith(".gz"):
         with gzip.open(path, "rb") as stream:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 
 from shardstore.commands import command, to_run
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
+from shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
 from shardstore.identity import expected_form, hash_bytes, hash_file, unseal
 from trainer.schedule import Progress
 
@@ -65,6 +65,7 @@ def inspect(folder: Path) -> Checkpoint:
     """
     path, todo = folder / "manifest.json", _another(folder)
     try:
+        refuse_special(path)
         data = path.read_bytes()
     except OSError as error:
         if not folder.exists():

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from shardstore.durable import appearing
-from shardstore.errors import DamagedError, NotThereError, Where, shorten
+from shardstore.errors import DamagedError, NotThereError, Where, refuse_special, shorten
 from trainer.checkpoint.folder import Checkpoint, verify
 from trainer.config import Training
 from trainer.optimizer import make_optimizer
@@ -135,6 +135,7 @@ def read(path: Path) -> Any:
         NotThereError, DamagedError: naming the file.
     """
     try:
+        refuse_special(path)
         with open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
