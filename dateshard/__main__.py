@@ -21,9 +21,19 @@ def open_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
+def begin_in_utf8() -> None:
+    """Starts this very command again in Python's UTF-8 mode where file names are ASCII to it (PYTHONUTF8=0 LC_ALL=C).
+
+    Names of files, nodes and columns may hold any character, and no setting within a process changes how it names files.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
 def main() -> None:
     """Runs the command line; every error of ours becomes one sentence and its exit code."""
     open_streams()
+    begin_in_utf8()
     # Threads that spin long while they wait make an epoch ten times slower as soon as somebody else uses a core
     # (docs/decisions/0007). It must be said before torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:

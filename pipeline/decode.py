@@ -164,6 +164,9 @@ def one_node(path: Path, source: Source) -> str | None:
     if (name := node_of(path, source.path)) is None:
         what, todo = f"the path names no node as in {source.path}", "Lay the file where its path names its node"
         raise DumpError(what, where=Where(str(path)), todo=todo)
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        what, todo = "its path names the node, and that name is not UTF-8", "Rename it"
+        raise DumpError(what, where=Where(str(path)), todo=todo)
     return name
 
 

@@ -292,7 +292,7 @@ def load_sources(root: Path, generation: int) -> Sources:
                     row["dump"]["hash"].encode(),
                 )
                 _ = row["dump"]["size"] + 0, row["measure" if kind == "dates" else "what"].encode()
-                _ = row["dump"]["path"].encode()
+                _ = row["dump"]["path"] + ""  # its name may be no UTF-8
         for date, row in content.get("dropped", {}).items():
             _ = dt.date.fromisoformat(date), row["statistics"] and folder_name(row["statistics"])
             _ = row.get("empty") and folder_name(row["empty"]), row.get("tolerated", "").encode()

@@ -25,7 +25,13 @@ HEAD, TAIL_BYTES = b'{"content":', len(',"xxh3_128":""}\n') + 32  # around seale
 
 def canonical(value: Any) -> bytes:
     """`value` as JSON with one spelling: sorted keys, no spaces, UTF-8, NaN refused, floats by shortest repr."""
-    return _ENCODER.encode(value).encode() + b"\n"
+    return _utf8(_ENCODER.encode(value)) + b"\n"
+
+
+def _utf8(json_text: str) -> bytes:
+    """The same JSON in UTF-8. Bytes of a file's name that are no UTF-8 are lone surrogates in Python: these become JSON's
+    own escapes, `\\udcff`, and are read as what they were."""
+    return json_text.encode("utf-8", "backslashreplace")
 
 
 def identity(value: Any) -> str:
@@ -97,7 +103,7 @@ def _tail(body: bytes) -> bytes:
 def seal_readable(content: Mapping[str, Any]) -> bytes:
     """`content` as indented JSON for people, its hash as the last key; keys keep their order."""
     sealed = {**content, "xxh3_128": hash_bytes(canonical(content))}
-    return json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return _utf8(json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False)) + b"\n"
 
 
 def unseal_readable(data: bytes, file: str, todo: str = "") -> dict[str, Any]:

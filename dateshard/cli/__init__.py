@@ -13,7 +13,7 @@ import click
 from dateshard.chosen import configuration_of, refuse_as_word
 from dateshard.screen import in_a_line, put, put_document
 from shardstore.commands import Door, command, stand_at
-from shardstore.errors import DateshardError, of_memory, of_system
+from shardstore.errors import DateshardError, UsageError, of_memory, of_system, shorten
 
 COMMANDS = {
     "init": ("starting", "a starter configuration, and data to run it on"),
@@ -137,6 +137,9 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except UnicodeEncodeError as error:
+        what = f"a name cannot be written: {shorten(error.object)} ({error.encoding}: {error.reason})"
+        return report(UsageError(what, todo="Rename it, or set PYTHONUTF8=1 for names that are UTF-8"), arguments)
     except (OSError, MemoryError, RuntimeError) as error:
         failure: DateshardError | None = of_memory(error)
         if failure is None and isinstance(error, OSError):

@@ -124,7 +124,9 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     for note in notes:
         screen.say(f"note: {note}")
-    data = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation))).encode()
+    data = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation))).encode(
+        errors="backslashreplace"
+    )
     path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
     write_page(path, data)
     screen.tell(f"{path}  {size(len(data))}")

@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,8 @@ def _write_table(
     schema = _schema(dataset, codes, as_csv=as_csv, scaled=scaled)
     names, times = pa.array(dataset.nodes.names), _times(dataset, day, as_csv=as_csv)
     rows = max(1, BLOCK_CELLS // max(1, len(names)))
-    writer = pa_csv.CSVWriter(path, schema) if as_csv else pa_parquet.ParquetWriter(path, schema, compression="zstd")
-    with writer:
+    make = pa_csv.CSVWriter if as_csv else partial(pa_parquet.ParquetWriter, compression="zstd")
+    with open(path, "wb") as file, make(file, schema) as writer:  # pyarrow opens no name that is not UTF-8
         for first in range(0, day.num_steps, rows):
             block = slice(first, first + rows)
             numbers = values_TNF[block] if scaled else raw_units(dataset, values_TNF[block])

@@ -46,7 +46,7 @@ def write_report(run: TrainingRun, output: str | None = None, split: str | None 
         DiskFullError, OSError: it cannot be written there.
     """
     facts = gather(run, split)
-    data, verdict = run_report(facts).encode(), facts.verdict
+    data, verdict = run_report(facts).encode(errors="backslashreplace"), facts.verdict
     path = Path(output) if output else page_of(run)
     write_page(path, data)
     return {
