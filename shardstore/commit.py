@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
-import json
 import os
 import shutil
 import socket
@@ -24,6 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from shardstore import journal
 from shardstore.commands import to_run
 from shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
 from shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where, naming
@@ -122,6 +122,7 @@ class Writer:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._sound = 0  # the generation that CURRENT is known to name, with its own sources
+        self._journal = ""  # what was taken out of commits.jsonl
         self._format = ""  # what was wrong with FORMAT before it was written anew
 
     def __enter__(self) -> Writer:
@@ -152,6 +153,7 @@ class Writer:
                 self._format = write_format(self.root)
             self.sweep()
             (self.root / "staging").mkdir(exist_ok=True)
+            self._journal = journal.take_out_damaged(self.root)
             self._flusher = Flusher(self.root)
         except BaseException:
             os.close(self._lock)
@@ -178,7 +180,7 @@ class Writer:
         CURRENT where it is good; else the newest manifest that is. A damaged sources file costs work: its dates are
         looked at again, and the statistics are merged again. A file that cannot be read now is no damage: it stops.
         """
-        notes = [self._format] if self._format else []
+        notes = [note for note in (self._format, self._journal) if note]
         try:
             named = [current_generation(self.root)]
         except NotThereError:
@@ -246,7 +248,7 @@ class Writer:
             temporary.chmod(0o444)
 
     def _log(self, generation: int, manifest: Manifest) -> None:
-        """commits.jsonl is for people: when which generation came. Nothing reads it."""
+        """Notes when which generation came."""
         line = {
             "generation": generation,
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -255,8 +257,8 @@ class Writer:
             "statistics": manifest.statistics,
             "failed": len(manifest.failed),
         }
-        with suppress(OSError), open(self.root / "commits.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        with suppress(OSError):  # it is for people
+            journal.append(self.root, line)
 
 
 def sources_path(root: Path, generation: int) -> Path:

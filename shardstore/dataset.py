@@ -25,6 +25,7 @@ from shardstore.commit import load_sources, sources_path
 from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
 from shardstore.identity import hash_descriptor, unseal
+from shardstore.journal import verify_journal
 from shardstore.layouts.feature import Feature, categorical
 from shardstore.manifest import Entry, Manifest, Part, current_generation, load_manifest, manifest_name, read_format
 from shardstore.measured import verify_measured
@@ -275,8 +276,8 @@ class Dataset:
     def verify(
         self, dates: list[dt.date] | None = None, *, full: bool = False
     ) -> Iterator[tuple[str, StoreError | None]]:
-        """Hashes every file of the given dates (default: all), what is frozen, the sources file, the pins and the
-        notes on dumps; yields (name, error or None).
+        """Hashes every file of the given dates (default: all), what is frozen, the sources file, the pins, the
+        notes on dumps and the log of commits; yields (name, error or None).
 
         Args:
             full: also compares zarr-python's reading with ours, and hashes the measured arrays.
@@ -290,6 +291,7 @@ class Dataset:
         if (dumps := self.root / "dumps.json").exists():
             todo = f"{to_run('preprocess', config=True)} (it hashes the dumps again)"
             yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
+        yield from verify_journal(self.root)
         yield from self.verify_dates(sorted(self.manifest.dates) if dates is None else dates, full=full)
         with suppress(StoreError):  # told above
             if full:

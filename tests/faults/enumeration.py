@@ -25,7 +25,7 @@ READ = f"^\\w+: (openat|read|preadv) {STORE}/"
 LIST = "(opendir|getdents64)"
 # What may fail without failing the command, by command and call. The result must be the new state all the same.
 BEST_EFFORT = (
-    (r"commits\.jsonl", "a log for people; nothing reads it"),
+    (r"commits\.jsonl", "a log for people; no data depends on it"),
     (rf"(unlink|unlinkat|rmdir|openat|{LIST}) {STORE}/staging", "removing temporary things: the next writer does"),
     (READ + r"dumps\.json", "a cache: losing it costs hashing the dumps again"),
     (READ + r"(staged|partials)/", "what was measured is measured again"),

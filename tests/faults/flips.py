@@ -131,6 +131,7 @@ STORE_KINDS = {
     "vocabularies.json": Kind("vocabularies/*/vocabularies.json", (VERIFY, refused("preprocess"))),
     "nodes.json": Kind("nodes/*/nodes.json", (VERIFY, refused("preprocess"))),
     "pins": Kind("pins/*.json", (VERIFY, refused("clean", "--dry-run"))),
+    "commits.jsonl": Kind("commits.jsonl", (VERIFY, FULL, mended("preprocess"))),
     "dumps.json": Kind("dumps.json", (VERIFY, mended("preprocess", named=False))),
 }
 CHECKPOINT_USES = (
