@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
-from shardstore.errors import DumpError, NoRowsError, refuse_special, shorten
+from pipeline.formats.packed import misnamed
+from shardstore.errors import DumpError, NoRowsError, shorten
 
 ARROW_MAGIC = b"ARROW1"
 BUFFER_BYTES = 1 << 16
@@ -117,7 +118,8 @@ def _no_row(path: Path, request: Request) -> NoRowsError:
 @contextmanager
 def _faults(path: Path, request: Request) -> Iterator[None]:
     try:
-        refuse_special(path)
+        if wrong := misnamed(path):
+            raise DumpError(wrong[0], where=request.where(path), todo=wrong[1])
         yield
     except (MemoryError, pl.exceptions.PanicException) as error:
         what = "more memory than there is" if isinstance(error, MemoryError) else shorten(str(error))

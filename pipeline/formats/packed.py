@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,48 @@ from shardstore.errors import refuse_special
 
 SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, pa.ArrowInvalid)
+TABLES = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".ipc": "Arrow", ".feather": "Arrow"}
+FORMS = (  # how files begin, and the suffix that says so
+    (re.compile(rb"\x1f\x8b"), "gzip", ".gz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd", ".zst"),
+    (re.compile(rb"\xfd7zXZ\0"), "xz", ".xz"),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2", ".bz2"),
+    (re.compile(rb"PK[\x03\x05][\x04\x06]"), "zip", ""),
+    (re.compile(rb"PAR1\x15"), "Parquet", ".parquet"),
+    (re.compile(rb"ARROW1\0\0"), "Arrow", ".arrow"),
+)
+TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
+RENAME = "Correct pipeline.source.path and rename it to"
 PACKED_BYTES = 1 << 20  # read from disk at once
 
 
 def is_packed(path: Path) -> bool:
     """Whether the file's name says that it is packed."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def misnamed(path: Path) -> tuple[str, str] | None:
+    """(what the first bytes are although the name says otherwise, what to do); None where they agree or are unknown.
+
+    Raises:
+        OSError
+    """
+    refuse_special(path)
+    with open(path, "rb") as file:
+        first = file.read(64)
+    kind, right = next(((kind, right) for form, kind, right in FORMS if form.match(first)), ("", ""))
+    suffix = path.suffix.lower()
+    said = TABLES.get(suffix) or next((kind for _, kind, ending in FORMS if ending and ending == suffix), "text")
+    bare = path.name if said == "text" else path.stem  # without the suffix that is not true
+    if kind == "zip" or (right in SUFFIXES and suffix in TABLES):
+        return f"its bytes are {kind}, and its name says {said}", "Unpack it first"
+    if kind and kind != said:
+        name = f"{path.stem if right in TABLES else bare}{right}"
+        return f"its bytes are {kind}, and its name says {said}", f"{RENAME} {name}"
+    if not kind and said != "text" and TEXT.fullmatch(first):
+        name = f"{bare}.csv" if suffix in TABLES else bare
+        return f"its bytes are plain text, and its name says {said}", f"{RENAME} {name}"
+    return None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats import BLOCK_BYTES, LONGEST_ROW, Request
 from pipeline.formats.frame import framed
-from pipeline.formats.packed import DAMAGED, is_packed, opened
+from pipeline.formats.packed import DAMAGED, is_packed, misnamed, opened
 from shardstore.errors import DumpError, NoRowsError
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -28,6 +28,8 @@ def chunks(path: Path, request: Request) -> Iterator[bytes]:
     """
     place, done = request.where(path), 0
     try:
+        if wrong := misnamed(path):
+            raise DumpError(wrong[0], where=place, todo=wrong[1])
         with opened(path) as stream:
             while chunk := stream.read(BLOCK_BYTES):
                 done += len(chunk)
