@@ -17,7 +17,7 @@ from pipeline.codes import Codes
 from pipeline.config import FeatureConfig, Pipeline
 from pipeline.doubled_hours import with_instants
 from pipeline.dumps import node_of
-from pipeline.faults import NO_NUMBER, OTHER_DATE, Faults
+from pipeline.faults import NO_NUMBER, NO_TEXT, OTHER_DATE, Faults
 from pipeline.formats import Kind, Piece, Request, reader_of
 from pipeline.rows import Rows
 from pipeline.source import UNITS, Source
@@ -196,6 +196,9 @@ def _accept(
         return _melt(piece, config, columns.nodes, faults, times, place)
     code_R = _node_codes(piece, source, columns, faults)
     for name, known in columns.texts.items():
+        if name in piece.bad:
+            texts = piece.bad[name]
+            _fault(source.faults.bad_number, NO_TEXT, name, texts, texts.is_not_null().to_numpy(), faults)
         codes = known.of(frame[name])
         values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     keep = ~faults.rejected
@@ -212,6 +215,9 @@ def _node_codes(piece: Piece, source: Source, columns: Columns, faults: Faults) 
     if columns.one_node is None:
         assert source.node is not None
         names, column = piece.frame[source.node], source.node
+        if column in piece.bad:
+            texts = piece.bad[column]
+            faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
         nameless = names.fill_null("") == ""
         faults.reject(source.faults.missing_node, "without a node", column, names, nameless.to_numpy())
         code_R = columns.nodes.of(names)

@@ -22,6 +22,7 @@ from pipeline.times import not_a_time, shown
 from shardstore.errors import DumpError, NoRowsError, Where
 
 NO_NUMBER, OTHER_DATE = "not a number", "of another date"
+NO_TEXT = "an object or a list, not a text"
 CORRECT = (
     "Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
     "or say what becomes of them (pipeline.source.faults)"

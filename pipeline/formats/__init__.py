@@ -97,7 +97,8 @@ class Piece:
     Attributes:
         frame: `text` columns String, `number` columns Float64, `time` columns as the file has them.
         row_R: each row's number, as a person counts: a text file's header is row 1, other formats begin with row 1.
-        bad: for number columns with values that are no numbers: their texts, null elsewhere.
+        bad: for number columns with values that are no numbers: their texts, null elsewhere. For text columns with values
+            that are no text, such as a JSON object, likewise; `frame` has null there.
     """
 
     path: Path

@@ -72,7 +72,26 @@ def _decode(block: bytes, file: _File, row: int) -> Piece:
     _refuse_characters(block, file, row)
     _refuse_repeated(block, file, frame, row)
     frame, bad = with_numbers(frame, kinds)
-    return Piece(file.path, frame, rows, bad)
+    frame, nested = _without_nested(frame, block, file, row)
+    return Piece(file.path, frame, rows, bad | nested)
+
+
+def _without_nested(
+    frame: pl.DataFrame, block: bytes, file: _File, row: int
+) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+    """The frame without objects and lists in text columns, which polars takes for their text; and these, by column."""
+    found: dict[str, pl.Series] = {}
+    for name in [name for name, kind in file.kinds.items() if kind == "text"]:
+        nested = (frame[name].str.starts_with("{") | frame[name].str.starts_with("[")).fill_null(value=False)
+        if not nested.any():
+            continue
+        lines = list(_lines(block, row).items())
+        for at in nested.arg_true().to_list():
+            value = _object(lines[at][1], file.path, file.request, lines[at][0]).get(name)
+            nested[at] = isinstance(value, dict | list)
+        if nested.any():
+            found[name] = frame[name].set(~nested, None)
+    return frame.with_columns(frame[name].set(texts.is_not_null(), None) for name, texts in found.items()), found
 
 
 def _lines(block: bytes, row: int) -> dict[int, bytes]:
