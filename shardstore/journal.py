@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from shardstore.commands import to_run
 from shardstore.durable import replace_file
 from shardstore.errors import DamagedError, StoreError, Where
 from shardstore.identity import canonical, hash_bytes
@@ -41,7 +42,7 @@ def verify_journal(root: Path) -> Iterator[tuple[str, StoreError | None]]:
         yield NAME, StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo="Check the disk")
         return
     damaged = [number for number, line in enumerate(lines, start=1) if not _is_good(line)]
-    todo = "Run: dateshard preprocess -c CONFIG (it takes the line out, and keeps the old file in quarantine/)"
+    todo = f"{to_run('preprocess', config=True)} (it takes the line out, and keeps the old file in quarantine/)"
     for number in damaged:
         what = "the line is damaged or cut; no data depends on it"
         yield f"{NAME}, line {number}", DamagedError(what, where=Where(file=str(path), row=number), todo=todo)
