@@ -40,6 +40,8 @@ def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> 
     if not texts or not isinstance(source.time, str | tuple):
         return ""
     alone = source.model_copy(update={"time": "time"})
+    if source.time_format == "iso" and _are_times(texts, alone):
+        return ""  # they are written in another way than the first of their file
     if source.time_stamps == "start" and not _are_times(texts, alone) and _are_times(texts, alone, time_stamps="end"):
         return "The hour 24 closes its date: set pipeline.source.time_stamps: end"
     if source.time_format in UNITS:
