@@ -12,6 +12,7 @@ from pipeline.config import NORMALISE_CODE, Pipeline
 from pipeline.events import Finished
 from pipeline.plan import DatePlan, Dump, Observed, Plan, normalise_identity, split_settings
 from pipeline.rows import Rows, with_columns
+from pipeline.unobserved import about_unobserved
 from shardstore.calendar import parse_step
 from shardstore.commit import Committed
 from shardstore.errors import DateshardError, DumpError, ResourceError, Where
@@ -20,6 +21,7 @@ from shardstore.manifest import Manifest
 from shardstore.measured import load_receipt
 from shardstore.observed import by_split
 from shardstore.spacing import too_short_a_step
+from shardstore.statistics import Statistics
 
 if TYPE_CHECKING:
     from pipeline.prepare import Measured, Normalised
@@ -144,11 +146,16 @@ class End:
 def finished(
     root: Path,
     current: Committed | None,
+    statistics: Statistics | None,
     measured: Mapping[dt.date, Measured],
     made: Mapping[dt.date, Normalised],
     end: End,
 ) -> Finished:
-    """The last event: what was done, which names nobody knows, what was observed."""
+    """The last event: what was done, which names nobody knows, what was observed.
+
+    Args:
+        statistics: those that the dates are scaled by; None where it ended before it had them.
+    """
     strangers = {date: receipt.unknown_nodes for date, receipt in measured.items() if receipt.unknown_nodes.count}
     strangers |= {date: receipt.unknown_nodes for date, receipt in made.items() if receipt.unknown_nodes.count}
     by_date = {date: with_columns(receipt.rows, receipt.conflicts) for date, receipt in measured.items()}
@@ -170,6 +177,7 @@ def finished(
         observed=by_split(current.manifest, current.sources["dates"]) if current else {},
         short_step=_short_step(root, current) if current else "",
         empty=tuple(sorted(date for date, receipt in made.items() if not any(receipt.observed))),
+        unobserved=about_unobserved(current, statistics) if current else (),
     )
 
 

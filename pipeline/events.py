@@ -154,6 +154,7 @@ class Finished:
     observed: Mapping[str, Cells] = field(default_factory=dict)  # by split, as far as it is known
     short_step: str = ""  # why the step is too short for the records, if it is
     empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
+    unobserved: tuple[str, ...] = ()  # on features and nodes of which the training dates hold nothing, in words
 
 
 Event = (

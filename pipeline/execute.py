@@ -48,6 +48,7 @@ from pipeline.rows import Rows
 from pipeline.shares import give_back_at_once, share_of, shares
 from pipeline.stopping import Stop
 from pipeline.storing import StoredAgain, stored_as, storing
+from pipeline.unobserved import refuse_nothing_observed
 from pipeline.weights import all_weights
 from pipeline.workers import Again, Task, Workers
 from shardstore.commit import Committed, Writer
@@ -143,6 +144,7 @@ class _Run:
     made: dict[dt.date, Normalised] = field(default_factory=dict)  # dates whose shard this run normalised
     changed: set[dt.date] = field(default_factory=set)  # those of them whose shard is another than before
     stored: int = 0
+    statistics: Statistics | None = None  # that the dates are scaled by
 
     def events(self) -> Iterator[Event]:
         self._take(self.plan)
@@ -185,6 +187,7 @@ class _Run:
             frozen = load_frozen(self.writer.root, old.statistics, self.table or old.nodes, old.vocabularies)
             self.writer.published([save_nodes(self.writer.root, frozen.nodes)])  # of a table: the present positions
             yield from self._drift(frozen.statistics)
+        self.statistics = frozen.statistics
         lacking = account.provisional(self.plan, self.failed, self.current, self.seen) - self.excluded
         manifest = account.skeleton(self.dataset, self.config, frozen, self.plan, lacking)
         yield from self._normalise(manifest, frozen)
@@ -241,7 +244,7 @@ class _Run:
             raise account.no_training_date(first) from first
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
-        statistics = frozen.statistics
+        refuse_nothing_observed(statistics := frozen.statistics, self.seen, self.measured)
         moved: tuple[dict[str, Any], ...] = ()
         if (
             (old := self.old)
@@ -277,10 +280,13 @@ class _Run:
         """How far the frozen statistics stand from what is measured now, if a training date was measured again."""
         if not any(self.plan.training(date) for date in self.measured):
             return
+        keys = self._training_keys()
         try:
-            fresh = merge_statistics(self.writer.root, self._training_keys(), self.config, self.table).statistics
+            fresh = merge_statistics(self.writer.root, keys, self.config, self.table).statistics
         except StoreError:
             return  # only a report: the damaged array is named when something needs it
+        if all(date in keys for date in {*self.plans} - self.excluded if self.plan.training(date)):
+            refuse_nothing_observed(fresh, self.seen, self.measured)
         if fresh.features == frozen.features and fresh.sources != frozen.sources:
             yield Drifted(tuple(drift(frozen, fresh)))
 
@@ -387,7 +393,7 @@ class _Run:
     def _finished(self, *, cut_short: bool = False) -> Finished:
         seconds, changed = time.monotonic() - self.began, len(self.changed)
         end = account.End(self.plan, self.failed, self.dropped, self.cut_rows, seconds, changed, self.stored, cut_short)
-        return account.finished(self.writer.root, self.current, self.measured, self.made, end)
+        return account.finished(self.writer.root, self.current, self.statistics, self.measured, self.made, end)
 
 
 class _FailedFastError(Exception):

@@ -12,7 +12,6 @@ vocabularies/<id>/vocabularies.json   sealed JSON; only where a feature is categ
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardstore.commands import to_run
 from shardstore.commit import publish, staging_folder
@@ -50,8 +50,12 @@ class Nodes:
 
     def describe(self) -> dict[str, Any]:
         """JSON form; an unknown coordinate is null."""
-        rows = [[None if math.isnan(x) else x for x in row] for row in self.positions_NP.tolist()]
-        return {"names": list(self.names), "axes": list(self.axes), "positions": rows}
+        unknown_NP = np.isnan(self.positions_NP)
+        known_NP: NDArray[Any] = self.positions_NP
+        if unknown_NP.any():
+            known_NP = known_NP.astype(object)
+            known_NP[unknown_NP] = None
+        return {"names": list(self.names), "axes": list(self.axes), "positions": known_NP.tolist()}
 
     @property
     def id(self) -> str:
@@ -119,9 +123,9 @@ def _load_nodes(folder: Path) -> Nodes:
     path = folder / "nodes.json"
     content = unseal(_read(path), str(path), _repair())
     with expected_form(str(path), _repair()):
-        rows = [[math.nan if x is None else x for x in row] for row in content["positions"]]
         names, axes = tuple(content["names"]), tuple(content["axes"])
-        nodes = Nodes(names, axes, np.asarray(rows, dtype=float).reshape(len(names), len(axes)))
+        positions_NP = np.asarray(content["positions"], dtype=float).reshape(len(names), len(axes))  # null becomes NaN
+        nodes = Nodes(names, axes, positions_NP)
         _refuse_other_id(nodes.id, folder)
         return nodes
 

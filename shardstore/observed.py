@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shardstore.commands import to_run
 from shardstore.manifest import SPLITS, Entry, Manifest
+from shardstore.statistics import Statistics
 
 Counts = Sequence[int]  # observed cells of each feature
 
@@ -59,3 +61,35 @@ def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Count
         return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
     counts: Counts | None = row.get("observed")
     return counts
+
+
+def never_observed(manifest: Manifest, rows: Mapping[str, Any], split: str) -> tuple[int, ...] | None:
+    """Places of the features of which no date of the split has an observed cell; None where that is not known.
+
+    Args:
+        rows: of the sources file, by date; those of a version before 0051 know no counts.
+    """
+    left = set(range(len(manifest.features)))
+    for date, entry in manifest.dates.items():
+        if left and manifest.split_of(date) == split:
+            counts = counts_of(manifest, entry, rows.get(str(date), {}))
+            if counts is None:
+                return None
+            left -= {place for place, count in enumerate(counts) if count}
+    return tuple(sorted(left))
+
+
+def unscaled(manifest: Manifest, statistics: Statistics) -> tuple[int, ...]:
+    """Places of the features whose scale or vocabulary rests on no value at all."""
+    held_F = (statistics.merged.moments_6NF[0] > 0).any(axis=0)
+    return tuple(
+        place
+        for place, feature in enumerate(manifest.features)
+        if not held_F[place] and (feature.categorical or feature.scale != "none")
+    )
+
+
+def not_scaled(names: str) -> tuple[str, str]:
+    """What is wrong with features that are observed now, of whose values the frozen statistics know none; what mends it."""
+    what = f"the frozen statistics hold no value of {names}, so it is not scaled, though the training dates have it now"
+    return what, to_run("preprocess", "--refit-statistics", config=True)

@@ -83,8 +83,13 @@ class PartialStatistics:
     def over_nodes(self) -> PartialStatistics:
         """Moments merged over the nodes, in node order: [6, 1, F]; without a histogram."""
         merged = PartialStatistics.empty(1, self.moments_6NF.shape[2])
-        for node in range(self.moments_6NF.shape[1]):
-            merged = merged.merge(PartialStatistics(self.moments_6NF[:, node : node + 1]))
+        merged.moments_6NF[4:] = [
+            [self.moments_6NF[4].min(0, initial=np.inf)],
+            [self.moments_6NF[5].max(0, initial=-np.inf)],
+        ]
+        for feature in range(self.moments_6NF.shape[2]):
+            rows_4N = self.moments_6NF[:4, self.moments_6NF[0, :, feature] > 0, feature]
+            merged.moments_6NF[:4, 0, feature] = _chained(*rows_4N.tolist())
         return merged
 
     @property
@@ -92,3 +97,22 @@ class PartialStatistics:
         """By content: shape and bytes."""
         content = [list(self.moments_6NF.shape), hash_bytes(np.ascontiguousarray(self.moments_6NF))]
         return identity([*content, self.histogram.hash] if self.histogram.rows_4K.size else content)
+
+
+def _chained(
+    counts: Sequence[float], pivots: Sequence[float], deltas: Sequence[float], squares: Sequence[float]
+) -> tuple[float, float, float, float]:
+    """(n, pivot, delta, m2) of observed nodes, by the arithmetic of `PartialStatistics.merge`, one after the other.
+
+    Each step needs the one before to the last bit, on which the bytes of shards rest: no array operation gives that. In
+    plain floats, without a call, it takes 0.2 us a node where a merge of arrays took 25.
+    """
+    if not counts:
+        return 0.0, 0.0, 0.0, 0.0
+    n, pivot, delta, m2 = counts[0], pivots[0], deltas[0], squares[0]
+    for place in range(1, len(counts)):
+        before, n = n, n + counts[place]
+        share, apart = counts[place] / n, (pivots[place] - pivot) + (deltas[place] - delta)
+        m2 = m2 + squares[place] + apart * apart * before * share
+        delta += apart * share
+    return n, pivot, delta, m2

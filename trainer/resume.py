@@ -18,7 +18,7 @@ from trainer.elsewhere import keep_own, refuse_absent, run_of
 from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
-from trainer.observed import blind_validation
+from trainer.observed import blind_inputs, blind_splits, refuse_blind
 from trainer.run import TrainingRun, find_continuable, newest, refuse_difference
 from trainer.session import make_session, refuse_batch_of_one
 from trainer.standing import noted
@@ -82,8 +82,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     refuse_batch_of_one(session)
-    if (blind := blind_validation(session)) is not None:
-        raise blind
+    refuse_blind(session)
     notes = []
     if new.initial is not None:
         begin_with(session, new.initial)
@@ -100,7 +99,8 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
         session.checkpoints = run.checkpoints
         dataset.pin(run.folder)
-        return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session), lock=lock)
+        warnings = [*_keep_to_the_disk(session), *blind_inputs(session)]
+        return Started(run, dataset, session, notes=notes, warnings=warnings, lock=lock)
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:
@@ -162,8 +162,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(found.state["environment"], dict(session.environment))
-    blind = blind_validation(session)
-    warnings = [*_keep_to_the_disk(session), *([str(blind)] if blind else [])]
+    warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
     return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
 
 
@@ -223,7 +222,8 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     _note_settings(run, session, dataset)
     run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
-    return Started(run, dataset, session, notes=notes, warnings=_keep_to_the_disk(session))
+    warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
+    return Started(run, dataset, session, notes=notes, warnings=warnings)
 
 
 def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

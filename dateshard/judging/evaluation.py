@@ -20,6 +20,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.elsewhere import refuse_absent
 from trainer.evaluate import evaluate
 from trainer.models import num_parameters
+from trainer.observed import unobserved
 from trainer.resume import locate
 from trainer.run import TrainingRun, data_identity, find_continuable, newest
 from trainer.session import choose_columns, make_session
@@ -138,10 +139,16 @@ def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | N
 
 def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
     """Notes how much of each split's targets was observed."""
-    cells = observed_cells(dataset, choose_columns(settings.trainer, dataset).targets)
+    targets = choose_columns(settings.trainer, dataset).targets
+    cells = observed_cells(dataset, targets)
     result.observed.update(shares_of(cells))
     result.notes.append(shares_line(cells, "target cells"))
     result.notes.extend(f"warning: {sentence}" for sentence in thin_splits(cells))
+    result.notes.extend(
+        f"warning: no cell of {dataset.feature_names[place]} was observed on the training dates: mean, ridge and every "
+        "model know nothing of it"
+        for place in unobserved(dataset, "train", targets)
+    )
 
 
 def _chosen(

@@ -254,7 +254,7 @@ def _observed(screen: Screen, finished: e.Finished) -> list[str]:
     done = finished.measured + finished.written + finished.unchanged
     if done and (line := shares_line(finished.observed)):
         screen.tell(line)
-    warnings = [*filter(None, [finished.short_step]), *thin_splits(finished.observed)]
+    warnings = [*filter(None, [finished.short_step]), *finished.unobserved, *thin_splits(finished.observed)]
     if finished.empty:
         counters = finished.manifest and any(f.aggregate == "difference" for f in finished.manifest.features)
         why = "no step and the one before have a value" if counters else "no row has a value"

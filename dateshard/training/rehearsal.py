@@ -25,6 +25,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, Where
 from trainer import checkpoint, standing
 from trainer.loop import Stepped, set_learning_rate, validate
+from trainer.observed import refuse_blind
 from trainer.overfit import STEPS, Overfitted, overfit
 from trainer.resume import New, start
 from trainer.session import make_session, refuse_batch_of_one
@@ -59,6 +60,7 @@ def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
         dataset = Dataset.open(shards_folder(settings.dataset))
         session = make_session(settings.trainer, dataset, Path(folder))
         refuse_batch_of_one(session)
+        refuse_blind(session)
         acts = {"step": _step(session), "validation": _validate(session), "checkpoint": _save(session, dataset)}
     screen.tell()
     for name, (state, text) in acts.items():
@@ -150,7 +152,9 @@ def _session(
     """A session, and what notes its end. Without a name nothing is written anywhere."""
     shards = shards_folder(settings.dataset)
     if name is None:
-        yield make_session(settings.trainer, Dataset.open(shards), runs_folder()), lambda _: None
+        session = make_session(settings.trainer, Dataset.open(shards), runs_folder())
+        refuse_blind(session)
+        yield session, lambda _: None
         return
     started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume="none", new=New(name))
     try:

@@ -377,7 +377,10 @@ def test_a_column_that_is_constant_or_empty_in_all_of_training_divides_by_nothin
         (tmp_path / "raw" / f"{date}.csv").write_bytes(spoil(CITY, date, name).data())
     later = dt.date(2024, 5, 4)
     (tmp_path / "raw" / f"{later}.csv").write_bytes(encode(whole_date(CITY, later)))
-    assert json.loads(preprocess(world, "--json").stdout)["failed"] == {}
+    document = json.loads(preprocess(world, "--json").stdout)
+    assert document["failed"] == {}
+    named = any(note.startswith("no value of speed was observed on the training dates") for note in document["notes"])
+    assert named == (name == "null_column")
     dataset = world.open()
     for date in TRAIN:
         values = dataset.map(date)

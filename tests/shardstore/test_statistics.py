@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -167,3 +168,28 @@ def test_drift_is_told_in_frozen_standard_deviations() -> None:
     assert rows[0]["mean_shift"] == pytest.approx(6 / first.std(), rel=1e-9)
     assert rows[0]["spread_ratio"] == pytest.approx(1, rel=1e-9)
     assert rows[1]["spread_ratio"] == pytest.approx(2, rel=1e-9)
+
+
+def test_moments_over_nodes_are_those_of_merging_one_node_after_the_other_to_the_last_bit() -> None:
+    draw = np.random.default_rng(3)
+    values = draw.normal(1e9, draw.uniform(1e-3, 1e3, (1, 300, 1)), (5, 300, 3))
+    values[draw.random(values.shape) < 0.5] = np.nan
+    values[:, :7] = np.nan
+    values[..., 2] = np.nan
+    partial = PartialStatistics.of(values)
+    merged = PartialStatistics.empty(1, 3)
+    for node in range(300):
+        merged = merged.merge(PartialStatistics(partial.moments_6NF[:, node : node + 1]))
+    assert partial.over_nodes().moments_6NF.tobytes() == merged.moments_6NF.tobytes()
+    assert PartialStatistics.empty(0, 2).over_nodes().id == PartialStatistics.empty(1, 2).id
+
+
+@pytest.mark.parametrize("num_nodes", [200, 2000])
+def test_moments_over_nodes_make_no_call_a_node(num_nodes: int) -> None:
+    partial, calls = PartialStatistics.of(np.ones((2, num_nodes, 2))), list[str]()
+    sys.setprofile(lambda frame, event, _: calls.append(event) if "call" in event else None)
+    try:
+        partial.over_nodes()
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100

@@ -45,7 +45,7 @@ def test_a_run_that_was_begun_so_goes_on_with_a_warning(
     blinded(world, 4)
     world.prepare()
     with monkeypatch.context() as before:
-        before.setattr(resume, "blind_validation", lambda _: None)
+        before.setattr(resume, "refuse_blind", lambda _: None)
         assert run(["train", "-c", str(world.config_file()), "--run", "old"]) == 0
     assert run(["train", "--resume", "old", "--epochs", "2"]) == 0
     assert "warning: data/shards/world: no cell of the targets" in capsys.readouterr().out
@@ -73,3 +73,85 @@ def test_a_target_that_was_never_observed_beside_one_that_was_is_named(
     world.prepare()
     assert run(["evaluate", "-c", str(world.config_file()), "--baselines", "repeat"]) == 0
     assert "speed: no cell of it was observed on the dates of split 'test'" in capsys.readouterr().out
+
+
+def test_a_target_without_a_training_value_is_refused_before_the_first_batch(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.tree["trainer"]["targets"] = ["speed", "volume"]
+    blinded(world, 1, 2, 3)
+    world.prepare()
+    config = str(world.config_file())
+    said = (
+        "no cell of the target speed was observed on the training dates (2024-03-01..2024-03-03): there is nothing to "
+        "learn. Leave it out of trainer.targets"
+    )
+    for more in ([], ["--dry-run"], ["--overfit", "1"], ["--resume", "auto"]):
+        assert run(["train", "-c", config, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not list(Path("data").glob("runs/*"))
+    assert run(["train", "-c", config, "trainer.targets=[volume]"]) == 0
+    assert "warning: no cell of the input speed was observed on the training dates" in capsys.readouterr().out
+
+
+def test_a_run_that_was_begun_without_a_training_value_goes_on_with_a_warning(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.tree["trainer"]["targets"] = ["speed", "volume"]
+    blinded(world, 1, 2, 3)
+    world.prepare()
+    with monkeypatch.context() as before:
+        before.setattr(resume, "refuse_blind", lambda _: None)
+        assert run(["train", "-c", str(world.config_file()), "--run", "old"]) == 0
+    assert run(["train", "--resume", "old", "--epochs", "2"]) == 0
+    assert "warning: data/shards/world: no cell of the target speed" in capsys.readouterr().out
+    assert run(["evaluate", "old"]) == 0
+
+
+def test_a_target_that_the_frozen_statistics_do_not_know_is_refused_with_the_command_that_mends_it(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speeds = {date: list(rows) for date, rows in world.rows.items()}
+    blinded(world, 1, 2, 3)
+    world.prepare()
+    world.rows = speeds
+    world.write(dt.date(2024, 3, 2))
+    world.prepare()
+    config = str(world.config_file())
+    assert run(["train", "-c", config]) == 4
+    said = "the frozen statistics hold no value of speed, so it is not scaled, though the training dates have it now"
+    told = capsys.readouterr()
+    assert f"{said}. Run: dateshard preprocess --refit-statistics -c {config}" in told.err
+    assert run(["train", "-c", config, "trainer.targets=[volume]"]) == 0
+    assert f"warning: {said}" in capsys.readouterr().out
+    world.prepare(refit=True)
+    assert run(["train", "-c", config]) == 0
+
+
+@pytest.mark.parametrize("scale", ["zscore", "minmax", "robust", "none"])
+def test_commands_that_read_a_store_bear_a_feature_without_any_training_value(
+    world: Any, capsys: pytest.CaptureFixture[str], scale: str
+) -> None:
+    world.tree["pipeline"]["features"]["speed"] |= {"scale": scale, "scale_per": "node"}
+    blinded(world, 1, 2, 3)
+    world.prepare()
+    config = ["-c", str(world.config_file())]
+    read = (
+        ["inspect"],
+        ["statistics", "--by-date"],
+        ["statistics", "--drift"],
+        ["report", "--data"],
+        ["plan"],
+        ["status"],
+        ["verify", "--full"],
+        ["estimate"],
+        ["preprocess", "2024-03-02", "--force", "--workers", "1"],
+        ["export", "2024-03-04", "--to", "csv"],
+    )
+    for words in read:
+        assert run([*words, *config]) == 0, words
+    shown = capsys.readouterr()
+    assert "nan" not in shown.out
+    assert shown.err == ""
+    assert run(["evaluate", *config]) == 0
+    assert "warning: no cell of speed was observed on the training dates" in capsys.readouterr().out

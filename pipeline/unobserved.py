@@ -1,0 +1,90 @@
+"""Training dates of which nothing was observed: their statistics hold nothing, and what is scaled by them is not scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from shardstore.calendar import collapse
+from shardstore.commands import command, to_run
+from shardstore.errors import DumpError, Where
+from shardstore.observed import never_observed, not_scaled, unscaled
+from shardstore.statistics import Statistics
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from pipeline.plan import Observed
+    from pipeline.prepare import Measured
+    from shardstore.commit import Committed
+    from shardstore.manifest import Manifest
+
+CAUSES = (
+    "Look at one of them: do the columns of pipeline.features hold the values (in a wide dump wide.value), does "
+    "source.csv.missing name a text that stands everywhere, is a range with outside: null too narrow, are the rows of "
+    "nodes that pipeline.nodes has? Correct it. "
+)
+
+
+def refuse_nothing_observed(statistics: Statistics, seen: Observed, measured: Mapping[dt.date, Measured]) -> None:
+    """Refuses statistics of training dates without a single value.
+
+    Args:
+        measured: the dates that were measured in this run, whose rows are counted in the message.
+
+    Raises:
+        DumpError: no cell of any feature was observed on any of their dates.
+    """
+    if statistics.merged.moments_6NF[0].any():
+        return
+    dates = [date for date, _ in statistics.sources]
+    first = next((seen.dumps[date] for date in dates if date in seen.dumps), None)
+    names = ", ".join(statistics.features)
+    what = f"no value of any feature ({names}) was observed on the training dates ({collapse(dates)})"
+    receipts = [measured[date].rows for date in dates if date in measured]
+    if receipts:
+        what += f": {sum(rows['accepted'] for rows in receipts):,} rows of them are kept, and none holds one"
+        changed = dict[str, int]()
+        for rows in receipts:
+            for reason, count in rows["changed"].items():
+                changed[reason] = changed.get(reason, 0) + count
+        what += "".join(f"; {count:,} values were {reason}" for reason, count in sorted(changed.items()))
+    raise DumpError(
+        what, where=Where(file=str(first.path)) if first else None, todo=CAUSES + to_run("preprocess", config=True)
+    )
+
+
+def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple[str, ...]:
+    """Sentences on features, and on nodes with a scale of their own, of which the training dates hold nothing.
+
+    Args:
+        statistics: those that the generation is scaled by; None: unknown.
+    """
+    manifest, sentences = current.manifest, list[str]()
+    dates = collapse([date for date in manifest.dates if manifest.split_of(date) == "train"])
+    unseen = never_observed(manifest, current.sources["dates"], "train")
+    if unseen is None:
+        unseen = unscaled(manifest, statistics) if statistics else ()
+    if unseen and dates:
+        names = ", ".join(manifest.features[place].name for place in unseen)
+        sentences.append(
+            f"no value of {names} was observed on the training dates ({dates}): as a target train refuses it, as an input "
+            f"it tells the model nothing. Look at them: {command('inspect', 'train', config=True)}"
+        )
+    if statistics is None:
+        return tuple(sentences)
+    if names := ", ".join(manifest.features[p].name for p in unscaled(manifest, statistics) if p not in unseen):
+        sentences.append(". ".join(not_scaled(names)))
+    return (*sentences, *_own_scales(manifest, statistics))
+
+
+def _own_scales(manifest: Manifest, statistics: Statistics) -> list[str]:
+    """A sentence for each feature that is scaled per node, with nodes that the training dates hold no value of."""
+    seen_NF = statistics.merged.moments_6NF[0] > 0
+    rows = [(feature, int(seen_NF[:, place].sum())) for place, feature in enumerate(manifest.features)]
+    return [
+        f"{feature.name} has no value on the training dates at {manifest.num_nodes - seen:,} of {manifest.num_nodes:,} "
+        "nodes: they are scaled as all nodes together"
+        for feature, seen in rows
+        if feature.scale_per == "node" and feature.scale != "none" and 0 < seen < manifest.num_nodes
+    ]
