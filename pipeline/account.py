@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import NORMALISE_CODE, Pipeline
+from pipeline.dumps import Dump
 from pipeline.events import Finished
-from pipeline.plan import DatePlan, Dump, Observed, Plan, normalise_identity, split_settings
+from pipeline.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
 from pipeline.rows import Rows, with_columns
 from pipeline.unobserved import about_unobserved
 from shardstore.calendar import parse_step

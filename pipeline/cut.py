@@ -20,9 +20,9 @@ from pipeline.config import OUTSIDE, Pipeline
 from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
 from pipeline.decode import one_node, request_of
 from pipeline.doubled_hours import with_instants
+from pipeline.dumps import Dump
 from pipeline.faults import Faults
 from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
-from pipeline.plan import Dump
 from pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
 from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
 from shardstore.commit import publish, staging_folder

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Pipeline
-from pipeline.dumps import is_one_file
-from pipeline.plan import Dump
+from pipeline.dumps import Dump, is_one_file
 from pipeline.rows import Rows
 from pipeline.shares import SPILL_FORMAT
 from shardstore.errors import DamagedError

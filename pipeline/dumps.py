@@ -9,17 +9,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config import MEASURE_CODE, TYPED_CODE
+from pipeline.path_dates import PLACEHOLDER, refuse_pattern
 from shardstore.errors import UsageError, shorten
 
-PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 NODE = "{node}"
 FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")
 ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
-SAMPLES = dt.date(2013, 3, 5), dt.date(2024, 11, 30)
 DIGITS = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -33,41 +34,32 @@ TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files w
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
 
 
-def refuse_pattern(pattern: str) -> None:
-    """Refuses a path whose date is no date, before anything is looked for.
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """One date's raw files as they are now.
 
-    Raises:
-        UsageError: the date is spelled in two ways, or in one that leaves open which date it is.
+    Attributes:
+        path: what messages name: the file, or the folder.
+        size: bytes of all files.
+        hash: of all their bytes, in order.
+        files: in the order in which their rows count.
+        hashes: of each file.
+        typed: its columns have types; of a spill, those of the file that it was cut from.
+        rows: of a spill; 0 where it is not known.
     """
-    styles = list(dict.fromkeys(match[1] or "%Y-%m-%d" for match in PLACEHOLDER.finditer(pattern)))
-    if len(styles) > 1:
-        raise UsageError(f"'{pattern}' spells its date in two ways", todo="Use one spelling")
-    for style in styles:
-        if "/" in style:
-            raise UsageError(f"'{{date:{style}}}' reaches over folders", todo="Write it as one name, such as {date}")
-        if any(_read_back(date, style) != date for date in SAMPLES):
-            raise _no_date(pattern, style)
 
+    path: Path
+    size: int
+    hash: str
+    files: tuple[Path, ...]
+    hashes: tuple[str, ...]
+    typed: bool = False
+    rows: int = 0
 
-def _read_back(date: dt.date, style: str) -> dt.date | None:
-    with suppress(ValueError):
-        return dt.datetime.strptime(date.strftime(style), style).date()
-    return None
-
-
-def _no_date(pattern: str, style: str) -> UsageError:
-    """Makes the error of a pattern that leaves parts of a date open, or that nothing can be read by."""
-    first = SAMPLES[0]
-    others = {"year": first.replace(year=2015), "month": first.replace(month=9), "day": first.replace(day=25)}
-    lacking = [part for part, other in others.items() if other.strftime(style) == first.strftime(style)]
-    if len(lacking) in (0, len(others)):
-        todo = "Write %Y, %m and %d, as in {date:%Y%m%d}"
-        return UsageError(f"'{{date:{style}}}' is no pattern that dates are read by", todo=todo)
-    return UsageError(
-        f"'{{date:{style}}}' has no {' and no '.join(lacking)}, and a dump is of one date",
-        todo="Files of many dates each are named without {date}, as one table that is cut by the times of its rows: "
-        f"write {PLACEHOLDER.sub('*', pattern)}",
-    )
+    @property
+    def code(self) -> int:
+        """Which code measures it."""
+        return TYPED_CODE if self.typed else MEASURE_CODE
 
 
 def is_one_file(pattern: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import account
-from pipeline.arrays import Target
+from pipeline.arrays import Target, loaded_bytes
 from pipeline.config import Pipeline
 from pipeline.cuts import cut_account, spilled
 from pipeline.drop import still_dropped, without_rows
@@ -110,9 +110,10 @@ def preprocess(
         write_cache(root, cache)
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
-        most, share = shares(plan, config, num_workers, memory_bytes, len(table.names) if table else 0)
+        dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
+        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.names) if table else 0)
         with Workers(most, stop) as workers:
-            share = share_of(memory_bytes, workers) if memory_bytes and plan.to_measure else share
+            share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
             given = (workers, share, done.rows if done else None, fail_fast)
             yield from _Run(dataset, config, writer, current, seen, table, wish, plan, *given).events()
 

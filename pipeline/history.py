@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from pipeline.arrays import Encoded, Staged, Target, encode_date, stage
 from pipeline.config import Pipeline
 from pipeline.cuts import spilled
-from pipeline.dumps import date_of, find_dumps, find_files, is_one_file, no_match, place_of
+from pipeline.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
 from pipeline.observe import whole_file
-from pipeline.plan import Dump
 from pipeline.rows import with_columns
 from pipeline.shares import FREE_SHARE
 from pipeline.strangers import Strangers

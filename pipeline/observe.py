@@ -13,9 +13,9 @@ from typing import Any
 
 from pipeline.config import Pipeline
 from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import NODE, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
+from pipeline.dumps import NODE, Dump, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
 from pipeline.nodes import read_nodes
-from pipeline.plan import Dump, Observed, ToCut
+from pipeline.plan import Observed, ToCut
 from pipeline.remarks import change_text, size_text
 from pipeline.source import Source
 from shardstore.commit import Committed

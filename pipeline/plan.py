@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
-from pipeline.dumps import place_of
+from pipeline.dumps import Dump, place_of
 from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
 from pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
 from pipeline.weights import known_weights
@@ -20,34 +19,6 @@ from shardstore.manifest import Manifest, Ranges, in_no_split
 
 BY_HAND = "dropped; preprocess DATE takes it in again"
 EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
-
-
-@dataclass(frozen=True, slots=True)
-class Dump:
-    """One date's raw files as they are now.
-
-    Attributes:
-        path: what messages name: the file, or the folder.
-        size: bytes of all files.
-        hash: of all their bytes, in order.
-        files: in the order in which their rows count.
-        hashes: of each file.
-        typed: its columns have types; of a spill, those of the file that it was cut from.
-        rows: of a spill; 0 where it is not known.
-    """
-
-    path: Path
-    size: int
-    hash: str
-    files: tuple[Path, ...]
-    hashes: tuple[str, ...]
-    typed: bool = False
-    rows: int = 0
-
-    @property
-    def code(self) -> int:
-        """Which code measures it."""
-        return TYPED_CODE if self.typed else MEASURE_CODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
 from pipeline.config import Pipeline
-from pipeline.plan import Dump
+from pipeline.dumps import Dump
 from pipeline.shares import refuse_grid
 from pipeline.strangers import NO_STRANGERS, Strangers
 from pipeline.weights import weight_of

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import datetime as dt
 import os
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,7 +18,6 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pipeline.config import Pipeline
-from pipeline.plan import Plan
 from shardstore.calendar import day_of, parse_step
 from shardstore.errors import DateshardError, ResourceError, UsageError, Where
 
@@ -34,7 +35,12 @@ GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 
 
 def shares(
-    plan: Plan, config: Pipeline, num_workers: int | None, memory_bytes: int | None, num_nodes: int
+    to_measure: Sequence[dt.date],
+    to_normalise: Sequence[dt.date],
+    config: Pipeline,
+    num_workers: int | None,
+    memory_bytes: int | None,
+    num_nodes: int,
 ) -> tuple[int, int]:
     """(processes, bytes that each may use): never more processes than dates, or by default than memory reaches for.
 
@@ -44,22 +50,25 @@ def shares(
         num_nodes: of the node table, 0 without one.
     """
     total = memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)
-    most = max(1, len(plan.to_measure), len(plan.to_normalise))
+    most = max(1, len(to_measure), len(to_normalise))
     if num_workers is None:
-        dates = [date.date for date in plan.to_measure + plan.to_normalise]
+        dates = [*to_measure, *to_normalise]
         grid = grid_bytes(dates[0], config, num_nodes) if dates else 0
         most = min(most, max(1, (total - PARENT_BYTES) // (PROCESS_BYTES + LEAST_RECORDS + grid)))
     count = min(most, num_workers or len(os.sched_getaffinity(0)))
     return count, total if count == 1 else (total - PARENT_BYTES) // count
 
 
-def share_of(memory_bytes: int, workers: Workers) -> int:
+def share_of(memory_bytes: int, workers: Workers, held: Callable[[], int]) -> int:
     """What each worker may have of a limit that the user named, itself included. Starts a worker, to look at it.
+
+    Args:
+        held: what a worker holds once it can measure (`arrays.loaded_bytes`).
 
     Raises:
         UsageError: the limit is below what these processes need for any date at all.
     """
-    (own,) = (result for _, result in workers.run([(None, own_bytes, ())]) if isinstance(result, int | DateshardError))
+    (own,) = (result for _, result in workers.run([(None, held, ())]) if isinstance(result, int | DateshardError))
     if isinstance(own, DateshardError):
         raise own
     count, least = workers.num_workers, own + READING_BYTES + LEAST_RECORDS
@@ -94,13 +103,13 @@ def give_back_at_once(memory_bytes: int | None) -> None:
         os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
 
 
-@cache
 def own_bytes() -> int:
-    """What this process holds before its first date, with all that measuring imports. Looked at once."""
-    import pyarrow  # noqa: F401 - 0.3 s together: what measures no date should not wait for it
+    """What this process held when it was first asked, and when it was first asked with what measuring imports."""
+    return _held("polars" in sys.modules)
 
-    import pipeline.decode  # noqa: F401
 
+@cache
+def _held(_measuring: bool) -> int:
     return int(psutil.Process().memory_info().rss)
 
 

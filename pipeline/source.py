@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.dumps import refuse_pattern
+from pipeline.path_dates import refuse_pattern
 from pipeline.patterns import PatternError, read_pattern
 from pipeline.splits import parse_bounds, write_bounds
 from shardstore.calendar import parse_date, parse_step, zone

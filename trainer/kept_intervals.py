@@ -17,11 +17,11 @@ import numpy as np
 from shardstore.durable import replace_file
 from shardstore.errors import DamagedError
 from shardstore.identity import expected_form, seal, unseal
+from trainer.binding import data_identity
 from trainer.checkpoint import Checkpoint
 from trainer.coverage import Coverage
 from trainer.forecast import Forecaster
 from trainer.intervals import CODE, Intervals, calibrate
-from trainer.run import data_identity
 
 FOLDER = "intervals"
 

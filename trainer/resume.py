@@ -12,6 +12,7 @@ from shardstore.commands import command, to_run
 from shardstore.dataset import Dataset
 from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from trainer import checkpoint
+from trainer.binding import refuse_difference
 from trainer.config import Trainer, binding
 from trainer.disk import fitting, need
 from trainer.elsewhere import keep_own, refuse_absent, run_of
@@ -19,7 +20,7 @@ from trainer.initial import Initial, begin_with, begin_with_same
 from trainer.loop import finished
 from trainer.models import num_parameters
 from trainer.observed import blind_inputs, blind_splits, refuse_blind
-from trainer.run import TrainingRun, find_continuable, newest, refuse_difference
+from trainer.run import TrainingRun, find_continuable, newest
 from trainer.session import make_session, refuse_batch_of_one
 from trainer.standing import noted
 from trainer.state import Session, restore

@@ -9,28 +9,23 @@ import datetime as dt
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shardstore import runs_id
 from shardstore.commands import command, to_run
-from shardstore.dataset import Dataset
 from shardstore.durable import disk_full_as_error, fsync_above, replace_file
 from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
-from shardstore.identity import expected_form, identity, seal_readable, unseal_readable
+from shardstore.identity import expected_form, seal_readable, unseal_readable
 from shardstore.lock import take_lock
 from trainer import checkpoint, elsewhere
 from trainer.config import Trainer, binding, that_bind
-from trainer.shuffle import Shuffle
 
 LOCK_TRIES = 10
 WORDS = ("none", "auto", "latest", "best", "best_model", runs_id.NAME)  # that mean something where a run could be named
@@ -304,50 +299,6 @@ def newest(parent: Path, dataset: str | None = None, *, with_checkpoint: bool = 
             return run
     of = f" of dataset '{dataset}'" if dataset is not None else ""
     raise NotThereError(f"no run{of} yet", where=Where(file=str(parent)), todo=to_run("train", config=True))
-
-
-def data_identity(dataset: Dataset) -> dict[str, Any]:
-    """Which data a run is bound to: name, generation, and the manifest's content."""
-    return {
-        "name": dataset.manifest.dataset,
-        "generation": dataset.generation,
-        "id": identity(dataset.manifest.to_json()),
-    }
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What equal bits depend on beside configuration and data. A difference is warned of, not refused."""
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-        "machine": platform.machine(),
-    }
-
-
-def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> dict[str, Any]:
-    """What stands in every checkpoint and must be the same to continue from it."""
-    order = asdict(shuffle)
-    return {"settings": binding(config), "data": data_identity(dataset), "order": order}
-
-
-def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
-    """Raises:
-    UsageError: naming every setting in which a checkpoint and the run that would continue it differ.
-    """
-    differences = []
-    for section in ("data", "order", "settings"):
-        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (found, wanted))
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                prefix = "trainer" if section == "settings" else section
-                differences.append(f"{prefix}.{key}: checkpoint {old.get(key)!r}, now {new.get(key)!r}")
-    if differences:
-        raise UsageError(
-            "this checkpoint cannot be continued exactly: " + "; ".join(differences),
-            where=Where(file=str(where)),
-            todo=f"Set them back, or start a new run: {command('train', config=True)}",
-        )
 
 
 def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun | None:

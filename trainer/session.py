@@ -15,6 +15,7 @@ from shardstore.dataset import Dataset
 from shardstore.errors import StoreError, UsageError, Where
 from trainer import device as devices
 from trainer.batch import Wanted
+from trainer.binding import bound, environment
 from trainer.bounds import refuse_bounds
 from trainer.config import Loading, RunsShuffle, Trainer
 from trainer.memory import Counts, needed, refuse_too_large
@@ -29,7 +30,6 @@ from trainer.optimizer import make_optimizer
 from trainer.order import Order, Window, make_runs
 from trainer.permutation import key
 from trainer.reader import Reader
-from trainer.run import bound, environment
 from trainer.sample import Sample
 from trainer.shuffle import Shuffle, resolve_shuffle
 from trainer.sizes import Sizing

@@ -16,13 +16,14 @@ from shardstore.dataset import Dataset
 from shardstore.errors import NotThereError, Where
 from trainer import checkpoint
 from trainer.baselines import within_reach
+from trainer.binding import data_identity
 from trainer.checkpoint import Checkpoint
 from trainer.elsewhere import refuse_absent
 from trainer.evaluate import evaluate
 from trainer.models import num_parameters
 from trainer.observed import unobserved
 from trainer.resume import locate
-from trainer.run import TrainingRun, data_identity, find_continuable, newest
+from trainer.run import TrainingRun, find_continuable, newest
 from trainer.session import choose_columns, make_session
 from trainer.state import restore
 from trainer.table import Evaluation

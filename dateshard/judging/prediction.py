@@ -33,13 +33,14 @@ from shardstore.errors import NotThereError, UsageError, Where
 from shardstore.layouts.encode import last_record
 from shardstore.moments import neighbour, parse_instant, rows_after, rows_before, spell, step_before
 from trainer import checkpoint
+from trainer.binding import data_identity
 from trainer.checkpoint import Checkpoint
 from trainer.elsewhere import refuse_absent
 from trainer.forecast import Forecaster, load_forecaster
 from trainer.intervals import Intervals
 from trainer.kept_intervals import intervals_of
 from trainer.resume import locate
-from trainer.run import TrainingRun, data_identity
+from trainer.run import TrainingRun
 
 if TYPE_CHECKING:
     import polars

@@ -15,8 +15,9 @@ from dateshard.runs.history import History, history
 from shardstore.dataset import Dataset
 from shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from trainer import checkpoint
+from trainer.binding import data_identity
 from trainer.checkpoint import Checkpoint
-from trainer.run import TrainingRun, data_identity
+from trainer.run import TrainingRun
 from trainer.standing import standing
 
 SPLITS = ("test", "validation")

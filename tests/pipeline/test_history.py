@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.dumps import Dump
 from pipeline.generation import settings_of, table_of, target_of
 from pipeline.history import History, raw_files, read_history
-from pipeline.plan import Dump
 from pipeline.prepare import measure_date, normalise_date
 from shardstore.dataset import Dataset
 from shardstore.errors import DumpError

@@ -157,10 +157,11 @@ def plan_of(world: Any) -> Plan:
 
 def before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As a version was that named 7.0 of a typed column 7.0."""
-    from pipeline import cuts, plan
+    from pipeline import cuts, dumps, plan
     from pipeline.formats import columnar
 
     monkeypatch.setattr(plan, "TYPED_CODE", 1)
+    monkeypatch.setattr(dumps, "TYPED_CODE", 1)
     monkeypatch.setattr(cuts, "TYPED_CODE", 2)
     monkeypatch.setattr(columnar, "as_names", lambda column: column.cast(pl.String))
     return monkeypatch

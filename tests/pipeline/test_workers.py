@@ -244,14 +244,15 @@ def test_memory_is_shared_out_and_by_default_no_more_processes_than_it_reaches_f
     config = world.settings.preparing()
     plan, *_ = look(config, world.store, Wish())
     one = PROCESS_BYTES + LEAST_RECORDS
-    assert shares(plan, config, 8, 2000 * MIB, 0) == (4, (2000 * MIB - PARENT_BYTES) // 4)  # four dates
-    assert shares(plan, config, 1, 2000 * MIB, 0) == (1, 2000 * MIB)
-    assert shares(plan, config, 3, 300 * MIB, 0)[0] == 3  # as asked for; a date that does not fit says so
+    dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
+    assert shares(*dates, config, 8, 2000 * MIB, 0) == (4, (2000 * MIB - PARENT_BYTES) // 4)  # four dates
+    assert shares(*dates, config, 1, 2000 * MIB, 0) == (1, 2000 * MIB)
+    assert shares(*dates, config, 3, 300 * MIB, 0)[0] == 3  # as asked for; a date that does not fit says so
     for cores, memory, expected in ((8, 64 * one, 4), (8, PARENT_BYTES + 3 * one, 3), (2, 64 * one, 2), (8, MIB, 1)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "sched_getaffinity", lambda _, count=cores: set(range(count)))
-            assert shares(plan, config, None, memory, 0)[0] == expected
-    many_nodes = shares(plan, config, None, PARENT_BYTES + 3 * one, 10**6)
+            assert shares(*dates, config, None, memory, 0)[0] == expected
+    many_nodes = shares(*dates, config, None, PARENT_BYTES + 3 * one, 10**6)
     assert many_nodes == (1, PARENT_BYTES + 3 * one)
 
 

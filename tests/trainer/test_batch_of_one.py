@@ -14,9 +14,9 @@ import torch
 
 from dateshard.cli import run
 from shardstore.errors import UsageError
+from trainer.binding import refuse_difference
 from trainer.config import Trainer, binding
 from trainer.loop import EpochDone, Stepped, train
-from trainer.run import refuse_difference
 from trainer.sample import Sample
 from trainer.session import make_session, refuse_batch_of_one
 

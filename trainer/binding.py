@@ -1,0 +1,64 @@
+"""What a run is bound to: the data, settings and order without which a checkpoint cannot be continued to the same bits."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shardstore.commands import command
+from shardstore.dataset import Dataset
+from shardstore.errors import UsageError, Where
+from shardstore.identity import identity
+from trainer.config import Trainer, binding, that_bind
+from trainer.shuffle import Shuffle
+
+
+def data_identity(dataset: Dataset) -> dict[str, Any]:
+    """Which data a run is bound to: name, generation, and the manifest's content."""
+    return {
+        "name": dataset.manifest.dataset,
+        "generation": dataset.generation,
+        "id": identity(dataset.manifest.to_json()),
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What equal bits depend on beside configuration and data. A difference is warned of, not refused."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "machine": platform.machine(),
+    }
+
+
+def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> dict[str, Any]:
+    """What stands in every checkpoint and must be the same to continue from it."""
+    order = asdict(shuffle)
+    return {"settings": binding(config), "data": data_identity(dataset), "order": order}
+
+
+def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+    """Refuses to continue a checkpoint that was made with other data, another order or other settings.
+
+    Raises:
+        UsageError: naming everything in which the two differ.
+    """
+    differences = []
+    for section in ("data", "order", "settings"):
+        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (found, wanted))
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                prefix = "trainer" if section == "settings" else section
+                differences.append(f"{prefix}.{key}: checkpoint {old.get(key)!r}, now {new.get(key)!r}")
+    if differences:
+        raise UsageError(
+            "this checkpoint cannot be continued exactly: " + "; ".join(differences),
+            where=Where(file=str(where)),
+            todo=f"Set them back, or start a new run: {command('train', config=True)}",
+        )
