@@ -21,11 +21,11 @@ import torch
 
 from dateshard.places import shards_folder
 from dateshard.settings import load_settings
-from shardstore.dataset import Dataset
-from trainer.batch import Batch
-from trainer.checkpoint import Writer
-from trainer.loop import Session, _train_epoch
-from trainer.session import make_session
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.checkpoint import Writer
+from dateshard.trainer.loop import Session, _train_epoch
+from dateshard.trainer.session import make_session
 
 
 class OneBatch:

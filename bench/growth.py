@@ -26,11 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline.synthetic import City, write_long
-from shardstore.commit import Writer, publish, staging_folder
-from shardstore.dataset import Dataset
-from shardstore.manifest import Entry, Part
-from shardstore.storage import zarr_raw
+from dateshard.pipeline.synthetic import City, write_long
+from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.manifest import Entry, Part
+from dateshard.shardstore.storage import zarr_raw
 
 SMALL = City(num_sensors=4, short_lived=0)  # a shard of 9 kB, a dump of 45 kB
 LARGE = City(num_sensors=4000, short_lived=0)  # a dump of 46 MB, 1.1 million records, three a cell

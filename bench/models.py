@@ -21,10 +21,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command does (docs/dec
 import torch
 from torch import nn
 
-from trainer.config import ModelConfig
-from trainer.models import FAMILIES, build, num_parameters
-from trainer.models.shape import Shape
-from trainer.order import Window
+from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.models import FAMILIES, build, num_parameters
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.order import Window
 
 BATCH, HISTORY, HORIZON, NODES, INPUTS = 64, 12, 12, 64, 2
 

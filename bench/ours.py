@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardstore.calendar import day_of, instants
-from shardstore.commit import Writer, publish, staging_folder
-from shardstore.dataset import Dataset
-from shardstore.errors import StoreError
-from shardstore.frozen import Nodes, save_nodes, save_statistics
-from shardstore.layouts.feature import Feature
-from shardstore.manifest import Entry, Manifest, Part
-from shardstore.partials import PartialStatistics
-from shardstore.statistics import Statistics
-from shardstore.storage import zarr_raw
-from trainer.batch import Wanted
-from trainer.order import Order, Window, make_runs
-from trainer.reader import Reader
-from trainer.shuffle import Shuffle
+from dateshard.shardstore.calendar import day_of, instants
+from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.frozen import Nodes, save_nodes, save_statistics
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.manifest import Entry, Manifest, Part
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.storage import zarr_raw
+from dateshard.trainer.batch import Wanted
+from dateshard.trainer.order import Order, Window, make_runs
+from dateshard.trainer.reader import Reader
+from dateshard.trainer.shuffle import Shuffle
 
 FIRST = dt.date(2024, 1, 1)
 SEED = 1

@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dateshard.cli import run
+from dateshard.pipeline.config import Pipeline, StoreConfig
+from dateshard.pipeline.events import Finished
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
 from dateshard.settings import load_settings
-from pipeline.config import Pipeline, StoreConfig
-from pipeline.events import Finished
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 
 FORMATS = {"Zarr": ("zarr",), "both": ("zarr", "parquet"), "Parquet": ("parquet",)}
 Figures = dict[str, list[float]]

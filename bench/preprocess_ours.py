@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Pipeline
-from pipeline.events import DateFailed
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
-from shardstore.dataset import Dataset
-from shardstore.storage.zarr_raw import chunk_file
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.events import DateFailed
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.storage.zarr_raw import chunk_file
 
 FIRST = dt.date(2024, 1, 1)
 NODES = [f"node_{number:04d}" for number in range(512)]

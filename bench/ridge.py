@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer.config import ModelConfig
-from trainer.gram import Joint, Masked, Part
-from trainer.models.ridge import Grid, Judging
-from trainer.order import Window
+from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.gram import Joint, Masked, Part
+from dateshard.trainer.models.ridge import Grid, Judging
+from dateshard.trainer.order import Window
 
 SHAPES = {  # nodes, windows a node, history, horizon, masked share
     "flights, masked": (30, 6361, 168, 24, 0.5),

@@ -7,7 +7,7 @@ what else runs on the machine meets all alike. `durable` ends with an fsync in e
 the training thread alone within its stall, which other work on the machine stretches less than the clock.
 
     memcpy            one numpy copy of 63 MB into memory that was used before: the floor of any snapshot
-    ours              trainer.checkpoint.Writer; stall: all that the training thread does and waits for
+    ours              dateshard.trainer.checkpoint.Writer; stall: all that the training thread does and waits for
     safetensors       the library's bytes, hashed, written file by file: this trainer's own way until this day
     torch.save        one file, then an fsync
     DCP async_save    torch.distributed.checkpoint, one process without a group, its own defaults (a thread, files synced)
@@ -35,16 +35,16 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save as format_tensors
 
-from shardstore.durable import fsync_path, write_file
-from shardstore.identity import hash_bytes
+from dateshard.shardstore.durable import fsync_path, write_file
+from dateshard.shardstore.identity import hash_bytes
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import Writer
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.loop import Session, Stepped, _train_epoch, train
+from dateshard.trainer.resume import New, start
+from dateshard.trainer.session import make_session
+from dateshard.trainer.state import make_room, save
 from tests.conftest import World, build_world
-from trainer import checkpoint
-from trainer.checkpoint import Writer
-from trainer.config import Trainer
-from trainer.loop import Session, Stepped, _train_epoch, train
-from trainer.resume import New, start
-from trainer.session import make_session
-from trainer.state import make_room, save
 
 SPLIT = {"train": "2024-03-01..2024-12-04", "validation": "2024-12-05"}
 TRAINER: dict[str, Any] = {

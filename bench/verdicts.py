@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer import paired
-from trainer.metrics.sums import Floats
+from dateshard.trainer import paired
+from dateshard.trainer.metrics.sums import Floats
 
 DATES = (4, 7, 10, 14, 21, 30, 46, 90, 180, 365)
 RHOS = (0.0, 0.3, 0.5, 0.7)

@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.synthetic import City, write_long
+from dateshard.pipeline.synthetic import City, write_long
 
 ROOT = Path(__file__).parents[1]
 PR_SET_CHILD_SUBREAPER = 36  # orphans of our children become our own

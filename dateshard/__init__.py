@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.notebook import open_dataset as open  # noqa: A004 - dateshard.open
-    from trainer.loop import train
+    from dateshard.trainer.loop import train
 
 SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ __all__ = ["__version__", "open", "predict", "train"]
 _LAZY = {
     "open": ("dateshard.notebook", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
-    "train": ("trainer.loop", "train"),
+    "train": ("dateshard.trainer.loop", "train"),
 }
 
 

@@ -13,9 +13,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from dateshard.preparing.faults import ConfigurationError, Fault, Places, place_of
 from dateshard.settings import Settings, read_file, read_layers, validate
-from shardstore.commands import command
-from shardstore.errors import UsageError
-from trainer.config import flatten, mismatch
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.config import flatten, mismatch
 
 DEFAULT = "default"
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

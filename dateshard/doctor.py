@@ -21,7 +21,7 @@ from datetime import date
 from importlib import import_module
 from pathlib import Path
 
-from shardstore.commands import to_run
+from dateshard.shardstore.commands import to_run
 
 PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
 STANDS_ON = {  # distribution: module
@@ -89,8 +89,8 @@ def examine_configuration(files: Sequence[str], overrides: Sequence[str]) -> Ite
 
 
 def _dumps(path: str) -> Check:
-    from pipeline.dumps import find_dumps, find_files, is_one_file, no_match
-    from shardstore.calendar import collapse
+    from dateshard.pipeline.dumps import find_dumps, find_files, is_one_file, no_match
+    from dateshard.shardstore.calendar import collapse
 
     if is_one_file(path):
         count, told = len(find_files(path)), f"one table of many dates: {path}"
@@ -103,8 +103,8 @@ def _dumps(path: str) -> Check:
 
 
 def _store(root: Path) -> Check:
-    from shardstore.dataset import Dataset
-    from shardstore.errors import NotThereError, StoreError
+    from dateshard.shardstore.dataset import Dataset
+    from dateshard.shardstore.errors import NotThereError, StoreError
 
     try:
         dataset = Dataset.open(root)
@@ -186,7 +186,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _torch() -> Check:
-    from trainer.device import describe
+    from dateshard.trainer.device import describe
 
     kind, accelerator = describe()
     if accelerator:
@@ -198,8 +198,8 @@ def _torch() -> Check:
 
 
 def _time_zones() -> Check:
-    from shardstore.calendar import day_of, parse_step
-    from shardstore.errors import UsageError
+    from dateshard.shardstore.calendar import day_of, parse_step
+    from dateshard.shardstore.errors import UsageError
 
     try:
         hours = day_of(date(2024, 3, 10), "America/New_York", parse_step("1h")).num_steps

@@ -17,14 +17,14 @@ from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
 from dateshard.preparing.raw import raw_units
 from dateshard.screen import counted, size
-from shardstore.calendar import collapse
-from shardstore.commands import command, to_run
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, UsageError, Where, shorten
-from shardstore.layouts.feature import categorical
-from shardstore.manifest import SPLITS
-from shardstore.shards import stored_path
-from shardstore.transform import Floats
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten
+from dateshard.shardstore.layouts.feature import categorical
+from dateshard.shardstore.manifest import SPLITS
+from dateshard.shardstore.shards import stored_path
+from dateshard.shardstore.transform import Floats
 
 if TYPE_CHECKING:
     import polars

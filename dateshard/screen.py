@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
-from shardstore.errors import naming
+from dateshard.shardstore.errors import naming
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
 BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line

@@ -19,10 +19,10 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from dateshard.pipeline.config import Pipeline
 from dateshard.preparing.faults import Places, faults_of, inner_models
-from pipeline.config import Pipeline
-from shardstore.errors import UsageError, Where, refuse_special, shorten
-from trainer.config import Trainer
+from dateshard.shardstore.errors import UsageError, Where, refuse_special, shorten
+from dateshard.trainer.config import Trainer
 
 ENVIRONMENT = "DATESHARD__"
 MAX_BYTES = 256 << 10

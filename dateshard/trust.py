@@ -16,14 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dateshard.pipeline.config import Pipeline
 from dateshard.settings import Settings, validate
-from pipeline.config import Pipeline
-from shardstore.commands import by_door
-from shardstore.errors import UntrustedError, Where, shorten
-from trainer.config import Trainer
+from dateshard.shardstore.commands import by_door
+from dateshard.shardstore.errors import UntrustedError, Where, shorten
+from dateshard.trainer.config import Trainer
 
 if TYPE_CHECKING:
-    from trainer.run import TrainingRun  # with torch, which preparing never needs
+    from dateshard.trainer.run import TrainingRun  # with torch, which preparing never needs
 
 _admitted = set[str]()  # in this process: where the record cannot be written, trust lasts as long as the command
 

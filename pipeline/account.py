@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.dumps import Dump
-from pipeline.events import Finished
-from pipeline.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
-from pipeline.rows import Rows, with_columns
-from pipeline.unobserved import about_unobserved
-from shardstore.calendar import parse_step
-from shardstore.commit import Committed
-from shardstore.errors import DateshardError, DumpError, ResourceError, Where
-from shardstore.frozen import Frozen
-from shardstore.manifest import Manifest
-from shardstore.measured import load_receipt
-from shardstore.observed import by_split
-from shardstore.spacing import too_short_a_step
-from shardstore.statistics import Statistics
+from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
+from dateshard.pipeline.dumps import Dump
+from dateshard.pipeline.events import Finished
+from dateshard.pipeline.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
+from dateshard.pipeline.rows import Rows, with_columns
+from dateshard.pipeline.unobserved import about_unobserved
+from dateshard.shardstore.calendar import parse_step
+from dateshard.shardstore.commit import Committed
+from dateshard.shardstore.errors import DateshardError, DumpError, ResourceError, Where
+from dateshard.shardstore.frozen import Frozen
+from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.measured import load_receipt
+from dateshard.shardstore.observed import by_split
+from dateshard.shardstore.spacing import too_short_a_step
+from dateshard.shardstore.statistics import Statistics
 
 if TYPE_CHECKING:
-    from pipeline.prepare import Measured, Normalised
-    from shardstore.commit import Committed
+    from dateshard.pipeline.prepare import Measured, Normalised
+    from dateshard.shardstore.commit import Committed
 
 
 def dump_row(dump: Dump | None) -> dict[str, Any]:

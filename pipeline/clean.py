@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import Pipeline
-from pipeline.dumps import is_one_file
-from pipeline.observe import observe
-from pipeline.plan import Observed, Wish, make_plan
-from shardstore.commit import Writer
-from shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
-from shardstore.measured import partial_key
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.dumps import is_one_file
+from dateshard.pipeline.observe import observe
+from dateshard.pipeline.plan import Observed, Wish, make_plan
+from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
+from dateshard.shardstore.measured import partial_key
 
 BY_PINS = Runs()  # only those that pins name are looked at
 

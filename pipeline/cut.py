@@ -16,19 +16,19 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pipeline.config import OUTSIDE, Pipeline
-from pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
-from pipeline.decode import one_node, request_of
-from pipeline.doubled_hours import with_instants
-from pipeline.dumps import Dump
-from pipeline.faults import Faults
-from pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
-from pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
-from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
-from shardstore.commit import publish, staging_folder
-from shardstore.durable import disk_full_as_error
-from shardstore.errors import DumpError
-from shardstore.identity import hash_bytes, hash_file, seal
+from dateshard.pipeline.config import OUTSIDE, Pipeline
+from dateshard.pipeline.cuts import PATH_NODE, Cut, cut_key, find_cut
+from dateshard.pipeline.decode import one_node, request_of
+from dateshard.pipeline.doubled_hours import with_instants
+from dateshard.pipeline.dumps import Dump
+from dateshard.pipeline.faults import Faults
+from dateshard.pipeline.formats import Piece, Request, batch_rows, read_rows, reader_of
+from dateshard.pipeline.shares import READING_BYTES, give_back, own_bytes, refuse_less
+from dateshard.pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
+from dateshard.shardstore.commit import publish, staging_folder
+from dateshard.shardstore.durable import disk_full_as_error
+from dateshard.shardstore.errors import DumpError
+from dateshard.shardstore.identity import hash_bytes, hash_file, seal
 
 ROW, FILE, BAD = "__row", "__file", "__bad_"
 HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills, at most

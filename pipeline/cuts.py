@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Pipeline
-from pipeline.dumps import Dump, is_one_file
-from pipeline.rows import Rows
-from pipeline.shares import SPILL_FORMAT
-from shardstore.errors import DamagedError
-from shardstore.identity import identity, unseal
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.dumps import Dump, is_one_file
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.shares import SPILL_FORMAT
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.identity import identity, unseal
 
 PATH_NODE = "__node"  # column of a spill: the node that the file's path names
 CODE = 2  # raised by hand when the same file and settings give other spills

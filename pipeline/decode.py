@@ -13,20 +13,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.codes import Codes
-from pipeline.config import FeatureConfig, Pipeline
-from pipeline.doubled_hours import with_instants
-from pipeline.dumps import node_of
-from pipeline.faults import NO_NUMBER, NO_TEXT, OTHER_DATE, Faults
-from pipeline.formats import Kind, Piece, Request, reader_of
-from pipeline.rows import Rows
-from pipeline.source import UNITS, Source
-from pipeline.spill import Chunk, Spool
-from pipeline.strangers import Strangers
-from pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
-from shardstore.calendar import Day, day_of, parse_step
-from shardstore.errors import DumpError, NoRowsError, Where
-from shardstore.layouts.grid import Records
+from dateshard.pipeline.codes import Codes
+from dateshard.pipeline.config import FeatureConfig, Pipeline
+from dateshard.pipeline.doubled_hours import with_instants
+from dateshard.pipeline.dumps import node_of
+from dateshard.pipeline.faults import NO_NUMBER, NO_TEXT, OTHER_DATE, Faults
+from dateshard.pipeline.formats import Kind, Piece, Request, reader_of
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.source import UNITS, Source
+from dateshard.pipeline.spill import Chunk, Spool
+from dateshard.pipeline.strangers import Strangers
+from dateshard.pipeline.times import Instants, Valid, not_a_time, whole_times, written_times
+from dateshard.shardstore.calendar import Day, day_of, parse_step
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.layouts.grid import Records
 
 ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
 

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.formats import Piece
-from pipeline.source import Source
-from pipeline.times import Instants, Spelling, Valid, changes_offset, instants
-from shardstore.calendar import Day
+from dateshard.pipeline.formats import Piece
+from dateshard.pipeline.source import Source
+from dateshard.pipeline.times import Instants, Spelling, Valid, changes_offset, instants
+from dateshard.shardstore.calendar import Day
 
 APART = 6 * 3600 * 10**9  # two doubled hours are further apart than this, the readings of one are not
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Pipeline
-from pipeline.observe import Staged, observe
-from pipeline.plan import Observed, Plan, Wish, make_plan, split_settings
-from shardstore.calendar import collapse
-from shardstore.commands import command, to_run
-from shardstore.commit import Committed, Writer
-from shardstore.errors import NotThereError, StoreError, UsageError, Where
-from shardstore.frozen import load_statistics
-from shardstore.manifest import Ranges
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.observe import Staged, observe
+from dateshard.pipeline.plan import Observed, Plan, Wish, make_plan, split_settings
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where
+from dateshard.shardstore.frozen import load_statistics
+from dateshard.shardstore.manifest import Ranges
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import MEASURE_CODE, TYPED_CODE
-from pipeline.path_dates import PLACEHOLDER, refuse_pattern
-from shardstore.errors import UsageError, shorten
+from dateshard.pipeline.config import MEASURE_CODE, TYPED_CODE
+from dateshard.pipeline.path_dates import PLACEHOLDER, refuse_pattern
+from dateshard.shardstore.errors import UsageError, shorten
 
 NODE = "{node}"
 FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan import Plan
-from pipeline.rows import Rows
-from pipeline.strangers import Strangers
-from shardstore.errors import DateshardError
-from shardstore.manifest import Manifest
-from shardstore.observed import Cells
+from dateshard.pipeline.plan import Plan
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.strangers import Strangers
+from dateshard.shardstore.errors import DateshardError
+from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.observed import Cells
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import account
-from pipeline.arrays import Target, loaded_bytes
-from pipeline.config import Pipeline
-from pipeline.cuts import cut_account, spilled
-from pipeline.drop import still_dropped, without_rows
-from pipeline.dumps import is_one_file, one_table
-from pipeline.events import (
+from dateshard.pipeline import account
+from dateshard.pipeline.arrays import Target, loaded_bytes
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.cuts import cut_account, spilled
+from dateshard.pipeline.drop import still_dropped, without_rows
+from dateshard.pipeline.dumps import is_one_file, one_table
+from dateshard.pipeline.events import (
     Began,
     CommitDone,
     CutDone,
@@ -33,9 +33,9 @@ from pipeline.events import (
     PassedOver,
     Planned,
 )
-from pipeline.observe import observe, uncut, write_cache
-from pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
-from pipeline.prepare import (
+from dateshard.pipeline.observe import observe, uncut, write_cache
+from dateshard.pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
+from dateshard.pipeline.prepare import (
     Measured,
     Normalised,
     measure_date,
@@ -44,19 +44,19 @@ from pipeline.prepare import (
     take_partial,
     why_lost,
 )
-from pipeline.rows import Rows
-from pipeline.shares import give_back_at_once, share_of, shares
-from pipeline.stopping import Stop
-from pipeline.storing import StoredAgain, stored_as, storing
-from pipeline.unobserved import refuse_nothing_observed
-from pipeline.weights import all_weights
-from pipeline.workers import Again, Task, Workers
-from shardstore.commit import Committed, Writer
-from shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
-from shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
-from shardstore.identity import nothing_to_collect
-from shardstore.manifest import Entry, Manifest
-from shardstore.statistics import Statistics, drift
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.shares import give_back_at_once, share_of, shares
+from dateshard.pipeline.stopping import Stop
+from dateshard.pipeline.storing import StoredAgain, stored_as, storing
+from dateshard.pipeline.unobserved import refuse_nothing_observed
+from dateshard.pipeline.weights import all_weights
+from dateshard.pipeline.workers import Again, Task, Workers
+from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
+from dateshard.shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
+from dateshard.shardstore.identity import nothing_to_collect
+from dateshard.shardstore.manifest import Entry, Manifest
+from dateshard.shardstore.statistics import Statistics, drift
 
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
 
@@ -96,7 +96,7 @@ def preprocess(
         with stop.at_once():
             whole = uncut(config, root)
         if whole:
-            from pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
+            from dateshard.pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
 
             yield Cutting(whole.path, whole.size, one_table(config.source.path, whole.files))
             with stop.at_once():

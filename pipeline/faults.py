@@ -11,15 +11,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline import remedies
-from pipeline.config import OUTSIDE
-from pipeline.formats import Piece
-from pipeline.rows import Rows
-from pipeline.source import Source
-from pipeline.strangers import NO_STRANGERS, Strangers
-from pipeline.time_remedies import of_bad_times, of_other_dates
-from pipeline.times import not_a_time, shown
-from shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.pipeline import remedies
+from dateshard.pipeline.config import OUTSIDE
+from dateshard.pipeline.formats import Piece
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.source import Source
+from dateshard.pipeline.strangers import NO_STRANGERS, Strangers
+from dateshard.pipeline.time_remedies import of_bad_times, of_other_dates
+from dateshard.pipeline.times import not_a_time, shown
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 
 NO_NUMBER, OTHER_DATE = "not a number", "of another date"
 NO_TEXT = "an object or a list, not a text"

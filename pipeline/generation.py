@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.arrays import Target
-from pipeline.config import NORMALISE_CODE, Pipeline
-from pipeline.plan import measured_so, normalise_identity
-from shardstore.commit import load_sources
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError, Where
-from shardstore.frozen import Frozen
+from dateshard.pipeline.arrays import Target
+from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
+from dateshard.pipeline.plan import measured_so, normalise_identity
+from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.frozen import Frozen
 
 
 def settings_of(dataset: Dataset) -> Pipeline:

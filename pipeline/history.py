@@ -17,19 +17,19 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pipeline.arrays import Encoded, Staged, Target, encode_date, stage
-from pipeline.config import Pipeline
-from pipeline.cuts import spilled
-from pipeline.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
-from pipeline.observe import whole_file
-from pipeline.rows import with_columns
-from pipeline.shares import FREE_SHARE
-from pipeline.strangers import Strangers
-from shardstore.calendar import Day, collapse, parse_step
-from shardstore.commands import by_door
-from shardstore.errors import DumpError, UsageError, Where
-from shardstore.layouts.encode import last_record
-from shardstore.moments import rows_before, step_before
+from dateshard.pipeline.arrays import Encoded, Staged, Target, encode_date, stage
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.cuts import spilled
+from dateshard.pipeline.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
+from dateshard.pipeline.observe import whole_file
+from dateshard.pipeline.rows import with_columns
+from dateshard.pipeline.shares import FREE_SHARE
+from dateshard.pipeline.strangers import Strangers
+from dateshard.shardstore.calendar import Day, collapse, parse_step
+from dateshard.shardstore.commands import by_door
+from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.layouts.encode import last_record
+from dateshard.shardstore.moments import rows_before, step_before
 
 Names = tuple[str, ...] | None
 
@@ -85,7 +85,7 @@ class Raw:
         return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
 
     def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> Staged:
-        """One date, decoded and reduced; as `pipeline.arrays.stage`."""
+        """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
         config = spilled(self.config) if date in self.cut else self.config
         memory = int(FREE_SHARE * psutil.virtual_memory().available)
         return stage(self.dumps[date], date, config, table_nodes, memory, self.folder / f"records-{date}")
@@ -131,7 +131,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
         raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
-    from pipeline.cut import cut
+    from dateshard.pipeline.cut import cut
 
     alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name, "dates": None})})
     (folder / "staging").mkdir(parents=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import NodeTable
-from shardstore.errors import UsageError, Where, refuse_special
-from shardstore.frozen import Nodes
+from dateshard.pipeline.config import NodeTable
+from dateshard.shardstore.errors import UsageError, Where, refuse_special
+from dateshard.shardstore.frozen import Nodes
 
 HEADER_ROWS = 1
 
@@ -37,7 +37,9 @@ def read_nodes(table: NodeTable) -> Nodes:
     header = list(rows[0]) if rows else []
     for column in (table.id, *table.position):
         if column not in header:
-            from pipeline.formats import no_column  # what reads dumps takes longer to import than a plan to make
+            from dateshard.pipeline.formats import (
+                no_column,  # what reads dumps takes longer to import than a plan to make
+            )
 
             raise UsageError(no_column(column, header), where=Where(file=str(path)), todo="Correct pipeline.nodes")
     named: dict[str, list[float]] = {}

@@ -11,18 +11,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Pipeline
-from pipeline.cuts import Cut, cut_key, find_cut
-from pipeline.dumps import NODE, Dump, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
-from pipeline.nodes import read_nodes
-from pipeline.plan import Observed, ToCut
-from pipeline.remarks import change_text, size_text
-from pipeline.source import Source
-from shardstore.commit import Committed
-from shardstore.durable import disk_full_as_error
-from shardstore.errors import DamagedError
-from shardstore.frozen import Nodes
-from shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.cuts import Cut, cut_key, find_cut
+from dateshard.pipeline.dumps import NODE, Dump, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
+from dateshard.pipeline.nodes import read_nodes
+from dateshard.pipeline.plan import Observed, ToCut
+from dateshard.pipeline.remarks import change_text, size_text
+from dateshard.pipeline.source import Source
+from dateshard.shardstore.commit import Committed
+from dateshard.shardstore.durable import disk_full_as_error
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 
 Cache = dict[str, list[Any]]
 

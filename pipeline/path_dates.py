@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from contextlib import suppress
 
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
 
 PLACEHOLDER = re.compile(r"\{date(?::([^}]+))?\}")
 SAMPLES = dt.date(2013, 3, 5), dt.date(2024, 11, 30)

@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
-from pipeline.dumps import Dump, place_of
-from pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
-from pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
-from pipeline.weights import known_weights
-from shardstore.calendar import collapse, missing_days
-from shardstore.errors import DumpError, UsageError, Where
-from shardstore.identity import identity, identity_of, nothing_to_collect
-from shardstore.manifest import Manifest, Ranges, in_no_split
+from dateshard.pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
+from dateshard.pipeline.dumps import Dump, place_of
+from dateshard.pipeline.remarks import beside_shards, change_text, remarks_on, warnings_of
+from dateshard.pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
+from dateshard.pipeline.weights import known_weights
+from dateshard.shardstore.calendar import collapse, missing_days
+from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.identity import identity, identity_of, nothing_to_collect
+from dateshard.shardstore.manifest import Manifest, Ranges, in_no_split
 
 BY_HAND = "dropped; preprocess DATE takes it in again"
 EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
@@ -41,7 +41,7 @@ class Observed:
         nodes_id: of the node table with its positions, None where nodes are found.
         to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
         no_match: why there is no dump at all, in words.
-        weights: what dates hold that are not committed yet (`pipeline.weights`).
+        weights: what dates hold that are not committed yet (`dateshard.pipeline.weights`).
     """
 
     manifest: Manifest | None

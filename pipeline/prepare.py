@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
-from pipeline.config import Pipeline
-from pipeline.dumps import Dump
-from pipeline.shares import refuse_grid
-from pipeline.strangers import NO_STRANGERS, Strangers
-from pipeline.weights import weight_of
-from shardstore.calendar import day_of, instants, parse_step
-from shardstore.commit import publish, staging_folder
-from shardstore.durable import check_free_space
-from shardstore.errors import DumpError, StoreError, UsageError, Where
-from shardstore.frozen import Frozen, Nodes, Vocabularies
-from shardstore.identity import hash_bytes, hash_file, seal
-from shardstore.layouts.categories import MOST_CODES, sorted_names
-from shardstore.layouts.feature import Feature, categorical, with_histogram
-from shardstore.manifest import Entry, Part
-from shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
-from shardstore.partials import PartialStatistics
-from shardstore.shards import publish_shard
-from shardstore.statistics import Statistics
-from shardstore.storage import zarr_raw
-from shardstore.transform import Floats, transform
+from dateshard.pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.dumps import Dump
+from dateshard.pipeline.shares import refuse_grid
+from dateshard.pipeline.strangers import NO_STRANGERS, Strangers
+from dateshard.pipeline.weights import weight_of
+from dateshard.shardstore.calendar import day_of, instants, parse_step
+from dateshard.shardstore.commit import publish, staging_folder
+from dateshard.shardstore.durable import check_free_space
+from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
+from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
+from dateshard.shardstore.identity import hash_bytes, hash_file, seal
+from dateshard.shardstore.layouts.categories import MOST_CODES, sorted_names
+from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
+from dateshard.shardstore.manifest import Entry, Part
+from dateshard.shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.shards import publish_shard
+from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.transform import Floats, transform
 
 if TYPE_CHECKING:
     pass

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pipeline.config import Pipeline
-from pipeline.splits import SHOWN_RANGES, about_no_split
-from shardstore.calendar import collapse
-from shardstore.manifest import SPLITS, Ranges
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.splits import SHOWN_RANGES, about_no_split
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.manifest import SPLITS, Ranges
 
 YEAR = 366
 HANDFUL = 10  # times as many rows has a usual date at least
 
 if TYPE_CHECKING:
-    from pipeline.plan import DatePlan, Observed, Plan, Wish
+    from dateshard.pipeline.plan import DatePlan, Observed, Plan, Wish
 
 
 def warnings_of(

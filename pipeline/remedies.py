@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import SUFFIXES, Request, suffix_of
-from pipeline.formats.header import Header, fields_of
-from pipeline.source import Csv
+from dateshard.pipeline.formats import SUFFIXES, Request, suffix_of
+from dateshard.pipeline.formats.header import Header, fields_of
+from dateshard.pipeline.source import Csv
 
 SEPARATORS = (",", ";", "\t", "|")
 MARKS = "#%!*/>"  # what comments begin with

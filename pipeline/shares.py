@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from pipeline.config import Pipeline
-from shardstore.calendar import day_of, parse_step
-from shardstore.errors import DateshardError, ResourceError, UsageError, Where
+from dateshard.pipeline.config import Pipeline
+from dateshard.shardstore.calendar import day_of, parse_step
+from dateshard.shardstore.errors import DateshardError, ResourceError, UsageError, Where
 
 if TYPE_CHECKING:
-    from pipeline.workers import Workers
+    from dateshard.pipeline.workers import Workers
 
 FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its processes
 PARENT_BYTES = 160 << 20  # this process beside its workers, the one they are forked from, and the resource tracker
 PROCESS_BYTES = 220 << 20  # a worker with its libraries, and what reading adds; both choose a default number of workers
 READING_BYTES = 96 << 20  # what decoding a dump's blocks adds to a process, its records apart
 LEAST_RECORDS = 16 << 20
-BATCH_BYTES, SPILL_FORMAT = 32 << 20, "pipeline.cut:read"  # a spill is read a batch at a time
+BATCH_BYTES, SPILL_FORMAT = 32 << 20, "dateshard.pipeline.cut:read"  # a spill is read a batch at a time
 PARENT_GROWTH = 16 << 20  # of this process once its workers run: plans, receipts, statistics
 GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 

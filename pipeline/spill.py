@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.shares import READING_BYTES
-from shardstore.calendar import Day
-from shardstore.durable import disk_full_as_error
-from shardstore.errors import DumpError, Where
+from dateshard.pipeline.shares import READING_BYTES
+from dateshard.shardstore.calendar import Day
+from dateshard.shardstore.durable import disk_full_as_error
+from dateshard.shardstore.errors import DumpError, Where
 
 HOUR = 3600 * 10**9
 REDUCING_BYTES = 72  # a record's share of what sorting and reducing hold beside its columns

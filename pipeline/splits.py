@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from shardstore.calendar import collapse, parse_date
-from shardstore.errors import UsageError
-from shardstore.manifest import SPLITS, Ranges, in_no_split
+from dateshard.shardstore.calendar import collapse, parse_date
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.manifest import SPLITS, Ranges, in_no_split
 
 if TYPE_CHECKING:
-    from pipeline.config import Split
+    from dateshard.pipeline.config import Split
 
 FORMS = "Write 2013-01-01..2013-09-30, 2013-10-01.., ..latest-14 or last:7"
 BOUNDS = "Write 2013-01-01..2013-12-31, 2013-01-01.. or ..2013-12-31"
@@ -87,7 +87,7 @@ def _end(text: str, dates: Sequence[dt.date]) -> dt.date | None:
 def default_split(dates: Sequence[dt.date], weights: Mapping[dt.date, int]) -> dict[str, Ranges]:
     """Validation is the last date that is not almost empty, training all before it; dates after it are in no split.
 
-    A date is almost empty that holds less than half of what the median date before it does (`pipeline.weights`);
+    A date is almost empty that holds less than half of what the median date before it does (`dateshard.pipeline.weights`);
     one of unknown weight is not. Where none is left, validation is the last date.
     """
     for last in range(len(dates) - 1, 0, -1):

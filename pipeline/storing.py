@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import Pipeline
-from pipeline.plan import DatePlan
-from pipeline.workers import Task
-from shardstore.dataset import Dataset
-from shardstore.manifest import Entry, Manifest
-from shardstore.shards import publish_shard
-from shardstore.storage import About
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.plan import DatePlan
+from dateshard.pipeline.workers import Task
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.manifest import Entry, Manifest
+from dateshard.shardstore.shards import publish_shard
+from dateshard.shardstore.storage import About
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
-from shardstore.errors import shorten
+from dateshard.shardstore.errors import shorten
 
 
 @dataclass(frozen=True, slots=True)

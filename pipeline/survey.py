@@ -7,14 +7,14 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import Pipeline
-from pipeline.dumps import one_table
-from pipeline.observe import observe
-from pipeline.plan import Observed, Plan, Wish, make_plan, refuse_no_match
-from shardstore.calendar import day_of, parse_step
-from shardstore.commit import Committed, Writer
-from shardstore.errors import UsageError
-from shardstore.spacing import too_short_a_step
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.dumps import one_table
+from dateshard.pipeline.observe import observe
+from dateshard.pipeline.plan import Observed, Plan, Wish, make_plan, refuse_no_match
+from dateshard.shardstore.calendar import day_of, parse_step
+from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.spacing import too_short_a_step
 
 SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
 RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it

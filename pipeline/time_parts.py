@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.civil_days import days_of
-from pipeline.formats import as_numbers
+from dateshard.pipeline.civil_days import days_of
+from dateshard.pipeline.formats import as_numbers
 
 SECOND, MINUTE, HOUR, DAY = 10**9, 60 * 10**9, 3600 * 10**9, 86400 * 10**9
 LARGEST = {"year": 9999, "month": 12, "day": 31, "hour": 24, "minute": 59}

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from pipeline.source import UNITS, Source
-from pipeline.times import instants
-from shardstore.calendar import midnight
+from dateshard.pipeline.source import UNITS, Source
+from dateshard.pipeline.times import instants
+from dateshard.shardstore.calendar import midnight
 
 DATES = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%d-%b-%Y"),

@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.civil_days import days_of
-from pipeline.patterns import read_pattern
-from pipeline.source import UNITS, Source, TimeParts
-from pipeline.time_parts import readings
-from shardstore.calendar import Day, day_of, midnight
+from dateshard.pipeline.civil_days import days_of
+from dateshard.pipeline.patterns import read_pattern
+from dateshard.pipeline.source import UNITS, Source, TimeParts
+from dateshard.pipeline.time_parts import readings
+from dateshard.shardstore.calendar import Day, day_of, midnight
 
 Instants = NDArray[np.int64]
 Valid = NDArray[np.bool_]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from shardstore.calendar import collapse
-from shardstore.commands import command, to_run
-from shardstore.errors import DumpError, Where
-from shardstore.observed import never_observed, not_scaled, unscaled
-from shardstore.statistics import Statistics
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.errors import DumpError, Where
+from dateshard.shardstore.observed import never_observed, not_scaled, unscaled
+from dateshard.shardstore.statistics import Statistics
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from pipeline.plan import Observed
-    from pipeline.prepare import Measured
-    from shardstore.commit import Committed
-    from shardstore.manifest import Manifest
+    from dateshard.pipeline.plan import Observed
+    from dateshard.pipeline.prepare import Measured
+    from dateshard.shardstore.commit import Committed
+    from dateshard.shardstore.manifest import Manifest
 
 CAUSES = (
     "Look at one of them: do the columns of pipeline.features hold the values (in a wide dump wide.value), does "

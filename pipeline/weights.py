@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.splits import default_split
-from shardstore.errors import StoreError
-from shardstore.measured import load_arrays
-from shardstore.transform import Floats
+from dateshard.pipeline.splits import default_split
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.measured import load_arrays
+from dateshard.shardstore.transform import Floats
 
 if TYPE_CHECKING:
-    from pipeline.config import Pipeline
-    from pipeline.plan import Observed, Plan
-    from pipeline.prepare import Measured
+    from dateshard.pipeline.config import Pipeline
+    from dateshard.pipeline.plan import Observed, Plan
+    from dateshard.pipeline.prepare import Measured
 
 Weights = dict[dt.date, int]
 

@@ -23,19 +23,19 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from pipeline.stopping import Stop
-from shardstore.commands import Door, door, stand_at
-from shardstore.errors import DateshardError, ResourceError
+from dateshard.pipeline.stopping import Stop
+from dateshard.shardstore.commands import Door, door, stand_at
+from dateshard.shardstore.errors import DateshardError, ResourceError
 
 POLL_SECONDS = 0.1  # between two looks at whether a stop is asked for
 PATIENCE_SECONDS = 10.0  # for what takes milliseconds: a killed process to be gone, a process to start
 # Imported once, in the process that all workers are forked from. Nothing that starts threads: polars and pyarrow do.
 PRELOADED = [
-    "pipeline.forked",
-    "pipeline.workers",
-    "pipeline.config",
-    "shardstore.measured",
-    "shardstore.commit",
+    "dateshard.pipeline.forked",
+    "dateshard.pipeline.workers",
+    "dateshard.pipeline.config",
+    "dateshard.shardstore.measured",
+    "dateshard.shardstore.commit",
     "numpy",
 ]
 ONE_THREAD = ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

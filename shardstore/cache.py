@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from shardstore.commit import first_damaged
-from shardstore.durable import check_free_space, disk_full_as_error
-from shardstore.errors import StoreError, Where
-from shardstore.lock import take_lock
-from shardstore.storage import Arrays, zarr_raw
+from dateshard.shardstore.commit import first_damaged
+from dateshard.shardstore.durable import check_free_space, disk_full_as_error
+from dateshard.shardstore.errors import StoreError, Where
+from dateshard.shardstore.lock import take_lock
+from dateshard.shardstore.storage import Arrays, zarr_raw
 
 MOST_TRIES = 5  # while others clean the folder away
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.errors import UsageError, Where
+from dateshard.shardstore.errors import UsageError, Where
 
 NANOSECONDS = 1_000_000_000
 MILLISECOND = 1_000_000  # the codes of a day of such steps fit into int32

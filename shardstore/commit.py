@@ -23,13 +23,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from shardstore import journal
-from shardstore.commands import to_run
-from shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
-from shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
-from shardstore.lock import take_lock
-from shardstore.manifest import (
+from dateshard.shardstore import journal
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
+from dateshard.shardstore.errors import (
+    BusyError,
+    DamagedError,
+    DateshardError,
+    NotThereError,
+    StoreError,
+    Where,
+    naming,
+)
+from dateshard.shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
+from dateshard.shardstore.lock import take_lock
+from dateshard.shardstore.manifest import (
     Manifest,
     current_generation,
     folder_name,

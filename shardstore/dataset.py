@@ -18,22 +18,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore import cache
-from shardstore.calendar import Day, Segment, instants, segments, time_codes
-from shardstore.commands import to_run
-from shardstore.commit import load_sources, sources_path
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.frozen import Nodes, Vocabularies, load_nodes, load_statistics, load_vocabularies, verify_frozen
-from shardstore.identity import hash_descriptor, unseal
-from shardstore.journal import verify_journal
-from shardstore.layouts.feature import Feature, categorical
-from shardstore.manifest import Entry, Manifest, Part, current_generation, load_manifest, manifest_name, read_format
-from shardstore.measured import verify_measured
-from shardstore.pins import pin_files, read_pin, write_pin
-from shardstore.scale import Scale
-from shardstore.shards import load_stored, verify_stored
-from shardstore.statistics import Statistics
-from shardstore.storage import zarr_raw
+from dateshard.shardstore import cache
+from dateshard.shardstore.calendar import Day, Segment, instants, segments, time_codes
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commit import load_sources, sources_path
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
+from dateshard.shardstore.frozen import (
+    Nodes,
+    Vocabularies,
+    load_nodes,
+    load_statistics,
+    load_vocabularies,
+    verify_frozen,
+)
+from dateshard.shardstore.identity import hash_descriptor, unseal
+from dateshard.shardstore.journal import verify_journal
+from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.manifest import (
+    Entry,
+    Manifest,
+    Part,
+    current_generation,
+    load_manifest,
+    manifest_name,
+    read_format,
+)
+from dateshard.shardstore.measured import verify_measured
+from dateshard.shardstore.pins import pin_files, read_pin, write_pin
+from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.shards import load_stored, verify_stored
+from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.storage import zarr_raw
 
 TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
 

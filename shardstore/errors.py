@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from shardstore.commands import command
+from dateshard.shardstore.commands import command
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ELSEWHERE = "or write elsewhere: name another file or folder, or another DATESHARD_DATA"

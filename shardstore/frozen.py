@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.commands import to_run
-from shardstore.commit import publish, staging_folder
-from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.histogram import Histogram
-from shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
-from shardstore.layouts.categories import sorted_names
-from shardstore.partials import PartialStatistics
-from shardstore.statistics import Statistics
-from shardstore.transform import Floats
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commit import publish, staging_folder
+from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.histogram import Histogram
+from dateshard.shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
+from dateshard.shardstore.layouts.categories import sorted_names
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.transform import Floats
 
 Loaded = TypeVar("Loaded")
 

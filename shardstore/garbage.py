@@ -16,13 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardstore.commit import load_sources, sources_path
-from shardstore.durable import fsync_path
-from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.identity import identity, unseal_readable
-from shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
-from shardstore.pins import Look, Pin, judge_pins, pins_lock
-from shardstore.storage import STORAGES
+from dateshard.shardstore.commit import load_sources, sources_path
+from dateshard.shardstore.durable import fsync_path
+from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.identity import identity, unseal_readable
+from dateshard.shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
+from dateshard.shardstore.pins import Look, Pin, judge_pins, pins_lock
+from dateshard.shardstore.storage import STORAGES
 
 KEPT_GENERATIONS = 3
 BY_DATE = ("shards", "staged", "partials", "cache", *STORAGES)

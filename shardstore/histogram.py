@@ -15,8 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from shardstore.identity import hash_bytes
-from shardstore.transform import Floats, Integers
+from dateshard.shardstore.identity import hash_bytes
+from dateshard.shardstore.transform import Floats, Integers
 
 ROWS = ("feature", "node", "bin", "count")  # axis 0 of `Histogram.rows_4K`
 POOLED = -1  # stands for all nodes

@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from shardstore.commit import load_sources, sources_path
-from shardstore.dataset import Dataset
-from shardstore.errors import StoreError
-from shardstore.frozen import verify_frozen
-from shardstore.manifest import Entry, Manifest, generations, manifest_name
+from dateshard.shardstore.commit import load_sources, sources_path
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.frozen import verify_frozen
+from dateshard.shardstore.manifest import Entry, Manifest, generations, manifest_name
 
 Looked = Iterator[tuple[str, StoreError | None]]
 

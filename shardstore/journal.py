@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shardstore.commands import to_run
-from shardstore.durable import replace_file
-from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.identity import canonical, hash_bytes
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.identity import canonical, hash_bytes
 
 NAME, HASH = "commits.jsonl", "xxh3_128"
 UNHASHED = ["generation", "at", "pid", "dates", "statistics", "failed"]  # keys of a line of older versions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-from shardstore.commands import to_run
-from shardstore.errors import DateshardError, Where
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.errors import DateshardError, Where
 
 
 def take_lock(descriptor: int, kind: int, path: Path) -> None:

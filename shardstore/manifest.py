@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shardstore.calendar import Day, zone
-from shardstore.commands import command, to_run
-from shardstore.durable import fsync_above, replace_file
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
-from shardstore.identity import expected_form, nothing_to_collect, seal, unseal
-from shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.calendar import Day, zone
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.durable import fsync_above, replace_file
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
+from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
+from dateshard.shardstore.layouts.feature import Feature, categorical
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from shardstore.commands import to_run
-from shardstore.errors import DamagedError, StoreError, Where
-from shardstore.histogram import Histogram
-from shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
-from shardstore.layouts.feature import Feature, partial_settings
-from shardstore.partials import PartialStatistics
-from shardstore.transform import Floats
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.histogram import Histogram
+from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
+from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.transform import Floats
 
 VALUES, HISTOGRAM = "values.f64", "histogram.i64"
 Receipt = dict[str, Any]

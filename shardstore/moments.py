@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-from shardstore.calendar import NANOSECONDS, Day, day_of, midnight, parse_date, zone
-from shardstore.errors import UsageError
+from dateshard.shardstore.calendar import NANOSECONDS, Day, day_of, midnight, parse_date, zone
+from dateshard.shardstore.errors import UsageError
 
 
 def parse_instant(text: str, zone_name: str, *, end: bool) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardstore.commands import to_run
-from shardstore.manifest import SPLITS, Entry, Manifest
-from shardstore.statistics import Statistics
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.manifest import SPLITS, Entry, Manifest
+from dateshard.shardstore.statistics import Statistics
 
 Counts = Sequence[int]  # observed cells of each feature
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from shardstore.errors import UsageError, shorten
+from dateshard.shardstore.errors import UsageError, shorten
 
 
 def forbidden(context: Any) -> bool:

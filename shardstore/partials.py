@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shardstore.histogram import Histogram
-from shardstore.identity import hash_bytes, identity
-from shardstore.transform import Floats, Integers
+from dateshard.shardstore.histogram import Histogram
+from dateshard.shardstore.identity import hash_bytes, identity
+from dateshard.shardstore.transform import Floats, Integers
 
 ROWS = ("n", "pivot", "delta", "m2", "min", "max")  # axis 0 of `PartialStatistics.moments_6NF`
 

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardstore.commands import to_run
-from shardstore.durable import disk_full_as_error, replace_file
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming, shorten
-from shardstore.identity import expected_form, identity, seal, unseal
-from shardstore.lock import take_lock
-from shardstore.manifest import load_manifest
-from shardstore.runs_id import make_runs_id, runs_id
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.durable import disk_full_as_error, replace_file
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming, shorten
+from dateshard.shardstore.identity import expected_form, identity, seal, unseal
+from dateshard.shardstore.lock import take_lock
+from dateshard.shardstore.manifest import load_manifest
+from dateshard.shardstore.runs_id import make_runs_id, runs_id
 
 MARK = "@"  # in the name of a pin that knows its runs folder; no run's name has it
 

@@ -11,9 +11,9 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from shardstore.durable import appearing
-from shardstore.errors import naming
-from shardstore.identity import expected_form, seal, unseal
+from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.errors import naming
+from dateshard.shardstore.identity import expected_form, seal, unseal
 
 NAME = "ID"
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTSUP, errno.ENOSYS)  # read-only, or without hard links

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.errors import UsageError
-from shardstore.histogram import bins_of
-from shardstore.partials import PartialStatistics
-from shardstore.transform import Floats
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.histogram import bins_of
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.transform import Floats
 
 ROUNDING = 8  # units in the last place of the mean: a smaller deviation is that of a constant
 

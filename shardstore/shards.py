@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.commands import to_run
-from shardstore.commit import first_damaged, publish, staging_folder
-from shardstore.durable import check_free_space
-from shardstore.errors import DamagedError, Where
-from shardstore.identity import hash_bytes, identity
-from shardstore.manifest import Part, Stored
-from shardstore.storage import About, Arrays, storage_of, zarr_raw
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commit import first_damaged, publish, staging_folder
+from dateshard.shardstore.durable import check_free_space
+from dateshard.shardstore.errors import DamagedError, Where
+from dateshard.shardstore.identity import hash_bytes, identity
+from dateshard.shardstore.manifest import Part, Stored
+from dateshard.shardstore.storage import About, Arrays, storage_of, zarr_raw
 
 Files = Mapping[str, tuple[int, str]]
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.calendar import MILLISECOND, NANOSECONDS, UNITS
-from shardstore.dataset import Dataset
-from shardstore.errors import StoreError
-from shardstore.manifest import Manifest
-from shardstore.observed import counts_of
+from dateshard.shardstore.calendar import MILLISECOND, NANOSECONDS, UNITS
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.observed import counts_of
 
 DATES, NODES = 30, 1000  # that are looked at, at most
 SPARSE = 0.5  # of the cells: with more of them observed no step is too short

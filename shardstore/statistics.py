@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from shardstore.histogram import Tally
-from shardstore.identity import identity
-from shardstore.partials import ROWS, PartialStatistics
-from shardstore.scale import Scale, scale_of
+from dateshard.shardstore.histogram import Tally
+from dateshard.shardstore.identity import identity
+from dateshard.shardstore.partials import ROWS, PartialStatistics
+from dateshard.shardstore.scale import Scale, scale_of
 
 
 @dataclass(frozen=True, slots=True)

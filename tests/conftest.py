@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dateshard.pipeline.events import Event, Finished
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
 from dateshard.settings import Settings, validate
-from pipeline.events import Event, Finished
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 from tests.faults.zygote import forkable, shared
 from tests.limits import pytest_runtest_protocol
 from tests.untraced import pytest_unconfigure

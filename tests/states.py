@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError
 
 State = dict[str, bytes]
 TIMED = (  # of a row of metrics.jsonl: what depends on the machine, and on where a run was cut off

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError
-from trainer.batch import Batch
-from trainer.config import Trainer
-from trainer.forecast import Forecast
-from trainer.guesses import Guess, guesses, season_of
-from trainer.metrics import Form
-from trainer.models.ridge import Chosen, Grid, Ridge, fit, told
-from trainer.naive import repeated
-from trainer.order import Order, Window
-from trainer.session import Columns, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
-from trainer.windows import windows_of
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.forecast import Forecast
+from dateshard.trainer.guesses import Guess, guesses, season_of
+from dateshard.trainer.metrics import Form
+from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, told
+from dateshard.trainer.naive import repeated
+from dateshard.trainer.order import Order, Window
+from dateshard.trainer.session import Columns, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
+from dateshard.trainer.windows import windows_of
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift

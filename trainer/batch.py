@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.order import Window
+from dateshard.trainer.order import Window
 
 HUGE_PAGE = 2 << 20
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from shardstore.commands import command
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError, Where
-from shardstore.identity import identity
-from trainer.config import Trainer, binding, that_bind
-from trainer.shuffle import Shuffle
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.identity import identity
+from dateshard.trainer.config import Trainer, binding, that_bind
+from dateshard.trainer.shuffle import Shuffle
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shardstore.calendar import Timeline
-from shardstore.dataset import Dataset
-from trainer.batch import Slot, Wanted, aligned
-from trainer.order import Order, Piece, Run, Window
-from trainer.permutation import Integers
+from dateshard.shardstore.calendar import Timeline
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.batch import Slot, Wanted, aligned
+from dateshard.trainer.order import Order, Piece, Run, Window
+from dateshard.trainer.permutation import Integers
 
 
 def num_blocks(order: Order) -> int:

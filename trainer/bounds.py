@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError, Where
-from shardstore.transform import Floats, transform
-from trainer.config import Trainer
-from trainer.objective import Head
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.transform import Floats, transform
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.objective import Head
 
 INFINITE = (None, None)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
 
 
 def choose(name: str) -> torch.device:

@@ -7,11 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.checkpoint import scan
-from trainer.checkpoint.removal import bytes_of
-from trainer.config import CheckpointConfig
-from trainer.optimizer import moments_a_weight
-from trainer.state import Session
+from dateshard.trainer.checkpoint import scan
+from dateshard.trainer.checkpoint.removal import bytes_of
+from dateshard.trainer.config import CheckpointConfig
+from dateshard.trainer.optimizer import moments_a_weight
+from dateshard.trainer.state import Session
 
 SHARE = 2  # retention switches itself on where all checkpoints would take more than 1 / SHARE of the free disk
 

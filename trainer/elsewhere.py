@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shardstore.commands import command
-from shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
-from shardstore.errors import NotThereError, UsageError, Where, naming, shorten
-from trainer.checkpoint import NAME
-from trainer.checkpoint.removal import LOCK, removal_lock
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
+from dateshard.shardstore.errors import NotThereError, UsageError, Where, naming, shorten
+from dateshard.trainer.checkpoint import NAME
+from dateshard.trainer.checkpoint.removal import LOCK, removal_lock
 
 NOTE = "of_run.json"
 

@@ -13,26 +13,34 @@ import numpy as np
 import torch
 from torch import nn
 
-from shardstore.commands import command
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError
-from trainer.baselines import BATCH_BYTES, DAY_NS, Baselines, Setting, order_to_judge, refuse_reach, window_bytes
-from trainer.batch import Wanted
-from trainer.bounds import scaled_bounds
-from trainer.config import Trainer
-from trainer.forecast import Forecast, bounded, of_model
-from trainer.metrics import EpochMetrics
-from trainer.metrics.epoch import with_raw
-from trainer.metrics.raw import hours_of
-from trainer.models.ridge import Ridge, told
-from trainer.objective import make_heads
-from trainer.order import Order, Window
-from trainer.paired import ByDate, DateOf, compare
-from trainer.permutation import key
-from trainer.ranking import Ranking, cell_errors, mean_errors
-from trainer.session import Columns, choose_columns, form_of, make_reader, targets_of, window_of
-from trainer.shown import Drawn, mapped
-from trainer.table import Evaluation, Row
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.baselines import (
+    BATCH_BYTES,
+    DAY_NS,
+    Baselines,
+    Setting,
+    order_to_judge,
+    refuse_reach,
+    window_bytes,
+)
+from dateshard.trainer.batch import Wanted
+from dateshard.trainer.bounds import scaled_bounds
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.forecast import Forecast, bounded, of_model
+from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.metrics.epoch import with_raw
+from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.models.ridge import Ridge, told
+from dateshard.trainer.objective import make_heads
+from dateshard.trainer.order import Order, Window
+from dateshard.trainer.paired import ByDate, DateOf, compare
+from dateshard.trainer.permutation import key
+from dateshard.trainer.ranking import Ranking, cell_errors, mean_errors
+from dateshard.trainer.session import Columns, choose_columns, form_of, make_reader, targets_of, window_of
+from dateshard.trainer.shown import Drawn, mapped
+from dateshard.trainer.table import Evaluation, Row
 
 ANCHOR = np.zeros(1, dtype=np.int64)
 TWIN = 1e-6  # relative difference of two errors that are those of one map

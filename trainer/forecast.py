@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shardstore.dataset import Dataset
-from trainer import checkpoint
-from trainer import device as devices
-from trainer.batch import Batch
-from trainer.bounds import clamped, scaled_bounds
-from trainer.config import Trainer
-from trainer.models import build
-from trainer.models.own import refuse_unfit
-from trainer.objective import Head, Target, forward, make_heads
-from trainer.order import Window
-from trainer.session import Columns, choose_columns, shape_of, window_of
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer import checkpoint
+from dateshard.trainer import device as devices
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.bounds import clamped, scaled_bounds
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.models import build
+from dateshard.trainer.models.own import refuse_unfit
+from dateshard.trainer.objective import Head, Target, forward, make_heads
+from dateshard.trainer.order import Window
+from dateshard.trainer.session import Columns, choose_columns, shape_of, window_of
 
 Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, scaled; or logits
 Floats = NDArray[np.float64]

@@ -29,10 +29,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from shardstore.dataset import Dataset
-from trainer.order import Window
-from trainer.stop import ShouldStop, ask
-from trainer.windows import Windows, chunks
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.order import Window
+from dateshard.trainer.stop import ShouldStop, ask
+from dateshard.trainer.windows import Windows, chunks
 
 WRITTEN_BYTES = 6 << 20  # of windows written out at a time, where they must be
 LAG_STEPS = 8192  # of one dot product: so short, numpy starts no threads

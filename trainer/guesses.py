@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from trainer.batch import Batch
-from trainer.naive import newest
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.naive import newest
 
 Guess = Callable[[Batch], torch.Tensor]  # -> [B, P, N, C] logits
 SURE = 0.0, float("-inf")  # logits of a category that is repeated, and of all others

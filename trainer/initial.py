@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from shardstore.commands import command
-from shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
-from shardstore.identity import hash_bytes
-from trainer import checkpoint
-from trainer.checkpoint.pth import misfit, weights
-from trainer.elsewhere import refuse_absent, run_of
-from trainer.run import TrainingRun
-from trainer.state import Session
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
+from dateshard.shardstore.identity import hash_bytes
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint.pth import misfit, weights
+from dateshard.trainer.elsewhere import refuse_absent, run_of
+from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.state import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.batch import Batch, Wanted
-from trainer.coverage import Coverage, Tally
-from trainer.forecast import Forecaster
-from trainer.metrics.raw import hours_of
-from trainer.naive import repeated
-from trainer.order import Order
-from trainer.paired import DateOf
-from trainer.session import evaluation_shuffle, make_reader, order_of, shuffle_of
-from trainer.units import Units
+from dateshard.trainer.batch import Batch, Wanted
+from dateshard.trainer.coverage import Coverage, Tally
+from dateshard.trainer.forecast import Forecaster
+from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.naive import repeated
+from dateshard.trainer.order import Order
+from dateshard.trainer.paired import DateOf
+from dateshard.trainer.session import evaluation_shuffle, make_reader, order_of, shuffle_of
+from dateshard.trainer.units import Units
 
 CODE = 2  # raised by hand when the same checkpoint and data give other intervals
 HELD_BYTES = 256 << 20  # of scores

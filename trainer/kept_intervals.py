@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from shardstore.durable import replace_file
-from shardstore.errors import DamagedError
-from shardstore.identity import expected_form, seal, unseal
-from trainer.binding import data_identity
-from trainer.checkpoint import Checkpoint
-from trainer.coverage import Coverage
-from trainer.forecast import Forecaster
-from trainer.intervals import CODE, Intervals, calibrate
+from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.identity import expected_form, seal, unseal
+from dateshard.trainer.binding import data_identity
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.coverage import Coverage
+from dateshard.trainer.forecast import Forecaster
+from dateshard.trainer.intervals import CODE, Intervals, calibrate
 
 FOLDER = "intervals"
 

@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, postmortem
-from trainer.checkpoint import Saved, Writer
-from trainer.metrics import EpochMetrics
-from trainer.models.ridge import Grid, Ridge, fit
-from trainer.objective import forward
-from trainer.schedule import learning_rate
-from trainer.state import Session, State, make_room, save
-from trainer.step import Outcome, Step, to_device
-from trainer.stop import Interrupted, ShouldStop, ask
-from trainer.windows import windows_of
+from dateshard.trainer import checkpoint, postmortem
+from dateshard.trainer.checkpoint import Saved, Writer
+from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.models.ridge import Grid, Ridge, fit
+from dateshard.trainer.objective import forward
+from dateshard.trainer.schedule import learning_rate
+from dateshard.trainer.state import Session, State, make_room, save
+from dateshard.trainer.step import Outcome, Step, to_device
+from dateshard.trainer.stop import Interrupted, ShouldStop, ask
+from dateshard.trainer.windows import windows_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.calendar import Day, Timeline
-from shardstore.dataset import Dataset
-from trainer.batch import Slot, Wanted
-from trainer.order import Piece, Run
-from trainer.permutation import Integers
+from dateshard.shardstore.calendar import Day, Timeline
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.batch import Slot, Wanted
+from dateshard.trainer.order import Piece, Run
+from dateshard.trainer.permutation import Integers
 
 CODES_KEPT = 512  # dates whose time codes are remembered
 

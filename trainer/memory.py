@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import torch
 
-from shardstore.commands import command
-from shardstore.errors import UsageError
-from trainer.config import ModelConfig, Trainer, is_own
-from trainer.models import build
-from trainer.models.shape import Shape
-from trainer.optimizer import moments_a_weight
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.config import ModelConfig, Trainer, is_own
+from dateshard.trainer.models import build
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.optimizer import moments_a_weight
 
 FLOAT = 4
 BEYOND = 1 << 63  # more bytes than torch can count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainer.batch import Batch
+from dateshard.trainer.batch import Batch
 
 LOOKED = 16  # steps back that are looked at one by one for the newest value of all
 

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from shardstore.errors import UsageError, of_memory
-from shardstore.outside import told
-from trainer.batch import Batch
-from trainer.config import HeadConfig, Training, mismatch
+from dateshard.shardstore.errors import UsageError, of_memory
+from dateshard.shardstore.outside import told
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import HeadConfig, Training, mismatch
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
 Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shardstore.calendar import collapse
-from shardstore.commands import command
-from shardstore.dataset import Dataset
-from shardstore.errors import DateshardError, StoreError, UsageError, Where
-from shardstore.observed import not_scaled, unscaled
-from trainer.state import Session
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DateshardError, StoreError, UsageError, Where
+from dateshard.shardstore.observed import not_scaled, unscaled
+from dateshard.trainer.state import Session
 
 
 def unobserved(dataset: Dataset, split: str, features: Sequence[int]) -> list[int]:

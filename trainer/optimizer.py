@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from trainer.config import Training
+from dateshard.trainer.config import Training
 
 KEPT = {"adam": 2, "adamw": 2, "sgd": 1}  # moments a weight; of sgd only with a momentum
 

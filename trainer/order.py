@@ -16,9 +16,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from shardstore.calendar import Day, Segment
-from trainer.permutation import Integers, key, permute, shuffled
-from trainer.sample import Sample
+from dateshard.shardstore.calendar import Day, Segment
+from dateshard.trainer.permutation import Integers, key, permute, shuffled
+from dateshard.trainer.sample import Sample
 
 DRAWN_BATCHES = 64  # of order computed at a time
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from shardstore.errors import UsageError
-from trainer.batch import Batch
-from trainer.loop import Stepped, set_learning_rate
-from trainer.state import Session
-from trainer.step import Step
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.loop import Stepped, set_learning_rate
+from dateshard.trainer.state import Session
+from dateshard.trainer.step import Step
 
 LEARNED = 0.01  # of the loss of the first pass: near 0
 LEARNING = 0.9  # below this share the loss does fall

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shardstore.dataset import Dataset
-from trainer.batch import Batch
-from trainer.metrics.epoch import Form, numbers_of
-from trainer.metrics.sums import Floats
-from trainer.order import EpochOrder, Order
-from trainer.permutation import Integers
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.metrics.epoch import Form, numbers_of
+from dateshard.trainer.metrics.sums import Floats
+from dateshard.trainer.order import EpochOrder, Order
+from dateshard.trainer.permutation import Integers
 
 LEVEL = 0.95
 FEWEST_DATES = 4  # below, nothing can be told

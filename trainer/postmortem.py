@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from shardstore.calendar import Timeline
-from shardstore.commands import command
-from shardstore.durable import disk_full_as_error, replace_file
-from shardstore.errors import DateshardError, Where
-from trainer.state import Session
+from dateshard.shardstore.calendar import Timeline
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.durable import disk_full_as_error, replace_file
+from dateshard.shardstore.errors import DateshardError, Where
+from dateshard.trainer.state import Session
 
 LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goes there
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.batch import Batch
-from trainer.metrics.epoch import Form, numbers_of
-from trainer.metrics.sums import Floats
-from trainer.permutation import Integers, permute
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.metrics.epoch import Form, numbers_of
+from dateshard.trainer.metrics.sums import Floats
+from dateshard.trainer.permutation import Integers, permute
 
 KEPT = 2  # of each kind
 POOL = 3 * KEPT  # stretches that are remembered: one that is told rules out itself and at most its two neighbours

@@ -10,14 +10,14 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Protocol, cast
 
-from shardstore.calendar import Timeline
-from shardstore.dataset import Dataset
-from shardstore.errors import UsageError
-from trainer.batch import Batch, Slot, Wanted
-from trainer.blocks import Blocks
-from trainer.mapped import MappedDates
-from trainer.order import Order, Piece
-from trainer.permutation import Integers
+from dateshard.shardstore.calendar import Timeline
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Batch, Slot, Wanted
+from dateshard.trainer.blocks import Blocks
+from dateshard.trainer.mapped import MappedDates
+from dateshard.trainer.order import Order, Piece
+from dateshard.trainer.permutation import Integers
 
 RING_SLOTS = 2  # a batch stays valid until the next but one
 GIB = 1 << 30

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardstore.commands import command, to_run
-from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
-from trainer import checkpoint
-from trainer.binding import refuse_difference
-from trainer.config import Trainer, binding
-from trainer.disk import fitting, need
-from trainer.elsewhere import keep_own, refuse_absent, run_of
-from trainer.initial import Initial, begin_with, begin_with_same
-from trainer.loop import finished
-from trainer.models import num_parameters
-from trainer.observed import blind_inputs, blind_splits, refuse_blind
-from trainer.run import TrainingRun, find_continuable, newest
-from trainer.session import make_session, refuse_batch_of_one
-from trainer.standing import noted
-from trainer.state import Session, restore
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
+from dateshard.trainer import checkpoint
+from dateshard.trainer.binding import refuse_difference
+from dateshard.trainer.config import Trainer, binding
+from dateshard.trainer.disk import fitting, need
+from dateshard.trainer.elsewhere import keep_own, refuse_absent, run_of
+from dateshard.trainer.initial import Initial, begin_with, begin_with_same
+from dateshard.trainer.loop import finished
+from dateshard.trainer.models import num_parameters
+from dateshard.trainer.observed import blind_inputs, blind_splits, refuse_blind
+from dateshard.trainer.run import TrainingRun, find_continuable, newest
+from dateshard.trainer.session import make_session, refuse_batch_of_one
+from dateshard.trainer.standing import noted
+from dateshard.trainer.state import Session, restore
 
 BY_WORD = ("best", "best_model", "latest")
 MOST_TRIES = 5  # to pin a generation that others clean away meanwhile

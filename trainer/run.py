@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardstore import runs_id
-from shardstore.commands import command, to_run
-from shardstore.durable import disk_full_as_error, fsync_above, replace_file
-from shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
-from shardstore.identity import expected_form, seal_readable, unseal_readable
-from shardstore.lock import take_lock
-from trainer import checkpoint, elsewhere
-from trainer.config import Trainer, binding, that_bind
+from dateshard.shardstore import runs_id
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.durable import disk_full_as_error, fsync_above, replace_file
+from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError, UsageError, Where, shorten
+from dateshard.shardstore.identity import expected_form, seal_readable, unseal_readable
+from dateshard.shardstore.lock import take_lock
+from dateshard.trainer import checkpoint, elsewhere
+from dateshard.trainer.config import Trainer, binding, that_bind
 
 LOCK_TRIES = 10
 WORDS = ("none", "auto", "latest", "best", "best_model", runs_id.NAME)  # that mean something where a run could be named

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trainer.permutation import Integers, key, splitmix64
+from dateshard.trainer.permutation import Integers, key, splitmix64
 
 
 @dataclass(frozen=True)

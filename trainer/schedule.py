@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.config import (
+from dateshard.trainer.config import (
     CosineSchedule,
     EarlyStopping,
     NoSchedule,

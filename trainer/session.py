@@ -10,31 +10,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from shardstore.commands import command, to_run
-from shardstore.dataset import Dataset
-from shardstore.errors import StoreError, UsageError, Where
-from trainer import device as devices
-from trainer.batch import Wanted
-from trainer.binding import bound, environment
-from trainer.bounds import refuse_bounds
-from trainer.config import Loading, RunsShuffle, Trainer
-from trainer.memory import Counts, needed, refuse_too_large
-from trainer.metrics import EpochMetrics, Form
-from trainer.metrics import custom as own_metrics
-from trainer.metrics.sample import Plan
-from trainer.models import build, num_parameters
-from trainer.models.own import failure_of_one, refuse_unfit
-from trainer.models.shape import Shape
-from trainer.objective import Head, Target, make_heads
-from trainer.optimizer import make_optimizer
-from trainer.order import Order, Window, make_runs
-from trainer.permutation import key
-from trainer.reader import Reader
-from trainer.sample import Sample
-from trainer.shuffle import Shuffle, resolve_shuffle
-from trainer.sizes import Sizing
-from trainer.state import Session, State
-from trainer.units import Units
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError, UsageError, Where
+from dateshard.trainer import device as devices
+from dateshard.trainer.batch import Wanted
+from dateshard.trainer.binding import bound, environment
+from dateshard.trainer.bounds import refuse_bounds
+from dateshard.trainer.config import Loading, RunsShuffle, Trainer
+from dateshard.trainer.memory import Counts, needed, refuse_too_large
+from dateshard.trainer.metrics import EpochMetrics, Form
+from dateshard.trainer.metrics import custom as own_metrics
+from dateshard.trainer.metrics.sample import Plan
+from dateshard.trainer.models import build, num_parameters
+from dateshard.trainer.models.own import failure_of_one, refuse_unfit
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.objective import Head, Target, make_heads
+from dateshard.trainer.optimizer import make_optimizer
+from dateshard.trainer.order import Order, Window, make_runs
+from dateshard.trainer.permutation import key
+from dateshard.trainer.reader import Reader
+from dateshard.trainer.sample import Sample
+from dateshard.trainer.shuffle import Shuffle, resolve_shuffle
+from dateshard.trainer.sizes import Sizing
+from dateshard.trainer.state import Session, State
+from dateshard.trainer.units import Units
 
 NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
 

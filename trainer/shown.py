@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardstore.calendar import Timeline
-from shardstore.moments import spell
-from shardstore.transform import Floats, untransform
-from trainer.batch import Batch
-from trainer.config import Trainer
-from trainer.metrics.epoch import Form
-from trainer.ranking import Ranked, cell_errors, mean_errors
-from trainer.reader import Reader
+from dateshard.shardstore.calendar import Timeline
+from dateshard.shardstore.moments import spell
+from dateshard.shardstore.transform import Floats, untransform
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.metrics.epoch import Form
+from dateshard.trainer.ranking import Ranked, cell_errors, mean_errors
+from dateshard.trainer.reader import Reader
 
 MOST_TARGETS = 4  # drawn of a window
 HISTORIES = 2  # horizons of history that are drawn, and no more steps than

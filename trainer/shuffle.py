@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.order import Window
+from dateshard.trainer.order import Window
 
 
 @dataclass(frozen=True, slots=True)

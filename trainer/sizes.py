@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from shardstore.dataset import Dataset
-from trainer.blocks import largest_block, num_blocks, rows_read
-from trainer.config import Trainer
-from trainer.order import Order, Window
-from trainer.shuffle import Shuffle
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.blocks import largest_block, num_blocks, rows_read
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.order import Order, Window
+from dateshard.trainer.shuffle import Shuffle
 
 DAYS = (1, 2, 3, 4, 7, 14, 30, 60, 90, 180, 365)
 

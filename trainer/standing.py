@@ -13,13 +13,13 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from shardstore.durable import replace_file
-from shardstore.errors import DateshardError
-from shardstore.lock import take_lock
-from trainer.checkpoint import Checkpoint
-from trainer.config import Trainer
-from trainer.run import TrainingRun
-from trainer.schedule import Progress
+from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.errors import DateshardError
+from dateshard.shardstore.lock import take_lock
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.schedule import Progress
 
 FILE = "state.json"
 RESUMABLE = ("stopped", "cut off", "failed")

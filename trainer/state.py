@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import checkpoint
-from trainer.config import CheckpointConfig, Trainer
-from trainer.metrics import EpochMetrics
-from trainer.objective import Head
-from trainer.optimizer import moments_a_weight
-from trainer.reader import Reader
-from trainer.schedule import Progress, learning_rate
+from dateshard.trainer import checkpoint
+from dateshard.trainer.config import CheckpointConfig, Trainer
+from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.objective import Head
+from dateshard.trainer.optimizer import moments_a_weight
+from dateshard.trainer.reader import Reader
+from dateshard.trainer.schedule import Progress, learning_rate
 
 
 @dataclass(slots=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from trainer.batch import Batch
-from trainer.device import reseed
-from trainer.objective import Head, forward
-from trainer.permutation import key
-from trainer.state import Session
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.device import reseed
+from dateshard.trainer.objective import Head, forward
+from dateshard.trainer.permutation import key
+from dateshard.trainer.state import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainer.paired import Comparison
+from dateshard.trainer.paired import Comparison
 
 FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
 RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")
@@ -41,7 +41,7 @@ class Evaluation:
         comparisons: the model beside each of its rivals, in the numbers together and in each category.
         difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
         history: steps that the model looks back.
-        shown: windows to look at, the model's worst, middle and best (`trainer.shown`); not in `to_json`.
+        shown: windows to look at, the model's worst, middle and best (`dateshard.trainer.shown`); not in `to_json`.
         observed: {split: share of its target cells}.
     """
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.metrics import EpochMetrics
-from trainer.objective import forward
-from trainer.state import Session
-from trainer.step import to_device
+from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.objective import forward
+from dateshard.trainer.state import Session
+from dateshard.trainer.step import to_device
 
 
 @dataclass(frozen=True, slots=True)

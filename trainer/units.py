@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shardstore.dataset import Dataset
-from trainer.gram import scaled_means
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.gram import scaled_means
 
 RESOLUTION = 2.0**-20  # of a value's own size: float32 keeps 24 bits, and what is below 16 of its units is noise
 

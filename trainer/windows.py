@@ -13,10 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from shardstore.calendar import Timeline
-from shardstore.dataset import Dataset
-from trainer.order import Run, Window, make_runs
-from trainer.stop import ShouldStop, ask
+from dateshard.shardstore.calendar import Timeline
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.order import Run, Window, make_runs
+from dateshard.trainer.stop import ShouldStop, ask
 
 CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
 

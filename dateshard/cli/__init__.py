@@ -12,8 +12,8 @@ import click
 
 from dateshard.chosen import configuration_of, refuse_as_word
 from dateshard.screen import in_a_line, put, put_document
-from shardstore.commands import Door, command, stand_at
-from shardstore.errors import DateshardError, UsageError, of_memory, of_system, shorten
+from dateshard.shardstore.commands import Door, command, stand_at
+from dateshard.shardstore.errors import DateshardError, UsageError, of_memory, of_system, shorten
 
 COMMANDS = {
     "init": ("starting", "a starter configuration, and data to run it on"),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dateshard.cli.options import emit, json_option, trust_option
-from shardstore.commands import command
+from dateshard.shardstore.commands import command
 
 WORDS = "[RUN] [CHECKPOINT]"
 
@@ -232,8 +232,8 @@ def clean(
     from dateshard.runs.checkpoints import place_of
     from dateshard.runs.checkpoints_screen import show_cleaned
     from dateshard.screen import Screen
-    from trainer.checkpoint.retention import Policy
-    from trainer.config import parse_bytes
+    from dateshard.trainer.checkpoint.retention import Policy
+    from dateshard.trainer.config import parse_bytes
 
     if keep_count is None and max_bytes is None:
         raise click.UsageError("Say how many stay, --keep-count 5, or how much, --max-bytes 2GiB.")

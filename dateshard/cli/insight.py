@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dateshard.insight.survey import Survey
     from dateshard.screen import Screen
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
 
 @click.command(name="inspect")
@@ -92,7 +92,7 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     from dateshard.insight.screen import show_comparison
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
     chosen, overrides = split_arguments(words)
     root = shards_folder(settings_of(files, overrides).dataset)
@@ -108,7 +108,7 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
 def open_dataset(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
     """The current generation of the configuration's dataset."""
     from dateshard.places import shards_folder
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
     return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.screen import put_document
-from shardstore.commands import by_door, to_run
+from dateshard.shardstore.commands import by_door, to_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dateshard.settings import Settings
-    from shardstore.dataset import Dataset
-    from shardstore.errors import DateshardError
-    from shardstore.manifest import Ranges
+    from dateshard.shardstore.dataset import Dataset
+    from dateshard.shardstore.errors import DateshardError
+    from dateshard.shardstore.manifest import Ranges
 
 Command = Callable[..., Any]
 
@@ -136,7 +136,7 @@ def _all_dates() -> str:
 
 def not_there(root: Path) -> Callable[[str], DateshardError]:
     """Makes the error of a selector that names nothing in a store."""
-    from shardstore.errors import NotThereError, Where
+    from dateshard.shardstore.errors import NotThereError, Where
 
     return lambda what: NotThereError(what, where=Where(file=str(root)), todo=_all_dates())
 
@@ -147,7 +147,7 @@ def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]
     Raises:
         NotThereError: a date that is not committed, a selector that names none, or none at all.
     """
-    from shardstore.errors import NotThereError, Where
+    from dateshard.shardstore.errors import NotThereError, Where
 
     known, lacking = sorted(dataset.manifest.dates), not_there(dataset.root)
     chosen = select_dates(selectors, known, dict(dataset.manifest.split), lacking)
@@ -164,8 +164,8 @@ def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
     """The dates, where every selector is one; else nothing."""
     import re
 
-    from shardstore.calendar import parse_date
-    from shardstore.errors import UsageError
+    from dateshard.shardstore.calendar import parse_date
+    from dateshard.shardstore.errors import UsageError
 
     words = list(selectors)
     if not all(re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", word) for word in words):  # 2013-W10 would be its Monday
@@ -180,7 +180,7 @@ def _listed(file: str) -> list[str]:
     """The selectors in a file, separated by white space."""
     from pathlib import Path
 
-    from shardstore.errors import UsageError, Where, refuse_special
+    from dateshard.shardstore.errors import UsageError, Where, refuse_special
 
     try:
         refuse_special(file)
@@ -193,9 +193,9 @@ def _listed(file: str) -> list[str]:
 def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> list[dt.date]:
     import re
 
-    from pipeline.splits import parse_range
-    from shardstore.calendar import parse_date
-    from shardstore.errors import UsageError
+    from dateshard.pipeline.splits import parse_range
+    from dateshard.shardstore.calendar import parse_date
+    from dateshard.shardstore.errors import UsageError
 
     if word in split:
         return [date for date in known if any(low <= date <= high for low, high in split[word])]

@@ -13,7 +13,7 @@ from dateshard.cli.options import (
     split_arguments,
     trust_option,
 )
-from shardstore.commands import command
+from dateshard.shardstore.commands import command
 
 
 def _level(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
@@ -82,7 +82,7 @@ def predict(
     from dateshard.judging import forecasts, prediction_screen
     from dateshard.judging.prediction import Asked, predict_run
     from dateshard.screen import Screen
-    from shardstore.errors import naming
+    from dateshard.shardstore.errors import naming
 
     names, overrides = split_arguments(words)
     if len(names) != 1:

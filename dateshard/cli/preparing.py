@@ -23,15 +23,15 @@ from dateshard.cli.options import (
     split_arguments,
 )
 from dateshard.screen import put
-from shardstore.commands import command, door, to_run
+from dateshard.shardstore.commands import command, door, to_run
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
+    from dateshard.pipeline.plan import Wish
+    from dateshard.pipeline.stopping import Stop
+    from dateshard.pipeline.survey import Survey
     from dateshard.settings import Settings
-    from pipeline.plan import Wish
-    from pipeline.stopping import Stop
-    from pipeline.survey import Survey
-    from shardstore.errors import DumpError
+    from dateshard.shardstore.errors import DumpError
 
 STATES = "failed,stale,missing,measured"
 LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
@@ -61,10 +61,10 @@ def plan(
     as_json: bool,
 ) -> int:
     """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
+    from dateshard.pipeline.survey import cost_of, survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import expect, headline, needs_run, plan_document, show_cost, show_plan
     from dateshard.screen import Screen
-    from pipeline.survey import cost_of, survey
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -133,8 +133,8 @@ def preprocess(
     quiet: bool,
 ) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
+    from dateshard.pipeline.stopping import Stop
     from dateshard.signals import StopSignal
-    from pipeline.stopping import Stop
 
     acts: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
     acts |= {"only": only, "exclude": exclude, "workers": workers}
@@ -166,13 +166,13 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     """The whole command between its words and its exit code."""
     from contextlib import closing
 
+    from dateshard.pipeline.execute import preprocess as prepare
     from dateshard.places import shards_folder
     from dateshard.preparing.pace import watch
     from dateshard.preparing.preprocess import ending_to_json, follow, settled
     from dateshard.screen import Screen
+    from dateshard.trainer.config import parse_bytes
     from dateshard.trust import admit, code_of
-    from pipeline.execute import preprocess as prepare
-    from trainer.config import parse_bytes
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=shown.as_json, quiet=shown.quiet)
@@ -213,11 +213,11 @@ def _kept(*, force: bool) -> str:
 @json_option
 def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
     """The state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
+    from dateshard.pipeline.plan import Wish, refuse_unknown
+    from dateshard.pipeline.survey import survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import all_good, grouped, headline, show_mend, status_document
     from dateshard.screen import Screen
-    from pipeline.plan import Wish, refuse_unknown
-    from pipeline.survey import survey
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -262,9 +262,9 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bo
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
-    from shardstore.dataset import Dataset
-    from shardstore.errors import NotThereError
-    from shardstore.history import verify_older
+    from dateshard.shardstore.dataset import Dataset
+    from dateshard.shardstore.errors import NotThereError
+    from dateshard.shardstore.history import verify_older
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -300,7 +300,7 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bo
 
 def _no_dump(settings: Settings, found: Survey) -> Callable[[str], DumpError]:
     """Makes the error of a selector that names no date, neither of dumps nor of shards."""
-    from shardstore.errors import DumpError, Where
+    from dateshard.shardstore.errors import DumpError, Where
 
     where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
     if found.seen.to_cut:
@@ -314,7 +314,7 @@ def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
     Raises:
         DumpError: names them.
     """
-    from pipeline.plan import refuse_unknown
+    from dateshard.pipeline.plan import refuse_unknown
 
     if not found.seen.to_cut:
         refuse_unknown(found.plan, wish, found.seen, settings.preparing().source.path)
@@ -331,10 +331,10 @@ def _wish(
     resplit: bool,
 ) -> Wish:
     """Selectors -> a wish. States and splits are looked up in the plan of everything."""
+    from dateshard.pipeline.plan import Wish
+    from dateshard.pipeline.survey import survey
     from dateshard.places import shards_folder
-    from pipeline.plan import Wish
-    from pipeline.survey import survey
-    from shardstore.errors import DumpError
+    from dateshard.shardstore.errors import DumpError
 
     wish = Wish(None, force, refit, resplit)
     if not (selectors or only or exclude):

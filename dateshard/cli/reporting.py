@@ -108,14 +108,14 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
 
     from dateshard.chosen import taken
     from dateshard.cli.insight import open_dataset, read_survey
+    from dateshard.pipeline.plan import Wish
+    from dateshard.pipeline.survey import look
     from dateshard.places import data_folder, shards_folder
     from dateshard.reports.data import gather
     from dateshard.reports.data_page import data_report
     from dateshard.reports.making import write_page
     from dateshard.screen import size
-    from pipeline.plan import Wish
-    from pipeline.survey import look
-    from shardstore.commit import load_sources
+    from dateshard.shardstore.commit import load_sources
 
     files = taken(files)
     settings = settings_of(files, overrides)

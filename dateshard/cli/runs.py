@@ -9,12 +9,12 @@ import click
 
 from dateshard.cli.options import emit, json_option
 from dateshard.screen import put
-from shardstore.commands import to_run
+from dateshard.shardstore.commands import to_run
 
 if TYPE_CHECKING:
     from dateshard.runs.tail import Follower, Row
     from dateshard.screen import Screen
-    from trainer.run import TrainingRun
+    from dateshard.trainer.run import TrainingRun
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
 

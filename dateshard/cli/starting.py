@@ -9,7 +9,7 @@ import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.screen import put
-from shardstore.commands import command_in, door
+from dateshard.shardstore.commands import command_in, door
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -28,7 +28,7 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     """A starter configuration, and data to run it on. Never overwrites a file."""
     from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
-    from shardstore.durable import appearing
+    from dateshard.shardstore.durable import appearing
 
     if not example and (num_dates is not None or num_sensors is not None):
         raise click.UsageError("--dates and --sensors are for --example traffic")

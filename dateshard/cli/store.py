@@ -20,11 +20,11 @@ from dateshard.screen import in_a_line
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
+    from dateshard.pipeline.drop import Dropped
     from dateshard.screen import Screen
-    from pipeline.drop import Dropped
-    from shardstore.dataset import Dataset
-    from shardstore.garbage import Garbage
-    from shardstore.pins import Look
+    from dateshard.shardstore.dataset import Dataset
+    from dateshard.shardstore.garbage import Garbage
+    from dateshard.shardstore.pins import Look
 
 
 @click.command()
@@ -38,10 +38,10 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
 
     Nothing is deleted: dumps stay, shards until `clean` finds that nothing needs them, statistics as they are.
     """
+    from dateshard.pipeline.drop import drop as take_out
     from dateshard.places import shards_folder
     from dateshard.screen import Screen
-    from pipeline.drop import drop as take_out
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
     selectors, overrides = split_arguments(words)
     if not selectors:
@@ -77,9 +77,9 @@ def _agreed(question: str) -> bool:
 
 def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
     """What is taken out, and what that means; `brief` where that was told with the question."""
+    from dateshard.pipeline.remarks import moved_split
     from dateshard.screen import counted
-    from pipeline.remarks import moved_split
-    from shardstore.calendar import collapse
+    from dateshard.shardstore.calendar import collapse
 
     for note in found.notes:
         screen.tell(f"passed over: {note}")
@@ -125,11 +125,11 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
     A run whose runs folder is there and lacks it is gone: its generation may go, which is asked for. Where the folder is
     not there (moved, or not mounted) the generation stays, and clean says so.
     """
+    from dateshard.pipeline.clean import clean as remove
     from dateshard.places import runs_folder, shards_folder
     from dateshard.screen import Screen
-    from pipeline.clean import clean as remove
-    from shardstore.garbage import Runs
-    from shardstore.pins import judge_pins
+    from dateshard.shardstore.garbage import Runs
+    from dateshard.shardstore.pins import judge_pins
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -225,7 +225,7 @@ def export(
     from dateshard.places import data_folder, shards_folder
     from dateshard.preparing.export import export as write_files
     from dateshard.screen import Screen, counted, size
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)

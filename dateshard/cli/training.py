@@ -17,7 +17,7 @@ from dateshard.cli.options import (
     split_arguments,
     trust_option,
 )
-from shardstore.commands import command
+from dateshard.shardstore.commands import command
 
 FLAGS = {  # flag -> place in the configuration; the types are the schema's
     "epochs": "training.epochs",

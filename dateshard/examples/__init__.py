@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from dateshard.examples import flights, traffic
-from shardstore.durable import appearing
-from shardstore.errors import UsageError
+from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.errors import UsageError
 
 EXAMPLES = ("flights", "traffic")
 Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it

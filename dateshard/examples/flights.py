@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
 
 NUM_DATES = 365
 NUM_DESTINATIONS = 30

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.synthetic import City, node_table, write_rows
-from shardstore.errors import UsageError, Where
+from dateshard.pipeline.synthetic import City, node_table, write_rows
+from dateshard.shardstore.errors import UsageError, Where
 
 if TYPE_CHECKING:
     from dateshard.examples import Content

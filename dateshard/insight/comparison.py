@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from dateshard.insight.figures import figure, moments_to_json, split_to_json
-from shardstore.calendar import collapse
-from shardstore.commands import command
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, UsageError, Where
-from shardstore.layouts.feature import Feature
-from shardstore.manifest import Manifest, current_generation, generations
-from shardstore.statistics import Statistics, drift
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError, UsageError, Where
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.manifest import Manifest, current_generation, generations
+from dateshard.shardstore.statistics import Statistics, drift
 
 Document = dict[str, Any]
 MOST_NAMES = 100

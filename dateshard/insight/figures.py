@@ -14,12 +14,12 @@ import numpy as np
 
 from dateshard.insight.observed import short_step
 from dateshard.insight.survey import Survey, distance, moments_of, reference
-from shardstore.calendar import Day, collapse
-from shardstore.dataset import Dataset
-from shardstore.frozen import Nodes
-from shardstore.manifest import Manifest
-from shardstore.moments import spell
-from shardstore.transform import Floats
+from dateshard.shardstore.calendar import Day, collapse
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.moments import spell
+from dateshard.shardstore.transform import Floats
 
 Document = dict[str, Any]
 HOUR, DAY_HOURS = 3_600_000_000_000, 24

@@ -10,23 +10,23 @@ from dateshard.insight.observed import observed_cells, shares_line, shares_of, t
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError, Where
+from dateshard.trainer import checkpoint
+from dateshard.trainer.baselines import within_reach
+from dateshard.trainer.binding import data_identity
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.elsewhere import refuse_absent
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.models import num_parameters
+from dateshard.trainer.observed import unobserved
+from dateshard.trainer.resume import locate
+from dateshard.trainer.run import TrainingRun, find_continuable, newest
+from dateshard.trainer.session import choose_columns, make_session
+from dateshard.trainer.state import restore
+from dateshard.trainer.table import Evaluation
 from dateshard.trust import admit, code_of, settings_of_run
-from shardstore.commands import to_run
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, Where
-from trainer import checkpoint
-from trainer.baselines import within_reach
-from trainer.binding import data_identity
-from trainer.checkpoint import Checkpoint
-from trainer.elsewhere import refuse_absent
-from trainer.evaluate import evaluate
-from trainer.models import num_parameters
-from trainer.observed import unobserved
-from trainer.resume import locate
-from trainer.run import TrainingRun, find_continuable, newest
-from trainer.session import choose_columns, make_session
-from trainer.state import restore
-from trainer.table import Evaluation
 
 
 def newest_run(like: Settings | None) -> TrainingRun:

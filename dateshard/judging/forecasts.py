@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.preparing.raw import raw_units
-from shardstore.calendar import Day
-from shardstore.durable import appearing
-from shardstore.errors import UsageError, Where
-from trainer.bounds import bounds_of
-from trainer.forecast import Forecaster
-from trainer.intervals import Intervals
+from dateshard.shardstore.calendar import Day
+from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.trainer.bounds import bounds_of
+from dateshard.trainer.forecast import Forecaster
+from dateshard.trainer.intervals import Intervals
 
 if TYPE_CHECKING:
     import polars

@@ -18,29 +18,29 @@ from dateshard.judging.evaluation import newest_run
 from dateshard.judging.forecasts import Made, frame_of
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.judging.verdict import Verdict, kept
+from dateshard.pipeline.account import total
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
+from dateshard.pipeline.history import History, Piece, raw_files, read_history
+from dateshard.pipeline.strangers import Strangers
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import counted
+from dateshard.shardstore.calendar import Day, collapse, time_codes
+from dateshard.shardstore.commands import by_door, command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError, UsageError, Where
+from dateshard.shardstore.layouts.encode import last_record
+from dateshard.shardstore.moments import neighbour, parse_instant, rows_after, rows_before, spell, step_before
+from dateshard.trainer import checkpoint
+from dateshard.trainer.binding import data_identity
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.elsewhere import refuse_absent
+from dateshard.trainer.forecast import Forecaster, load_forecaster
+from dateshard.trainer.intervals import Intervals
+from dateshard.trainer.kept_intervals import intervals_of
+from dateshard.trainer.resume import locate
+from dateshard.trainer.run import TrainingRun
 from dateshard.trust import check_trust, code_of, settings_of_run
-from pipeline.account import total
-from pipeline.config import Pipeline
-from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
-from pipeline.history import History, Piece, raw_files, read_history
-from pipeline.strangers import Strangers
-from shardstore.calendar import Day, collapse, time_codes
-from shardstore.commands import by_door, command
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError, UsageError, Where
-from shardstore.layouts.encode import last_record
-from shardstore.moments import neighbour, parse_instant, rows_after, rows_before, spell, step_before
-from trainer import checkpoint
-from trainer.binding import data_identity
-from trainer.checkpoint import Checkpoint
-from trainer.elsewhere import refuse_absent
-from trainer.forecast import Forecaster, load_forecaster
-from trainer.intervals import Intervals
-from trainer.kept_intervals import intervals_of
-from trainer.resume import locate
-from trainer.run import TrainingRun
 
 if TYPE_CHECKING:
     import polars
@@ -134,7 +134,7 @@ def predict_run(asked: Asked) -> Prediction:
     """Forecasts once.
 
     Memory: the model, the window, one date as in preparing; with intervals that are not kept yet those of
-    `trainer.intervals.calibrate`.
+    `dateshard.trainer.intervals.calibrate`.
     """
     began = time.perf_counter()
     run, which = _run_of(asked)

@@ -16,10 +16,10 @@ from dateshard.judging.forecasts import as_rows
 from dateshard.judging.prediction import Prediction, account_of
 from dateshard.judging.verdict import Verdict
 from dateshard.screen import Screen, counted, seconds
-from shardstore.commands import command
-from shardstore.moments import spell
-from trainer.coverage import Coverage, worst
-from trainer.intervals import Intervals
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.moments import spell
+from dateshard.trainer.coverage import Coverage, worst
+from dateshard.trainer.intervals import Intervals
 
 SHOWN_ROWS = 12
 SHOWN_FEATURES = 3

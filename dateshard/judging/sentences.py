@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shardstore.commands import command
+from dateshard.shardstore.commands import command
 
 Document = Mapping[str, Any]
 

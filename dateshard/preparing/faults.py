@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from dateshard.screen import in_a_line
-from shardstore.errors import UsageError, shorten
+from dateshard.shardstore.errors import UsageError, shorten
 
 MAX_FAULTS, MOST_LOOKED_AT = 20, 200  # told in one message; compared with each other for that
 KINDS = {"tuple_type": "must be a list, as [a, b]", "list_type": "must be a list, as [a, b]"}

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.places import data_folder
-from shardstore.durable import replace_file
+from dateshard.shardstore.durable import replace_file
 
 if TYPE_CHECKING:
-    from pipeline.events import Event
+    from dateshard.pipeline.events import Event
 
 ACTS = ("measure", "normalise")
 
@@ -48,7 +48,7 @@ class Estimate:
 
 def watch(dataset: str, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
     """Passes events through, and remembers how long both acts took when all ended well."""
-    from pipeline import events as e  # an estimate should not wait for what only preparing needs
+    from dateshard.pipeline import events as e  # an estimate should not wait for what only preparing needs
 
     began = middle = time.monotonic()
     dates, sizes = dict.fromkeys(ACTS, 0), 0

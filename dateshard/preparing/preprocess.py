@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from dateshard.insight.observed import shares_line, shares_of, thin_splits
+from dateshard.pipeline import events as e
+from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.preparing.states import GOOD, likeness
 from dateshard.progress import Progress
 from dateshard.screen import Screen, counted, seconds, size
-from pipeline import events as e
-from pipeline.splits import SHOWN_RANGES
-from shardstore.calendar import collapse
-from shardstore.commands import command
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.commands import command
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
-    from pipeline.strangers import Strangers
-    from shardstore.manifest import Manifest
+    from dateshard.pipeline.strangers import Strangers
+    from dateshard.shardstore.manifest import Manifest
 
 
 def _tell_provisional(screen: Screen, manifest: Manifest) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.dataset import Dataset
-from shardstore.transform import Floats, untransform
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.transform import Floats, untransform
 
 
 def raw_units(dataset: Dataset, scaled_TNF: NDArray[Any], places: Sequence[int] | None = None) -> Floats:

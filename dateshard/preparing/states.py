@@ -7,12 +7,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dateshard.pipeline.plan import DatePlan, Plan
+from dateshard.pipeline.survey import Cost, Survey
 from dateshard.preparing import pace
 from dateshard.screen import Screen, counted, seconds, size
-from pipeline.plan import DatePlan, Plan
-from pipeline.survey import Cost, Survey
-from shardstore.calendar import collapse
-from shardstore.manifest import Manifest
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.manifest import Manifest
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument

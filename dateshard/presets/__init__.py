@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from shardstore.errors import UsageError, shorten
+from dateshard.shardstore.errors import UsageError, shorten
 
 PRESETS = ("auto", "cpu", "gpu")
 
@@ -19,7 +19,7 @@ def preset_file(name: str) -> Path:
     if name not in PRESETS:
         raise UsageError(f"there is no preset '{shorten(name)}'", todo=f"Choose from {', '.join(PRESETS)}")
     if name == "auto":
-        from trainer.device import choose
+        from dateshard.trainer.device import choose
 
         name = "cpu" if choose("auto").type == "cpu" else "gpu"
     return Path(str(files("dateshard.presets") / f"{name}.yaml"))

@@ -28,7 +28,7 @@ from dateshard.reports.charts import (
     text,
 )
 from dateshard.runs.history import Series
-from shardstore.transform import Floats
+from dateshard.shardstore.transform import Floats
 
 HOVERED = 120  # columns that tell their figures
 LOGARITHMIC = 20.0  # ratio of the greatest to the least value from which on an axis counts powers

@@ -32,8 +32,8 @@ from dateshard.reports.data import (
 )
 from dateshard.reports.page import card, page, pair, paragraph, section, table, tiles
 from dateshard.screen import counted, size
-from shardstore.calendar import collapse
-from shardstore.layouts.feature import Feature
+from dateshard.shardstore.calendar import collapse
+from dateshard.shardstore.layouts.feature import Feature
 
 SECTIONS = (
     ("dates", "Dates"),

@@ -18,7 +18,7 @@ from dateshard.reports.forecasts import forecast_chart, shown
 from dateshard.reports.page import card, pair, paragraph, table
 from dateshard.reports.run import RunFacts
 from dateshard.screen import counted
-from shardstore.transform import Floats
+from dateshard.shardstore.transform import Floats
 
 MOST_TARGETS, MOST_NODES, MOST_CLASSES = 4, 12, 20
 KIND_WORDS = {"worst": "Worst", "median": "Median", "best": "Best"}

@@ -12,13 +12,13 @@ from dateshard.judging.evaluation import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
 from dateshard.runs.history import History, history
-from shardstore.dataset import Dataset
-from shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
-from trainer import checkpoint
-from trainer.binding import data_identity
-from trainer.checkpoint import Checkpoint
-from trainer.run import TrainingRun
-from trainer.standing import standing
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.binding import data_identity
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.standing import standing
 
 SPLITS = ("test", "validation")
 

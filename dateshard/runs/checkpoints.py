@@ -24,16 +24,16 @@ from dateshard.documents.checkpoints import (
     VerifiedRow,
 )
 from dateshard.places import runs_folder
-from shardstore.commands import command, to_run
-from shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
-from trainer import checkpoint
-from trainer.checkpoint import pth, removal
-from trainer.checkpoint.retention import Policy
-from trainer.checkpoint.saving import copy as copy_checkpoint
-from trainer.checkpoint.tending import BEST_EXPORT
-from trainer.config import flatten
-from trainer.elsewhere import refuse_absent, run_of
-from trainer.run import TrainingRun, newest
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import pth, removal
+from dateshard.trainer.checkpoint.retention import Policy
+from dateshard.trainer.checkpoint.saving import copy as copy_checkpoint
+from dateshard.trainer.checkpoint.tending import BEST_EXPORT
+from dateshard.trainer.config import flatten
+from dateshard.trainer.elsewhere import refuse_absent, run_of
+from dateshard.trainer.run import TrainingRun, newest
 
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
 LATEST = "latest"

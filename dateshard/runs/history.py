@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from shardstore.transform import Floats
-from trainer.run import TrainingRun
+from dateshard.shardstore.transform import Floats
+from dateshard.trainer.run import TrainingRun
 
 POINTS, MOST_EPOCHS, MOST_RESUMES = 300, 400, 40
 STEP_FIGURES = ("loss", "learning_rate", "windows_per_second", "data_wait", "memory_bytes")

@@ -9,12 +9,12 @@ from typing import Any
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow, SettingRow
 from dateshard.judging.verdict import kept
 from dateshard.places import runs_folder
-from shardstore.commands import command
-from shardstore.errors import DamagedError, UsageError
-from trainer import checkpoint
-from trainer.config import flatten
-from trainer.run import TrainingRun, all_runs, newest
-from trainer.standing import RESUMABLE, Standing, standing
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import DamagedError, UsageError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.config import flatten
+from dateshard.trainer.run import TrainingRun, all_runs, newest
+from dateshard.trainer.standing import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 LOSSES = ("loss", "losses", "huber_delta", "class_weights")  # of trainer.training: what is minimised

@@ -9,8 +9,8 @@ from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow
 from dateshard.screen import Screen, columns, in_a_line, number, rounded, seconds, size
-from shardstore.commands import command
-from shardstore.errors import shorten
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import shorten
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 40

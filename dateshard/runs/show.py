@@ -19,10 +19,10 @@ from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
 from dateshard.runs.history import History, Series, history
 from dateshard.screen import Screen, columns, number, rounded
-from shardstore.commands import command, to_run
-from shardstore.transform import Floats, Integers
-from trainer.resume import locate
-from trainer.run import TrainingRun, newest
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.transform import Floats, Integers
+from dateshard.trainer.resume import locate
+from dateshard.trainer.run import TrainingRun, newest
 
 ROWS, WIDEST, LEFT = 12, 110, 9
 LOGARITHMIC = 20.0

@@ -6,14 +6,14 @@ from dateshard.documents.checkpoints import CheckpointLoadDocument
 from dateshard.places import shards_folder
 from dateshard.runs.checkpoints import Named, open_named
 from dateshard.settings import validate
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError
+from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.models import num_parameters
+from dateshard.trainer.session import make_session
+from dateshard.trainer.state import restore
+from dateshard.trainer.trial import try_batch
 from dateshard.trust import check_trust, code_of
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError
-from trainer.checkpoint import Checkpoint
-from trainer.models import num_parameters
-from trainer.session import make_session
-from trainer.state import restore
-from trainer.trial import try_batch
 
 
 def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dateshard.screen import counted, number
-from shardstore.commands import command
-from trainer.state import Session
+from dateshard.shardstore.commands import command
+from dateshard.trainer.state import Session
 
 
 def way_on(session: Session, run: str) -> str | None:

@@ -11,11 +11,11 @@ from dateshard.documents.training import CheckpointParts, EstimateDocument
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings
-from shardstore.dataset import Dataset
-from trainer.disk import fitting, need, state_bytes
-from trainer.models import num_parameters
-from trainer.session import make_session, shuffle_of, sizing_of, window_of
-from trainer.state import Session
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.disk import fitting, need, state_bytes
+from dateshard.trainer.models import num_parameters
+from dateshard.trainer.session import make_session, shuffle_of, sizing_of, window_of
+from dateshard.trainer.state import Session
 
 
 def estimate(settings: Settings) -> EstimateDocument:

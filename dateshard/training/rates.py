@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from dateshard.progress import private_bytes
-from trainer.loop import Stepped
+from dateshard.trainer.loop import Stepped
 
 
 class Rates:

@@ -15,23 +15,23 @@ import torch
 from dateshard.places import runs_folder, shards_folder
 from dateshard.screen import LINE_SECONDS, Screen, counted, seconds
 from dateshard.settings import Settings, apply
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.signals import StopSignal
+from dateshard.trainer import checkpoint, standing
+from dateshard.trainer.loop import Stepped, set_learning_rate, validate
+from dateshard.trainer.observed import refuse_blind
+from dateshard.trainer.overfit import STEPS, Overfitted, overfit
+from dateshard.trainer.resume import New, start
+from dateshard.trainer.session import make_session, refuse_batch_of_one
+from dateshard.trainer.state import Session, restore, save
+from dateshard.trainer.step import Step
+from dateshard.trainer.stop import Interrupted
 from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate, show
 from dateshard.training.run_log import RunLog
 from dateshard.trust import admit, code_of
-from shardstore.commands import command
-from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError, Where
-from trainer import checkpoint, standing
-from trainer.loop import Stepped, set_learning_rate, validate
-from trainer.observed import refuse_blind
-from trainer.overfit import STEPS, Overfitted, overfit
-from trainer.resume import New, start
-from trainer.session import make_session, refuse_batch_of_one
-from trainer.state import Session, restore, save
-from trainer.step import Step
-from trainer.stop import Interrupted
 
 Document = dict[str, Any]
 WORKS, BROKEN, NOT_TRIED = "works", "does NOT work", "not tried"

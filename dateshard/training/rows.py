@@ -6,12 +6,12 @@ import json
 import math
 from typing import Any, TextIO
 
+from dateshard.shardstore.errors import naming
+from dateshard.trainer import loop
+from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.resume import Started
 from dateshard.training.board import Board
 from dateshard.training.rates import Rates
-from shardstore.errors import naming
-from trainer import loop
-from trainer.checkpoint import Saved
-from trainer.resume import Started
 
 LOGGED_STEPS = 100  # rows of steps an epoch, at most about this many
 

@@ -13,19 +13,19 @@ from dateshard.places import runs_folder, shards_folder
 from dateshard.presets import preset_file
 from dateshard.screen import Screen, number
 from dateshard.settings import Settings, load_settings
+from dateshard.shardstore.commands import command, door
+from dateshard.shardstore.errors import UsageError, naming, of_memory
 from dateshard.signals import StopSignal
+from dateshard.trainer import loop, standing
+from dateshard.trainer.initial import read_initial
+from dateshard.trainer.resume import New, Started, locate, start
+from dateshard.trainer.run import TrainingRun, newest
 from dateshard.training.board import refuse_missing
 from dateshard.training.ending import way_on, why_ended
 from dateshard.training.rows import Rows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
-from shardstore.commands import command, door
-from shardstore.errors import UsageError, naming, of_memory
-from trainer import loop, standing
-from trainer.initial import read_initial
-from trainer.resume import New, Started, locate, start
-from trainer.run import TrainingRun, newest
 
 Document = dict[str, Any]
 

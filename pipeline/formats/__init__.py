@@ -20,13 +20,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.formats import packed
-from pipeline.source import Csv
-from shardstore import outside
-from shardstore.errors import DumpError, UsageError, Where, shorten
+from dateshard.pipeline.formats import packed
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore import outside
+from dateshard.shardstore.errors import DumpError, UsageError, Where, shorten
 
 Kind = Literal["text", "number", "time"]
-BLOCK_BYTES = 4 << 20  # of text decoded at once; what reading costs in memory is a small multiple (pipeline.shares)
+BLOCK_BYTES = (
+    4 << 20
+)  # of text decoded at once; what reading costs in memory is a small multiple (dateshard.pipeline.shares)
 LONGEST_ROW = 64 << 20  # more text than this without the end of a row is no row
 BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
@@ -159,7 +161,7 @@ def reader_of(path: Path, chosen: str) -> Reader:
             f"pipeline.source.format: no format '{chosen}'", todo=f"Use auto, {', '.join(READERS)} or my_module:read"
         )
     module, _, name = READERS[chosen].partition(":")
-    reader: Reader = getattr(importlib.import_module(f"pipeline.formats.{module}"), name)
+    reader: Reader = getattr(importlib.import_module(f"dateshard.pipeline.formats.{module}"), name)
     return reader
 
 

@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
-from pipeline.formats.packed import misnamed
-from shardstore.errors import DumpError, NoRowsError, shorten
+from dateshard.pipeline.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
+from dateshard.pipeline.formats.packed import misnamed
+from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
 
 ARROW_MAGIC = b"ARROW1"
 BUFFER_BYTES = 1 << 16

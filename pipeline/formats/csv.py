@@ -17,12 +17,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline import remedies
-from pipeline.formats import Kind, Piece, Request, with_numbers
-from pipeline.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
-from pipeline.formats.text import blocks, count_of, row_ends
-from pipeline.source import Csv
-from shardstore.errors import DumpError, NoRowsError, shorten
+from dateshard.pipeline import remedies
+from dateshard.pipeline.formats import Kind, Piece, Request, with_numbers
+from dateshard.pipeline.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
+from dateshard.pipeline.formats.text import blocks, count_of, row_ends
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
 
 LONE_RETURN = re.compile(r"\r(?!\n)")
 Types = Mapping[str, type[pl.DataType]]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import LONGEST_ROW
-from pipeline.source import Csv
+from dateshard.pipeline.formats import LONGEST_ROW
+from dateshard.pipeline.source import Csv
 
 NEWLINE = ord("\n")
 

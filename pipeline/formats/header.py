@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.formats import LONGEST_ROW, Request
-from pipeline.formats.frame import is_framed
-from pipeline.formats.text import row_ends
-from pipeline.source import Csv
-from shardstore.errors import DumpError
+from dateshard.pipeline.formats import LONGEST_ROW, Request
+from dateshard.pipeline.formats.frame import is_framed
+from dateshard.pipeline.formats.text import row_ends
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import DumpError
 
 STRAY = "a quote inside an unquoted field"
 NO_QUOTE = "Correct the dump, or set pipeline.source.csv.quote: null"

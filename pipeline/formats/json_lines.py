@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.formats import Kind, Piece, Request, with_numbers
-from pipeline.formats.text import blocks, count_of
-from pipeline.source import Csv
-from shardstore.errors import DumpError, NoRowsError, shorten
+from dateshard.pipeline.formats import Kind, Piece, Request, with_numbers
+from dateshard.pipeline.formats.text import blocks, count_of
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
 
 Types = dict[str, type[pl.DataType]]
 ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")  # a half of a pair, or NUL: polars mends the one in silence

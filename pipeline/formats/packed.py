@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from shardstore.errors import refuse_special
+from dateshard.shardstore.errors import refuse_special
 
 SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, pa.ArrowInvalid)

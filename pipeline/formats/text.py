@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats import BLOCK_BYTES, LONGEST_ROW, Request
-from pipeline.formats.frame import framed
-from pipeline.formats.packed import DAMAGED, is_packed, misnamed, opened
-from shardstore.errors import DumpError, NoRowsError
+from dateshard.pipeline.formats import BLOCK_BYTES, LONGEST_ROW, Request
+from dateshard.pipeline.formats.frame import framed
+from dateshard.pipeline.formats.packed import DAMAGED, is_packed, misnamed, opened
+from dateshard.shardstore.errors import DumpError, NoRowsError
 
 BOM, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 NEWLINE = ord("\n")

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import datetime as dt
 
-from pipeline.synthetic import damage, faults
-from pipeline.synthetic.city import City, node_table, sensors
-from pipeline.synthetic.faults import Fault, Spoiled
-from pipeline.synthetic.formats import FORMATS, encode, write_hours, write_long, write_one, write_rows, write_wide
-from pipeline.synthetic.readings import records, whole_date, working
-from pipeline.synthetic.truth import FEATURES, expected, expected_value, incidents
+from dateshard.pipeline.synthetic import damage, faults
+from dateshard.pipeline.synthetic.city import City, node_table, sensors
+from dateshard.pipeline.synthetic.faults import Fault, Spoiled
+from dateshard.pipeline.synthetic.formats import (
+    FORMATS,
+    encode,
+    write_hours,
+    write_long,
+    write_one,
+    write_rows,
+    write_wide,
+)
+from dateshard.pipeline.synthetic.readings import records, whole_date, working
+from dateshard.pipeline.synthetic.truth import FEATURES, expected, expected_value, incidents
 
 __all__ = [
     "FAULTS",

@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shardstore.calendar import midnight
-from shardstore.errors import UsageError
+from dateshard.shardstore.calendar import midnight
+from dateshard.shardstore.errors import UsageError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

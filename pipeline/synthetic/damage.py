@@ -9,9 +9,9 @@ from collections.abc import Callable
 import polars as pl
 import pyarrow.parquet as pq
 
-from pipeline.synthetic.city import Integers
-from pipeline.synthetic.faults import Random, Spoiled, choose
-from pipeline.synthetic.formats import encode, in_text
+from dateshard.pipeline.synthetic.city import Integers
+from dateshard.pipeline.synthetic.faults import Random, Spoiled, choose
+from dateshard.pipeline.synthetic.formats import encode, in_text
 
 GZIP_HEADER, GZIP_TRAILER = 10, 8  # bytes
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from pipeline.synthetic.city import Integers
-from pipeline.synthetic.formats import encode, in_text
+from dateshard.pipeline.synthetic.city import Integers
+from dateshard.pipeline.synthetic.formats import encode, in_text
 
 Random = np.random.Generator
 LOCAL = "%Y-%m-%dT%H:%M:%S"

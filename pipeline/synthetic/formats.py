@@ -18,9 +18,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.synthetic.city import City, sensors
-from pipeline.synthetic.readings import records
-from pipeline.synthetic.truth import FEATURES, SECOND, STEP_SECONDS, day
+from dateshard.pipeline.synthetic.city import City, sensors
+from dateshard.pipeline.synthetic.readings import records
+from dateshard.pipeline.synthetic.truth import FEATURES, SECOND, STEP_SECONDS, day
 
 ISO = "%Y-%m-%dT%H:%M:%S%:z"
 Frames = Iterable[pl.DataFrame]

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.synthetic.city import City, Integers, sensors
-from pipeline.synthetic.truth import SECOND, STEP_SECONDS, day, expected, this_and_before
-from shardstore.calendar import instants
+from dateshard.pipeline.synthetic.city import City, Integers, sensors
+from dateshard.pipeline.synthetic.truth import SECOND, STEP_SECONDS, day, expected, this_and_before
+from dateshard.shardstore.calendar import instants
 
 COLUMNS = ("timestamp", "sensor_id", "speed", "vehicles")
 ROWS_AT_ONCE = 1 << 20

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.city import A_CORRIDOR, City, Floats, Integers, Sensors, sensors
-from shardstore.calendar import Day, day_of, instants, time_codes
-from shardstore.errors import UsageError
+from dateshard.pipeline.synthetic.city import A_CORRIDOR, City, Floats, Integers, Sensors, sensors
+from dateshard.shardstore.calendar import Day, day_of, instants, time_codes
+from dateshard.shardstore.errors import UsageError
 
 FEATURES = ("speed", "vehicles")  # km/h; a count in five minutes
 STEP_SECONDS = 300

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.layouts.feature import Feature
-from shardstore.layouts.fill import fill, gaps_to_fill
-from shardstore.scale import Scale
-from shardstore.transform import Floats, transform
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.layouts.fill import fill, gaps_to_fill
+from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.transform import Floats, transform
 
 
 def last_record(

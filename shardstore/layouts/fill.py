@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.layouts.feature import Feature
-from shardstore.transform import Floats, Integers
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.transform import Floats, Integers
 
 
 def fill(values_TNF: Floats, features: Sequence[Feature]) -> Floats:

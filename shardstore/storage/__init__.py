@@ -18,10 +18,10 @@ from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
-from shardstore.layouts.feature import Feature
-from shardstore.scale import Scale
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.scale import Scale
 
-STORAGES = {"parquet": "shardstore.storage.parquet"}
+STORAGES = {"parquet": "dateshard.shardstore.storage.parquet"}
 Arrays = Mapping[str, NDArray[Any]]
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shardstore.storage import About, Arrays
+from dateshard.shardstore.storage import About, Arrays
 
 CODE = 1
 KEY = b"dateshard"

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore.errors import DamagedError, Where
-from shardstore.identity import hash_bytes
+from dateshard.shardstore.errors import DamagedError, Where
+from dateshard.shardstore.identity import hash_bytes
 
 Array = NDArray[Any]
 DIMENSIONS = {"values": ("time", "node", "feature"), "observed": ("time", "node", "feature"), "time": ("time",)}

@@ -1,6 +1,6 @@
 """The storage contract: every storage gives the same arrays back; what we write, other libraries read alike.
 
-For a storage of your own: a row in `shardstore.storage.STORAGES`, and a subclass of `StorageContract` that names it.
+For a storage of your own: a row in `dateshard.shardstore.storage.STORAGES`, and a subclass of `StorageContract` that names it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import pytest
 import xarray
 import zarr
 
-from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError
-from shardstore.layouts.feature import Feature
-from shardstore.manifest import Part
-from shardstore.scale import Scale
-from shardstore.shards import publish_shard
-from shardstore.storage import About, Arrays, storage_of, zarr_raw
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.manifest import Part
+from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.shards import publish_shard
+from dateshard.shardstore.storage import About, Arrays, storage_of, zarr_raw
 
 DST = dt.date(2013, 3, 10)
 ZERO, EMPTY = dt.date(2013, 3, 11), dt.date(2013, 3, 12)

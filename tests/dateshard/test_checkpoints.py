@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from dateshard.cli import run
-from shardstore.pins import judge_pins
+from dateshard.shardstore.pins import judge_pins
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import removal
+from dateshard.trainer.run import TrainingRun
 from tests.conftest import build_world
-from trainer import checkpoint
-from trainer.checkpoint import removal
-from trainer.run import TrainingRun
 
 Run = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}
@@ -456,7 +456,7 @@ def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Ru
 
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)
+        patch.setattr("dateshard.trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # who is killed takes nothing back
         with pytest.raises(ZeroDivisionError):
             run(["train", *CONFIG, "--run", "two", "--save-dir", "mine", "-q"])
@@ -466,7 +466,9 @@ def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: 
     assert there(Path("mine")) == there(Path("data/runs/two/checkpoints"))
 
 
-@pytest.mark.parametrize("at", ["shardstore.dataset.Dataset.pin", "trainer.run.TrainingRun.write_facts"])
+@pytest.mark.parametrize(
+    "at", ["dateshard.shardstore.dataset.Dataset.pin", "dateshard.trainer.run.TrainingRun.write_facts"]
+)
 def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_free(
     ds: Run, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
@@ -511,7 +513,7 @@ def test_a_run_that_another_process_makes_at_the_same_moment_is_left_to_it(
 
 
 def test_a_save_dir_that_another_claims_meanwhile_is_left_to_it(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import elsewhere
+    from dateshard.trainer import elsewhere
 
     lock = elsewhere.removal_lock
 

@@ -98,7 +98,7 @@ def test_a_run_without_finite_steps_names_the_command_that_goes_over_them(
 ) -> None:
     import torch
 
-    from trainer import step
+    from dateshard.trainer import step
 
     with monkeypatch.context() as patch:
         patch.setattr(step.Step, "add", _spoiled(step.Step.add, torch))

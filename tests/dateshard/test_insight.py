@@ -16,8 +16,8 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.insight.survey import EDGES_B, Survey, _grid, distance
-from shardstore.dataset import Dataset
-from shardstore.transform import Floats, untransform
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.transform import Floats, untransform
 
 Ask = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07..2024-03-08"}

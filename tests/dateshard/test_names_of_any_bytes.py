@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from shardstore.errors import DumpError
-from shardstore.identity import canonical, seal, seal_readable, unseal, unseal_readable
+from dateshard.shardstore.errors import DumpError
+from dateshard.shardstore.identity import canonical, seal, seal_readable, unseal, unseal_readable
 from tests.conftest import command, environment
 
 Make = Callable[..., Any]
@@ -71,8 +71,8 @@ def test_dumps_whose_names_are_no_utf8_are_prepared_journalled_and_named(make_wo
 
 
 def test_a_node_whose_path_is_no_utf8_is_refused_by_name(make_world: Make) -> None:
-    from pipeline.decode import one_node
-    from pipeline.source import Source
+    from dateshard.pipeline.decode import one_node
+    from dateshard.pipeline.source import Source
 
     source = Source.model_validate({"path": "raw/{node}/{date}.csv", "time": "t"})
     assert one_node(Path("raw/ü/2024-03-01.csv"), source) == "ü"

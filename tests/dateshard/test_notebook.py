@@ -19,7 +19,7 @@ import pytest
 
 import dateshard
 from dateshard.cli import run
-from shardstore.errors import DateshardError, NotThereError, UsageError
+from dateshard.shardstore.errors import DateshardError, NotThereError, UsageError
 
 FIRST = dt.date(2013, 3, 8)
 NEW_YORK = "America/New_York"

@@ -21,18 +21,18 @@ from dateshard.cli import run
 from dateshard.judging import prediction_screen
 from dateshard.judging.prediction import Asked, Prediction, predict_run
 from dateshard.settings import load_settings
-from shardstore.calendar import instants
-from shardstore.dataset import Dataset
-from shardstore.errors import DumpError, NotThereError, UsageError
+from dateshard.shardstore.calendar import instants
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
+from dateshard.trainer import checkpoint, kept_intervals
+from dateshard.trainer.bounds import bounds_of, scaled_bounds
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.coverage import Coverage
+from dateshard.trainer.resume import New, start_new
+from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.session import make_session
+from dateshard.trainer.state import restore, save
 from tests.conftest import World, build_world
-from trainer import checkpoint, kept_intervals
-from trainer.bounds import bounds_of, scaled_bounds
-from trainer.config import Trainer
-from trainer.coverage import Coverage
-from trainer.resume import New, start_new
-from trainer.run import TrainingRun
-from trainer.session import make_session
-from trainer.state import restore, save
 
 Run = Callable[..., Any]
 NEW_YORK = "America/New_York"
@@ -270,8 +270,8 @@ def test_nodes_that_the_table_lacks_are_named_too(here: World, make_world: Calla
     world.tree["pipeline"]["source"]["faults"] = {"unknown_node": "drop"}
     world.prepare()
     (world.folder / "nodes.csv").unlink()  # what is frozen is enough
-    from pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
-    from pipeline.history import raw_files, read_history
+    from dateshard.pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
+    from dateshard.pipeline.history import raw_files, read_history
 
     dataset = world.open()
     config = settings_of(dataset)
@@ -294,7 +294,7 @@ def test_other_settings_than_the_generation_has_are_refused(here: World, ds: Run
 def test_a_dataset_without_kept_settings_asks_for_its_configuration(
     here: World, ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import generation
+    from dateshard.pipeline import generation
 
     known = generation.load_sources
     monkeypatch.setattr(generation, "load_sources", lambda *a: {k: v for k, v in known(*a).items() if k != "settings"})
@@ -329,7 +329,7 @@ def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path
 
 def test_a_generation_keeps_the_settings_that_made_it(make_world: Callable[..., World]) -> None:
     """The order of features comes back, and another path or tolerance alone makes no new generation."""
-    from pipeline.generation import settings_of
+    from dateshard.pipeline.generation import settings_of
 
     world = make_world(3, split={"train": "..2024-03-02"})
     features = world.tree["pipeline"]["features"]

@@ -15,8 +15,8 @@ import pytest
 
 from dateshard.chosen import configuration_of
 from dateshard.cli import COMMANDS, root, run
-from pipeline.workers import Workers
-from shardstore.commands import Door, by_door, command, door, stand_at
+from dateshard.pipeline.workers import Workers
+from dateshard.shardstore.commands import Door, by_door, command, door, stand_at
 from tests.conftest import World, environment
 from tests.pipeline.chores import printed
 

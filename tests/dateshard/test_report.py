@@ -18,7 +18,7 @@ from dateshard.cli import run
 from dateshard.reports import atlas, charts, raster
 from dateshard.reports.calendar import Square, calendar
 from dateshard.reports.data import over_columns
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 from tests.limits import PATIENCE_SECONDS
 from tests.pages import Page, number, pixels
 

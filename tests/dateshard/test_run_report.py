@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from dateshard.judging.verdict import kept
+from dateshard.trainer.run import TrainingRun
 from tests.conftest import World, build_world
 from tests.limits import PATIENCE_SECONDS
 from tests.pages import Page, number
-from trainer.run import TrainingRun
 
 Run = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06", "test": "2024-03-07..2024-03-08"}

@@ -22,12 +22,12 @@ from dateshard.judging import verdict
 from dateshard.runs.listing import describe, open_run
 from dateshard.runs.screen import sparkline
 from dateshard.runs.tail import Follower, Rewound, follow
-from shardstore.errors import BusyError
+from dateshard.shardstore.errors import BusyError
+from dateshard.trainer import standing
+from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.standing import is_locked
 from tests.conftest import World, build_world
 from tests.limits import PATIENCE_SECONDS
-from trainer import standing
-from trainer.run import TrainingRun
-from trainer.standing import is_locked
 
 Run = Callable[..., Any]
 RUNS = Path("data/runs")
@@ -151,7 +151,7 @@ def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path, mon
     looking = os.open(RUNS / "one" / "run.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.run.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        patch.setattr("dateshard.trainer.run.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         with held("one"):
             pass
     os.close(looking)

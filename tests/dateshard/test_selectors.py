@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dateshard.cli.options import plain_dates, select_dates, split_arguments
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
 
 KNOWN = [dt.date(2013, 2, 27) + dt.timedelta(days=k) for k in range(20)]
 SPLIT = {"train": ((KNOWN[0], KNOWN[9]),), "test": ((KNOWN[12], KNOWN[13]), (KNOWN[15], KNOWN[15]))}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dateshard.judging.sentences import training_command, verdicts
+from dateshard.trainer.paired import Comparison
 from tests.trainer.test_paired import judged
-from trainer.paired import Comparison
 
 
 def said(*comparisons: Comparison, **changes: Any) -> list[tuple[str, bool]]:

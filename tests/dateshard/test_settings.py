@@ -11,7 +11,7 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.settings import Settings, apply, load_settings, validate
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = """\

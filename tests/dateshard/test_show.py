@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dateshard.judging.verdict import kept, path_of
-from shardstore.identity import seal
+from dateshard.shardstore.identity import seal
+from dateshard.trainer import checkpoint
+from dateshard.trainer.run import TrainingRun
 from tests.conftest import build_world
-from trainer import checkpoint
-from trainer.run import TrainingRun
 
 Run = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06", "test": "2024-03-07..2024-03-08"}

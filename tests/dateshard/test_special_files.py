@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from shardstore.errors import DumpError, refuse_special
+from dateshard.shardstore.errors import DumpError, refuse_special
+from dateshard.trainer.checkpoint import inspect
+from dateshard.trainer.checkpoint.pth import read
 from tests.limits import PATIENCE_SECONDS
-from trainer.checkpoint import inspect
-from trainer.checkpoint.pth import read
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}
@@ -73,7 +73,7 @@ def test_only_the_date_fails_whose_dump_is_no_file(
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "csv.zst", "csv.xz", "jsonl", "parquet", "arrow"])
 def test_no_format_waits_for_a_pipe(suffix: str, tmp_path: Path) -> None:
-    from pipeline.formats import Request, reader_of
+    from dateshard.pipeline.formats import Request, reader_of
 
     path = tmp_path / f"dump.{suffix}"
     pipe(path)

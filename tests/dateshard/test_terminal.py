@@ -19,9 +19,9 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.screen import Screen, escaped, in_a_line
+from dateshard.shardstore.identity import seal_readable
+from dateshard.trainer.run import TrainingRun
 from dateshard.training.run_log import RunLog
-from shardstore.identity import seal_readable
-from trainer.run import TrainingRun
 
 Run = Callable[..., Any]
 OWNED = "\x1b]0;owned\x07"  # sets the title of a terminal

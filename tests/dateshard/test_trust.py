@@ -13,7 +13,7 @@ import pytest
 
 import dateshard
 from dateshard.settings import validate
-from shardstore.errors import UntrustedError, UsageError
+from dateshard.shardstore.errors import UntrustedError, UsageError
 from tests.conftest import World, build_world
 
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04", "test": "2024-03-05"}
@@ -33,7 +33,7 @@ def build(shape, config):
 """
 )
 METRIC = MARK + "def score(targets, predictions):\n    return {'zero': 0.0}\n"
-FORMAT = MARK + "from pipeline.formats.csv import read\n"
+FORMAT = MARK + "from dateshard.pipeline.formats.csv import read\n"
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_trusted_folder_that_names_other_code_is_asked_for_again(
     world: World, ds: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept is the folder with these names: neither another name nor another place has its trust."""
-    from shardstore.identity import seal_readable, unseal_readable
+    from dateshard.shardstore.identity import seal_readable, unseal_readable
 
     path = Path("data/runs/mine/run.json")
     facts = unseal_readable(path.read_bytes(), str(path))

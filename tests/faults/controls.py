@@ -30,7 +30,7 @@ def in_place() -> None:
 
 def two_renames() -> None:
     """Each file is written aside, flushed and renamed over the old one: safe alone, but shard and manifest are two."""
-    from shardstore.durable import fsync_tree, replace_file
+    from dateshard.shardstore.durable import fsync_tree, replace_file
 
     def publish(root: Path, folder: Path, final: Path, hashes: Hashes) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,10 @@ def two_renames() -> None:
 
 def without_fsync() -> None:
     """Renames as the product does, and flushes nothing: only a power cut, or a look at the order of calls, shows it."""
-    import shardstore.durable
+    import dateshard.shardstore.durable
 
     os.fsync = lambda descriptor: None
-    shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+    dateshard.shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
 
 
 def fsync_errors_ignored() -> None:
@@ -66,11 +66,11 @@ def fsync_errors_ignored() -> None:
 
 def checkpoint_in_place() -> None:
     """A checkpoint is written under its final name, its manifest first; the id of the runs folder likewise."""
-    from shardstore import runs_id
-    from shardstore.durable import write_file
-    from shardstore.identity import hash_bytes, seal
-    from trainer.checkpoint import writer
-    from trainer.checkpoint.folder import VERSION
+    from dateshard.shardstore import runs_id
+    from dateshard.shardstore.durable import write_file
+    from dateshard.shardstore.identity import hash_bytes, seal
+    from dateshard.trainer.checkpoint import writer
+    from dateshard.trainer.checkpoint.folder import VERSION
 
     def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
         final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
@@ -88,7 +88,7 @@ def checkpoint_in_place() -> None:
 
 def older_checkpoint_first() -> None:
     """Room is made before the new checkpoint is there."""
-    from trainer.checkpoint import writer
+    from dateshard.trainer.checkpoint import writer
 
     honest = writer.write
 
@@ -102,32 +102,32 @@ def older_checkpoint_first() -> None:
 
 def nothing_goes() -> None:
     """No bad one: every checkpoint stays, so that each is known."""
-    import trainer.checkpoint.tending
+    import dateshard.trainer.checkpoint.tending
 
-    trainer.checkpoint.tending.going = lambda *given: []
+    dateshard.trainer.checkpoint.tending.going = lambda *given: []
 
 
 def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:
     """A date's shard keeps its path whatever it holds, and is published so."""
-    import pipeline.prepare
+    import dateshard.pipeline.prepare
 
-    honest = pipeline.prepare.publish
-    pipeline.prepare.identity = lambda content: "shard"
-    pipeline.prepare.publish = lambda root, folder, final, hashes: (
+    honest = dateshard.pipeline.prepare.publish
+    dateshard.pipeline.prepare.identity = lambda content: "shard"
+    dateshard.pipeline.prepare.publish = lambda root, folder, final, hashes: (
         publish(root, folder, final, hashes) if final.name == "shard" else honest(root, folder, final, hashes)
     )
 
 
 def _one_manifest(write: Callable[[Path, bytes], None]) -> None:
     """There is one generation for ever; its manifest and CURRENT are written anew by `write`."""
-    import shardstore.commit
+    import dateshard.shardstore.commit
 
     def link_new(self: Any, path: Path, data: bytes) -> None:
         write(path, data)
 
-    shardstore.commit.next_generation = lambda root: 1
-    shardstore.commit.Writer._link_new = link_new  # type: ignore[method-assign]
-    shardstore.commit.replace_file = write
+    dateshard.shardstore.commit.next_generation = lambda root: 1
+    dateshard.shardstore.commit.Writer._link_new = link_new  # type: ignore[method-assign]
+    dateshard.shardstore.commit.replace_file = write
 
 
 PROTOCOLS: dict[str, Callable[[], None]] = {

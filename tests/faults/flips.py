@@ -24,18 +24,18 @@ from typing import Any
 from unittest import mock
 
 from dateshard.cli import run
-from shardstore.commit import load_sources
-from shardstore.dataset import Dataset
-from shardstore.frozen import load_nodes, load_statistics, load_vocabularies
-from shardstore.identity import hash_bytes, seal
-from shardstore.measured import load_arrays
-from shardstore.pins import read_pins
+from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.frozen import load_nodes, load_statistics, load_vocabularies
+from dateshard.shardstore.identity import hash_bytes, seal
+from dateshard.shardstore.measured import load_arrays
+from dateshard.shardstore.pins import read_pins
+from dateshard.trainer import checkpoint
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.loop import train
+from dateshard.trainer.resume import New, start
+from dateshard.trainer.run import TrainingRun
 from tests.conftest import build_world
-from trainer import checkpoint
-from trainer.config import Trainer
-from trainer.loop import train
-from trainer.resume import New, start
-from trainer.run import TrainingRun
 
 Words = tuple[str, ...]
 STORE, RUNS = Path("data/shards/world"), Path("data/runs")
@@ -209,7 +209,7 @@ class Lab:
             contextlib.chdir(self.folder),
             mock.patch("os.sched_getaffinity", return_value={0}),
             mock.patch("os.fsync"),
-            mock.patch("shardstore.durable._syncfs", return_value=0),
+            mock.patch("dateshard.shardstore.durable._syncfs", return_value=0),
         ):
             yield
 

@@ -146,7 +146,7 @@ def train(folder: Path, limit_bytes: int, *more: str) -> Ran:
 STACK_EVERYTHING = """
 import sys
 import numpy as np
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 dataset = Dataset.open("data/shards/large")
 held = [np.array(dataset.map(day.date)) for day in dataset.days]
 print(sum(array.nbytes for array in held))

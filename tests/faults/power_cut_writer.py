@@ -16,11 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import shardstore.durable
+import dateshard.shardstore.durable
+from dateshard.pipeline.events import Finished
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
 from dateshard.settings import validate
-from pipeline.events import Finished
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
 from tests.faults import controls
 
 DATES = [dt.date(2024, 1, 1) + dt.timedelta(days=k) for k in range(12)]
@@ -58,7 +58,7 @@ def neighbour(folder: Path) -> None:
 def main() -> None:
     folder, seed, protocol = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if protocol == "no-flush":
-        shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+        dateshard.shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
     elif protocol != "good":
         controls.apply(protocol)
     generator = np.random.default_rng(seed)

@@ -16,17 +16,17 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardstore.dataset import Dataset
-from shardstore.errors import StoreError
-from shardstore.identity import canonical
-from shardstore.manifest import generations
-from shardstore.pins import judge_pins
-from shardstore.runs_id import runs_id
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.identity import canonical
+from dateshard.shardstore.manifest import generations
+from dateshard.shardstore.pins import judge_pins
+from dateshard.shardstore.runs_id import runs_id
+from dateshard.trainer import checkpoint, loop
+from dateshard.trainer.resume import New, start
 from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
 from tests.states import State, committed, content, differing, files_below, left_behind
-from trainer import checkpoint, loop
-from trainer.resume import New, start
 
 STORE, RUN = Path("data/shards/world"), Path("data/runs/cut")
 DATE = dt.date(2024, 3, 1)  # the date whose dump changes

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from shardstore.identity import hash_bytes, seal, seal_readable
+from dateshard.shardstore.identity import hash_bytes, seal, seal_readable
 from tests.conftest import environment
 from tests.faults.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence, resealed, with_tensors
 from tests.limits import PATIENCE_SECONDS
@@ -76,8 +76,8 @@ def test_a_crafted_tensor_file_allocates_nothing(fresh: Lab) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from shardstore.errors import StoreError
-from trainer import checkpoint
+from dateshard.shardstore.errors import StoreError
+from dateshard.trainer import checkpoint
 held = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (held + (64 << 20),) * 2)
 for name in sys.argv[1:]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from shardstore.durable import appearing
-from shardstore.errors import DiskFullError, of_system
+from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.errors import DiskFullError, of_system
 from tests.faults.flips import CONFIG, RUNS, STORE, Lab, one_sentence
 
 LOCKING = {

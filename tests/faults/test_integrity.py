@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from shardstore.dataset import Dataset
-from shardstore.identity import seal
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.identity import seal
+from dateshard.trainer import checkpoint
 from tests.faults.flips import CONFIG, KINDS, RUN_KINDS, RUNS, STORE, STORE_KINDS, Lab, quick_folder, rounds
-from trainer import checkpoint
 
 EACH = 8  # flips of each kind in the short form
 
@@ -54,18 +54,18 @@ class Anything(str):
 
 
 BLIND = {  # kind -> the checks that are taken away
-    "shard values": "shardstore.dataset.hash_descriptor",
-    "staged values.f64": "shardstore.measured.hash_file shardstore.measured.hash_bytes",
-    "moments.f64": "shardstore.frozen.hash_bytes",
-    "checkpoint model.safetensors": "trainer.checkpoint.folder.hash_bytes",
-    "checkpoint optimizer.safetensors": "trainer.checkpoint.folder.hash_bytes",
+    "shard values": "dateshard.shardstore.dataset.hash_descriptor",
+    "staged values.f64": "dateshard.shardstore.measured.hash_file dateshard.shardstore.measured.hash_bytes",
+    "moments.f64": "dateshard.shardstore.frozen.hash_bytes",
+    "checkpoint model.safetensors": "dateshard.trainer.checkpoint.folder.hash_bytes",
+    "checkpoint optimizer.safetensors": "dateshard.trainer.checkpoint.folder.hash_bytes",
 }
 
 
 @pytest.mark.parametrize("kind", BLIND)
 def test_the_harness_sees_readers_that_do_not_hash(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """The control: with its checks taken away, flips come through, and are told as bad."""
-    files = {"shardstore.dataset.hash_descriptor", "shardstore.measured.hash_file"}
+    files = {"dateshard.shardstore.dataset.hash_descriptor", "dateshard.shardstore.measured.hash_file"}
 
     def blind(given: Any, *_: Any) -> Any:
         size = Path(f"/proc/self/fd/{given}" if isinstance(given, int) else given).stat().st_size
@@ -73,7 +73,9 @@ def test_the_harness_sees_readers_that_do_not_hash(lab: Lab, monkeypatch: pytest
 
     for check in BLIND[kind].split():
         monkeypatch.setattr(check, blind if check in files else lambda *_: Anything())
-    monkeypatch.setattr("shardstore.frozen._refuse_other_id", lambda *_: None)  # a second check of what is frozen
+    monkeypatch.setattr(
+        "dateshard.shardstore.frozen._refuse_other_id", lambda *_: None
+    )  # a second check of what is frozen
     found = rounds(lab, 6, [kind], lambda _: None)
     assert len(found[kind].bad) >= 4, found[kind].bad
 
@@ -86,7 +88,7 @@ def test_the_harness_sees_seals_that_nobody_checks(lab: Lab, monkeypatch: pytest
         return json.loads(data)["content"]
 
     for name in ("manifest", "commit", "pins", "dataset"):
-        monkeypatch.setattr(f"shardstore.{name}.unseal", careless)
+        monkeypatch.setattr(f"dateshard.shardstore.{name}.unseal", careless)
     kinds = ["manifest", "sources", "pins"]
     bad = collections.Counter(
         told.split(": ")[1].split(",")[0] for told in wrong(rounds(lab, 36, kinds, lambda _: None))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from shardstore.dataset import Dataset
-from shardstore.errors import DateshardError
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DateshardError
 from tests.limits import PATIENCE_SECONDS
 
 SHUTDOWN, WITHOUT_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, as xfstests uses it

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import NotThereError
+from dateshard.shardstore.errors import NotThereError
+from dateshard.trainer.run import TrainingRun
 from tests.conftest import command, environment
 from tests.faults.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence, with_tensors
-from trainer.run import TrainingRun
 
 
 class Payload:

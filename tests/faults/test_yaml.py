@@ -152,7 +152,7 @@ def test_bombs_take_no_memory(fresh: Lab) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-import dateshard.cli.preparing, dateshard.settings, pipeline.execute, zarr
+import dateshard.cli.preparing, dateshard.settings, dateshard.pipeline.execute, zarr
 from dateshard.cli import run
 held = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (held + (96 << 20),) * 2)

@@ -383,7 +383,9 @@ def become(order: Order) -> None:
     if order.stopped == MAIN:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif order.stopped == WRITER:
-        import_module("trainer.checkpoint.writer").ThreadPoolExecutor = partial(ThreadPoolExecutor, initializer=halt)
+        import_module("dateshard.trainer.checkpoint.writer").ThreadPoolExecutor = partial(
+            ThreadPoolExecutor, initializer=halt
+        )
 
 
 def halt() -> None:

@@ -69,7 +69,7 @@ def train(*arguments, **more):
             if isinstance(event, loop.Stepped):
                 arrive()
 if place in ("step", "validation"):
-    from trainer import loop
+    from dateshard.trainer import loop
     honest = loop.train
     if place == "step":
         loop.train = train

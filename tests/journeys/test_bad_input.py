@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 
 HEADER = "time,node,speed,vehicles"
 Make = Callable[..., Any]

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from shardstore.commit import sources_path
-from shardstore.identity import unseal
-from shardstore.measured import load_arrays
-from shardstore.storage import zarr_raw
+from dateshard.shardstore.commit import sources_path
+from dateshard.shardstore.identity import unseal
+from dateshard.shardstore.measured import load_arrays
+from dateshard.shardstore.storage import zarr_raw
 from tests.conftest import World
 
 Make = Callable[..., World]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.clean import clean
-from shardstore.garbage import Runs
-from shardstore.manifest import generations
+from dateshard.pipeline.clean import clean
+from dateshard.shardstore.garbage import Runs
+from dateshard.shardstore.manifest import generations
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "1")
 CLEAN = ("clean", "-c", "config.yaml", "--keep", "1")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from dateshard.trainer import checkpoint
 from tests.limits import PATIENCE_SECONDS
-from trainer import checkpoint
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
 

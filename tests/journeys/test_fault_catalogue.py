@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.synthetic import FAULTS, City, Spoiled, encode, node_table, spoil, whole_date
-from pipeline.synthetic.formats import wide
-from shardstore.commit import sources_path
-from shardstore.dataset import Dataset
-from shardstore.identity import unseal
+from dateshard.pipeline.synthetic import FAULTS, City, Spoiled, encode, node_table, spoil, whole_date
+from dateshard.pipeline.synthetic.formats import wide
+from dateshard.shardstore.commit import sources_path
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.identity import unseal
 from tests.conftest import World
 
 ZONE = "Europe/Berlin"

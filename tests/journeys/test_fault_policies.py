@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardstore.commit import sources_path
-from shardstore.identity import unseal
-from shardstore.measured import load_arrays
+from dateshard.shardstore.commit import sources_path
+from dateshard.shardstore.identity import unseal
+from dateshard.shardstore.measured import load_arrays
 from tests.conftest import World
 
 Make = Callable[..., World]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 from tests.conftest import command
 from tests.faults.memory import MIB, run_limited
 

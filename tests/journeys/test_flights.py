@@ -19,11 +19,11 @@ import pytest
 
 import dateshard
 from dateshard.settings import load_settings
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer import checkpoint
+from dateshard.trainer.resume import New, start_new
+from dateshard.trainer.state import save
 from tests.limits import PATIENCE_SECONDS
-from trainer import checkpoint
-from trainer.resume import New, start_new
-from trainer.state import save
 
 ZONE = ZoneInfo("America/New_York")
 CONFIG = ("-c", "configs/flights.yaml")

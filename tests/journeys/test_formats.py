@@ -134,7 +134,7 @@ FORMATS: dict[str, tuple[str, Callable[[pl.DataFrame, Path], None], dict[str, An
     "arrow stream": ("{date}.arrow", as_arrow_stream, {}),
     "folder": ("{date}", as_folder, {}),
     "named format": ("{date}.dat", as_csv, {"format": "csv"}),
-    "dotted format": ("{date}.dat", as_csv, {"format": "pipeline.formats.csv:read"}),
+    "dotted format": ("{date}.dat", as_csv, {"format": "dateshard.pipeline.formats.csv:read"}),
 }
 
 
@@ -239,7 +239,7 @@ def test_local_clocks_in_one_column_or_two_give_the_same_bytes(world: Any, commi
 def test_a_date_that_does_not_fit_is_spilled_and_gives_the_same_bytes(
     world: Any, committed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import arrays
+    from dateshard.pipeline import arrays
 
     for date, rows in world.rows.items():
         world.rows[date] = rows + [(at, node, 1.0, 2.0) for at, node, _, _ in rows[::7]]  # the later one wins

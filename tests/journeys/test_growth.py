@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from shardstore.dataset import Dataset
-from shardstore.errors import NotThereError
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import NotThereError
+from dateshard.trainer.loop import Ended, train
+from dateshard.trainer.resume import New, start
 from tests.conftest import environment, make_rows
 from tests.states import content, differing
-from trainer.loop import Ended, train
-from trainer.resume import New, start
 
 Make = Callable[..., Any]
 Say = Callable[..., str]

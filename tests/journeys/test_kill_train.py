@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from shardstore.runs_id import make_runs_id
-from trainer import checkpoint
+from dateshard.shardstore.runs_id import make_runs_id
+from dateshard.trainer import checkpoint
 
 CONTINUE = ("train", "--resume", "cut")
 

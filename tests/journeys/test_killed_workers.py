@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import dateshard.cli
-from pipeline import execute
-from pipeline.prepare import measure_date
+from dateshard.pipeline import execute
+from dateshard.pipeline.prepare import measure_date
 from tests.pipeline.test_workers import POISON, poisonous
 
 SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
@@ -24,7 +24,7 @@ KILLED = (dt.date(2024, 3, 2), dt.date(2024, 3, 7))
 PARENT = """
 import sys
 sys.path = {path}
-from pipeline import execute
+from dateshard.pipeline import execute
 from tests.journeys import test_killed_workers
 execute.measure_date = test_killed_workers.{measure}
 from dateshard.cli import run

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dateshard.cli import run
+from dateshard.pipeline.clean import clean
+from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.survey import look
 from dateshard.settings import validate
-from pipeline.clean import clean
-from pipeline.plan import Wish
-from pipeline.survey import look
-from shardstore.errors import NotThereError, UsageError
+from dateshard.shardstore.errors import NotThereError, UsageError
 
 FIRST, LAST = dt.date(2024, 3, 1), dt.date(2024, 3, 5)
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04.."}
@@ -229,7 +229,7 @@ def test_full_verify_finds_a_file_whose_arrays_are_not_the_committed_ones(make: 
     """Another date's good file, with the manifest's hash changed to its own: only the arrays tell."""
     from dataclasses import replace
 
-    from shardstore.dataset import Dataset
+    from dateshard.shardstore.dataset import Dataset
 
     world = make(PARQUET)
     dataset = world.open()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shardstore.dataset import Dataset
+from dateshard.shardstore.dataset import Dataset
 
 Make = Callable[..., Any]
 SPLIT = {"train": "..2013-03-11", "validation": "2013-03-12..2013-03-13", "test": "2013-03-14.."}

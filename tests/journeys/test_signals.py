@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from dateshard.trainer import checkpoint
 from tests.limits import PATIENCE_SECONDS
-from trainer import checkpoint
 
 RUN = Path("data/runs/cut")
 BEGIN = ("train", "-c", "config.yaml", "--run", "cut")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dateshard.examples import contents
-from pipeline.synthetic import City, expected, whole_date
-from shardstore.dataset import Dataset
-from shardstore.transform import untransform
+from dateshard.pipeline.synthetic import City, expected, whole_date
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.transform import untransform
 from tests.limits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]

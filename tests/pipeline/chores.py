@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from shardstore.commands import command
-from shardstore.errors import DumpError, Where
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import DumpError, Where
 
 
 def double(number: int) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import Pipeline
-from pipeline.decode import decode
-from pipeline.rows import Rows
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.decode import decode
+from dateshard.pipeline.rows import Rows
 
 OF_THE_RUN = ("CURRENT", "commits.jsonl", "dumps.json", "writer.lock")  # clocks, paths and numbers of commits
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from pipeline.history import raw_files
-from pipeline.plan import Wish
-from pipeline.source import Source
-from pipeline.splits import write_bounds
-from pipeline.survey import look
-from shardstore.errors import UsageError
-from shardstore.identity import seal, unseal
+from dateshard.pipeline.history import raw_files
+from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.source import Source
+from dateshard.pipeline.splits import write_bounds
+from dateshard.pipeline.survey import look
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.identity import seal, unseal
 from tests.conftest import World
 
 Make = Callable[..., World]

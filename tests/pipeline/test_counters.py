@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from pipeline.arrays import stage
-from pipeline.config import Pipeline
-from pipeline.observe import observe
+from dateshard.pipeline.arrays import stage
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.observe import observe
 from tests.conftest import World
 
 Make = Callable[..., World]
@@ -90,8 +90,8 @@ def test_a_reset_at_a_stretch_that_was_spilled_is_seen(tmp_path: Path, monkeypat
     (tmp_path / "2024-03-01.csv").write_text("".join(["time,energy\n", *lines_of(READINGS)]))
     config = config_of(tmp_path / "{date}.csv", node_name="meter")
     whole, told = staged_of(tmp_path, config)
-    monkeypatch.setattr("pipeline.arrays.record_budget", lambda *_: 1)
-    monkeypatch.setattr("pipeline.spill.READING_BYTES", 1 << 20)
+    monkeypatch.setattr("dateshard.pipeline.arrays.record_budget", lambda *_: 1)
+    monkeypatch.setattr("dateshard.pipeline.spill.READING_BYTES", 1 << 20)
     cells, changed = staged_of(tmp_path, config)
     assert (tmp_path / "spilled").exists()
     assert (cells.tobytes(), changed) == (whole.tobytes(), told)

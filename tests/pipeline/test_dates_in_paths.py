@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dumps import find_dumps, no_match
-from pipeline.source import Source
-from shardstore.errors import UsageError
+from dateshard.pipeline.dumps import find_dumps, no_match
+from dateshard.pipeline.source import Source
+from dateshard.shardstore.errors import UsageError
 
 
 def files(folder: Path, *names: str) -> None:

@@ -13,17 +13,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.config import NodeTable, Pipeline
-from pipeline.decode import decode
-from pipeline.dumps import find_dumps, is_one_file
-from pipeline.formats import text
-from pipeline.nodes import read_nodes
-from pipeline.rows import Rows
-from pipeline.source import Source
-from pipeline.times import instants
-from shardstore.calendar import Day
-from shardstore.errors import DumpError, UsageError
-from shardstore.layouts.grid import Records
+from dateshard.pipeline.config import NodeTable, Pipeline
+from dateshard.pipeline.decode import decode
+from dateshard.pipeline.dumps import find_dumps, is_one_file
+from dateshard.pipeline.formats import text
+from dateshard.pipeline.nodes import read_nodes
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.source import Source
+from dateshard.pipeline.times import instants
+from dateshard.shardstore.calendar import Day
+from dateshard.shardstore.errors import DumpError, UsageError
+from dateshard.shardstore.layouts.grid import Records
 
 DATE = dt.date(2024, 3, 1)
 HEADER = "time,node,speed,vehicles\n"

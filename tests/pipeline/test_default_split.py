@@ -12,12 +12,12 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.insight.observed import observed_cells, percent, thin_splits
-from pipeline import execute
-from pipeline.plan import Plan, Wish
-from pipeline.splits import default_split
-from pipeline.survey import look
-from shardstore.commit import load_sources
-from shardstore.observed import Cells
+from dateshard.pipeline import execute
+from dateshard.pipeline.plan import Plan, Wish
+from dateshard.pipeline.splits import default_split
+from dateshard.pipeline.survey import look
+from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.observed import Cells
 
 DATES = [dt.date(2024, 3, day) for day in range(1, 6)]
 LAST = DATES[-1]
@@ -129,7 +129,7 @@ def test_a_store_of_an_older_version_is_weighed_by_its_rows(world: Any, monkeypa
 
 def forget_counts(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepares as a version did that kept no counts."""
-    from pipeline import account
+    from dateshard.pipeline import account
 
     honest = account.source_row
 

@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from dateshard.pipeline.clean import clean
+from dateshard.pipeline.config import FeatureConfig
 from dateshard.settings import validate
-from pipeline.clean import clean
-from pipeline.config import FeatureConfig
-from shardstore.errors import DamagedError, DumpError, StoreError, UsageError
-from shardstore.histogram import bins_of, representatives
+from dateshard.shardstore.errors import DamagedError, DumpError, StoreError, UsageError
+from dateshard.shardstore.histogram import bins_of, representatives
 
 Make = Callable[..., Any]
 SPLIT = {"train": "..2024-03-03", "validation": "2024-03-04.."}
@@ -340,7 +340,7 @@ def test_cleaning_removes_vocabularies_that_no_generation_names(make_world: Make
 
 
 def test_more_categories_than_float32_has_codes_are_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.prepare.MOST_CODES", 2)
+    monkeypatch.setattr("dateshard.pipeline.prepare.MOST_CODES", 2)
     world = with_kinds(make_world)
     world.kinds[FIRST] = ["aaa"] * len(world.rows[FIRST])
     world.write(FIRST)

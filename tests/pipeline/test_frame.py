@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.formats import text
-from pipeline.source import Csv
-from shardstore.errors import DumpError
+from dateshard.pipeline.formats import text
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import DumpError
 from tests.pipeline.conftest import Read
 
 Dump = Callable[..., Read]

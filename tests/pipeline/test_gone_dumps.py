@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardstore.errors import DamagedError
-from shardstore.partials import PartialStatistics
-from shardstore.statistics import Statistics
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.statistics import Statistics
 
 Make = Callable[..., Any]
 
@@ -102,7 +102,7 @@ def test_nodes_that_training_never_saw_are_told(make_world: Make) -> None:
 
 
 def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import execute
+    from dateshard.pipeline import execute
 
     monkeypatch.setattr(execute, "GROUP_DATES", 2)
     world = make_world(5)
@@ -113,8 +113,8 @@ def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, mo
 
 
 def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import decode as decoding
-    from pipeline.decode import decode as real
+    from dateshard.pipeline import decode as decoding
+    from dateshard.pipeline.decode import decode as real
 
     world = make_world(3)
     first = sorted(world.rows)[0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config import Pipeline
+from dateshard.pipeline.config import Pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SOURCE: dict[str, Any] = {"path": "raw/{date}.csv", "time": "time", "node": "node"}

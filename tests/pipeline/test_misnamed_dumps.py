@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pipeline.formats import Request, reader_of
-from shardstore.errors import DumpError
+from dateshard.pipeline.formats import Request, reader_of
+from dateshard.shardstore.errors import DumpError
 
 TEXT = b"t,n,v\n2024-03-01 00:00,a,1\n"
 WANTED = Request({"t": "text", "n": "text", "v": "number"})

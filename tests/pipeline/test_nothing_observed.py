@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from shardstore.commit import Writer, load_sources
+from dateshard.shardstore.commit import Writer, load_sources
 
 SPLIT = {"train": "..2024-03-02", "validation": "2024-03-03"}
 TRAIN = [dt.date(2024, 3, 1), dt.date(2024, 3, 2)]
@@ -143,7 +143,7 @@ def test_counts_observe_what_holds_no_value(world: Any) -> None:
 def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes_on(
     world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline import execute
+    from dateshard.pipeline import execute
 
     without(world, "speed", "volume")
     with monkeypatch.context() as before:

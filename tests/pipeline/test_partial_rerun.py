@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.plan import Wish
-from pipeline.survey import look
+from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.survey import look
 
 
 def test_a_date_that_was_not_asked_for_stays_stale_even_where_its_new_dump_is_measured(

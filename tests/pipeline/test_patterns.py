@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.patterns import PatternError, read_pattern
-from pipeline.source import Source
-from pipeline.times import instants
-from shardstore.errors import DumpError
+from dateshard.pipeline.patterns import PatternError, read_pattern
+from dateshard.pipeline.source import Source
+from dateshard.pipeline.times import instants
+from dateshard.shardstore.errors import DumpError
 from tests.pipeline.conftest import Read
 
 Dump = Callable[..., Read]

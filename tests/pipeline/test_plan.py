@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import MEASURE_CODE
-from pipeline.plan import Plan, Wish, staged_key
-from pipeline.remarks import change_text
-from pipeline.survey import look
-from shardstore.identity import identity
+from dateshard.pipeline.config import MEASURE_CODE
+from dateshard.pipeline.plan import Plan, Wish, staged_key
+from dateshard.pipeline.remarks import change_text
+from dateshard.pipeline.survey import look
+from dateshard.shardstore.identity import identity
 
 FIRST = dt.date(2024, 3, 1)
 SPLIT = {"train": "..2024-03-06", "validation": "2024-03-07.."}

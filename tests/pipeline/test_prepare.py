@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.prepare import merge_statistics
-from shardstore.dataset import Dataset
-from shardstore.errors import DumpError
+from dateshard.pipeline.prepare import merge_statistics
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DumpError
 
 Make = Callable[..., Any]
 SPLIT = {"train": "..2024-03-06", "validation": "2024-03-07..2024-03-08", "test": "2024-03-09.."}
@@ -158,8 +158,8 @@ def test_repeated_records_are_settled_as_the_configuration_says(make_world: Make
 
 
 def world_sources(world: Any) -> dict[str, Any]:
-    from shardstore.commit import sources_path
-    from shardstore.identity import unseal
+    from dateshard.shardstore.commit import sources_path
+    from dateshard.shardstore.identity import unseal
 
     path = sources_path(world.store, world.open().generation)
     content: dict[str, Any] = unseal(path.read_bytes(), str(path))

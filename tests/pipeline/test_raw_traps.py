@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Pipeline
-from pipeline.decode import decode
-from pipeline.formats import text
-from pipeline.rows import Rows
-from pipeline.source import Csv
-from shardstore.errors import DumpError
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.decode import decode
+from dateshard.pipeline.formats import text
+from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import DumpError
 
 DATE = dt.date(2024, 3, 1)
 HEADER = "time,node,speed,vehicles\n"

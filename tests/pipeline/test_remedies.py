@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shardstore.errors import DumpError
+from dateshard.shardstore.errors import DumpError
 from tests.conftest import World
 from tests.pipeline.conftest import Read
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Split
-from pipeline.splits import parse_range, refuse_impossible, resolve_split
-from shardstore.errors import UsageError
+from dateshard.pipeline.config import Split
+from dateshard.pipeline.splits import parse_range, refuse_impossible, resolve_split
+from dateshard.shardstore.errors import UsageError
 
 DATES = [dt.date(2024, 3, 1) + dt.timedelta(days=k) for k in range(10)]
 D = dt.date

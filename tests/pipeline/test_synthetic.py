@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.synthetic import (
+from dateshard.pipeline.synthetic import (
     City,
     encode,
     expected,
@@ -24,8 +24,8 @@ from pipeline.synthetic import (
     whole_date,
     working,
 )
-from pipeline.synthetic.truth import day, level
-from shardstore.errors import UsageError
+from dateshard.pipeline.synthetic.truth import day, level
+from dateshard.shardstore.errors import UsageError
 
 CITY = City(num_sensors=20)
 WHOLE = replace(CITY, lost_records=0, outages=0, short_lived=0)
@@ -67,7 +67,7 @@ def test_a_date_made_alone_equals_the_date_made_in_a_series() -> None:
     assert series[date] == encode(whole_date(City(num_sensors=20), date))
     assert len(set(series.values())) == 6
     code = (
-        "import datetime as dt, sys; from pipeline.synthetic import City, encode, whole_date;"
+        "import datetime as dt, sys; from dateshard.pipeline.synthetic import City, encode, whole_date;"
         f"sys.stdout.buffer.write(encode(whole_date(City(num_sensors=20), dt.date.fromisoformat('{date}'))))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == series[date]
@@ -76,7 +76,7 @@ def test_a_date_made_alone_equals_the_date_made_in_a_series() -> None:
 
 def test_how_many_rows_are_made_at_once_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(records(CITY, TUESDAY))
-    monkeypatch.setattr("pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("dateshard.pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
     hours = list(records(CITY, TUESDAY))
     assert (len(whole), len(hours)) == (1, 24)
     assert pl.concat(hours).equals(whole[0])

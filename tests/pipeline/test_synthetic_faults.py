@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Pipeline
-from pipeline.events import Finished
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
-from pipeline.synthetic import FAULTS, FORMATS, City, Spoiled, encode, node_table, spoil, whole_date
-from pipeline.synthetic.damage import cut
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.events import Finished
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.synthetic import FAULTS, FORMATS, City, Spoiled, encode, node_table, spoil, whole_date
+from dateshard.pipeline.synthetic.damage import cut
 
 CITY = City(num_sensors=4, seed=6)
 DATE = dt.date(2024, 3, 5)

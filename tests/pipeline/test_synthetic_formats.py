@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from pipeline.synthetic import (
+from dateshard.pipeline.synthetic import (
     FORMATS,
     City,
     encode,
@@ -95,7 +95,7 @@ def test_wide_files_hold_every_value_of_the_long_ones(suffix: str, tmp_path: Pat
 def test_wide_files_have_all_columns_in_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = replace(CITY, outages=20.0)  # whole hours in which some sensor says nothing
     (speed, _) = write_wide(late, [DATE], tmp_path / "a")
-    monkeypatch.setattr("pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("dateshard.pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
     (hourly, _) = write_wide(late, [DATE], tmp_path / "b")
     assert hourly.read_bytes() == speed.read_bytes()
     assert speed.read_text().splitlines()[1].count(",") == 6
@@ -115,7 +115,7 @@ def test_text_is_the_same_however_many_rows_are_written_at_once(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one,) = write_long(CITY, [DATE], tmp_path / "a", suffix)
-    monkeypatch.setattr("pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("dateshard.pipeline.synthetic.readings.ROWS_AT_ONCE", 1)
     (two,) = write_long(CITY, [DATE], tmp_path / "b", suffix)
     assert two.read_bytes() == one.read_bytes()
 

@@ -19,16 +19,16 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import execute
-from pipeline.events import DateAgain, DateFailed, Finished
-from pipeline.execute import preprocess
-from pipeline.plan import Wish
-from pipeline.prepare import measure_date
-from pipeline.shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
-from pipeline.stopping import Stop
-from pipeline.survey import look
-from pipeline.workers import Again, Task, Workers
-from shardstore.errors import DumpError, ResourceError
+from dateshard.pipeline import execute
+from dateshard.pipeline.events import DateAgain, DateFailed, Finished
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.prepare import measure_date
+from dateshard.pipeline.shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
+from dateshard.pipeline.stopping import Stop
+from dateshard.pipeline.survey import look
+from dateshard.pipeline.workers import Again, Task, Workers
+from dateshard.shardstore.errors import DumpError, ResourceError
 from tests.conftest import environment
 from tests.limits import PATIENCE_SECONDS
 from tests.pipeline.chores import die, die_once, double, fault, leave, refuse, run_out, sleep
@@ -133,7 +133,7 @@ def test_workers_start_with_one_thread_and_without_what_starts_threads() -> None
     """Forking a process of several threads may hang; `eval` needs nothing to be imported first."""
     threads = "len(__import__('os').listdir('/proc/self/task'))"
     heavy = "[m for m in ('polars', 'pyarrow', 'torch', 'zarr') if m in __import__('sys').modules]"
-    loaded = "'pipeline.config' in __import__('sys').modules"
+    loaded = "'dateshard.pipeline.config' in __import__('sys').modules"
     decoders = "__import__('os').environ['POLARS_MAX_THREADS']"
     with Workers(2) as workers:
         results = dict(workers.run([(text, eval, (text,)) for text in (threads, heavy, loaded, decoders)]))
@@ -258,7 +258,7 @@ def test_memory_is_shared_out_and_by_default_no_more_processes_than_it_reaches_f
 
 def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
     code = (
-        "import os, time; from multiprocessing import forkserver; from pipeline import workers;"
+        "import os, time; from multiprocessing import forkserver; from dateshard.pipeline import workers;"
         "workers._start_forkserver();"
         "sentinel, theirs = forkserver.connect_to_new_process([]);"
         "os.write(theirs, {half!r}); os.close(theirs);"
@@ -277,8 +277,8 @@ def test_a_script_without_a_guard_prepares_with_two_workers_and_runs_once(make_w
     script.write_text(
         "from pathlib import Path\n"
         "from dateshard.settings import load_settings\n"
-        "from pipeline.execute import preprocess\n"
-        "from pipeline.plan import Wish\n"
+        "from dateshard.pipeline.execute import preprocess\n"
+        "from dateshard.pipeline.plan import Wish\n"
         "print('begins')\n"
         f"settings = load_settings([{str(world.config_file())!r}])\n"
         f"events = list(preprocess('mine', settings.preparing(), Path({str(world.store)!r}), Wish(), 2))\n"

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Pipeline
-from pipeline.decode import decode
-from pipeline.formats import text
-from shardstore.errors import DumpError
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.decode import decode
+from dateshard.pipeline.formats import text
+from dateshard.shardstore.errors import DumpError
 from tests.properties.raw_kinds import KINDS, Kind, frame
 from tests.properties.raw_oracle import Content, UndefinedError, UnreadableError, content
 

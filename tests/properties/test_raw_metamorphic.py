@@ -23,16 +23,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import arrays
-from pipeline.config import Pipeline
-from pipeline.decode import decode
-from pipeline.formats import columnar, text
-from pipeline.spill import REDUCING_BYTES
-from shardstore.calendar import Day
-from shardstore.layouts import grid
-from shardstore.layouts.grid import Records
-from shardstore.partials import PartialStatistics
-from shardstore.scale import scale_of
+from dateshard.pipeline import arrays
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.decode import decode
+from dateshard.pipeline.formats import columnar, text
+from dateshard.pipeline.spill import REDUCING_BYTES
+from dateshard.shardstore.calendar import Day
+from dateshard.shardstore.layouts import grid
+from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.scale import scale_of
 
 Make = Callable[..., Any]
 DATE = dt.date(2024, 3, 1)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from shardstore.calendar import (
+from dateshard.shardstore.calendar import (
     Day,
     Segment,
     collapse,
@@ -20,8 +20,8 @@ from shardstore.calendar import (
     segments,
     time_codes,
 )
-from shardstore.errors import UsageError
-from shardstore.spacing import spelled
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.spacing import spelled
 
 HOUR = 3_600_000_000_000
 D = dt.date

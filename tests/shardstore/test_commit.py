@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from shardstore.commit import Writer, publish, staging_folder
-from shardstore.durable import check_free_space, replace_file, write_file
-from shardstore.errors import BusyError, DamagedError, DiskFullError
-from shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
-from shardstore.manifest import Manifest, generations
+from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.durable import check_free_space, replace_file, write_file
+from dateshard.shardstore.errors import BusyError, DamagedError, DiskFullError
+from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
+from dateshard.shardstore.manifest import Manifest, generations
 
 
 @pytest.fixture

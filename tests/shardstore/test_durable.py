@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardstore.durable import BLOCK, DIRECT_BYTES, write_file
-from trainer.batch import aligned
+from dateshard.shardstore.durable import BLOCK, DIRECT_BYTES, write_file
+from dateshard.trainer.batch import aligned
 
 
 def filled(num_bytes: int, shift: int = 0) -> memoryview:

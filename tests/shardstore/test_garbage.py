@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.clean import clean
-from shardstore.commit import Writer
-from shardstore.errors import BusyError, DamagedError, NotThereError
-from shardstore.garbage import Garbage, Runs
-from shardstore.identity import seal, unseal
-from shardstore.manifest import generations
-from shardstore.pins import pin_files, pins_lock, read_pins, write_pin
-from shardstore.runs_id import runs_id
+from dateshard.pipeline.clean import clean
+from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError
+from dateshard.shardstore.garbage import Garbage, Runs
+from dateshard.shardstore.identity import seal, unseal
+from dateshard.shardstore.manifest import generations
+from dateshard.shardstore.pins import pin_files, pins_lock, read_pins, write_pin
+from dateshard.shardstore.runs_id import runs_id
 
 FIRST = dt.date(2024, 3, 1)
 
@@ -152,7 +152,7 @@ def test_a_pin_that_goes_while_it_is_looked_for_is_no_damage(world: Any, monkeyp
     world.open().pin(owner_of(world))
     [file] = pin_files(world.store)
     for module in ("pins", "dataset"):
-        monkeypatch.setattr(f"shardstore.{module}.pin_files", lambda _: [file.with_name("gone.json"), file])
+        monkeypatch.setattr(f"dateshard.shardstore.{module}.pin_files", lambda _: [file.with_name("gone.json"), file])
     assert verifies(world, 1)
     assert [pin.run for pin in read_pins(world.store)] == ["run"]
 

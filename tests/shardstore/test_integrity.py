@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError, NotThereError, StoreError
-from shardstore.identity import seal
-from shardstore.measured import load_arrays
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError
+from dateshard.shardstore.identity import seal
+from dateshard.shardstore.measured import load_arrays
 
 FIRST, LAST = dt.date(2024, 3, 1), dt.date(2024, 3, 6)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shardstore.commit import Writer
-from shardstore.journal import NAME, append, take_out_damaged, verify_journal
+from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.journal import NAME, append, take_out_damaged, verify_journal
 
 OLD = b'{"generation": 1, "at": "2026-11-20T10:00:00Z", "pid": 7, "dates": 3, "statistics": "ef44", "failed": 0}\n'
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shardstore.errors import UsageError
-from shardstore.outside import load, told
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.outside import load, told
 
 NAME = "named_in_a_test"
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardstore.errors import UsageError
-from shardstore.histogram import bins_of, representatives
-from shardstore.partials import PartialStatistics
-from shardstore.scale import Scale
-from shardstore.statistics import Statistics
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.histogram import bins_of, representatives
+from dateshard.shardstore.partials import PartialStatistics
+from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.statistics import Statistics
 
 FIRST = dt.date(2024, 3, 1)
 cells = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=40)

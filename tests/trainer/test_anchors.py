@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from dateshard.cli import run
+from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.models import build
+from dateshard.trainer.models.categories import CategoricalInputs
+from dateshard.trainer.models.nlinear import NLinear
+from dateshard.trainer.models.revin import RevIN
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.naive import LOOKED, newest
+from dateshard.trainer.order import Window
 from tests.conftest import World
-from trainer.config import ModelConfig
-from trainer.evaluate import evaluate
-from trainer.models import build
-from trainer.models.categories import CategoricalInputs
-from trainer.models.nlinear import NLinear
-from trainer.models.revin import RevIN
-from trainer.models.shape import Shape
-from trainer.naive import LOOKED, newest
-from trainer.order import Window
 
 B, H, P, N, F = 5, 40, 3, 4, 3
 SPLIT = {"train": "..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06"}

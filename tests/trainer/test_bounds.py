@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.bounds import bounds_of, scaled_bounds
+from dateshard.trainer.evaluate import evaluate
 from tests.trainer.test_rivals import errors_of, figures, judged, last_seen, prepared, walk
-from trainer.bounds import bounds_of, scaled_bounds
-from trainer.evaluate import evaluate
 
 Make = Callable[..., Any]
 ALL = np.ones((9 * 24, 3), bool)
@@ -89,7 +89,7 @@ def test_bounds_of_what_is_no_number_here_are_refused_before_anything_is_trained
 def test_bounds_that_are_none_are_refused_with_their_place(bounds: list[float | None]) -> None:
     from pydantic import ValidationError
 
-    from trainer.config import Trainer
+    from dateshard.trainer.config import Trainer
 
     with pytest.raises(ValidationError, match=r"bounds\.speed"):
         Trainer.model_validate({"bounds": {"speed": bounds}})

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.dataset import Dataset
-from shardstore.errors import DamagedError, DiskFullError
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError, DiskFullError
+from dateshard.trainer.loop import train
 from tests.limits import PATIENCE_SECONDS
-from trainer.loop import train
 
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06.."}
 FIRST = dt.date(2024, 3, 1)
@@ -64,7 +64,7 @@ def test_a_store_of_parquet_gives_the_batches_of_one_of_zarr(worlds: Any, reader
 
 
 def test_training_from_parquet_ends_in_the_same_weights(worlds: Any, tmp_path: Path) -> None:
-    from trainer.session import make_session
+    from dateshard.trainer.session import make_session
 
     weights = []
     for index, world in enumerate(worlds):
@@ -138,7 +138,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(worlds: Any, monkeypatch: pytest
         folder.mkdir()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("shardstore.storage.zarr_raw.write", full)
+    monkeypatch.setattr("dateshard.shardstore.storage.zarr_raw.write", full)
     with pytest.raises(DiskFullError, match=f"cache/{FIRST}"):
         values(worlds[1].open())
     assert not list((worlds[1].store / "cache" / str(FIRST)).iterdir())
@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(worlds: Any, monkeypatch: pytest
 def test_a_folder_that_others_clean_away_while_it_is_built_is_built_again(
     worlds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shardstore import cache
+    from dateshard.shardstore import cache
 
     write, turns = cache.zarr_raw.write, list[int]()
 
@@ -157,7 +157,7 @@ def test_a_folder_that_others_clean_away_while_it_is_built_is_built_again(
             shutil.rmtree(folder.parent)
         return write(folder, *given)
 
-    monkeypatch.setattr("shardstore.storage.zarr_raw.write", cleaned)
+    monkeypatch.setattr("dateshard.shardstore.storage.zarr_raw.write", cleaned)
     good = worlds[0].open()
     assert values(worlds[1].open()).tobytes() == values(good).tobytes()
     assert len(turns) == 3
@@ -169,7 +169,7 @@ def test_a_lock_on_a_folder_that_was_cleaned_away_meanwhile_is_none(
     """Else who waited for it and who made the folder again would build the same date at once."""
     import fcntl
 
-    from shardstore import cache
+    from dateshard.shardstore import cache
 
     parent, lock, held = worlds[1].store / "cache" / str(FIRST), fcntl.flock, list[bool]()
 
@@ -188,7 +188,7 @@ def test_a_lock_on_a_folder_that_was_cleaned_away_meanwhile_is_none(
 
 
 def test_threads_that_want_one_date_build_it_once(worlds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shardstore import cache
+    from dateshard.shardstore import cache
 
     built, write = [], cache._write
     monkeypatch.setattr(cache, "_write", lambda *given: (built.append(given[0]), write(*given)))

@@ -9,9 +9,9 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.settings import load_settings
-from shardstore.dataset import Dataset
-from trainer.loop import EpochDone, train
-from trainer.session import make_session
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.loop import EpochDone, train
+from dateshard.trainer.session import make_session
 
 SETTINGS = [
     "trainer.model.hidden_units=[32]",

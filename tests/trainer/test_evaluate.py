@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
-from trainer.baselines import within_reach
-from trainer.evaluate import evaluate
-from trainer.table import Row
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.baselines import within_reach
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.table import Row
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}
@@ -174,7 +174,7 @@ def test_a_model_is_evaluated_on_its_own_history_however_far_a_baseline_looks_ba
 
 
 def test_validation_while_training_and_evaluation_afterwards_agree(make_world: Make, session_of: Make) -> None:
-    from trainer.loop import validate
+    from dateshard.trainer.loop import validate
 
     world = make_world(10, split=SPLIT)
     world.prepare()
@@ -209,7 +209,7 @@ def test_a_ridge_is_the_same_whatever_the_order_of_its_losses(
     make_world: Make, session_of: Make, losses: dict[str, list[str]]
 ) -> None:
     """Its outputs are in the order of `trainer.targets`, its losses in another one."""
-    from trainer.loop import train
+    from dateshard.trainer.loop import train
 
     world = make_world(10, split=SPLIT, model={"name": "ridge"})
     world.tree["trainer"]["training"]["losses"] = {k: {"loss": "mse", "targets": v} for k, v in losses.items()}

@@ -13,11 +13,11 @@ from sklearn import metrics as oracle
 
 from dateshard.judging.tables import show
 from dateshard.screen import Screen
-from trainer.batch import Batch
-from trainer.evaluate import evaluate
-from trainer.guesses import guesses
-from trainer.loop import EpochDone, Stepped, train
-from trainer.resume import New, start
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.guesses import guesses
+from dateshard.trainer.loop import EpochDone, Stepped, train
+from dateshard.trainer.resume import New, start
 
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}
 

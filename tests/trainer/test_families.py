@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from shardstore.errors import UsageError
-from trainer.config import ModelConfig
-from trainer.models import build, num_parameters
-from trainer.models.categories import CategoricalInputs, width_of
-from trainer.models.revin import RevIN
-from trainer.models.shape import Shape
-from trainer.order import Window
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.models import build, num_parameters
+from dateshard.trainer.models.categories import CategoricalInputs, width_of
+from dateshard.trainer.models.revin import RevIN
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.order import Window
 
 Make = Callable[..., Any]
 Weights = dict[str, np.ndarray]
@@ -336,7 +336,7 @@ def test_a_session_embeds_the_datasets_categories_and_sizes_its_outputs_by_them(
 
 
 def test_training_learns_an_embedding_for_every_category_that_it_meets(kinds: Any, session_of: Make) -> None:
-    from trainer.loop import train
+    from dateshard.trainer.loop import train
 
     kinds.tree["trainer"] |= {"inputs": ["kind", "speed"], "targets": ["speed"]}
     kinds.prepare()

@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import checkpoint, intervals
-from trainer.coverage import Coverage, Group, worst
-from trainer.forecast import Forecaster, load_forecaster
-from trainer.intervals import _ends, _reach, calibrate, cover
-from trainer.loop import train
-from trainer.resume import New, start_new
+from dateshard.trainer import checkpoint, intervals
+from dateshard.trainer.coverage import Coverage, Group, worst
+from dateshard.trainer.forecast import Forecaster, load_forecaster
+from dateshard.trainer.intervals import _ends, _reach, calibrate, cover
+from dateshard.trainer.loop import train
+from dateshard.trainer.resume import New, start_new
 
 SPLIT = {"train": "2024-03-23..2024-03-27", "validation": "2024-03-28..2024-03-30", "test": "2024-03-31..2024-04-01"}
 
@@ -253,7 +253,7 @@ def test_new_targets_of_the_same_kind_lie_inside_as_often_as_promised() -> None:
 
 
 def test_a_damaged_weight_is_never_asked(forecaster: tuple[Forecaster, Any]) -> None:
-    from shardstore.errors import DamagedError
+    from dateshard.shardstore.errors import DamagedError
 
     model, _ = forecaster
     found, _ = checkpoint.find(Path("runs/r/checkpoints"), "best")

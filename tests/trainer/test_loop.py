@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.batch import Batch
-from trainer.checkpoint import Saved
-from trainer.loop import Ended, EpochDone, Stepped, train, validate
-from trainer.state import Session, State
-from trainer.step import Step
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.loop import Ended, EpochDone, Stepped, train, validate
+from dateshard.trainer.state import Session, State
+from dateshard.trainer.step import Step
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.batch import Batch
-from trainer.config import EarlyStopping, NoSchedule, StepSchedule
-from trainer.metrics import Sums
-from trainer.objective import Head
-from trainer.schedule import Progress, learning_rate
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import EarlyStopping, NoSchedule, StepSchedule
+from dateshard.trainer.metrics import Sums
+from dateshard.trainer.objective import Head
+from dateshard.trainer.schedule import Progress, learning_rate
 
 BATCHES, B, P, N, F = 9, 8, 5, 3, 2
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from trainer.metrics.classes import Classes
+from dateshard.trainer.metrics.classes import Classes
 
 B, P, N = 16, 3, 5
 NAMES = ("cat", "dog", "eel", "fox", "gnu")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from trainer.evaluate import evaluate
-from trainer.metrics.raw import Errors, RawFigures, hours_of
-from trainer.units import Units
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.metrics.raw import Errors, RawFigures, hours_of
+from dateshard.trainer.units import Units
 
 B, P, N, F = 7, 4, 5, 2
 NODES = [f"n{index}" for index in range(N)]
@@ -147,7 +147,7 @@ def test_figures_do_not_depend_on_how_windows_are_batched(monkeypatch: pytest.Mo
     batches = draw(0.6)
     joined = [(*tuple(torch.cat([b[k] for b in batches]) for k in range(3)), np.concatenate([b[3] for b in batches]))]
     first = counted(batches)
-    monkeypatch.setattr("trainer.metrics.sums.CHUNK", 3 * 31 * N * F)
+    monkeypatch.setattr("dateshard.trainer.metrics.sums.CHUNK", 3 * 31 * N * F)
     second = counted(joined)
     assert second["by_feature"]["speed"]["error_quantiles"] == first["by_feature"]["speed"]["error_quantiles"]
     for left, right in zip(second["by_hour"]["level"]["mae"], first["by_hour"]["level"]["mae"], strict=True):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
-from trainer.metrics.custom import Custom, load
-from trainer.metrics.sample import DRAWN, Sample, epoch_seed
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.metrics.custom import Custom, load
+from dateshard.trainer.metrics.sample import DRAWN, Sample, epoch_seed
 
 SHAPE = (2, 3, 1)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
-from trainer.batch import Batch
-from trainer.config import ModelConfig, Trainer
-from trainer.models import build, num_parameters
-from trainer.models.ridge import Ridge
-from trainer.models.shape import Shape
-from trainer.order import Window
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import ModelConfig, Trainer
+from dateshard.trainer.models import build, num_parameters
+from dateshard.trainer.models.ridge import Ridge
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.order import Window
 
 Make = Callable[..., Any]
 B, H, P, N, F = 16, 6, 4, 3, 3

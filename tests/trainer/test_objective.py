@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from shardstore.errors import UsageError
-from trainer.batch import Batch
-from trainer.config import Training
-from trainer.objective import Head, Target, by_head, make_heads
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.config import Training
+from dateshard.trainer.objective import Head, Target, by_head, make_heads
 
 B, P, N = 5, 3, 4
 SPEED, VOLUME = Target("speed"), Target("volume")

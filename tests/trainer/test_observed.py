@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from trainer import resume
+from dateshard.trainer import resume
 
 SPLIT = {"train": "..2024-03-03", "validation": "2024-03-04", "test": "2024-03-05"}
 

@@ -15,12 +15,12 @@ import torch
 
 from dateshard.cli import run
 from dateshard.settings import validate
-from shardstore.errors import UsageError
-from trainer.config import ModelConfig, Trainer
-from trainer.models import build
-from trainer.models.own import refuse_unfit
-from trainer.models.shape import Shape
-from trainer.order import Window
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.config import ModelConfig, Trainer
+from dateshard.trainer.models import build
+from dateshard.trainer.models.own import refuse_unfit
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.order import Window
 
 Make = Callable[..., Any]
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -110,7 +110,7 @@ def test_the_guide_s_average_keeps_the_contract() -> None:
 
 
 def test_the_guide_s_average_trains_in_a_run_that_resumes(make_world: Make, session_of: Make) -> None:
-    from trainer.loop import EpochDone, train
+    from dateshard.trainer.loop import EpochDone, train
 
     write_guide()
     world = make_world(5, split=SPLIT, model={"name": "averages:build", "options": {"bias": False}, "revin": True})

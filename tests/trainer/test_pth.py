@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from shardstore.errors import DamagedError, DiskFullError, NotThereError, UsageError
-from trainer import checkpoint
-from trainer.checkpoint import pth
-from trainer.config import Trainer
-from trainer.initial import begin_with, read_initial
-from trainer.loop import train
-from trainer.optimizer import make_optimizer
-from trainer.resume import New, Started, start
-from trainer.state import Session
+from dateshard.shardstore.errors import DamagedError, DiskFullError, NotThereError, UsageError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import pth
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.initial import begin_with, read_initial
+from dateshard.trainer.loop import train
+from dateshard.trainer.optimizer import make_optimizer
+from dateshard.trainer.resume import New, Started, start
+from dateshard.trainer.state import Session
 
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}
 LOSSES = {"cls": {"loss": "huber", "targets": ["speed"]}, "geo": {"loss": "mse", "targets": ["volume"], "weight": 0.5}}

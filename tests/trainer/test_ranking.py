@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.batch import Batch
-from trainer.evaluate import evaluate
-from trainer.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
 
 
 def ranked(errors: np.ndarray, *, stretch: int = 1, batch: int = 7) -> list[Ranked]:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
-from trainer.batch import Wanted
-from trainer.order import Order, Run, Window, make_runs
-from trainer.reader import Reader
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.batch import Wanted
+from dateshard.trainer.order import Order, Run, Window, make_runs
+from dateshard.trainer.reader import Reader
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08..2024-03-09", "test": "2024-03-10"}
 NEW_YORK = "America/New_York"
@@ -334,7 +334,7 @@ def test_buffers_of_blocks_take_what_was_announced_and_no_more(make_world: Make,
 
 
 def test_a_damaged_shard_stops_the_reader_wherever_it_is_read(make_world: Make, reader: Make) -> None:
-    from shardstore.errors import DamagedError
+    from dateshard.shardstore.errors import DamagedError
 
     shuffle = {"shuffle": {"days_per_run": 1, "runs_per_block": 1}}
     world = make_world(5, split={"train": "2024-03-01..2024-03-05"}, loading=shuffle)

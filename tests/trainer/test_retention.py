@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as format_tensors
 
-from shardstore.errors import DamagedError, NotThereError
-from trainer import checkpoint
-from trainer.checkpoint import removal, tending
-from trainer.checkpoint.retention import Listed, Policy, going
-from trainer.config import CheckpointConfig, Trainer
-from trainer.disk import Need, fitting
-from trainer.schedule import Progress
+from dateshard.shardstore.errors import DamagedError, NotThereError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import removal, tending
+from dateshard.trainer.checkpoint.retention import Listed, Policy, going
+from dateshard.trainer.config import CheckpointConfig, Trainer
+from dateshard.trainer.disk import Need, fitting
+from dateshard.trainer.schedule import Progress
 
 
 @st.composite
@@ -209,7 +209,7 @@ def test_a_removal_that_is_killed_leaves_whole_ones_and_the_next_one_ends_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.checkpoint.removal.shutil.rmtree", half)
+        patch.setattr("dateshard.trainer.checkpoint.removal.shutil.rmtree", half)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.retain(parent, Policy(keep_last=1))
     assert names(parent) == ["1-6", "1-9", "2-3", "2-6", "2-9"]

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from shardstore.errors import UsageError
-from trainer import gram, windows
-from trainer.batch import Wanted
-from trainer.evaluate import evaluate
-from trainer.gram import accumulate, scaled_means
-from trainer.loop import Ended, EpochDone, Saved, train
-from trainer.models import ridge
-from trainer.models.ridge import Chosen, Grid, Joint, Judging, Masked, Ridge, Tuning, fit, solve
-from trainer.order import Run, Window
-from trainer.session import make_reader, order_of
-from trainer.shuffle import Shuffle
-from trainer.stop import Interrupted
-from trainer.windows import Windows, cut, masked_targets, reaching, windows_of
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer import gram, windows
+from dateshard.trainer.batch import Wanted
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.gram import accumulate, scaled_means
+from dateshard.trainer.loop import Ended, EpochDone, Saved, train
+from dateshard.trainer.models import ridge
+from dateshard.trainer.models.ridge import Chosen, Grid, Joint, Judging, Masked, Ridge, Tuning, fit, solve
+from dateshard.trainer.order import Run, Window
+from dateshard.trainer.session import make_reader, order_of
+from dateshard.trainer.shuffle import Shuffle
+from dateshard.trainer.stop import Interrupted
+from dateshard.trainer.windows import Windows, cut, masked_targets, reaching, windows_of
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}
@@ -470,8 +470,8 @@ def test_fit_runs_on_one_thread_and_puts_the_number_back_also_where_it_is_stoppe
 
 
 def test_a_checkpoint_brings_back_what_was_chosen(make_world: Make, session_of: Make) -> None:
-    from trainer import checkpoint
-    from trainer.state import restore
+    from dateshard.trainer import checkpoint
+    from dateshard.trainer.state import restore
 
     world = prepared(make_world, model={"name": "ridge", "penalties": [0.5, 2.0], "histories": [9, 3]})
     session = session_of(world)

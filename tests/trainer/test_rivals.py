@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import baselines
-from trainer.baselines import within_reach
-from trainer.evaluate import evaluate
-from trainer.naive import newest
-from trainer.table import Evaluation
+from dateshard.trainer import baselines
+from dateshard.trainer.baselines import within_reach
+from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.naive import newest
+from dateshard.trainer.table import Evaluation
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}
@@ -136,7 +136,7 @@ def test_a_trained_ridge_is_asked_with_what_was_observed(
     holed: tuple[Any, np.ndarray, np.ndarray], session_of: Make
 ) -> None:
     """In the validation of its training, in an evaluation, and beside its own twin."""
-    from trainer.loop import EpochDone, train
+    from dateshard.trainer.loop import EpochDone, train
 
     world, _, _ = holed
     world.tree["trainer"]["model"] = {"name": "ridge", "normalisations": ["last"]}
@@ -207,7 +207,7 @@ def test_a_season_that_does_not_fit_into_memory_is_no_usual_baseline(
 
 def test_a_trained_ridge_is_not_judged_against_itself(make_world: Make, session_of: Make) -> None:
     """Its twin stands in the table, and no verdict counts it; another ridge, and any other model, is a rival."""
-    from trainer.loop import train
+    from dateshard.trainer.loop import train
 
     world = prepared(make_world, walk(6), trainer={"model": {"name": "ridge", "histories": [3]}})
     session = session_of(world)

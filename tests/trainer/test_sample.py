@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shardstore.calendar import segments
+from dateshard.shardstore.calendar import segments
+from dateshard.trainer.order import Order, Window, make_runs
+from dateshard.trainer.sample import Sample
+from dateshard.trainer.session import make_session
 from tests.trainer.test_order import DAYS, LENGTHS, MEMBERS, SHUFFLES, batches_of, order_of
-from trainer.order import Order, Window, make_runs
-from trainer.sample import Sample
-from trainer.session import make_session
 
 Make = Callable[..., Any]
 SIZES = [(1, 1), (2, 1), (7, 3), (24, 23), (100, 99), (365, 7), (1000, 333), (4096, 64), (6361, 5000)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from trainer.config import AnySchedule, Schedule
-from trainer.schedule import Progress, learning_rate
+from dateshard.trainer.config import AnySchedule, Schedule
+from dateshard.trainer.schedule import Progress, learning_rate
 
 BASE = 0.03
 

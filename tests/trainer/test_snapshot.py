@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load as parse
 from safetensors.torch import save as library_bytes
 
-from trainer.checkpoint import Rows, Snapshot
+from dateshard.trainer.checkpoint import Rows, Snapshot
 
 MIB = 1 << 20
 TYPES = [

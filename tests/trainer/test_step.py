@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from shardstore.errors import DateshardError
-from trainer import checkpoint
-from trainer.batch import Batch
-from trainer.checkpoint import Saved
-from trainer.loop import Ended, EpochDone, Stepped, train
-from trainer.objective import by_head
-from trainer.state import Session
-from trainer.step import Step
+from dateshard.shardstore.errors import DateshardError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.loop import Ended, EpochDone, Stepped, train
+from dateshard.trainer.objective import by_head
+from dateshard.trainer.state import Session
+from dateshard.trainer.step import Step
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

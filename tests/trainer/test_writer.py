@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load as parse
 
-from shardstore.errors import DiskFullError
+from dateshard.shardstore.errors import DiskFullError
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import Saved, Writer, saving, writer
+from dateshard.trainer.checkpoint.snapshot import form_of
+from dateshard.trainer.loop import Ended, Event, Stepped, train
+from dateshard.trainer.state import Session
 from tests.limits import PATIENCE_SECONDS
-from trainer import checkpoint
-from trainer.checkpoint import Saved, Writer, saving, writer
-from trainer.checkpoint.snapshot import form_of
-from trainer.loop import Ended, Event, Stepped, train
-from trainer.state import Session
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

@@ -6,8 +6,8 @@ about the others), retention (which go) and removal (how), pth (exports, and wei
 a save).
 """
 
-from trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
-from trainer.checkpoint.folder import (
+from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
+from dateshard.trainer.checkpoint.folder import (
     NAME,
     Checkpoint,
     Tensors,
@@ -17,10 +17,10 @@ from trainer.checkpoint.folder import (
     refuse_unfit,
     verify,
 )
-from trainer.checkpoint.saving import point, write
-from trainer.checkpoint.snapshot import Part, Rows, Snapshot
-from trainer.checkpoint.tending import mend, retain, tend
-from trainer.checkpoint.writer import Saved, Writer
+from dateshard.trainer.checkpoint.saving import point, write
+from dateshard.trainer.checkpoint.snapshot import Part, Rows, Snapshot
+from dateshard.trainer.checkpoint.tending import mend, retain, tend
+from dateshard.trainer.checkpoint.writer import Saved, Writer
 
 __all__ = [
     "NAME",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from shardstore.commands import by_door, to_run
-from shardstore.errors import NotThereError, StoreError, Where, shorten
-from trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
-from trainer.checkpoint.removal import export_of
+from dateshard.shardstore.commands import by_door, to_run
+from dateshard.shardstore.errors import NotThereError, StoreError, Where, shorten
+from dateshard.trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
+from dateshard.trainer.checkpoint.removal import export_of
 
 
 def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:

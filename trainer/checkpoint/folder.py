@@ -21,10 +21,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 
-from shardstore.commands import command, to_run
-from shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
-from shardstore.identity import expected_form, hash_bytes, hash_file, unseal
-from trainer.schedule import Progress
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
+from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, unseal
+from dateshard.trainer.schedule import Progress
 
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shardstore.commands import command
-from shardstore.durable import disk_full_as_error, fsync_path
-from shardstore.errors import NotThereError, Where
-from shardstore.lock import take_lock
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.durable import disk_full_as_error, fsync_path
+from dateshard.shardstore.errors import NotThereError, Where
+from dateshard.shardstore.lock import take_lock
 
 PIN, GONE, LOCK = "pinned", ".gone-", ".lock"
 

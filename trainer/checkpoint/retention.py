@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from trainer.checkpoint.choice import ranked
-from trainer.checkpoint.folder import Checkpoint
-from trainer.config import CheckpointConfig
+from dateshard.trainer.checkpoint.choice import ranked
+from dateshard.trainer.checkpoint.folder import Checkpoint
+from dateshard.trainer.config import CheckpointConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as format_tensors
 
-from trainer import device
-from trainer.batch import aligned
+from dateshard.trainer import device
+from dateshard.trainer.batch import aligned
 
 
 @dataclass(frozen=True, slots=True)

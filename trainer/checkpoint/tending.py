@@ -7,14 +7,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shardstore.errors import StoreError
-from trainer.checkpoint.choice import ranked, scan
-from trainer.checkpoint.folder import NAME, Checkpoint, inspect, verify
-from trainer.checkpoint.pth import export, matches
-from trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
-from trainer.checkpoint.retention import Policy, going, listed
-from trainer.checkpoint.saving import point
-from trainer.config import CheckpointConfig
+from dateshard.shardstore.errors import StoreError
+from dateshard.trainer.checkpoint.choice import ranked, scan
+from dateshard.trainer.checkpoint.folder import NAME, Checkpoint, inspect, verify
+from dateshard.trainer.checkpoint.pth import export, matches
+from dateshard.trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
+from dateshard.trainer.checkpoint.retention import Policy, going, listed
+from dateshard.trainer.checkpoint.saving import point
+from dateshard.trainer.config import CheckpointConfig
 
 BEST_NOTE, BEST_EXPORT = "best_model.json", "best_model.pth"
 

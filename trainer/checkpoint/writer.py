@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.checkpoint.saving import write
-from trainer.checkpoint.snapshot import Part, Snapshot
+from dateshard.trainer.checkpoint.saving import write
+from dateshard.trainer.checkpoint.snapshot import Part, Snapshot
 
 Groups = Mapping[str, Mapping[str, Part]]
 

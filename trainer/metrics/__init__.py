@@ -4,7 +4,7 @@ sums (errors of numbers), raw (in the data's units, by node and hour, quantiles)
 custom (a user's own metric over a uniform sample), epoch (all of them beside each other).
 """
 
-from trainer.metrics.epoch import EpochMetrics, Form
-from trainer.metrics.sums import Sums
+from dateshard.trainer.metrics.epoch import EpochMetrics, Form
+from dateshard.trainer.metrics.sums import Sums
 
 __all__ = ["EpochMetrics", "Form", "Sums"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.metrics.sums import Floats, finite
+from dateshard.trainer.metrics.sums import Floats, finite
 
 Counts = NDArray[np.int64]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardstore import outside
-from shardstore.errors import shorten
-from trainer.metrics.sums import finite
+from dateshard.shardstore import outside
+from dateshard.shardstore.errors import shorten
+from dateshard.trainer.metrics.sums import finite
 
 Array = NDArray[Any]
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.batch import Batch
-from trainer.metrics.classes import Classes
-from trainer.metrics.custom import Custom
-from trainer.metrics.raw import RawFigures
-from trainer.metrics.sample import Plan, Sample, epoch_seed
-from trainer.metrics.sums import Floats, Sums, finite
-from trainer.objective import Head, Summed, Target
-from trainer.units import Units
+from dateshard.trainer.batch import Batch
+from dateshard.trainer.metrics.classes import Classes
+from dateshard.trainer.metrics.custom import Custom
+from dateshard.trainer.metrics.raw import RawFigures
+from dateshard.trainer.metrics.sample import Plan, Sample, epoch_seed
+from dateshard.trainer.metrics.sums import Floats, Sums, finite
+from dateshard.trainer.objective import Head, Summed, Target
+from dateshard.trainer.units import Units
 
 
 @dataclass(frozen=True, slots=True)

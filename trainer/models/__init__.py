@@ -15,18 +15,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from shardstore.errors import UsageError
-from trainer.config import ModelConfig, is_own
-from trainer.models.categories import CategoricalInputs, width_of
-from trainer.models.cnn import Cnn
-from trainer.models.dlinear import DLinear
-from trainer.models.mlp import Mlp
-from trainer.models.nlinear import NLinear
-from trainer.models.own import build_own
-from trainer.models.recurrent import Recurrent
-from trainer.models.revin import RevIN
-from trainer.models.ridge import Ridge
-from trainer.models.shape import Shape
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.config import ModelConfig, is_own
+from dateshard.trainer.models.categories import CategoricalInputs, width_of
+from dateshard.trainer.models.cnn import Cnn
+from dateshard.trainer.models.dlinear import DLinear
+from dateshard.trainer.models.mlp import Mlp
+from dateshard.trainer.models.nlinear import NLinear
+from dateshard.trainer.models.own import build_own
+from dateshard.trainer.models.recurrent import Recurrent
+from dateshard.trainer.models.revin import RevIN
+from dateshard.trainer.models.ridge import Ridge
+from dateshard.trainer.models.shape import Shape
 
 Make = Callable[[Shape, ModelConfig], nn.Module]
 

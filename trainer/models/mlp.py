@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from trainer.models.context import CONTEXT, NODE, TIME, time_of
-from trainer.models.shape import Shape
+from dateshard.trainer.models.context import CONTEXT, NODE, TIME, time_of
+from dateshard.trainer.models.shape import Shape
 
 
 class Mlp(nn.Module):

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from shardstore.errors import UsageError, of_memory, shorten
-from shardstore.outside import load, told
-from trainer.config import ModelConfig
-from trainer.models.shape import Shape
+from dateshard.shardstore.errors import UsageError, of_memory, shorten
+from dateshard.shardstore.outside import load, told
+from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.models.shape import Shape
 
 TRIED = 2  # windows of the dry forward
 

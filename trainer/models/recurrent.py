@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from trainer.models.context import CONTEXT, NODE, StepsOut, with_context
-from trainer.models.shape import Shape
+from dateshard.trainer.models.context import CONTEXT, NODE, StepsOut, with_context
+from dateshard.trainer.models.shape import Shape
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
