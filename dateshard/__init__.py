@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from dateshard.notebook import open_dataset as open  # noqa: A004 - dateshard.open
     from dateshard.trainer.loop import train
 
-SENTINEL = "dateshard:dateshard"
 __version__ = "0.1.0"
 __all__ = ["__version__", "open", "predict", "train"]
 _LAZY = {

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from dateshard.shardstore.commands import to_run
 
-PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
 STANDS_ON = {  # distribution: module
     "torch": "torch",
     "numpy": "numpy",
@@ -57,9 +56,7 @@ class Check:
 def examine(data: Path) -> Iterator[Check]:
     """All checks, the installation first."""
     yield _python()
-    for name in PACKAGES:
-        yield _ours(name)
-        yield from _strangers(name)
+    yield from _places()
     wanted = _requirements()
     for distribution, module in STANDS_ON.items():
         yield _library(distribution, module, wanted.get(distribution))
@@ -130,34 +127,15 @@ def _python() -> Check:
     )
 
 
-def _ours(name: str) -> Check:
-    todo = f"Another package is called '{name}' and wins the import: use an environment of its own"
-    try:
-        module = import_module(name)
-    except Exception as error:
-        return Check(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0], todo)
-    place = str(Path(str(module.__file__)).parent) if module.__file__ else "a folder without __init__.py"
-    if getattr(module, "SENTINEL", None) == f"dateshard:{name}":
-        return Check(name, "ok", place)
-    return Check(name, "fail", place, todo)
-
-
-def _strangers(name: str) -> Iterator[Check]:
-    """Other packages of our name further down the path: they win as soon as the path's order changes."""
-    own = Path(str(getattr(sys.modules.get(name), "__file__", None) or "")).resolve().parent
+def _places() -> Iterator[Check]:
+    """Where this package lies, and others of its name on the path: they win as soon as the path's order changes."""
+    own = Path(__file__).resolve().parent
+    yield Check("dateshard", "ok", str(own))
     for folder in dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path):
-        for found in (folder / name / "__init__.py", folder / f"{name}.py"):
-            if found.exists() and found.parent != own and f'"dateshard:{name}"' not in _start_of(found):
+        for found in (folder / "dateshard" / "__init__.py", folder / "dateshard.py"):
+            if found.exists() and found.resolve().parent != own:
                 todo = "Uninstall it, or use an environment of its own: it may win the import elsewhere"
-                yield Check(f"another {name}", "warn", str(found), todo)
-
-
-def _start_of(file: Path) -> str:
-    try:
-        with open(file, encoding="utf-8", errors="replace") as opened:
-            return opened.read(4096)
-    except OSError:
-        return ""
+                yield Check("another dateshard", "warn", str(found), todo)
 
 
 def _requirements() -> dict[str, str]:

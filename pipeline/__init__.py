@@ -2,5 +2,3 @@
 
 Read `plan.py` (what would be done and why), then `prepare.py` (the acts), then `execute.py` (carrying them out).
 """
-
-SENTINEL = "dateshard:pipeline"  # `doctor` compares it: a foreign package of this name may win the import

@@ -2,5 +2,3 @@
 
 Imports neither `pipeline` nor `trainer`. Start with `dataset.py` (reading) and `commit.py` (writing).
 """
-
-SENTINEL = "dateshard:shardstore"  # `doctor` compares it: a foreign package of this name may win the import

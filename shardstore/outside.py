@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from dateshard.shardstore import former_names
 from dateshard.shardstore.errors import UsageError, shorten
 
 
@@ -33,6 +34,7 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
     """
     module, _, name = dotted.partition(":")
     here = os.getcwd()
+    former_names.know()
     sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
@@ -73,11 +75,6 @@ def told(error: BaseException) -> str:
 
 def _is_outside(file: str) -> bool:
     """Whether a file is neither ours, nor Python's, nor an installed package's."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    package = os.path.relpath(file, ours).split(os.sep)[0]
+    ours = os.path.dirname(os.path.abspath(str(sys.modules["dateshard"].__file__)))
     installed = os.path.dirname(os.__file__)
-    return (
-        os.path.isfile(file)
-        and package not in ("shardstore", "pipeline", "trainer", "dateshard")
-        and not file.startswith((installed, sys.prefix))
-    )
+    return os.path.isfile(file) and not file.startswith((ours + os.sep, installed, sys.prefix))

@@ -20,28 +20,43 @@ FLOORS = {
     "dateshard": {"dateshard", "pipeline", "trainer", "shardstore"},
 }
 FILES = sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted(path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
 PRINTING = r"(?<!def )(?<![\w.])print\(|click\.(secho|echo|echo_via_pager)\(|sys\.std(out|err)\.write"
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
 
 
-def imports(tree: ast.AST) -> set[str]:
-    """First parts of all imported names, in functions too."""
-    found = set()
+def imports(tree: ast.AST) -> list[str]:
+    """All imported modules and names as written, in functions too."""
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
     return found
+
+
+def floor(name: str) -> str | None:
+    """The floor that an imported name stands on; None: another library's."""
+    first, _, rest = name.partition(".")
+    second = rest.partition(".")[0]
+    return None if first != "dateshard" else second if second in FLOORS else "dateshard"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_only_its_own_floor_and_those_below(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    ours = imports(ast.parse(path.read_text())) & set(FLOORS)
+    ours = {floor(name) for name in imports(ast.parse(path.read_text()))} - {None}
     assert ours <= FLOORS[package]
+
+
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_everything_is_imported_by_the_one_name(path: Path) -> None:
+    """Beside the repository `trainer` can be imported too: that would be every module a second time."""
+    first = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}
+    assert not first & (set(FLOORS) - {"dateshard"})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -111,11 +126,6 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: dateshard") > 15
-
-
-def test_every_package_carries_the_sentinel_that_doctor_checks() -> None:
-    for package in FLOORS:
-        assert f'SENTINEL = "dateshard:{package}"' in (ROOT / package / "__init__.py").read_text()
 
 
 def test_the_makefile_calls_nothing_but_the_command_and_its_tools() -> None:

@@ -2,5 +2,3 @@
 
 Read `loop.py` first: it is the story. `order.py` says which windows come when, `reader.py` brings them.
 """
-
-SENTINEL = "dateshard:trainer"  # `doctor` compares it: a foreign package of this name may win the import

@@ -69,15 +69,13 @@ def test_doctor_looks_at_a_configuration_its_dumps_and_its_store(
 
 
 def test_doctor_finds_a_foreign_package_of_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "trainer").mkdir()
-    (tmp_path / "trainer" / "__init__.py").write_text("x = 1\n")
+    (tmp_path / "dateshard").mkdir()
+    (tmp_path / "dateshard" / "__init__.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = [check for check in examining.examine(Path("data")) if check.level != "ok"]
-    assert [(c.name, c.level) for c in found if "trainer" in c.name] == [("another trainer", "warn")]
-    monkeypatch.setattr(sys.modules["trainer"], "SENTINEL", "theirs")
-    (ours,) = [check for check in examining.examine(Path("data")) if check.name == "trainer"]
-    assert ours.level == "fail"
-    assert "environment of its own" in ours.todo
+    found = [check for check in examining.examine(Path("data")) if "dateshard" in check.name]
+    assert [(c.name, c.level) for c in found] == [("dateshard", "ok"), ("another dateshard", "warn")]
+    assert found[1].value == str(tmp_path / "dateshard" / "__init__.py")
+    assert "environment of its own" in found[1].todo
 
 
 def test_doctor_finds_a_library_that_is_broken_or_old(monkeypatch: pytest.MonkeyPatch) -> None:

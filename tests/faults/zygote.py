@@ -43,7 +43,7 @@ from typing import Any
 from tests.limits import CPU_SECONDS, PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("shardstore", "pipeline", "trainer", "dateshard")
+PACKAGES = ("dateshard",)
 MAIN, WRITER = "main", "writer"  # threads of a command
 LOADED = ("zarr", "psutil", "numpy.ctypeslib", "torch._dynamo", "ruamel.yaml.mergevalue")  # imported at first use
 
