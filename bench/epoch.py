@@ -22,10 +22,10 @@ import torch
 from dateshard.places import shards_folder
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.checkpoint import Writer
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import Session, _train_epoch
-from dateshard.trainer.session import make_session
+from dateshard.trainer.setup import make_session
 
 
 class OneBatch:

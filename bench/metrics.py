@@ -57,9 +57,9 @@ def ours(count: int) -> dict[str, Any]:
     """Everything that training counts, and what is exact."""
     import torch
 
-    from dateshard.trainer.batch import Batch
+    from dateshard.trainer.data.batch import Batch
     from dateshard.trainer.metrics import EpochMetrics, Form
-    from dateshard.trainer.objective import Head, Target
+    from dateshard.trainer.optimization.objective import Head, Target
 
     torch.set_num_threads(1)
     targets = tuple(Target(f"joint{index}") for index in range(F))
@@ -110,10 +110,10 @@ def step_seconds(name: str, rounds: int = 5, steps: int = 8) -> tuple[float, flo
     import torch
     from torch import nn
 
-    from dateshard.trainer.batch import Batch
+    from dateshard.trainer.data.batch import Batch
     from dateshard.trainer.metrics import EpochMetrics, Form
     from dateshard.trainer.models.mlp import Mlp
-    from dateshard.trainer.objective import Head, Target
+    from dateshard.trainer.optimization.objective import Head, Target
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import FAMILIES, build, num_parameters
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.order import Window
 
 BATCH, HISTORY, HORIZON, NODES, INPUTS = 64, 12, 12, 64, 2
 

@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from dateshard.shardstore.calendar import day_of, instants
 from dateshard.shardstore.commit import Writer, publish, staging_folder
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import Nodes, save_nodes, save_statistics
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Entry, Manifest, Part
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.storage import zarr_raw
-from dateshard.trainer.batch import Wanted
-from dateshard.trainer.order import Order, Window, make_runs
-from dateshard.trainer.reader import Reader
-from dateshard.trainer.shuffle import Shuffle
+from dateshard.shardstore.times.calendar import day_of, instants
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.order import Order, Window, make_runs
+from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.data.shuffle import Shuffle
 
 FIRST = dt.date(2024, 1, 1)
 SEED = 1

@@ -29,7 +29,7 @@ from dateshard.cli import run
 from dateshard.pipeline.config import Pipeline, StoreConfig
 from dateshard.pipeline.events import Finished
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.planning.plan import Wish
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 

@@ -21,7 +21,7 @@ from typing import Any
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.events import DateFailed
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.planning.plan import Wish
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.storage.zarr_raw import chunk_file
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from dateshard.trainer.config import ModelConfig
-from dateshard.trainer.gram import Joint, Masked, Part
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models.ridge import Grid, Judging
-from dateshard.trainer.order import Window
+from dateshard.trainer.models.ridge_gram import Joint, Masked, Part
 
 SHAPES = {  # nodes, windows a node, history, horizon, masked share
     "flights, masked": (30, 6361, 168, 24, 0.5),

@@ -35,15 +35,15 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save as format_tensors
 
-from dateshard.shardstore.durable import fsync_path, write_file
+from dateshard.shardstore.disk.durable import fsync_path, write_file
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import Writer
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import Session, Stepped, _train_epoch, train
-from dateshard.trainer.resume import New, start
-from dateshard.trainer.session import make_session
-from dateshard.trainer.state import make_room, save
+from dateshard.trainer.runs.start import New, start
+from dateshard.trainer.session import make_room, save
+from dateshard.trainer.setup import make_session
 from tests.conftest import World, build_world
 
 SPLIT = {"train": "2024-03-01..2024-12-04", "validation": "2024-12-05"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dateshard.trainer import paired
+from dateshard.trainer.assessment import paired
 from dateshard.trainer.metrics.sums import Floats
 
 DATES = (4, 7, 10, 14, 21, 30, 46, 90, 180, 365)

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from dateshard.screen import put
 from dateshard.shardstore.commands import PLACEHOLDER, command, configuration_words, door
 from dateshard.shardstore.errors import UsageError, shorten
+from dateshard.terminal.screen import put
 
 ENDINGS = (".yaml", ".yml")
 NAMED = re.compile(rb"^dataset\s*:", re.MULTILINE)  # an overlay names none, and is no configuration alone

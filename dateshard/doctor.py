@@ -70,8 +70,8 @@ def examine(data: Path) -> Iterator[Check]:
 
 def examine_configuration(files: Sequence[str], overrides: Sequence[str]) -> Iterator[Check]:
     """Whether a configuration is right, and whether its dumps and its store are there."""
-    from dateshard.configuration import check
     from dateshard.places import shards_folder
+    from dateshard.settings.resolved import check
 
     settings, faults = check(files, overrides)
     for fault in faults:
@@ -86,8 +86,8 @@ def examine_configuration(files: Sequence[str], overrides: Sequence[str]) -> Ite
 
 
 def _dumps(path: str) -> Check:
-    from dateshard.pipeline.dumps import find_dumps, find_files, is_one_file, no_match
-    from dateshard.shardstore.calendar import collapse
+    from dateshard.pipeline.raw.dumps import find_dumps, find_files, is_one_file, no_match
+    from dateshard.shardstore.times.calendar import collapse
 
     if is_one_file(path):
         count, told = len(find_files(path)), f"one table of many dates: {path}"
@@ -176,8 +176,8 @@ def _torch() -> Check:
 
 
 def _time_zones() -> Check:
-    from dateshard.shardstore.calendar import day_of, parse_step
     from dateshard.shardstore.errors import UsageError
+    from dateshard.shardstore.times.calendar import day_of, parse_step
 
     try:
         hours = day_of(date(2024, 3, 10), "America/New_York", parse_step("1h")).num_steps

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
 from dateshard.preparing.raw import raw_units
-from dateshard.screen import counted, size
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten
 from dateshard.shardstore.layouts.feature import categorical
 from dateshard.shardstore.manifest import SPLITS
+from dateshard.shardstore.scaling.transform import Floats
 from dateshard.shardstore.shards import stored_path
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.screen import counted, size
 
 if TYPE_CHECKING:
     import polars

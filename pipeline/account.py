@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
-from dateshard.pipeline.dumps import Dump
 from dateshard.pipeline.events import Finished
-from dateshard.pipeline.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
-from dateshard.pipeline.rows import Rows, with_columns
+from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
+from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.raw.row_counts import Rows, with_columns
 from dateshard.pipeline.unobserved import about_unobserved
-from dateshard.shardstore.calendar import parse_step
 from dateshard.shardstore.commit import Committed
+from dateshard.shardstore.coverage.observed import by_split
+from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.errors import DateshardError, DumpError, ResourceError, Where
 from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.measured import load_receipt
-from dateshard.shardstore.observed import by_split
-from dateshard.shardstore.spacing import too_short_a_step
-from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.times.calendar import parse_step
 
 if TYPE_CHECKING:
-    from dateshard.pipeline.prepare import Measured, Normalised
+    from dateshard.pipeline.acts import Measured, Normalised
     from dateshard.shardstore.commit import Committed
 
 

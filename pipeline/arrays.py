@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.dumps import Dump
-from dateshard.pipeline.shares import own_bytes, record_budget
-from dateshard.pipeline.strangers import Strangers
-from dateshard.shardstore.calendar import Day
+from dateshard.pipeline.memory import own_bytes, record_budget
+from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.layouts import grid
@@ -28,12 +27,13 @@ from dateshard.shardstore.layouts.counters import Counters
 from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.manifest import Manifest
-from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.storage import About
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.times.calendar import Day
 
 if TYPE_CHECKING:
-    from dateshard.pipeline.decode import Decoded
+    from dateshard.pipeline.raw.decode import Decoded
 
 LARGEST = float(np.finfo(np.float32).max)
 LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
@@ -107,7 +107,7 @@ def loaded_bytes() -> int:
     """What a process holds before its first date: with this module comes all that measuring needs."""
     import pyarrow  # noqa: F401 - 0.3 s: what measures no date should not wait for it
 
-    import dateshard.pipeline.decode  # noqa: F401
+    import dateshard.pipeline.raw.decode  # noqa: F401
 
     return own_bytes()
 
@@ -128,9 +128,7 @@ def stage(
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
-    from dateshard.pipeline.decode import (
-        decode,  # polars takes 0.3 s: what only plans or normalises should not wait for it
-    )
+    from dateshard.pipeline.raw.decode import decode
 
     try:
         if not dump.files:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.dumps import is_one_file
-from dateshard.pipeline.observe import observe
-from dateshard.pipeline.plan import Observed, Wish, make_plan
+from dateshard.pipeline.planning.observe import observe
+from dateshard.pipeline.planning.plan import Observed, Wish, make_plan
+from dateshard.pipeline.raw.dumps import is_one_file
+from dateshard.shardstore.cleaning.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
 from dateshard.shardstore.commit import Writer
-from dateshard.shardstore.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
 from dateshard.shardstore.measured import partial_key
 
 BY_PINS = Runs()  # only those that pins name are looked at

@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dateshard.pipeline.source import DateRange, Section, Source, Step, null_word
 from dateshard.pipeline.splits import refuse_impossible
-from dateshard.shardstore.calendar import parse_step
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.times.calendar import parse_step
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.observe import Staged, observe
-from dateshard.pipeline.plan import Observed, Plan, Wish, make_plan, split_settings
-from dateshard.shardstore.calendar import collapse
+from dateshard.pipeline.planning.observe import Staged, observe
+from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, split_settings
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import Committed, Writer
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import load_statistics
 from dateshard.shardstore.manifest import Ranges
+from dateshard.shardstore.times.calendar import collapse
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dateshard.pipeline.plan import Plan
-from dateshard.pipeline.rows import Rows
-from dateshard.pipeline.strangers import Strangers
+from dateshard.pipeline.planning.plan import Plan
+from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.shardstore.coverage.observed import Cells
 from dateshard.shardstore.errors import DateshardError
 from dateshard.shardstore.manifest import Manifest
-from dateshard.shardstore.observed import Cells
 
 
 @dataclass(frozen=True, slots=True)

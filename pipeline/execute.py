@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline import account
+from dateshard.pipeline.acts import (
+    Measured,
+    Normalised,
+    measure_date,
+    merge_statistics,
+    normalise_date,
+    take_partial,
+    why_lost,
+)
 from dateshard.pipeline.arrays import Target, loaded_bytes
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.cuts import cut_account, spilled
 from dateshard.pipeline.drop import still_dropped, without_rows
-from dateshard.pipeline.dumps import is_one_file, one_table
 from dateshard.pipeline.events import (
     Began,
     CommitDone,
@@ -33,30 +40,23 @@ from dateshard.pipeline.events import (
     PassedOver,
     Planned,
 )
-from dateshard.pipeline.observe import observe, uncut, write_cache
-from dateshard.pipeline.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
-from dateshard.pipeline.prepare import (
-    Measured,
-    Normalised,
-    measure_date,
-    merge_statistics,
-    normalise_date,
-    take_partial,
-    why_lost,
-)
-from dateshard.pipeline.rows import Rows
-from dateshard.pipeline.shares import give_back_at_once, share_of, shares
-from dateshard.pipeline.stopping import Stop
+from dateshard.pipeline.memory import give_back_at_once, share_of, shares
+from dateshard.pipeline.planning.observe import observe, uncut, write_cache
+from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
+from dateshard.pipeline.planning.weights import all_weights
+from dateshard.pipeline.raw.cut_index import cut_account, spilled
+from dateshard.pipeline.raw.dumps import is_one_file, one_table
+from dateshard.pipeline.raw.row_counts import Rows
 from dateshard.pipeline.storing import StoredAgain, stored_as, storing
 from dateshard.pipeline.unobserved import refuse_nothing_observed
-from dateshard.pipeline.weights import all_weights
-from dateshard.pipeline.workers import Again, Task, Workers
+from dateshard.pipeline.workers.pool import Again, Task, Workers
+from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.commit import Committed, Writer
 from dateshard.shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
 from dateshard.shardstore.manifest import Entry, Manifest
-from dateshard.shardstore.statistics import Statistics, drift
+from dateshard.shardstore.scaling.statistics import Statistics, drift
 
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
 
@@ -96,7 +96,7 @@ def preprocess(
         with stop.at_once():
             whole = uncut(config, root)
         if whole:
-            from dateshard.pipeline.cut import cut  # as measuring: a plan should not wait for what reads dumps
+            from dateshard.pipeline.raw.cutting import cut  # as measuring: a plan should not wait for what reads dumps
 
             yield Cutting(whole.path, whole.size, one_table(config.source.path, whole.files))
             with stop.at_once():

@@ -18,13 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from dateshard.pipeline.path_dates import refuse_pattern
-from dateshard.pipeline.patterns import PatternError, read_pattern
+from dateshard.pipeline.spelling.path_dates import refuse_pattern
+from dateshard.pipeline.spelling.patterns import PatternError, read_pattern
 from dateshard.pipeline.splits import parse_bounds, write_bounds
-from dateshard.shardstore.calendar import parse_date, parse_step, zone
 from dateshard.shardstore.errors import UsageError, shorten
 from dateshard.shardstore.identity import identity
-from dateshard.shardstore.outside import forbidden
+from dateshard.shardstore.own_code.user_code import forbidden
+from dateshard.shardstore.times.calendar import parse_date, parse_step, zone
 
 
 class Section(BaseModel):

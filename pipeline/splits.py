@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from dateshard.shardstore.calendar import collapse, parse_date
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.manifest import SPLITS, Ranges, in_no_split
+from dateshard.shardstore.times.calendar import collapse, parse_date
 
 if TYPE_CHECKING:
     from dateshard.pipeline.config import Split
@@ -87,7 +87,7 @@ def _end(text: str, dates: Sequence[dt.date]) -> dt.date | None:
 def default_split(dates: Sequence[dt.date], weights: Mapping[dt.date, int]) -> dict[str, Ranges]:
     """Validation is the last date that is not almost empty, training all before it; dates after it are in no split.
 
-    A date is almost empty that holds less than half of what the median date before it does (`dateshard.pipeline.weights`);
+    A date is almost empty that holds less than half of what the median date before it does (`pipeline.planning.weights`);
     one of unknown weight is not. Where none is left, validation is the last date.
     """
     for last in range(len(dates) - 1, 0, -1):

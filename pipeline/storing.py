@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.plan import DatePlan
-from dateshard.pipeline.workers import Task
+from dateshard.pipeline.planning.plan import DatePlan
+from dateshard.pipeline.workers.pool import Task
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.shards import publish_shard

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.coverage.observed import never_observed, not_scaled, unscaled
 from dateshard.shardstore.errors import DumpError, Where
-from dateshard.shardstore.observed import never_observed, not_scaled, unscaled
-from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.times.calendar import collapse
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from dateshard.pipeline.plan import Observed
-    from dateshard.pipeline.prepare import Measured
+    from dateshard.pipeline.acts import Measured
+    from dateshard.pipeline.planning.plan import Observed
     from dateshard.shardstore.commit import Committed
     from dateshard.shardstore.manifest import Manifest
 

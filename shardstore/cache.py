@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dateshard.shardstore.commit import first_damaged
-from dateshard.shardstore.durable import check_free_space, disk_full_as_error
+from dateshard.shardstore.disk.durable import check_free_space, disk_full_as_error
+from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import StoreError, Where
-from dateshard.shardstore.lock import take_lock
 from dateshard.shardstore.storage import Arrays, zarr_raw
 
 MOST_TRIES = 5  # while others clean the folder away

@@ -25,7 +25,15 @@ from typing import Any
 
 from dateshard.shardstore import journal
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.durable import Flusher, appearing, disk_full_as_error, fsync_path, replace_file, write_file
+from dateshard.shardstore.disk.durable import (
+    Flusher,
+    appearing,
+    disk_full_as_error,
+    fsync_path,
+    replace_file,
+    write_file,
+)
+from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import (
     BusyError,
     DamagedError,
@@ -36,7 +44,6 @@ from dateshard.shardstore.errors import (
     naming,
 )
 from dateshard.shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
-from dateshard.shardstore.lock import take_lock
 from dateshard.shardstore.manifest import (
     Manifest,
     current_generation,

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore import cache
-from dateshard.shardstore.calendar import Day, Segment, instants, segments, time_codes
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import load_sources, sources_path
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
@@ -44,11 +43,12 @@ from dateshard.shardstore.manifest import (
     read_format,
 )
 from dateshard.shardstore.measured import verify_measured
-from dateshard.shardstore.pins import pin_files, read_pin, write_pin
-from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.pinning.pins import pin_files, read_pin, write_pin
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.shards import load_stored, verify_stored
-from dateshard.shardstore.statistics import Statistics
 from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.times.calendar import Day, Segment, instants, segments, time_codes
 
 TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.disk.durable import replace_file
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import canonical, hash_bytes
 

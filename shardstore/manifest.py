@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dateshard.shardstore.calendar import Day, zone
 from dateshard.shardstore.commands import command, to_run
-from dateshard.shardstore.durable import fsync_above, replace_file
+from dateshard.shardstore.disk.durable import fsync_above, replace_file
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.times.calendar import Day, zone
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")

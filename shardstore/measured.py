@@ -17,11 +17,11 @@ import numpy as np
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
-from dateshard.shardstore.histogram import Histogram
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.scaling.histogram import Histogram
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.transform import Floats
 
 VALUES, HISTOGRAM = "values.f64", "histogram.i64"
 Receipt = dict[str, Any]

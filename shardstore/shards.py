@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import first_damaged, publish, staging_folder
-from dateshard.shardstore.durable import check_free_space
+from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_bytes, identity
 from dateshard.shardstore.manifest import Part, Stored

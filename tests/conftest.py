@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from dateshard.pipeline.events import Event, Finished
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.planning.plan import Wish
 from dateshard.settings import Settings, validate
 from dateshard.shardstore.dataset import Dataset
 from tests.faults.zygote import forkable, shared

@@ -88,7 +88,7 @@ def test_only_the_device_file_names_cuda() -> None:
 def test_text_is_printed_in_one_place() -> None:
     """Where it is escaped; beside it a group's own help, and CSV as it is."""
     printing = {str(path.relative_to(ROOT)) for path in FILES if re.search(PRINTING, path.read_text())}
-    assert printing == {"dateshard/screen.py", "dateshard/cli/checkpoints.py", "dateshard/cli/predicting.py"}
+    assert printing == {"dateshard/terminal/screen.py", "dateshard/cli/checkpoints.py", "dateshard/cli/predicting.py"}
 
 
 def test_commands_in_messages_are_made_in_one_place() -> None:
@@ -110,7 +110,11 @@ def test_commands_in_messages_are_made_in_one_place() -> None:
 
 def test_locks_are_taken_in_one_place() -> None:
     taking = {str(path.relative_to(ROOT)) for path in FILES if "flock(" in path.read_text()}
-    assert taking == {"shardstore/lock.py", "trainer/checkpoint/removal.py", "dateshard/doctor.py"}  # let go; tried out
+    assert taking == {
+        "shardstore/disk/lock.py",
+        "trainer/checkpoint/removal.py",
+        "dateshard/doctor.py",
+    }  # let go; tried out
 
 
 def test_help_of_every_command_imports_nothing_heavy() -> None:

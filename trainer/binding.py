@@ -15,7 +15,7 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.identity import identity
 from dateshard.trainer.config import Trainer, binding, that_bind
-from dateshard.trainer.shuffle import Shuffle
+from dateshard.trainer.data.shuffle import Shuffle
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:

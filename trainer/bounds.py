@@ -12,9 +12,9 @@ import torch
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
-from dateshard.shardstore.transform import Floats, transform
+from dateshard.shardstore.scaling.transform import Floats, transform
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.objective import Head
+from dateshard.trainer.optimization.objective import Head
 
 INFINITE = (None, None)
 

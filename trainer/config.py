@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from dateshard.shardstore.errors import shorten
-from dateshard.shardstore.outside import forbidden
+from dateshard.shardstore.own_code.user_code import forbidden
 
 MOST = 10**12  # steps, windows, units: far more than fits anywhere, and no sum of them wraps in 64 bits
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}

@@ -18,14 +18,14 @@ import torch
 
 from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import Saved, Writer
+from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
-from dateshard.trainer.objective import forward
-from dateshard.trainer.schedule import learning_rate
-from dateshard.trainer.state import Session, State, make_room, save
+from dateshard.trainer.optimization.objective import forward
+from dateshard.trainer.optimization.schedule import learning_rate
+from dateshard.trainer.session import Session, State, make_room, save
 from dateshard.trainer.step import Outcome, Step, to_device
 from dateshard.trainer.stop import Interrupted, ShouldStop, ask
-from dateshard.trainer.windows import windows_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig, Trainer, is_own
 from dateshard.trainer.models import build
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.optimizer import moments_a_weight
+from dateshard.trainer.optimization.optimizer import moments_a_weight
 
 FLOAT = 4
 BEYOND = 1 << 63  # more bytes than torch can count

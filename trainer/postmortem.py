@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from dateshard.shardstore.calendar import Timeline
 from dateshard.shardstore.commands import command
-from dateshard.shardstore.durable import disk_full_as_error, replace_file
+from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.errors import DateshardError, Where
-from dateshard.trainer.state import Session
+from dateshard.shardstore.times.calendar import Timeline
+from dateshard.trainer.session import Session
 
 LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goes there
 

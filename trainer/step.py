@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from dateshard.trainer.batch import Batch
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.permutation import key
 from dateshard.trainer.device import reseed
-from dateshard.trainer.objective import Head, forward
-from dateshard.trainer.permutation import key
-from dateshard.trainer.state import Session
+from dateshard.trainer.optimization.objective import Head, forward
+from dateshard.trainer.session import Session
 
 
 @dataclass(frozen=True, slots=True)

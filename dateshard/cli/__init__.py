@@ -11,9 +11,9 @@ from importlib import import_module
 import click
 
 from dateshard.chosen import configuration_of, refuse_as_word
-from dateshard.screen import in_a_line, put, put_document
 from dateshard.shardstore.commands import Door, command, stand_at
 from dateshard.shardstore.errors import DateshardError, UsageError, of_memory, of_system, shorten
+from dateshard.terminal.screen import in_a_line, put, put_document
 
 COMMANDS = {
     "init": ("starting", "a starter configuration, and data to run it on"),

@@ -77,7 +77,7 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     """All of them with size and time, the best first, then the newest; what is set aside or damaged; the sum."""
     from dateshard.runs.checkpoints import list_checkpoints, place_of
     from dateshard.runs.checkpoints_screen import show_list
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     told = list_checkpoints(place_of(run, directory))
     if as_json:
@@ -96,7 +96,7 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
     from dateshard.runs.checkpoints import describe, named
     from dateshard.runs.checkpoints_screen import show_info
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     told = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
     if as_json:
@@ -115,7 +115,7 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     from dateshard.runs.checkpoints import LATEST, Place, is_checkpoint, named, place_of
     from dateshard.runs.checkpoints import verify as compare
     from dateshard.runs.checkpoints_screen import show_verified
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     if directory is None and words == (LATEST,):  # the newest run, as of other commands
         words = ()
@@ -148,7 +148,7 @@ def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     from dateshard.runs.checkpoints import named
     from dateshard.runs.checkpoints_screen import show_loaded
     from dateshard.runs.trial import load as bring_back
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
     if as_json:
@@ -175,7 +175,7 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
 
     from dateshard.runs.checkpoints import export as write
     from dateshard.runs.checkpoints import named
-    from dateshard.screen import Screen, size
+    from dateshard.terminal.screen import Screen, size
 
     words, file = _last(words, "the file to write")
     told = write(named(words, directory, "best"), Path(file), force=force)
@@ -196,7 +196,7 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 
     from dateshard.runs.checkpoints import copy as duplicate
     from dateshard.runs.checkpoints import named
-    from dateshard.screen import Screen, size
+    from dateshard.terminal.screen import Screen, size
 
     words, target = _last(words, "the folder to copy it to")
     told = duplicate(named(words, directory, "best"), Path(target))
@@ -231,7 +231,7 @@ def clean(
     from dateshard.runs.checkpoints import clean as remove
     from dateshard.runs.checkpoints import place_of
     from dateshard.runs.checkpoints_screen import show_cleaned
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
     from dateshard.trainer.checkpoint.retention import Policy
     from dateshard.trainer.config import parse_bytes
 
@@ -251,7 +251,7 @@ def clean(
 
 def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pinned: bool) -> int:
     from dateshard.runs.checkpoints import is_checkpoint, named, set_pin
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     if not any(map(is_checkpoint, words)):
         raise click.UsageError("Name a checkpoint.")

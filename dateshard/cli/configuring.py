@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.cli.options import emit, json_option, needed_config_option, preset_option, split_arguments
-from dateshard.screen import put
+from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument
@@ -24,7 +24,7 @@ def schema(document: str | None, as_json: bool) -> None:
     --json fails.
     """
     if document is None:
-        from dateshard.configuration import configuration_schema
+        from dateshard.settings.resolved import configuration_schema
 
         emit(configuration_schema())
         return
@@ -58,8 +58,8 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
 
     KEY, such as trainer.training, shows that part alone.
     """
-    from dateshard.configuration import choose, resolve, to_yaml
-    from dateshard.presets import preset_file
+    from dateshard.settings.presets import preset_file
+    from dateshard.settings.resolved import choose, resolve, to_yaml
 
     keys, overrides = split_arguments(words)
     settings, origins = resolve(files, overrides, preset_file(preset) if preset else None)
@@ -80,8 +80,8 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
 @json_option
 def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """All faults at once, each with file, line and column. Exit 2 if there is one."""
-    from dateshard.configuration import check as look_through
-    from dateshard.screen import counted
+    from dateshard.settings.resolved import check as look_through
+    from dateshard.terminal.screen import counted
 
     stray, overrides = split_arguments(words)
     if stray:

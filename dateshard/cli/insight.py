@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from dateshard.insight.survey import Survey
-    from dateshard.screen import Screen
     from dateshard.shardstore.dataset import Dataset
+    from dateshard.terminal.screen import Screen
 
 
 @click.command(name="inspect")
@@ -26,7 +26,7 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
     """What the shards hold: features, shape, missing share, figures raw and scaled. Without DATES the whole dataset."""
     from dateshard.insight.figures import first_rows, inspection
     from dateshard.insight.screen import show_inspection
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     screen = Screen(as_json=as_json)
@@ -58,7 +58,7 @@ def statistics(
     from dateshard.insight.figures import by_date as rows_by_date
     from dateshard.insight.figures import drift_rows, global_statistics
     from dateshard.insight.screen import show_statistics
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     if selectors and not (by_date or drift):
@@ -91,8 +91,8 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     from dateshard.insight.comparison import comparison, two_generations
     from dateshard.insight.screen import show_comparison
     from dateshard.places import shards_folder
-    from dateshard.screen import Screen
     from dateshard.shardstore.dataset import Dataset
+    from dateshard.terminal.screen import Screen
 
     chosen, overrides = split_arguments(words)
     root = shards_folder(settings_of(files, overrides).dataset)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.screen import put_document
 from dateshard.shardstore.commands import by_door, to_run
+from dateshard.terminal.screen import put_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,8 +164,8 @@ def plain_dates(selectors: Iterable[str]) -> list[dt.date]:
     """The dates, where every selector is one; else nothing."""
     import re
 
-    from dateshard.shardstore.calendar import parse_date
     from dateshard.shardstore.errors import UsageError
+    from dateshard.shardstore.times.calendar import parse_date
 
     words = list(selectors)
     if not all(re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", word) for word in words):  # 2013-W10 would be its Monday
@@ -194,8 +194,8 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
     import re
 
     from dateshard.pipeline.splits import parse_range
-    from dateshard.shardstore.calendar import parse_date
     from dateshard.shardstore.errors import UsageError
+    from dateshard.shardstore.times.calendar import parse_date
 
     if word in split:
         return [date for date in known if any(low <= date <= high for low, high in split[word])]

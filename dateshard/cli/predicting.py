@@ -79,10 +79,10 @@ def predict(
     import sys
     from pathlib import Path
 
-    from dateshard.judging import forecasts, prediction_screen
+    from dateshard.judging import forecast_table, prediction_screen
     from dateshard.judging.prediction import Asked, predict_run
-    from dateshard.screen import Screen
     from dateshard.shardstore.errors import naming
+    from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
     if len(names) != 1:
@@ -91,7 +91,7 @@ def predict(
     if overrides and not files:
         raise click.UsageError("A run forecasts with its own settings; KEY=VALUE is for a configuration named with -c.")
     if out:
-        forecasts.refuse_ending(Path(out))
+        forecast_table.refuse_ending(Path(out))
     settings = settings_of(files, overrides) if files else None
     pipeline = settings.preparing() if settings else None
     bounds = settings.trainer.bounds or None if settings else None
@@ -99,7 +99,7 @@ def predict(
     made = predict_run(Asked(names[0], history, until, at, which, level, pipeline, bounds, trust))
     prediction_screen.headline(screen, made)
     if out:
-        forecasts.write(made.frame, Path(out))
+        forecast_table.write(made.frame, Path(out))
         screen.tell(f"{made.frame.height:,} rows: {out}")
     if as_json:
         emit(prediction_screen.document(made))
@@ -107,5 +107,5 @@ def predict(
         prediction_screen.rows(screen, made)
     elif not out:
         with naming("standard output"):
-            click.echo(forecasts.as_csv(made.frame), nl=False)  # names as they are: docs/decisions/0047
+            click.echo(forecast_table.as_csv(made.frame), nl=False)  # names as they are: docs/decisions/0047
     return 0

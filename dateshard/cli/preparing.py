@@ -22,14 +22,14 @@ from dateshard.cli.options import (
     settings_of,
     split_arguments,
 )
-from dateshard.screen import put
 from dateshard.shardstore.commands import command, door, to_run
+from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
-    from dateshard.pipeline.plan import Wish
-    from dateshard.pipeline.stopping import Stop
-    from dateshard.pipeline.survey import Survey
+    from dateshard.pipeline.planning.plan import Wish
+    from dateshard.pipeline.planning.preview import Survey
+    from dateshard.pipeline.workers.stopping import Stop
     from dateshard.settings import Settings
     from dateshard.shardstore.errors import DumpError
 
@@ -61,10 +61,10 @@ def plan(
     as_json: bool,
 ) -> int:
     """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
-    from dateshard.pipeline.survey import cost_of, survey
+    from dateshard.pipeline.planning.preview import cost_of, survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import expect, headline, needs_run, plan_document, show_cost, show_plan
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -133,8 +133,8 @@ def preprocess(
     quiet: bool,
 ) -> int:
     """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
-    from dateshard.pipeline.stopping import Stop
-    from dateshard.signals import StopSignal
+    from dateshard.pipeline.workers.stopping import Stop
+    from dateshard.terminal.signals import StopSignal
 
     acts: dict[str, Any] = {"refit_statistics": refit_statistics, "resplit": resplit, "force": force}
     acts |= {"only": only, "exclude": exclude, "workers": workers}
@@ -170,7 +170,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     from dateshard.places import shards_folder
     from dateshard.preparing.pace import watch
     from dateshard.preparing.preprocess import ending_to_json, follow, settled
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
     from dateshard.trainer.config import parse_bytes
     from dateshard.trust import admit, code_of
 
@@ -213,11 +213,11 @@ def _kept(*, force: bool) -> str:
 @json_option
 def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
     """The state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
-    from dateshard.pipeline.plan import Wish, refuse_unknown
-    from dateshard.pipeline.survey import survey
+    from dateshard.pipeline.planning.plan import Wish, refuse_unknown
+    from dateshard.pipeline.planning.preview import survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import all_good, grouped, headline, show_mend, status_document
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -261,10 +261,10 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bool, as_json: bool) -> int:
     """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
     from dateshard.places import shards_folder
-    from dateshard.screen import Screen
+    from dateshard.shardstore.cleaning.older_generations import verify_older
     from dateshard.shardstore.dataset import Dataset
     from dateshard.shardstore.errors import NotThereError
-    from dateshard.shardstore.history import verify_older
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
@@ -314,7 +314,7 @@ def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
     Raises:
         DumpError: names them.
     """
-    from dateshard.pipeline.plan import refuse_unknown
+    from dateshard.pipeline.planning.plan import refuse_unknown
 
     if not found.seen.to_cut:
         refuse_unknown(found.plan, wish, found.seen, settings.preparing().source.path)
@@ -331,8 +331,8 @@ def _wish(
     resplit: bool,
 ) -> Wish:
     """Selectors -> a wish. States and splits are looked up in the plan of everything."""
-    from dateshard.pipeline.plan import Wish
-    from dateshard.pipeline.survey import survey
+    from dateshard.pipeline.planning.plan import Wish
+    from dateshard.pipeline.planning.preview import survey
     from dateshard.places import shards_folder
     from dateshard.shardstore.errors import DumpError
 

@@ -19,7 +19,7 @@ from dateshard.cli.options import (
 
 if TYPE_CHECKING:
     from dateshard.documents.reporting import ReportDocument
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
 
 @click.command()
@@ -53,7 +53,7 @@ def report(
     RUN is a run's name, or `latest`: with -c FILE the newest of those settings. Its best checkpoint is evaluated, unless
     that lies beside the run already.
     """
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
     screen = Screen(as_json=as_json)
@@ -94,7 +94,7 @@ def _of_run(
 
 def tell_report(screen: Screen, document: ReportDocument) -> None:
     """Where the page lies, how large it is, and how long the evaluation took or why there is none."""
-    from dateshard.screen import seconds, size
+    from dateshard.terminal.screen import seconds, size
 
     took = document["evaluated_seconds"]
     judged = f"  (evaluated {document['split']} in {seconds(took)})" if took is not None else ""
@@ -108,14 +108,14 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
 
     from dateshard.chosen import taken
     from dateshard.cli.insight import open_dataset, read_survey
-    from dateshard.pipeline.plan import Wish
-    from dateshard.pipeline.survey import look
+    from dateshard.pipeline.planning.plan import Wish
+    from dateshard.pipeline.planning.preview import look
     from dateshard.places import data_folder, shards_folder
     from dateshard.reports.data import gather
     from dateshard.reports.data_page import data_report
     from dateshard.reports.making import write_page
-    from dateshard.screen import size
     from dateshard.shardstore.commit import load_sources
+    from dateshard.terminal.screen import size
 
     files = taken(files)
     settings = settings_of(files, overrides)
@@ -154,8 +154,8 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
     """
     from dateshard.reports.making import page_is_old, page_of, write_report
-    from dateshard.runs.show import run_to_show, show_run, shown_run
-    from dateshard.screen import Screen
+    from dateshard.reports.show import run_to_show, show_run, shown_run
+    from dateshard.terminal.screen import Screen
     from dateshard.trust import settings_of_run
 
     run, screen = run_to_show(name), Screen(as_json=as_json)

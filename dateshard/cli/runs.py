@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dateshard.cli.options import emit, json_option
-from dateshard.screen import put
 from dateshard.shardstore.commands import to_run
+from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.runs.tail import Follower, Row
-    from dateshard.screen import Screen
-    from dateshard.trainer.run import TrainingRun
+    from dateshard.terminal.screen import Screen
+    from dateshard.trainer.runs.folder import TrainingRun
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
 
@@ -28,7 +28,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
     from dateshard.places import runs_folder
     from dateshard.runs.listing import list_runs
     from dateshard.runs.screen import show_runs
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     screen = Screen(as_json=as_json)
     rows, faults = list_runs(dataset, state, most)
@@ -51,7 +51,7 @@ def compare(names: tuple[str, ...], as_json: bool) -> int:
     """Runs side by side: the settings in which they differ, and what became of each."""
     from dateshard.runs.listing import compare as look
     from dateshard.runs.screen import show_comparison
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     told = look(names)
     if as_json:
@@ -78,7 +78,7 @@ def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
 def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
     from dateshard.runs.listing import describe, open_run
     from dateshard.runs.tail import Follower, Rewound
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     run = open_run(name)
     follower = Follower(run.folder / "metrics.jsonl")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
-from dateshard.screen import put
 from dateshard.shardstore.commands import command_in, door
+from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.configuring import DoctorDocument
@@ -28,7 +28,7 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     """A starter configuration, and data to run it on. Never overwrites a file."""
     from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
-    from dateshard.shardstore.durable import appearing
+    from dateshard.shardstore.disk.durable import appearing
 
     if not example and (num_dates is not None or num_sensors is not None):
         raise click.UsageError("--dates and --sensors are for --example traffic")
@@ -75,7 +75,7 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
     """
     from dateshard.doctor import examine, examine_configuration
     from dateshard.places import data_folder
-    from dateshard.screen import Screen, counted
+    from dateshard.terminal.screen import Screen, counted
 
     stray, overrides = split_arguments(words)
     if stray or (overrides and not files):

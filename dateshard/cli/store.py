@@ -16,15 +16,15 @@ from dateshard.cli.options import (
     settings_of,
     split_arguments,
 )
-from dateshard.screen import in_a_line
+from dateshard.terminal.screen import in_a_line
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
     from dateshard.pipeline.drop import Dropped
-    from dateshard.screen import Screen
+    from dateshard.shardstore.cleaning.garbage import Garbage
     from dateshard.shardstore.dataset import Dataset
-    from dateshard.shardstore.garbage import Garbage
-    from dateshard.shardstore.pins import Look
+    from dateshard.shardstore.pinning.pins import Look
+    from dateshard.terminal.screen import Screen
 
 
 @click.command()
@@ -40,8 +40,8 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     """
     from dateshard.pipeline.drop import drop as take_out
     from dateshard.places import shards_folder
-    from dateshard.screen import Screen
     from dateshard.shardstore.dataset import Dataset
+    from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
     if not selectors:
@@ -77,9 +77,9 @@ def _agreed(question: str) -> bool:
 
 def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
     """What is taken out, and what that means; `brief` where that was told with the question."""
-    from dateshard.pipeline.remarks import moved_split
-    from dateshard.screen import counted
-    from dateshard.shardstore.calendar import collapse
+    from dateshard.pipeline.planning.remarks import moved_split
+    from dateshard.shardstore.times.calendar import collapse
+    from dateshard.terminal.screen import counted
 
     for note in found.notes:
         screen.tell(f"passed over: {note}")
@@ -127,9 +127,9 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
     """
     from dateshard.pipeline.clean import clean as remove
     from dateshard.places import runs_folder, shards_folder
-    from dateshard.screen import Screen
-    from dateshard.shardstore.garbage import Runs
-    from dateshard.shardstore.pins import judge_pins
+    from dateshard.shardstore.cleaning.garbage import Runs
+    from dateshard.shardstore.pinning.pins import judge_pins
+    from dateshard.terminal.screen import Screen
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -163,7 +163,7 @@ def _show_gone(screen: Screen, gone: list[Look]) -> None:
 
 
 def _show(screen: Screen, found: Garbage, *, dry_run: bool) -> None:
-    from dateshard.screen import counted, size
+    from dateshard.terminal.screen import counted, size
 
     for number, runs in found.kept.items():
         reasons = [
@@ -224,8 +224,8 @@ def export(
 
     from dateshard.places import data_folder, shards_folder
     from dateshard.preparing.export import export as write_files
-    from dateshard.screen import Screen, counted, size
     from dateshard.shardstore.dataset import Dataset
+    from dateshard.terminal.screen import Screen, counted, size
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)

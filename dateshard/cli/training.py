@@ -76,7 +76,7 @@ def train(
     **flags: str | None,
 ) -> int:
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
     from dateshard.training import rehearsal
     from dateshard.training.train import Asked, configure, train_to_the_end
 
@@ -107,7 +107,7 @@ def train(
 @json_option
 def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """Windows, batches, memory by days a block, and checkpoints of a training. Reads no values, writes nothing."""
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
     from dateshard.training.estimate import estimate as work_out
     from dateshard.training.estimate import show
 
@@ -159,7 +159,7 @@ def evaluate(
     """
     from dateshard.judging.evaluation import evaluate_config, evaluate_run, run_of
     from dateshard.judging.tables import show
-    from dateshard.screen import Screen
+    from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
     if len(names) > 1:

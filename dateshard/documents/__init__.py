@@ -73,7 +73,7 @@ DOCUMENTS: dict[str, Any] = {
 }
 
 
-WRITTEN_OUT = ("inspect", "statistics", "diff")  # schemas that stand as files in dateshard/schemas
+WRITTEN_OUT = ("inspect", "statistics", "diff")  # schemas that stand as files in dateshard/documents/schemas/
 
 
 def document_schema(name: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def document_schema(name: str) -> dict[str, Any]:
         KeyError: no command of that name prints JSON.
     """
     if name in WRITTEN_OUT:
-        found: dict[str, Any] = json.loads(files("dateshard.schemas").joinpath(f"{name}.json").read_text())
+        found: dict[str, Any] = json.loads(files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text())
         return {"$schema": GenerateJsonSchema.schema_dialect, **found}
     schema = TypeAdapter(DOCUMENTS[name]).json_schema()
     for part in [schema, *schema.get("$defs", {}).values()]:

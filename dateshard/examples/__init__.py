@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from dateshard.examples import flights, traffic
-from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError
 
 EXAMPLES = ("flights", "traffic")

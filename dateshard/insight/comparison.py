@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from dateshard.insight.figures import figure, moments_to_json, split_to_json
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Manifest, current_generation, generations
-from dateshard.shardstore.statistics import Statistics, drift
+from dateshard.shardstore.scaling.statistics import Statistics, drift
+from dateshard.shardstore.times.calendar import collapse
 
 Document = dict[str, Any]
 MOST_NAMES = 100

@@ -1,6 +1,6 @@
 """What inspect and statistics tell: documents made of a survey of the shards and of the frozen statistics.
 
-Keys: docs/commands.md; schemas: dateshard/schemas/. A figure that does not exist (nothing was observed, a code) is null.
+Keys: docs/commands.md; schemas: documents/schemas/. A figure that does not exist (nothing was observed, a code) is null.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from dateshard.insight.observed import short_step
 from dateshard.insight.survey import Survey, distance, moments_of, reference
-from dateshard.shardstore.calendar import Day, collapse
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.manifest import Manifest
-from dateshard.shardstore.moments import spell
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.scaling.transform import Floats
+from dateshard.shardstore.times.calendar import Day, collapse
+from dateshard.shardstore.times.instants import spell
 
 Document = dict[str, Any]
 HOUR, DAY_HOURS = 3_600_000_000_000, 24

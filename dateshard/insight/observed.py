@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.coverage.observed import Cells, Counts, by_split
+from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
-from dateshard.shardstore.observed import Cells, Counts, by_split
-from dateshard.shardstore.spacing import too_short_a_step
 
 THIN = 0.1  # of the training dates' observed share, below which a split is named
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dateshard.insight.comparison import dates_of
-from dateshard.screen import Screen, counted, size
+from dateshard.terminal.screen import Screen, counted, size
 
 Document = dict[str, Any]
 MOST_NAMES = 8

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.calendar import Day
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.histogram import GREATEST, NUM_BINS, ZERO, bins_of, representatives
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.scale import Scale
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, bins_of, representatives
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.times.calendar import Day
 
 KINDS = ("raw", "scaled", "unit")  # unit: (transformed value - training mean) / training deviation, over all nodes
 EDGES_B = np.sinh(np.linspace(-7.6, 7.6, 129)) * 0.05  # of drift's bins, in training deviations: fine near the mean
@@ -58,7 +58,7 @@ class Survey:
     Attributes:
         seen_NF, sum_NF: observed cells of each node, and the sum of their raw values.
         week_seen, week_sum: the same [7, 24, F] by local weekday (Monday 0) and hour.
-        train_bins, other_bins: [F, 65536] histograms of `unit`, in the bins of `dateshard.shardstore.histogram`.
+        train_bins, other_bins: [F, 65536] histograms of `unit`, in the bins of `dateshard.shardstore.scaling.histogram`.
         scaled_bins: likewise of the scaled values.
         codes: {feature: cells of each code} of the categorical features.
     """

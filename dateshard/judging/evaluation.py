@@ -14,18 +14,18 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, Where
 from dateshard.trainer import checkpoint
-from dateshard.trainer.baselines import within_reach
+from dateshard.trainer.assessment.baselines import within_reach
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluation import Evaluation
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.elsewhere import refuse_absent
-from dateshard.trainer.evaluate import evaluate
 from dateshard.trainer.models import num_parameters
-from dateshard.trainer.observed import unobserved
-from dateshard.trainer.resume import locate
-from dateshard.trainer.run import TrainingRun, find_continuable, newest
-from dateshard.trainer.session import choose_columns, make_session
-from dateshard.trainer.state import restore
-from dateshard.trainer.table import Evaluation
+from dateshard.trainer.runs.folder import TrainingRun, find_continuable, newest
+from dateshard.trainer.runs.observed import unobserved
+from dateshard.trainer.runs.save_dir import refuse_absent
+from dateshard.trainer.runs.start import locate
+from dateshard.trainer.session import restore
+from dateshard.trainer.setup import choose_columns, make_session
 from dateshard.trust import admit, code_of, settings_of_run
 
 

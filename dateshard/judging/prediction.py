@@ -15,31 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.judging.evaluation import newest_run
-from dateshard.judging.forecasts import Made, frame_of
+from dateshard.judging.forecast_table import Made, frame_of
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.account import total
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
-from dateshard.pipeline.history import History, Piece, raw_files, read_history
-from dateshard.pipeline.strangers import Strangers
+from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
+from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.pipeline.recent import History, Piece, raw_files, read_history
 from dateshard.places import runs_folder, shards_folder
-from dateshard.screen import counted
-from dateshard.shardstore.calendar import Day, collapse, time_codes
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where
 from dateshard.shardstore.layouts.encode import last_record
-from dateshard.shardstore.moments import neighbour, parse_instant, rows_after, rows_before, spell, step_before
+from dateshard.shardstore.times.calendar import Day, collapse, time_codes
+from dateshard.shardstore.times.instants import neighbour, parse_instant, rows_after, rows_before, spell, step_before
+from dateshard.terminal.screen import counted
 from dateshard.trainer import checkpoint
+from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
+from dateshard.trainer.assessment.intervals import Intervals
+from dateshard.trainer.assessment.intervals_file import intervals_of
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.elsewhere import refuse_absent
-from dateshard.trainer.forecast import Forecaster, load_forecaster
-from dateshard.trainer.intervals import Intervals
-from dateshard.trainer.kept_intervals import intervals_of
-from dateshard.trainer.resume import locate
-from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.save_dir import refuse_absent
+from dateshard.trainer.runs.start import locate
 from dateshard.trust import check_trust, code_of, settings_of_run
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def predict_run(asked: Asked) -> Prediction:
     """Forecasts once.
 
     Memory: the model, the window, one date as in preparing; with intervals that are not kept yet those of
-    `dateshard.trainer.intervals.calibrate`.
+    `dateshard.trainer.assessment.intervals.calibrate`.
     """
     began = time.perf_counter()
     run, which = _run_of(asked)

@@ -12,14 +12,14 @@ from dateshard.documents.prediction import (
     PredictDocument,
     VerdictDocument,
 )
-from dateshard.judging.forecasts import as_rows
+from dateshard.judging.forecast_table import as_rows
 from dateshard.judging.prediction import Prediction, account_of
 from dateshard.judging.verdict import Verdict
-from dateshard.screen import Screen, counted, seconds
 from dateshard.shardstore.commands import command
-from dateshard.shardstore.moments import spell
-from dateshard.trainer.coverage import Coverage, worst
-from dateshard.trainer.intervals import Intervals
+from dateshard.shardstore.times.instants import spell
+from dateshard.terminal.screen import Screen, counted, seconds
+from dateshard.trainer.assessment.coverage import Coverage, worst
+from dateshard.trainer.assessment.intervals import Intervals
 
 SHOWN_ROWS = 12
 SHOWN_FEATURES = 3

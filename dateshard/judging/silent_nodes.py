@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.history import History
-from dateshard.screen import counted
+from dateshard.pipeline.recent import History
 from dateshard.shardstore.errors import shorten
-from dateshard.trainer.forecast import Forecaster
+from dateshard.terminal.screen import counted
+from dateshard.trainer.assessment.forecaster import Forecaster
 
 NAMED = 10  # nodes that a note names
 

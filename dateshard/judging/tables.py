@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dateshard.judging.sentences import training_command, verdicts
-from dateshard.screen import Screen, number
-from dateshard.trainer.table import Evaluation, Row
+from dateshard.terminal.screen import Screen, number
+from dateshard.trainer.assessment.evaluation import Evaluation, Row
 
 SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
 SHOWN_CLASSES = 20  # lines of a classification report; --json has all

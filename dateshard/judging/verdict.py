@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.disk.durable import replace_file
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.identity import expected_form, identity, seal, unseal
+from dateshard.trainer.assessment.evaluation import Evaluation
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.run import TrainingRun
-from dateshard.trainer.table import Evaluation
+from dateshard.trainer.runs.folder import TrainingRun
 
 VERSION = 2
 READABLE = (1, 2)  # 1 has no outcome: its verdict was one of figures without intervals
@@ -33,7 +33,7 @@ class Verdict:
     Attributes:
         checkpoint: its name. bound: {files, generation, data}: hashes and numbers that it holds for.
         document: as `evaluate --json`; `by_node` and `by_hour` of the model and the best baseline alone.
-        shown: windows to draw (dateshard.trainer.shown). seconds: that it took. parameters: trained numbers of the model.
+        shown: windows to draw (`example_windows`). seconds: that it took. parameters: trained numbers of the model.
     """
 
     split: str

@@ -6,8 +6,8 @@ import calendar
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 
-from dateshard.pipeline.plan import DatePlan
-from dateshard.screen import Screen
+from dateshard.pipeline.planning.plan import DatePlan
+from dateshard.terminal.screen import Screen
 
 RULER = "1   5    10   15   20   25   30"
 SIGNS = {  # state: (sign, colour as in ANSI, what it says)

@@ -30,12 +30,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dateshard.preparing.raw import raw_units
-from dateshard.shardstore.calendar import Day, instants
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
-from dateshard.shardstore.moments import spell
+from dateshard.shardstore.times.calendar import Day, instants
+from dateshard.shardstore.times.instants import spell
 
 BLOCK_CELLS = 1 << 18  # steps x nodes that are one row group
 TIMES = ("time_utc", "time_local", "node")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.places import data_folder
-from dateshard.shardstore.durable import replace_file
+from dateshard.shardstore.disk.durable import replace_file
 
 if TYPE_CHECKING:
     from dateshard.pipeline.events import Event

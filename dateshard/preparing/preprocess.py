@@ -12,14 +12,14 @@ from dateshard.insight.observed import shares_line, shares_of, thin_splits
 from dateshard.pipeline import events as e
 from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.preparing.states import GOOD, likeness
-from dateshard.progress import Progress
-from dateshard.screen import Screen, counted, seconds, size
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.progress import Progress
+from dateshard.terminal.screen import Screen, counted, seconds, size
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
-    from dateshard.pipeline.strangers import Strangers
+    from dateshard.pipeline.raw.strangers import Strangers
     from dateshard.shardstore.manifest import Manifest
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.transform import Floats, untransform
+from dateshard.shardstore.scaling.transform import Floats, untransform
 
 
 def raw_units(dataset: Dataset, scaled_TNF: NDArray[Any], places: Sequence[int] | None = None) -> Floats:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dateshard.pipeline.plan import DatePlan, Plan
-from dateshard.pipeline.survey import Cost, Survey
+from dateshard.pipeline.planning.plan import DatePlan, Plan
+from dateshard.pipeline.planning.preview import Cost, Survey
 from dateshard.preparing import pace
-from dateshard.screen import Screen, counted, seconds, size
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.screen import Screen, counted, seconds, size
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument

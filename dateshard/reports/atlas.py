@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dateshard.reports.charts import HALF, canvas, legend, nice_marks, short, text
 from dateshard.reports.raster import colour
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.transform import Floats, Integers
 
 MOST_CIRCLES, MOST_NAMES, TILES = 400, 45, 26
 WIDTH, MARGIN, HEAD = float(HALF), 56.0, 26.0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.reports.raster import picture, ramp, shades
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.scaling.transform import Floats
 
 WIDE, HALF = 1040, 500
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26

@@ -27,8 +27,8 @@ from dateshard.reports.charts import (
     short,
     text,
 )
-from dateshard.runs.history import Series
-from dateshard.shardstore.transform import Floats
+from dateshard.runs.curves import Series
+from dateshard.shardstore.scaling.transform import Floats
 
 HOVERED = 120  # columns that tell their figures
 LOGARITHMIC = 20.0  # ratio of the greatest to the least value from which on an axis counts powers

@@ -15,12 +15,12 @@ import numpy as np
 
 from dateshard.insight.figures import drift_rows
 from dateshard.insight.survey import HOUR, Survey, group_starts, raw_of_unit
-from dateshard.pipeline.plan import Plan
+from dateshard.pipeline.planning.plan import Plan
 from dateshard.reports.calendar import Square
 from dateshard.reports.charts import Columns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.histogram import GREATEST, NUM_BINS, ZERO, representatives
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives
+from dateshard.shardstore.scaling.transform import Floats, Integers
 
 MOST_COLUMNS, MOST_FEATURES, MOST_ROWS = 400, 8, 10
 NUM_BARS, MOST_WHOLE = 48, 60

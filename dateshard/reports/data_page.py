@@ -31,9 +31,9 @@ from dateshard.reports.data import (
     worst_nodes,
 )
 from dateshard.reports.page import card, page, pair, paragraph, section, table, tiles
-from dateshard.screen import counted, size
-from dateshard.shardstore.calendar import collapse
 from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.screen import counted, size
 
 SECTIONS = (
     ("dates", "Dates"),

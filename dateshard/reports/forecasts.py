@@ -22,7 +22,7 @@ from dateshard.reports.charts import (
     short,
     text,
 )
-from dateshard.shardstore.calendar import NANOSECONDS, zone
+from dateshard.shardstore.times.calendar import NANOSECONDS, zone
 
 SIDE, HEIGHT, PLOT = 62, 222, 182
 MOST_CLASSES = 12
@@ -62,7 +62,7 @@ def shown(
     names: Sequence[tuple[str, str]],
     categories: Sequence[str],
 ) -> Shown:
-    """Of what an evaluation kept (`dateshard.trainer.shown`); `names`: (forecaster, class), drawn in that order."""
+    """Of what an evaluation kept (`trainer.assessment.example_windows`); `names`: (forecaster, class), drawn in that order."""
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
     first = window["first_ns"] / NANOSECONDS
     return Shown(

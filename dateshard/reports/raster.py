@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.scaling.transform import Floats
 
 _POINTS = [
     "440154",

@@ -11,14 +11,14 @@ from typing import Any
 from dateshard.judging.evaluation import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
-from dateshard.runs.history import History, history
+from dateshard.runs.curves import History, history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.run import TrainingRun
-from dateshard.trainer.standing import standing
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.status import standing
 
 SPLITS = ("test", "validation")
 

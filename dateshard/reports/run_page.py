@@ -18,8 +18,8 @@ from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
 from dateshard.reports.page import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.run import RunFacts, told_standing
-from dateshard.runs.history import History, Series
-from dateshard.screen import counted, seconds, size
+from dateshard.runs.curves import History, Series
+from dateshard.terminal.screen import counted, seconds, size
 
 MOST_ROWS, MOST_HEADS = 15, 8
 

@@ -28,12 +28,12 @@ from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where, shorten
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import pth, removal
+from dateshard.trainer.checkpoint.after_save import BEST_EXPORT
 from dateshard.trainer.checkpoint.retention import Policy
 from dateshard.trainer.checkpoint.saving import copy as copy_checkpoint
-from dateshard.trainer.checkpoint.tending import BEST_EXPORT
 from dateshard.trainer.config import flatten
-from dateshard.trainer.elsewhere import refuse_absent, run_of
-from dateshard.trainer.run import TrainingRun, newest
+from dateshard.trainer.runs.folder import TrainingRun, newest
+from dateshard.trainer.runs.save_dir import refuse_absent, run_of
 
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")
 LATEST = "latest"

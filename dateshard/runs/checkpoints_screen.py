@@ -13,7 +13,7 @@ from dateshard.documents.checkpoints import (
     CheckpointsListDocument,
     CheckpointsVerifyDocument,
 )
-from dateshard.screen import Screen, counted, number, rounded, size
+from dateshard.terminal.screen import Screen, counted, number, rounded, size
 
 HEADER = ["checkpoint", "size", "saved", "val loss", ""]
 

@@ -13,8 +13,8 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import DamagedError, UsageError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import flatten
-from dateshard.trainer.run import TrainingRun, all_runs, newest
-from dateshard.trainer.standing import RESUMABLE, Standing, standing
+from dateshard.trainer.runs.folder import TrainingRun, all_runs, newest
+from dateshard.trainer.runs.status import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 LOSSES = ("loss", "losses", "huber_delta", "class_weights")  # of trainer.training: what is minimised

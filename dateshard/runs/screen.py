@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dateshard.documents.runs import CompareDocument, ComparedRun, RunRow
-from dateshard.screen import Screen, columns, in_a_line, number, rounded, seconds, size
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import shorten
+from dateshard.terminal.screen import Screen, columns, in_a_line, number, rounded, seconds, size
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_COLUMNS = 40

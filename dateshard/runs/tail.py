@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dateshard.trainer.run import TrainingRun
-from dateshard.trainer.standing import is_locked
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.status import is_locked
 
 POLL_SECONDS = 0.5
 Row = dict[str, Any]

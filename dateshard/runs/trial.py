@@ -10,9 +10,9 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.models import num_parameters
-from dateshard.trainer.session import make_session
-from dateshard.trainer.state import restore
-from dateshard.trainer.trial import try_batch
+from dateshard.trainer.rehearsal.trial import try_batch
+from dateshard.trainer.session import restore
+from dateshard.trainer.setup import make_session
 from dateshard.trust import check_trust, code_of
 
 

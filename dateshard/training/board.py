@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dateshard.shardstore.durable import disk_full_as_error
+from dateshard.shardstore.disk.durable import disk_full_as_error
 from dateshard.shardstore.errors import UsageError
 
 PLACES = ("step", "epoch", "batch", "resumed_at")  # of a row: where it stands, no figures

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dateshard.screen import counted, number
 from dateshard.shardstore.commands import command
-from dateshard.trainer.state import Session
+from dateshard.terminal.screen import counted, number
+from dateshard.trainer.session import Session
 
 
 def way_on(session: Session, run: str) -> str | None:

@@ -9,13 +9,13 @@ import psutil
 from dateshard.documents.training import Blocking as BlockingRow
 from dateshard.documents.training import CheckpointParts, EstimateDocument
 from dateshard.places import runs_folder, shards_folder
-from dateshard.screen import Screen, counted, size
 from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.disk import fitting, need, state_bytes
+from dateshard.terminal.screen import Screen, counted, size
 from dateshard.trainer.models import num_parameters
-from dateshard.trainer.session import make_session, shuffle_of, sizing_of, window_of
-from dateshard.trainer.state import Session
+from dateshard.trainer.runs.disk_need import fitting, need, state_bytes
+from dateshard.trainer.session import Session
+from dateshard.trainer.setup import make_session, shuffle_of, sizing_of, window_of
 
 
 def estimate(settings: Settings) -> EstimateDocument:

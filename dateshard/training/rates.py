@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dateshard.progress import private_bytes
+from dateshard.terminal.progress import private_bytes
 from dateshard.trainer.loop import Stepped
 
 

@@ -13,19 +13,20 @@ from typing import Any
 import torch
 
 from dateshard.places import runs_folder, shards_folder
-from dateshard.screen import LINE_SECONDS, Screen, counted, seconds
 from dateshard.settings import Settings, apply
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError, Where
-from dateshard.signals import StopSignal
-from dateshard.trainer import checkpoint, standing
+from dateshard.terminal.screen import LINE_SECONDS, Screen, counted, seconds
+from dateshard.terminal.signals import StopSignal
+from dateshard.trainer import checkpoint
 from dateshard.trainer.loop import Stepped, set_learning_rate, validate
-from dateshard.trainer.observed import refuse_blind
-from dateshard.trainer.overfit import STEPS, Overfitted, overfit
-from dateshard.trainer.resume import New, start
-from dateshard.trainer.session import make_session, refuse_batch_of_one
-from dateshard.trainer.state import Session, restore, save
+from dateshard.trainer.rehearsal.overfit import STEPS, Overfitted, overfit
+from dateshard.trainer.runs import status
+from dateshard.trainer.runs.observed import refuse_blind
+from dateshard.trainer.runs.start import New, start
+from dateshard.trainer.session import Session, restore, save
+from dateshard.trainer.setup import make_session, refuse_batch_of_one
 from dateshard.trainer.step import Step
 from dateshard.trainer.stop import Interrupted
 from dateshard.training.board import refuse_missing
@@ -160,8 +161,8 @@ def _session(
     try:
         admit(started.run.folder, code_of(settings.trainer))
         screen.log = RunLog(started.run.folder).write
-        begun = standing.begin(started.run, 0)
-        yield started.session, lambda told: standing.end(started.run, begun, "ended", f"overfit: {told.verdict}")
+        begun = status.begin(started.run, 0)
+        yield started.session, lambda told: status.end(started.run, begun, "ended", f"overfit: {told.verdict}")
     finally:
         started.close()
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from dateshard.shardstore.errors import naming
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
-from dateshard.trainer.resume import Started
+from dateshard.trainer.runs.start import Started
 from dateshard.training.board import Board
 from dateshard.training.rates import Rates
 

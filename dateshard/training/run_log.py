@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dateshard.screen import escaped
+from dateshard.terminal.screen import escaped
 
 MOST_BYTES = 1 << 20  # then it becomes run.log.1, and the one before that is gone
 

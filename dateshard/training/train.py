@@ -10,16 +10,17 @@ from typing import Any
 
 from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
-from dateshard.presets import preset_file
-from dateshard.screen import Screen, number
 from dateshard.settings import Settings, load_settings
+from dateshard.settings.presets import preset_file
 from dateshard.shardstore.commands import command, door
 from dateshard.shardstore.errors import UsageError, naming, of_memory
-from dateshard.signals import StopSignal
-from dateshard.trainer import loop, standing
-from dateshard.trainer.initial import read_initial
-from dateshard.trainer.resume import New, Started, locate, start
-from dateshard.trainer.run import TrainingRun, newest
+from dateshard.terminal.screen import Screen, number
+from dateshard.terminal.signals import StopSignal
+from dateshard.trainer import loop
+from dateshard.trainer.runs import status
+from dateshard.trainer.runs.folder import TrainingRun, newest
+from dateshard.trainer.runs.initial_weights import read_initial
+from dateshard.trainer.runs.start import New, Started, locate, start
 from dateshard.training.board import refuse_missing
 from dateshard.training.ending import way_on, why_ended
 from dateshard.training.rows import Rows
@@ -101,18 +102,18 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
     headline(screen, started)
     if started.finished and not started.session.state.fruitless:
         return 0, _nothing_to_do(started, screen)
-    begun = standing.begin(started.run, started.session.state.step)
+    begun = status.begin(started.run, started.session.state.step)
     try:
         ended = _follow(started, screen, stop.asked)
     except Exception as error:
         what = (str(of_memory(error) or error) or type(error).__name__).splitlines()[0]
-        standing.end(started.run, begun, "failed", what)
+        status.end(started.run, begun, "failed", what)
         RunLog(started.run.folder).write(f"failed: {error}")
         raise
     if ended.why == "stopped":
-        standing.end(started.run, begun, "stopped")
+        status.end(started.run, begun, "stopped")
     else:
-        standing.end(started.run, begun, "ended", ended.why)
+        status.end(started.run, begun, "ended", ended.why)
     _last_words(started, ended, screen)
     return stop.exit_code if ended.why == "stopped" else 0, _document(started.run, ended)
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from dateshard.insight.observed import observed_cells, percent, shares_line, thin_splits
 from dateshard.pipeline.splits import about_no_split
-from dateshard.progress import private_bytes
-from dateshard.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.coverage.observed import Cells
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
 from dateshard.shardstore.manifest import in_no_split
-from dateshard.shardstore.observed import Cells
+from dateshard.terminal.progress import private_bytes
+from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
-from dateshard.trainer.disk import need
 from dateshard.trainer.models import num_parameters
-from dateshard.trainer.resume import Started
+from dateshard.trainer.runs.disk_need import need
+from dateshard.trainer.runs.start import Started
 from dateshard.training.progress_line import Moment, progress_line
 
 WHOLE = 0.99  # of a target's cells: what fill does with the rest matters little
@@ -71,7 +71,9 @@ def _in_no_split(dataset: Dataset) -> str:
     manifest = dataset.manifest
     if not in_no_split(manifest.split, manifest.dates):
         return ""
-    from dateshard.pipeline.generation import settings_of  # a training waits for the settings of preparing only here
+    from dateshard.pipeline.generation_settings import (
+        settings_of,  # a training waits for the settings of preparing only here
+    )
 
     split = None
     with suppress(DateshardError):  # of an older version, or damaged: the dates are told all the same

@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.shardstore.calendar import midnight
 from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.times.calendar import midnight
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

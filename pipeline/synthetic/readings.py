@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.synthetic.city import City, Integers, sensors
 from dateshard.pipeline.synthetic.truth import SECOND, STEP_SECONDS, day, expected, this_and_before
-from dateshard.shardstore.calendar import instants
+from dateshard.shardstore.times.calendar import instants
 
 COLUMNS = ("timestamp", "sensor_id", "speed", "vehicles")
 ROWS_AT_ONCE = 1 << 20

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dateshard.pipeline.synthetic.city import A_CORRIDOR, City, Floats, Integers, Sensors, sensors
-from dateshard.shardstore.calendar import Day, day_of, instants, time_codes
 from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.times.calendar import Day, day_of, instants, time_codes
 
 FEATURES = ("speed", "vehicles")  # km/h; a count in five minutes
 STEP_SECONDS = 300

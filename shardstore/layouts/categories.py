@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from dateshard.shardstore.transform import Floats
+from dateshard.shardstore.scaling.transform import Floats
 
 UNSEEN = 0  # the code of a category that no training date has, and of none
 MOST_CODES = (1 << 24) - 1  # float32 holds every integer up to here

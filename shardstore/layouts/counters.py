@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dateshard.shardstore.calendar import Day
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.layouts.grid import Records
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.times.calendar import Day
 
 
 class Counters:

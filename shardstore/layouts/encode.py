@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.layouts.fill import fill, gaps_to_fill
-from dateshard.shardstore.scale import Scale
-from dateshard.shardstore.transform import Floats, transform
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.transform import Floats, transform
 
 
 def last_record(

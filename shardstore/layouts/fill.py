@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.transform import Floats, Integers
 
 
 def fill(values_TNF: Floats, features: Sequence[Feature]) -> Floats:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dateshard.shardstore.calendar import Day
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.transform import Floats, Integers
+from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.times.calendar import Day
 
 SAMPLE = 1024  # records that rule out most units before all are asked
 UNITS = (3_600_000_000_000, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)

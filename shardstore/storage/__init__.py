@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from numpy.typing import NDArray
 
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.scaling.scale import Scale
 
 STORAGES = {"parquet": "dateshard.shardstore.storage.parquet"}
 Arrays = Mapping[str, NDArray[Any]]

@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from dateshard.pipeline import formats
-from dateshard.pipeline.formats import Kind, Piece, Request, reader_of
+from dateshard.pipeline.raw import formats
+from dateshard.pipeline.raw.formats import Kind, Piece, Request, reader_of
 from dateshard.shardstore.errors import DumpError
 
 KINDS: dict[str, Kind] = {"time": "time", "node": "text", "speed": "number", "count": "number"}
@@ -83,7 +83,7 @@ class FormatContract:
         assert self.joined(path).equals(whole)
 
     def _modules(self) -> Iterator[Any]:
-        from dateshard.pipeline.formats import columnar, text
+        from dateshard.pipeline.raw.formats import columnar, text
 
         return iter((columnar, text))
 
@@ -268,4 +268,4 @@ class TestArrowStream(FormatContract):
 class TestDotted(TestCsv):
     """A function of one's own goes through the same doors."""
 
-    suffix, chosen = ".dat", "dateshard.pipeline.formats.csv:read"
+    suffix, chosen = ".dat", "dateshard.pipeline.raw.formats.csv:read"

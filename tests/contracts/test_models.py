@@ -11,11 +11,11 @@ from safetensors.torch import load, save
 from torch import nn
 
 from dateshard.trainer.config import ModelConfig
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
 from dateshard.trainer.models.ridge import Ridge
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.order import Window
 
 H, P, STEPS = 8, 4, 24
 

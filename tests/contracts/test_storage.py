@@ -20,7 +20,7 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Part
-from dateshard.shardstore.scale import Scale
+from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.shards import publish_shard
 from dateshard.shardstore.storage import About, Arrays, storage_of, zarr_raw
 

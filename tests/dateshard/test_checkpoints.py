@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from dateshard.cli import run
-from dateshard.shardstore.pins import judge_pins
+from dateshard.shardstore.pinning.pins import judge_pins
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import removal
-from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.runs.folder import TrainingRun
 from tests.conftest import build_world
 
 Run = Callable[..., Any]
@@ -456,7 +456,7 @@ def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Ru
 
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.trainer.run.TrainingRun.write_facts", lambda *_: 1 / 0)
+        patch.setattr("dateshard.trainer.runs.folder.TrainingRun.write_facts", lambda *_: 1 / 0)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # who is killed takes nothing back
         with pytest.raises(ZeroDivisionError):
             run(["train", *CONFIG, "--run", "two", "--save-dir", "mine", "-q"])
@@ -467,7 +467,7 @@ def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "at", ["dateshard.shardstore.dataset.Dataset.pin", "dateshard.trainer.run.TrainingRun.write_facts"]
+    "at", ["dateshard.shardstore.dataset.Dataset.pin", "dateshard.trainer.runs.folder.TrainingRun.write_facts"]
 )
 def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_free(
     ds: Run, monkeypatch: pytest.MonkeyPatch, at: str
@@ -513,15 +513,15 @@ def test_a_run_that_another_process_makes_at_the_same_moment_is_left_to_it(
 
 
 def test_a_save_dir_that_another_claims_meanwhile_is_left_to_it(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.trainer import elsewhere
+    from dateshard.trainer.runs import save_dir
 
-    lock = elsewhere.removal_lock
+    lock = save_dir.removal_lock
 
     def late(directory: Path) -> AbstractContextManager[None]:
         shutil.copytree(FOLDER, directory, dirs_exist_ok=True)
         return lock(directory)
 
-    monkeypatch.setattr(elsewhere, "removal_lock", late)
+    monkeypatch.setattr(save_dir, "removal_lock", late)
     assert "lie in this --save-dir" in ds("train", *CONFIG, "--run", "two", "--save-dir", "mine", code=2).err
     assert there(Path("mine")) == ALL
 

@@ -19,7 +19,7 @@ from dateshard.cli import run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.identity import seal, seal_readable
 from dateshard.shardstore.manifest import generations
-from dateshard.shardstore.runs_id import NAME
+from dateshard.shardstore.pinning.runs_id import NAME
 from tests.conftest import build_world, command, environment
 
 Run = Callable[..., Any]
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_be_read_proves_nothing(clean: Any, monkeypatch: py
     def broken(folder: Path) -> str | None:
         raise OSError(5, "Input/output error", str(folder))
 
-    monkeypatch.setattr("dateshard.shardstore.pins.runs_id", broken)
+    monkeypatch.setattr("dateshard.shardstore.pinning.pins.runs_id", broken)
     [away] = clean()["away"]
     assert away["why"] == "which cannot be read now (Input/output error)"
     assert generations(STORE) == [1, 3]

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from dateshard.configuration import configuration_schema
 from dateshard.settings import load_settings
+from dateshard.settings.resolved import configuration_schema
 
 Run = Callable[..., Any]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))

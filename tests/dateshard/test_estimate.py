@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from dateshard.trainer.session import make_session
+from dateshard.trainer.setup import make_session
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08"}
 LOADING = {"policy": "blocks"}

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from dateshard.preparing import export as exporting
-from dateshard.shardstore.calendar import instants
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.transform import untransform
+from dateshard.shardstore.scaling.transform import untransform
+from dateshard.shardstore.times.calendar import instants
 from tests.conftest import World
 
 Run = Callable[..., Any]

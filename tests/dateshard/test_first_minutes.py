@@ -15,8 +15,8 @@ import pytest
 
 from dateshard import doctor as examining
 from dateshard.cli import run
-from dateshard.pipeline.stopping import Stop
-from dateshard.signals import StopSignal
+from dateshard.pipeline.workers.stopping import Stop
+from dateshard.terminal.signals import StopSignal
 
 Run = Callable[..., Any]
 

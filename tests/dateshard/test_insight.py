@@ -17,14 +17,14 @@ import pytest
 from dateshard.cli import run
 from dateshard.insight.survey import EDGES_B, Survey, _grid, distance
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.transform import Floats, untransform
+from dateshard.shardstore.scaling.transform import Floats, untransform
 
 Ask = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07..2024-03-08"}
 
 
 def schema(name: str) -> Any:
-    return json.loads(files("dateshard.schemas").joinpath(f"{name}.json").read_text())
+    return json.loads(files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text())
 
 
 @pytest.fixture

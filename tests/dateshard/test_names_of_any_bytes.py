@@ -71,7 +71,7 @@ def test_dumps_whose_names_are_no_utf8_are_prepared_journalled_and_named(make_wo
 
 
 def test_a_node_whose_path_is_no_utf8_is_refused_by_name(make_world: Make) -> None:
-    from dateshard.pipeline.decode import one_node
+    from dateshard.pipeline.raw.decode import one_node
     from dateshard.pipeline.source import Source
 
     source = Source.model_validate({"path": "raw/{node}/{date}.csv", "time": "t"})

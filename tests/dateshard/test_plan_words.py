@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dateshard.pipeline.plan import DatePlan
+from dateshard.pipeline.planning.plan import DatePlan
 from dateshard.preparing.pace import Run as Past
 from dateshard.preparing.pace import estimate
 from dateshard.preparing.states import alike, grouped
-from dateshard.screen import Screen
+from dateshard.terminal.screen import Screen
 from tests.conftest import World
 
 Run = Callable[..., Any]

@@ -21,17 +21,18 @@ from dateshard.cli import run
 from dateshard.judging import prediction_screen
 from dateshard.judging.prediction import Asked, Prediction, predict_run
 from dateshard.settings import load_settings
-from dateshard.shardstore.calendar import instants
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
-from dateshard.trainer import checkpoint, kept_intervals
+from dateshard.shardstore.times.calendar import instants
+from dateshard.trainer import checkpoint
+from dateshard.trainer.assessment import intervals_file
+from dateshard.trainer.assessment.coverage import Coverage
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.coverage import Coverage
-from dateshard.trainer.resume import New, start_new
-from dateshard.trainer.run import TrainingRun
-from dateshard.trainer.session import make_session
-from dateshard.trainer.state import restore, save
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.start import New, start_new
+from dateshard.trainer.session import restore, save
+from dateshard.trainer.setup import make_session
 from tests.conftest import World, build_world
 
 Run = Callable[..., Any]
@@ -270,8 +271,8 @@ def test_nodes_that_the_table_lacks_are_named_too(here: World, make_world: Calla
     world.tree["pipeline"]["source"]["faults"] = {"unknown_node": "drop"}
     world.prepare()
     (world.folder / "nodes.csv").unlink()  # what is frozen is enough
-    from dateshard.pipeline.generation import refuse_other_settings, settings_of, table_of, target_of
-    from dateshard.pipeline.history import raw_files, read_history
+    from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
+    from dateshard.pipeline.recent import raw_files, read_history
 
     dataset = world.open()
     config = settings_of(dataset)
@@ -294,10 +295,12 @@ def test_other_settings_than_the_generation_has_are_refused(here: World, ds: Run
 def test_a_dataset_without_kept_settings_asks_for_its_configuration(
     here: World, ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dateshard.pipeline import generation
+    from dateshard.pipeline import generation_settings
 
-    known = generation.load_sources
-    monkeypatch.setattr(generation, "load_sources", lambda *a: {k: v for k, v in known(*a).items() if k != "settings"})
+    known = generation_settings.load_sources
+    monkeypatch.setattr(
+        generation_settings, "load_sources", lambda *a: {k: v for k, v in known(*a).items() if k != "settings"}
+    )
     asked = ("predict", "mlp", "--history", "raw/{date}.csv")
     assert "-c FILE" in ds(*asked, code=2).err
     assert ds(*asked, "-c", "config.yaml").code == 0
@@ -329,7 +332,7 @@ def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path
 
 def test_a_generation_keeps_the_settings_that_made_it(make_world: Callable[..., World]) -> None:
     """The order of features comes back, and another path or tolerance alone makes no new generation."""
-    from dateshard.pipeline.generation import settings_of
+    from dateshard.pipeline.generation_settings import settings_of
 
     world = make_world(3, split={"train": "..2024-03-02"})
     features = world.tree["pipeline"]["features"]
@@ -414,7 +417,7 @@ def test_intervals_are_made_once_for_these_weights_and_a_damaged_file_is_made_an
     first = ask("ridge", interval=0.8)
     (path,) = folder.iterdir()
     kept = path.read_bytes()
-    monkeypatch.setattr(kept_intervals, "calibrate", lambda *_: pytest.fail("they were kept"))
+    monkeypatch.setattr(intervals_file, "calibrate", lambda *_: pytest.fail("they were kept"))
     again = ask("ridge", interval=0.8)
     assert again.frame.equals(first.frame)
     assert first.intervals is not None

@@ -15,7 +15,7 @@ import pytest
 
 from dateshard.chosen import configuration_of
 from dateshard.cli import COMMANDS, root, run
-from dateshard.pipeline.workers import Workers
+from dateshard.pipeline.workers.pool import Workers
 from dateshard.shardstore.commands import Door, by_door, command, door, stand_at
 from tests.conftest import World, environment
 from tests.pipeline.chores import printed

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dateshard import progress as module
-from dateshard.progress import Progress
-from dateshard.screen import Screen
+from dateshard.terminal import progress as module
+from dateshard.terminal.progress import Progress
+from dateshard.terminal.screen import Screen
 
 
 def test_a_reader_that_went_away_ends_the_log_lines_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.settings import load_settings
-from dateshard.trainer.overfit import Overfitted
+from dateshard.trainer.rehearsal.overfit import Overfitted
 from dateshard.training import rehearsal
 from dateshard.training import view as training_screen
 
@@ -95,7 +95,7 @@ def test_a_model_that_cannot_learn_is_told_and_ends_with_1(world: Any, ds: Run) 
 
 
 def test_a_stop_ends_it_without_a_verdict(world: Any, ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dateshard.signals.StopSignal.asked", lambda _: True)
+    monkeypatch.setattr("dateshard.terminal.signals.StopSignal.asked", lambda _: True)
     assert "Stopped before it was known" in ds("train", "-c", "config.yaml", "--overfit", "1", code=130).out
 
 
@@ -146,7 +146,7 @@ def test_a_preset_lies_below_the_users_own_files(world: Any, ds: Run, monkeypatc
 
 
 def _file(name: str) -> Path:
-    from dateshard.presets import preset_file
+    from dateshard.settings.presets import preset_file
 
     return preset_file(name)
 
@@ -199,7 +199,7 @@ def test_a_terminal_shows_the_live_line_and_what_was_saved(
 ) -> None:
     monkeypatch.setattr(training_screen, "SHOWN_SECONDS", -1.0)
     shown = list[str]()
-    monkeypatch.setattr("dateshard.screen.Bar.reach", lambda _, done, note="": shown.append(note))
+    monkeypatch.setattr("dateshard.terminal.screen.Bar.reach", lambda _, done, note="": shown.append(note))
     terminal.of(160)
     ds("train", "-c", "config.yaml", "--save-freq", "4")
     assert len(shown) == 26

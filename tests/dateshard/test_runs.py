@@ -23,9 +23,9 @@ from dateshard.runs.listing import describe, open_run
 from dateshard.runs.screen import sparkline
 from dateshard.runs.tail import Follower, Rewound, follow
 from dateshard.shardstore.errors import BusyError
-from dateshard.trainer import standing
-from dateshard.trainer.run import TrainingRun
-from dateshard.trainer.standing import is_locked
+from dateshard.trainer.runs import status
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.status import is_locked
 from tests.conftest import World, build_world
 from tests.limits import PATIENCE_SECONDS
 
@@ -141,7 +141,7 @@ def test_a_failure_and_a_stop_are_told_and_a_run_that_trains_again_is_neither(
     ds("train", "--resume", "bad", "-q")
     assert rows(ds)["bad"]["state"] == "ended"
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.signals.StopSignal.asked", lambda _: True)
+        patch.setattr("dateshard.terminal.signals.StopSignal.asked", lambda _: True)
         assert ds("train", "-c", "config.yaml", "--run", "gone", code=130)
     assert rows(ds)["gone"]["state"] == "stopped"
 
@@ -151,7 +151,7 @@ def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path, mon
     looking = os.open(RUNS / "one" / "run.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.trainer.run.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        patch.setattr("dateshard.trainer.runs.folder.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         with held("one"):
             pass
     os.close(looking)
@@ -349,7 +349,7 @@ def test_the_time_of_a_run_counts_what_a_killed_process_trained_and_nothing_that
     for state, seconds in {"stopped": 10.0, "ended": 10.0, "running": 17.0}.items():
         told = {"state": state, "why": "", "began": began.isoformat(), "seconds": 10.0, "from_step": 0}
         (run_.folder / "state.json").write_text(json.dumps(told))
-        assert standing.begin(run_, 3).seconds == seconds, state
+        assert status.begin(run_, 3).seconds == seconds, state
 
 
 def test_ctrl_c_ends_tail_quietly(here: Path, ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:

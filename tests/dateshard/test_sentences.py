@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dateshard.judging.sentences import training_command, verdicts
-from dateshard.trainer.paired import Comparison
+from dateshard.trainer.assessment.paired import Comparison
 from tests.trainer.test_paired import judged
 
 

@@ -13,7 +13,7 @@ import pytest
 from dateshard.judging.verdict import kept, path_of
 from dateshard.shardstore.identity import seal
 from dateshard.trainer import checkpoint
-from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.runs.folder import TrainingRun
 from tests.conftest import build_world
 
 Run = Callable[..., Any]
@@ -75,7 +75,7 @@ def test_on_a_terminal_it_fits_and_marks_every_validation(
 def test_without_braille_or_without_rows_it_still_says_what_there_is(
     here: TrainingRun, ds: Run, terminal: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dateshard.runs import show as showing
+    from dateshard.reports import show as showing
 
     terminal.of(80)
     monkeypatch.setattr(showing, "_letters", lambda screen: False)

@@ -73,7 +73,7 @@ def test_only_the_date_fails_whose_dump_is_no_file(
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "csv.zst", "csv.xz", "jsonl", "parquet", "arrow"])
 def test_no_format_waits_for_a_pipe(suffix: str, tmp_path: Path) -> None:
-    from dateshard.pipeline.formats import Request, reader_of
+    from dateshard.pipeline.raw.formats import Request, reader_of
 
     path = tmp_path / f"dump.{suffix}"
     pipe(path)

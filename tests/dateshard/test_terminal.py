@@ -18,9 +18,9 @@ import polars as pl
 import pytest
 
 from dateshard.cli import run
-from dateshard.screen import Screen, escaped, in_a_line
 from dateshard.shardstore.identity import seal_readable
-from dateshard.trainer.run import TrainingRun
+from dateshard.terminal.screen import Screen, escaped, in_a_line
+from dateshard.trainer.runs.folder import TrainingRun
 from dateshard.training.run_log import RunLog
 
 Run = Callable[..., Any]

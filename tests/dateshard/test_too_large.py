@@ -16,9 +16,9 @@ import torch
 from dateshard.shardstore.errors import of_memory
 from dateshard.trainer import memory
 from dateshard.trainer.config import ModelConfig, Trainer
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.order import Window
 from tests.conftest import World, build_world
 
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}
@@ -99,7 +99,7 @@ def test_what_64_bits_cannot_count_is_refused_by_its_key(told: Callable[..., str
 
 def test_blocks_of_many_days_are_cut_at_once(ds: Callable[..., Any], prepared: World, monkeypatch: Any) -> None:
     """Their divisors were counted one by one: 1e11 took for ever."""
-    from dateshard.trainer.shuffle import of_days
+    from dateshard.trainer.data.shuffle import of_days
 
     for days, least in ((12, 1), (12, 5), (97, 2), (1, 1), (360, 7)):
         slow = next((run for run in range(1, days + 1) if days % run == 0 and run >= least), days)

@@ -33,7 +33,7 @@ def build(shape, config):
 """
 )
 METRIC = MARK + "def score(targets, predictions):\n    return {'zero': 0.0}\n"
-FORMAT = MARK + "from dateshard.pipeline.formats.csv import read\n"
+FORMAT = MARK + "from dateshard.pipeline.raw.formats.csv import read\n"
 
 
 @pytest.fixture

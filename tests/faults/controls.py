@@ -30,7 +30,7 @@ def in_place() -> None:
 
 def two_renames() -> None:
     """Each file is written aside, flushed and renamed over the old one: safe alone, but shard and manifest are two."""
-    from dateshard.shardstore.durable import fsync_tree, replace_file
+    from dateshard.shardstore.disk.durable import fsync_tree, replace_file
 
     def publish(root: Path, folder: Path, final: Path, hashes: Hashes) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,10 @@ def two_renames() -> None:
 
 def without_fsync() -> None:
     """Renames as the product does, and flushes nothing: only a power cut, or a look at the order of calls, shows it."""
-    import dateshard.shardstore.durable
+    import dateshard.shardstore.disk.durable
 
     os.fsync = lambda descriptor: None
-    dateshard.shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+    dateshard.shardstore.disk.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
 
 
 def fsync_errors_ignored() -> None:
@@ -66,9 +66,9 @@ def fsync_errors_ignored() -> None:
 
 def checkpoint_in_place() -> None:
     """A checkpoint is written under its final name, its manifest first; the id of the runs folder likewise."""
-    from dateshard.shardstore import runs_id
-    from dateshard.shardstore.durable import write_file
+    from dateshard.shardstore.disk.durable import write_file
     from dateshard.shardstore.identity import hash_bytes, seal
+    from dateshard.shardstore.pinning import runs_id
     from dateshard.trainer.checkpoint import writer
     from dateshard.trainer.checkpoint.folder import VERSION
 
@@ -102,18 +102,18 @@ def older_checkpoint_first() -> None:
 
 def nothing_goes() -> None:
     """No bad one: every checkpoint stays, so that each is known."""
-    import dateshard.trainer.checkpoint.tending
+    import dateshard.trainer.checkpoint.after_save
 
-    dateshard.trainer.checkpoint.tending.going = lambda *given: []
+    dateshard.trainer.checkpoint.after_save.going = lambda *given: []
 
 
 def _one_name_for_all(publish: Callable[[Path, Path, Path, Hashes], Path]) -> None:
     """A date's shard keeps its path whatever it holds, and is published so."""
-    import dateshard.pipeline.prepare
+    import dateshard.pipeline.acts
 
-    honest = dateshard.pipeline.prepare.publish
-    dateshard.pipeline.prepare.identity = lambda content: "shard"
-    dateshard.pipeline.prepare.publish = lambda root, folder, final, hashes: (
+    honest = dateshard.pipeline.acts.publish
+    dateshard.pipeline.acts.identity = lambda content: "shard"
+    dateshard.pipeline.acts.publish = lambda root, folder, final, hashes: (
         publish(root, folder, final, hashes) if final.name == "shard" else honest(root, folder, final, hashes)
     )
 

@@ -29,12 +29,12 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.frozen import load_nodes, load_statistics, load_vocabularies
 from dateshard.shardstore.identity import hash_bytes, seal
 from dateshard.shardstore.measured import load_arrays
-from dateshard.shardstore.pins import read_pins
+from dateshard.shardstore.pinning.pins import read_pins
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import train
-from dateshard.trainer.resume import New, start
-from dateshard.trainer.run import TrainingRun
+from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.start import New, start
 from tests.conftest import build_world
 
 Words = tuple[str, ...]
@@ -209,7 +209,7 @@ class Lab:
             contextlib.chdir(self.folder),
             mock.patch("os.sched_getaffinity", return_value={0}),
             mock.patch("os.fsync"),
-            mock.patch("dateshard.shardstore.durable._syncfs", return_value=0),
+            mock.patch("dateshard.shardstore.disk.durable._syncfs", return_value=0),
         ):
             yield
 

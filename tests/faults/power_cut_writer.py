@@ -16,10 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import dateshard.shardstore.durable
+import dateshard.shardstore.disk.durable
 from dateshard.pipeline.events import Finished
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.planning.plan import Wish
 from dateshard.settings import validate
 from tests.faults import controls
 
@@ -58,7 +58,7 @@ def neighbour(folder: Path) -> None:
 def main() -> None:
     folder, seed, protocol = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if protocol == "no-flush":
-        dateshard.shardstore.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
+        dateshard.shardstore.disk.durable.Flusher.flush = lambda self, folders: None  # type: ignore[method-assign]
     elif protocol != "good":
         controls.apply(protocol)
     generator = np.random.default_rng(seed)

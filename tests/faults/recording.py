@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import dateshard.shardstore.durable
+import dateshard.shardstore.disk.durable
 from tests.faults.tracing import Call
 
 NAMES = {
@@ -65,7 +65,7 @@ def recorded() -> Iterator[list[Call]]:
             note("syncfs", cwd)
         return result
 
-    os_open, io_open, syncfs = os.open, io.open, dateshard.shardstore.durable._syncfs
+    os_open, io_open, syncfs = os.open, io.open, dateshard.shardstore.disk.durable._syncfs
     with ExitStack() as stack:
         for name, known in NAMES.items():
             stack.enter_context(mock.patch.object(os, name, wrapped(getattr(os, name), known)))
@@ -73,7 +73,7 @@ def recorded() -> Iterator[list[Call]]:
         for module in (io, builtins):
             stack.enter_context(mock.patch.object(module, "open", opened_file))
         if syncfs is not None:
-            stack.enter_context(mock.patch.object(dateshard.shardstore.durable, "_syncfs", flushed))
+            stack.enter_context(mock.patch.object(dateshard.shardstore.disk.durable, "_syncfs", flushed))
         yield calls
 
 

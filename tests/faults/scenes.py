@@ -20,10 +20,10 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.identity import canonical
 from dateshard.shardstore.manifest import generations
-from dateshard.shardstore.pins import judge_pins
-from dateshard.shardstore.runs_id import runs_id
+from dateshard.shardstore.pinning.pins import judge_pins
+from dateshard.shardstore.pinning.runs_id import runs_id
 from dateshard.trainer import checkpoint, loop
-from dateshard.trainer.resume import New, start
+from dateshard.trainer.runs.start import New, start
 from tests.conftest import World, build_world
 from tests.faults.zygote import MAIN, WRITER, Zygote
 from tests.states import State, committed, content, differing, files_below, left_behind

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DiskFullError, of_system
 from tests.faults.flips import CONFIG, RUNS, STORE, Lab, one_sentence
 

@@ -25,8 +25,8 @@ FORBIDDEN_CALLS = {
     "polars.DataFrame.deserialize", "polars.LazyFrame.deserialize", "builtins.eval", "builtins.exec", "pty.spawn",
 }  # fmt: skip
 ALLOWED = {  # (file, what) -> the reason
-    ("pipeline/workers.py", "pickle"): "tasks and errors in pipes between a process and its own children; no file",
-    ("pipeline/forked.py", "pickle"): "names the error of a pipe between a process and its own children",
+    ("pipeline/workers/pool.py", "pickle"): "tasks and errors in pipes between a process and its own children; no file",
+    ("pipeline/workers/forked.py", "pickle"): "names the error of a pipe between a process and its own children",
     ("trainer/checkpoint/pth.py", "torch.save"): "writes a .pth for other programs: tensors, numbers and text",
 }
 SAFE_LOAD = "torch.load"  # allowed only as a call that says weights_only=True itself

@@ -379,7 +379,7 @@ def become(order: Order) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_limit,) * 2)
     if order.stopped:  # to be traced: the same calls every time, so no memory figures by the clock
         import_module("dateshard.training.view").SHOWN_SECONDS = float("inf")
-        import_module("dateshard.progress").family_bytes = lambda: 0
+        import_module("dateshard.terminal.progress").family_bytes = lambda: 0
     if order.stopped == MAIN:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif order.stopped == WRITER:

@@ -76,7 +76,7 @@ if place in ("step", "validation"):
     else:
         loop.validate = before(loop.validate)
 else:
-    from dateshard.progress import Progress
+    from dateshard.terminal.progress import Progress
     if place == "date":
         Progress.done = after(Progress.done)
     else:

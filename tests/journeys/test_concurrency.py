@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dateshard.pipeline.clean import clean
-from dateshard.shardstore.garbage import Runs
+from dateshard.shardstore.cleaning.garbage import Runs
 from dateshard.shardstore.manifest import generations
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "1")

@@ -21,8 +21,8 @@ import dateshard
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
-from dateshard.trainer.resume import New, start_new
-from dateshard.trainer.state import save
+from dateshard.trainer.runs.start import New, start_new
+from dateshard.trainer.session import save
 from tests.limits import PATIENCE_SECONDS
 
 ZONE = ZoneInfo("America/New_York")

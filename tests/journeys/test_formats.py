@@ -134,7 +134,7 @@ FORMATS: dict[str, tuple[str, Callable[[pl.DataFrame, Path], None], dict[str, An
     "arrow stream": ("{date}.arrow", as_arrow_stream, {}),
     "folder": ("{date}", as_folder, {}),
     "named format": ("{date}.dat", as_csv, {"format": "csv"}),
-    "dotted format": ("{date}.dat", as_csv, {"format": "dateshard.pipeline.formats.csv:read"}),
+    "dotted format": ("{date}.dat", as_csv, {"format": "dateshard.pipeline.raw.formats.csv:read"}),
 }
 
 

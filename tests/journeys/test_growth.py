@@ -17,7 +17,7 @@ from dateshard.cli import run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.loop import Ended, train
-from dateshard.trainer.resume import New, start
+from dateshard.trainer.runs.start import New, start
 from tests.conftest import environment, make_rows
 from tests.states import content, differing
 

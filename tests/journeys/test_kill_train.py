@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dateshard.shardstore.runs_id import make_runs_id
+from dateshard.shardstore.pinning.runs_id import make_runs_id
 from dateshard.trainer import checkpoint
 
 CONTINUE = ("train", "--resume", "cut")

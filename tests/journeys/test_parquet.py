@@ -19,8 +19,8 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.pipeline.clean import clean
-from dateshard.pipeline.plan import Wish
-from dateshard.pipeline.survey import look
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.planning.preview import look
 from dateshard.settings import validate
 from dateshard.shardstore.errors import NotThereError, UsageError
 

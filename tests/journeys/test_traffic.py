@@ -15,7 +15,7 @@ import pytest
 from dateshard.examples import contents
 from dateshard.pipeline.synthetic import City, expected, whole_date
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.transform import untransform
+from dateshard.shardstore.scaling.transform import untransform
 from tests.limits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.decode import decode
-from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.raw.decode import decode
+from dateshard.pipeline.raw.row_counts import Rows
 
 OF_THE_RUN = ("CURRENT", "commits.jsonl", "dumps.json", "writer.lock")  # clocks, paths and numbers of commits
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from dateshard.pipeline.history import raw_files
-from dateshard.pipeline.plan import Wish
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.planning.preview import look
+from dateshard.pipeline.recent import raw_files
 from dateshard.pipeline.source import Source
 from dateshard.pipeline.splits import write_bounds
-from dateshard.pipeline.survey import look
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import seal, unseal
 from tests.conftest import World

@@ -13,7 +13,7 @@ import pytest
 from dateshard.cli import run
 from dateshard.pipeline.arrays import stage
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.observe import observe
+from dateshard.pipeline.planning.observe import observe
 from tests.conftest import World
 
 Make = Callable[..., World]
@@ -91,7 +91,7 @@ def test_a_reset_at_a_stretch_that_was_spilled_is_seen(tmp_path: Path, monkeypat
     config = config_of(tmp_path / "{date}.csv", node_name="meter")
     whole, told = staged_of(tmp_path, config)
     monkeypatch.setattr("dateshard.pipeline.arrays.record_budget", lambda *_: 1)
-    monkeypatch.setattr("dateshard.pipeline.spill.READING_BYTES", 1 << 20)
+    monkeypatch.setattr("dateshard.pipeline.raw.spill.READING_BYTES", 1 << 20)
     cells, changed = staged_of(tmp_path, config)
     assert (tmp_path / "spilled").exists()
     assert (cells.tobytes(), changed) == (whole.tobytes(), told)

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dateshard.pipeline import cut as cutting
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.cut import cut
-from dateshard.pipeline.cuts import Cut
-from dateshard.pipeline.formats import batch_rows
-from dateshard.pipeline.observe import whole_file
+from dateshard.pipeline.planning.observe import whole_file
+from dateshard.pipeline.raw import cutting
+from dateshard.pipeline.raw.cut_index import Cut
+from dateshard.pipeline.raw.cutting import cut
+from dateshard.pipeline.raw.formats import batch_rows
 from dateshard.shardstore.commit import Writer
 
 Make = Callable[..., Any]
@@ -71,8 +71,8 @@ def test_spills_hold_the_rows_of_their_date_whatever_is_held_at_once(
     whole = cut_of(tmp_path / "whole", config)
     flushes.clear()
     monkeypatch.setattr(cutting, "HELD_BYTES", 5000)
-    monkeypatch.setattr("dateshard.pipeline.formats.text.BLOCK_BYTES", 2000)
-    monkeypatch.setattr("dateshard.pipeline.formats.columnar.read_rows", lambda _: 60)
+    monkeypatch.setattr("dateshard.pipeline.raw.formats.text.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("dateshard.pipeline.raw.formats.columnar.read_rows", lambda _: 60)
     again = cut_of(tmp_path / "again", config)
     assert (again.dates, again.rows) == (whole.dates, whole.rows)
     assert len(flushes) > 5
@@ -94,7 +94,7 @@ def test_a_wide_file_is_held_by_its_bytes_not_by_its_rows(tmp_path: Path, flushe
     pl.DataFrame([times, *columns]).write_parquet(path, row_group_size=100)  # 7 MB of numbers
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cutting, "HELD_BYTES", 1 << 20)
-        patch.setattr("dateshard.pipeline.formats.BATCH_ROWS", 2000)
+        patch.setattr("dateshard.pipeline.raw.formats.BATCH_ROWS", 2000)
         assert batch_rows(4) == 2000
         assert batch_rows(301) == 106
         done = cut_of(tmp_path / "store", config_of(path, wide={"value": "speed", "nodes": "s*"}))
@@ -156,7 +156,7 @@ def test_a_bad_number_of_another_date_leaves_no_mark_in_a_spill(
     lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
     (tmp_path / "all.csv").write_text("\n".join(["time,node,speed", *lines, ""]))
     config = config_of(tmp_path / "all.csv", node="node")
-    monkeypatch.setattr("dateshard.pipeline.formats.text.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("dateshard.pipeline.raw.formats.text.BLOCK_BYTES", 2000)
     whole = cut_of(tmp_path / "whole", config)
     monkeypatch.setattr(cutting, "HELD_BYTES", 3000)
     assert cut_of(tmp_path / "again", config).dates == whole.dates

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dateshard.pipeline.dumps import find_dumps, no_match
+from dateshard.pipeline.raw.dumps import find_dumps, no_match
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.errors import UsageError
 

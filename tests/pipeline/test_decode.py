@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 
 from dateshard.pipeline.config import NodeTable, Pipeline
-from dateshard.pipeline.decode import decode
-from dateshard.pipeline.dumps import find_dumps, is_one_file
-from dateshard.pipeline.formats import text
-from dateshard.pipeline.nodes import read_nodes
-from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.raw.decode import decode
+from dateshard.pipeline.raw.dumps import find_dumps, is_one_file
+from dateshard.pipeline.raw.formats import text
+from dateshard.pipeline.raw.node_table import read_nodes
+from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.times import instants
 from dateshard.pipeline.source import Source
-from dateshard.pipeline.times import instants
-from dateshard.shardstore.calendar import Day
 from dateshard.shardstore.errors import DumpError, UsageError
 from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.times.calendar import Day
 
 DATE = dt.date(2024, 3, 1)
 HEADER = "time,node,speed,vehicles\n"

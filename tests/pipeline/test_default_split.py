@@ -13,11 +13,11 @@ import pytest
 from dateshard.cli import run
 from dateshard.insight.observed import observed_cells, percent, thin_splits
 from dateshard.pipeline import execute
-from dateshard.pipeline.plan import Plan, Wish
+from dateshard.pipeline.planning.plan import Plan, Wish
+from dateshard.pipeline.planning.preview import look
 from dateshard.pipeline.splits import default_split
-from dateshard.pipeline.survey import look
 from dateshard.shardstore.commit import load_sources
-from dateshard.shardstore.observed import Cells
+from dateshard.shardstore.coverage.observed import Cells
 
 DATES = [dt.date(2024, 3, day) for day in range(1, 6)]
 LAST = DATES[-1]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dateshard.pipeline.plan import Wish
-from dateshard.pipeline.survey import look
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.planning.preview import look
 from dateshard.shardstore.errors import DumpError, UsageError
-from dateshard.trainer.session import refuse_unready
+from dateshard.trainer.setup import refuse_unready
 
 Make = Callable[..., Any]
 HEADER = "time,node,speed,vehicles\n"

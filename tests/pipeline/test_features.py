@@ -17,7 +17,7 @@ from dateshard.pipeline.clean import clean
 from dateshard.pipeline.config import FeatureConfig
 from dateshard.settings import validate
 from dateshard.shardstore.errors import DamagedError, DumpError, StoreError, UsageError
-from dateshard.shardstore.histogram import bins_of, representatives
+from dateshard.shardstore.scaling.histogram import bins_of, representatives
 
 Make = Callable[..., Any]
 SPLIT = {"train": "..2024-03-03", "validation": "2024-03-04.."}
@@ -340,7 +340,7 @@ def test_cleaning_removes_vocabularies_that_no_generation_names(make_world: Make
 
 
 def test_more_categories_than_float32_has_codes_are_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dateshard.pipeline.prepare.MOST_CODES", 2)
+    monkeypatch.setattr("dateshard.pipeline.acts.MOST_CODES", 2)
     world = with_kinds(make_world)
     world.kinds[FIRST] = ["aaa"] * len(world.rows[FIRST])
     world.write(FIRST)

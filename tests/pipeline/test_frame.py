@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dateshard.pipeline.formats import text
+from dateshard.pipeline.raw.formats import text
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError
 from tests.pipeline.conftest import Read

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.errors import DamagedError
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.statistics import Statistics
 
 Make = Callable[..., Any]
 
@@ -113,8 +113,8 @@ def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, mo
 
 
 def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.pipeline import decode as decoding
-    from dateshard.pipeline.decode import decode as real
+    from dateshard.pipeline.raw import decode as decoding
+    from dateshard.pipeline.raw.decode import decode as real
 
     world = make_world(3)
     first = sorted(world.rows)[0]

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dateshard.pipeline.dumps import Dump
-from dateshard.pipeline.generation import settings_of, table_of, target_of
-from dateshard.pipeline.history import History, raw_files, read_history
-from dateshard.pipeline.prepare import measure_date, normalise_date
+from dateshard.pipeline.acts import measure_date, normalise_date
+from dateshard.pipeline.generation_settings import settings_of, table_of, target_of
+from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.recent import History, raw_files, read_history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError
 from dateshard.shardstore.identity import hash_file
-from dateshard.shardstore.moments import parse_instant
+from dateshard.shardstore.times.instants import parse_instant
 from tests.conftest import World, build_world
 
 STEPS = 24
@@ -104,7 +104,7 @@ def test_any_rows_and_any_end_give_the_bytes_of_the_shard(
 def test_each_needed_dump_is_decoded_once_and_no_other_is_opened(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dateshard.pipeline import arrays, history
+    from dateshard.pipeline import arrays, recent
 
     decoded: list[dt.date] = []
     real = arrays.stage
@@ -113,7 +113,7 @@ def test_each_needed_dump_is_decoded_once_and_no_other_is_opened(
         decoded.append(date)
         return real(dump, date, *more)
 
-    monkeypatch.setattr(history, "stage", counting)
+    monkeypatch.setattr(recent, "stage", counting)
     found = history_of(world.open(), world.folder / "raw" / "{date}.csv", 30)
     assert decoded == [DATES[2], DATES[1]]
     assert [piece.day.date for piece in found.pieces] == DATES[1:3]
@@ -121,9 +121,9 @@ def test_each_needed_dump_is_decoded_once_and_no_other_is_opened(
 
 
 def test_what_a_history_lacks_is_told_before_anything_is_decoded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.pipeline import history
+    from dateshard.pipeline import recent
 
-    monkeypatch.setattr(history, "stage", lambda *_: pytest.fail("nothing can be made of it"))
+    monkeypatch.setattr(recent, "stage", lambda *_: pytest.fail("nothing can be made of it"))
     pattern = world.folder / "raw" / "{date}.csv"
     with pytest.raises(DumpError, match=r"has 72 steps \(2024-03-01..2024-03-03\), and the model looks back 80"):
         history_of(world.open(), pattern, 80, "2024-03-03")
@@ -154,7 +154,7 @@ def test_a_missing_date_in_between_is_named(world: World) -> None:
     ],
 )
 def test_a_file_tells_its_date_by_its_name(pattern: str, name: str, date: str | None) -> None:
-    from dateshard.pipeline.dumps import date_of
+    from dateshard.pipeline.raw.dumps import date_of
 
     assert date_of(Path(name), pattern) == (date and dt.date.fromisoformat(date))
 

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from dateshard.pipeline.formats import Request, reader_of
+from dateshard.pipeline.raw.formats import Request, reader_of
 from dateshard.shardstore.errors import DumpError
 
 TEXT = b"t,n,v\n2024-03-01 00:00,a,1\n"

@@ -11,8 +11,8 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.dumps import find_dumps, node_of
-from dateshard.pipeline.plan import staged_key
+from dateshard.pipeline.planning.plan import staged_key
+from dateshard.pipeline.raw.dumps import find_dumps, node_of
 from dateshard.shardstore.errors import DumpError, UsageError
 from tests import states
 from tests.conftest import NODES, World
@@ -224,7 +224,7 @@ def test_who_names_nodes_decides_the_identity() -> None:
 
 
 def test_history_for_a_forecast_tells_its_node_by_the_path(make_world: Make) -> None:
-    from dateshard.pipeline.history import raw_files
+    from dateshard.pipeline.recent import raw_files
 
     world = make_world(2)
     write_by_node(world, "by/{node}/{date}.csv")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dateshard.pipeline.plan import Wish
-from dateshard.pipeline.survey import look
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.planning.preview import look
 
 
 def test_a_date_that_was_not_asked_for_stays_stale_even_where_its_new_dump_is_measured(

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dateshard.pipeline.patterns import PatternError, read_pattern
+from dateshard.pipeline.raw.times import instants
 from dateshard.pipeline.source import Source
-from dateshard.pipeline.times import instants
+from dateshard.pipeline.spelling.patterns import PatternError, read_pattern
 from dateshard.shardstore.errors import DumpError
 from tests.pipeline.conftest import Read
 

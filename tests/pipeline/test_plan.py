@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dateshard.pipeline.config import MEASURE_CODE
-from dateshard.pipeline.plan import Plan, Wish, staged_key
-from dateshard.pipeline.remarks import change_text
-from dateshard.pipeline.survey import look
+from dateshard.pipeline.planning.plan import Plan, Wish, staged_key
+from dateshard.pipeline.planning.preview import look
+from dateshard.pipeline.planning.remarks import change_text
 from dateshard.shardstore.identity import identity
 
 FIRST = dt.date(2024, 3, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.pipeline.prepare import merge_statistics
+from dateshard.pipeline.acts import merge_statistics
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.decode import decode
-from dateshard.pipeline.formats import text
-from dateshard.pipeline.rows import Rows
+from dateshard.pipeline.raw.decode import decode
+from dateshard.pipeline.raw.formats import text
+from dateshard.pipeline.raw.row_counts import Rows
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dateshard.cli import run
-from dateshard.pipeline.formats import Request, reader_of
-from dateshard.pipeline.plan import Plan, Wish
-from dateshard.pipeline.strangers import Strangers
-from dateshard.pipeline.survey import look
+from dateshard.pipeline.planning.plan import Plan, Wish
+from dateshard.pipeline.planning.preview import look
+from dateshard.pipeline.raw.formats import Request, reader_of
+from dateshard.pipeline.raw.strangers import Strangers
 
 Make = Callable[..., Any]
 LAST = dt.date(2024, 3, 4)
@@ -157,12 +157,13 @@ def plan_of(world: Any) -> Plan:
 
 def before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As a version was that named 7.0 of a typed column 7.0."""
-    from dateshard.pipeline import cuts, dumps, plan
-    from dateshard.pipeline.formats import columnar
+    from dateshard.pipeline.planning import plan
+    from dateshard.pipeline.raw import cut_index, dumps
+    from dateshard.pipeline.raw.formats import columnar
 
     monkeypatch.setattr(plan, "TYPED_CODE", 1)
     monkeypatch.setattr(dumps, "TYPED_CODE", 1)
-    monkeypatch.setattr(cuts, "TYPED_CODE", 2)
+    monkeypatch.setattr(cut_index, "TYPED_CODE", 2)
     monkeypatch.setattr(columnar, "as_names", lambda column: column.cast(pl.String))
     return monkeypatch
 
@@ -192,7 +193,7 @@ def test_a_store_of_typed_dumps_is_measured_again_with_its_statistics(world: Any
     assert (np.asarray(old.map(LAST)) == np.asarray(world.open().map(LAST))).all()
     plan = plan_of(world)
     assert (plan.to_measure, plan.merge) == ([], "")
-    from dateshard.pipeline.generation import refuse_other_settings
+    from dateshard.pipeline.generation_settings import refuse_other_settings
 
     refuse_other_settings(settings, old)  # of a run that is pinned to it: it may still be asked
 

@@ -20,14 +20,14 @@ import psutil
 import pytest
 
 from dateshard.pipeline import execute
+from dateshard.pipeline.acts import measure_date
 from dateshard.pipeline.events import DateAgain, DateFailed, Finished
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.plan import Wish
-from dateshard.pipeline.prepare import measure_date
-from dateshard.pipeline.shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
-from dateshard.pipeline.stopping import Stop
-from dateshard.pipeline.survey import look
-from dateshard.pipeline.workers import Again, Task, Workers
+from dateshard.pipeline.memory import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.planning.preview import look
+from dateshard.pipeline.workers.pool import Again, Task, Workers
+from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.errors import DumpError, ResourceError
 from tests.conftest import environment
 from tests.limits import PATIENCE_SECONDS
@@ -278,7 +278,7 @@ def test_a_script_without_a_guard_prepares_with_two_workers_and_runs_once(make_w
         "from pathlib import Path\n"
         "from dateshard.settings import load_settings\n"
         "from dateshard.pipeline.execute import preprocess\n"
-        "from dateshard.pipeline.plan import Wish\n"
+        "from dateshard.pipeline.planning.plan import Wish\n"
         "print('begins')\n"
         f"settings = load_settings([{str(world.config_file())!r}])\n"
         f"events = list(preprocess('mine', settings.preparing(), Path({str(world.store)!r}), Wish(), 2))\n"

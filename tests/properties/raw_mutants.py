@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.decode import decode
-from dateshard.pipeline.formats import text
+from dateshard.pipeline.raw.decode import decode
+from dateshard.pipeline.raw.formats import text
 from dateshard.shardstore.errors import DumpError
 from tests.properties.raw_kinds import KINDS, Kind, frame
 from tests.properties.raw_oracle import Content, UndefinedError, UnreadableError, content

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dateshard.pipeline import decode
-from dateshard.pipeline.formats import text
+from dateshard.pipeline.raw import decode
+from dateshard.pipeline.raw.formats import text
 from tests.properties.raw_kinds import KINDS
 from tests.properties.raw_mutants import Tally, rounds
 

@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 
 from dateshard.pipeline import arrays
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.decode import decode
-from dateshard.pipeline.formats import columnar, text
-from dateshard.pipeline.spill import REDUCING_BYTES
-from dateshard.shardstore.calendar import Day
+from dateshard.pipeline.raw.decode import decode
+from dateshard.pipeline.raw.formats import columnar, text
+from dateshard.pipeline.raw.spill import REDUCING_BYTES
 from dateshard.shardstore.layouts import grid
 from dateshard.shardstore.layouts.grid import Records
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.scale import scale_of
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.scale import scale_of
+from dateshard.shardstore.times.calendar import Day
 
 Make = Callable[..., Any]
 DATE = dt.date(2024, 3, 1)

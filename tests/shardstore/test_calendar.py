@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from dateshard.shardstore.calendar import (
+from dateshard.shardstore.coverage.spacing import spelled
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.times.calendar import (
     Day,
     Segment,
     collapse,
@@ -20,8 +22,6 @@ from dateshard.shardstore.calendar import (
     segments,
     time_codes,
 )
-from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.spacing import spelled
 
 HOUR = 3_600_000_000_000
 D = dt.date

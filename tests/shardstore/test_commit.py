@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dateshard.shardstore.commit import Writer, publish, staging_folder
-from dateshard.shardstore.durable import check_free_space, replace_file, write_file
+from dateshard.shardstore.disk.durable import check_free_space, replace_file, write_file
 from dateshard.shardstore.errors import BusyError, DamagedError, DiskFullError
 from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
 from dateshard.shardstore.manifest import Manifest, generations

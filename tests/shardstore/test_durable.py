@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.shardstore.durable import BLOCK, DIRECT_BYTES, write_file
-from dateshard.trainer.batch import aligned
+from dateshard.shardstore.disk.durable import BLOCK, DIRECT_BYTES, write_file
+from dateshard.trainer.data.batch import aligned
 
 
 def filled(num_bytes: int, shift: int = 0) -> memoryview:

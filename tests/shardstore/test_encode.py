@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.layouts.fill import fill
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.scale import Scale
-from dateshard.shardstore.statistics import Statistics
-from dateshard.shardstore.transform import transform
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.scaling.transform import transform
 
 DATE = dt.date(2024, 3, 1)
 NO_SCALE = Scale(*(np.full((1, 1), number) for number in (0.0, 0.0, 1.0, 0.0, 0.0)))

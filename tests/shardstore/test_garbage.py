@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from dateshard.pipeline.clean import clean
+from dateshard.shardstore.cleaning.garbage import Garbage, Runs
 from dateshard.shardstore.commit import Writer
 from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError
-from dateshard.shardstore.garbage import Garbage, Runs
 from dateshard.shardstore.identity import seal, unseal
 from dateshard.shardstore.manifest import generations
-from dateshard.shardstore.pins import pin_files, pins_lock, read_pins, write_pin
-from dateshard.shardstore.runs_id import runs_id
+from dateshard.shardstore.pinning.pins import pin_files, pins_lock, read_pins, write_pin
+from dateshard.shardstore.pinning.runs_id import runs_id
 
 FIRST = dt.date(2024, 3, 1)
 

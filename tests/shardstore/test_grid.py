@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dateshard.shardstore.calendar import Day, day_of, parse_step
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.layouts.grid import Records, aggregate, arrange, keep_last, on_nodes
+from dateshard.shardstore.times.calendar import Day, day_of, parse_step
 
 DAY = day_of(dt.date(2024, 3, 1), "UTC", parse_step("1h"))
 FEATURES = [Feature("mean"), Feature("sum", "sum"), Feature("count", "count"), Feature("last", "last")]

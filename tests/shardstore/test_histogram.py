@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dateshard.shardstore.histogram
-from dateshard.shardstore.histogram import POOLED, Histogram, Tally, bins_of, representatives
+import dateshard.shardstore.scaling.histogram
+from dateshard.shardstore.scaling.histogram import POOLED, Histogram, Tally, bins_of, representatives
 
 LARGEST = float(np.finfo(np.float32).max)
 numbers = st.floats(-LARGEST, LARGEST, width=32) | st.integers(-300, 300).map(float)
@@ -114,7 +114,7 @@ def test_any_partition_in_any_order_gives_the_same_bytes(
 
 @pytest.mark.parametrize("merge_at", [1, 100, 1 << 16])
 def test_a_tally_is_the_sum_whenever_it_merges(monkeypatch: pytest.MonkeyPatch, merge_at: int) -> None:
-    monkeypatch.setattr(dateshard.shardstore.histogram, "MERGE_AT", merge_at)
+    monkeypatch.setattr(dateshard.shardstore.scaling.histogram, "MERGE_AT", merge_at)
     generator, tally, parts = np.random.default_rng(1), Tally(), []
     for _ in range(20):
         values = generator.integers(0, 9, (24, 3, 2)).astype(float)

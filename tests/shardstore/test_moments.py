@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dateshard.shardstore.calendar import NANOSECONDS, day_of
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.moments import date_at, neighbour, parse_instant, rows_after, rows_before, spell, step_before
+from dateshard.shardstore.times.calendar import NANOSECONDS, day_of
+from dateshard.shardstore.times.instants import (
+    date_at,
+    neighbour,
+    parse_instant,
+    rows_after,
+    rows_before,
+    spell,
+    step_before,
+)
 
 NEW_YORK, SAMOA = "America/New_York", "Pacific/Apia"
 HOUR = 3600 * NANOSECONDS

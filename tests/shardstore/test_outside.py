@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.outside import load, told
+from dateshard.shardstore.own_code.user_code import load, told
 
 NAME = "named_in_a_test"
 

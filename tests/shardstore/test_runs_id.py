@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dateshard.shardstore.errors import DamagedError, DiskFullError
-from dateshard.shardstore.runs_id import NAME, make_runs_id, runs_id
+from dateshard.shardstore.pinning.runs_id import NAME, make_runs_id, runs_id
 
 
 def test_processes_that_make_the_id_at_once_get_the_same_one(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.histogram import bins_of, representatives
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.scale import Scale
-from dateshard.shardstore.statistics import Statistics
+from dateshard.shardstore.scaling.histogram import bins_of, representatives
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.scale import Scale
+from dateshard.shardstore.scaling.statistics import Statistics
 
 FIRST = dt.date(2024, 3, 1)
 cells = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=40)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from dateshard.shardstore.spacing import spelled, steps_apart
+from dateshard.shardstore.coverage.spacing import spelled, steps_apart
 
 SECOND = 10**9
 

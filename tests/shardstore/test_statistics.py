@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.frozen import load_statistics, save_statistics
-from dateshard.shardstore.partials import PartialStatistics
-from dateshard.shardstore.statistics import Statistics, drift
-from dateshard.shardstore.transform import transform, untransform
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.statistics import Statistics, drift
+from dateshard.shardstore.scaling.transform import transform, untransform
 
 FIRST = dt.date(2024, 3, 1)
 SPREADS = [(0.0, 1.0), (1e9, 1.0), (1e9, 1e-3), (-1e9, 1e-3), (60.0, 12.0)]

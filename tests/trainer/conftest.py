@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.batch import Wanted
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.order import Order
-from dateshard.trainer.reader import Reader
-from dateshard.trainer.session import evaluation_shuffle, order_of, shuffle_of, window_of
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.order import Order
+from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.setup import evaluation_shuffle, order_of, shuffle_of, window_of
 
 Cell = float | None
 
@@ -173,7 +173,7 @@ def copy_of() -> Callable[[Any], tuple[np.ndarray, ...]]:
 @pytest.fixture
 def session_of(tmp_path: Path) -> Callable[..., Any]:
     """A session on a world's store, at the very start."""
-    from dateshard.trainer.session import make_session
+    from dateshard.trainer.setup import make_session
 
     def make(world: Any) -> Any:
         return make_session(world.settings.trainer, world.open(), tmp_path / "checkpoints")

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from dateshard.cli import run
+from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.config import ModelConfig
-from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.categories import CategoricalInputs
+from dateshard.trainer.models.naive import LOOKED, newest
 from dateshard.trainer.models.nlinear import NLinear
 from dateshard.trainer.models.revin import RevIN
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.naive import LOOKED, newest
-from dateshard.trainer.order import Window
 from tests.conftest import World
 
 B, H, P, N, F = 5, 40, 3, 4, 3

@@ -16,9 +16,9 @@ from dateshard.cli import run
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.binding import refuse_difference
 from dateshard.trainer.config import Trainer, binding
+from dateshard.trainer.data.window_sample import Sample
 from dateshard.trainer.loop import EpochDone, Stepped, train
-from dateshard.trainer.sample import Sample
-from dateshard.trainer.session import make_session, refuse_batch_of_one
+from dateshard.trainer.setup import make_session, refuse_batch_of_one
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
-from dateshard.trainer.evaluate import evaluate
 from tests.trainer.test_rivals import errors_of, figures, judged, last_seen, prepared, walk
 
 Make = Callable[..., Any]

@@ -64,7 +64,7 @@ def test_a_store_of_parquet_gives_the_batches_of_one_of_zarr(worlds: Any, reader
 
 
 def test_training_from_parquet_ends_in_the_same_weights(worlds: Any, tmp_path: Path) -> None:
-    from dateshard.trainer.session import make_session
+    from dateshard.trainer.setup import make_session
 
     weights = []
     for index, world in enumerate(worlds):

@@ -11,7 +11,7 @@ from dateshard.cli import run
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.loop import EpochDone, train
-from dateshard.trainer.session import make_session
+from dateshard.trainer.setup import make_session
 
 SETTINGS = [
     "trainer.model.hidden_units=[32]",

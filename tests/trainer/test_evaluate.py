@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.baselines import within_reach
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.table import Row
+from dateshard.trainer.assessment.baselines import within_reach
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluation import Row
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}

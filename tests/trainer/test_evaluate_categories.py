@@ -12,12 +12,12 @@ import torch
 from sklearn import metrics as oracle
 
 from dateshard.judging.tables import show
-from dateshard.screen import Screen
-from dateshard.trainer.batch import Batch
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.guesses import guesses
+from dateshard.terminal.screen import Screen
+from dateshard.trainer.assessment.category_baselines import guesses
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import EpochDone, Stepped, train
-from dateshard.trainer.resume import New, start
+from dateshard.trainer.runs.start import New, start
 
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}
 

@@ -14,12 +14,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dateshard.trainer import checkpoint, intervals
-from dateshard.trainer.coverage import Coverage, Group, worst
-from dateshard.trainer.forecast import Forecaster, load_forecaster
-from dateshard.trainer.intervals import _ends, _reach, calibrate, cover
+from dateshard.trainer import checkpoint
+from dateshard.trainer.assessment import intervals
+from dateshard.trainer.assessment.coverage import Coverage, Group, worst
+from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
+from dateshard.trainer.assessment.intervals import _ends, _reach, calibrate, cover
 from dateshard.trainer.loop import train
-from dateshard.trainer.resume import New, start_new
+from dateshard.trainer.runs.start import New, start_new
 
 SPLIT = {"train": "2024-03-23..2024-03-27", "validation": "2024-03-28..2024-03-30", "test": "2024-03-31..2024-04-01"}
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import Ended, EpochDone, Stepped, train, validate
-from dateshard.trainer.state import Session, State
+from dateshard.trainer.session import Session, State
 from dateshard.trainer.step import Step
 
 Make = Callable[..., Any]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.config import EarlyStopping, NoSchedule, StepSchedule
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics import Sums
-from dateshard.trainer.objective import Head
-from dateshard.trainer.schedule import Progress, learning_rate
+from dateshard.trainer.optimization.objective import Head
+from dateshard.trainer.optimization.schedule import Progress, learning_rate
 
 BATCHES, B, P, N, F = 9, 8, 5, 3, 2
 

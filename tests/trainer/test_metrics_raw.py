@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from dateshard.trainer.evaluate import evaluate
+from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.metrics.raw import Errors, RawFigures, hours_of
-from dateshard.trainer.units import Units
+from dateshard.trainer.metrics.units import Units
 
 B, P, N, F = 7, 4, 5, 2
 NODES = [f"n{index}" for index in range(N)]

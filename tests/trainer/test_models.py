@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.config import ModelConfig, Trainer
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build, num_parameters
 from dateshard.trainer.models.ridge import Ridge
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.order import Window
 
 Make = Callable[..., Any]
 B, H, P, N, F = 16, 6, 4, 3, 3

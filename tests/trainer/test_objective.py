@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.config import Training
-from dateshard.trainer.objective import Head, Target, by_head, make_heads
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.optimization.objective import Head, Target, by_head, make_heads
 
 B, P, N = 5, 3, 4
 SPEED, VOLUME = Target("speed"), Target("volume")

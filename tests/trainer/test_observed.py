@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from dateshard.trainer import resume
+from dateshard.trainer.runs import start
 
 SPLIT = {"train": "..2024-03-03", "validation": "2024-03-04", "test": "2024-03-05"}
 
@@ -45,7 +45,7 @@ def test_a_run_that_was_begun_so_goes_on_with_a_warning(
     blinded(world, 4)
     world.prepare()
     with monkeypatch.context() as before:
-        before.setattr(resume, "refuse_blind", lambda _: None)
+        before.setattr(start, "refuse_blind", lambda _: None)
         assert run(["train", "-c", str(world.config_file()), "--run", "old"]) == 0
     assert run(["train", "--resume", "old", "--epochs", "2"]) == 0
     assert "warning: data/shards/world: no cell of the targets" in capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_a_run_that_was_begun_without_a_training_value_goes_on_with_a_warning(
     blinded(world, 1, 2, 3)
     world.prepare()
     with monkeypatch.context() as before:
-        before.setattr(resume, "refuse_blind", lambda _: None)
+        before.setattr(start, "refuse_blind", lambda _: None)
         assert run(["train", "-c", str(world.config_file()), "--run", "old"]) == 0
     assert run(["train", "--resume", "old", "--epochs", "2"]) == 0
     assert "warning: data/shards/world: no cell of the target speed" in capsys.readouterr().out

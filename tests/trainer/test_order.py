@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.shardstore.calendar import Day, segments
-from dateshard.trainer.order import Order, Piece, Window, make_runs
-from dateshard.trainer.permutation import FEW, key, permute, shuffled
-from dateshard.trainer.sample import Sample
-from dateshard.trainer.shuffle import Shuffle, resolve_shuffle
+from dateshard.shardstore.times.calendar import Day, segments
+from dateshard.trainer.data.order import Order, Piece, Window, make_runs
+from dateshard.trainer.data.permutation import FEW, key, permute, shuffled
+from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
+from dateshard.trainer.data.window_sample import Sample
 
 # tests/golden/order.json pins the order of training: a checkpoint is a number of a batch, so a changed order silently
 # breaks every checkpoint in the world. It must never change without a decision about the format (a new order gets a

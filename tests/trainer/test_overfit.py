@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dateshard.trainer.loop import Stepped
-from dateshard.trainer.overfit import Overfitted, overfit
+from dateshard.trainer.rehearsal.overfit import Overfitted, overfit
 
 
 def test_losses_are_means_over_windows_and_the_last_one_is_the_lowest_of_all_passes(

@@ -17,10 +17,10 @@ from dateshard.cli import run
 from dateshard.settings import validate
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig, Trainer
+from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.order import Window
 
 Make = Callable[..., Any]
 GUIDE = Path(__file__).parents[2] / "docs" / "models.md"

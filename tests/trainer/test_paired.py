@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bench.verdicts import told_apart
-from dateshard.trainer import paired
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.paired import ByDate, Comparison, DateOf, compare, interval
-from dateshard.trainer.session import order_of
-from dateshard.trainer.shuffle import Shuffle
-from dateshard.trainer.table import Evaluation, Row
+from dateshard.trainer.assessment import paired
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluation import Evaluation, Row
+from dateshard.trainer.assessment.paired import ByDate, Comparison, DateOf, compare, interval
+from dateshard.trainer.data.shuffle import Shuffle
+from dateshard.trainer.setup import order_of
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-07..2024-03-09", "test": ["2024-03-10..2024-03-12", "2024-03-14..2024-03-16"]}
@@ -37,7 +37,7 @@ def test_errors_by_date_are_those_of_the_windows_whose_first_target_lies_on_it(
     world.prepare()
     seen = list[tuple[str, ByDate]]()
     monkeypatch.setattr(
-        "dateshard.trainer.evaluate.ByDate", lambda *given: seen.append(("", ByDate(*given))) or seen[-1][1]
+        "dateshard.trainer.assessment.evaluate.ByDate", lambda *given: seen.append(("", ByDate(*given))) or seen[-1][1]
     )
     row = evaluate(world.settings.trainer, world.open(), split="test", baselines=["mean"], model=None).rows[0]
     dataset, written = world.open(), plain(world)
@@ -59,7 +59,7 @@ def test_every_position_of_an_order_has_its_date(make_world: Make) -> None:
     world = make_world(6, gaps=(2,), split={"train": "2024-03-01..2024-03-06"})
     world.prepare()
     dataset = world.open()
-    from dateshard.trainer.order import Window
+    from dateshard.trainer.data.order import Window
 
     order = order_of(dataset, "train", Window(12, 6), 16, Shuffle(1, 1), None)
     date_of = DateOf(dataset, order)

@@ -18,11 +18,11 @@ from dateshard.shardstore.errors import DamagedError, DiskFullError, NotThereErr
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import pth
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.initial import begin_with, read_initial
 from dateshard.trainer.loop import train
-from dateshard.trainer.optimizer import make_optimizer
-from dateshard.trainer.resume import New, Started, start
-from dateshard.trainer.state import Session
+from dateshard.trainer.optimization.optimizer import make_optimizer
+from dateshard.trainer.runs.initial_weights import begin_with, read_initial
+from dateshard.trainer.runs.start import New, Started, start
+from dateshard.trainer.session import Session
 
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}
 LOSSES = {"cls": {"loss": "huber", "targets": ["speed"]}, "geo": {"loss": "mse", "targets": ["volume"], "weight": 0.5}}

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dateshard.trainer.batch import Batch
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
+from dateshard.trainer.data.batch import Batch
 
 
 def ranked(errors: np.ndarray, *, stretch: int = 1, batch: int = 7) -> list[Ranked]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.batch import Wanted
-from dateshard.trainer.order import Order, Run, Window, make_runs
-from dateshard.trainer.reader import Reader
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.order import Order, Run, Window, make_runs
+from dateshard.trainer.data.reader import Reader
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08..2024-03-09", "test": "2024-03-10"}
 NEW_YORK = "America/New_York"

@@ -21,7 +21,7 @@ from dateshard.trainer import checkpoint, config
 from dateshard.trainer.checkpoint.pth import matches
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
-from dateshard.trainer.resume import New, Started, start
+from dateshard.trainer.runs.start import New, Started, start
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
@@ -543,7 +543,7 @@ def test_two_trainers_on_one_run_the_second_is_told_that_it_is_busy(lab: Lab) ->
 
 def test_a_trainer_in_another_process_keeps_the_run_for_itself_until_it_ends(lab: Lab) -> None:
     folder = lab.leg("cut", 2)["run"].folder
-    code = "import sys; from pathlib import Path; from dateshard.trainer.run import TrainingRun as R; "
+    code = "import sys; from pathlib import Path; from dateshard.trainer.runs.folder import TrainingRun as R; "
     code += "R(Path(sys.argv[1])).lock(); print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -592,7 +592,7 @@ def test_continuing_an_older_checkpoint_sets_the_later_ones_aside_and_ends_alike
 
 def test_a_start_that_fails_leaves_no_run_and_no_lock(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.trainer.resume._keep_to_the_disk", lambda _: 1 / 0)
+        patch.setattr("dateshard.trainer.runs.start._keep_to_the_disk", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lab.leg("two")
     assert not (lab.runs / "two").exists()
@@ -641,7 +641,7 @@ def test_a_kill_while_later_checkpoints_are_set_aside_leaves_their_rows(
                 with path.open("a") as file:
                     file.write(json.dumps({"step": event.step, "epoch": event.epoch + 1}) + "\n")
     rows = path.read_text()
-    monkeypatch.setattr("dateshard.trainer.resume.checkpoint.set_aside_later", lambda _: 1 / 0)
+    monkeypatch.setattr("dateshard.trainer.runs.start.checkpoint.set_aside_later", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         lab.leg("one", resume=str(made.run.checkpoints / "checkpoint_epoch_1_batch_2"), checkpoint={"save_freq": 1})
     assert path.read_text() == rows

@@ -19,11 +19,11 @@ from safetensors.torch import save as format_tensors
 
 from dateshard.shardstore.errors import DamagedError, NotThereError
 from dateshard.trainer import checkpoint
-from dateshard.trainer.checkpoint import removal, tending
+from dateshard.trainer.checkpoint import after_save, removal
 from dateshard.trainer.checkpoint.retention import Listed, Policy, going
 from dateshard.trainer.config import CheckpointConfig, Trainer
-from dateshard.trainer.disk import Need, fitting
-from dateshard.trainer.schedule import Progress
+from dateshard.trainer.optimization.schedule import Progress
+from dateshard.trainer.runs.disk_need import Need, fitting
 
 
 @st.composite
@@ -262,7 +262,7 @@ def test_tending_removes_after_each_save_and_points_and_exports_the_best(tmp_pat
     for epoch, loss in ((0, 0.5), (1, 0.7), (2, 0.4)):
         for batch in (3, 6, 9):
             folder = save(parent, epoch, batch, loss if batch == 9 else None)
-            gone += tending.tend(parent, config, folder)
+            gone += after_save.tend(parent, config, folder)
     assert names(parent) == ["3-6", "3-9"]
     assert len(gone) == len(set(gone)) == 7
     exports = {path.name for path in parent.glob("*.pth")}
@@ -279,7 +279,7 @@ def test_what_a_killed_save_did_not_come_to_is_mended_to_the_same_bytes(tmp_path
     config = CheckpointConfig(export_pth="all")
     whole = tmp_path / "whole" / "checkpoints"
     for epoch, loss in ((0, 0.5), (1, 0.3)):
-        tending.tend(whole, config, save(whole, epoch, 9, loss))
+        after_save.tend(whole, config, save(whole, epoch, 9, loss))
     wanted = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
     later = ["latest.json", "best_model.json", "best_model.pth", "checkpoint_epoch_2_batch_9.pth"]
     for number, lost in enumerate(itertools.chain(*(itertools.combinations(later, k) for k in range(5)))):
@@ -290,7 +290,7 @@ def test_what_a_killed_save_did_not_come_to_is_mended_to_the_same_bytes(tmp_path
             if name.startswith("best"):
                 (cut / name).write_bytes(b"of an earlier one")
         checkpoint.tidy(cut)
-        tending.mend(cut, config)
+        after_save.mend(cut, config)
         assert {path.name: path.read_bytes() for path in cut.iterdir() if path.is_file()} == wanted, lost
 
 
@@ -298,28 +298,28 @@ def test_what_was_to_go_after_a_killed_save_goes_when_the_run_is_continued(paren
     """No later save may come that would bring it about. What a removal had begun goes whatever the policy."""
     (parent / "checkpoint_epoch_1_batch_3").rename(parent / ".gone-half")
     before = names(parent)
-    tending.mend(parent, CheckpointConfig())
+    after_save.mend(parent, CheckpointConfig())
     assert names(parent) == before
     assert not list(parent.glob(".gone-*"))
-    tending.mend(parent, CheckpointConfig(keep_last=1))
+    after_save.mend(parent, CheckpointConfig(keep_last=1))
     assert names(parent) == ["1-9", "2-9"]  # the best and the newest
 
 
 def test_an_export_whose_checkpoint_was_removed_goes_and_another_program_s_file_stays(parent: Path) -> None:
-    tending.mend(parent, CheckpointConfig())
+    after_save.mend(parent, CheckpointConfig())
     (parent / "checkpoint_epoch_9_batch_9.pth").write_bytes(b"left")
     (parent / "mine.pth").write_bytes(b"mine")
-    tending.mend(parent, CheckpointConfig())
+    after_save.mend(parent, CheckpointConfig())
     assert {path.name for path in parent.glob("*.pth")} == {"best_model.pth", "mine.pth"}
-    tending.mend(parent, CheckpointConfig(export_pth="all"))
+    after_save.mend(parent, CheckpointConfig(export_pth="all"))
     assert len(list(parent.glob("checkpoint_*.pth"))) == 6
 
 
 def test_the_export_of_a_damaged_checkpoint_stays(parent: Path) -> None:
     """It may be the last copy of those weights; the damaged one is no checkpoint any more, and its folder is there."""
-    tending.mend(parent, CheckpointConfig(export_pth="all"))
+    after_save.mend(parent, CheckpointConfig(export_pth="all"))
     (parent / "checkpoint_epoch_1_batch_3" / "manifest.json").write_text("{}")
-    tending.mend(parent, CheckpointConfig(export_pth="all"))
+    after_save.mend(parent, CheckpointConfig(export_pth="all"))
     assert (parent / "checkpoint_epoch_1_batch_3.pth").exists()
 
 
@@ -335,8 +335,8 @@ def test_room_is_counted_as_before_a_run_s_own_checkpoints_were_there() -> None:
 
 def test_a_damaged_best_does_not_replace_its_own_export(parent: Path) -> None:
     """The export may be the last copy of those weights."""
-    tending.mend(parent, CheckpointConfig())
+    after_save.mend(parent, CheckpointConfig())
     exported = (parent / "best_model.pth").read_bytes()
     spoil(parent / "checkpoint_epoch_1_batch_9")
-    tending.mend(parent, CheckpointConfig())
+    after_save.mend(parent, CheckpointConfig())
     assert (parent / "best_model.pth").read_bytes() == exported

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer import gram, windows
-from dateshard.trainer.batch import Wanted
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.gram import accumulate, scaled_means
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.data import window_chunks
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.order import Run, Window
+from dateshard.trainer.data.shuffle import Shuffle
+from dateshard.trainer.data.window_chunks import Windows, cut, masked_targets, reaching, windows_of
 from dateshard.trainer.loop import Ended, EpochDone, Saved, train
-from dateshard.trainer.models import ridge
+from dateshard.trainer.models import ridge, ridge_gram
 from dateshard.trainer.models.ridge import Chosen, Grid, Joint, Judging, Masked, Ridge, Tuning, fit, solve
-from dateshard.trainer.order import Run, Window
-from dateshard.trainer.session import make_reader, order_of
-from dateshard.trainer.shuffle import Shuffle
+from dateshard.trainer.models.ridge_gram import accumulate, scaled_means
+from dateshard.trainer.setup import make_reader, order_of
 from dateshard.trainer.stop import Interrupted
-from dateshard.trainer.windows import Windows, cut, masked_targets, reaching, windows_of
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08", "test": "2024-03-09..2024-03-10"}
@@ -111,7 +111,7 @@ def test_sums_are_those_of_the_windows_written_out(
     assert len(given.runs) > 1
     for constants in ({}, SMALL):
         for name, value in constants.items():
-            monkeypatch.setattr(windows if name == "CHUNK_BYTES" else gram, name, value)
+            monkeypatch.setattr(window_chunks if name == "CHUNK_BYTES" else ridge_gram, name, value)
         for kind in (Joint, Masked):
             equations: dict[int, Any] = {k: kind(window) for k in range(2)}
             accumulate(given, equations, MEANS, never)
@@ -253,9 +253,9 @@ def test_what_is_chosen_is_what_a_rolling_search_over_written_out_windows_finds(
 @pytest.mark.parametrize("history", [12, 5, 1])
 def test_a_tuning_is_solved_as_least_squares_solves_it(make_world: Make, history: int, normalisation: str) -> None:
     world, window = prepared(make_world, missing=0.5), Window(12, 6)
-    windows = windows_of(world.open(), "train", window, (0,))
+    window_chunks = windows_of(world.open(), "train", window, (0,))
     equations = Masked(window)
-    accumulate(windows, {0: equations}, [0.0], never)
+    accumulate(window_chunks, {0: equations}, [0.0], never)
     x, y, seen, _ = written_out(world, "train", window)[0]
     assert (x[:, -1] != x[:, -2]).any()  # windows whose last step was not observed
     for penalty in (1e-4, 0.1, 10.0):
@@ -331,9 +331,9 @@ def test_without_validation_windows_the_last_quarter_of_training_decides(make_wo
 def test_a_step_that_was_never_observed_gets_finite_weights(make_world: Make) -> None:
     """And a target that never moves."""
     world = prepared(make_world)
-    windows = windows_of(world.open(), "train", Window(12, 6), (0,))
+    window_chunks = windows_of(world.open(), "train", Window(12, 6), (0,))
     equations = Masked(Window(12, 6))
-    accumulate(windows, {0: equations}, [0.0], never)
+    accumulate(window_chunks, {0: equations}, [0.0], never)
     for part in equations._sums():
         part[2] = 0.0
     weight, bias = solve(equations, Tuning(12, "none", 0.0), 6, never)
@@ -341,7 +341,7 @@ def test_a_step_that_was_never_observed_gets_finite_weights(make_world: Make) ->
     assert not bias[2].any()
     assert torch.isfinite(weight).all()
     still = Joint(Window(12, 6))
-    accumulate(windows, {0: still}, [0.0], never)
+    accumulate(window_chunks, {0: still}, [0.0], never)
     still.gram, still.total = torch.full((18, 18), 0.25 * still.count), torch.full((18,), 0.5 * still.count)
     still.gram, still.total = still.gram.double(), still.total.double()
     for normalisation in ("none", "last", "mean"):
@@ -356,12 +356,12 @@ def test_ridge_on_a_dataset_equals_numpy_on_its_raw_rows(make_world: Make, plain
     train_windows, held = (windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation"))
     model = Ridge(12, 6, (0, 1))
     fit([model], train_windows, held, [Grid((0.01,), (12,), ("none",))], never)
-    windows = plain(world).windows("train", 12, 6)
+    window_chunks = plain(world).windows("train", 12, 6)
     for feature in range(2):
-        x = np.array([w.scaled[:12, n, feature] for w in windows for n in range(3)])
+        x = np.array([w.scaled[:12, n, feature] for w in window_chunks for n in range(3)])
         for step in range(6):
-            y = np.array([w.scaled[12 + step, n, feature] for w in windows for n in range(3)])
-            seen = np.array([bool(w.observed[12 + step, n, feature]) for w in windows for n in range(3)])
+            y = np.array([w.scaled[12 + step, n, feature] for w in window_chunks for n in range(3)])
+            seen = np.array([bool(w.observed[12 + step, n, feature]) for w in window_chunks for n in range(3)])
             forecast = plain_solution(np.column_stack([x, x[:, -1]])[seen], y[seen], Tuning(12, "none", 0.01))
             weight = model.weight[feature, :, step].numpy()
             np.testing.assert_allclose(
@@ -402,8 +402,8 @@ def test_the_weights_are_the_same_bytes_every_time_whatever_loading_says(make_wo
 
 
 def choices_of(world: Any) -> list[Chosen]:
-    windows = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
-    return fit([Ridge(12, 6, (0, 1))], *windows, [Grid(world.settings.trainer.model.penalties)], never)[0]
+    window_chunks = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
+    return fit([Ridge(12, 6, (0, 1))], *window_chunks, [Grid(world.settings.trainer.model.penalties)], never)[0]
 
 
 class Patience:
@@ -441,27 +441,30 @@ def test_a_stop_at_any_question_leaves_the_model_alone_and_the_next_call_ends_in
 
 def test_fit_asks_while_it_reads_while_it_multiplies_and_while_it_solves(make_world: Make) -> None:
     world = prepared(make_world)
-    windows = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
+    window_chunks = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
     few, many = (Patience(10**9) for _ in range(2))
-    fit([Ridge(12, 6, (0, 1))], *windows, [Grid((0.1,), (12,), ("none",))], few)
-    fit([Ridge(12, 6, (0, 1))], *windows, [Grid(PENALTIES, (12,), ("none",))], many)
+    fit([Ridge(12, 6, (0, 1))], *window_chunks, [Grid((0.1,), (12,), ("none",))], few)
+    fit([Ridge(12, 6, (0, 1))], *window_chunks, [Grid(PENALTIES, (12,), ("none",))], many)
     assert many.asked - few.asked == 3 * 2 * 6 * (
         len(PENALTIES) - 1
     )  # judged three times, both masked: each solve asks
     for times in range(0, few.asked, 7):
         with pytest.raises(Interrupted):
-            fit([Ridge(12, 6, (0, 1))], *windows, [Grid((0.1,), (12,), ("none",))], Patience(times))
+            fit([Ridge(12, 6, (0, 1))], *window_chunks, [Grid((0.1,), (12,), ("none",))], Patience(times))
 
 
 def test_fit_runs_on_one_thread_and_puts_the_number_back_also_where_it_is_stopped(make_world: Make) -> None:
     world = prepared(make_world)
-    windows = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
+    window_chunks = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
     before, seen = torch.get_num_threads(), list[int]()
     torch.set_num_threads(2)
     try:
         with pytest.raises(Interrupted):
             fit(
-                [Ridge(12, 6, (0, 1))], *windows, [GRID], lambda: seen.append(torch.get_num_threads()) or len(seen) > 90
+                [Ridge(12, 6, (0, 1))],
+                *window_chunks,
+                [GRID],
+                lambda: seen.append(torch.get_num_threads()) or len(seen) > 90,
             )
         assert torch.get_num_threads() == 2
         assert set(seen) == {1}
@@ -471,7 +474,7 @@ def test_fit_runs_on_one_thread_and_puts_the_number_back_also_where_it_is_stoppe
 
 def test_a_checkpoint_brings_back_what_was_chosen(make_world: Make, session_of: Make) -> None:
     from dateshard.trainer import checkpoint
-    from dateshard.trainer.state import restore
+    from dateshard.trainer.session import restore
 
     world = prepared(make_world, model={"name": "ridge", "penalties": [0.5, 2.0], "histories": [9, 3]})
     session = session_of(world)
@@ -548,13 +551,13 @@ def test_a_history_whose_equations_do_not_fit_memory_is_cut_and_said_so(
 
 def test_targets_in_groups_are_solved_as_together(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     world = prepared(make_world)
-    windows = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
+    window_chunks = [windows_of(world.open(), split, Window(12, 6), (0, 1)) for split in ("train", "validation")]
     together, apart = (Ridge(12, 6, (0, 1)) for _ in range(2))
-    fit([together], *windows, [Grid(PENALTIES)], never)
+    fit([together], *window_chunks, [Grid(PENALTIES)], never)
     monkeypatch.setattr(ridge, "EQUATION_BYTES", 16 * 6 * 12**2)
     passes = []
     monkeypatch.setattr(ridge, "accumulate", lambda given, own, *rest: passes.append(accumulate(given, own, *rest)))
-    fit([apart], *windows, [Grid(PENALTIES)], never)
+    fit([apart], *window_chunks, [Grid(PENALTIES)], never)
     assert len(passes) == 2 * 4  # a pass over each piece of training, one over validation
     assert torch.equal(together.weight, apart.weight)
 
@@ -580,5 +583,5 @@ def test_the_default_grid_is_the_whole_history_a_half_a_quarter_and_an_eighth() 
 
 def test_windows_do_not_depend_on_loading(make_world: Make) -> None:
     world = prepared(make_world, loading={"days_per_batch": 1})
-    windows: Windows = windows_of(world.open(), "train", Window(12, 6), (0,))
-    assert [(run.first, run.count) for run in windows.runs] == [(12, 7 * 24 - 12 - 5)]
+    window_chunks: Windows = windows_of(world.open(), "train", Window(12, 6), (0,))
+    assert [(run.first, run.count) for run in window_chunks.runs] == [(12, 7 * 24 - 12 - 5)]

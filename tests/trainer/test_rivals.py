@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dateshard.trainer import baselines
-from dateshard.trainer.baselines import within_reach
-from dateshard.trainer.evaluate import evaluate
-from dateshard.trainer.naive import newest
-from dateshard.trainer.table import Evaluation
+from dateshard.trainer.assessment import baselines
+from dateshard.trainer.assessment.baselines import within_reach
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluation import Evaluation
+from dateshard.trainer.models.naive import newest
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07", "test": "2024-03-08..2024-03-09"}

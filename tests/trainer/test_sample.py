@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.shardstore.calendar import segments
-from dateshard.trainer.order import Order, Window, make_runs
-from dateshard.trainer.sample import Sample
-from dateshard.trainer.session import make_session
+from dateshard.shardstore.times.calendar import segments
+from dateshard.trainer.data.order import Order, Window, make_runs
+from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.setup import make_session
 from tests.trainer.test_order import DAYS, LENGTHS, MEMBERS, SHUFFLES, batches_of, order_of
 
 Make = Callable[..., Any]

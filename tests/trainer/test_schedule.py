@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from dateshard.trainer.config import AnySchedule, Schedule
-from dateshard.trainer.schedule import Progress, learning_rate
+from dateshard.trainer.optimization.schedule import Progress, learning_rate
 
 BASE = 0.03
 

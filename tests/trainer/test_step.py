@@ -14,11 +14,11 @@ import torch
 
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer import checkpoint
-from dateshard.trainer.batch import Batch
 from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import Ended, EpochDone, Stepped, train
-from dateshard.trainer.objective import by_head
-from dateshard.trainer.state import Session
+from dateshard.trainer.optimization.objective import by_head
+from dateshard.trainer.session import Session
 from dateshard.trainer.step import Step
 
 Make = Callable[..., Any]

@@ -22,7 +22,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import Saved, Writer, saving, writer
 from dateshard.trainer.checkpoint.snapshot import form_of
 from dateshard.trainer.loop import Ended, Event, Stepped, train
-from dateshard.trainer.state import Session
+from dateshard.trainer.session import Session
 from tests.limits import PATIENCE_SECONDS
 
 Make = Callable[..., Any]

@@ -6,6 +6,7 @@ about the others), retention (which go) and removal (how), pth (exports, and wei
 a save).
 """
 
+from dateshard.trainer.checkpoint.after_save import mend, retain, tend
 from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
 from dateshard.trainer.checkpoint.folder import (
     NAME,
@@ -19,7 +20,6 @@ from dateshard.trainer.checkpoint.folder import (
 )
 from dateshard.trainer.checkpoint.saving import point, write
 from dateshard.trainer.checkpoint.snapshot import Part, Rows, Snapshot
-from dateshard.trainer.checkpoint.tending import mend, retain, tend
 from dateshard.trainer.checkpoint.writer import Saved, Writer
 
 __all__ = [

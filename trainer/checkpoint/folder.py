@@ -24,7 +24,7 @@ from safetensors.torch import load as parse_tensors
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, unseal
-from dateshard.trainer.schedule import Progress
+from dateshard.trainer.optimization.schedule import Progress
 
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")

@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from dateshard.shardstore.durable import appearing
+from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DamagedError, NotThereError, Where, refuse_special, shorten
 from dateshard.trainer.checkpoint.folder import Checkpoint, verify
 from dateshard.trainer.config import Training
-from dateshard.trainer.optimizer import make_optimizer
+from dateshard.trainer.optimization.optimizer import make_optimizer
 
 BUFFER_BYTES = 1 << 20
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dateshard.shardstore.commands import command
-from dateshard.shardstore.durable import disk_full_as_error, fsync_path
+from dateshard.shardstore.disk.durable import disk_full_as_error, fsync_path
+from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import NotThereError, Where
-from dateshard.shardstore.lock import take_lock
 
 PIN, GONE, LOCK = "pinned", ".gone-", ".lock"
 

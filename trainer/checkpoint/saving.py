@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dateshard.shardstore.durable import appearing, disk_full_as_error, fsync_above, fsync_path, write_file
+from dateshard.shardstore.disk.durable import appearing, disk_full_as_error, fsync_above, fsync_path, write_file
 from dateshard.shardstore.errors import StoreError, UsageError, Where
 from dateshard.shardstore.identity import canonical, hash_bytes, seal
 from dateshard.trainer.checkpoint.folder import VERSION, Checkpoint, inspect, read_files, verify

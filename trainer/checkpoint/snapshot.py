@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as format_tensors
 
 from dateshard.trainer import device
-from dateshard.trainer.batch import aligned
+from dateshard.trainer.data.batch import aligned
 
 
 @dataclass(frozen=True, slots=True)

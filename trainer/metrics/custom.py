@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore import outside
 from dateshard.shardstore.errors import shorten
+from dateshard.shardstore.own_code import user_code
 from dateshard.trainer.metrics.sums import finite
 
 Array = NDArray[Any]
@@ -55,7 +55,7 @@ def load(path: str) -> Custom:
     Raises:
         UsageError: it cannot be imported or called; said before anything is trained.
     """
-    function = outside.load(path, "trainer.metrics.custom")
+    function = user_code.load(path, "trainer.metrics.custom")
     return Custom(path, function, _takes_observed(function))
 
 

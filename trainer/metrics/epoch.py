@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dateshard.trainer.batch import Batch
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics.classes import Classes
 from dateshard.trainer.metrics.custom import Custom
 from dateshard.trainer.metrics.raw import RawFigures
 from dateshard.trainer.metrics.sample import Plan, Sample, epoch_seed
 from dateshard.trainer.metrics.sums import Floats, Sums, finite
-from dateshard.trainer.objective import Head, Summed, Target
-from dateshard.trainer.units import Units
+from dateshard.trainer.metrics.units import Units
+from dateshard.trainer.optimization.objective import Head, Summed, Target
 
 
 @dataclass(frozen=True, slots=True)

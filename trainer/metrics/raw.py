@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dateshard.shardstore.histogram import NUM_BINS, ZERO, bins_of, representatives
+from dateshard.shardstore.scaling.histogram import NUM_BINS, ZERO, bins_of, representatives
 from dateshard.trainer.metrics.sums import Floats, Sums, finite
-from dateshard.trainer.units import Units
+from dateshard.trainer.metrics.units import Units
 
 HOURS = 24
 LARGEST = 3.0e38  # an error beyond float32's end counts as this one
@@ -26,7 +26,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(slots=True)
 class Errors:
-    """How many absolute errors of each feature lie in the bin of each 16-bit float (`dateshard.shardstore.histogram`).
+    """How many absolute errors of each feature lie in the bin of each 16-bit float (`dateshard.shardstore.scaling.histogram`).
 
     Memory: 256 kB a feature. Counts are integers: the same whatever the order, and two add up exactly.
     """

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dateshard.trainer.checkpoint.snapshot import Part, Rows
-from dateshard.trainer.permutation import Integers, key, permute
+from dateshard.trainer.data.permutation import Integers, key, permute
 
 DRAWN = 4096  # positions looked up at a time: 0.1 us each, where a batch alone would cost 100 us
 

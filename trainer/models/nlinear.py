@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dateshard.trainer.naive import newest
+from dateshard.trainer.models.naive import newest
 
 
 class NLinear(nn.Module):

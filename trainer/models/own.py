@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from dateshard.shardstore.errors import UsageError, of_memory, shorten
-from dateshard.shardstore.outside import load, told
+from dateshard.shardstore.own_code.user_code import load, told
 from dateshard.trainer.config import ModelConfig
 from dateshard.trainer.models.shape import Shape
 

@@ -4,7 +4,7 @@ One linear map a target feature from a node's own history to the horizon, pooled
 penalty, and what is subtracted from a window first (nothing, its newest observed value, its mean) are chosen for each
 target by rolling validation: fitted on the first three quarters of the training windows each setting is judged on the
 next eighth, fitted on seven eighths on the last one, fitted on all of them on the validation windows, which count as
-much as both (docs/decisions/0049). All settings are solved from the same sums (`dateshard.trainer.gram`): a shorter history is a
+much as both (docs/decisions/0049). All settings are solved from the same sums (`ridge_gram`): a shorter history is a
 corner of the Gram matrix, and what is subtracted is a linear map of the window, so that trying a setting costs a solve
 and no pass over the data. The chosen map stands in the weights as one for raw windows.
 
@@ -23,11 +23,11 @@ from itertools import product
 import torch
 from torch import nn
 
-from dateshard.trainer.gram import Equations, Joint, Masked, System, accumulate, scaled_means
-from dateshard.trainer.naive import newest
-from dateshard.trainer.order import Window
+from dateshard.trainer.data.order import Window
+from dateshard.trainer.data.window_chunks import Windows, cut, masked_targets
+from dateshard.trainer.models.naive import newest
+from dateshard.trainer.models.ridge_gram import Equations, Joint, Masked, System, accumulate, scaled_means
 from dateshard.trainer.stop import ShouldStop, ask
-from dateshard.trainer.windows import Windows, cut, masked_targets
 
 EQUATION_BYTES = 1 << 30  # of Gram matrices at a time
 NORMALISATIONS = ("none", "last", "mean")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from dateshard.trainer.order import Window
+from dateshard.trainer.data.order import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,158 @@
+"""A forecast as a table in raw units: a row a target step, node and target.
+
+Legend: P target steps, N nodes, T targets that are numbers, K targets in all.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.preparing.raw import raw_units
+from dateshard.shardstore.disk.durable import appearing
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.times.calendar import Day
+from dateshard.trainer.assessment.forecaster import Forecaster
+from dateshard.trainer.assessment.intervals import Intervals
+from dateshard.trainer.bounds import bounds_of
+
+if TYPE_CHECKING:
+    import polars
+
+Floats = NDArray[np.float64]
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%:z"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a model said of one window.
+
+    Attributes:
+        steps: (instant, date, step of that date, horizon) of each target step.
+        scaled_PNT: of the numeric targets in the forecaster's order; None without one.
+        chances: {categorical target: [P, N, categories] probabilities}.
+        known_NK: whether the history holds a value of the target at the node. Where not, there is no interval.
+    """
+
+    forecaster: Forecaster
+    steps: Sequence[tuple[int, Day, int, int]]
+    scaled_PNT: NDArray[np.float32] | None
+    chances: Mapping[str, Floats]
+    intervals: Intervals | None
+    known_NK: NDArray[np.bool_]
+
+
+def frame_of(made: Made) -> polars.DataFrame:
+    """date, step, node, feature, horizon, value, low, high, with a categorical target category and probability, time;
+    ordered by time, node, then as the targets are configured."""
+    import polars as pl
+
+    manifest, nodes = made.forecaster.dataset.manifest, made.forecaster.dataset.nodes.names
+    names = [target.name for target in made.forecaster.targets]
+    steps, each = len(made.steps), len(nodes) * len(names)
+    instants, days, rows, horizons = zip(*made.steps, strict=True)
+
+    def by_step(values: Sequence[Any], kind: Any) -> polars.Series:
+        return pl.Series(values, dtype=kind).gather(np.repeat(np.arange(steps), each))
+
+    place = np.tile(np.repeat(np.arange(len(nodes)), len(names)), steps)
+    columns: dict[str, Any] = {
+        "date": by_step([day.date for day in days], pl.Date),
+        "step": by_step(rows, pl.Int32),
+        "node": pl.Series(nodes, dtype=pl.String).gather(place),
+        "feature": pl.Series(names, dtype=pl.String).gather(np.tile(np.arange(len(names)), steps * len(nodes))),
+        "horizon": by_step(horizons, pl.Int32),
+        **_numbers(made, (steps, len(nodes), len(names))),
+        **_categories(made, (steps, len(nodes), len(names))),
+    }
+    time = by_step(instants, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    return pl.DataFrame(columns | {"time": time.dt.convert_time_zone(manifest.timezone)})
+
+
+def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
+    """value, low and high; null where there is none."""
+    import polars as pl
+
+    found, forecaster = np.full((3, *shape), np.nan), made.forecaster
+    if made.scaled_PNT is not None:
+        places = [forecaster.columns.targets[place] for place in forecaster.numbers]
+        ends = [made.scaled_PNT.astype(np.float64)]
+        if made.intervals is not None:
+            ends += [made.scaled_PNT + reach for reach in made.intervals.reach_2PNF]
+        low, high = bounds_of(forecaster.config, forecaster.dataset, places)
+        for kind, scaled in enumerate(ends):
+            found[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
+    found[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
+    found[1], found[2] = np.minimum(found[1], found[0]), np.maximum(found[2], found[0])  # whatever was rounded
+    return {
+        name: pl.Series(part.ravel()).fill_nan(None) for name, part in zip(("value", "low", "high"), found, strict=True)
+    }
+
+
+def in_raw_units(forecaster: Forecaster, scaled_PNT: Floats, places: Sequence[int]) -> Floats:
+    """[P, N, T] as `export` shows values; NaN stays NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return raw_units(forecaster.dataset, scaled_PNT, places)
+
+
+def _categories(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
+    """category and probability of the likeliest one; nothing where no target is categorical."""
+    import polars as pl
+
+    if not made.chances:
+        return {}
+    words, shares = np.full(shape, None, dtype=object), np.full(shape, np.nan)
+    for place, target in enumerate(made.forecaster.targets):
+        if target.name in made.chances:
+            chances = made.chances[target.name]
+            words[..., place] = np.asarray(target.categories, dtype=object)[chances.argmax(-1)]
+            shares[..., place] = chances.max(-1)
+    category = pl.Series(words.ravel().tolist(), dtype=pl.String)
+    return {"category": category, "probability": pl.Series(shares.ravel()).fill_nan(None)}
+
+
+def as_csv(frame: polars.DataFrame) -> str:
+    """With a header; times in the dataset's zone, with their offset."""
+    import polars as pl
+
+    return frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT)).write_csv()
+
+
+def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
+    """For JSON: dates and times as text."""
+    import polars as pl
+
+    texts = frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT), pl.col("date").cast(pl.String))
+    return texts.to_dicts()
+
+
+def refuse_ending(path: Path) -> None:
+    """Raises:
+    UsageError: the file's name says neither CSV nor Parquet, or its folder is not there.
+    """
+    where = Where(file=str(path))
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError("a forecast is written as .csv or .parquet", where=where, todo="Name such a file with --out")
+    if not path.parent.is_dir():
+        raise UsageError("the folder does not exist", where=where, todo="Make it, or name another --out")
+
+
+def write(frame: polars.DataFrame, path: Path) -> None:
+    """Writes the table by the file's ending; the file appears whole, or stays what it was.
+
+    Raises:
+        DiskFullError: nothing is left behind.
+    """
+    buffer = io.BytesIO()  # what polars says of a file that it cannot write has no error number
+    if path.suffix == ".csv":
+        buffer.write(as_csv(frame).encode())
+    else:
+        frame.write_parquet(buffer)
+    with appearing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

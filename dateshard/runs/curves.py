@@ -1,0 +1,180 @@
+"""How a run went: metrics.jsonl read line by line into a bounded number of points, for charts on paper and in a terminal.
+
+Memory: `POINTS` points a figure and `MOST_EPOCHS` of epochs, however long the run was. The file is read twice; while a
+run is being trained, the second reading leaves out what came in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dateshard.shardstore.scaling.transform import Floats
+from dateshard.trainer.runs.folder import TrainingRun
+
+POINTS, MOST_EPOCHS, MOST_RESUMES = 300, 400, 40
+STEP_FIGURES = ("loss", "learning_rate", "windows_per_second", "data_wait", "memory_bytes")
+EPOCH_FIGURES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate", "step", *STEP_FIGURES[2:])
+
+
+@dataclass(slots=True)
+class Series:
+    """One figure: points that each stand for one row or for some neighbouring ones.
+
+    Attributes:
+        x_K: mean step of each point. mean_K, low_K, high_K: of its rows; NaN where none has the figure.
+    """
+
+    x_K: Floats
+    mean_K: Floats
+    low_K: Floats
+    high_K: Floats
+
+    @property
+    def known(self) -> bool:
+        """Whether any point has a value."""
+        return bool(np.isfinite(self.mean_K).any())
+
+
+@dataclass(slots=True)
+class Best:
+    """The epoch with the lowest validation loss (without validation: training loss); the first of equal ones."""
+
+    epoch: int
+    step: int
+    loss: float
+    validated: bool
+
+
+@dataclass(slots=True)
+class History:
+    """What the rows of a run say.
+
+    Attributes:
+        steps, epochs: figures by name; the losses of each head are `losses.NAME`, `train.NAME` and `validation.NAME`.
+        heads: names of the losses. resumes: steps that a continued run went on from, the last `MOST_RESUMES`.
+        seconds: of all epochs, as they were told. skipped: steps without a finite gradient.
+    """
+
+    last_step: int = 0
+    last_epoch: int = 0
+    whole_epochs: int = 0
+    num_rows: int = 0
+    heads: list[str] = field(default_factory=list)
+    steps: dict[str, Series] = field(default_factory=dict)
+    epochs: dict[str, Series] = field(default_factory=dict)
+    resumes: list[int] = field(default_factory=list)
+    best: Best | None = None
+    final: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    skipped: int = 0
+    peak_bytes: int | None = None
+    custom_errors: list[str] = field(default_factory=list)
+
+
+def history(run: TrainingRun) -> History:
+    """Of a run's metrics.jsonl; empty where there is none."""
+    told = History()
+    for row in run.metrics():
+        _first_look(told, row)
+    steps = {name: _Binned(POINTS) for name in (*STEP_FIGURES, *(f"losses.{head}" for head in told.heads))}
+    heads = [f"{part}.{head}" for part in ("train", "validation") for head in told.heads]
+    size = min(max(told.last_epoch, 1), MOST_EPOCHS)
+    epochs = {name: _Binned(size) for name in (*EPOCH_FIGURES, *heads)}
+    for row in run.metrics():
+        step, epoch = row["step"], _whole(row.get("epoch"))
+        if step > told.last_step or not 0 < epoch <= told.last_epoch:
+            continue
+        if "val_loss" in row:
+            for name, binned in epochs.items():
+                binned.add((epoch - 1) * size // told.last_epoch, step, _of_epoch(row, name))
+        else:
+            for name, binned in steps.items():
+                binned.add(max(step - 1, 0) * POINTS // max(told.last_step, 1), step, _nested(row, name))
+    told.steps = {name: binned.series() for name, binned in steps.items()}
+    told.epochs = {name: binned.series() for name, binned in epochs.items()}
+    return told
+
+
+def _first_look(told: History, row: Mapping[str, Any]) -> None:
+    """Ends, counts, and the best epoch: exact, whatever is put together in a point."""
+    epoch = _whole(row.get("epoch"))
+    told.num_rows += 1
+    told.last_step, told.last_epoch = max(told.last_step, row["step"]), max(told.last_epoch, epoch)
+    if isinstance(row.get("resumed_at"), int):
+        told.resumes = [*told.resumes, row["resumed_at"]][-MOST_RESUMES:]
+    memory = [row[key] for key in ("memory_bytes", "peak_memory_bytes") if isinstance(row.get(key), int)]
+    told.peak_bytes = max([*memory, *([] if told.peak_bytes is None else [told.peak_bytes])], default=None)
+    if "val_loss" not in row:
+        told.heads += [head for head in row.get("losses") or {} if head not in told.heads]
+        return
+    told.heads += [head for head in _nested(row, "train.losses") or {} if head not in told.heads]
+    told.whole_epochs, told.final = told.whole_epochs + 1, row
+    told.seconds += _number(row.get("time_per_epoch")) or 0.0
+    told.skipped += _whole(row.get("skipped"))
+    for part in ("train", "validation"):
+        error = (_nested(row, f"{part}.sampled") or {}).get("error")
+        if error and error not in told.custom_errors:
+            told.custom_errors = [*told.custom_errors, str(error)][:5]
+    _note_best(told, row, epoch)
+
+
+def _note_best(told: History, row: Mapping[str, Any], epoch: int) -> None:
+    held = _number(row.get("val_loss"))
+    judged = held if held is not None else _number(row.get("train_loss"))
+    if judged is None or (told.best and told.best.validated and held is None):
+        return
+    better = told.best is None or judged < told.best.loss or (held is not None and not told.best.validated)
+    if better:
+        told.best = Best(epoch, row["step"], judged, held is not None)
+
+
+class _Binned:
+    """Sums, counts, least and greatest of a figure by bin."""
+
+    def __init__(self, size: int) -> None:
+        self.sums = np.zeros((4, size))  # values, their count, steps, their count
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+
+    def add(self, place: int, step: int, value: Any) -> None:
+        self.sums[2:, place] += (step, 1)
+        if (told := _number(value)) is not None:
+            self.sums[:2, place] += (told, 1)
+            self.low[place], self.high[place] = min(self.low[place], told), max(self.high[place], told)
+
+    def series(self) -> Series:
+        used = np.flatnonzero(self.sums[3])
+        total, count, steps, rows = self.sums[:, used]
+        known = count > 0
+        mean = np.where(known, total / np.maximum(count, 1), np.nan)
+        ends = [np.where(known, part[used], np.nan) for part in (self.low, self.high)]
+        return Series(steps / np.maximum(rows, 1), mean, *ends)
+
+
+def _of_epoch(row: Mapping[str, Any], name: str) -> Any:
+    part, _, head = name.partition(".")
+    return _nested(row, f"{part}.losses.{head}") if head else row.get(name)
+
+
+def _nested(row: Mapping[str, Any], path: str) -> Any:
+    """`train.losses.geo`: a head's own name may hold dots."""
+    first, _, rest = path.partition(".")
+    second, _, last = rest.partition(".") if first in ("train", "validation") else (rest, "", "")
+    found: Any = row.get(first)
+    for key in (second, last):
+        if key:
+            found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -1,0 +1,242 @@
+"""The three acts: measure a date, merge the statistics, normalise a date.
+
+Measuring and normalising run in worker processes: they stage and publish, and return a small receipt. Nothing they
+publish counts before the process that holds the lock commits it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dateshard.pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.memory import refuse_grid
+from dateshard.pipeline.planning.weights import weight_of
+from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
+from dateshard.shardstore.commit import publish, staging_folder
+from dateshard.shardstore.disk.durable import check_free_space
+from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
+from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
+from dateshard.shardstore.identity import hash_bytes, hash_file, seal
+from dateshard.shardstore.layouts.categories import MOST_CODES, sorted_names
+from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
+from dateshard.shardstore.manifest import Entry, Part
+from dateshard.shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
+from dateshard.shardstore.scaling.partials import PartialStatistics
+from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.scaling.transform import Floats, transform
+from dateshard.shardstore.shards import publish_shard
+from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.times.calendar import day_of, instants, parse_step
+
+if TYPE_CHECKING:
+    pass
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the parent process needs of a measured date: small, whatever the date's size.
+
+    Attributes:
+        weight: see `weight_of`.
+    """
+
+    date: dt.date
+    key: str
+    rows: Mapping[str, Any]
+    weight: int
+    folders: tuple[Path, ...] = ()
+    conflicts: Mapping[str, int] = field(default_factory=dict)  # as of the staged date
+    unknown_nodes: Strangers = NO_STRANGERS  # rows of nodes that the node table lacks are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Receipt of a normalised date.
+
+    Attributes:
+        observed: cells of each feature into which a record with a value fell. weight: see `weight_of`.
+    """
+
+    date: dt.date
+    entry: Entry
+    folders: tuple[Path, ...]
+    observed: tuple[int, ...]
+    weight: int
+    unknown_nodes: Strangers = NO_STRANGERS  # that training never saw: they have no place in the frozen list
+    unknown_categories: Mapping[str, Strangers] = field(default_factory=dict)  # likewise, by feature: they have code 0
+
+
+def measure_date(
+    root: Path,
+    dump: Dump,
+    date: dt.date,
+    key: str,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
+    memory_bytes: int,
+) -> Measured:
+    """Decodes one dump, reduces it to the grid in float64 and publishes staged/<date>/<key>/ and its partial statistics.
+
+    Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled by the hour, to the same bytes.
+
+    Raises:
+        DumpError: the dump cannot be used, or changed while it was read. ResourceError: its grid alone is too large.
+    """
+    with staging_folder(root) as spilled:
+        staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
+    if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
+        raise DumpError(
+            "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
+        )
+    rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
+    receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
+    partial = publish_partial(
+        root, date, key, staged.values_TNF, config
+    )  # first: a staged date never lacks it after a kill
+    folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
+    unknown = Strangers.of(staged.strangers, staged.nodes)
+    weight, folders = weight_of(staged.values_TNF, rows, config), (folder, partial)
+    return Measured(date, key, rows, weight, folders, conflicts=staged.conflicts, unknown_nodes=unknown)
+
+
+def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
+    """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/.
+
+    Of a categorical feature they hold the number of observed cells: its codes are the date's own and no quantities.
+    """
+    refuse_outside(values, date, config)
+    features = config.feature_specs()
+    cells = transform(values, [feature.transform for feature in features])
+    if codes := list(categorical(features)):
+        cells = cells.copy()
+        cells[..., codes] = np.where(np.isnan(cells[..., codes]), np.nan, 0.0)
+    partial = PartialStatistics.of(cells, with_histogram(features))
+    more = {HISTOGRAM: partial.histogram.to_bytes()} if partial.histogram.rows_4K.size else {}
+    final = root / "partials" / str(date) / partial_key(key, features)
+    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
+
+
+def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
+    """Takes a date's partial statistics again from its staged array; the dump is not read.
+
+    Raises:
+        StoreError: the staged array does not verify.
+    """
+    values, _ = load_arrays(root / "staged" / str(date) / key)
+    return publish_partial(root, date, key, values, config)
+
+
+def why_lost(root: Path, date: dt.date, key: str, config: Pipeline) -> StoreError | None:
+    """Why a date's measured arrays cannot be merged; partials that were never taken are no damage."""
+    partial = root / "partials" / str(date) / partial_key(key, config.feature_specs())
+    try:
+        load_receipt(root / "staged" / str(date) / key)
+        load_partial(partial)
+    except StoreError as error:
+        return error if partial.exists() else StoreError(error.what)
+    return None
+
+
+def _publish_arrays(
+    root: Path, final: Path, array: Floats, described: Mapping[str, Any], more: Mapping[str, bytes] | None = None
+) -> Path:
+    """A folder with values.f64, `more` files, and a sealed receipt.json that names their hashes."""
+    data = np.ascontiguousarray(array, dtype="<f8")
+    check_free_space(root, data.nbytes + sum(map(len, (more or {}).values())))
+    with staging_folder(root) as folder:
+        folder.mkdir()
+        with open(folder / VALUES, "xb", buffering=0) as file:
+            zarr_raw.write_all(file.fileno(), data)
+        files = {VALUES: (data.nbytes, hash_bytes(data))}
+        for name, content in (more or {}).items():
+            (folder / name).write_bytes(content)
+            files[name] = (len(content), hash_bytes(content))
+        receipt = seal({**described, "shape": list(data.shape), "files": {k: list(v) for k, v in files.items()}})
+        (folder / "receipt.json").write_bytes(receipt)
+        files["receipt.json"] = (len(receipt), hash_bytes(receipt))
+        return publish(root, folder, final, files)
+
+
+def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None) -> Frozen:
+    """Merges the partial statistics of the training dates, in date order, on the frozen node list.
+
+    Memory: one date's partial statistics, the frozen nodes and vocabularies, and the merged statistics, however many
+    dates there are.
+
+    Args:
+        keys: staged key of each training date that goes in.
+        table: the node table; None freezes the nodes found over these dates.
+
+    Raises:
+        StoreError: a staged array or partial that does not verify.
+        UsageError: more categories than float32 has codes for.
+    """
+    features, dates = config.feature_specs(), sorted(keys)
+
+    def receipt(date: dt.date) -> dict[str, Any]:
+        return load_receipt(root / "staged" / str(date) / keys[date])
+
+    def partials() -> Iterator[tuple[dt.date, PartialStatistics]]:
+        for date in dates:
+            partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features))
+            yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
+
+    nodes = table or Nodes.plain({name for date in dates for name in receipt(date)["nodes"]})
+    vocabularies = _merge_vocabularies((receipt(date) for date in dates), features)
+    return Frozen(nodes, vocabularies, Statistics.of(list(config.features), partials()))
+
+
+def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequence[Feature]) -> Vocabularies:
+    wanted = categorical(features)
+    if not wanted:
+        return Vocabularies()
+    found: dict[int, set[str]] = {feature: set() for feature in wanted}
+    for receipt in receipts:
+        for feature, names in found.items():
+            names.update(receipt["vocabularies"][str(feature)])
+    for feature, names in found.items():
+        if len(names) > MOST_CODES:
+            what = f"feature '{wanted[feature]}' has {len(names):,} categories, float32 holds {MOST_CODES:,} codes"
+            raise UsageError(what, todo="Leave it out, or write coarser categories into the dumps")
+    return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in found.items()})
+
+
+def normalise_date(
+    root: Path, date: dt.date, key: str, config: Pipeline, target: Target, memory_bytes: int, old: Part | None = None
+) -> Normalised:
+    """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
+
+    Memory: about four arrays of [T, N, F] float64.
+
+    Args:
+        memory_bytes: what this process may hold.
+        old: what is committed of the date.
+
+    Raises:
+        StoreError: the staged array does not verify. ResourceError: the grid does not fit.
+        DumpError: a value that its transform or float32 cannot take.
+    """
+    refuse_grid(memory_bytes, date, config, len(target.nodes.names))
+    values, receipt = load_arrays(root / "staged" / str(date) / key)
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    own, weight = receipt.get("vocabularies", {}), weight_of(values, receipt["rows"], config)
+    encoded = encode_date(Staged(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
+    arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
+    if encoded.observed_TNF is not None:
+        arrays["observed"] = encoded.observed_TNF
+    part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
+    entry = Entry(day.start, day.num_steps, (part,))
+    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
+    cells = day.num_steps * len(target.nodes.names)
+    seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
+    return Normalised(date, entry, folders, tuple(map(int, seen)), weight, unknown, encoded.unknown_categories)

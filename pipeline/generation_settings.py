@@ -1,0 +1,71 @@
+"""The settings that a generation was prepared with, and whether others would encode a dump as it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from dateshard.pipeline.arrays import Target
+from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
+from dateshard.pipeline.planning.plan import measured_so, normalise_identity
+from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.frozen import Frozen
+
+
+def settings_of(dataset: Dataset) -> Pipeline:
+    """The pipeline half that a generation was prepared with.
+
+    Raises:
+        UsageError: it was prepared by a version that did not keep it.
+        StoreError: the sources file is missing or damaged.
+    """
+    kept = load_sources(dataset.root, dataset.generation).get("settings") or {}
+    try:
+        return Pipeline.model_validate({**kept, "features": dict(kept.get("features", ()))})
+    except (ValidationError, TypeError, ValueError, AttributeError):
+        what = f"generation {dataset.generation} does not hold the settings that it was prepared with"
+        where, todo = Where(file=str(dataset.root)), "Name the configuration that prepared it with -c FILE"
+        raise UsageError(what, where=where, todo=todo) from None
+
+
+def table_of(dataset: Dataset, config: Pipeline) -> tuple[str, ...] | None:
+    """The names of the node table as they are frozen; None where nodes are found."""
+    return dataset.nodes.names if config.nodes else None
+
+
+def target_of(dataset: Dataset) -> Target:
+    """What every date of a generation was mapped to."""
+    frozen = Frozen(dataset.nodes, dataset.vocabularies, dataset.statistics)
+    return Target.of(frozen, dataset.manifest)
+
+
+def refuse_other_settings(config: Pipeline, dataset: Dataset) -> None:
+    """Raises:
+    UsageError: by these settings, or by this version, a dump would become other values than the generation holds.
+    """
+    if why := _difference(config, dataset, load_sources(dataset.root, dataset.generation)):
+        raise UsageError(
+            f"generation {dataset.generation} was prepared otherwise: {why}",
+            where=Where(file=str(dataset.root)),
+            todo="Name the configuration that prepared it with -c FILE, or prepare and train again",
+        )
+
+
+def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) -> str:
+    manifest = dataset.manifest
+    measure = config.measure_identity(table_of(dataset, config))
+    same = [row for row in sources["dates"].values() if row["measure"] == measure]
+    if not same:
+        return "the settings that decide how a dump is read (source, step, nodes, features) are others"
+    if not any(measured_so(row, measure) for row in same):
+        return "this version measures dumps in another way"
+    frozen = (manifest.statistics, manifest.nodes, manifest.vocabularies)
+    if normalise_identity(config.normalise_settings(), *frozen) == manifest.normalise:
+        return ""
+    if sources.get("normalise", {}).get("code") != NORMALISE_CODE:
+        return "this version scales in another way"
+    return "fill, transform, scale or clip are others"

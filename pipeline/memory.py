@@ -1,0 +1,161 @@
+"""Who may hold how much memory: the limit of a preprocess, divided among its processes, and a date's part of it.
+
+Memory is what is resident (RSS): the interpreter and its libraries count, in each process. docs/decisions/0013 has the
+measurements behind the figures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import datetime as dt
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+
+import psutil
+
+from dateshard.pipeline.config import Pipeline
+from dateshard.shardstore.errors import DateshardError, ResourceError, UsageError, Where
+from dateshard.shardstore.times.calendar import day_of, parse_step
+
+if TYPE_CHECKING:
+    from dateshard.pipeline.workers.pool import Workers
+
+FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its processes
+PARENT_BYTES = 160 << 20  # this process beside its workers, the one they are forked from, and the resource tracker
+PROCESS_BYTES = 220 << 20  # a worker with its libraries, and what reading adds; both choose a default number of workers
+READING_BYTES = 96 << 20  # what decoding a dump's blocks adds to a process, its records apart
+LEAST_RECORDS = 16 << 20
+BATCH_BYTES, SPILL_FORMAT = 32 << 20, "dateshard.pipeline.raw.cutting:read"  # a spill is read a batch at a time
+PARENT_GROWTH = 16 << 20  # of this process once its workers run: plans, receipts, statistics
+GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
+
+
+def shares(
+    to_measure: Sequence[dt.date],
+    to_normalise: Sequence[dt.date],
+    config: Pipeline,
+    num_workers: int | None,
+    memory_bytes: int | None,
+    num_nodes: int,
+) -> tuple[int, int]:
+    """(processes, bytes that each may use): never more processes than dates, or by default than memory reaches for.
+
+    Args:
+        num_workers: as asked for; None for one a core.
+        memory_bytes: for everything together; None for most of what is free now.
+        num_nodes: of the node table, 0 without one.
+    """
+    total = memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)
+    most = max(1, len(to_measure), len(to_normalise))
+    if num_workers is None:
+        dates = [*to_measure, *to_normalise]
+        grid = grid_bytes(dates[0], config, num_nodes) if dates else 0
+        most = min(most, max(1, (total - PARENT_BYTES) // (PROCESS_BYTES + LEAST_RECORDS + grid)))
+    count = min(most, num_workers or len(os.sched_getaffinity(0)))
+    return count, total if count == 1 else (total - PARENT_BYTES) // count
+
+
+def share_of(memory_bytes: int, workers: Workers, held: Callable[[], int]) -> int:
+    """What each worker may have of a limit that the user named, itself included. Starts a worker, to look at it.
+
+    Args:
+        held: what a worker holds once it can measure (`arrays.loaded_bytes`).
+
+    Raises:
+        UsageError: the limit is below what these processes need for any date at all.
+    """
+    (own,) = (result for _, result in workers.run([(None, held, ())]) if isinstance(result, int | DateshardError))
+    if isinstance(own, DateshardError):
+        raise own
+    count, least = workers.num_workers, own + READING_BYTES + LEAST_RECORDS
+    others = _family_bytes() - own + PARENT_GROWTH if count > 1 else 0
+    each = f"{_mib(own)} for the program and {_mib(READING_BYTES + LEAST_RECORDS)} to read a dump with"
+    what = f"{count} workers, each {each}, and {_mib(others)} beside them" if count > 1 else each
+    refuse_less(memory_bytes, others + count * least, what, f"--workers 1 needs {_mib(least)}" if count > 1 else "")
+    return (memory_bytes - others) // count
+
+
+def refuse_less(memory_bytes: int, least: int, what: str, otherwise: str = "") -> None:
+    """Raises:
+    UsageError: a limit that the user named is below what the program itself and reading need.
+    """
+    if memory_bytes < least:
+        told = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
+        raise UsageError(told, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
+
+
+def give_back() -> None:
+    """Returns to the system what the C library holds free."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back_at_once(memory_bytes: int | None) -> None:
+    """Under a limit that was named, lets polars' allocator return memory as it is freed, not seconds later.
+
+    Here and in processes started from here. Without effect once polars is loaded; it costs a fifth of polars' time.
+    """
+    if memory_bytes is not None:
+        os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
+
+
+def own_bytes() -> int:
+    """What this process held when it was first asked, and when it was first asked with what measuring imports."""
+    return _held("polars" in sys.modules)
+
+
+@cache
+def _held(_measuring: bool) -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _family_bytes() -> int:
+    own = psutil.Process()
+    return sum(int(process.memory_info().rss) for process in [own, *own.children(recursive=True)])
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{-(-num_bytes >> 20):,} MiB"
+
+
+def grid_bytes(date: dt.date, config: Pipeline, num_nodes: int) -> int:
+    """What the arrays of one date on so many nodes take."""
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    return GRIDS * 8 * day.num_steps * num_nodes * len(config.features)
+
+
+def record_budget(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
+    """Bytes of decoded records that may be held beside the process itself and the date's grid.
+
+    Raises:
+        ResourceError: the grid needs more.
+    """
+    reading = READING_BYTES + (BATCH_BYTES if config.source.format == SPILL_FORMAT else 0)
+    rest = _beside_grid(memory_bytes - reading - LEAST_RECORDS, memory_bytes, date, config, num_nodes)
+    return rest + LEAST_RECORDS
+
+
+def refuse_grid(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> None:
+    """Raises:
+    ResourceError: a date's grid on so many nodes does not fit into a process of so much memory.
+    """
+    _beside_grid(memory_bytes, memory_bytes, date, config, num_nodes)
+
+
+def _beside_grid(free: int, memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
+    grid = grid_bytes(date, config, num_nodes)
+    rest = free - own_bytes() - grid
+    if rest < 0:
+        num_steps = day_of(date, config.source.timezone, parse_step(config.step)).num_steps
+        raise ResourceError(
+            f"the grid of one date ({num_steps:,} steps x {num_nodes:,} nodes x {len(config.features)} features) takes "
+            f"{_mib(grid)}; with the program and what reading takes that is {_mib(memory_bytes - rest)}, "
+            f"and a process may have {_mib(memory_bytes)}",
+            where=Where(date=date),
+            todo="Give more with --memory-limit, or use fewer --workers",
+        )
+    return rest

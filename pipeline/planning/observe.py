@@ -1,0 +1,161 @@
+"""What a plan looks at: dumps with their hashes, staged keys, the node table. Reads, never writes.
+
+A dump is hashed once: `dumps.json` remembers (size, times, inode) -> hash. It is a sealed cache: damaged it is
+ignored and written anew, and nothing is believed of it that a `stat` does not confirm.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.planning.plan import Observed, ToCut
+from dateshard.pipeline.planning.remarks import change_text, size_text
+from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
+from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
+from dateshard.pipeline.raw.node_table import read_nodes
+from dateshard.pipeline.source import Source
+from dateshard.shardstore.commit import Committed
+from dateshard.shardstore.disk.durable import disk_full_as_error
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
+
+Cache = dict[str, list[Any]]
+
+
+@nothing_to_collect()
+def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
+    """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
+    cache, fresh = _read_cache(root), Cache()
+    dumps, to_cut = _dumps(config, root, cache, fresh)
+    table = read_nodes(config.nodes) if config.nodes else None
+    seen = Observed(
+        manifest=current.manifest if current else None,
+        sources=current.sources if current else {},
+        staged=Staged(root),
+        dumps=dumps,
+        node_names=table.names if table else None,
+        nodes_id=table.id if table else None,
+        to_cut=to_cut,
+        no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
+    )
+    return seen, table, fresh
+
+
+def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
+    if not is_one_file(config.source.path):
+        found = find_dumps(config.source.path)
+        source = config.source
+        return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in found.items()}, None
+    whole = whole_file(config, cache, fresh)
+    if whole is None:
+        return {}, None
+    if cut := whole_cut(config, root, whole, cache, fresh):
+        return cut.dumps(typed=whole.typed), None
+    return {}, ToCut(whole, _why_cut(config, root, whole, cache))
+
+
+def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Cache) -> Cut | None:
+    """The cut of a file of many dates as it is now; None if it must be cut (again): spills are hashed at first sight."""
+    found = find_cut(root, cut_key(config, whole))
+    for dump in found.dumps().values() if found else ():
+        try:
+            size, digest, fresh[str(dump.files[0])] = _hashed(dump.files[0], cache)
+        except OSError:
+            return None
+        if (size, digest) != (dump.size, dump.hash):
+            return None
+    return found
+
+
+def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
+    """Why there is no cut of the file as it is now. Its size when it was cut last is known from the cache alone."""
+    name, size = f"{whole.path}", size_text(whole.size)
+    key = cut_key(config, whole)
+    if (root / "cut" / key).exists():
+        return f"the cut of {name} ({size}) is damaged: it will be cut again"
+    folders = (root / "cut").iterdir() if (root / "cut").is_dir() else ()
+    older = [find_cut(root, folder.name) for folder in folders]
+    if not any(cut.files == whole.files for cut in older if cut):
+        return f"{name} ({size}) is not cut into dates yet: preprocess cuts it first, in one pass"
+    before = [cache.get(str(file)) or [0, 0, 0, 0, ""] for file in whole.files]
+    if [row[4] for row in before] == list(whole.hashes):
+        return f"{name} ({size}) was cut by other settings: it will be cut again"
+    return f"{name} changed ({change_text(sum(row[0] for row in before), whole.size)}): it will be cut again"
+
+
+def uncut(config: Pipeline, root: Path) -> Dump | None:
+    """The file of many dates that must be cut before its dates are known."""
+    _, to_cut = _dumps(config, root, _read_cache(root), {}) if is_one_file(config.source.path) else ({}, None)
+    return to_cut.whole if to_cut else None
+
+
+def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
+    """The file or files of many dates as one dump, None if there is none."""
+    files = find_files(config.source.path)
+    path = Path(config.source.path)
+    return _dump(path, files, config.source, cache or {}, {} if fresh is None else fresh) if files else None
+
+
+def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
+    """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
+    size, hashes = 0, []
+    for file in files:
+        try:
+            num_bytes, digest, fresh[str(file)] = _hashed(file, cache)
+        except OSError:  # measuring it tells why, and only this date fails
+            num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
+        size += num_bytes
+        hashes.append(digest)
+    named = [node_of(file, source.path) for file in files] if NODE in source.path else []
+    whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
+    return Dump(path, size, whole, files, tuple(hashes), is_typed(files, source.format))
+
+
+def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
+    known = cache.get(str(path))
+    digest = known[4] if known and known[:4] == stamp else hash_file(path)[1]
+    return status.st_size, digest, [*stamp, digest]
+
+
+class Staged(dict[dt.date, frozenset[str]]):
+    """Keys by date, looked up when they are asked for and then kept: of most dates nobody asks."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, date: dt.date) -> frozenset[str]:
+        try:
+            with os.scandir(self._root / "staged" / str(date)) as found:
+                self[date] = frozenset(entry.name.split("-")[0] for entry in found)
+        except FileNotFoundError:
+            self[date] = frozenset()
+        return self[date]
+
+
+def _read_cache(root: Path) -> Cache:
+    path = root / "dumps.json"
+    try:
+        content = unseal(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            return {name: [*row[:4], row[4]] if row else [] for name, row in content.items()}
+    except (OSError, DamagedError):
+        return {}
+
+
+def write_cache(root: Path, cache: Cache) -> None:
+    """Replaces dumps.json if it changed; losing it only costs hashing."""
+    path, data = root / "dumps.json", seal(cache)
+    with disk_full_as_error(path):
+        if path.is_file() and path.read_bytes() == data:
+            return
+        temporary = root / "staging" / "dumps.json"
+        temporary.write_bytes(data)
+        temporary.replace(path)

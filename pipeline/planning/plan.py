@@ -1,0 +1,371 @@
+"""What would be done, and why. A pure function of the configuration, what is committed, what is staged and the dumps."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dateshard.pipeline.config import MEASURE_CODE, NORMALISE_CODE, TYPED_CODE, Pipeline
+from dateshard.pipeline.planning.remarks import beside_shards, change_text, remarks_on, warnings_of
+from dateshard.pipeline.planning.weights import known_weights
+from dateshard.pipeline.raw.dumps import Dump, place_of
+from dateshard.pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
+from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.identity import identity, identity_of, nothing_to_collect
+from dateshard.shardstore.manifest import Manifest, Ranges, in_no_split
+from dateshard.shardstore.times.calendar import collapse, missing_days
+
+BY_HAND = "dropped; preprocess DATE takes it in again"
+EMPTY = "no row in it (pipeline.source.empty_date: drop), until its dump changes"
+
+
+@dataclass(frozen=True, slots=True)
+class ToCut:
+    """A file of many dates as it is now, which must be cut before its dates are known; `why`: a sentence that names it."""
+
+    whole: Dump
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that a plan looks at.
+
+    Attributes:
+        manifest, sources: of the current generation; None and {} before the first.
+        staged: keys that lie measured on disk, by any date.
+        dumps: the raw files that exist, by date.
+        node_names: of the node table, None where nodes are found.
+        nodes_id: of the node table with its positions, None where nodes are found.
+        to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
+        no_match: why there is no dump at all, in words.
+        weights: what dates hold that are not committed yet (`dateshard.pipeline.planning.weights`).
+    """
+
+    manifest: Manifest | None
+    sources: Mapping[str, Any]
+    staged: Mapping[dt.date, frozenset[str]]
+    dumps: Mapping[dt.date, Dump]
+    node_names: tuple[str, ...] | None
+    nodes_id: str | None
+    to_cut: ToCut | None = None
+    no_match: str = ""
+    weights: Mapping[dt.date, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for; `dates` None means all."""
+
+    dates: frozenset[dt.date] | None = None
+    force: bool = False
+    refit: bool = False
+    resplit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatePlan:
+    """One date: its state with the reason, and what will be done with it."""
+
+    date: dt.date
+    state: str  # no-dump | missing | measured | fresh | stale(dump|config|code|statistics) | failed | excluded
+    reason: str
+    key: str  # of the staged array it should have; empty without a dump
+    measure: bool = False
+    normalise: bool = False
+    store: bool = False  # only written in the formats that it should have
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Acts with reasons.
+
+    Attributes:
+        merge: why the global statistics will be merged again; empty if the frozen ones stay.
+        split: ranges of dates, resolved.
+        in_no_split: known dates that lie in none of them.
+        missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
+        beside_shards: what of the generation changes although no shard is written for it.
+        remarks: what a person should know of the dataset, whatever is done.
+        warnings: and what before the acts are carried out.
+    """
+
+    dates: tuple[DatePlan, ...]
+    merge: str
+    split: Mapping[str, Ranges]
+    basis: str
+    in_no_split: tuple[dt.date, ...] = ()
+    missing_days: tuple[dt.date, ...] = ()
+    beside_shards: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def to_measure(self) -> list[DatePlan]:
+        """Dates whose dump will be read."""
+        return [plan for plan in self.dates if plan.measure]
+
+    @property
+    def to_normalise(self) -> list[DatePlan]:
+        """Dates whose shard will be written (or found to be equal)."""
+        return [plan for plan in self.dates if plan.normalise]
+
+    @property
+    def to_store(self) -> list[DatePlan]:
+        """Dates whose shard stays, but in other formats."""
+        return [plan for plan in self.dates if plan.store]
+
+    def training(self, date: dt.date) -> bool:
+        """Whether the date is a training date."""
+        return any(low <= date <= high for low, high in self.split.get("train", ()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and which
+    dates are left out."""
+
+    config: Pipeline
+    measure: str
+    other_scale: tuple[str, str] | None
+    left_out: Mapping[dt.date, str]  # why
+
+
+def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
+    """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
+    plain = f'["{dump_hash}","{measure}",{code}]\n'  # canonical: both are hexadecimal; a plan makes one a date
+    return identity_of(plain.encode())
+
+
+def measured_so(source: Mapping[str, Any], measure: str) -> bool:
+    """Whether a date's row of the sources file is of these settings, and of a code that still holds."""
+    keys = (staged_key(source["dump"]["hash"], measure, code) for code in (MEASURE_CODE, TYPED_CODE))
+    return source["staged"] in keys
+
+
+def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
+    """Of the settings that global statistics rest on; another basis needs other statistics.
+
+    Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
+    """
+    plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
+    newer = seen.sources.get("basis") == typed or any(dump.typed for dump in seen.dumps.values())
+    return typed if newer else plain
+
+
+def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:
+    """Of all that decides a shard's bytes beside its staged array; `vocabularies` is empty without categories."""
+    return identity([settings, NORMALISE_CODE, statistics, nodes, *([vocabularies] if vocabularies else [])])
+
+
+def split_settings(config: Pipeline) -> Any:
+    """The split as configured, in JSON: fractions are resolved again when it changes."""
+    return config.split.model_dump(mode="json") if config.split else None
+
+
+@nothing_to_collect()
+def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
+    """States of all dates, and the acts that the wish needs.
+
+    Raises:
+        UsageError: the settings leave no date of those that exist, or make no split of them.
+    """
+    measure = config.measure_identity(seen.node_names)
+    basis = basis_of(config, measure, seen)
+    left_out = _left_out(config, seen, wish, measure)
+    known = known_dates(seen, left_out)
+    _refuse_none_left(config, seen, known)
+    frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
+    weights = {} if config.split else known_weights(seen, config)
+    split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
+    wanted = _Wanted(config, measure, _other_scale(config, seen), left_out)
+    listed = {*known, *left_out, *_asked(wish)}
+    states = [_state(date, wanted, seen) for date in sorted(listed)]
+    merge = _why_merge(config, seen, wish, basis)
+    everything = bool(merge or wanted.other_scale)
+    acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
+    plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
+    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, left_out))
+    remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
+    warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
+    return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
+
+
+def _refuse_none_left(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> None:
+    there = sorted({*seen.dumps, *(seen.manifest.dates if seen.manifest else ())})
+    if known or not there or seen.to_cut or not all(map(config.why_left_out, there)):
+        return
+    key = "pipeline.exclude" if config.source.dates is None else "pipeline.source.dates"
+    what = f"{key} leaves no date of those that exist: {collapse(there, SHOWN_RANGES)}"
+    raise UsageError(what, todo="Correct it, or name another dataset")
+
+
+def _missing(
+    config: Pipeline, seen: Observed, known: Sequence[dt.date], left_out: Collection[dt.date]
+) -> tuple[dt.date, ...]:
+    if not known or seen.to_cut:
+        return ()
+    days = missing_days(known[0], known[-1], {*known, *left_out}, config.source.timezone)
+    return tuple(day for day in days if not config.why_left_out(day))
+
+
+def _left_out(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
+    """{date: why} of the dates that belong to no dataset: by the settings, else because they were dropped."""
+    named = {low for low, high in config.exclude if low == high}
+    there = {*seen.dumps, *(seen.manifest.dates if seen.manifest else ()), *named, *_asked(wish)}
+    whys = ((date, config.why_left_out(date)) for date in there) if config.exclude or config.source.dates else ()
+    return _dropped(config, seen, wish, measure) | {date: why for date, why in whys if why}
+
+
+def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
+    """{date: why} of what is left out: by hand until it is asked for by name, for want of rows until its dump changes."""
+    rows = {dt.date.fromisoformat(date): row for date, row in seen.sources.get("dropped", {}).items()}
+    asked = _asked(wish)
+    by_hand = dict.fromkeys((date for date, row in rows.items() if "empty" not in row and date not in asked), BY_HAND)
+    same = config.source.empty_date == "drop"
+    tolerated = config.source.tolerated()
+    return by_hand | {
+        date: EMPTY
+        for date, row in rows.items()
+        if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
+        if row["empty"] == staged_key(dump.hash, measure, dump.code)
+    }
+
+
+def known_dates(seen: Observed, left_out: Collection[dt.date]) -> list[dt.date]:
+    """Dates that a split is about: those with a dump or a shard, but for what is left out."""
+    committed = set(seen.manifest.dates) if seen.manifest else set()
+    return sorted((set(seen.dumps) | committed) - set(left_out))
+
+
+def _asked(wish: Wish) -> set[dt.date]:
+    return set(wish.dates or ())
+
+
+def refuse_no_match(seen: Observed) -> None:
+    """Raises:
+    DumpError: there is no dump at all.
+    """
+    if seen.no_match:
+        raise DumpError(seen.no_match, todo="Correct pipeline.source.path, or the folder you are in")
+
+
+def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
+    """Raises:
+    DumpError: dates that were asked for, of which there is neither a dump nor a shard; says where they would lie.
+    """
+    there = set(seen.dumps) | set(seen.manifest.dates if seen.manifest else ())
+    if unknown := sorted(_asked(wish) - there - {p.date for p in plan.dates if p.state == "excluded"}):
+        where, todo = Where(file=place_of(path, unknown[0])), "Check the date, or pipeline.source.path"
+        raise DumpError(f"no dump of {collapse(unknown)} there", where=where, todo=todo)
+
+
+def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
+    measure = wanted.measure
+    if date in wanted.left_out:
+        return DatePlan(date, "excluded", wanted.left_out[date], "")
+    dump = seen.dumps.get(date)
+    source = seen.sources.get("dates", {}).get(str(date))
+    if dump is None and seen.to_cut:
+        state = "stale(dump)" if source else "missing"
+        return DatePlan(date, state, "known once its file is cut", source["staged"] if source else "")
+    if dump is None:
+        committed = seen.manifest is not None and date in seen.manifest.dates
+        kept = (
+            "the dump is gone, its shard stays"
+            if committed
+            else f"no dump: {place_of(wanted.config.source.path, date)}"
+        )
+        if source and not measured_so(source, measure):
+            return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
+        return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
+    key = staged_key(dump.hash, measure, dump.code)
+    failed = seen.sources.get("failed", {}).get(str(date))
+    if failed and not (source and source["staged"] == key):
+        changed = "the dump or its settings changed since it failed"
+        return DatePlan(date, "failed", failed["what"] if failed["staged"] == key else changed, key)
+    if seen.manifest is None or date not in seen.manifest.dates or source is None:
+        return DatePlan(date, "measured" if key in seen.staged[date] else "missing", "no shard yet", key)
+    return DatePlan(date, *_staleness(wanted, source, dump, key), key)
+
+
+def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
+    if source["staged"] != key:
+        if source["dump"]["hash"] != dump.hash:
+            return "stale(dump)", f"dump changed ({change_text(source['dump']['size'], dump.size)})"
+        if source["measure"] != wanted.measure:
+            return "stale(config)", "settings that decide its values changed"
+        return "stale(code)", "this version measures differently"
+    return wanted.other_scale or ("fresh", "nothing changed")
+
+
+def _other_scale(config: Pipeline, seen: Observed) -> tuple[str, str] | None:
+    """State and reason if every shard was scaled with other settings, statistics or nodes than are now wanted."""
+    if seen.manifest is None:
+        return None
+    nodes, settings = seen.nodes_id or seen.manifest.nodes, config.normalise_settings()
+    frozen = seen.manifest.statistics, nodes, seen.manifest.vocabularies
+    if normalise_identity(settings, *frozen) == seen.manifest.normalise:
+        return None
+    was = seen.sources.get("normalise", {})
+    if was.get("settings") != settings:
+        return "stale(config)", "fill, transform, scale or clip changed"
+    if was.get("code") != NORMALISE_CODE:
+        return "stale(code)", "this version normalises differently"
+    return "stale(statistics)", "another node table or statistics"
+
+
+def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
+    if seen.manifest is None:
+        return "no statistics yet"
+    if wish.refit:
+        return "--refit-statistics"
+    if seen.sources.get("basis") != basis:
+        return "the settings that statistics rest on changed"
+    mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]
+    return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
+
+
+def _mended(date: dt.date, config: Pipeline, seen: Observed) -> bool:
+    """A provisional date whose dump, or what is tolerated of it, is not what it was when it failed."""
+    failed = seen.sources.get("failed", {}).get(str(date))
+    dump = seen.dumps.get(date)
+    if dump is None or failed is None:
+        return dump is not None
+    return bool(failed["dump"]["hash"] != dump.hash or failed.get("tolerated") != config.source.tolerated())
+
+
+def _acts(
+    plan: DatePlan, seen: Observed, wish: Wish, merge: bool, everything: bool, split: Mapping[str, Ranges]
+) -> DatePlan:
+    """Adds the acts. A generation has one normalise identity: when that changes, every committed date is normalised."""
+    if plan.state == "excluded" or not plan.key or seen.to_cut:
+        return plan
+    asked = wish.dates is None or plan.date in wish.dates
+    committed = seen.manifest is not None and plan.date in seen.manifest.dates
+    wanted = asked and (wish.force or plan.state not in ("fresh", "no-dump"))
+    normalise = wanted or (everything and committed)
+    trains = any(low <= plan.date <= high for low, high in split.get("train", ()))
+    needed = normalise or (merge and trains)
+    if not needed:
+        return plan
+    staged = plan.key in seen.staged[plan.date]
+    measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
+    return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
+
+
+def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
+    """Adds the writing of a committed date in other formats. Its shard stays what it is, and so does its state."""
+    asked = wish.dates is None or plan.date in wish.dates
+    entry = seen.manifest.dates.get(plan.date) if seen.manifest else None
+    if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump"):
+        return plan
+    has, wanted = set(entry.parts[0].formats), set(config.store.formats)
+    if has == wanted:
+        return plan
+    missing = ", ".join(sorted(wanted - has))
+    why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
+    reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
+    return replace(plan, reason=reason, store=True)

@@ -1,0 +1,67 @@
+"""How much dates hold, by which a split that nobody configured is chosen: an almost empty last date validates nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dateshard.pipeline.splits import default_split
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.measured import load_arrays
+from dateshard.shardstore.scaling.transform import Floats
+
+if TYPE_CHECKING:
+    from dateshard.pipeline.acts import Measured
+    from dateshard.pipeline.config import Pipeline
+    from dateshard.pipeline.planning.plan import Observed, Plan
+
+Weights = dict[dt.date, int]
+
+
+def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> int:
+    """The observed cells of a date; where all features are counts, which observe every cell, its rows."""
+    numbers = [place for place, feature in enumerate(config.feature_specs()) if feature.aggregate != "count"]
+    return int(np.isfinite(values_TNF[..., numbers]).sum()) if numbers else int(rows["accepted"])
+
+
+def known_weights(seen: Observed, config: Pipeline) -> Weights:
+    """Of committed dates by their rows of the sources file, and of those that were measured just now."""
+    rows = ((dt.date.fromisoformat(date), row) for date, row in seen.sources.get("dates", {}).items())
+    weights = {date: row["weight"] if "weight" in row else _estimate(date, row, seen, config) for date, row in rows}
+    return {date: weight for date, weight in weights.items() if weight is not None} | {**seen.weights}
+
+
+def _estimate(date: dt.date, row: Mapping[str, Any], seen: Observed, config: Pipeline) -> int | None:
+    """At most so much, of a date that a version before 0051 prepared: a record falls into one cell of a feature."""
+    entry = seen.manifest.dates.get(date) if seen.manifest else None
+    rows = row["rows"].get("accepted")
+    if seen.manifest is None or entry is None or rows is None:
+        return None
+    features = sum(feature.aggregate != "count" for feature in config.feature_specs())
+    nodes = seen.manifest.num_nodes
+    most = rows * features * (nodes if config.source.wide else 1)
+    return min(entry.num_steps * nodes * features, most) if features else int(rows)
+
+
+def all_weights(
+    plan: Plan, seen: Observed, measured: Mapping[dt.date, Measured], config: Pipeline, root: Path
+) -> Weights:
+    """Of the dates that were measured in this run, or in one that was killed before it committed; {} where the split is
+    configured or does not depend on them."""
+    dates = [date.date for date in plan.dates if date.state != "excluded"]
+    if config.split is not None or not dates:
+        return {}
+    fresh = {date: receipt.weight for date, receipt in measured.items()}
+    known = known_weights(seen, config)
+    for date in plan.to_normalise:
+        if date.date not in known | fresh and date.key in seen.staged[date.date]:
+            with suppress(StoreError):  # it is measured again when it is asked for
+                values, receipt = load_arrays(root / "staged" / str(date.date) / date.key)
+                fresh[date.date] = weight_of(values, receipt["rows"], config)
+    same = default_split(dates, known | fresh) == plan.split
+    return {**seen.weights} if same else fresh | {**seen.weights}

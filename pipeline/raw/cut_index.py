@@ -1,0 +1,77 @@
+"""A file of many dates, cut: what stands on disk of it (`cut.py` makes it).
+
+cut/<key>/index.json (sealed)   cut/<key>/<date>.arrow        key: the file's bytes and the settings that decide the cut
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.memory import SPILL_FORMAT
+from dateshard.pipeline.raw.dumps import Dump, is_one_file
+from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.identity import identity, unseal
+
+PATH_NODE = "__node"  # column of a spill: the node that the file's path names
+CODE = 2  # raised by hand when the same file and settings give other spills
+TYPED_CODE = 3  # likewise of a file whose columns have types
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cut as it stands on disk."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    dates: Mapping[
+        dt.date, tuple[int, str, int]
+    ]  # size, hash and rows of each spill; 0 rows where an older index is silent
+    rows: Rows
+
+    def dumps(self, *, typed: bool = False) -> dict[dt.date, Dump]:
+        """The spills as dumps; messages name the file that they were cut from."""
+        return {
+            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,), typed, rows)
+            for date, (size, digest, rows) in self.dates.items()
+        }
+
+
+def cut_key(config: Pipeline, whole: Dump) -> str:
+    """Of the file's content and the settings that decide the spills."""
+    code = TYPED_CODE if whole.typed else CODE
+    bounds = config.source.model_dump(mode="json", include={"dates"}, exclude_none=True)
+    return identity([code, whole.hash, config.source.measuring(), config.raw_columns(), *bounds.values()])
+
+
+def find_cut(root: Path, key: str) -> Cut | None:
+    """The cut of that key, None if there is none that reads."""
+    folder = root / "cut" / key
+    try:
+        content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
+        spills = {dt.date.fromisoformat(date): spill for date, spill in content["dates"].items()}
+        dates = {date: (size, digest, rows[0] if rows else 0) for date, (size, digest, *rows) in spills.items()}
+        return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
+    except (OSError, DamagedError, KeyError, TypeError, ValueError):
+        return None
+
+
+def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
+    """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
+    spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
+    found = find_cut(root, spill.parent.name) if spill else None
+    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
+
+
+def spilled(config: Pipeline) -> Pipeline:
+    """The configuration that reads spills instead of the file."""
+    change = {"time": config.source.time_columns[-1], "time_format": "iso", "format": SPILL_FORMAT}
+    change |= {"time_stamps": "start", "ambiguous": "refuse"}  # spills hold instants
+    change |= {"node": PATH_NODE} if config.source.node_in_path else {}
+    source = config.source.model_copy(update=change)
+    return config.model_copy(update={"source": source})

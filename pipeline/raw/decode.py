@@ -1,0 +1,310 @@
+"""One date's dump -> records: who, when and which values, every row accounted for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dateshard.pipeline.config import FeatureConfig, Pipeline
+from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, Faults
+from dateshard.pipeline.raw.codes import Codes
+from dateshard.pipeline.raw.doubled_hours import with_instants
+from dateshard.pipeline.raw.dumps import node_of
+from dateshard.pipeline.raw.formats import Kind, Piece, Request, reader_of
+from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.spill import Chunk, Spool
+from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
+from dateshard.pipeline.source import UNITS, Source
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.times.calendar import Day, day_of, parse_step
+
+ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
+
+
+@dataclass(slots=True)
+class Places:
+    """Where the rows of a dump stand: (file, row) of the n-th row of all its files."""
+
+    starts: list[int] = field(default_factory=list)
+    pieces: list[tuple[Path, int, int, NDArray[np.int64] | None]] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, piece: Piece) -> None:
+        """Notes the next piece; costs a few bytes where its rows follow each other."""
+        first, last = int(piece.row_R[0]), int(piece.row_R[-1])
+        gaps = None if last - first == len(piece.row_R) - 1 else piece.row_R
+        self.starts.append(self.total)
+        self.pieces.append((piece.path, first, last, gaps))
+        self.total += len(piece.row_R)
+
+    def of(self, place: int) -> tuple[Path, int]:
+        """(file, row number) of a row."""
+        index = bisect_right(self.starts, place) - 1
+        path, first, _, gaps = self.pieces[index]
+        offset = place - self.starts[index]
+        return path, first + offset if gaps is None else int(gaps[offset])
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One date's records with the date's own node list (sorted by bytes)."""
+
+    day: Day
+    nodes: tuple[str, ...]
+    rows: Rows
+    places: Places
+    spool: Spool
+    code_place: NDArray[np.int64]
+    column_places: tuple[int | None, ...]  # of each feature's raw column, None where records are counted
+    categories: Mapping[
+        int, Sequence[str]
+    ]  # {place of a categorical feature: names that its column's values are places in}
+    strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
+
+    def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
+        """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
+        for day, chunk in self.spool.stretches():
+            values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
+            yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
+
+
+def decode(
+    files: Sequence[Path],
+    date: dt.date,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
+    budget_bytes: int,
+    folder: Path,
+) -> Decoded:
+    """Reads one date's files in the given order.
+
+    Memory: `budget_bytes` of records (beyond it they are spilled into `folder`), and a block of a file.
+
+    Raises:
+        DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
+    """
+    day = day_of(date, config.source.timezone, parse_step(config.step))
+    codes, faults, places = Codes(table_nodes), Faults(date, config.source), Places()
+    columns = config.raw_columns()
+    texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
+    spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
+    used = np.zeros(0, dtype=bool)
+    empty: NoRowsError | None = None
+    for path in files:
+        known = Columns(columns, codes, texts, one_node(path, config.source))
+        pieces = reader_of(path, config.source.format)(path, request_of(config, date))
+        try:
+            for piece, times, valid in with_instants(pieces, config.source, day):
+                chunk = _accept(piece, (times, valid), day, config, known, faults, places.total)
+                places.add(piece)
+                used = _seen(used, chunk.code_R, len(codes.names))
+                spool.put(chunk)
+        except NoRowsError as error:
+            empty = empty or error
+    if empty is not None:  # one file without rows among others that have some may be one that was cut
+        raise empty if not faults.read else DumpError(empty.what, where=empty.where, todo=empty.todo)
+    strangers = tuple(sorted(codes.strangers))
+    rows = faults.rows(config.source.max_bad_fraction, Strangers.of(strangers, codes.names))
+    names, code_place = codes.final(used)
+    feature_columns = [config.column_of(name) for name in config.features]
+    column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
+    categories = {k: texts[name].names for k, name in enumerate(feature_columns) if name in texts}
+    return Decoded(day, names, rows, places, spool, code_place, column_places, categories, strangers)
+
+
+def request_of(config: Pipeline, date: dt.date | None) -> Request:
+    """The columns that the configuration needs of a file."""
+    source = config.source
+    kinds: dict[str, Kind] = dict.fromkeys(source.time_columns, "time")
+    if source.wide is None:
+        kinds |= {source.node: "text"} if source.node is not None else {}
+        kinds |= dict.fromkeys(config.raw_columns(), "number")
+        kinds |= dict.fromkeys(config.categorical_columns(), "text")
+    return Request(kinds, source.csv, source.wide.nodes if source.wide else None, source.time_format in UNITS, date)
+
+
+def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) -> NDArray[np.bool_]:
+    wider = np.zeros(num_names, dtype=bool)
+    wider[: len(used)] = used
+    wider[code_R] = True
+    return wider
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
+    of the file that is read, if no column names any."""
+
+    names: Sequence[str]
+    nodes: Codes
+    texts: Mapping[str, Codes]
+    one_node: str | None = None
+
+
+def one_node(path: Path, source: Source) -> str | None:
+    """The node of all rows of a file, from its path or the configuration; None where columns name nodes.
+
+    Raises:
+        DumpError: the path does not match the one that names nodes.
+    """
+    if source.node is not None or source.wide is not None:
+        return None
+    if not source.node_in_path:
+        return source.node_name or ONE_NODE
+    if (name := node_of(path, source.path)) is None:
+        what, todo = f"the path names no node as in {source.path}", "Lay the file where its path names its node"
+        raise DumpError(what, where=Where(str(path)), todo=todo)
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        what, todo = "its path names the node, and that name is not UTF-8", "Rename it"
+        raise DumpError(what, where=Where(str(path)), todo=todo)
+    return name
+
+
+def _accept(
+    piece: Piece,
+    timed: tuple[Instants, Valid],
+    day: Day,
+    config: Pipeline,
+    columns: Columns,
+    faults: Faults,
+    place: int,
+) -> Chunk:
+    """The rows of a piece that stand, as a chunk."""
+    source, frame = config.source, piece.frame
+    faults.begin(piece)
+    (times, valid), written = timed, written_times(frame, source)
+    whole = partial(whole_times, frame, source)
+    values = (
+        {}
+        if source.wide
+        else _numbers(piece, config, [name for name in columns.names if name not in columns.texts], faults)
+    )
+    faults.reject(source.faults.bad_time, not_a_time(source), written.name, written, ~valid, whole)
+    outside = valid & ((times < day.start) | (times >= day.end))
+    faults.reject(source.faults.other_date, OTHER_DATE, written.name, written, outside, whole)
+    if source.wide is not None:
+        return _melt(piece, config, columns.nodes, faults, times, place)
+    code_R = _node_codes(piece, source, columns, faults)
+    for name, known in columns.texts.items():
+        if name in piece.bad:
+            texts = piece.bad[name]
+            _fault(source.faults.bad_number, NO_TEXT, name, texts, texts.is_not_null().to_numpy(), faults)
+        codes = known.of(frame[name])
+        values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
+    keep = ~faults.rejected
+    asked = source.duplicates == "refuse"
+    place_R = np.arange(place, place + len(keep), dtype=np.int64) if asked else None
+    if keep.all():
+        return Chunk(times, code_R, place_R, tuple(values[name] for name in columns.names))
+    kept_R = None if place_R is None else place_R[keep]
+    return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns.names))
+
+
+def _node_codes(piece: Piece, source: Source, columns: Columns, faults: Faults) -> NDArray[np.int32]:
+    """[R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
+    if columns.one_node is None:
+        assert source.node is not None
+        names, column = piece.frame[source.node], source.node
+        if column in piece.bad:
+            texts = piece.bad[column]
+            faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
+        nameless = names.fill_null("") == ""
+        faults.reject(source.faults.missing_node, "without a node", column, names, nameless.to_numpy())
+        code_R = columns.nodes.of(names)
+    else:
+        names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"
+        code_R = np.repeat(columns.nodes.of(names), len(piece.row_R))
+        names = names.new_from_index(0, len(code_R)) if code_R[0] < 0 else names
+    faults.reject(source.faults.unknown_node, "of an unknown node", column, names, code_R < 0)
+    return code_R
+
+
+def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:
+    """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
+    found, ranges = {}, config.ranges()
+    for name in columns:
+        column = piece.frame[name]
+        values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
+        values = values + 0.0  # a negative zero becomes a positive one: integers have none, whatever the format
+        if name in piece.bad:
+            texts = piece.bad[name]
+            _fault(config.source.faults.bad_number, NO_NUMBER, name, texts, texts.is_not_null().to_numpy(), faults)
+        infinite = np.isinf(values)
+        if infinite.any():
+            _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)
+            values = np.where(infinite, np.nan, values)
+        declared = ranges.get(name) or (ranges.get(config.source.wide.value) if config.source.wide else None)
+        found[name] = values if declared is None else _within(values, declared, name, column, faults)
+    return found
+
+
+def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: Faults) -> None:
+    if policy == "null":
+        faults.change(f"{reason}: made missing", bad)
+    else:
+        faults.reject(policy, reason, name, texts, bad)
+
+
+def _within(
+    values: NDArray[np.float64], declared: FeatureConfig, name: str, column: pl.Series, faults: Faults
+) -> NDArray[np.float64]:
+    """The values with those outside of the declared range as its policy says."""
+    assert declared.bounds is not None
+    low, high = declared.bounds
+    outside = (values < low) | (values > high)
+    if not outside.any():
+        return values
+    reason = f"outside of the declared range [{low:g}, {high:g}]"
+    if declared.outside == "clip":
+        faults.change(f"{reason}: moved to the bound", outside)
+        return np.clip(values, low, high)
+    if declared.outside == "null":
+        faults.change(f"{reason}: made missing", outside)
+        return np.where(outside, np.nan, values)
+    faults.reject(declared.outside, reason, name, column, outside)
+    return values
+
+
+def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: NDArray[np.int64], place: int) -> Chunk:
+    """A wide piece as records, row by row and column by column; empty cells are no records."""
+    names = [name for name in piece.frame.columns if name not in config.source.time_columns]
+    if not names:
+        what = f"no column matches pipeline.source.wide.nodes '{config.source.wide.nodes}'"  # type: ignore[union-attr]
+        raise DumpError(what, where=Request({}, date=faults.date).where(piece.path, row=1), todo="Correct the pattern")
+    code_N = codes.of(pl.Series("node", names, dtype=pl.String))
+    if (code_N < 0).any() and config.source.faults.unknown_node == "refuse":
+        where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
+        todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
+        raise DumpError(f"the column is no node of the table{_alike(codes)}", where=where, todo=todo)
+    unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
+    names = [name for name, code in zip(names, code_N.tolist(), strict=True) if code >= 0]
+    code_N = code_N[code_N >= 0]
+    values = _numbers(piece, config, names, faults)
+    for name in unknown:
+        column = piece.frame[name]
+        faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
+    if not names:
+        where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
+        raise DumpError(f"no column is a node of the table{_alike(codes)}", where=where, todo=todo)
+    keep = ~faults.rejected
+    matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
+    present = ~np.isnan(matrix_RN)
+    row_R, node_R = np.nonzero(present)
+    asked = config.source.duplicates == "refuse"
+    place_R = (np.flatnonzero(keep) + place)[row_R] if asked else None
+    return Chunk(times[keep][row_R], code_N[node_R], place_R, (matrix_RN[present],))
+
+
+def _alike(codes: Codes) -> str:
+    unknown = Strangers.of(codes.strangers, codes.names)
+    return f": it has {unknown.count:,} unknown ones{unknown.hint()}" if unknown.alike else ""

@@ -1,0 +1,294 @@
+"""Which dumps there are: a file, several files or a folder a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dateshard.pipeline.config import MEASURE_CODE, TYPED_CODE
+from dateshard.pipeline.spelling.path_dates import PLACEHOLDER, refuse_pattern
+from dateshard.shardstore.errors import UsageError, shorten
+
+NODE = "{node}"
+FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")
+ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATED = re.compile(r"(?<!\d)(?:19|20)\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
+STYLES = ("", ":%Y%m%d", ":%Y_%m_%d", ":%d-%m-%Y", ":%d.%m.%Y", ":%m-%d-%Y", ":%y%m%d")  # that people name dumps by
+DIGITS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%j": r"\d{1,3}",
+}  # as strptime takes them
+SHOWN_NAMES = 3
+LOOKED_AT = 20  # names of a folder, for how they write their dates
+TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files whose columns have types
+HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """One date's raw files as they are now.
+
+    Attributes:
+        path: what messages name: the file, or the folder.
+        size: bytes of all files.
+        hash: of all their bytes, in order.
+        files: in the order in which their rows count.
+        hashes: of each file.
+        typed: its columns have types; of a spill, those of the file that it was cut from.
+        rows: of a spill; 0 where it is not known.
+    """
+
+    path: Path
+    size: int
+    hash: str
+    files: tuple[Path, ...]
+    hashes: tuple[str, ...]
+    typed: bool = False
+    rows: int = 0
+
+    @property
+    def code(self) -> int:
+        """Which code measures it."""
+        return TYPED_CODE if self.typed else MEASURE_CODE
+
+
+def is_one_file(pattern: str) -> bool:
+    """Whether a path names one file of many dates."""
+    return PLACEHOLDER.search(pattern) is None
+
+
+def find_files(pattern: str) -> tuple[Path, ...]:
+    """The file or files of many dates that a path without a date names, in order of name."""
+    found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
+    return tuple(file for path in found for file in _files(path))
+
+
+def one_table(pattern: str, files: Sequence[Path]) -> str:
+    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
+    instead. Empty where the path is that of one file."""
+    if len(files) < 2 and Path(pattern) == next(iter(files), None):
+        return ""
+    many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
+    told = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
+    dated = (DATED.sub(_placeholder, str(file)) for file in files)
+    meant = next((path for path in dated if "{date" in path), None)
+    return f"{told}. For a dump a date write pipeline.source.path: {meant}" if meant else told
+
+
+def _placeholder(found: re.Match[str]) -> str:
+    return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
+
+
+def is_typed(files: Sequence[Path], file_format: str) -> bool:
+    """Whether the columns of a dump have types, by `pipeline.source.format` or its first file's suffix."""
+    if file_format != "auto":
+        return file_format in ("parquet", "arrow")
+    return bool(files) and files[0].name.lower().endswith(TYPED)
+
+
+def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
+    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `{node}` or `*` in it.
+
+    A folder stands for all files below it, in order of name.
+
+    Raises:
+        UsageError: a date that is none, or two files of one date where the path has no `*`.
+    """
+    refuse_pattern(pattern)
+    style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
+    found: dict[dt.date, dict[str, list[Path]]] = {}
+    expression = _expression(pattern)
+    for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
+        match = expression.fullmatch(name)
+        if match and (date := _date_in(match, style)) is not None:
+            found.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(Path(name))
+    return {date: _one_dump(pattern, date, nodes) for date, nodes in found.items()}
+
+
+def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> tuple[Path, tuple[Path, ...]]:
+    """(what messages name, files in order) of a date's matches, which stand under the node that their path names."""
+    paths = (
+        sorted((path for some in nodes.values() for path in some), key=str)
+        if len(nodes) > 1
+        else next(iter(nodes.values()))
+    )
+    twice = next((some for some in nodes.values() if len(some) > 1), None)
+    if twice and "*" not in pattern:
+        raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
+    files = tuple(file for path in paths for file in _files(path))
+    if NODE in pattern:
+        return Path(place_of(pattern, date)), files
+    return (paths[0].parent if twice else paths[0]), files
+
+
+def node_of(path: Path, pattern: str) -> str | None:
+    """The node that the path of a file, or of a folder above it, names where `{node}` stands in the pattern.
+
+    A path elsewhere is held against the pattern's parts from the first `{node}` or date on.
+    """
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if FIELD.search(part))
+    for form in (parts, parts[first:]):
+        expression = _expression(str(Path(*form)))
+        for place in (path, *path.parents):
+            tail = place if form is parts else Path(*place.parts[-len(form) :])
+            if match := expression.fullmatch(str(tail)):
+                return match["node"]
+    return None
+
+
+def no_match(pattern: str) -> str:
+    """Tells in which folder a path leads nowhere, and what in it is near; for who named one that nothing matches."""
+    what = f"{pattern}: no dump matches the path: {_near(pattern)}"
+    ways = (_in_other_styles, _in_names_there) if not is_one_file(pattern) else ()
+    for paths in ways:
+        dates = {path: _num_dates(path) for path in paths(pattern)}
+        meant = max(dates, key=dates.__getitem__, default="")
+        if meant and (count := dates[meant]):
+            return f"{what}; did you mean {meant} ({count:,} {'date' if count == 1 else 'dates'})?"
+    return what
+
+
+def _in_other_styles(pattern: str) -> list[str]:
+    """The path with its date written as people write dates in names."""
+    return [PLACEHOLDER.sub(f"{{date{style}}}", pattern) for style in STYLES]
+
+
+def _in_names_there(pattern: str) -> list[str]:
+    """Paths of what lies in the folder: its first names with the date in them, if there is one, as a placeholder."""
+    folder, name = os.path.split(pattern)
+    if FIELD.search(folder) or not PLACEHOLDER.search(name):
+        return []
+    there = sorted(glob.glob(os.path.join(_wildcard(folder), "*")))[:LOOKED_AT]
+    dated = (_dated(os.path.basename(path), style) for path in there for style in STYLES)
+    return [os.path.join(folder, other) for other in dict.fromkeys(dated) if other]
+
+
+def _dated(name: str, style: str) -> str:
+    """The name with `{date}` in that style for the date that it holds; empty if it holds none so written."""
+    form = style[1:] or "%Y-%m-%d"
+    for match in re.finditer(rf"(?<!\d)(?P<date>{_written(form)})(?!\d)", name):
+        date = _date_in(match, form)
+        if date is not None and date.strftime(form) == match["date"]:
+            return f"{name[: match.start()]}{{date{style}}}{name[match.end() :]}"
+    return ""
+
+
+def _num_dates(pattern: str) -> int:
+    """How many dates a path finds, those alone whose names are written in its style: 2013 is no %y%m%d."""
+    style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
+    try:
+        dumps = find_dumps(pattern)
+    except UsageError:  # one date twice
+        return 0
+    return sum(date.strftime(style) in str(path) for date, (path, _) in dumps.items())
+
+
+def _near(pattern: str) -> str:
+    """What lies where the first part of the path that leads nowhere should lie, the most alike first."""
+    parts, folder, depth = Path(pattern).parts, Path(), 0
+    for depth in range(1, len(parts)):
+        matches = sorted(glob.glob(_wildcard(str(Path(*parts[:depth]))), include_hidden=False))
+        if not (inside := [match for match in matches if os.path.isdir(match)]):
+            break
+        folder = Path(inside[0])
+    else:
+        depth = len(parts)
+    lacking = parts[depth - 1]
+    try:
+        names = [name for name in sorted(os.listdir(folder)) if not name.startswith(HIDDEN)]
+    except OSError as error:
+        return f"{folder.absolute()} cannot be looked into ({error.strerror})"
+    if not names:
+        return f"{folder.absolute()} is empty"
+    wanted = PLACEHOLDER.sub("2024-03-05", lacking)
+    alike = [*difflib.get_close_matches(wanted, names, n=SHOWN_NAMES, cutoff=0.5), *names]
+    shown = [*map(shorten, dict.fromkeys(alike))][:SHOWN_NAMES] + (["..."] if len(names) > SHOWN_NAMES else [])
+    return f"there is no {lacking} in {folder.absolute()}, which holds {', '.join(shown)}"
+
+
+def date_of(path: Path, pattern: str) -> dt.date | None:
+    """The date that a path's names tell: as `pattern` spells it, else as 2013-03-05 or 20130305 in its last name."""
+    matches = list(PLACEHOLDER.finditer(pattern))
+    parts = [part for part in Path(pattern).parts if PLACEHOLDER.search(part)]
+    style = (matches[0][1] or "%Y-%m-%d") if matches else ""
+    if matches and len({match[1] for match in matches}) == 1:
+        tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
+        for form in (str(tail), *parts):
+            told = Path(*path.parts[-len(Path(form).parts) :])
+            match = _expression(form).fullmatch(str(told))
+            if match and (date := _date_in(match, style)):
+                return date
+    for found in DATED.finditer(path.name):
+        with suppress(ValueError):  # no day of its month
+            return dt.date.fromisoformat(found[0])
+    return None
+
+
+def place_of(pattern: str, date: dt.date) -> str:
+    """Where a date's dump would lie."""
+    return PLACEHOLDER.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), pattern)
+
+
+def _wildcard(pattern: str) -> str:
+    """The pattern for glob: the user's own `*` stay, everything else is taken as it is."""
+    parts = re.split(r"(\{date(?::[^}]+)?\}|\{node\}|\*)", pattern)
+    return "".join("*" if part == "*" or FIELD.fullmatch(part) else glob.escape(part) for part in parts)
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Of names that matched, with their date and node as groups: the same ones at every place."""
+    expression, at, groups = "", 0, set[str]()
+    for match in FIELD.finditer(pattern):
+        group = "node" if match[0] == NODE else "date"
+        written = "[^/]+" if group == "node" else _written(match[1] or "%Y-%m-%d")
+        field = f"(?P={group})" if group in groups else f"(?P<{group}>{written})"
+        expression += _literal(pattern[at : match.start()]) + field
+        at, groups = match.end(), groups | {group}
+    return re.compile(expression + _literal(pattern[at:]))
+
+
+def _written(style: str) -> str:
+    """A regular expression of dates in that style: `{date}*.csv` must know where the date ends."""
+    parts = re.split(r"(%.)", style)
+    known = all(part in DIGITS for part in parts[1::2])
+    return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
+
+
+def _date_in(found: re.Match[str], style: str) -> dt.date | None:
+    """The date in a name that matched; None if what stands there is none."""
+    try:
+        if ISO.fullmatch(found["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
+            return dt.date.fromisoformat(found["date"])
+        return dt.datetime.strptime(found["date"], style).date()
+    except ValueError:
+        return None
+
+
+def _literal(text: str) -> str:
+    return "[^/]*".join(re.escape(part) for part in text.split("*"))
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or all files below the folder, in order of name.
+
+    What cannot be looked into, or leads nowhere, is among them: reading it tells, and no row is lost in silence.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    found, closed = list[Path](), list[OSError]()
+    for folder, below, names in os.walk(path, onerror=closed.append, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(HIDDEN)]
+        inside = (Path(folder, name) for name in names if not name.startswith(HIDDEN))
+        found += [file for file in inside if file.is_file() or file.is_symlink()]
+    return sorted([*found, *(Path(error.filename) for error in closed)])

@@ -1,0 +1,235 @@
+"""Raw dumps -> the encoded steps before an instant, by the very path that makes shards. Nothing is published.
+
+Legend: H steps of the history, N nodes of the frozen list, F features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from dateshard.pipeline.arrays import Encoded, Staged, Target, encode_date, stage
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.memory import FREE_SHARE
+from dateshard.pipeline.planning.observe import whole_file
+from dateshard.pipeline.raw.cut_index import spilled
+from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
+from dateshard.pipeline.raw.row_counts import with_columns
+from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.shardstore.commands import by_door
+from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.layouts.encode import last_record
+from dateshard.shardstore.times.calendar import Day, collapse, parse_step
+from dateshard.shardstore.times.instants import rows_before, step_before
+
+Names = tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One date of a history: its rows of the window, and what became of its dump."""
+
+    day: Day
+    rows: slice
+    account: Mapping[str, Any]
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The window's inputs, and where they come from.
+
+    Attributes:
+        values_HNF: float32 scaled, as a shard holds them. observed_HNF: False where a cell was filled or left empty.
+        end: the first instant after the history.
+        last: instant of the last record of its last date.
+        unknown_nodes: names that the frozen list lacks, of all its dates; some of them where a node table is closed.
+        unknown_categories: {feature: categories that training never saw, of the date with most of them}.
+    """
+
+    values_HNF: NDArray[np.float32]
+    observed_HNF: NDArray[np.bool_]
+    end: int
+    last: int | None
+    pieces: tuple[Piece, ...]
+    unknown_nodes: tuple[str, ...]
+    unknown_categories: Mapping[str, Strangers]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The raw files of a history by date; those of `cut` are spills of a file of many dates.
+
+    Attributes:
+        config: how dumps are read. folder: of spills, and of records that do not fit into memory. names: as given.
+    """
+
+    config: Pipeline
+    dumps: Mapping[dt.date, Dump]
+    cut: frozenset[dt.date]
+    folder: Path
+    names: tuple[str, ...]
+
+    def place_of(self, date: dt.date) -> Where:
+        """Where a date's dump was looked for."""
+        pattern = next((name for name in self.names if not is_one_file(name)), None)
+        return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
+
+    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> Staged:
+        """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
+        config = spilled(self.config) if date in self.cut else self.config
+        memory = int(FREE_SHARE * psutil.virtual_memory().available)
+        return stage(self.dumps[date], date, config, table_nodes, memory, self.folder / f"records-{date}")
+
+
+@contextmanager
+def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
+    """The dates that files, folders, or patterns with `{date}` hold.
+
+    A name tells its date by `pipeline.source.path`, or by a 2013-03-05 or 20130305 in it; a file whose name tells none
+    is cut by the times of its rows, in a temporary folder.
+
+    Raises:
+        DumpError: nothing matches, or holds a row. UsageError: two of them hold the same date.
+    """
+    with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
+        dumps, cut = dict[dt.date, Dump](), set[dt.date]()
+        for number, name in enumerate(names):
+            found, spills = _found(name, config, Path(temporary) / str(number))
+            for date, dump in found.items():
+                if date in dumps:
+                    what = f"two of the histories hold {date}: {dumps[date].path} and {dump.path}"
+                    raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
+                dumps[date] = dump
+            cut |= spills
+        if not dumps:
+            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo=f"Check {_option()}")
+        yield Raw(config, dumps, frozenset(cut), Path(temporary), tuple(names))
+
+
+def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
+    """({date: dump} of one --history, which of them are spills)."""
+    if not is_one_file(name):
+        found = find_dumps(name)
+        if not found:
+            raise _nothing(name)
+        return {date: Dump(path, 0, "", files, ()) for date, (path, files) in found.items()}, frozenset()
+    files = find_files(name)
+    if not files or not all(file.exists() for file in files):
+        raise _nothing(name)
+    if (date := date_of(Path(name), config.source.path)) is not None:
+        return {date: Dump(Path(name), 0, "", files, ())}, frozenset()
+    if Path(name).is_dir():
+        todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
+        raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
+    from dateshard.pipeline.raw.cutting import cut
+
+    alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name, "dates": None})})
+    (folder / "staging").mkdir(parents=True)
+    whole = whole_file(alone)
+    assert whole is not None, "its files were found above"
+    dumps = cut(folder, alone, whole).dumps()
+    return dumps, frozenset(dumps)
+
+
+def _nothing(name: str) -> DumpError:
+    return DumpError(no_match(name), todo=f"Check {_option()}; {{date}} stands for every date")
+
+
+def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:
+    """The last `num_steps` steps that are known, encoded; every dump of theirs is decoded once, no other is opened.
+
+    Memory: the window, and one date as in preparing.
+
+    Args:
+        nodes: names of the node table; None where nodes are found.
+        until: the first instant that is not known yet; None: after the last step with a value.
+
+    Raises:
+        DumpError: a date is missing, there are too few steps, nothing was observed, or a dump cannot be used.
+    """
+    zone_name, step = raw.config.source.timezone, parse_step(raw.config.step)
+    dates = _Dates(raw, target, nodes)
+    end = dates.end_of_values() if until is None else step_before(until, zone_name, step)
+    chosen = rows_before(end, num_steps, zone_name, step)
+    _refuse_lacking(chosen, raw, num_steps)
+    shape = (num_steps, len(target.nodes.names), len(raw.config.features))
+    values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
+    found, pieces, at = list[Encoded](), list[Piece](), num_steps
+    for day, rows in reversed(chosen):
+        known, encoded = dates.encoded(day.date)
+        at -= rows.stop - rows.start
+        values[at : at + rows.stop - rows.start] = encoded.values_TNF[rows]
+        if encoded.observed_TNF is not None:
+            observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
+        found.append(encoded)
+        pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
+    strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
+    unseen = [encoded.unknown_categories for encoded in found]
+    features = sorted({name for names in unseen for name in names})
+    most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
+    return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
+
+
+class _Dates:
+    """The dates of a history, decoded and encoded when they are asked for. Of those where its end was looked for, once."""
+
+    def __init__(self, raw: Raw, target: Target, nodes: Names) -> None:
+        self.raw, self.target, self.nodes = raw, target, nodes
+        self._looked_at: dict[dt.date, tuple[Staged, Encoded]] = {}
+
+    def encoded(self, date: dt.date) -> tuple[Staged, Encoded]:
+        if date in self._looked_at:
+            return self._looked_at.pop(date)
+        staged = self.raw.stage(date, self.nodes)
+        return staged, encode_date(staged, self.raw.config, self.target)
+
+    def end_of_values(self) -> int:
+        """The first instant after the last step with a value; dates after it, of which nothing was observed, are passed over.
+
+        Raises:
+            DumpError: there is no such step.
+        """
+        features, scale = self.raw.config.feature_specs(), self.target.scale
+        for date in sorted(self.raw.dumps, reverse=True):
+            staged, encoded = self.encoded(date)
+            last = last_record(encoded.values_TNF, encoded.observed_TNF, features, scale)
+            if last is not None:
+                self._looked_at[date] = staged, encoded
+                return staged.day.start + (last + 1) * staged.day.step
+        what, todo = "no cell was observed in it", "Name dumps of earlier dates too"
+        raise DumpError(what, where=Where(file=self.raw.names[0]), todo=todo)
+
+
+def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: int) -> None:
+    """Raises:
+    DumpError: naming the dates of the window that no dump is there of.
+    """
+    lacking = [day.date for day, _ in chosen if day.date not in raw.dumps]
+    if not lacking:
+        return
+    earlier = [date for date in raw.dumps if date < max(lacking)]
+    later = [day.date for day, _ in chosen if day.date > max(lacking)]
+    where = raw.place_of(max(lacking))
+    if earlier or not later:
+        what, todo = f"the history lacks {collapse(lacking)}", f"Name its dump too in {_option()}"
+        raise DumpError(what, where=where, todo=todo)
+    there = sum(rows.stop - rows.start for day, rows in chosen if day.date in later)
+    raise DumpError(
+        f"the history has {there:,} steps ({collapse(later)}), and the model looks back {num_steps:,}",
+        where=where,
+        todo=f"Add the dumps of {collapse(lacking)} in {_option()}: files, or a pattern with {{date}}",
+    )
+
+
+def _option() -> str:
+    return by_door("--history", "history")

@@ -1,0 +1,95 @@
+"""How much of a generation was observed: cells into which a record with a value fell, by split."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.manifest import SPLITS, Entry, Manifest
+from dateshard.shardstore.scaling.statistics import Statistics
+
+Counts = Sequence[int]  # observed cells of each feature
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Cells of the dates of a split, as far as they are known."""
+
+    observed: int
+    cells: int
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return self.observed / self.cells if self.cells else 0.0
+
+
+def by_split(
+    manifest: Manifest,
+    rows: Mapping[str, Any],
+    features: Sequence[int] | None = None,
+    read: Callable[[dt.date], Counts] | None = None,
+) -> dict[str, Cells]:
+    """{split: what was observed of its dates}, without splits of which no date is known.
+
+    Args:
+        rows: of the sources file, by date; those of a version before 0051 know no counts.
+        features: places of those that count; None: all.
+        read: gives the counts of a date whose row knows none; None: such dates are left out.
+    """
+    chosen = None if features is None else list(features)
+    width = manifest.num_nodes * (len(manifest.features) if chosen is None else len(chosen))
+    seen, cells = dict[str, int](), dict[str, int]()
+    for date, entry in manifest.dates.items():  # thousands of them: nothing is made for each
+        split = manifest.split_of(date)
+        if split is None:
+            continue
+        counts = counts_of(manifest, entry, rows.get(str(date), {}))
+        counts = read(date) if counts is None and read else counts
+        if counts is not None:
+            seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
+            cells[split] = cells.get(split, 0) + entry.num_steps * width
+    return {split: Cells(seen[split], cells[split]) for split in SPLITS if split in seen}
+
+
+def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:
+    """Of a date without a mask all cells; else what its row of the sources file says, None if that is nothing."""
+    if "observed" not in entry.parts[0].files:
+        return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
+    counts: Counts | None = row.get("observed")
+    return counts
+
+
+def never_observed(manifest: Manifest, rows: Mapping[str, Any], split: str) -> tuple[int, ...] | None:
+    """Places of the features of which no date of the split has an observed cell; None where that is not known.
+
+    Args:
+        rows: of the sources file, by date; those of a version before 0051 know no counts.
+    """
+    left = set(range(len(manifest.features)))
+    for date, entry in manifest.dates.items():
+        if left and manifest.split_of(date) == split:
+            counts = counts_of(manifest, entry, rows.get(str(date), {}))
+            if counts is None:
+                return None
+            left -= {place for place, count in enumerate(counts) if count}
+    return tuple(sorted(left))
+
+
+def unscaled(manifest: Manifest, statistics: Statistics) -> tuple[int, ...]:
+    """Places of the features whose scale or vocabulary rests on no value at all."""
+    held_F = (statistics.merged.moments_6NF[0] > 0).any(axis=0)
+    return tuple(
+        place
+        for place, feature in enumerate(manifest.features)
+        if not held_F[place] and (feature.categorical or feature.scale != "none")
+    )
+
+
+def not_scaled(names: str) -> tuple[str, str]:
+    """What is wrong with features that are observed now, of whose values the frozen statistics know none; what mends it."""
+    what = f"the frozen statistics hold no value of {names}, so it is not scaled, though the training dates have it now"
+    return what, to_run("preprocess", "--refit-statistics", config=True)

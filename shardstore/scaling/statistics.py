@@ -1,0 +1,75 @@
+"""Global statistics: the partial statistics of the training dates, merged in date order."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dateshard.shardstore.identity import identity
+from dateshard.shardstore.scaling.histogram import Tally
+from dateshard.shardstore.scaling.partials import ROWS, PartialStatistics
+from dateshard.shardstore.scaling.scale import Scale, scale_of
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Merged over the training dates.
+
+    Attributes:
+        features: names, in order.
+        merged: [6, N, F] moments per node.
+        sources: (date, id of its partial statistics) of every training date that went in, in date order.
+    """
+
+    features: tuple[str, ...]
+    merged: PartialStatistics
+    sources: tuple[tuple[dt.date, str], ...]
+
+    @staticmethod
+    def of(features: Sequence[str], partials: Iterable[tuple[dt.date, PartialStatistics]]) -> Statistics:
+        """Merges partial statistics on the frozen node list, one at a time: memory does not grow with the dates.
+
+        They must come in date order: another order gives other bytes.
+        """
+        merged, tally, sources = None, Tally(), list[tuple[dt.date, str]]()
+        for date, partial in partials:
+            assert not sources or sources[-1][0] < date, "not in date order"
+            tally.add(partial.histogram)
+            moments = PartialStatistics(partial.moments_6NF)
+            merged = moments if merged is None else merged.merge(moments)
+            sources.append((date, partial.id))
+        moments = merged or PartialStatistics.empty(0, len(features))
+        return Statistics(tuple(features), PartialStatistics(moments.moments_6NF, tally.total()), tuple(sources))
+
+    @property
+    def id(self) -> str:
+        """By content: features, sources and moments."""
+        return identity([self.describe(), self.merged.id])
+
+    def describe(self) -> dict[str, Any]:
+        """What is written as statistics.json beside the moments."""
+        return {
+            "features": list(self.features),
+            "rows": list(ROWS),
+            "shape": list(self.merged.moments_6NF.shape),
+            "sources": [[date.isoformat(), partial] for date, partial in self.sources],
+        }
+
+    def scale(self, specs: Sequence[tuple[str, str]], nodes: Sequence[str] = ()) -> Scale:
+        """The scale of every node and feature, see `scale_of`."""
+        return scale_of(self.features, self.merged, specs, nodes)
+
+
+def drift(frozen: Statistics, fresh: Statistics) -> list[dict[str, Any]]:
+    """How far each feature's mean and spread would move: rows of feature, mean_shift (in frozen sd), spread_ratio."""
+    rows = []
+    for index, name in enumerate(frozen.features):
+        old, new = (s.merged.over_nodes().moments_6NF[:, 0, index] for s in (frozen, fresh))
+        old_sd, new_sd = (float(np.sqrt(m[3] / max(m[0], 1.0))) for m in (old, new))
+        shift = float((new[1] - old[1]) + (new[2] - old[2])) / (old_sd or 1.0)
+        rows.append({"feature": name, "mean_shift": shift, "spread_ratio": new_sd / old_sd if old_sd else 1.0})
+    return rows

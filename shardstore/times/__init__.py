@@ -1,0 +1,1 @@
+"""Dates, instants and steps of a calendar with time zones, and how people write them."""

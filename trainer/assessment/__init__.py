@@ -1,0 +1,4 @@
+"""A model judged: evaluation beside baselines, prediction intervals and example windows.
+
+Read `evaluate.py` first.
+"""

@@ -1,0 +1,267 @@
+"""The rivals of a model, each as a forecast: the last observed value, seasons, the node's own mean, tuned ridges.
+
+Legend: B batch, P target steps, N nodes, F numeric targets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.assessment.category_baselines import Guess, guesses, season_of
+from dateshard.trainer.assessment.forecaster import Forecast
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.order import Order, Window
+from dateshard.trainer.data.window_chunks import windows_of
+from dateshard.trainer.metrics import Form
+from dateshard.trainer.models.naive import repeated
+from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, told
+from dateshard.trainer.setup import Columns, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
+
+KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
+FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
+DAY_NS = 86_400_000_000_000
+BATCH_BYTES = 256 << 20  # of windows that are judged at a time; no season is a usual baseline that takes more for one
+
+Numbers = Callable[[Batch], torch.Tensor]  # -> [B, P, N, F], the numeric targets alone
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all predictors of one evaluation share.
+
+    Attributes:
+        columns: its targets are the numeric ones alone, in the order of their heads.
+        targets: places of all targets among the features, in the order of the configuration.
+    """
+
+    config: Trainer
+    dataset: Dataset
+    columns: Columns
+    window: Window
+    split: str
+    form: Form
+    targets: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Baselines:
+    """The baselines of one evaluation.
+
+    Attributes:
+        reach: steps of history that the one that looks back furthest needs.
+        errors: {split: scaled squared error of `ridge` on the windows that it was fitted and chosen on}.
+    """
+
+    setting: Setting
+    reach: int
+    forecasts: dict[str, Forecast] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
+    _ridges: dict[int, tuple[Ridge, Ridge]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(names: Sequence[str], setting: Setting) -> Baselines:
+        """Makes those of the given names that apply to these targets and this window; a ridge is fitted.
+
+        Raises:
+            UsageError: a baseline does not exist, or is of other targets.
+        """
+        made = Baselines(setting, setting.window.history)
+        places = {}
+        for head in setting.form.categorical:
+            place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
+            places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
+        for name in made._fitting(names):
+            made._add(name, places)
+        return made
+
+    def _fitting(self, baselines: Sequence[str]) -> list[str]:
+        """The names that apply; `mean` brings `majority` along for categories, `ridge` the fixed one."""
+        setting, names = self.setting, list(dict.fromkeys(baselines))
+        if unknown := [name for name in names if not KNOWN.fullmatch(name)]:
+            raise _unknown(unknown[0])
+        if setting.form.categorical and "mean" in names and "majority" not in names:
+            names.insert(names.index("mean") + 1, "majority")
+        if "ridge" in names and FIXED not in names:
+            names.insert(names.index("ridge") + 1, FIXED)
+        if not setting.window.horizon and any(name not in ("mean", "majority") for name in names):
+            names = [name for name in names if name in ("mean", "majority")]
+            self.notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
+        if not setting.form.numbers:
+            names = [name for name in names if name.partition(":")[0] not in ("mean", "ridge")]
+        return names
+
+    def _add(self, name: str, places: Mapping[str, tuple[int, Sequence[int]]]) -> None:
+        setting, season = self.setting, season_of(name)
+        chosen = guesses(name, places, setting.window.target_steps, setting.window.history) if places else None
+        numbers: Numbers | None = None
+        if setting.form.numbers and not (name == "majority" and places):
+            numbers = self._numbers(name)
+        elif chosen is None:
+            raise _unknown(name)
+        self.reach = max(self.reach, season or 1)
+        self.forecasts[name] = _joined(setting.form, numbers, chosen or {})
+
+    def _numbers(self, name: str) -> Numbers:
+        setting, units = self.setting, self.setting.form.units
+        assert units is not None, "form_of always gives them"
+        steps, mean, targets = setting.window.target_steps, units.mean_scaled_NF, list(setting.columns.targets)
+        if name == "mean":
+            return lambda batch: mean.expand(batch.size, steps, -1, -1)
+        if (season := season_of(name)) is not None:
+            reach = max(season, setting.window.history)
+            return lambda batch: repeated(batch, targets, (reach, season, steps), mean)
+        if name.startswith("ridge"):
+            return self._ridge(name)
+        raise _unknown(name)
+
+    def _ridge(self, name: str) -> Numbers:
+        """The tuned or the fixed ridge of the targets' own history, up to its reach of it."""
+        targets, length = list(self.setting.columns.targets), name.partition(":")[2]
+        reach = int(length) if length.isdecimal() else self.setting.window.history
+        self.reach = max(self.reach, reach)
+        if reach not in self._ridges:
+            self._ridges[reach] = self._fit(name, reach)
+        ridge = self._ridges[reach][1 if name == FIXED else 0]
+        if name == FIXED:
+            self._tell(name, ridge)
+
+        def forecast(batch: Batch) -> torch.Tensor:
+            known = None if batch.known_BHNF is None else batch.known_BHNF[:, -reach:][..., targets]
+            answer: torch.Tensor = ridge(batch.history_BHNF[:, -reach:][..., targets], None, known)
+            return answer
+
+        return forecast
+
+    def _fit(self, name: str, reach: int) -> tuple[Ridge, Ridge]:
+        """(the tuned ridge, the one less its last value and of the whole history), from the same sums."""
+        setting, config = self.setting, self.setting.config.model
+        window, targets = setting.window, setting.columns.targets
+        train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
+        if not train.runs:
+            what = f"baseline '{name}': no training window has {reach} steps of history"
+            raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
+        tuned, fixed = (Ridge(reach, window.horizon, tuple(range(len(targets)))) for _ in range(2))
+        grid = Grid(config.penalties, config.histories, config.normalisations)
+        grids = [grid, Grid(config.penalties, (reach,), ("last",))]
+        chosen, _ = fit([tuned, fixed], train, held, grids, lambda: False)
+        if name != FIXED:
+            self._tell(name, tuned)
+            self._tell_choice(name, reach, chosen, len(grid.tunings(reach)))
+        if name == "ridge":
+            self.errors = _pooled(chosen)
+        return tuned, fixed
+
+    def _tell(self, name: str, ridge: Ridge) -> None:
+        names = self.setting.columns.target_names
+        self.notes.extend(f"{name}: {part}" for part in told(names, ridge.tunings()))
+
+    def _tell_choice(self, name: str, reach: int, chosen: Sequence[Chosen], tried: int) -> None:
+        if any(choice.scores for choice in chosen):
+            held = "validation and " if any(choice.errors["validation"][1] for choice in chosen) else ""
+            each = ", for each target" if len(chosen) > 1 else ""
+            self.notes.append(f"{name}: the best of {tried} on {held}the last quarter of training{each}")
+        else:
+            self.notes.append(f"{name}: no windows to choose on")
+        for target, choice in zip(self.setting.columns.target_names, chosen, strict=True):
+            if choice.longest < reach:
+                what = f"{name}: {target}: equations of more than {choice.longest} steps of history exceed 1 GiB"
+                self.notes.append(what)
+
+
+def _pooled(chosen: Sequence[Chosen]) -> dict[str, float]:
+    """{split: squared error over all targets}."""
+    sums = {
+        split: [sum(column) for column in zip(*(c.errors[split] for c in chosen), strict=True)]
+        for split in chosen[0].errors
+    }
+    return {split: total / count for split, (total, count) in sums.items() if count}
+
+
+def _joined(form: Form, numbers: Numbers | None, chosen: Mapping[str, Guess]) -> Forecast:
+    """A baseline's forecast by head: its numbers cut by their heads, and its guesses."""
+    sizes = {head.name: len(head.targets) for head in form.heads if head.loss != "cross_entropy"}
+
+    def forecast(batch: Batch) -> dict[str, torch.Tensor]:
+        by_head = {name: guess(batch) for name, guess in chosen.items()}
+        if numbers is not None:
+            parts = torch.split(numbers(batch), list(sizes.values()), dim=-1)
+            by_head |= dict(zip(sizes, parts, strict=True))
+        return by_head
+
+    return forecast
+
+
+def _unknown(name: str) -> UsageError:
+    if name == "majority":
+        return UsageError("baseline 'majority' is for categorical targets, and there is none", todo="Take mean")
+    known = "repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+    return UsageError(f"there is no baseline '{name}'", todo=f"Choose from {known}")
+
+
+def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
+    """(the baselines of a configuration that names none, a note for each season that is left out).
+
+    Seasons are a day and a week of the dataset's steps; a week of very many nodes does not fit into memory.
+    """
+    day, window = DAY_NS // dataset.manifest.step, window_of(config)
+    seasons, notes = list[str](), list[str]()
+    for season in (day, 7 * day) if window.horizon else ():
+        num_bytes = window_bytes(dataset, max(season, window.history), window)
+        if num_bytes > BATCH_BYTES:
+            notes.append(f"seasonal:{season} left out: one window would take {num_bytes / 2**20:,.0f} MiB")
+        elif season > 1:  # that of 1 is repeat
+            seasons.append(f"seasonal:{season}")
+    return ["repeat", *seasons, "mean", "ridge"], notes
+
+
+def window_bytes(dataset: Dataset, reach: int, window: Window) -> int:
+    """Memory of one window with so many steps of history: its values and its mask."""
+    return 5 * dataset.row_values * (reach + window.horizon)
+
+
+def order_to_judge(config: Trainer, dataset: Dataset, window: Window, split: str) -> Order:
+    """Every window of a split, in date order."""
+    shuffle = evaluation_shuffle(shuffle_of(config, dataset, window))
+    return order_of(dataset, split, window, config.training.batch_size, shuffle, None)
+
+
+def refuse_reach(order: Order, reach: int, window: Window) -> None:
+    """Refuses a baseline that looks further back than some window has steps before it."""
+    most = _history_of(order, window)
+    if reach > most:
+        raise UsageError(
+            f"a baseline looks {reach} steps back, and the first windows of this split have {most} steps before them",
+            todo="Name a shorter season in --baselines, or raise trainer.window.history",
+        )
+
+
+def _history_of(order: Order, window: Window) -> int:
+    """Steps that lie before every window's forecast: at least the model's own history."""
+    return max(window.history, min((run.first for run in order.runs), default=0))
+
+
+def within_reach(
+    config: Trainer, dataset: Dataset, split: str, baselines: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """(the baselines that every window of the split has history for, a note for each other); of None the usual ones.
+
+    A date that is missing begins a new stretch, whose first windows have no more than the model's history before them.
+    """
+    given, notes = (baselines, list[str]()) if baselines is not None else usual(config, dataset)
+    window, kept = window_of(config), list[str]()
+    most = _history_of(order_to_judge(config, dataset, window, split), window)
+    for name in given:
+        match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d{0,11})", name)
+        if match and window.horizon and int(match[1]) > most:
+            notes.append(f"{name} left out: the first windows have {most:,} steps before them")
+        else:
+            kept.append(name)
+    return kept, notes

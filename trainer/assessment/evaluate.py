@@ -1,0 +1,218 @@
+"""Models beside baselines on the same windows, none dropped, in scaled and in raw units.
+
+Legend: B batch, H history, P target steps, N nodes, F target features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from dateshard.shardstore.commands import command
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.assessment.baselines import (
+    BATCH_BYTES,
+    DAY_NS,
+    Baselines,
+    Setting,
+    order_to_judge,
+    refuse_reach,
+    window_bytes,
+)
+from dateshard.trainer.assessment.evaluation import Evaluation, Row
+from dateshard.trainer.assessment.example_windows import Drawn, mapped
+from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
+from dateshard.trainer.assessment.paired import ByDate, DateOf, compare
+from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
+from dateshard.trainer.bounds import scaled_bounds
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.order import Order, Window
+from dateshard.trainer.data.permutation import key
+from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.metrics.epoch import with_raw
+from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.models.ridge import Ridge, told
+from dateshard.trainer.optimization.objective import make_heads
+from dateshard.trainer.setup import Columns, choose_columns, form_of, make_reader, targets_of, window_of
+
+ANCHOR = np.zeros(1, dtype=np.int64)
+TWIN = 1e-6  # relative difference of two errors that are those of one map
+APART = 1.5  # ratio of a baseline's errors from which on the splits are said to differ in difficulty
+
+
+def evaluate(
+    config: Trainer, dataset: Dataset, *, split: str, baselines: Sequence[str], model: tuple[str, nn.Module] | None
+) -> Evaluation:
+    """One pass over the split's windows, all predictors beside each other.
+
+    Memory: one batch and what is counted of each predictor. Ridge is fitted on the training windows first.
+
+    Raises:
+        UsageError: the split has no window, or a baseline does not exist or reaches back too far.
+    """
+    setting = _setting(config, dataset, split)
+    order = order_to_judge(config, dataset, setting.window, split)
+    if not order.num_windows:
+        splits = ", ".join(dataset.manifest.split)
+        raise UsageError(
+            f"split '{split}' has no window", todo=f"Name another with --split ({splits}), or set pipeline.split"
+        )
+    made = Baselines.of(baselines, setting)
+    notes, forecasts = made.notes, made.forecasts
+    refuse_reach(order, made.reach, setting.window)
+    most = BATCH_BYTES // window_bytes(dataset, made.reach, setting.window)
+    order = replace(order, batch_size=max(1, min(order.batch_size, most)))
+    if model:
+        forecasts[model[0]] = of_model(model[1], setting.form.heads, setting.columns.inputs, setting.window)
+        if isinstance(model[1], Ridge):
+            named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
+            notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
+    bounds = scaled_bounds(config, dataset, setting.columns.targets)
+    forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
+    rivals = Rivals(made.reach, forecasts, model[0] if model else None)
+    counted, by_date, ranking = _accumulate(setting, order, rivals)
+    rows = [_row(name, part, setting, is_model=name == rivals.model) for name, part in counted.items()]
+    _refuse_blind(rows, split, order.num_windows, notes)
+    categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
+    errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
+    notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
+    twins = _twins(rows) if model and isinstance(model[1], Ridge) else []
+    difficulty = _difficulty(made.errors, split, rows)
+    notes += _apart(difficulty)
+    names = setting.columns.target_names
+    result = Evaluation(
+        split, order.num_windows, names, rows, notes, categorical, twins, [], difficulty, setting.window.history
+    )
+    if model:
+        days = math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS)
+        for row in result.rivals:
+            result.comparisons.extend(compare(by_date[model[0]], by_date[row.name], row.name, days))
+        chosen = [name for name in (model[0], result.best_baseline) if name is not None]
+        beside = {name: forecasts[name] for name in chosen}
+        reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
+        result.shown.extend(Drawn(reader, setting.form, setting.targets, beside).windows(ranking.chosen()))
+    return result
+
+
+def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:
+    """Notes numeric targets that no cell of was observed.
+
+    Raises:
+        UsageError: no cell of any target was.
+    """
+    if rows and not any(row.scaled["count"] or row.classes for row in rows):
+        what = f"not one target of the {num_windows:,} windows of split '{split}' was observed: nothing can be judged"
+        todo = f"Name another with --split, or look at its dates: {command('inspect', split, config=True)}"
+        raise UsageError(what, todo=todo)
+    for row in rows[:1]:
+        blind = [name for name, errors in row.scaled["by_feature"].items() if not errors["count"]]
+        notes += [f"{name}: no cell of it was observed on the dates of split '{split}'" for name in blind]
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """All that forecast the same windows.
+
+    Attributes:
+        reach: steps of history that the one that looks back furthest needs. model: which of them is ranked by window.
+    """
+
+    reach: int
+    forecasts: dict[str, Forecast]
+    model: str | None
+
+
+def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
+    columns = choose_columns(config, dataset)
+    targets = targets_of(config, dataset, columns)
+    form = form_of(config, dataset, columns, targets, make_heads(config.training, targets))
+    assert form.units is not None, "form_of always gives them"
+    form = replace(form, shift_F=form.units.shift_scaled_F.numpy())
+    names = [columns.target_names[place] for place in form.numbers]
+    numbers = Columns(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
+    return Setting(config, dataset, numbers, window_of(config), split, form, columns.targets)
+
+
+def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) -> Row:
+    features = setting.columns.target_names
+    told = {target: part for target, part in counted.classes_by_target().items() if part["count"]}
+    return Row(
+        name,
+        "model" if is_model else "baseline",
+        counted.sums.report(features),
+        counted.raw.report(features, setting.dataset.nodes.names) if counted.raw else {},
+        told,
+        counted.sampled(),
+        counted.loss() if is_model else None,
+    )
+
+
+def _twins(rows: Sequence[Row]) -> list[str]:
+    """The ridges whose errors are those of a trained ridge, but for the last digits: they are the same map."""
+    mine = next(row.scaled for row in rows if row.kind == "model")
+    ridges = (row for row in rows if row.kind == "baseline" and row.name.startswith("ridge"))
+    return [
+        row.name for row in ridges if all(math.isclose(row.scaled[k], mine[k], rel_tol=TWIN) for k in ("mse", "mae"))
+    ]
+
+
+def _wanted(setting: Setting, reach: int) -> Wanted:
+    """Batches hold all features and `reach` steps of history."""
+    window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
+    return Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True, known=True)
+
+
+def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:
+    """{split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
+    judged = next((row.scaled["mse"] for row in rows if row.name == "ridge"), None)
+    return dict(errors) if judged is None else {**errors, split: judged}
+
+
+def _apart(difficulty: Mapping[str, float]) -> list[str]:
+    """A note where the splits differ much in how hard they are to forecast."""
+    if len(difficulty) < 2 or max(difficulty.values()) <= APART * min(difficulty.values()):
+        return []
+    errors = ", ".join(f"{split} {error:.3g}" for split, error in difficulty.items())
+    return [
+        f"the splits differ in difficulty, squared error of ridge: {errors}: "
+        "a loss on one of them says nothing of a loss on another"
+    ]
+
+
+@torch.no_grad()
+def _accumulate(
+    setting: Setting, order: Order, rivals: Rivals
+) -> tuple[dict[str, EpochMetrics], dict[str, ByDate], Ranking]:
+    """What is counted of every predictor, its errors by date, and how the windows rank by the model's errors."""
+    window, wanted = setting.window, _wanted(setting, rivals.reach)
+    reader = make_reader(setting.config, setting.dataset, order, wanted)
+    form, floor = setting.form, setting.config.metrics.mape_floor
+    counted = {}
+    for name in rivals.forecasts:
+        empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
+        counted[name] = with_raw(empty, floor)
+    by_date = {name: ByDate(form, len(setting.dataset.days)) for name in rivals.forecasts}
+    date_of = DateOf(setting.dataset, order)
+    stretch = max(1, window.target_steps // window.stride)
+    ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
+    begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.manifest.step
+    for number, batch in enumerate(reader.batches(0)):
+        hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
+        day_B = date_of(order.positions(number), ANCHOR)[:, 0]
+        for name, forecast in rivals.forecasts.items():
+            predicted, found = forecast(batch), {}
+            if name == rivals.model:
+                found = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
+                if (cells := cell_errors(form, predicted, batch)) is not None:
+                    ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
+            counted[name].add(predicted, batch, found, order.positions(number))
+            counted[name].add_raw(predicted, batch, hours)
+            by_date[name].add(predicted, batch, day_B)
+    return counted, by_date, ranking

@@ -1,0 +1,142 @@
+"""What an evaluation tells: a row for every predictor, the JSON of it, and whether the model is worth its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dateshard.trainer.assessment.paired import Comparison
+
+FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
+RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        scaled, raw: reports of the numeric targets, in scaled units and in those of the data.
+        classes: {categorical target: its report}; empty for a predictor of numbers alone.
+        sampled: what the user's own metric says of the sampled windows. loss: the model's own.
+    """
+
+    name: str
+    kind: str  # baseline | model
+    scaled: dict[str, Any]
+    raw: dict[str, Any]
+    classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    sampled: dict[str, Any] | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The table.
+
+    Attributes:
+        features: the numeric targets. categorical: the others.
+        twins: baselines that are the model itself, a ridge beside the ridge that was trained: no verdict counts them.
+        comparisons: the model beside each of its rivals, in the numbers together and in each category.
+        difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
+        history: steps that the model looks back.
+        shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
+        observed: {split: share of its target cells}.
+    """
+
+    split: str
+    windows: int
+    features: list[str]
+    rows: list[Row]
+    notes: list[str]
+    categorical: list[str] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    difficulty: dict[str, float] = field(default_factory=dict)
+    history: int = 0
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    observed: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rivals(self) -> list[Row]:
+        """The baselines that a model has to beat."""
+        return [row for row in self.rows if row.kind == "baseline" and row.name not in self.twins]
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline to beat: with the lowest scaled MSE, or, without numbers, the best of the first category."""
+        return self._best(None) or (self._best(self.categorical[0]) if self.categorical else None)
+
+    def _best(self, target: str | None) -> str | None:
+        """The rival with the lowest scaled MSE, or that is right most often."""
+        figures = [
+            (row.name, row.scaled.get("mse") if target is None else _accuracy(row, target)) for row in self.rivals
+        ]
+        ranked = [(value if target is None else -value, name) for name, value in figures if value is not None]
+        return min(ranked, default=(0.0, None))[1]
+
+    @property
+    def outcome(self) -> str | None:
+        """`beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them;
+        else `unclear`. None without a model or a rival."""
+        if not self.comparisons:
+            return None
+        if all(one.outcome == "better" for one in self.comparisons):
+            return "beats"
+        best = {target: self._best(target) for target in (None, *self.categorical)}
+        against = [one for one in self.comparisons if one.baseline == best[one.target]]
+        return "loses" if against and all(one.outcome == "worse" for one in against) else "unclear"
+
+    @property
+    def beats_baselines(self) -> bool | None:
+        """Whether it is sure that the model is better than every rival in all that it forecasts."""
+        return None if self.outcome is None else self.outcome == "beats"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `evaluate --json` prints. Overall raw figures are null where features differ in unit."""
+        return {
+            "split": self.split,
+            "windows": self.windows,
+            "history": self.history,
+            "observed": self.observed,
+            "features": self.features,
+            "categorical": self.categorical,
+            "rows": [self._row(row) for row in self.rows],
+            "outcome": self.outcome,
+            "beats_baselines": self.beats_baselines,
+            "best_baseline": self.best_baseline,
+            "comparisons": [{**asdict(one), "outcome": one.outcome} for one in self.comparisons],
+            "difficulty": dict(self.difficulty),
+            "notes": self.notes,
+        }
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        one_unit = len(self.features) == 1
+        raw = {key: row.raw.get(key) if one_unit else None for key in RAW_FIGURES}
+        scaled = row.scaled.get("by_horizon", [])
+        steps = [
+            {"scaled": _chosen(s, FIGURES), "raw": _chosen(r, RAW_FIGURES) if one_unit else None}
+            for s, r in zip(scaled, row.raw.get("by_horizon") or [{}] * len(scaled), strict=True)
+        ]
+        return {
+            "name": row.name,
+            "kind": row.kind,
+            "loss": row.loss,
+            "scaled": {**_chosen(row.scaled, FIGURES), "by_feature": row.scaled.get("by_feature", {})},
+            "raw": {**raw, "by_feature": row.raw.get("by_feature", {})},
+            "by_horizon": steps,
+            "by_node": row.raw.get("by_node"),
+            "by_hour": row.raw.get("by_hour"),
+            "classes": dict(row.classes),
+            "sampled": row.sampled,
+        }
+
+
+def _chosen(report: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: report.get(key) for key in keys}
+
+
+def _accuracy(row: Row, target: str) -> float | None:
+    value: float | None = row.classes.get(target, {}).get("accuracy")
+    return value

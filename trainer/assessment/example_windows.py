@@ -1,0 +1,135 @@
+"""Windows to look at: what was known, what came, what the model and the best baseline said, in the data's units.
+
+A window is drawn at one node: the worst ones at the node with the largest error, the others at the node whose error is
+nearest to the window's own. A cell that was not observed is None.
+
+Legend: H drawn history steps, P target steps, N nodes, T targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dateshard.shardstore.scaling.transform import Floats, untransform
+from dateshard.shardstore.times.calendar import Timeline
+from dateshard.shardstore.times.instants import spell
+from dateshard.trainer.assessment.ranking import Ranked, cell_errors, mean_errors
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.metrics.epoch import Form
+
+MOST_TARGETS = 4  # drawn of a window
+HISTORIES = 2  # horizons of history that are drawn, and no more steps than
+MOST_HISTORY = 400
+
+Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]
+
+
+def mapped(config: Trainer) -> Trainer:
+    """The same configuration for reading a few single windows: no block is filled for them."""
+    return config.model_copy(update={"loading": config.loading.model_copy(update={"policy": "mapped"})})
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Reads single windows of a pass again.
+
+    Attributes:
+        targets: places among the dataset's features. forecasts: the model first, then whom it is drawn beside.
+    """
+
+    reader: Reader
+    form: Form
+    targets: tuple[int, ...]
+    forecasts: Mapping[str, Forecast]
+
+    @torch.no_grad()
+    def windows(self, ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
+        """Each as JSON; memory: one batch at a time."""
+        return [self._window(one) for one in ranked]
+
+    def _window(self, one: Ranked) -> dict[str, Any]:
+        batch = self._batch(one.position)
+        told = {name: forecast(batch) for name, forecast in self.forecasts.items()}
+        cells = cell_errors(self.form, next(iter(told.values())), batch)
+        assert cells is not None, "it was ranked"
+        errors_N = mean_errors(cells, (0, 1, 3))
+        away = -errors_N if one.kind == "worst" else np.abs(errors_N - one.error)
+        node = int(np.argmin(np.where(np.isnan(away), np.inf, away)))
+        values, begin = self._read(one.position)
+        names = [target.name for target in self.form.targets]
+        targets = []
+        for place, name in enumerate(names[:MOST_TARGETS]):
+            by_name = {who: self._raw(forecast, place, node) for who, forecast in told.items()}
+            targets.append({"name": name, "values": _plain(values[:, node, place]), "forecasts": by_name})
+        return {
+            "kind": one.kind,
+            "error": one.error if np.isfinite(one.error) else None,
+            "node": self.reader.dataset.nodes.names[node],
+            "first_ns": begin,
+            "begins": self._local(begin, len(values) - self.form.num_steps),
+            "horizon_from": len(values) - self.form.num_steps,
+            "targets": targets,
+        }
+
+    def _batch(self, position: int) -> Batch:
+        size = self.reader.order.batch_size
+        batch, row = next(iter(self.reader.batches(0, start=position // size))), position % size
+        return batch.rows(slice(row, row + 1))
+
+    def _read(self, position: int) -> tuple[Floats, int]:
+        """(raw [H + P, N, T] with NaN where nothing was observed, instant of the first)."""
+        order, dataset = self.reader.order, self.reader.dataset
+        piece = order.epoch(0).pieces(position, position + 1)[0]
+        run, anchor = order.runs[int(piece.block_runs[piece.run_K[0]])], int(piece.anchor_K[0])
+        window, steps = self.reader.wanted.window, self.form.num_steps
+        known = min(window.history, HISTORIES * steps, MOST_HISTORY) if window.horizon else 0
+        first = anchor - known if window.horizon else anchor - window.history + 1
+        parts, begin = [], None
+        for day, rows in Timeline(dataset.days, dataset.segments).spans(run.segment, first, first + known + steps):
+            shape = (rows.stop - rows.start, dataset.manifest.num_nodes, len(dataset.features))
+            scaled, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+            dataset.read(day.date, rows, scaled)
+            dataset.read_observed(day.date, rows, seen)
+            raw = untransform(dataset.scale.undo(scaled), [feature.transform for feature in dataset.features])
+            raw[~seen] = np.nan
+            parts.append(raw[..., list(self.targets)])
+            begin = day.start + rows.start * day.step if begin is None else begin
+        assert begin is not None
+        values = np.concatenate(parts)
+        for place in self._categorical():
+            values[values[..., place] < 0.5, place] = np.nan  # code 0: unseen in training
+        return values, begin
+
+    def _local(self, begin: int, steps: int) -> str:
+        """Local time of the first target step, with its offset."""
+        manifest = self.reader.dataset.manifest
+        return spell(begin + steps * manifest.step, manifest.timezone)
+
+    def _categorical(self) -> list[int]:
+        return [head.targets[0] for head in self.form.categorical]
+
+    def _raw(self, forecast: Mapping[str, torch.Tensor], place: int, node: int) -> list[float | None]:
+        """[P] of one target at one node; of a category its code."""
+        head = next(head for head in self.form.heads if place in head.targets)
+        if head.name not in forecast:
+            return [None] * self.form.num_steps
+        given = forecast[head.name][0].detach().cpu()
+        if head.loss == "cross_entropy":
+            return _plain(given[:, node, 1:].argmax(-1).numpy().astype(np.float64) + 1)
+        units, at = self.form.units, self.form.numbers.index(place)
+        assert units is not None, "form_of always gives them"
+        joined = torch.zeros(*given.shape[:2], len(self.form.numbers), dtype=torch.float64)
+        joined[..., at] = given[..., head.targets.index(place)]
+        return _plain(units.raw(joined)[:, node, at].numpy())
+
+
+def _plain(values: Floats) -> list[float | None]:
+    """Seven digits, None where there is no number."""
+    return [float(f"{value:.7g}") if np.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,138 @@
+"""A checkpoint's model asked for a forecast: of one encoded window, or of a reader's batches. Nothing is trained.
+
+Legend: B batch, H history, W window steps, P target steps, N nodes, F all features, C channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer import checkpoint
+from dateshard.trainer import device as devices
+from dateshard.trainer.bounds import clamped, scaled_bounds
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.order import Window
+from dateshard.trainer.models import build
+from dateshard.trainer.models.own import refuse_unfit
+from dateshard.trainer.optimization.objective import Head, Target, forward, make_heads
+from dateshard.trainer.setup import Columns, choose_columns, shape_of, window_of
+
+Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, scaled; or logits
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecaster:
+    """A model with all that its inputs and outputs mean.
+
+    Attributes:
+        forecast: takes batches of all features; they may hold more history than the model looks at.
+        numbers: the numeric targets as places in `columns.targets`, in the order of their heads.
+    """
+
+    config: Trainer
+    dataset: Dataset
+    columns: Columns
+    window: Window
+    heads: tuple[Head, ...]
+    targets: tuple[Target, ...]
+    uses_codes: bool
+    forecast: Forecast
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numeric targets as places among the targets, in the order in which `numeric` gives them."""
+        return tuple(place for head in self.heads if head.loss != "cross_entropy" for place in head.targets)
+
+    @property
+    def categorical(self) -> tuple[Head, ...]:
+        """Heads of one categorical target each."""
+        return tuple(head for head in self.heads if head.loss == "cross_entropy")
+
+    def numeric(self, told: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[B, P, N, numbers] scaled, of what `forecast` gave."""
+        parts = [told[head.name] for head in self.heads if head.loss != "cross_entropy"]
+        return torch.cat(parts, dim=-1)
+
+    @torch.no_grad()
+    def of_window(
+        self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32], known_HNF: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
+        """One window's forecast: ([P, N, numbers] scaled, {categorical target: [P, N, categories] probabilities}).
+
+        A probability is among the categories that training saw; a code that none of them has is no forecast.
+
+        Args:
+            codes_W: time codes of the history and of what is forecast. known_HNF: which of the values were observed.
+        """
+        history = torch.from_numpy(np.ascontiguousarray(values_HNF))[None]
+        codes = torch.from_numpy(np.ascontiguousarray(codes_W))[None]
+        known = None if known_HNF is None else torch.from_numpy(np.ascontiguousarray(known_HNF))[None]
+        told = self.forecast(Batch(history, history[:, :0], None, codes, known))
+        chances = {}
+        for head in self.categorical:
+            known = told[head.name][0, ..., 1:].double()
+            chances[self.targets[head.targets[0]].name] = known.softmax(-1).numpy()
+        return (self.numeric(told)[0].numpy() if self.numbers else None), chances
+
+
+def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpoint) -> Forecaster:
+    """The model of a checkpoint; every byte of its weights is verified before it is used.
+
+    Memory: the checkpoint's tensors, and the model.
+
+    Args:
+        dataset: of the generation that it was trained on.
+
+    Raises:
+        DamagedError: naming the checkpoint's file. UsageError: the configuration does not fit the dataset.
+    """
+    columns, window = choose_columns(config, dataset), window_of(config)
+    names = dataset.vocabularies.names
+    targets = tuple(
+        Target(name, names[name] if dataset.features[place].categorical else ())
+        for place, name in zip(columns.targets, columns.target_names, strict=True)
+    )
+    heads = make_heads(config.training, targets)
+    shape = shape_of(dataset, columns, heads, window)
+    model = build(shape, config.model)
+    refuse_unfit(model, shape, config.model.name)  # a lazy one has no parameters before
+    groups = checkpoint.read_files(found)
+    checkpoint.refuse_unfit(found, groups, "model", model.state_dict())
+    model.load_state_dict(groups["model"], strict=True)
+    model.to(devices.choose(config.training.device))
+    uses_codes = bool(getattr(model, "uses_codes", False))
+    numbers = [columns.targets[place] for head in heads if head.loss != "cross_entropy" for place in head.targets]
+    bounds = scaled_bounds(config, dataset, numbers)
+    forecast = bounded(of_model(model, heads, columns.inputs, window), heads, bounds)
+    return Forecaster(config, dataset, columns, window, heads, targets, uses_codes, forecast)
+
+
+def bounded(forecast: Forecast, heads: Sequence[Head], bounds_2NF: torch.Tensor | None) -> Forecast:
+    """The same forecaster, its numbers moved into their bounds."""
+    return forecast if bounds_2NF is None else lambda batch: clamped(forecast(batch), heads, bounds_2NF)
+
+
+def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], window: Window) -> Forecast:
+    """The model with its own inputs and history, and codes if it asks for them, out of a batch that may hold more."""
+    history, length, chosen = window.history, window.length, list(inputs)
+    uses_codes = bool(getattr(model, "uses_codes", False))
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    model.eval()
+
+    def forecast(batch: Batch) -> dict[str, torch.Tensor]:
+        codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
+        known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
+        own = Batch(batch.history_BHNF[:, -history:][..., chosen], batch.target_BPNF, None, codes, known)
+        out = forward(model, own.changed(lambda part: part.to(device)), heads)
+        return {name: part.cpu() for name, part in out.items()}
+
+    return forecast

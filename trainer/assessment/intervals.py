@@ -1,0 +1,175 @@
+"""How wide a forecast's interval must be: split conformal prediction on the validation windows, judged on the test ones.
+
+The score of a target is what the model missed it by, in scaled units: what was observed less the forecast. Of n scores
+of one step and feature the interval reaches from the floor((n + 1) a / 2)-th least to the ceil((n + 1) (1 - a / 2))-th, a
+being 1 - level: for exchangeable windows at least `level` of new targets lie inside, whatever the model (Vovk et al. 2005;
+Romano et al. 2019). Both ends are moved outwards, to the forecast itself, where the model is biased that far.
+
+Scaled units: quantiles go through the inverse of scale and transform as they are, so in raw units the interval of a
+log1p feature grows with its forecast, and that of a feature scaled per node with the node's own spread.
+
+Legend: K windows that are looked at, P target steps, N nodes, F numeric targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dateshard.trainer.assessment.coverage import Coverage, Tally
+from dateshard.trainer.assessment.forecaster import Forecaster
+from dateshard.trainer.assessment.paired import DateOf
+from dateshard.trainer.data.batch import Batch, Wanted
+from dateshard.trainer.data.order import Order
+from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.metrics.units import Units
+from dateshard.trainer.models.naive import repeated
+from dateshard.trainer.setup import evaluation_shuffle, make_reader, order_of, shuffle_of
+
+CODE = 2  # raised by hand when the same checkpoint and data give other intervals
+HELD_BYTES = 256 << 20  # of scores
+MOST_WINDOWS = 10_000  # of a split that are asked; more would take time and hardly move a quantile
+TAIL_SCORES = 10  # expected beyond each end, below which a node's own scores give way to those of all nodes
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """What is added to a scaled forecast.
+
+    Attributes:
+        reach_2PNF: low and high; NaN where there are too few scores.
+        windows: validation windows that were asked, of so many in the split.
+        own_nodes: features x nodes whose own scores decide, at every step; of the others those of all nodes do.
+        errors: {model | repeat | mean: mean squared error of the scaled targets of those windows}.
+        coverage: on the test split; None without one.
+    """
+
+    level: float
+    reach_2PNF: Floats
+    windows: int
+    of: int
+    own_nodes: int
+    errors: dict[str, float]
+    coverage: Coverage | None = None
+
+
+def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
+    """Intervals of the numeric targets, and how they do on the test split; None without a validation window.
+
+    Memory: `HELD_BYTES` of scores and twice those of one step and feature; of a larger split every k-th window is asked.
+    """
+    order, of = _thinned(forecaster, "validation", held=True)
+    if not order.num_windows:
+        return None
+    scores_KPNF, errors = _scores(forecaster, order)
+    reach, own = _reach(scores_KPNF, level)
+    intervals = Intervals(level, reach, order.num_windows, of, own, errors)
+    del scores_KPNF
+    return replace(intervals, coverage=cover(forecaster, intervals, "test"))
+
+
+def _thinned(forecaster: Forecaster, split: str, *, held: bool) -> tuple[Order, int]:
+    """(every k-th window of a split in date order, windows of the split)."""
+    config, dataset, window = forecaster.config, forecaster.dataset, forecaster.window
+    shuffle = evaluation_shuffle(shuffle_of(config, dataset, window))
+    order = order_of(dataset, split, window, config.training.batch_size, shuffle, None)
+    total = order.num_windows
+    scores = 4 * window.target_steps * dataset.manifest.num_nodes * max(1, len(forecaster.numbers))
+    most = min(MOST_WINDOWS, max(1, HELD_BYTES // scores)) if held else MOST_WINDOWS
+    every = max(1, math.ceil(total / most))
+    runs = tuple(replace(run, count=math.ceil(run.count / every)) for run in order.runs)
+    return replace(order, runs=runs, stride=order.stride * every), total
+
+
+def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
+    """All features as inputs, the numeric targets alone as targets."""
+    targets = tuple(forecaster.columns.targets[place] for place in forecaster.numbers)
+    everything = tuple(range(len(forecaster.dataset.features)))
+    wanted = Wanted(forecaster.window, everything, targets, codes=True, known=True)
+    return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
+
+
+@torch.no_grad()
+def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """([K, P, N, F] what was missed, NaN where nothing was observed; mean squared errors beside two baselines)."""
+    targets = [forecaster.columns.targets[place] for place in forecaster.numbers]
+    shape = (forecaster.window.target_steps, forecaster.dataset.manifest.num_nodes, len(targets))
+    scores, at = np.empty((order.num_windows, *shape), dtype=np.float32), 0
+    mean = Units(forecaster.dataset, targets).mean_scaled_NF
+    sums: dict[str, float] = {}
+    for batch in _batches(forecaster, order):
+        told = forecaster.numeric(forecaster.forecast(batch))
+        missed = (batch.target_BPNF - told).numpy()
+        seen = np.ones(missed.shape, bool) if batch.observed_BPNF is None else batch.observed_BPNF.numpy()
+        scores[at : at + batch.size] = np.where(seen, missed, np.nan)
+        at += batch.size
+        guesses = {"model": told, "mean": mean.expand(batch.size, *shape)}
+        if forecaster.window.horizon:
+            guesses["repeat"] = repeated(batch, targets, (forecaster.window.history, 1, shape[0]), mean)
+        for name, guess in guesses.items():
+            squared = np.square((batch.target_BPNF.double() - guess.double()).numpy())
+            sums[name] = sums.get(name, 0.0) + float(squared[seen].sum())
+    count = int(np.count_nonzero(~np.isnan(scores)))
+    return scores, {name: total / count for name, total in sums.items()} if count else {}
+
+
+def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]:
+    """([2, P, N, F], nodes x features that all their steps have scores enough of)."""
+    _, steps, nodes, features = scores_KPNF.shape
+    reach, own = np.full((2, steps, nodes, features), np.nan), np.zeros((steps, nodes, features), dtype=bool)
+    for step in range(steps):
+        for feature in range(features):
+            column_KN = np.sort(scores_KPNF[:, step, :, feature], axis=0)  # NaN last
+            count_N = np.count_nonzero(~np.isnan(column_KN), axis=0)
+            enough_N = count_N * (1 - level) / 2 >= TAIL_SCORES
+            together = np.sort(column_KN, axis=None)[:, None]
+            pooled = _ends(together, np.asarray([count_N.sum()]), level)
+            mine = _ends(column_KN, count_N, level)
+            reach[:, step, :, feature] = np.where(enough_N, mine, pooled)
+            own[step, :, feature] = enough_N
+    reach[0], reach[1] = np.minimum(reach[0], 0.0), np.maximum(reach[1], 0.0)  # NaN stays
+    return reach, int(own.all(axis=0).sum())
+
+
+def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: float) -> Floats:
+    """[2, N] low and high order statistics; NaN where the corrected rank lies beyond the scores."""
+    tail = (1 - level) / 2
+    low_N = np.floor((count_N + 1) * tail + 1e-9).astype(np.int64)  # 0.05 x 200 is 10, whatever floats say
+    high_N = count_N + 1 - low_N
+    places = [np.clip(rank - 1, 0, len(sorted_KN) - 1) for rank in (low_N, high_N)]
+    taken = [np.take_along_axis(sorted_KN, place_N[None], axis=0)[0] for place_N in places]
+    return np.where((low_N >= 1) & (high_N <= count_N), np.stack(taken).astype(np.float64), np.nan)
+
+
+@torch.no_grad()
+def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage | None:
+    """The share of a split's observed targets that lie inside; None without a window or an interval.
+
+    Memory: a few batches, and the counts of `Tally`.
+    """
+    order, total = _thinned(forecaster, split, held=False)
+    if not order.num_windows or np.isnan(intervals.reach_2PNF).all():
+        return None
+    low, high = intervals.reach_2PNF
+    told, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
+    names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
+    tally = Tally(dataset.nodes.names, [day.date for day in dataset.days], names)
+    first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
+    offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
+    for number, batch in enumerate(_batches(forecaster, order)):
+        missed = (batch.target_BPNF - forecaster.numeric(forecaster.forecast(batch))).numpy()
+        seen = np.broadcast_to(
+            told & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy()), missed.shape
+        )
+        with np.errstate(invalid="ignore"):
+            inside = (missed >= low) & (missed <= high) & seen
+        hours = hours_of(batch.codes_BW, first, window.target_steps, dataset.manifest.step)
+        assert hours is not None, "codes were asked for"
+        tally.add(seen, inside, hours, date_of(order.positions(number), offsets))
+    return tally.coverage(split, order.num_windows, total)

@@ -1,0 +1,90 @@
+"""Intervals that are kept in a run's folder: made once for a checkpoint and a level, believed only for these very ones.
+
+data/runs/<run>/intervals/<checkpoint>_<level>.json     sealed; a damaged one, or one of other weights, is made anew
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dateshard.shardstore.disk.durable import replace_file
+from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.identity import expected_form, seal, unseal
+from dateshard.trainer.assessment.coverage import Coverage
+from dateshard.trainer.assessment.forecaster import Forecaster
+from dateshard.trainer.assessment.intervals import CODE, Intervals, calibrate
+from dateshard.trainer.binding import data_identity
+from dateshard.trainer.checkpoint import Checkpoint
+
+FOLDER = "intervals"
+
+
+def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: Path) -> tuple[Intervals | None, str]:
+    """Those of a checkpoint, kept or made now; and what a person should know of it (nothing where all is well).
+
+    Owns intervals/ in the folder of the run. None where no validation window is there to make them on.
+    """
+    path = run / FOLDER / f"{found.name}_{level:g}.json"
+    bound = _bound(forecaster, found, level)
+    with suppress(FileNotFoundError):
+        try:
+            content = unseal(path.read_bytes(), str(path))
+            with expected_form(str(path)):
+                if content["bound"] == bound:
+                    return _parsed(content, [target.name for target in forecaster.targets]), ""
+        except (DamagedError, OSError):
+            pass
+    intervals = calibrate(forecaster, level)
+    if intervals is None:
+        return None, ""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, seal(_written(intervals, bound)))
+    except OSError as error:
+        return intervals, f"the intervals could not be kept ({error.strerror}): they are made again the next time"
+    return intervals, ""
+
+
+def _bound(forecaster: Forecaster, found: Checkpoint, level: float) -> dict[str, Any]:
+    """What intervals belong to: the weights, the data, the level, and this code."""
+    files = {name: [size, digest] for name, (size, digest) in found.files.items()}
+    data, bounds = data_identity(forecaster.dataset)["id"], forecaster.config.model_dump(mode="json")["bounds"]
+    return {"code": CODE, "checkpoint": files, "data": data, "level": level, "bounds": bounds}
+
+
+def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
+    reach = np.ascontiguousarray(intervals.reach_2PNF, dtype="<f8")
+    plain = {name: value for name, value in asdict(intervals).items() if name not in ("reach_2PNF", "level")}
+    return {
+        "bound": dict(bound),
+        **plain,
+        "shape": list(reach.shape),
+        "reach": base64.b64encode(reach.tobytes()).decode(),
+    }
+
+
+def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
+    """With targets in the order of their names, which sealed JSON sorts.
+
+    Raises:
+    KeyError, TypeError, ValueError: content that is no intervals.
+    """
+    reach = np.frombuffer(base64.b64decode(content["reach"]), dtype="<f8").reshape(content["shape"])
+    counts = (content["windows"] + 0, content["of"] + 0, content["own_nodes"] + 0)
+    coverage = Coverage(**content["coverage"]) if content["coverage"] else None
+    if coverage is not None:
+        shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
+        nodes, hours, months = (
+            {name: found[name] for name in (kind, *shares)}
+            for kind, found in (("nodes", coverage.by_node), ("hours", coverage.by_hour), ("months", coverage.by_month))
+            if found is not None
+        )
+        coverage = replace(coverage, by_feature=shares, by_node=nodes, by_hour=hours, by_month=months)
+    return Intervals(content["bound"]["level"], reach, *counts, dict(content["errors"]), coverage)

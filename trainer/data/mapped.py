@@ -1,0 +1,100 @@
+"""The `mapped` policy: windows copied straight out of lazily mapped files, piece by piece where they cross midnight.
+
+For several processes on one host (they share the page cache), for random touch, and for data above the budget.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import resource
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.times.calendar import Day, Timeline
+from dateshard.trainer.data.batch import Slot, Wanted
+from dateshard.trainer.data.order import Piece, Run
+from dateshard.trainer.data.permutation import Integers
+
+CODES_KEPT = 512  # dates whose time codes are remembered
+
+
+class MappedDates:
+    """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
+
+    def __init__(
+        self, dataset: Dataset, timeline: Timeline, wanted: Wanted, runs: Sequence[Run], *, mask: bool
+    ) -> None:
+        self.dataset, self.timeline, self.wanted, self.mask = dataset, timeline, wanted, mask
+        self._segment = np.array([run.segment for run in runs], dtype=np.int64)
+        self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
+        self._limit = map_limit()
+        self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
+
+    def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, Piece, None]:
+        """Every piece lies here."""
+        while True:
+            yield self
+
+    def prepare(self, piece: Piece) -> NDArray[np.int64]:
+        """[K, 2]: segment and first step of each window."""
+        segment_K = self._segment[piece.block_runs[piece.run_K]]
+        return np.stack([segment_K, piece.anchor_K - self.wanted.window.before], axis=1)
+
+    def gather(self, slot: Slot, at: int, chosen: NDArray[np.int64]) -> None:
+        """Copies windows into rows [at, ...) of the slot."""
+        masked, shape = self.wanted.masked, (self.wanted.window.length, self.dataset.row_values)
+        for row, (segment, low) in enumerate(chosen.tolist(), start=at):
+            self._copy("values", segment, low, slot.values[row].reshape(shape))
+            if slot.mask is not None:
+                self._copy("observed", segment, low + masked.start, slot.mask[row].reshape(len(masked), -1))
+            if slot.codes is not None:
+                self._copy_codes(segment, low, slot.codes[row])
+
+    def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
+        at = 0
+        for day, rows in self.timeline.spans(segment, low, low + len(out)):
+            mapped, count = self._map(day.date, array), rows.stop - rows.start
+            out[at : at + count] = True if mapped is None else mapped[rows]
+            at += count
+
+    def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
+        at = 0
+        for day, rows in self.timeline.spans(segment, low, low + len(out)):
+            count = rows.stop - rows.start
+            out[at : at + count] = self._day_codes(day)[rows]
+            at += count
+
+    def _day_codes(self, day: Day) -> NDArray[np.int32]:
+        return self._codes(day)
+
+    def _map(self, date: dt.date, array: str) -> NDArray[np.generic] | None:
+        key = (date, array)
+        if key in self._maps:
+            self._maps.move_to_end(key)
+            return self._maps[key]
+        while len(self._maps) >= self._limit:
+            self._maps.popitem(last=False)
+        mapped = self.dataset.map(date, array)
+        self._maps[key] = None if mapped is None else mapped.reshape(len(mapped), -1)
+        return self._maps[key]
+
+
+def map_limit() -> int:
+    """How many maps may be open: half of the kernel's, and below the file limit, which is raised as far as allowed.
+
+    CPython's mmap keeps a file descriptor each: at a soft limit of 1024 the 1,019th map fails.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        kernel = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        kernel = 65530
+    return max(16, min(kernel // 2, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 256))

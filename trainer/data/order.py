@@ -1,0 +1,284 @@
+"""Which window stands at which position: a pure function of (seed, shuffle, epoch, batch). numpy only.
+
+A window is named by its anchor: the global step of its first target (horizon 0: its last history step). Runs of
+dates own arithmetic progressions of anchors; g runs make a block; the anchors of a block are permuted by a keyed
+bijection. Nothing of the order is ever stored: memory is O(runs), and any position costs the same.
+
+The values are pinned by `tests/golden/order.json`; numpy.random is not used, its streams may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from dateshard.shardstore.times.calendar import Day, Segment
+from dateshard.trainer.data.permutation import Integers, key, permute, shuffled
+from dateshard.trainer.data.window_sample import Sample
+
+DRAWN_BATCHES = 64  # of order computed at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The shape of a window.
+
+    Attributes:
+        history: input steps. horizon: target steps; 0 puts the targets on the history's own steps.
+        stride: steps between anchors; its phase is fixed per segment.
+    """
+
+    history: int
+    horizon: int
+    stride: int = 1
+
+    @property
+    def before(self) -> int:
+        """Steps of the window before its anchor."""
+        return self.history if self.horizon else self.history - 1
+
+    @property
+    def length(self) -> int:
+        """Steps of the window."""
+        return self.history + self.horizon
+
+    @property
+    def target_steps(self) -> int:
+        """Steps that are predicted."""
+        return self.horizon or self.history
+
+    @property
+    def reach(self) -> int:
+        """Steps from the anchor on that must lie in the anchor's own split."""
+        return self.horizon or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive dates days[first_day:last_day] of one segment and the anchors first + k * stride, k < count.
+
+    Steps are counted from the beginning of the segment.
+    """
+
+    segment: int
+    first: int
+    count: int
+    first_day: int
+    last_day: int
+
+
+def make_runs(
+    days: Sequence[Day],
+    segments: Sequence[Segment],
+    member: Sequence[bool],
+    window: Window,
+    days_per_run: int | None,
+) -> list[Run]:
+    """The runs of one split, in date order.
+
+    Args:
+        member: whether days[i] belongs to the split. Its neighbours in it form a stretch: a window's targets stay in
+            one stretch, its history may reach back over the border, as far as the segment goes.
+        days_per_run: dates of a run; None makes one run of each stretch.
+    """
+    runs = []
+    for number, segment in enumerate(segments):
+        edges = np.cumsum([0, *(days[i].num_steps for i in range(segment.first, segment.last))])
+        for first_day, last_day in _stretches(member, segment):
+            end = int(edges[last_day - segment.first]) - window.reach + 1
+            # with horizon 0 the history holds the targets, so all of it must lie in the stretch
+            floor = window.before + (0 if window.horizon else int(edges[first_day - segment.first]))
+            size = days_per_run or (last_day - first_day)
+            for begin in range(first_day, last_day, size):
+                stop = min(begin + size, last_day)
+                low = max(int(edges[begin - segment.first]), floor)
+                low += -(low - window.before) % window.stride  # the phase starts at the segment's first anchor
+                high = min(int(edges[stop - segment.first]), end)
+                count = max(0, -(-(high - low) // window.stride))
+                if count:
+                    runs.append(Run(number, low, count, begin, stop))
+    return runs
+
+
+def _stretches(member: Sequence[bool], segment: Segment) -> Iterator[tuple[int, int]]:
+    """Maximal ranges of neighbouring member days inside a segment."""
+    begin = None
+    for index in range(segment.first, segment.last + 1):
+        inside = index < segment.last and member[index]
+        if inside and begin is None:
+            begin = index
+        elif not inside and begin is not None:
+            yield begin, index
+            begin = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Windows that lie one after the other in the order and in one block.
+
+    Attributes:
+        block: number of the block in the epoch. block_runs: the block's runs, as positions in `Order.runs`.
+        run_K: for each window, which of the block's runs owns it, as a position in `block_runs`.
+        anchor_K: its anchor, a step of that run's segment.
+    """
+
+    block: int
+    block_runs: Integers
+    run_K: Integers
+    anchor_K: Integers
+
+    def take(self, windows: slice) -> Piece:
+        """Some of its windows."""
+        return Piece(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of one split.
+
+    Attributes:
+        runs: in date order.
+        runs_per_block: None puts all runs into one block.
+        seed: None keeps date order everywhere (evaluation).
+        shuffle_runs: whether an epoch begins by permuting the runs.
+        sample: which windows come at all; None: every one.
+        drop_last: leaves out the windows that would make a short last batch: others in every epoch of a shuffled order.
+    """
+
+    runs: tuple[Run, ...]
+    stride: int
+    batch_size: int
+    runs_per_block: int | None = None
+    seed: int | None = None
+    shuffle_runs: bool = True
+    sample: Sample | None = None
+    drop_last: bool = False
+
+    @cached_property
+    def num_windows(self) -> int:
+        """Windows of an epoch; every one comes exactly once."""
+        count = self.sample.size if self.sample else self.num_anchors
+        return count - count % self.batch_size if self.drop_last else count
+
+    @property
+    def num_anchors(self) -> int:
+        """Windows that there are, whether they come or not."""
+        return int(self.run_edges[-1])
+
+    @cached_property
+    def run_edges(self) -> Integers:
+        """Number of each run's first window among all windows in date order; at the end how many there are."""
+        return np.cumsum([0, *(run.count for run in self.runs)], dtype=np.int64)
+
+    @cached_property
+    def drawn_edges(self) -> Integers:
+        """The same among the windows that come."""
+        return self.sample.below(self.run_edges) if self.sample else self.run_edges
+
+    def place(self, run_K: Integers, number_K: Integers) -> Integers:
+        """Places in their run of the windows with these numbers among those of it that come."""
+        if self.sample is None:
+            return number_K
+        return self.sample.windows(self.drawn_edges[run_K] + number_K) - self.run_edges[run_K]
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; only the last may be short, and none with `drop_last`."""
+        return -(-self.num_windows // self.batch_size)
+
+    def windows_in(self, first: int, count: int) -> int:
+        """Windows of `count` batches from number `first` on, as far as the epoch goes."""
+        return min((first + count) * self.batch_size, self.num_windows) - first * self.batch_size
+
+    def positions(self, batch: int) -> range:
+        """Positions of batch number `batch` in the epoch."""
+        return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_windows))
+
+    def epoch(self, number: int) -> EpochOrder:
+        """The order of one epoch."""
+        return EpochOrder(self, number)
+
+
+class EpochOrder:
+    """One epoch: runs permuted, cut into blocks, positions counted through. Memory O(runs)."""
+
+    def __init__(self, order: Order, epoch: int) -> None:
+        self.order, self.number = order, epoch
+        count = len(order.runs)
+        per_block = order.runs_per_block or max(count, 1)
+        permuted = order.seed is not None and order.shuffle_runs and count > per_block
+        sequence = shuffled(count, key(order.seed or 0, 1, epoch)) if permuted else np.arange(count)
+        counts = np.diff(order.drawn_edges)
+        sequence = sequence[counts[sequence] > 0]  # a run of which the sample has nothing is not read
+        self.blocks: list[Integers] = [sequence[i : i + per_block] for i in range(0, len(sequence), per_block)]
+        sizes = [int(counts[block].sum()) for block in self.blocks]
+        self.starts: Integers = np.cumsum([0, *sizes])
+        self._edges = [np.cumsum(np.concatenate([[0], counts[block]])) for block in self.blocks]
+        self._first = np.array([run.first for run in order.runs], dtype=np.int64)
+
+    def block_of(self, position: int) -> int:
+        """The block in which a position lies."""
+        return int(np.searchsorted(self.starts, position, side="right")) - 1
+
+    def pieces(self, low: int, high: int) -> list[Piece]:
+        """The windows at positions [low, high), cut where a block ends."""
+        found = []
+        while low < high:
+            block = self.block_of(low)
+            stop = min(high, int(self.starts[block + 1]))
+            found.append(self._piece(block, low - int(self.starts[block]), stop - int(self.starts[block])))
+            low = stop
+        return found
+
+    def _piece(self, block: int, low: int, high: int) -> Piece:
+        local = np.arange(low, high, dtype=np.int64)
+        if self.order.seed is not None:
+            size = int(self.starts[block + 1] - self.starts[block])
+            local = permute(local, size, key(self.order.seed, 2, self.number, block))
+        edges = self._edges[block]
+        run = np.searchsorted(edges, local, side="right") - 1
+        owner = self.blocks[block][run]
+        place = self.order.place(owner, local - edges[run])
+        return Piece(block, self.blocks[block], run, self._first[owner] + place * self.order.stride)
+
+    def draws(self, start: int = 0) -> Iterator[Draw]:
+        """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""
+        size, total = self.order.batch_size, self.order.num_windows
+        for low in range(start * size, total, size * DRAWN_BATCHES):
+            high = min(total, low + size * DRAWN_BATCHES)
+            pieces = self.pieces(low, high)
+            yield Draw(low, high, pieces, [low, *(low + np.cumsum([len(piece.anchor_K) for piece in pieces])).tolist()])
+
+    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[Piece]]:
+        """Batches from number `start` on, each as pieces; rank r of W takes every W-th window of a batch from r on."""
+        size = self.order.batch_size
+        for draw in self.draws(start):
+            for begin in range(draw.low, draw.high, size):
+                chosen = draw.cut(begin, min(begin + size, draw.high), rank, world)
+                yield [draw.pieces[which].take(windows) for which, windows in chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Positions [low, high) as pieces; piece k holds positions [edges[k], edges[k + 1])."""
+
+    low: int
+    high: int
+    pieces: list[Piece]
+    edges: list[int]
+
+    def cut(self, begin: int, end: int, rank: int = 0, world: int = 1) -> list[tuple[int, slice]]:
+        """(piece, which of its windows) of positions [begin + rank :: world] below `end`."""
+        if len(self.pieces) == 1:
+            return [(0, slice(begin - self.low + rank, end - self.low, world))]
+        found = []
+        for number, (low, high) in enumerate(pairwise(self.edges)):
+            first, last = max(begin, low), min(end, high)
+            first += -(first - begin - rank) % world
+            if first < last:
+                found.append((number, slice(first - low, last - low, world)))
+        return found

@@ -1,0 +1,121 @@
+"""Order + `read(date, rows, out)` -> batches. Windows are never stored: a batch is one gather over a strided view.
+
+`blocks` fills one contiguous buffer per block by sequential reads, the next while this one trains. `mapped` serves the
+same order from lazily mapped files. The policy, the budget and prefetching never change a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Protocol, cast
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.times.calendar import Timeline
+from dateshard.trainer.data.batch import Batch, Slot, Wanted
+from dateshard.trainer.data.blocks import Blocks
+from dateshard.trainer.data.mapped import MappedDates
+from dateshard.trainer.data.order import Order, Piece
+from dateshard.trainer.data.permutation import Integers
+
+RING_SLOTS = 2  # a batch stays valid until the next but one
+GIB = 1 << 30
+
+
+class Place(Protocol):
+    """Where windows are copied from; `prepare`'s result can be sliced, and a slice of it is gathered into a slot."""
+
+    def prepare(self, piece: Piece) -> Any:
+        """Where a piece's windows begin."""
+        ...
+
+    def gather(self, slot: Slot, at: int, chosen: Any) -> None:
+        """Copies windows into rows [at, at + len) of the slot."""
+        ...
+
+
+class Source(Protocol):
+    """A policy: gives, piece by piece, the place that a piece's windows lie in."""
+
+    def serve(self, groups: Sequence[Integers]) -> Generator[Place, Piece, None]:
+        """`groups[j]` are the runs of the epoch's block j."""
+        ...
+
+
+class Reader:
+    """Batches of one split.
+
+    Memory: `resident_bytes` for blocks (never above the budget, or refused), maps for mapped; plus a ring of 2 batches.
+
+    Args:
+        policy: `blocks`, `mapped`, or `auto`: blocks where they fit the budget, else mapped.
+        memory_budget: bytes that block buffers may take.
+        prefetch: fill the next block while this one trains.
+
+    Raises:
+        UsageError: the block does not fit the budget under `policy: blocks`; says what would.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: Order,
+        wanted: Wanted,
+        *,
+        policy: str = "auto",
+        memory_budget: int = 2 * GIB,
+        prefetch: bool = True,
+    ) -> None:
+        self.dataset, self.order, self.wanted = dataset, order, wanted
+        self.mask = any(dataset.has_mask(day.date) for day in dataset.days)
+        timeline = Timeline(dataset.days, dataset.segments)
+        blocks = Blocks(dataset, timeline, order, wanted, mask=self.mask, prefetch=prefetch)
+        self.resident_bytes = blocks.resident_bytes
+        self.policy = self._choose(policy, memory_budget)
+        self._source: Source = (
+            blocks if self.policy == "blocks" else MappedDates(dataset, timeline, wanted, order.runs, mask=self.mask)
+        )
+        self._ring: list[Slot] = []
+        self._turn = 0  # slots taken so far: the ring goes on over the border of epochs
+
+    def _choose(self, policy: str, budget: int) -> str:
+        if policy == "mapped":
+            return policy
+        fits = self.resident_bytes <= budget
+        sparse = self.order.stride > self.wanted.window.length // 2
+        if policy == "auto":
+            return "blocks" if fits and not sparse else "mapped"
+        if not fits:
+            raise UsageError(
+                f"blocks of this order need {self.resident_bytes / 1e6:,.3f} MB, "
+                f"trainer.loading.memory_budget allows {budget / 1e6:,.3f} MB",
+                todo="Set loading.policy: mapped (the same batches), a smaller loading.days_per_batch (another order), "
+                "or a larger budget",
+            )
+        return "blocks"
+
+    def batches(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Batches of an epoch from number `start` on. Reaching a batch directly gives the same as counting up to it."""
+        if not self.order.runs:
+            return
+        if not self._ring:
+            shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
+            size = -(-min(self.order.batch_size, self.order.num_windows) // world)
+            self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
+        order, size, held = self.order.epoch(epoch), self.order.batch_size, cast(Place, None)
+        with closing(self._source.serve(order.blocks)) as places:
+            next(places)
+            for draw in order.draws(start):
+                prepared: dict[int, Any] = {}  # pieces come one after the other; a batch may take from two
+                for begin in range(draw.low, draw.high, size):
+                    slot, at = self._ring[self._turn % RING_SLOTS], 0
+                    for which, chosen in draw.cut(begin, min(begin + size, draw.high), rank, world):
+                        if which not in prepared:
+                            held = places.send(draw.pieces[which])
+                            prepared[which] = held.prepare(draw.pieces[which])
+                        part = prepared[which][chosen]
+                        held.gather(slot, at, part)
+                        at += len(part)
+                    self._turn += 1
+                    yield slot.batch(at)

@@ -1,0 +1,114 @@
+"""The windows of a split in date order, read in chunks: for what is solved from all of them at once.
+
+Nothing here depends on `trainer.loading`: chunks are cut by a constant, so the same windows give the same bytes.
+
+Legend: T steps, N nodes, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.times.calendar import Timeline
+from dateshard.trainer.data.order import Run, Window, make_runs
+from dateshard.trainer.stop import ShouldStop, ask
+
+CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of one split. `targets` are positions among the dataset's features."""
+
+    dataset: Dataset
+    window: Window
+    runs: tuple[Run, ...]
+    targets: tuple[int, ...]
+
+
+def windows_of(
+    dataset: Dataset, split: str, window: Window, targets: Sequence[int], reach: int | None = None
+) -> Windows:
+    """All windows of a split, in date order whatever `trainer.loading` says.
+
+    Args:
+        reach: steps of history to look at, if not the window's. The anchors stay the window's own, less those that
+            have not so much history.
+    """
+    member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
+    runs = tuple(make_runs(dataset.days, dataset.segments, member, window, None))
+    if reach is not None:
+        runs, window = reaching(runs, reach, window.stride), replace(window, history=reach)
+    return Windows(dataset, window, runs, tuple(targets))
+
+
+def cut(windows: Windows, shares: Sequence[float]) -> list[Windows]:
+    """The windows in date order as neighbouring pieces, each with about its share of them; the last has the rest."""
+    total = sum(run.count for run in windows.runs)
+    edges = [0, *(round(total * sum(shares[: number + 1])) for number in range(len(shares) - 1)), total]
+    pieces = []
+    for low, high in pairwise(edges):
+        runs, at = list[Run](), 0
+        for run in windows.runs:
+            begin, stop = max(low - at, 0), min(high - at, run.count)
+            if begin < stop:
+                runs.append(replace(run, first=run.first + begin * windows.window.stride, count=stop - begin))
+            at += run.count
+        pieces.append(replace(windows, runs=tuple(runs)))
+    return pieces
+
+
+def reaching(runs: Iterable[Run], reach: int, stride: int) -> tuple[Run, ...]:
+    """The anchors among those of `runs` that have `reach` steps of their segment before them."""
+    kept = []
+    for run in runs:
+        skipped = max(0, -(-(reach - run.first) // stride))
+        if skipped < run.count:
+            first = run.first + skipped * stride
+            kept.append(Run(run.segment, first, run.count - skipped, run.first_day, run.last_day))
+    return tuple(kept)
+
+
+def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
+    """(values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
+    dataset, window = windows.dataset, windows.window
+    timeline = Timeline(dataset.days, dataset.segments)
+    shape = (dataset.manifest.num_nodes, len(dataset.features))
+    fresh = max(window.length, CHUNK_BYTES // (dataset.row_values * 4))
+    most = max(1, fresh // window.stride)
+    for run in windows.runs:
+        for low in range(0, run.count, most):
+            count = min(most, run.count - low)
+            begin, steps = run.first - window.before + low * window.stride, (count - 1) * window.stride + window.length
+            values = np.empty((steps, *shape), dtype=np.float32)
+            seen = np.empty((steps if masked else 0, *shape), dtype=np.bool_)
+            at = 0
+            for day, rows in timeline.spans(run.segment, begin, begin + steps):
+                stop = at + rows.stop - rows.start
+                dataset.read(day.date, rows, values[at:stop])
+                if masked:
+                    dataset.read_observed(day.date, rows, seen[at:stop])
+                at = stop
+            yield values, seen, count, low == 0, low + count == run.count
+
+
+def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
+    """Which targets (positions in `windows.targets`) miss any step of a window; reads masks alone."""
+    dataset, window = windows.dataset, windows.window
+    timeline, places = Timeline(dataset.days, dataset.segments), list(windows.targets)
+    shape = (dataset.manifest.num_nodes, len(dataset.features))
+    found: set[int] = set()
+    for run in windows.runs:
+        end = run.first + (run.count - 1) * window.stride + window.target_steps
+        for day, rows in timeline.spans(run.segment, run.first - window.before, end):
+            ask(should_stop)
+            if len(found) < len(places) and dataset.has_mask(day.date):
+                seen = np.empty((rows.stop - rows.start, *shape), dtype=np.bool_)
+                dataset.read_observed(day.date, rows, seen)
+                found |= {k for k, place in enumerate(places) if not seen[..., place].all()}
+    return found

@@ -1,0 +1,231 @@
+"""What is minimised: one or several named losses, each of some targets (a head) and with a weight.
+
+Every loss returns (sum over the observed elements, how many there are), so that batches, accumulated steps and ranks
+add up: a step minimises
+
+    sum over heads of weight x sum / planned   x   (planned of all heads / observed of all heads)
+
+where `planned` counts the elements that the step's windows have if nothing is missing. With one head that is its mean
+over the observed elements. With several, every observed element of a head weighs the same as one of another head of
+the same size.
+
+Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a model's output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dateshard.shardstore.errors import UsageError, of_memory
+from dateshard.shardstore.own_code.user_code import told
+from dateshard.trainer.config import HeadConfig, Training, mismatch
+from dateshard.trainer.data.batch import Batch
+
+Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
+Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)
+DROP = "Set trainer.training.drop_last: true, or another batch_size, if a batch of one is too few for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target: its name and its categories in the order of their codes (code 0: unseen or none); none: a number."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Output channels: one for a number, one a class for categories, code 0 included."""
+        return len(self.categories) + 1 if self.categories else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One named loss.
+
+    Attributes:
+        targets: places among the batch's targets. channels: in the model's one tensor, in the order of the targets.
+        class_weights: of each code, for cross_entropy; empty: all 1.
+    """
+
+    name: str
+    loss: str
+    weight: float
+    targets: tuple[int, ...]
+    channels: tuple[int, ...]
+    huber_delta: float = 1.0
+    class_weights: tuple[float, ...] = ()
+
+    def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
+        """(sum of the losses over the observed targets, their count or weight)."""
+        target = _chosen(batch.target_BPNF, self.targets)
+        observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
+        if self.loss == "cross_entropy":
+            return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights)
+        return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
+
+
+def _chosen(values_BPNF: torch.Tensor, places: tuple[int, ...]) -> torch.Tensor:
+    """Those targets or channels, in this order; a view where they are all of them."""
+    return values_BPNF if places == tuple(range(values_BPNF.shape[-1])) else values_BPNF[..., list(places)]
+
+
+def squared_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
+    """Elementwise."""
+    error = forecast - target
+    return error * error
+
+
+def absolute_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
+    """Elementwise."""
+    return (forecast - target).abs()
+
+
+def huber_error(forecast: torch.Tensor, target: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
+    """Elementwise: half the square up to delta, linear beyond (Huber, 1964)."""
+    return functional.huber_loss(forecast, target, reduction="none", delta=delta)
+
+
+ELEMENTWISE = {"mse": squared_error, "mae": absolute_error, "huber": huber_error}
+
+
+def _summed(losses: torch.Tensor, observed: torch.Tensor | None) -> Summed:
+    if observed is None:
+        return losses.sum(), float(losses.numel())
+    return torch.where(observed, losses, 0).sum(), observed.sum()
+
+
+def cross_entropy(
+    logits_BPNC: torch.Tensor,
+    codes_BPN: torch.Tensor,
+    observed: torch.Tensor | None,
+    class_weights: Sequence[float] = (),
+) -> Summed:
+    """Of one categorical target; code 0 (unseen, or none) never counts.
+
+    Returns:
+        Sum of weight x -log p, and the sum of the weights.
+    """
+    codes = codes_BPN.long()
+    seen = codes > 0 if observed is None else (codes > 0) & observed[..., 0]
+    losses = functional.cross_entropy(
+        logits_BPNC.reshape(-1, logits_BPNC.shape[-1]), codes.reshape(-1), reduction="none"
+    )
+    weights = seen.to(losses.dtype)
+    if class_weights:
+        weights = weights * torch.tensor(class_weights, dtype=losses.dtype, device=losses.device)[codes]
+    return (torch.where(seen, losses.view(codes.shape), 0) * weights).sum(), weights.sum()
+
+
+def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...]:
+    """The heads of a configuration, for these targets.
+
+    Raises:
+        UsageError: a target without a head or in two, a loss that does not fit its target, an unknown category.
+    """
+    if training.losses is not None:
+        configs = training.losses
+    else:
+        kinds = {target.name: _fitting(training, target) for target in targets}
+        groups: dict[str, list[str]] = {}
+        for name, (_, key) in kinds.items():
+            groups.setdefault(key, []).append(name)
+        configs = {
+            key: HeadConfig(
+                loss=kinds[names[0]][0],
+                targets=tuple(names),
+                huber_delta=training.huber_delta,
+                class_weights=training.class_weights if kinds[names[0]][0] == "cross_entropy" else None,
+            )
+            for key, names in groups.items()
+        }
+    _refuse_uncovered(configs, targets)
+    return tuple(_head(name, config, targets) for name, config in configs.items())
+
+
+def _fitting(training: Training, target: Target) -> tuple[str, str]:
+    """(loss, name of its head): numbers share one head, every categorical target has its own."""
+    loss = training.loss
+    if loss == "auto":
+        loss = "cross_entropy" if target.categories else "mse"
+    return loss, target.name if loss == "cross_entropy" else loss
+
+
+def _refuse_uncovered(configs: Mapping[str, HeadConfig], targets: Sequence[Target]) -> None:
+    if what := mismatch(configs, [target.name for target in targets]):
+        raise UsageError(what, todo="Correct trainer.training.losses")
+
+
+def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:
+    names = [target.name for target in targets]
+    places = tuple(names.index(target) for target in config.targets)
+    starts = [sum(target.channels for target in targets[:place]) for place in range(len(targets))]
+    channels = tuple(starts[place] + k for place in places for k in range(targets[place].channels))
+    for place in places:
+        _refuse_unfit(name, config, targets[place])
+    weights = _class_weights(config, targets[places[0]]) if config.loss == "cross_entropy" else ()
+    return Head(name, config.loss, config.weight, places, channels, config.huber_delta, weights)
+
+
+def _refuse_unfit(name: str, config: HeadConfig, target: Target) -> None:
+    if config.loss == "cross_entropy" and not target.categories:
+        what = f"loss '{name}': cross_entropy needs a categorical target, and '{target.name}' is a number"
+        raise UsageError(what, todo="Declare the feature categorical, or take mse, mae or huber")
+    if config.loss != "cross_entropy" and target.categories:
+        what = f"loss '{name}': the target '{target.name}' is categorical, {config.loss} is for numbers"
+        raise UsageError(what, todo="Set the loss to cross_entropy")
+    if config.loss == "cross_entropy" and len(config.targets) > 1:
+        what = f"loss '{name}': cross_entropy takes one target, not {len(config.targets)}"
+        raise UsageError(what, todo="Give each categorical target a loss of its own")
+
+
+def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
+    """One weight a code. `balanced`: inversely to how often a class is a target, 1 on average over the elements."""
+    if config.class_weights is None:
+        return ()
+    if config.class_weights == "balanced":
+        seen = [count for count in target.class_counts[1:] if count]
+        total = sum(seen)
+        return tuple(total / (len(seen) * count) if count else 0.0 for count in (0, *target.class_counts[1:]))
+    if stray := sorted(set(config.class_weights) - set(target.categories)):
+        what = f"class_weights names '{stray[0]}', which is no category of '{target.name}'"
+        raise UsageError(what, todo=f"Choose from {', '.join(target.categories[:20])}")
+    return (0.0, *(float(config.class_weights.get(category, 1.0)) for category in target.categories))
+
+
+def forward(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+    """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask.
+
+    Raises:
+        UsageError: a model of the user's own fails.
+    """
+    known = (batch.known_BHNF,) if getattr(model, "uses_known", False) else ()
+    try:
+        output = model(batch.history_BHNF, batch.codes_BW, *known)
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        own = any(not type(module).__module__.startswith(("torch.", "trainer.")) for module in model.modules())
+        if not own or of_memory(error):
+            raise
+        what = f"the model fails on a batch of {'one window' if batch.size == 1 else f'{batch.size:,} windows'}: {told(error)}"
+        raise UsageError(what, todo=DROP if batch.size == 1 and model.training else "Correct it") from None
+    return by_head(output, heads)
+
+
+def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+    """{head: [B, P, N, its channels]} of a model's output: one tensor of all channels, or a tensor a head.
+
+    Raises:
+        UsageError: a dict without one of the heads.
+    """
+    if isinstance(output, torch.Tensor):
+        return {head.name: _chosen(output, head.channels) for head in heads}
+    if missing := sorted({head.name for head in heads} - set(output)):
+        what = f"the model returned {', '.join(map(repr, output)) or 'nothing'}, and no '{missing[0]}'"
+        raise UsageError(what, todo="Return one tensor, or a dict with a tensor for each of training.losses")
+    return {head.name: output[head.name] for head in heads}

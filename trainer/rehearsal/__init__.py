@@ -1,0 +1,1 @@
+"""Trials before a training: one batch, and a few batches learnt by heart."""

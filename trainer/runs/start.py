@@ -1,0 +1,291 @@
+"""Starting a run, or continuing one exactly where a checkpoint stands."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
+from dateshard.trainer import checkpoint
+from dateshard.trainer.binding import refuse_difference
+from dateshard.trainer.config import Trainer, binding
+from dateshard.trainer.loop import finished
+from dateshard.trainer.models import num_parameters
+from dateshard.trainer.runs.disk_need import fitting, need
+from dateshard.trainer.runs.folder import TrainingRun, find_continuable, newest
+from dateshard.trainer.runs.initial_weights import Initial, begin_with, begin_with_same
+from dateshard.trainer.runs.observed import blind_inputs, blind_splits, refuse_blind
+from dateshard.trainer.runs.save_dir import keep_own, refuse_absent, run_of
+from dateshard.trainer.runs.status import noted
+from dateshard.trainer.session import Session, restore
+from dateshard.trainer.setup import make_session, refuse_batch_of_one
+
+BY_WORD = ("best", "best_model", "latest")
+MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
+
+
+@dataclass(slots=True)
+class Started:
+    """A run that is ready to train, locked until `close` or the end of the process.
+
+    Attributes:
+        continued: name of the checkpoint it goes on from, None for a new run.
+        notes: what a person should know: checkpoints passed over, a newer generation, another environment.
+        warnings: what a person should do something about.
+    """
+
+    run: TrainingRun
+    dataset: Dataset
+    session: Session
+    continued: str | None = None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    finished: bool = False
+    lock: int | None = None
+
+    def close(self) -> None:
+        """Lets go of the run, so that it can be continued, also by this process."""
+        if self.lock is not None:
+            with suppress(OSError):  # nothing was written through it; the lock goes with the descriptor
+                os.close(self.lock)
+        self.lock = None
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """What a new run is asked for beside its configuration.
+
+    Attributes:
+        name: None: dataset and time. save_dir: where its checkpoints lie; None: in its folder. initial: its first weights.
+    """
+
+    name: str | None = None
+    save_dir: Path | None = None
+    initial: Initial | None = None
+
+
+def start_new(config: Trainer, shards: Path, runs: Path, new: New) -> Started:
+    """A new run on the dataset's current generation, which it pins."""
+    for _ in range(MOST_TRIES - 1):
+        with suppress(NotThereError):
+            return _start_on(Dataset.open(shards), config, shards, runs, new)
+    return _start_on(Dataset.open(shards), config, shards, runs, new)
+
+
+def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New) -> Started:
+    """Raises:
+    NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
+    """
+    session = make_session(config, dataset, runs)  # refuses before a folder is made
+    refuse_batch_of_one(session)
+    refuse_blind(session)
+    notes = []
+    if new.initial is not None:
+        begin_with(session, new.initial)
+        notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")
+    facts = {
+        "settings": binding(config),
+        "config": config.model_dump(mode="json"),
+        "data": {**session.bound["data"], "root": str(shards)},
+        "order": session.bound["order"],
+        "environment": dict(session.environment),
+        **_about(session, dataset),
+        **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
+    }
+    with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
+        session.checkpoints = run.checkpoints
+        dataset.pin(run.folder)
+        warnings = [*_keep_to_the_disk(session), *blind_inputs(session)]
+        return Started(run, dataset, session, notes=notes, warnings=warnings, lock=lock)
+
+
+def _keep_to_the_disk(session: Session) -> list[str]:
+    """Switches retention on where all checkpoints would not fit; what a person should know of it."""
+    needed = need(session, session.checkpoints)
+    session.keeping = fitting(needed, session.config.checkpoint)
+    if session.keeping is None:
+        return []
+    return [
+        f"all checkpoints would take {needed.bytes_all / 1e9:,.1f} GB, more than half of the "
+        f"{needed.free / 1e9:,.1f} GB free: only the newest {session.keeping.keep_last:,} and the best are kept "
+        "(trainer.checkpoint.keep_last or max_bytes decides otherwise)"
+    ]
+
+
+def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    """Continues `run` from its checkpoint `which` (latest, best or a name), on the generation that it pins.
+
+    A run that was cut off before its first checkpoint begins again, as its printed resume command promises.
+
+    Raises:
+        UsageError: a setting differs; all are named. StoreError: no good checkpoint, or the generation is gone.
+    """
+    lock = run.lock()
+    try:
+        started = _continue_locked(run, config, shards, which)
+    except BaseException:
+        os.close(lock)
+        raise
+    started.lock = lock
+    return started
+
+
+def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+    keep_own(run.folder)
+    checkpoint.tidy(run.checkpoints)
+    mended = _make_facts_again(run, shards)
+    if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
+        return _begin_again(run, config, shards)
+    found, notes = checkpoint.find(run.checkpoints, which)
+    generation = found.state["bound"]["data"]["generation"]
+    dataset = Dataset.open(shards, generation)
+    dataset.pin(run.folder)  # again: the run may have been copied or renamed
+    session = make_session(config, dataset, run.checkpoints)
+    refuse_difference(found.state["bound"], session.bound, found.folder)
+    session.bound = {**found.state["bound"], **session.bound}  # also what it began with
+    restore(session, found)
+    if finished(session) is None:
+        refuse_batch_of_one(session)
+    _note_settings(run, session, dataset)
+    notes = [*mended, *(f"passed over: {note}" for note in notes)]
+    later = checkpoint.set_aside_later(found)
+    run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
+    if later:
+        them = "1 later checkpoint is" if later == 1 else f"{later} later checkpoints are"
+        notes.append(f"{them} set aside (checkpoints/set_aside-*): the run goes on from here")
+    checkpoint.mend(run.checkpoints, config.checkpoint)
+    current = Dataset.open(shards)
+    if current.generation != generation:
+        notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
+    notes += _environment_notes(found.state["environment"], dict(session.environment))
+    warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
+    return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
+
+
+def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
+    """Writes a damaged run.json anew from the newest good checkpoint, and says so.
+
+    Raises:
+        DamagedError: there is no checkpoint to make it from.
+    """
+    try:
+        run.facts()
+    except DamagedError as error:
+        facts = run.recovered()
+        if facts is None:
+            raise
+        run.write_facts({**facts, "data": {**facts["data"], "root": str(shards)}})
+        return [f"{run.folder / 'run.json'} was damaged ({error.what}): made again from {facts['made_again_from']}"]
+    return []
+
+
+def _about(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """What else run.json tells of a run, for `compare` and `tail`."""
+    return {
+        "split": {name: [list(map(str, ends)) for ends in ranges] for name, ranges in dataset.manifest.split.items()},
+        "parameters": num_parameters(session.model),
+        "windows": session.train.order.num_windows,
+        "batches": session.train.order.num_batches,
+    }
+
+
+def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None:
+    """Writes settings that a continued run may change, such as more epochs, into run.json: the next one keeps them.
+
+    Completes one that an older version wrote, or that was made again.
+    """
+    facts = run.facts()
+    created = facts.get("created") or run.created(facts).astimezone().isoformat()
+    now = {"created": created, "config": session.config.model_dump(mode="json"), **_about(session, dataset)}
+    if facts != {**facts, **now}:
+        run.write_facts({**facts, **now})
+
+
+def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
+    """A run without any checkpoint, from its first batch on the generation that it was made for."""
+    facts = run.facts()
+    if (told := noted(run)) and told.why.startswith("overfit"):
+        what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
+        raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
+    data = {key: value for key, value in facts["data"].items() if key != "root"}
+    dataset = Dataset.open(shards, data["generation"])
+    session = make_session(config, dataset, run.checkpoints)
+    refuse_difference({**facts, "data": data}, session.bound, run.folder)
+    refuse_batch_of_one(session)
+    if "init_from" in facts:
+        begin_with_same(session, facts["init_from"], run.folder.parent)
+    dataset.pin(run.folder)
+    _note_settings(run, session, dataset)
+    run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
+    notes = [f"{run.name} has no checkpoint yet: it begins again"]
+    warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
+    return Started(run, dataset, session, notes=notes, warnings=warnings)
+
+
+def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    return (
+        [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []
+    )
+
+
+def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, new: New = New()) -> Started:
+    """Starts or continues as `resume` says.
+
+    Args:
+        resume: `none` (a new run); `auto` (continue the newest run of these settings that was cut off, else a new
+            one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
+            this dataset); a run's name; or a checkpoint's folder.
+        new: what a new run is asked for, where this begins one.
+    """
+    if resume == "none":
+        return start_new(config, shards, runs, new)
+    if resume == "auto":
+        return _auto(config, dataset, shards, runs, new)
+    if resume in ("latest", "best"):
+        return continue_run(newest(runs, dataset), config, shards, resume)
+    run, which = locate(resume, runs)
+    return continue_run(run, config, shards, which)
+
+
+def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
+    """A run's name, or a path to a checkpoint (or to `best_model` or `latest` beside it) -> (run, which checkpoint)."""
+    path = Path(name.removesuffix(".pth"))
+    called = path.name in BY_WORD and len(path.parts) > 1
+    if called or (checkpoint.NAME.fullmatch(path.name) and os.path.isdir(path)):
+        run = run_of(path.parent)
+        if run is not None:
+            return TrainingRun.open(run.parent, run.name), path.name
+        if not called:
+            todo = f"Begin a new run with its weights: {command('train', '--init-from', name, config=True)}"
+            raise NotThereError("no run has this checkpoint (is it a copy?)", where=Where(file=str(path)), todo=todo)
+    if "/" in name:
+        where = Where(file=shorten(name, 200))
+        raise NotThereError("neither a run nor a checkpoint", where=where, todo=f"See: {command('runs')}")
+    return TrainingRun.open(runs, name), "latest"
+
+
+def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New) -> Started:
+    run = find_continuable(runs, config, dataset)
+    if run is None:
+        return start_new(config, shards, runs, new)
+    if new.save_dir is not None:
+        refuse_absent(run.folder)
+    if new.save_dir is not None and (not new.save_dir.exists() or not run.checkpoints.samefile(new.save_dir)):
+        what = f"{run.name} is to be continued, and its checkpoints lie in {run.checkpoints.resolve()}"
+        raise UsageError(what, todo="Leave --save-dir out, or begin a new run with --resume none")
+    try:
+        started = continue_run(run, config, shards, "latest")
+    except (StoreError, UsageError) as error:
+        fresh = start_new(config, shards, runs, new)
+        fresh.notes.append(f"{run.name} is not continued: {error}")
+        return fresh
+    if started.finished and started.dataset.generation != Dataset.open(shards).generation:
+        started.close()
+        return start_new(config, shards, runs, new)
+    return started

@@ -1,0 +1,318 @@
+"""From a dataset and a configuration to everything that a training process needs. Nothing here runs a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dateshard.shardstore.commands import command, to_run
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import StoreError, UsageError, Where
+from dateshard.trainer import device as devices
+from dateshard.trainer.binding import bound, environment
+from dateshard.trainer.bounds import refuse_bounds
+from dateshard.trainer.config import Loading, RunsShuffle, Trainer
+from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.block_sizes import Sizing
+from dateshard.trainer.data.order import Order, Window, make_runs
+from dateshard.trainer.data.permutation import key
+from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
+from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.memory import Counts, needed, refuse_too_large
+from dateshard.trainer.metrics import EpochMetrics, Form
+from dateshard.trainer.metrics import custom as own_metrics
+from dateshard.trainer.metrics.sample import Plan
+from dateshard.trainer.metrics.units import Units
+from dateshard.trainer.models import build, num_parameters
+from dateshard.trainer.models.own import failure_of_one, refuse_unfit
+from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.optimization.objective import Head, Target, make_heads
+from dateshard.trainer.optimization.optimizer import make_optimizer
+from dateshard.trainer.session import Session, State
+
+NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Inputs and targets as names and as positions among the dataset's features."""
+
+    inputs: tuple[int, ...]
+    targets: tuple[int, ...]
+    target_names: list[str]
+
+    @property
+    def targets_in_inputs(self) -> tuple[int, ...]:
+        """Each target's place among the inputs, -1 where it is none."""
+        return tuple(self.inputs.index(t) if t in self.inputs else -1 for t in self.targets)
+
+
+def choose_columns(config: Trainer, dataset: Dataset) -> Columns:
+    """Raises:
+    UsageError: a feature that the dataset does not have.
+    """
+    names = dataset.feature_names
+    wanted = (config.inputs or tuple(names), config.targets or tuple(names))
+    for option, chosen in zip(("inputs", "targets"), wanted, strict=True):
+        for name in chosen:
+            if name not in names:
+                what = f"trainer.{option}: the dataset has no feature '{name}' (it has {', '.join(names)})"
+                raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
+    refuse_bounds(config, dataset)
+    inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
+    return Columns(inputs, targets, list(wanted[1]))
+
+
+def refuse_unready(dataset: Dataset) -> None:
+    """Raises:
+    StoreError: failed dates, or statistics that lack a training date; names the command that mends it.
+    """
+    manifest = dataset.manifest
+    if manifest.failed:
+        dates = " ".join(map(str, manifest.failed[:5])) + (" ..." if len(manifest.failed) > 5 else "")
+        kind = "its statistics are provisional, and " if manifest.provisional else ""
+        raise StoreError(
+            f"{kind}{len(manifest.failed)} date(s) of this dataset failed: {dates}",
+            where=Where(file=str(dataset.root)),
+            todo=f"Mend them: {command('preprocess', '--only', 'failed', config=True)}; or leave them out: pipeline.exclude",
+        )
+    if manifest.provisional:
+        raise StoreError(
+            f"the statistics are provisional: they lack {', '.join(map(str, manifest.provisional[:5]))}",
+            where=Where(file=str(dataset.root)),
+            todo=to_run("preprocess", "--refit-statistics", config=True),
+        )
+
+
+def window_of(config: Trainer) -> Window:
+    """The configured window."""
+    return Window(config.window.history, config.window.horizon, config.window.stride)
+
+
+def shuffle_of(config: Trainer, dataset: Dataset, window: Window) -> Shuffle:
+    """Resolves `loading.shuffle` from the training split of the data, never from the machine."""
+    loading = config.loading
+    if loading.days_per_batch == "auto":
+        return sizing_of(config, dataset, window).largest(loading.memory_budget)
+    return _resolve(config, dataset, window, loading.days_per_batch)
+
+
+def _resolve(config: Trainer, dataset: Dataset, window: Window, days_per_batch: int | None) -> Shuffle:
+    loading = config.loading
+    days = [day for day in dataset.days if dataset.manifest.split_of(day.date) == "train"]
+    setting: str | tuple[int, int] = "dates" if loading.policy == "streaming" else "auto"
+    if loading.policy != "streaming":
+        chosen = loading.shuffle
+        setting = (chosen.days_per_run, chosen.runs_per_block) if isinstance(chosen, RunsShuffle) else chosen
+    num_steps = sum(day.num_steps for day in days)
+    return resolve_shuffle(setting, days_per_batch, window, num_steps, len(days), dataset.row_values * 4)
+
+
+def sizing_of(config: Trainer, dataset: Dataset, window: Window) -> Sizing:
+    """What the sizes of blocks are computed from."""
+    plain = config.model_copy(update={"loading": Loading(prefetch=config.loading.prefetch)})  # of an `auto` shuffle
+
+    def order(shuffle: Shuffle) -> Order:
+        return order_of(dataset, "train", window, config.training.batch_size, shuffle, config.training.seed)
+
+    return Sizing(dataset, window, config, order, lambda days: _resolve(plain, dataset, window, days))
+
+
+def order_of(
+    dataset: Dataset, split: str, window: Window, batch_size: int, shuffle: Shuffle, seed: int | None
+) -> Order:
+    """The order of one split; `seed` None keeps date order (evaluation)."""
+    member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
+    runs = make_runs(dataset.days, dataset.segments, member, window, shuffle.days_per_run)
+    return Order(tuple(runs), window.stride, batch_size, shuffle.runs_per_block, seed, shuffle.shuffle_runs)
+
+
+def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: Shuffle) -> Order:
+    """The order of the training split, of `training.sample_size` windows of it where that is set."""
+    training = config.training
+    order = order_of(dataset, "train", window, training.batch_size, shuffle, training.seed)
+    if config.model.name == "ridge":  # solved from all windows at once
+        return order
+    size = training.sample_size
+    whole = size is None or size >= order.num_anchors
+    sample = None if whole or size is None else Sample(order.num_anchors, size, training.seed)
+    return replace(order, sample=sample, drop_last=training.drop_last)
+
+
+def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
+    """Date order in blocks no larger than training's."""
+    return shuffle if shuffle.days_per_run is None else Shuffle(shuffle.days_per_run, 1, shuffle_runs=False)
+
+
+def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: Wanted) -> Reader:
+    """A reader as `trainer.loading` says."""
+    policy = {"streaming": "blocks"}.get(config.loading.policy, config.loading.policy)
+    loading = config.loading
+    return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
+
+
+def shape_of(dataset: Dataset, columns: Columns, heads: Sequence[Head], window: Window) -> Shape:
+    """What the model must fit."""
+    target_codes = _codes_of(dataset, columns.targets)
+    return Shape(
+        window,
+        num_nodes=dataset.manifest.num_nodes,
+        num_inputs=len(columns.inputs),
+        num_outputs=sum(codes or 1 for codes in target_codes),
+        targets_in_inputs=columns.targets_in_inputs,
+        steps_per_day=max(1, 86_400_000_000_000 // dataset.manifest.step),
+        input_codes=_codes_of(dataset, columns.inputs),
+        target_codes=target_codes,
+        heads={head.name: head.channels for head in heads},
+    )
+
+
+def _codes_of(dataset: Dataset, places: Sequence[int]) -> tuple[int, ...]:
+    """How many codes each feature has, code 0 included; 0 for numbers."""
+    found = []
+    for feature in (dataset.features[place] for place in places):
+        categories = dataset.vocabularies.names[feature.name] if feature.categorical else ()
+        found.append(len(categories) + 1 if categories else 0)
+    return tuple(found)
+
+
+def targets_of(config: Trainer, dataset: Dataset, columns: Columns) -> list[Target]:
+    """The targets with their categories; classes are counted over the training dates where weights ask for it."""
+    training = config.training
+    asked = [training.class_weights, *(head.class_weights for head in (training.losses or {}).values())]
+    found = []
+    for place, name in zip(columns.targets, columns.target_names, strict=True):
+        categories = dataset.vocabularies.names[name] if dataset.features[place].categorical else ()
+        counts = class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
+        found.append(Target(name, categories, counts))
+    return found
+
+
+def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
+    """How often each code of a categorical feature was observed in the training dates, date by date."""
+    counts = np.zeros(num_categories + 1, dtype=np.int64)
+    for day in dataset.days:
+        if dataset.manifest.split_of(day.date) == "train":
+            shape = (day.num_steps, dataset.manifest.num_nodes, len(dataset.features))
+            values, seen = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
+            dataset.read(day.date, slice(0, day.num_steps), values)
+            if dataset.has_mask(day.date):
+                dataset.read_observed(day.date, slice(0, day.num_steps), seen)
+            counts += np.bincount(values[..., place][seen[..., place]].astype(np.int64), minlength=len(counts))
+    return tuple(counts.tolist())
+
+
+def form_of(
+    config: Trainer, dataset: Dataset, columns: Columns, targets: Sequence[Target], heads: Sequence[Head]
+) -> Form:
+    """What is counted of these targets.
+
+    Raises:
+        UsageError: `metrics.custom` cannot be imported.
+    """
+    asked, size = config.metrics, config.training.batch_size
+    plan = Plan(config.training.seed, asked.buffer.train * size, asked.buffer.evaluation * size, asked.buffer_bytes)
+    form = Form(tuple(heads), tuple(targets), window_of(config).target_steps, dataset.manifest.num_nodes)
+    units = Units(dataset, [columns.targets[place] for place in form.numbers])
+    shift = units.shift_scaled_F.numpy()
+    far = bool((np.abs(shift) > NEAR).any())
+    custom = own_metrics.load(asked.custom) if asked.custom else None
+    return replace(form, units=units, shift_F=shift if far else None, plan=plan, custom=custom)
+
+
+def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Session:
+    """A session at the very start: model drawn from the seed, readers open, nothing trained.
+
+    Raises:
+        StoreError: the dataset is not ready. UsageError: the configuration does not fit it.
+    """
+    refuse_unready(dataset)
+    columns, window = choose_columns(config, dataset), window_of(config)
+    shuffle = shuffle_of(config, dataset, window)
+    targets = targets_of(config, dataset, columns)
+    heads = make_heads(config.training, targets)
+    device = devices.choose(config.training.device)
+    batch_size = config.training.batch_size
+    order = training_order(config, dataset, window, shuffle)
+    held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
+    _refuse_empty(order, dataset, window)
+    mask = any(dataset.has_mask(day.date) for day in dataset.days)
+    counts = Counts(order.num_windows, dataset.row_values, mask, 2 if held.runs else 1)
+    refuse_too_large(config, lambda other: needed(other, shape_of(dataset, columns, heads, window_of(other)), counts))
+    devices.reseed(key(config.training.seed, 4))
+    model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
+    uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
+    wanted = Wanted(window, columns.inputs, columns.targets, **uses)
+    return Session(
+        config=config,
+        model=model,
+        train=make_reader(config, dataset, order, wanted),
+        validation=make_reader(config, dataset, held, wanted) if held.runs else None,
+        checkpoints=checkpoints,
+        bound=bound(config, dataset, shuffle),
+        environment=environment(device),
+        device=device,
+        heads=heads,
+        state=State(),
+        metrics=EpochMetrics.empty(
+            form_of(config, dataset, columns, targets, heads), num_windows=order.num_windows, epoch=0
+        ),
+        optimizer=make_optimizer(config.training, model.parameters()),
+    )
+
+
+def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Module:
+    """The model of the configuration, on its device, tried on two windows of zeros."""
+    model = build(shape, config.model).to(device)
+    refuse_unfit(model, shape, config.model.name)
+    if not num_parameters(model) and config.model.name != "ridge":
+        what = f"the model '{config.model.name}' has no parameter that could be trained"
+        raise UsageError(what, todo=f"Give it some; baselines are judged by: {command('evaluate', config=True)}")
+    return model
+
+
+def refuse_batch_of_one(session: Session) -> None:
+    """Raises:
+    UsageError: the model cannot train on one window (BatchNorm), and an epoch has a batch of one; names the key.
+    """
+    config, order, dataset = session.config, session.train.order, session.train.dataset
+    training, last = config.training, order.num_batches - 1
+    reached = training.max_steps is None or training.max_steps * training.accumulate > last
+    if session.optimizer is None or not reached or order.windows_in(last, 1) != 1:
+        return
+    shape = shape_of(dataset, choose_columns(config, dataset), session.heads, window_of(config))
+    if not (why := failure_of_one(session.model, shape)):
+        return
+    where = f"the last batch of an epoch has one window ({order.num_windows:,} in batches of {order.batch_size:,})"
+    todo = "Set trainer.training.drop_last: true, which leaves it out, or another batch_size"
+    if order.batch_size == 1:
+        where, todo = "every batch has one window", "Set trainer.training.batch_size to 2 or more, and drop_last: true"
+    raise UsageError(f"the model '{config.model.name}' cannot train on a batch of one: {why}; {where}", todo=todo)
+
+
+def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
+    if order.num_windows:
+        return
+    manifest = dataset.manifest
+    if not any(manifest.split_of(date) == "train" for date in manifest.dates):
+        ranges = ", ".join(f"{low}..{high}" for low, high in manifest.split.get("train", ()))
+        what, todo = f"none of its training dates ({ranges}) is prepared", to_run("preprocess", config=True)
+        raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
+    if order.num_anchors:
+        few = f"{order.sample.size if order.sample else order.num_anchors:,}"
+        what = f"an epoch would have no batch: its {few} training window(s) fill none of {order.batch_size:,}"
+        todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
+        raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
+    longest = max((segment.num_steps for segment in dataset.segments), default=0)
+    raise UsageError(
+        f"no training window of {window.length:,} steps fits (trainer.window: history {window.history:,}, horizon "
+        f"{window.horizon:,}): the longest stretch of joined dates has {longest:,} steps",
+        where=Where(file=str(dataset.root)),
+        todo="Shorten trainer.window, prepare more dates, or check pipeline.split",
+    )
