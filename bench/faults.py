@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults.durability import at_risk
-from tests.faults.enumeration import enumerate_faults, faults, in_order, points
-from tests.faults.killing import kill_loop
-from tests.faults.scenes import SCENES, make_scene
-from tests.faults.tracing import SYNCING, why_not
-from tests.faults.zygote import ROOT, Zygote
+from tests.kit.durability import at_risk
+from tests.kit.enumeration import enumerate_faults, faults, in_order, points
+from tests.kit.killing import kill_loop
+from tests.kit.scenes import SCENES, make_scene
+from tests.kit.tracing import SYNCING, why_not
+from tests.kit.zygote import ROOT, Zygote
 
 KINDS = (("KILL", False), ("EIO", False), ("ENOSPC", False), ("EIO", True), ("ENOSPC", True))
 REAL = {"preprocess": 0.1, "rerun": 0.1, "refit": 0.1}  # share of real processes with two workers

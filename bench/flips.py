@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults.flips import KINDS, Lab, quick_folder, rounds
+from tests.kit.flips import KINDS, Lab, quick_folder, rounds
 
 
 def main() -> None:

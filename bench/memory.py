@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.faults.memory import MIB, Ran, Size, prepare, stack_everything, train, write_config, write_dumps
+from tests.kit.memory import MIB, Ran, Size, prepare, stack_everything, train, write_config, write_dumps
 
 NODES, FEATURES = 455, 16  # a date of 8.4 MB in float32, 16.8 MB while it is reduced
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.properties.raw_mutants import HANG_SECONDS, rounds
+from tests.kit.raw_mutants import HANG_SECONDS, rounds
 
 
 def main() -> None:

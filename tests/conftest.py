@@ -22,9 +22,9 @@ from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.settings import Settings, validate
 from dateshard.shardstore.dataset import Dataset
-from tests.faults.zygote import forkable, shared
-from tests.limits import pytest_runtest_protocol
-from tests.untraced import pytest_unconfigure
+from tests.kit.limits import pytest_runtest_protocol
+from tests.kit.untraced import pytest_unconfigure
+from tests.kit.zygote import forkable, shared
 
 __all__ = ["pytest_runtest_protocol", "pytest_unconfigure"]  # hooks of pytest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.untraced import NO_STRACE, NOT_ALLOWED
+from tests.kit.untraced import NO_STRACE, NOT_ALLOWED
 
 TESTS = f"""
 import pytest
@@ -35,7 +35,7 @@ def test_five(): pytest.skip("{NOT_ALLOWED}")
     ],
 )
 def test_the_last_line_of_a_test_run_says_what_was_not_traced(tmp_path: Path, chosen: str, last: str) -> None:
-    (tmp_path / "conftest.py").write_text("from tests.untraced import pytest_unconfigure\n")
+    (tmp_path / "conftest.py").write_text("from tests.kit.untraced import pytest_unconfigure\n")
     (tmp_path / "test_some.py").write_text(TESTS)
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": root}

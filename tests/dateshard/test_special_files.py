@@ -14,7 +14,7 @@ import pytest
 from dateshard.shardstore.errors import DumpError, refuse_special
 from dateshard.trainer.checkpoint import inspect
 from dateshard.trainer.checkpoint.pth import read
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.flips import MARK, SEED, Lab, quick_folder
+from tests.kit.flips import MARK, SEED, Lab, quick_folder
 
 
 @pytest.fixture(scope="module")

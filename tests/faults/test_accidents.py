@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import tracing
-from tests.faults.durability import at_risk
-from tests.faults.enumeration import enumerate_faults, faults, in_order, points
-from tests.faults.killing import kill_loop
-from tests.faults.scenes import SCENES, Scene, make_scene
-from tests.faults.tracing import SYNCING, Fault
-from tests.faults.zygote import Zygote
+from tests.kit import tracing
+from tests.kit.durability import at_risk
+from tests.kit.enumeration import enumerate_faults, faults, in_order, points
+from tests.kit.killing import kill_loop
+from tests.kit.scenes import SCENES, Scene, make_scene
+from tests.kit.tracing import SYNCING, Fault
+from tests.kit.zygote import Zygote
 
 SEED = 20_240_301
 BAD_COMMITS = ("in place", "two renames")

@@ -17,8 +17,8 @@ import pytest
 
 from dateshard.shardstore.identity import hash_bytes, seal, seal_readable
 from tests.conftest import environment
-from tests.faults.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence, resealed, with_tensors
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.flips import CONFIG, RUNS, SEED, STORE, Lab, newest_of, one_sentence, resealed, with_tensors
+from tests.kit.limits import PATIENCE_SECONDS
 
 
 def tensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DiskFullError, of_system
-from tests.faults.flips import CONFIG, RUNS, STORE, Lab, one_sentence
+from tests.kit.flips import CONFIG, RUNS, STORE, Lab, one_sentence
 
 LOCKING = {
     "a new run": ["train", *CONFIG, "--run", "nf", "-q"],

@@ -14,10 +14,10 @@ import pytest
 
 from dateshard.cli import run
 from tests.conftest import World, build_world
-from tests.faults.durability import at_risk
-from tests.faults.recording import recorded
-from tests.faults.scenes import DATE, change_dump
-from tests.faults.tracing import SYNCING, Call
+from tests.kit.durability import at_risk
+from tests.kit.recording import recorded
+from tests.kit.scenes import DATE, change_dump
+from tests.kit.tracing import SYNCING, Call
 
 PREPARE = "preprocess -c config.yaml --workers 1 -q"
 TRAIN = "train -c config.yaml -q --run"

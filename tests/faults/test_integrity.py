@@ -13,7 +13,7 @@ from dateshard.cli import run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.identity import seal
 from dateshard.trainer import checkpoint
-from tests.faults.flips import CONFIG, KINDS, RUN_KINDS, RUNS, STORE, STORE_KINDS, Lab, quick_folder, rounds
+from tests.kit.flips import CONFIG, KINDS, RUN_KINDS, RUNS, STORE, STORE_KINDS, Lab, quick_folder, rounds
 
 EACH = 8  # flips of each kind in the short form
 
@@ -87,7 +87,7 @@ def test_the_harness_sees_seals_that_nobody_checks(lab: Lab, monkeypatch: pytest
     def careless(data: bytes, *_: Any) -> Any:
         return json.loads(data)["content"]
 
-    for name in ("manifest", "commit", "pins", "dataset"):
+    for name in ("manifest", "commit", "pinning.pins", "dataset"):
         monkeypatch.setattr(f"dateshard.shardstore.{name}.unseal", careless)
     kinds = ["manifest", "sources", "pins"]
     bad = collections.Counter(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.memory import MIB, Size, prepare, stack_everything, train, write_config, write_dumps
+from tests.kit.memory import MIB, Size, prepare, stack_everything, train, write_config, write_dumps
 
 LOADING = {"policy": "blocks", "memory_budget": "16MiB", "shuffle": {"days_per_run": 1, "runs_per_block": 2}}
 

@@ -21,7 +21,7 @@ import pytest
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 SHUTDOWN, WITHOUT_LOG_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, as xfstests uses it
 CUTS = 25

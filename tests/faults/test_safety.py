@@ -19,7 +19,7 @@ import torch
 from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.runs.folder import TrainingRun
 from tests.conftest import command, environment
-from tests.faults.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence, with_tensors
+from tests.kit.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence, with_tensors
 
 
 class Payload:

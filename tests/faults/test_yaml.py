@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import environment
-from tests.faults.flips import CONFIG, Lab, one_sentence
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.flips import CONFIG, Lab, one_sentence
+from tests.kit.limits import PATIENCE_SECONDS
 
 
 def levels(count: int, width: int) -> str:

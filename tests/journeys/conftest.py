@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests import states
 from tests.conftest import environment
-from tests.faults.zygote import Forked, forkable
-from tests.limits import PATIENCE_SECONDS
+from tests.kit import states
+from tests.kit.limits import PATIENCE_SECONDS
+from tests.kit.zygote import Forked, forkable
 
 # Runs a command and kills it (SIGKILL, from inside) right before a change of a name or file under data/: the first
 # that matches a pattern, or the n-th after that. The same is the same point again: a failure can be replayed. If there

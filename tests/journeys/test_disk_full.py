@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dateshard.trainer import checkpoint
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
 

@@ -12,7 +12,7 @@ import pytest
 
 from dateshard.shardstore.dataset import Dataset
 from tests.conftest import command
-from tests.faults.memory import MIB, run_limited
+from tests.kit.memory import MIB, run_limited
 
 HOURS = 24
 FEATURES: dict[str, dict[str, Any]] = {

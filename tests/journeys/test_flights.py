@@ -23,7 +23,7 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
 from dateshard.trainer.runs.start import New, start_new
 from dateshard.trainer.session import save
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 ZONE = ZoneInfo("America/New_York")
 CONFIG = ("-c", "configs/flights.yaml")

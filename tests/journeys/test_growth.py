@@ -19,7 +19,7 @@ from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.loop import Ended, train
 from dateshard.trainer.runs.start import New, start
 from tests.conftest import environment, make_rows
-from tests.states import content, differing
+from tests.kit.states import content, differing
 
 Make = Callable[..., Any]
 Say = Callable[..., str]

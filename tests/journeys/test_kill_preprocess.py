@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.journeys.test_killed_workers import KILLED, as_parent
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 SPLIT = {"train": "2024-03-01..2024-03-08", "validation": "2024-03-09..2024-03-12"}
 CHANGED = dt.date(2024, 3, 5)  # a training date

@@ -16,7 +16,7 @@ import pytest
 import dateshard.cli
 from dateshard.pipeline import execute
 from dateshard.pipeline.acts import measure_date
-from tests.pipeline.test_workers import POISON, poisonous
+from tests.pipeline.workers.test_workers import POISON, poisonous
 
 SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers", "2")

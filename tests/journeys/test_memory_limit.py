@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import command
-from tests.faults.memory import MIB, Ran, run_limited
+from tests.kit.memory import MIB, Ran, run_limited
 
 ROWS = 1_500_000
 GRID = 16 * MIB  # of these dates: 1,440 steps, 40 nodes, 6 features, four times

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dateshard.trainer import checkpoint
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 RUN = Path("data/runs/cut")
 BEGIN = ("train", "-c", "config.yaml", "--run", "cut")

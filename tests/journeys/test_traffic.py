@@ -16,7 +16,7 @@ from dateshard.examples import contents
 from dateshard.pipeline.synthetic import City, expected, whole_date
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.transform import untransform
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ("-c", "configs/traffic.yaml")

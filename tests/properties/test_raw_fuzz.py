@@ -8,8 +8,8 @@ import pytest
 
 from dateshard.pipeline.raw import decode
 from dateshard.pipeline.raw.formats import text
-from tests.properties.raw_kinds import KINDS
-from tests.properties.raw_mutants import Tally, rounds
+from tests.kit.raw_kinds import KINDS
+from tests.kit.raw_mutants import Tally, rounds
 
 
 def told(tallies: dict[str, Tally]) -> str:

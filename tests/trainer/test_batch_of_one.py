@@ -134,7 +134,7 @@ def test_drop_last_leaves_out_the_short_batch_and_nothing_else(make_world: Make,
 
 
 def test_other_windows_are_left_out_in_every_epoch() -> None:
-    from tests.trainer.test_order import MEMBERS, Window, batches_of, order_of
+    from tests.trainer.data.test_order import MEMBERS, Window, batches_of, order_of
 
     order = replace(order_of(Window(12, 6), MEMBERS["all"], (1, 3), batch=16), drop_last=True)
     assert order.num_anchors % 16

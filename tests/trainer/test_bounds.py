@@ -12,7 +12,7 @@ import torch
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
-from tests.trainer.test_rivals import errors_of, figures, judged, last_seen, prepared, walk
+from tests.trainer.assessment.test_rivals import errors_of, figures, judged, last_seen, prepared, walk
 
 Make = Callable[..., Any]
 ALL = np.ones((9 * 24, 3), bool)

@@ -19,7 +19,7 @@ import torch
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError, DiskFullError
 from dateshard.trainer.loop import train
-from tests.limits import PATIENCE_SECONDS
+from tests.kit.limits import PATIENCE_SECONDS
 
 SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06.."}
 FIRST = dt.date(2024, 3, 1)

@@ -1,0 +1,111 @@
+"""The verdict of an evaluation in sentences: what was won, how sure that is, and what to do about a defeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dateshard.judging.sentences import training_command, verdicts
+from dateshard.trainer.assessment.paired import Comparison
+from tests.trainer.assessment.test_paired import judged
+
+
+def said(*comparisons: Comparison, **changes: Any) -> list[tuple[str, bool]]:
+    document = judged(*comparisons).to_json()
+    return verdicts({**document, **changes})
+
+
+def found(baseline: str, low: float | None, high: float | None, *, agrees: bool = True, dates: int = 46) -> Comparison:
+    gain = 0.015 if low is None or high is None else (low + high) / 2
+    return Comparison(baseline, None, gain, low, high, dates, agrees=agrees)
+
+
+SURE, TIE, LOST = (0.009, 0.021), (-0.01, 0.04), (-0.06, -0.02)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "mean", "sentence"),
+    [
+        (SURE, SURE, "The model beats every baseline: 1.5 % less squared error than repeat (95 %: 0.9 to 2.1 % over 46 dates)."),
+        (LOST, SURE, "The model does NOT beat repeat: 4.0 % more squared error than repeat (95 %: 2.0 to 6.0 % over 46 dates)."
+         " Use repeat."),
+        (TIE, SURE, "No clear winner: the model has 1.5 % less squared error than repeat (95 %: -1.0 to 4.0 % over 46 dates). "
+         "By squared error and by absolute error mlp is best."),
+        (SURE, TIE, "No clear winner: the model has 1.5 % less squared error than mean (95 %: -1.0 to 4.0 % over 46 dates). "
+         "By squared error and by absolute error mlp is best."),
+    ],
+)  # fmt: skip
+def test_a_verdict_tells_how_sure_it_is(repeat: tuple[float, float], mean: tuple[float, float], sentence: str) -> None:
+    """The stronger baseline first, and of a doubt the baseline that it is about."""
+    assert said(found("mean", *mean), found("repeat", *repeat)) == [(sentence, repeat == mean == SURE)]
+
+
+def test_who_wins_by_squared_and_who_by_absolute_error_are_both_named() -> None:
+    """However sure the one is, the other one forbids to call it a victory."""
+    result = judged(found("repeat", *SURE, agrees=False), found("mean", *SURE))
+    next(row for row in result.rows if row.name == "repeat").scaled["mae"] = 0.1
+    ((sentence, good),) = verdicts(result.to_json())
+    assert sentence == (
+        "No clear winner: the model has 1.5 % less squared error than repeat (95 %: 0.9 to 2.1 % over 46 dates). "
+        "By squared error mlp is best, by absolute error repeat."
+    )
+    assert not good
+
+
+def test_too_few_dates_are_said_to_be() -> None:
+    ((sentence, _),) = said(found("repeat", None, None, dates=1))
+    assert sentence.startswith(
+        "No clear winner can be told: the model has 1.5 % less squared error than repeat (1 date: too few"
+    )
+
+
+def test_a_single_baseline_is_not_every_baseline() -> None:
+    ((sentence, _),) = said(found("mean", *SURE))
+    assert sentence.startswith("The model beats the only baseline mean: ")
+
+
+def test_what_is_without_error_cannot_be_beaten() -> None:
+    result = judged(Comparison("repeat", None, None, None, None, 46, agrees=False))
+    next(row for row in result.rows if row.name == "repeat").scaled["mse"] = 0.0
+    assert verdicts(result.to_json()) == [("repeat is without any error.", False)]
+
+
+def test_a_category_is_judged_by_its_accuracy() -> None:
+    better = Comparison("mean", "kind", 0.05, 0.03, 0.07, 46, agrees=True)
+    assert said(better, Comparison("repeat", "kind", 0.25, 0.2, 0.3, 46, agrees=True)) == [
+        (
+            "kind: the model beats every baseline: 5.0 points more accuracy than mean (95 %: 3.0 to 7.0 over 46 dates).",
+            True,
+        )
+    ]
+    worse = Comparison("mean", "kind", -0.05, -0.07, -0.03, 46, agrees=True)
+    assert said(worse) == [
+        (
+            "kind: the model does NOT beat mean: 5.0 points less accuracy than mean (95 %: 3.0 to 7.0 over 46 dates). Use mean.",
+            False,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("ridge", "dateshard train trainer.model.name=ridge -c CONFIG"),
+        (
+            "ridge:last",
+            "dateshard train trainer.model.name=ridge "
+            "'trainer.model.normalisations=[last]' 'trainer.model.histories=[168]' -c CONFIG",
+        ),
+        ("ridge:504", "dateshard train trainer.model.name=ridge trainer.window.history=504 -c CONFIG"),
+        ("repeat", None),
+    ],
+)
+def test_the_command_that_trains_what_is_better_is_told(name: str, command: str | None) -> None:
+    document = judged(found("repeat", *LOST)).to_json()
+    document["history"] = 168
+    for part in (document["rows"][0], document["comparisons"][0]):
+        part["name" if "name" in part else "baseline"] = name
+    assert training_command(document) == command
+    document["comparisons"][0]["outcome"] = "unclear"
+    assert training_command(document) is None

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: a small world of dumps, processes that are killed and traced, oracles of raw data."""
