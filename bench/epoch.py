@@ -22,7 +22,7 @@ import torch
 from dateshard.places import shards_folder
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.checkpoint import Writer
+from dateshard.trainer.checkpoint import CheckpointWriter
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import Session, _train_epoch
 from dateshard.trainer.setup import make_session
@@ -46,7 +46,9 @@ def epoch(session: Session) -> tuple[float, float]:
     """(wall, CPU) seconds of one epoch's steps."""
     session.state.epoch, session.state.batch = session.state.epoch + 1, 0
     began, used = time.perf_counter(), time.process_time()
-    for _ in _train_epoch(session, Writer(session.checkpoints)):  # which nothing is given to: save_freq is null
+    for _ in _train_epoch(
+        session, CheckpointWriter(session.checkpoints)
+    ):  # which nothing is given to: save_freq is null
         pass
     return time.perf_counter() - began, time.process_time() - used
 

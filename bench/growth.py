@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dateshard.pipeline.synthetic import City, write_long
-from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.commit import StoreWriter, publish, staging_folder
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Part
 from dateshard.shardstore.storage import zarr_raw
@@ -145,7 +145,7 @@ def publish_all(source: Dataset, root: Path) -> None:
     }
     cpu, began = time.process_time(), time.perf_counter()
     entries = {}
-    with Writer(root) as writer:
+    with StoreWriter(root) as writer:
         for day in source.days:
             with staging_folder(root) as folder:
                 hashes = zarr_raw.write(folder, arrays[day.date], source.feature_names)

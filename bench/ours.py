@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.commit import StoreWriter, publish, staging_folder
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import Nodes, save_nodes, save_statistics
@@ -29,7 +29,7 @@ from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.times.calendar import day_of, instants
-from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import Order, Window, make_runs
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle
@@ -83,7 +83,9 @@ def make_reader(ctx: Any, shuffle: Shuffle, policy: str, *, codes: bool = False,
     runs = make_runs(dataset.days, dataset.segments, everywhere, window, shuffle.days_per_run)
     order = Order(tuple(runs), 1, ctx.B, shuffle.runs_per_block, SEED, shuffle.shuffle_runs)
     features = tuple(range(ctx.F))
-    return Reader(dataset, order, Wanted(window, features, features, codes=codes), policy=policy, memory_budget=budget)
+    return Reader(
+        dataset, order, BatchForm(window, features, features, codes=codes), policy=policy, memory_budget=budget
+    )
 
 
 def open_store(ctx: Any) -> Dataset:
@@ -104,7 +106,7 @@ def write_store(root: Path, series: Any) -> None:
     step = 86_400_000_000_000 // steps
     root.mkdir(parents=True, exist_ok=True)
     names = [f"f{i}" for i in range(num_features)]
-    with Writer(root) as writer:
+    with StoreWriter(root) as writer:
         nodes = Nodes.plain([f"{i:06d}" for i in range(num_nodes)])
         statistics = Statistics(tuple(names), PartialStatistics.empty(num_nodes, num_features), ())
         folders = [save_nodes(root, nodes), save_statistics(root, statistics)]

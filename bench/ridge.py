@@ -24,7 +24,7 @@ import torch
 from dateshard.trainer.config import ModelConfig
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models.ridge import Grid, Judging
-from dateshard.trainer.models.ridge_gram import Joint, Masked, Part
+from dateshard.trainer.models.ridge_gram import GramPart, Joint, Masked
 
 SHAPES = {  # nodes, windows a node, history, horizon, masked share
     "flights, masked": (30, 6361, 168, 24, 0.5),
@@ -38,7 +38,7 @@ def never() -> bool:
     return False
 
 
-def part_of(shape: str, share: float = 1.0) -> tuple[Part, Window]:
+def part_of(shape: str, share: float = 1.0) -> tuple[GramPart, Window]:
     """A series with a daily wave; `share` of its windows."""
     nodes, count, history, horizon, masked = SHAPES[shape]
     count = int(count * share)
@@ -46,17 +46,17 @@ def part_of(shape: str, share: float = 1.0) -> tuple[Part, Window]:
     steps = count + history + horizon - 1
     wave = np.sin(np.arange(steps) / 24 * 2 * np.pi) + generator.normal(size=(nodes, steps)) * 0.5
     seen = torch.from_numpy(generator.random((nodes, steps)) >= masked) if masked else None
-    return Part(torch.from_numpy(wave), seen, None, count, opens=True, closes=True), Window(history, horizon)
+    return GramPart(torch.from_numpy(wave), seen, None, count, opens=True, closes=True), Window(history, horizon)
 
 
-def lag_products(part: Part, window: Window) -> Joint | Masked:
+def lag_products(part: GramPart, window: Window) -> Joint | Masked:
     made = Joint(window) if part.seen_NT is None else Masked(window)
     made.add(part, never)
     made.finish(never)
     return made
 
 
-def written_out(part: Part, window: Window) -> torch.Tensor:
+def written_out(part: GramPart, window: Window) -> torch.Tensor:
     """[W, W] where all is observed, else [P, H, H]."""
     values = part.values_NT.unfold(1, window.length, 1)
     if part.seen_NT is None:

@@ -7,7 +7,7 @@ what else runs on the machine meets all alike. `durable` ends with an fsync in e
 the training thread alone within its stall, which other work on the machine stretches less than the clock.
 
     memcpy            one numpy copy of 63 MB into memory that was used before: the floor of any snapshot
-    ours              dateshard.trainer.checkpoint.Writer; stall: all that the training thread does and waits for
+    ours              dateshard.trainer.checkpoint.CheckpointWriter; stall: all that the training thread does and waits for
     safetensors       the library's bytes, hashed, written file by file: this trainer's own way until this day
     torch.save        one file, then an fsync
     DCP async_save    torch.distributed.checkpoint, one process without a group, its own defaults (a thread, files synced)
@@ -38,7 +38,7 @@ from safetensors.torch import save as format_tensors
 from dateshard.shardstore.disk.durable import fsync_path, write_file
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.trainer import checkpoint
-from dateshard.trainer.checkpoint import Writer
+from dateshard.trainer.checkpoint import CheckpointWriter
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import Session, Stepped, _train_epoch, train
 from dateshard.trainer.runs.start import New, start
@@ -86,7 +86,7 @@ class Ways:
 
     session: Session
     folder: Path
-    writer: Writer
+    writer: CheckpointWriter
     number: int = 0
     computed: float = float("nan")  # processor time of this thread in the last stall
     spare: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty(0))
@@ -139,7 +139,7 @@ class Ways:
 
 def stalls(world: World, folder: Path, repeats: int) -> Iterator[str]:
     session = stepped(make_session(configured(world), world.open(), folder / "ours"), 3)
-    with Writer(session.checkpoints) as writer:
+    with CheckpointWriter(session.checkpoints) as writer:
         make_room(session, writer)
         time.sleep(1.0)  # of training, in which the pages are made
         ways = Ways(session, folder, writer)
@@ -178,7 +178,7 @@ def stalls(world: World, folder: Path, repeats: int) -> Iterator[str]:
         )
 
 
-def epoch(session: Session, writer: Writer) -> tuple[float, float, int]:
+def epoch(session: Session, writer: CheckpointWriter) -> tuple[float, float, int]:
     """(wall seconds, CPU seconds, saves) of one epoch's steps, the last save on disk."""
     session.state.epoch, session.state.batch = session.state.epoch + 1, 0
     session.metrics = session.metrics.fresh(session.state.epoch)
@@ -206,7 +206,7 @@ def _epochs(world: World, folder: Path, repeats: int, batch_size: int) -> Iterat
         sessions = {}
         for number, (name, kind) in enumerate(kinds.items()):
             session = make_session(configured(world, *kind, batch_size), world.open(), folder / f"epoch{number}")
-            sessions[name] = session, stack.enter_context(Writer(session.checkpoints))
+            sessions[name] = session, stack.enter_context(CheckpointWriter(session.checkpoints))
         for session, writer in sessions.values():
             epoch(session, writer)
         found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in kinds}

@@ -12,7 +12,7 @@ from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
 from dateshard.pipeline.events import Finished
 from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
 from dateshard.pipeline.raw.dumps import Dump
-from dateshard.pipeline.raw.row_counts import Rows, with_columns
+from dateshard.pipeline.raw.row_counts import RowCounts, with_columns
 from dateshard.pipeline.unobserved import about_unobserved
 from dateshard.shardstore.commit import Committed
 from dateshard.shardstore.coverage.observed import by_split
@@ -137,7 +137,7 @@ class End:
     plan: Plan
     failed: Mapping[dt.date, DateshardError]
     dropped: Mapping[dt.date, DateshardError]
-    cut_rows: Rows | None
+    cut_rows: RowCounts | None
     seconds: float
     changed: int
     stored: int
@@ -186,7 +186,7 @@ def _short_step(root: Path, current: Committed) -> str:
     return too_short_a_step(root, current.generation, current.manifest, current.sources["dates"])
 
 
-def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: Rows | None = None) -> dict[str, Any]:
+def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: RowCounts | None = None) -> dict[str, Any]:
     """{read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
 
     Args:

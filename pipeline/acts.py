@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dateshard.pipeline.arrays import Staged, Target, encode_date, positions, refuse_outside, stage
+from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date, positions, refuse_outside, stage
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory import refuse_grid
 from dateshard.pipeline.planning.weights import weight_of
@@ -212,7 +212,13 @@ def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequenc
 
 
 def normalise_date(
-    root: Path, date: dt.date, key: str, config: Pipeline, target: Target, memory_bytes: int, old: Part | None = None
+    root: Path,
+    date: dt.date,
+    key: str,
+    config: Pipeline,
+    target: Normaliser,
+    memory_bytes: int,
+    old: Part | None = None,
 ) -> Normalised:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
 
@@ -230,7 +236,7 @@ def normalise_date(
     values, receipt = load_arrays(root / "staged" / str(date) / key)
     day = day_of(date, config.source.timezone, parse_step(config.step))
     own, weight = receipt.get("vocabularies", {}), weight_of(values, receipt["rows"], config)
-    encoded = encode_date(Staged(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
+    encoded = encode_date(StagedDate(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
     if encoded.observed_TNF is not None:
         arrays["observed"] = encoded.observed_TNF

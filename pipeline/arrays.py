@@ -40,7 +40,7 @@ LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Normaliser:
     """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics.
 
     Attributes:
@@ -53,7 +53,7 @@ class Target:
     about: About
 
     @staticmethod
-    def of(frozen: Frozen, manifest: Manifest) -> Target:
+    def of(frozen: Frozen, manifest: Manifest) -> Normaliser:
         """The target of a generation; of the manifest its dates do not matter."""
         specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
         scale = frozen.statistics.scale(specs, frozen.nodes.names)
@@ -61,11 +61,11 @@ class Target:
         ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
         features, nodes = manifest.features, frozen.nodes.names
         about = About(manifest.dataset, manifest.timezone, manifest.step, features, nodes, ids, scale)
-        return Target(frozen.nodes, frozen.vocabularies, scale, about)
+        return Normaliser(frozen.nodes, frozen.vocabularies, scale, about)
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedDate:
     """A measured date before filling and scaling.
 
     Attributes:
@@ -119,7 +119,7 @@ def stage(
     table_nodes: tuple[str, ...] | None,
     memory_bytes: int,
     spilled: Path,
-) -> Staged:
+) -> StagedDate:
     """Decodes one dump and reduces it to the grid in float64.
 
     Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled into the folder `spilled` by
@@ -149,7 +149,7 @@ def stage(
     }
     vocabularies = _own_vocabularies(values, decoded)
     conflicts = _by_raw_column(duplicates, config)
-    return Staged(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
+    return StagedDate(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
 
 
 def _reset(feature: str) -> str:
@@ -203,7 +203,7 @@ def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[st
     return found
 
 
-def encode_date(staged: Staged, config: Pipeline, target: Target) -> Encoded:
+def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Encoded:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last. Changes its codes in
     place.
 
@@ -224,7 +224,7 @@ def encode_date(staged: Staged, config: Pipeline, target: Target) -> Encoded:
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
 
 
-def _of_strangers_alone(staged: Staged, nodes: Nodes, config: Pipeline) -> DumpError:
+def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> DumpError:
     unknown = Strangers.of(staged.nodes, nodes.names)
     return DumpError(
         f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
@@ -255,7 +255,7 @@ def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
 
 
-def _recode(staged: Staged, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, Strangers]:
+def _recode(staged: StagedDate, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, Strangers]:
     """Changes a date's own codes to frozen ones, in place; gives the unseen categories by feature."""
     unknown: dict[str, Strangers] = {}
     values_TNF = staged.values_TNF

@@ -8,8 +8,8 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.observe import observe
 from dateshard.pipeline.planning.plan import Observed, Wish, make_plan
 from dateshard.pipeline.raw.dumps import is_one_file
-from dateshard.shardstore.cleaning.garbage import Garbage, Runs, Wanted, find_garbage, remove_garbage
-from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.cleaning.garbage import Garbage, Needed, Runs, find_garbage, remove_garbage
+from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.measured import partial_key
 
 BY_PINS = Runs()  # only those that pins name are looked at
@@ -24,17 +24,17 @@ def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs 
     """
     if dry_run:
         return find_garbage(root, _wanted(config, root), keep, runs)
-    with Writer(root):
+    with StoreWriter(root):
         return remove_garbage(root, _wanted(config, root), keep, runs)
 
 
-def _wanted(config: Pipeline, root: Path) -> Wanted:
-    current, _ = Writer(root).current()
+def _wanted(config: Pipeline, root: Path) -> Needed:
+    current, _ = StoreWriter(root).current()
     seen, _, _ = observe(config, root, current)
     plan = make_plan(config, seen, Wish())
     features = config.feature_specs()
     staged = frozenset((str(p.date), p.key) for p in plan.dates if p.key)
-    return Wanted(staged, lambda key: partial_key(key, features), _cuts(config, seen))
+    return Needed(staged, lambda key: partial_key(key, features), _cuts(config, seen))
 
 
 def _cuts(config: Pipeline, seen: Observed) -> frozenset[str] | None:

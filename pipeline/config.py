@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dateshard.pipeline.source import DateRange, Section, Source, Step, null_word
+from dateshard.pipeline.source import DateRange, Source, SourceSection, Step, null_word
 from dateshard.pipeline.splits import refuse_impossible
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
@@ -36,7 +36,7 @@ OutsideWord = Literal["refuse", "drop", "clip", "null"]
 Outside = Annotated[OutsideWord, BeforeValidator(null_word, json_schema_input_type=OutsideWord | None)]
 
 
-class NodeTable(Section):
+class NodeTable(SourceSection):
     """A CSV of all nodes. Without it the nodes are those found over the training dates."""
 
     table: str
@@ -44,7 +44,7 @@ class NodeTable(Section):
     position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
 
 
-class FeatureConfig(Section):
+class FeatureConfig(SourceSection):
     """One feature: which column, how a step's records become one value, and how that is filled and scaled."""
 
     column: str | None = Field(None, description="default: the feature's name; count without a column counts records")
@@ -129,7 +129,7 @@ def _dates_as_text(value: Any) -> Any:
 Share = Annotated[str | float | list[str] | None, BeforeValidator(_dates_as_text)]
 
 
-class Split(Section):
+class Split(SourceSection):
     """Ranges such as `2013-01-01..2013-09-30`, `2013-11-16..` or `last:7`, or a fraction of the dates each."""
 
     train: Share = None
@@ -151,7 +151,7 @@ def _each_once(formats: tuple[str, ...]) -> tuple[str, ...]:
     return formats
 
 
-class StoreConfig(Section):
+class StoreConfig(SourceSection):
     """What is written."""
 
     formats: Annotated[tuple[Literal["zarr", "parquet"], ...], AfterValidator(_each_once)] = Field(
@@ -161,7 +161,7 @@ class StoreConfig(Section):
     keep_staged: Literal[True] = True
 
 
-class Pipeline(Section):
+class Pipeline(SourceSection):
     """The offline stage."""
 
     source: Source

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.planning.observe import Staged, observe
+from dateshard.pipeline.planning.observe import StagedKeys, observe
 from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, split_settings
 from dateshard.shardstore.commands import command, to_run
-from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import load_statistics
 from dateshard.shardstore.manifest import Ranges
@@ -54,12 +54,12 @@ def drop(config: Pipeline, root: Path, dates: Collection[dt.date], *, dry_run: b
         BusyError: another process writes this dataset.
     """
     if dry_run:
-        return _drop(config, Writer(root), dates, dry_run=True)
-    with Writer(root) as writer:
+        return _drop(config, StoreWriter(root), dates, dry_run=True)
+    with StoreWriter(root) as writer:
         return _drop(config, writer, dates, dry_run=False)
 
 
-def _drop(config: Pipeline, writer: Writer, dates: Collection[dt.date], *, dry_run: bool) -> Dropped:
+def _drop(config: Pipeline, writer: StoreWriter, dates: Collection[dt.date], *, dry_run: bool) -> Dropped:
     current, notes = writer.current() if writer.root.is_dir() else (None, [])
     if current is None:
         todo = to_run("preprocess", config=True)
@@ -136,7 +136,7 @@ def without_rows(
         for date, key in keys.items()
     }
     dropped = dict(sorted({**seen.sources.get("dropped", {}), **noted}.items()))
-    return replace(seen, sources={**seen.sources, "dropped": dropped}, staged=Staged(root))
+    return replace(seen, sources={**seen.sources, "dropped": dropped}, staged=StagedKeys(root))
 
 
 def still_dropped(sources: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

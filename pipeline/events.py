@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline.planning.plan import Plan
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.shardstore.coverage.observed import Cells
+from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.errors import DateshardError
 from dateshard.shardstore.manifest import Manifest
 
@@ -35,7 +35,7 @@ class CutDone:
 
     path: Path
     dates: tuple[dt.date, ...]
-    rows: Rows
+    rows: RowCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Finished:
     stored: int = 0  # dates whose shard stayed, written in other formats
     cut_short: bool = False  # it ended at the first failure, as was asked; nothing was committed after it
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
-    observed: Mapping[str, Cells] = field(default_factory=dict)  # by split, as far as it is known
+    observed: Mapping[str, ObservedCells] = field(default_factory=dict)  # by split, as far as it is known
     short_step: str = ""  # why the step is too short for the records, if it is
     empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
     unobserved: tuple[str, ...] = ()  # on features and nodes of which the training dates hold nothing, in words

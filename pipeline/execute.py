@@ -20,7 +20,7 @@ from dateshard.pipeline.acts import (
     take_partial,
     why_lost,
 )
-from dateshard.pipeline.arrays import Target, loaded_bytes
+from dateshard.pipeline.arrays import Normaliser, loaded_bytes
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.drop import still_dropped, without_rows
 from dateshard.pipeline.events import (
@@ -46,12 +46,12 @@ from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish, mak
 from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.raw.cut_index import cut_account, spilled
 from dateshard.pipeline.raw.dumps import is_one_file, one_table
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.storing import StoredAgain, stored_as, storing
 from dateshard.pipeline.unobserved import refuse_nothing_observed
 from dateshard.pipeline.workers.pool import Again, Task, Workers
 from dateshard.pipeline.workers.stopping import Stop
-from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
@@ -90,7 +90,7 @@ def preprocess(
     """
     stop = stop or Stop()
     give_back_at_once(memory_bytes)
-    with Writer(root) as writer:
+    with StoreWriter(root) as writer:
         current, notes = writer.current()
         done = None
         with stop.at_once():
@@ -124,7 +124,7 @@ class _Run:
 
     dataset: str
     config: Pipeline
-    writer: Writer
+    writer: StoreWriter
     current: Committed | None
     seen: Observed
     table: Nodes | None
@@ -132,7 +132,7 @@ class _Run:
     plan: Plan
     workers: Workers
     worker_bytes: int
-    cut_rows: Rows | None  # of the file of many dates, if it was cut just now
+    cut_rows: RowCounts | None  # of the file of many dates, if it was cut just now
     fail_fast: bool = False
     old: Manifest | None = None  # of the generation that this run began with
     plans: dict[dt.date, DatePlan] = field(default_factory=dict)
@@ -296,7 +296,7 @@ class _Run:
         same = old is not None and old.normalise == manifest.normalise
         if old is not None and same:  # the dates that stay as they are
             self.entries = {date: entry for date, entry in old.dates.items() if date not in self.excluded}
-        target, at_once = Target.of(frozen, manifest), old is None or same
+        target, at_once = Normaliser.of(frozen, manifest), old is None or same
         lost = (yield from self._store(manifest, target)) if same else []
         tasks: list[Task] = []
         for plan in [*lost, *self.plan.to_normalise]:
@@ -310,7 +310,7 @@ class _Run:
         mended = [task for task in tasks if task[0] in damaged and task[0].date not in self.failed]
         yield from self._write("normalise", mended, manifest, at_once=at_once)
 
-    def _store(self, manifest: Manifest, target: Target) -> Generator[Event, None, list[DatePlan]]:
+    def _store(self, manifest: Manifest, target: Normaliser) -> Generator[Event, None, list[DatePlan]]:
         """Writes fresh dates in the formats that they lack. Returns those whose shard is damaged, to be normalised."""
         assert self.old is not None, "only what is committed is stored again"
         again = [plan for plan in self.plan.to_store if plan.date not in {*self.failed, *self.measured}]
@@ -351,7 +351,7 @@ class _Run:
         for date in sorted(set(old.dates) - following):
             yield from self._fail("normalise", date, account.left_behind(date))
 
-    def _to_normalise(self, plan: DatePlan, target: Target) -> tuple[Any, ...]:
+    def _to_normalise(self, plan: DatePlan, target: Normaliser) -> tuple[Any, ...]:
         """Arguments of `normalise_date`."""
         entry = self.current.manifest.dates.get(plan.date) if self.current else None
         part = entry.parts[0] if entry else None

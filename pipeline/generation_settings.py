@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dateshard.pipeline.arrays import Target
+from dateshard.pipeline.arrays import Normaliser
 from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
 from dateshard.pipeline.planning.plan import measured_so, normalise_identity
 from dateshard.shardstore.commit import load_sources
@@ -37,10 +37,10 @@ def table_of(dataset: Dataset, config: Pipeline) -> tuple[str, ...] | None:
     return dataset.nodes.names if config.nodes else None
 
 
-def target_of(dataset: Dataset) -> Target:
+def target_of(dataset: Dataset) -> Normaliser:
     """What every date of a generation was mapped to."""
     frozen = Frozen(dataset.nodes, dataset.vocabularies, dataset.statistics)
-    return Target.of(frozen, dataset.manifest)
+    return Normaliser.of(frozen, dataset.manifest)
 
 
 def refuse_other_settings(config: Pipeline, dataset: Dataset) -> None:

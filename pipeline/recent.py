@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from dateshard.pipeline.arrays import Encoded, Staged, Target, encode_date, stage
+from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date, stage
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory import FREE_SHARE
 from dateshard.pipeline.planning.observe import whole_file
@@ -35,7 +35,7 @@ Names = tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DateRows:
     """One date of a history: its rows of the window, and what became of its dump."""
 
     day: Day
@@ -45,7 +45,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RecentSteps:
     """The window's inputs, and where they come from.
 
     Attributes:
@@ -60,7 +60,7 @@ class History:
     observed_HNF: NDArray[np.bool_]
     end: int
     last: int | None
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DateRows, ...]
     unknown_nodes: tuple[str, ...]
     unknown_categories: Mapping[str, Strangers]
 
@@ -84,7 +84,7 @@ class Raw:
         pattern = next((name for name in self.names if not is_one_file(name)), None)
         return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
 
-    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> Staged:
+    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> StagedDate:
         """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
         config = spilled(self.config) if date in self.cut else self.config
         memory = int(FREE_SHARE * psutil.virtual_memory().available)
@@ -145,7 +145,7 @@ def _nothing(name: str) -> DumpError:
     return DumpError(no_match(name), todo=f"Check {_option()}; {{date}} stands for every date")
 
 
-def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: int | None = None) -> History:
+def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, until: int | None = None) -> RecentSteps:
     """The last `num_steps` steps that are known, encoded; every dump of theirs is decoded once, no other is opened.
 
     Memory: the window, and one date as in preparing.
@@ -164,7 +164,7 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
     _refuse_lacking(chosen, raw, num_steps)
     shape = (num_steps, len(target.nodes.names), len(raw.config.features))
     values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
-    found, pieces, at = list[Encoded](), list[Piece](), num_steps
+    found, pieces, at = list[Encoded](), list[DateRows](), num_steps
     for day, rows in reversed(chosen):
         known, encoded = dates.encoded(day.date)
         at -= rows.stop - rows.start
@@ -172,22 +172,22 @@ def read_history(raw: Raw, target: Target, nodes: Names, num_steps: int, until: 
         if encoded.observed_TNF is not None:
             observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
         found.append(encoded)
-        pieces.append(Piece(day, rows, with_columns(known.rows, known.conflicts), known.last))
+        pieces.append(DateRows(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
     unseen = [encoded.unknown_categories for encoded in found]
     features = sorted({name for names in unseen for name in names})
     most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
-    return History(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
+    return RecentSteps(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
 
 
 class _Dates:
     """The dates of a history, decoded and encoded when they are asked for. Of those where its end was looked for, once."""
 
-    def __init__(self, raw: Raw, target: Target, nodes: Names) -> None:
+    def __init__(self, raw: Raw, target: Normaliser, nodes: Names) -> None:
         self.raw, self.target, self.nodes = raw, target, nodes
-        self._looked_at: dict[dt.date, tuple[Staged, Encoded]] = {}
+        self._looked_at: dict[dt.date, tuple[StagedDate, Encoded]] = {}
 
-    def encoded(self, date: dt.date) -> tuple[Staged, Encoded]:
+    def encoded(self, date: dt.date) -> tuple[StagedDate, Encoded]:
         if date in self._looked_at:
             return self._looked_at.pop(date)
         staged = self.raw.stage(date, self.nodes)

@@ -27,7 +27,7 @@ from dateshard.shardstore.own_code.user_code import forbidden
 from dateshard.shardstore.times.calendar import parse_date, parse_step, zone
 
 
-class Section(BaseModel):
+class SourceSection(BaseModel):
     """A part of the configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -82,7 +82,7 @@ def null_word(value: Any) -> Any:
 BadNumber = Annotated[OrNull, BeforeValidator(null_word, json_schema_input_type=OrNull | None)]
 
 
-class Csv(Section):
+class Csv(SourceSection):
     """The dialect of CSV dumps (.csv, .txt, .tsv, packed or not)."""
 
     separator: str = Field(",", min_length=1, max_length=1)
@@ -126,14 +126,14 @@ class Csv(Section):
         return self
 
 
-class Wide(Section):
+class Wide(SourceSection):
     """A dump with one column a node: every column beside the time is a node, its values are one raw column."""
 
     value: str = Field(description="the raw column's name that features refer to")
     nodes: str = Field("*", description="which columns are nodes, as a shell pattern")
 
 
-class Faults(Section):
+class FaultPolicy(SourceSection):
     """What becomes of a row with a fault. `refuse` counts it against max_bad_fraction, `drop` only counts it,
     `null` makes the value missing and keeps the row."""
 
@@ -148,7 +148,7 @@ class Faults(Section):
 NOT_MEASURING = {"path", "dates", "format", "max_bad_fraction", "empty_date"}  # they decide no value
 
 
-class TimeParts(Section):
+class TimeParts(SourceSection):
     """A time whose parts stand in columns of their own."""
 
     date: str | None = Field(None, description="column of whole dates, instead of year, month and day")
@@ -179,7 +179,7 @@ class TimeParts(Section):
 TimeColumns = str | tuple[str, str] | TimeParts
 
 
-class Source(Section):
+class Source(SourceSection):
     """Where one date's dump lies, and which columns say when and who."""
 
     path: str = Field(
@@ -218,7 +218,7 @@ class Source(Section):
         "last",
         description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
     )
-    faults: Faults = Faults()
+    faults: FaultPolicy = FaultPolicy()
     empty_date: Literal["fail", "drop"] = Field(
         "fail",
         description="a date whose dump has no row, or none that is left: it fails, or is left out of the dataset",

@@ -125,7 +125,7 @@ class Committed:
     sources: Sources
 
 
-class Writer:
+class StoreWriter:
     """The one writer of a dataset, from lock to commit. Use as a context manager.
 
     Owns: writer.lock, staging/ (emptied on entry: nobody else may write), manifests/, CURRENT, commits.jsonl.
@@ -140,7 +140,7 @@ class Writer:
         self._journal = ""  # what was taken out of commits.jsonl
         self._format = ""  # what was wrong with FORMAT before it was written anew
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> StoreWriter:
         path, new = self.root / "writer.lock", not self.root.exists()
         for name in FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True)

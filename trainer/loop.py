@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dateshard.trainer import checkpoint, postmortem
-from dateshard.trainer.checkpoint import Saved, Writer
+from dateshard.trainer.checkpoint import CheckpointWriter, Saved
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
@@ -88,14 +88,14 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
             or no step of the whole run had one.
     """
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
-    with Writer(session.checkpoints, after=tend) as writer:
+    with CheckpointWriter(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
             yield from _train_closed_form(session, writer, session.model, should_stop)
         else:
             yield from _train_epochs(session, writer, should_stop)
 
 
-def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> Iterator[Event]:
+def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: ShouldStop) -> Iterator[Event]:
     state = session.state
     if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
         raise postmortem.error(session, over=state.fruitless and finished(session) is not None)
@@ -123,12 +123,12 @@ def _train_epochs(session: Session, writer: Writer, should_stop: ShouldStop) -> 
     yield from _end(session, writer, why)
 
 
-def _stop(session: Session, writer: Writer, why: str = "stopped") -> Iterator[Event]:
+def _stop(session: Session, writer: CheckpointWriter, why: str = "stopped") -> Iterator[Event]:
     save(session, writer)
     yield from _end(session, writer, why)
 
 
-def _end(session: Session, writer: Writer, why: str) -> Iterator[Event]:
+def _end(session: Session, writer: CheckpointWriter, why: str) -> Iterator[Event]:
     """Raises:
     DateshardError: the run is over and none of its steps had a finite gradient.
     """
@@ -151,7 +151,7 @@ def finished(session: Session) -> str | None:
     return "max steps" if most is not None and state.step >= most and due else None
 
 
-def _train_epoch(session: Session, writer: Writer) -> Iterator[Event]:
+def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
     """The rest of the current epoch: every `accumulate` batches make a step, the epoch's last ones too."""
     state, training, order = session.state, session.config.training, session.train.order
     save_freq, since = session.config.checkpoint.save_freq, state.batch
@@ -197,7 +197,7 @@ def set_learning_rate(session: Session) -> float:
     return rate
 
 
-def _note(session: Session, writer: Writer, number: int, outcome: Outcome) -> None:
+def _note(session: Session, writer: CheckpointWriter, number: int, outcome: Outcome) -> None:
     """Moves the position on.
 
     Raises:
@@ -237,7 +237,9 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     return metrics.report()
 
 
-def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None, began: float) -> Iterator[Event]:
+def _close_epoch(
+    session: Session, writer: CheckpointWriter, report: dict[str, Any] | None, began: float
+) -> Iterator[Event]:
     """Notes the validation on the very weights that are saved next."""
     state, config = session.state, session.config
     state.val_loss = report["loss"] if report else None
@@ -262,7 +264,9 @@ def _close_epoch(session: Session, writer: Writer, report: dict[str, Any] | None
     yield from writer.told()
 
 
-def _train_closed_form(session: Session, writer: Writer, model: Ridge, should_stop: ShouldStop) -> Iterator[Event]:
+def _train_closed_form(
+    session: Session, writer: CheckpointWriter, model: Ridge, should_stop: ShouldStop
+) -> Iterator[Event]:
     """Ridge has no epochs: one pass over training and validation windows, then the checkpoint.
 
     A stop in the middle of it saves position 0: to go on is to begin anew, and ends in the same bytes.

@@ -17,7 +17,7 @@ from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.optimization.optimizer import moments_a_weight
-from dateshard.trainer.optimization.schedule import Progress, learning_rate
+from dateshard.trainer.optimization.schedule import LossHistory, learning_rate
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class State:
     validated: bool = False
     train_loss: float | None = None
     val_loss: float | None = None
-    progress: Progress = field(default_factory=Progress)
+    progress: LossHistory = field(default_factory=LossHistory)
 
     @property
     def fruitless(self) -> bool:
@@ -66,14 +66,14 @@ class Session:
     keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
-def make_room(session: Session, writer: checkpoint.Writer) -> None:
+def make_room(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
     keeps_some = moments_a_weight(session.config.training) > 0
     moments = _expected_moments(session, () if keeps_some else _trained(session.model))
     writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
 
 
-def save(session: Session, writer: checkpoint.Writer) -> None:
+def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
     state.train_loss = session.metrics.loss()
@@ -121,7 +121,7 @@ def restore(session: Session, found: checkpoint.Checkpoint) -> None:
     if session.metrics.sample is not None:
         session.metrics.sample.load(groups.get("sample"))
     plain = {name: saved[name] for name in State.__dataclass_fields__ if name != "progress"}
-    session.state = State(**plain, progress=Progress(**saved["progress"]))
+    session.state = State(**plain, progress=LossHistory(**saved["progress"]))
 
 
 def _rate(session: Session) -> float:

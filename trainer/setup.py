@@ -17,17 +17,17 @@ from dateshard.trainer import device as devices
 from dateshard.trainer.binding import bound, environment
 from dateshard.trainer.bounds import refuse_bounds
 from dateshard.trainer.config import Loading, RunsShuffle, Trainer
-from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.block_sizes import Sizing
 from dateshard.trainer.data.order import Order, Window, make_runs
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
-from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.memory import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics
-from dateshard.trainer.metrics.sample import Plan
+from dateshard.trainer.metrics.sample import SamplePlan
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
 from dateshard.trainer.models.own import failure_of_one, refuse_unfit
@@ -40,7 +40,7 @@ NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and s
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Selected:
     """Inputs and targets as names and as positions among the dataset's features."""
 
     inputs: tuple[int, ...]
@@ -53,7 +53,7 @@ class Columns:
         return tuple(self.inputs.index(t) if t in self.inputs else -1 for t in self.targets)
 
 
-def choose_columns(config: Trainer, dataset: Dataset) -> Columns:
+def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
     """Raises:
     UsageError: a feature that the dataset does not have.
     """
@@ -66,7 +66,7 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Columns:
                 raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
     refuse_bounds(config, dataset)
     inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
-    return Columns(inputs, targets, list(wanted[1]))
+    return Selected(inputs, targets, list(wanted[1]))
 
 
 def refuse_unready(dataset: Dataset) -> None:
@@ -141,7 +141,7 @@ def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: S
         return order
     size = training.sample_size
     whole = size is None or size >= order.num_anchors
-    sample = None if whole or size is None else Sample(order.num_anchors, size, training.seed)
+    sample = None if whole or size is None else WindowSample(order.num_anchors, size, training.seed)
     return replace(order, sample=sample, drop_last=training.drop_last)
 
 
@@ -150,14 +150,14 @@ def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
     return shuffle if shuffle.days_per_run is None else Shuffle(shuffle.days_per_run, 1, shuffle_runs=False)
 
 
-def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: Wanted) -> Reader:
+def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: BatchForm) -> Reader:
     """A reader as `trainer.loading` says."""
     policy = {"streaming": "blocks"}.get(config.loading.policy, config.loading.policy)
     loading = config.loading
     return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
 
 
-def shape_of(dataset: Dataset, columns: Columns, heads: Sequence[Head], window: Window) -> Shape:
+def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window: Window) -> Shape:
     """What the model must fit."""
     target_codes = _codes_of(dataset, columns.targets)
     return Shape(
@@ -182,7 +182,7 @@ def _codes_of(dataset: Dataset, places: Sequence[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def targets_of(config: Trainer, dataset: Dataset, columns: Columns) -> list[Target]:
+def targets_of(config: Trainer, dataset: Dataset, columns: Selected) -> list[Target]:
     """The targets with their categories; classes are counted over the training dates where weights ask for it."""
     training = config.training
     asked = [training.class_weights, *(head.class_weights for head in (training.losses or {}).values())]
@@ -209,7 +209,7 @@ def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int
 
 
 def form_of(
-    config: Trainer, dataset: Dataset, columns: Columns, targets: Sequence[Target], heads: Sequence[Head]
+    config: Trainer, dataset: Dataset, columns: Selected, targets: Sequence[Target], heads: Sequence[Head]
 ) -> Form:
     """What is counted of these targets.
 
@@ -217,7 +217,9 @@ def form_of(
         UsageError: `metrics.custom` cannot be imported.
     """
     asked, size = config.metrics, config.training.batch_size
-    plan = Plan(config.training.seed, asked.buffer.train * size, asked.buffer.evaluation * size, asked.buffer_bytes)
+    plan = SamplePlan(
+        config.training.seed, asked.buffer.train * size, asked.buffer.evaluation * size, asked.buffer_bytes
+    )
     form = Form(tuple(heads), tuple(targets), window_of(config).target_steps, dataset.manifest.num_nodes)
     units = Units(dataset, [columns.targets[place] for place in form.numbers])
     shift = units.shift_scaled_F.numpy()
@@ -248,7 +250,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     devices.reseed(key(config.training.seed, 4))
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
-    wanted = Wanted(window, columns.inputs, columns.targets, **uses)
+    wanted = BatchForm(window, columns.inputs, columns.targets, **uses)
     return Session(
         config=config,
         model=model,

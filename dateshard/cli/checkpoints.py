@@ -112,7 +112,7 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
-    from dateshard.runs.checkpoints import LATEST, Place, is_checkpoint, named, place_of
+    from dateshard.runs.checkpoints import LATEST, CheckpointPlace, is_checkpoint, named, place_of
     from dateshard.runs.checkpoints import verify as compare
     from dateshard.runs.checkpoints_screen import show_verified
     from dateshard.terminal.screen import Screen
@@ -122,7 +122,7 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     runs, wanted = ([word for word in words if is_checkpoint(word) is kind] for kind in (False, True))
     if wanted:
         each = [named([*runs, word], directory, "latest") for word in wanted]
-        place: Place = each[0].place
+        place: CheckpointPlace = each[0].place
         if any(one.place != place for one in each):
             raise click.UsageError("Name checkpoints of one folder at a time.")
         told = compare(place, [one.name for one in each])

@@ -12,7 +12,7 @@ from dateshard.cli.options import committed_dates, emit, json_option, needed_con
 if TYPE_CHECKING:
     import datetime as dt
 
-    from dateshard.insight.survey import Survey
+    from dateshard.insight.survey import DataSurvey
     from dateshard.shardstore.dataset import Dataset
     from dateshard.terminal.screen import Screen
 
@@ -113,11 +113,11 @@ def open_dataset(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
     return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
 
 
-def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> Survey:
+def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> DataSurvey:
     """Reads the dates, with a bar."""
-    from dateshard.insight.survey import Survey
+    from dateshard.insight.survey import DataSurvey
 
-    survey, chosen = Survey(dataset), list(dates)
+    survey, chosen = DataSurvey(dataset), list(dates)
     bar = screen.bar("dates", len(chosen))
     try:
         for date in chosen:

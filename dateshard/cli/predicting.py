@@ -80,7 +80,7 @@ def predict(
     from pathlib import Path
 
     from dateshard.judging import forecast_table, prediction_screen
-    from dateshard.judging.prediction import Asked, predict_run
+    from dateshard.judging.prediction import PredictRequest, predict_run
     from dateshard.shardstore.errors import naming
     from dateshard.terminal.screen import Screen
 
@@ -96,7 +96,7 @@ def predict(
     pipeline = settings.preparing() if settings else None
     bounds = settings.trainer.bounds or None if settings else None
     screen = Screen(as_json=as_json or not (out or sys.stdout.isatty()), quiet=quiet)
-    made = predict_run(Asked(names[0], history, until, at, which, level, pipeline, bounds, trust))
+    made = predict_run(PredictRequest(names[0], history, until, at, which, level, pipeline, bounds, trust))
     prediction_screen.headline(screen, made)
     if out:
         forecast_table.write(made.frame, Path(out))

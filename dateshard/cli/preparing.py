@@ -144,7 +144,7 @@ def preprocess(
     again, stop = command(*door().words), Stop()
     with StopSignal(stop.ask) as signals:
         try:
-            return _carry_out(words, files, acts, stop, Shown(as_json, quiet, again))
+            return _carry_out(words, files, acts, stop, HowToTell(as_json, quiet, again))
         except KeyboardInterrupt:
             told = f"stopped: {_kept(force=force)}. This goes on: {again}"
             if as_json:
@@ -154,7 +154,7 @@ def preprocess(
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class HowToTell:
     """How a preprocess tells what it does, and the command that goes on where it is cut off."""
 
     as_json: bool
@@ -162,7 +162,7 @@ class Shown:
     again: str
 
 
-def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any], stop: Stop, shown: Shown) -> int:
+def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any], stop: Stop, shown: HowToTell) -> int:
     """The whole command between its words and its exit code."""
     from contextlib import closing
 

@@ -78,7 +78,7 @@ def train(
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
     from dateshard.terminal.screen import Screen
     from dateshard.training import rehearsal
-    from dateshard.training.train import Asked, configure, train_to_the_end
+    from dateshard.training.train import TrainRequest, configure, train_to_the_end
 
     stray, overrides = split_arguments(words)
     if stray:
@@ -95,7 +95,7 @@ def train(
     elif overfit:
         code, document = rehearsal.overfit_few(settings, overfit, screen, name)
     else:
-        code, document = train_to_the_end(settings, screen, Asked(resume, name, save_dir, init_from))
+        code, document = train_to_the_end(settings, screen, TrainRequest(resume, name, save_dir, init_from))
     if as_json:
         emit(document)
     return code

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dateshard.insight.observed import short_step
-from dateshard.insight.survey import Survey, distance, moments_of, reference
+from dateshard.insight.survey import DataSurvey, distance, moments_of, reference
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.manifest import Manifest
@@ -61,7 +61,7 @@ def without_position(nodes: Nodes) -> int:
     return int(np.isnan(nodes.positions_NP).any(axis=1).sum()) if nodes.axes else len(nodes.names)
 
 
-def inspection(dataset: Dataset, survey: Survey, rows: Sequence[Document]) -> Document:
+def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[Document]) -> Document:
     """`inspect --json`: what the surveyed dates hold, and the first rows."""
     manifest, days = dataset.manifest, [survey.dates[date].day for date in sorted(survey.dates)]
     num_bytes = sum(size for day in days for part in manifest.dates[day.date].parts for size, _ in part.files.values())
@@ -89,7 +89,7 @@ def inspection(dataset: Dataset, survey: Survey, rows: Sequence[Document]) -> Do
     }
 
 
-def feature_to_json(survey: Survey, index: int) -> Document:
+def feature_to_json(survey: DataSurvey, index: int) -> Document:
     """One feature over the surveyed dates: its settings, missing share, raw and scaled figures, its categories."""
     feature, cells = survey.dataset.features[index], survey.cells()
     seen = int(survey.seen_NF[:, index].sum())
@@ -111,7 +111,7 @@ def feature_to_json(survey: Survey, index: int) -> Document:
     return content
 
 
-def _categories(survey: Survey, index: int) -> Document:
+def _categories(survey: DataSurvey, index: int) -> Document:
     counts = survey.codes[index]
     names = survey.dataset.vocabularies.names[survey.dataset.features[index].name]
     order = np.argsort(-counts[1:], kind="stable")[:MOST_CATEGORIES]
@@ -124,7 +124,7 @@ def _categories(survey: Survey, index: int) -> Document:
 
 def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     """The first cells of a date, node by node and step by step, in raw units; null where nothing was observed."""
-    survey, day = Survey(dataset), dataset.manifest.day(date)
+    survey, day = DataSurvey(dataset), dataset.manifest.day(date)
     nodes = dataset.nodes.names
     steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
     shape = (steps, len(nodes), len(dataset.features))
@@ -140,7 +140,7 @@ def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     return rows
 
 
-def _readable(survey: Survey, scaled_TN: Any, seen_TN: Any, index: int) -> list[list[Any]]:
+def _readable(survey: DataSurvey, scaled_TN: Any, seen_TN: Any, index: int) -> list[list[Any]]:
     feature = survey.dataset.features[index]
     if feature.categorical:
         names = ("(unseen)", *survey.dataset.vocabularies.names[feature.name])
@@ -207,7 +207,7 @@ def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> Docu
     return {"nodes": rows, "nodes_left_out": len(order) - len(rows)}
 
 
-def by_date(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
+def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
     """`by_date` of statistics: a row a date and feature, in raw units."""
     rows = []
     for date in sorted(dates):
@@ -227,7 +227,7 @@ def by_date(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
     return rows
 
 
-def drift_rows(survey: Survey, dates: Iterable[dt.date]) -> list[Document]:
+def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
     """How far each date stands from the training dates, in training deviations after the transform; largest first.
 
     Every training date of the statistics must have been surveyed: their cells together are what a date's are compared

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dateshard.shardstore.commit import load_sources
-from dateshard.shardstore.coverage.observed import Cells, Counts, by_split
+from dateshard.shardstore.coverage.observed import Counts, ObservedCells, by_split
 from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
@@ -23,7 +23,7 @@ def short_step(dataset: Dataset) -> str:
     return too_short_a_step(dataset.root, dataset.generation, dataset.manifest, _rows(dataset))
 
 
-def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Cells]:
+def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, ObservedCells]:
     """{split: its cells} of some features. Masks are read of those dates alone that an older version prepared."""
 
     def read(date: dt.date) -> Counts:
@@ -40,18 +40,18 @@ def _rows(dataset: Dataset) -> Mapping[str, Any]:
     return {}
 
 
-def shares_line(cells: Mapping[str, Cells], what: str = "cells") -> str:
+def shares_line(cells: Mapping[str, ObservedCells], what: str = "cells") -> str:
     """`observed cells: train 98 %, validation 0.1 %, test 97 %`; empty where nothing is known."""
     shares = ", ".join(f"{split} {percent(own)}" for split, own in cells.items())
     return f"observed {what}: {shares}" if shares else ""
 
 
-def shares_of(cells: Mapping[str, Cells]) -> dict[str, float]:
+def shares_of(cells: Mapping[str, ObservedCells]) -> dict[str, float]:
     """For --json."""
     return {split: float(f"{own.share:.7g}") for split, own in cells.items()}
 
 
-def percent(cells: Cells) -> str:
+def percent(cells: ObservedCells) -> str:
     """A share that says 100 % of all cells alone and 0 % of none alone."""
     share = 100 * cells.share
     if cells.observed in (0, cells.cells):
@@ -61,9 +61,9 @@ def percent(cells: Cells) -> str:
     return f"{min(share, 99.9):.1f} %" if share < 1.5 or share > 99.4 else f"{share:.0f} %"
 
 
-def thin_splits(cells: Mapping[str, Cells]) -> list[str]:
+def thin_splits(cells: Mapping[str, ObservedCells]) -> list[str]:
     """A sentence for each split of which hardly anything was observed beside the training dates."""
-    train = cells.get("train", Cells(0, 0)).share
+    train = cells.get("train", ObservedCells(0, 0)).share
     return [
         f"{split} rests on {own.observed:,} of its {own.cells:,} cells ({percent(own)} observed, of the training "
         f"dates {percent(cells['train'])}): set pipeline.split"

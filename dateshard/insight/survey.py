@@ -52,7 +52,7 @@ class DateSurvey:
 
 
 @dataclass(slots=True)
-class Survey:
+class DataSurvey:
     """Running sums over the dates that were added.
 
     Attributes:
@@ -234,7 +234,7 @@ def group_starts(num_nodes: int) -> Integers:
     return np.arange(count) * num_nodes // max(count, 1)
 
 
-def raw_of_unit(survey: Survey, index: int, values: Floats) -> Floats:
+def raw_of_unit(survey: DataSurvey, index: int, values: Floats) -> Floats:
     """Deviations from the training mean of a feature -> raw values."""
     transformed: Floats = values * survey.unit.deviation_F[index] + survey.unit.mean_F[index]
     if survey.dataset.features[index].transform == "log1p":
@@ -243,7 +243,7 @@ def raw_of_unit(survey: Survey, index: int, values: Floats) -> Floats:
     return transformed
 
 
-def reference(survey: Survey, index: int) -> Integers:
+def reference(survey: DataSurvey, index: int) -> Integers:
     """[B]: a feature's cells of all training dates of the statistics that were surveyed."""
     total = np.zeros(len(EDGES_B) + 1, dtype=np.int64)
     for date, _ in survey.dataset.statistics.sources:

@@ -22,7 +22,7 @@ from dateshard.pipeline.account import total
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent import History, Piece, raw_files, read_history
+from dateshard.pipeline.recent import DateRows, RecentSteps, raw_files, read_history
 from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
@@ -50,7 +50,7 @@ LATEST = "latest"  # the newest run; the end of what is prepared
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PredictRequest:
     """What is to be forecast, and by which weights.
 
     Attributes:
@@ -89,7 +89,7 @@ class Prediction:
     which: str
     dataset: Dataset
     forecaster: Forecaster
-    history: History
+    history: RecentSteps
     from_dumps: bool
     intervals: Intervals | None
     level: float | None
@@ -127,10 +127,10 @@ def predict(
         UsageError, DumpError, StoreError: what happened, where, and what to do next.
     """
     names = (history,) if isinstance(history, str) else tuple(history)
-    return predict_run(Asked(run, names, until, at, checkpoint, interval, trust=trust)).frame
+    return predict_run(PredictRequest(run, names, until, at, checkpoint, interval, trust=trust)).frame
 
 
-def predict_run(asked: Asked) -> Prediction:
+def predict_run(asked: PredictRequest) -> Prediction:
     """Forecasts once.
 
     Memory: the model, the window, one date as in preparing; with intervals that are not kept yet those of
@@ -167,7 +167,7 @@ def predict_run(asked: Asked) -> Prediction:
     return Prediction(run.name, found, which, dataset, forecaster, history, *taken)
 
 
-def _run_of(asked: Asked) -> tuple[TrainingRun, str]:
+def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
     """(run, which of its checkpoints); a checkpoint's folder names both."""
     history, until, at = by_door("--history", "history"), by_door("--until", "until"), by_door("--at", "at")
     if asked.history and asked.at:
@@ -181,7 +181,7 @@ def _run_of(asked: Asked) -> tuple[TrainingRun, str]:
     return run, asked.checkpoint if which == "latest" else which
 
 
-def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
+def _history(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster) -> RecentSteps:
     zone_name = dataset.manifest.timezone
     if not asked.history:
         return _from_shards(asked.at or LATEST, dataset, forecaster.window.history)
@@ -194,7 +194,7 @@ def _history(asked: Asked, dataset: Dataset, forecaster: Forecaster) -> History:
         return read_history(raw, target_of(dataset), table_of(dataset, config), forecaster.window.history, until)
 
 
-def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
+def _from_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
     """The committed steps before an instant; of the current generation, where that was scaled as the given one was."""
     dataset, manifest = _newest_alike(dataset), dataset.manifest
     if at == LATEST:
@@ -215,8 +215,8 @@ def _from_shards(at: str, dataset: Dataset, num_steps: int) -> History:
         dataset.read(day.date, rows, values[first:stop])
         dataset.read_observed(day.date, rows, observed[first:stop])
         first = stop
-    pieces = tuple(Piece(day, rows, {}, None) for day, rows in chosen)
-    return History(values, observed, end, None, pieces, (), {})
+    pieces = tuple(DateRows(day, rows, {}, None) for day, rows in chosen)
+    return RecentSteps(values, observed, end, None, pieces, (), {})
 
 
 def _end_of_values(dataset: Dataset) -> int:
@@ -242,7 +242,7 @@ def _newest_alike(dataset: Dataset) -> Dataset:
     return newest if same and newest.manifest.step == dataset.manifest.step else dataset
 
 
-def _targets(forecaster: Forecaster, history: History) -> list[tuple[int, Day, int, int]]:
+def _targets(forecaster: Forecaster, history: RecentSteps) -> list[tuple[int, Day, int, int]]:
     """(instant, date, step of that date, horizon) of each target step. With horizon 0 they are those of the history."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     first = 1 if window.horizon else 1 - window.history
@@ -253,7 +253,7 @@ def _targets(forecaster: Forecaster, history: History) -> list[tuple[int, Day, i
     return [(day.start + row * day.step, day, row, first + number) for number, (day, row) in enumerate(steps)]
 
 
-def _codes(forecaster: Forecaster, history: History) -> NDArray[np.int32]:
+def _codes(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.int32]:
     """[W] time codes of the history and of what is forecast."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     spans = [(piece.day, piece.rows) for piece in history.pieces]
@@ -265,12 +265,12 @@ def _option(name: str, value: object) -> str:
     return by_door(f"--{name} {shlex.quote(str(value))}", f"{name}={str(value)!r}")
 
 
-def account_of(history: History) -> dict[str, object]:
+def account_of(history: RecentSteps) -> dict[str, object]:
     """What became of the rows of its dumps, as preprocess tells it."""
     return total({piece.day.date: piece.account for piece in history.pieces if piece.account})
 
 
-def _notes(history: History, asked: Asked, dataset: Dataset) -> list[str]:
+def _notes(history: RecentSteps, asked: PredictRequest, dataset: Dataset) -> list[str]:
     """What a person should know of the history: where it ends, what was left out of it."""
     found, day = list[str](), history.pieces[-1].day
     zone_name, step = dataset.manifest.timezone, dataset.manifest.step

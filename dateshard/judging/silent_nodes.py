@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.recent import History
+from dateshard.pipeline.recent import RecentSteps
 from dateshard.shardstore.errors import shorten
 from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
@@ -18,7 +18,7 @@ from dateshard.trainer.assessment.forecaster import Forecaster
 NAMED = 10  # nodes that a note names
 
 
-def known_targets(forecaster: Forecaster, history: History) -> NDArray[np.bool_]:
+def known_targets(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.bool_]:
     """[N, K]: whether the history holds a value of the target at the node; of a target that is no input, one of any input."""
     seen_NF: NDArray[np.bool_] = history.observed_HNF.max(axis=0)
     columns = forecaster.columns

@@ -24,7 +24,7 @@ ACTS = ("measure", "normalise")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TimedAct:
     """One act over many dates. `work` is bytes of dumps for measuring, dates for normalising (all of one size)."""
 
     work: int
@@ -65,7 +65,7 @@ def watch(dataset: str, events: Iterable[Event], num_workers: int) -> Iterator[E
                 work = {"measure": sizes, "normalise": dates["normalise"]}
                 _remember(
                     dataset,
-                    {a: Run(work[a], dates[a], round(spent[a], 3), num_workers) for a in ACTS if work[a] > 0},
+                    {a: TimedAct(work[a], dates[a], round(spent[a], 3), num_workers) for a in ACTS if work[a] > 0},
                 )
         yield event
 
@@ -74,7 +74,7 @@ def _file(dataset: str) -> Path:
     return data_folder() / "pace" / f"{dataset}.json"
 
 
-def _remember(dataset: str, new: dict[str, Run]) -> None:
+def _remember(dataset: str, new: dict[str, TimedAct]) -> None:
     """Of each act the smallest and the largest run stay; of equal ones the newest."""
     known = _recall(dataset)
     for act, run in new.items():
@@ -87,10 +87,10 @@ def _remember(dataset: str, new: dict[str, Run]) -> None:
         replace_file(path, data, durable=False)
 
 
-def _recall(dataset: str) -> dict[str, list[Run]]:
+def _recall(dataset: str) -> dict[str, list[TimedAct]]:
     try:
         content = json.loads(_file(dataset).read_bytes())
-        return {act: [Run(**row) for row in content[act] if _sane(row)] for act in ACTS if act in content}
+        return {act: [TimedAct(**row) for row in content[act] if _sane(row)] for act in ACTS if act in content}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 

@@ -19,7 +19,7 @@ WIDTH, MARGIN, HEAD = float(HALF), 56.0, 26.0
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class NodePlaces:
     """Where the nodes stand, on a plane.
 
     Attributes:
@@ -38,7 +38,7 @@ class Places:
     degrees: bool
 
 
-def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> Places | None:
+def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> NodePlaces | None:
     """Circles of the nodes that have two coordinates; None if there are none. Many nodes are put into square tiles."""
     if len(axes) < 2:
         return None
@@ -52,7 +52,7 @@ def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> P
     group = np.full(len(names), -1, dtype=np.int64)
     if len(known) <= MOST_CIRCLES:
         group[known] = np.arange(len(known))
-        return Places(
+        return NodePlaces(
             tuple(names[k] for k in known.tolist()), x, y, np.ones(len(known), dtype=np.int64), group, degrees
         )
     tile = _tiles(x, y)
@@ -62,7 +62,7 @@ def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> P
     told = tuple(
         f"{count:,} nodes" if count > 1 else names[known[int(np.argmax(place == k))]] for k, count in enumerate(counts)
     )
-    return Places(told, middle_x, middle_y, counts, group, degrees) if len(found) else None
+    return NodePlaces(told, middle_x, middle_y, counts, group, degrees) if len(found) else None
 
 
 def _axes(axes: Sequence[str]) -> tuple[int, int]:
@@ -88,7 +88,7 @@ def _tiles(x: Floats, y: Floats) -> Integers:
     return tile
 
 
-def by_circle(where: Places, value_N: Floats, weight_N: Floats) -> Floats:
+def by_circle(where: NodePlaces, value_N: Floats, weight_N: Floats) -> Floats:
     """[K] sums of values over sums of weights of each circle's nodes; NaN where no weight is."""
     known = where.group_N >= 0
     total, weight = (
@@ -98,7 +98,7 @@ def by_circle(where: Places, value_N: Floats, weight_N: Floats) -> Floats:
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
 
 
-def atlas(where: Places, value_K: Floats, title: str, unit: str = "") -> str:
+def atlas(where: NodePlaces, value_K: Floats, title: str, unit: str = "") -> str:
     """One map."""
     squeeze = math.cos(math.radians(float(np.clip(where.y_K.mean(), -80, 80)))) if where.degrees else 1.0
     (x0, x1), (y0, y1) = _frame(where.x_K), _frame(where.y_K)

@@ -31,7 +31,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class DateColumns:
     """The columns of a chart over time.
 
     Attributes:
@@ -142,7 +142,7 @@ def band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], css
     return f'<path class="{css} band" d="{"".join(path)}"/>'
 
 
-def below(columns: Columns, left: float, width: float, y: float) -> str:
+def below(columns: DateColumns, left: float, width: float, y: float) -> str:
     """The marks of a time axis, and under them the splits' brackets."""
     step = width / max(columns.count, 1)
     parts = [f'<path class="axis" d="M{left:g},{y:g}h{width:g}"/>']
@@ -163,7 +163,7 @@ def hover(left: float, top: float, width: float, height: float, labels: Sequence
     return f'<rect class="hit" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" data-labels="{told}"/>'
 
 
-def over_time(columns: Columns, middle: Floats, low: Floats, high: Floats, title: str) -> str:
+def over_time(columns: DateColumns, middle: Floats, low: Floats, high: Floats, title: str) -> str:
     """A line with a band around it over time."""
     height, plot = 190, 140
     seen = [*low[np.isfinite(low)], *high[np.isfinite(high)], *middle[np.isfinite(middle)]]
@@ -184,7 +184,7 @@ def over_time(columns: Columns, middle: Floats, low: Floats, high: Floats, title
     return canvas(WIDE, height, title, parts, "wide")
 
 
-def bars_over_time(columns: Columns, values: Floats, title: str, unit: str) -> str:
+def bars_over_time(columns: DateColumns, values: Floats, title: str, unit: str) -> str:
     """A bar a column; the highest three are named."""
     height, plot, width = 130, 82, WIDE - LEFT - RIGHT
     axis = scale_of_values(0.0, float(np.nanmax(values, initial=0.0)) or 1.0, 20, plot, 2)
@@ -297,7 +297,7 @@ def legend(x: float, y: float, low: str, high: str, words: str = "") -> str:
     return bar + ends + (text(x + 60, y - 5, words, anchor="middle") if words else "")
 
 
-def over_dates(columns: Columns, heat: Heat, title: str) -> str:
+def over_dates(columns: DateColumns, heat: Heat, title: str) -> str:
     """Rows (groups of nodes) by columns (dates)."""
     rows = heat.values_RC.shape[0]
     tall = float(min(max(rows * 7, 60), 320))

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from dateshard.insight.figures import drift_rows
-from dateshard.insight.survey import HOUR, Survey, group_starts, raw_of_unit
+from dateshard.insight.survey import HOUR, DataSurvey, group_starts, raw_of_unit
 from dateshard.pipeline.planning.plan import Plan
 from dateshard.reports.calendar import Square
-from dateshard.reports.charts import Columns, Heat, shares
+from dateshard.reports.charts import DateColumns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -42,10 +42,10 @@ class Facts:
     """
 
     dataset: Dataset
-    survey: Survey
+    survey: DataSurvey
     plan: Plan
     sources: Mapping[str, Any]
-    columns: Columns
+    columns: DateColumns
     days_a_column: int
     column_of: Mapping[dt.date, int]
     drift: Sequence[dict[str, Any]]
@@ -57,7 +57,7 @@ class Facts:
         return sorted(self.survey.dates)
 
 
-def gather(survey: Survey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
+def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
     """Of a survey over all committed dates."""
     dataset, dates = survey.dataset, sorted(survey.dates)
     span = (dates[-1] - dates[0]).days + 1
@@ -68,7 +68,7 @@ def gather(survey: Survey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
     return Facts(dataset, survey, plan, sources, columns, width, column_of, drift, _sizes(dataset, sources))
 
 
-def _columns(first: dt.date, span: int, width: int, dataset: Dataset) -> Columns:
+def _columns(first: dt.date, span: int, width: int, dataset: Dataset) -> DateColumns:
     count = math.ceil(span / width)
     begins = [first + dt.timedelta(days=k * width) for k in range(count)]
     until = [min(begin + dt.timedelta(days=width - 1), first + dt.timedelta(days=span - 1)) for begin in begins]
@@ -79,7 +79,7 @@ def _columns(first: dt.date, span: int, width: int, dataset: Dataset) -> Columns
             a, b = max((low - first).days, 0), min((high - first).days, span - 1)
             if a <= b:
                 brackets.append((a // width, b // width, name))
-    return Columns(tuple(labels), tuple(_marks(begins, span)), tuple(brackets))
+    return DateColumns(tuple(labels), tuple(_marks(begins, span)), tuple(brackets))
 
 
 def _marks(begins: Sequence[dt.date], span: int) -> list[tuple[int, str]]:
@@ -239,7 +239,7 @@ def _bars(values: Floats, edges: Floats, series: Sequence[tuple[str, str, Intege
     return Bars(edges, tuple(found), 1 - inside / total if total else 0.0)
 
 
-def _whole(survey: Survey, index: int) -> bool:
+def _whole(survey: DataSurvey, index: int) -> bool:
     """Whether a feature has few whole values, as far as each date's least and greatest tell."""
     _, _, _, _, low, high = survey.pooled("raw")[:, index]
     if not (math.isfinite(low) and high - low <= MOST_WHOLE):

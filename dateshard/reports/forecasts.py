@@ -32,7 +32,7 @@ Values = Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DrawnWindow:
     """One window of one target.
 
     Attributes:
@@ -61,16 +61,16 @@ def shown(
     timezone: str,
     names: Sequence[tuple[str, str]],
     categories: Sequence[str],
-) -> Shown:
+) -> DrawnWindow:
     """Of what an evaluation kept (`trainer.assessment.example_windows`); `names`: (forecaster, class), drawn in that order."""
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
     first = window["first_ns"] / NANOSECONDS
-    return Shown(
+    return DrawnWindow(
         first, step_ns / NANOSECONDS, timezone, window["horizon_from"], target["values"], lines, tuple(categories)
     )
 
 
-def forecast_chart(window: Shown, title: str) -> str:
+def forecast_chart(window: DrawnWindow, title: str) -> str:
     """Truth as a strong line with gaps, forecasts beginning at their first target step."""
     width, count = HALF - SIDE - RIGHT, len(window.truth)
     codes = _codes(window)
@@ -99,14 +99,14 @@ def _place(axis: Axis, codes: Mapping[int, int], value: float | None) -> float:
     return axis.place(codes[round(value)] if codes else value)
 
 
-def _values(window: Shown) -> Axis:
+def _values(window: DrawnWindow) -> Axis:
     seen = [v for values in (window.truth, *(part for *_, part in window.lines)) for v in values if v is not None]
     low, high = min(seen, default=0.0), max(seen, default=1.0)
     pad = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
     return scale_of_values(low - pad if low < 0 or low > 0.2 * high else min(0.0, low), high + pad, TOP, PLOT - 4)
 
 
-def _codes(window: Shown) -> dict[int, int]:
+def _codes(window: DrawnWindow) -> dict[int, int]:
     """{code: its row}, of the codes that occur."""
     if not window.categories:
         return {}
@@ -116,7 +116,7 @@ def _codes(window: Shown) -> dict[int, int]:
     return {code: row for row, code in enumerate(sorted(seen))}
 
 
-def _named(window: Shown, codes: Mapping[int, int]) -> Axis:
+def _named(window: DrawnWindow, codes: Mapping[int, int]) -> Axis:
     axis = scale_of_values(-0.5, max(len(codes) - 0.5, 0.5), TOP, PLOT - 4)
     every = math.ceil(len(codes) / MOST_CLASSES) if codes else 1
     marks = []
@@ -132,7 +132,7 @@ def _stairs(points: Sequence[tuple[float, float]], wide: float) -> list[tuple[fl
     return [corner for x, y in points for corner in ((x - wide / 2, y), (x + wide / 2, y))]
 
 
-def _times(window: Shown, across: Any, width: float) -> str:
+def _times(window: DrawnWindow, across: Any, width: float) -> str:
     """The axis of local time, its marks at round hours or days."""
     parts = [f'<path class="axis" d="M{SIDE},{PLOT + 4}h{width:g}"/>']
     last = -math.inf
@@ -146,7 +146,7 @@ def _times(window: Shown, across: Any, width: float) -> str:
     return "".join(parts)
 
 
-def _marks(window: Shown) -> Iterator[tuple[float, str]]:
+def _marks(window: DrawnWindow) -> Iterator[tuple[float, str]]:
     """(value, text): midnights with their date, other marks with their hour; a step of a day or more by dates alone."""
     count = len(window.truth)
     total = count * window.step
@@ -166,7 +166,7 @@ def _marks(window: Shown) -> Iterator[tuple[float, str]]:
             yield index, f"{at:%H:%M}"
 
 
-def _labels(window: Shown) -> list[str]:
+def _labels(window: DrawnWindow) -> list[str]:
     told = []
     for index, value in enumerate(window.truth):
         parts = [f"truth {_said(window, value)}"]
@@ -177,7 +177,7 @@ def _labels(window: Shown) -> list[str]:
     return told
 
 
-def _said(window: Shown, value: float | None) -> str:
+def _said(window: DrawnWindow, value: float | None) -> str:
     if value is None:
         return "not observed"
     code = round(value) if window.categories else 0

@@ -11,7 +11,7 @@ from typing import Any
 from dateshard.judging.evaluation import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
-from dateshard.runs.curves import History, history
+from dateshard.runs.curves import RunHistory, history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from dateshard.trainer import checkpoint
@@ -36,7 +36,7 @@ class RunFacts:
 
     run: TrainingRun
     facts: Mapping[str, Any]
-    history: History
+    history: RunHistory
     verdict: Verdict | None
     unjudged: str
     fresh: bool

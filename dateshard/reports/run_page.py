@@ -18,7 +18,7 @@ from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
 from dateshard.reports.page import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.run import RunFacts, told_standing
-from dateshard.runs.curves import History, Series
+from dateshard.runs.curves import RunHistory, Series
 from dateshard.terminal.screen import counted, seconds, size
 
 MOST_ROWS, MOST_HEADS = 15, 8
@@ -54,7 +54,7 @@ def _head(facts: RunFacts, links: str) -> str:
     return f"<header>{head}{tiles(rows)}{said}<nav>{links}</nav></header>"
 
 
-def _best_tile(told: History) -> list[tuple[str, str, bool]]:
+def _best_tile(told: RunHistory) -> list[tuple[str, str, bool]]:
     if told.best is None:
         return [("–", "no epoch is whole yet", True)]
     kind = "validation" if told.best.validated else "training"
@@ -79,7 +79,7 @@ def _cost_tiles(facts: RunFacts) -> list[tuple[str, str, bool]]:
     return rows
 
 
-def _mean(told: History, name: str) -> float | None:
+def _mean(told: RunHistory, name: str) -> float | None:
     """Over the epochs, or, before one is whole, over the steps."""
     for part in (told.epochs, told.steps):
         if name in part and part[name].known:
@@ -97,7 +97,7 @@ def _training(facts: RunFacts) -> list[str]:
     return [card([_losses(told, steps), *_components(told, steps), *_rest(told, steps)])]
 
 
-def _steps(told: History) -> Steps:
+def _steps(told: RunHistory) -> Steps:
     ends = told.epochs["step"].mean_K.tolist()
     count = len(ends)
     exact = told.last_epoch <= count  # a point an epoch
@@ -107,7 +107,7 @@ def _steps(told: History) -> Steps:
     return Steps(told.last_step, tuple(whole), best, tuple(told.resumes))
 
 
-def _losses(told: History, steps: Steps) -> str:
+def _losses(told: RunHistory, steps: Steps) -> str:
     lines = [
         Line("steps", "a thin", told.steps["loss"], band=True),
         Line("training, mean of the epoch", "a", told.epochs["train_loss"], dots=True),
@@ -126,14 +126,14 @@ def _losses(told: History, steps: Steps) -> str:
     return charts.figure(drawn, f"<b>Loss</b>, what training minimises. {named}{each}.{_events(told)}")
 
 
-def _events(told: History) -> str:
+def _events(told: RunHistory) -> str:
     if not told.resumes:
         return ""
     times = counted(len(told.resumes), "time")
     return f" Continued {times} (dotted)."
 
 
-def _components(told: History, steps: Steps) -> list[str]:
+def _components(told: RunHistory, steps: Steps) -> list[str]:
     """A chart of each named loss, where there are several."""
     if len(told.heads) < 2:
         return []
@@ -153,7 +153,7 @@ def _components(told: History, steps: Steps) -> list[str]:
     return [pair(*drawn), *more]
 
 
-def _rest(told: History, steps: Steps) -> Iterator[str]:
+def _rest(told: RunHistory, steps: Steps) -> Iterator[str]:
     """Learning rate, throughput, waiting, memory: two beside each other."""
     drawn = []
     for name, heading, words, factor, unit in (

@@ -17,7 +17,7 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
 from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
-from dateshard.runs.curves import History, Series, history
+from dateshard.runs.curves import RunHistory, Series, history
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.terminal.screen import Screen, columns, number, rounded
@@ -69,7 +69,7 @@ def _headline(verdict: Verdict) -> ShownVerdict:
     return {key: told[key] for key in ShownVerdict.__annotations__}  # type: ignore[return-value]
 
 
-def _epochs(told: History) -> list[ShownEpoch]:
+def _epochs(told: RunHistory) -> list[ShownEpoch]:
     parts = {
         key: told.epochs[key].mean_K.tolist()
         for key in ("train_loss", "val_loss", "learning_rate", "windows_per_second")
@@ -138,7 +138,7 @@ def _letters(screen: Screen) -> bool:
     return (getattr(screen.out, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
-def _chart(screen: Screen, told: History, wide: int) -> list[str]:
+def _chart(screen: Screen, told: RunHistory, wide: int) -> list[str]:
     """Loss over the steps: dots for training, `o` for each validation, `*` for the best."""
     braille = _letters(screen)
     lines = [told.steps["loss"] if told.steps["loss"].known else told.epochs["train_loss"], told.epochs["val_loss"]]

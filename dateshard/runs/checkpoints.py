@@ -41,14 +41,14 @@ BY_WORD = ("best", "best_model", LATEST)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CheckpointPlace:
     """A folder of checkpoints, and the run that they belong to, if any."""
 
     folder: Path
     run: str | None
 
 
-def place_of(run: str | None, directory: str | None) -> Place:
+def place_of(run: str | None, directory: str | None) -> CheckpointPlace:
     """The checkpoints of a run (the newest, where none is named, or `latest`), or those that lie in a folder.
 
     Raises:
@@ -61,20 +61,20 @@ def place_of(run: str | None, directory: str | None) -> Place:
     return _of_run(newest(runs_folder()) if run is None or run == LATEST else TrainingRun.open(runs_folder(), run))
 
 
-def _of_run(run: TrainingRun) -> Place:
+def _of_run(run: TrainingRun) -> CheckpointPlace:
     refuse_absent(run.folder)
     if not run.checkpoints.is_dir():  # a trial, or copied without them
         what, todo = f"run {run.name} has no checkpoints", f"How it stands: {command('runs')}"
         raise NotThereError(what, where=Where(file=str(run.checkpoints)), todo=todo)
-    return Place(run.checkpoints, run.name)
+    return CheckpointPlace(run.checkpoints, run.name)
 
 
-def _in_folder(directory: Path) -> Place:
+def _in_folder(directory: Path) -> CheckpointPlace:
     if not directory.is_dir():
         where = Where(file=shorten(str(directory), 200))
         raise NotThereError("no folder of checkpoints", where=where, todo=f"See: {command('runs')}")
     owner = run_of(directory)
-    return Place(directory, None) if owner is None else Place(owner / "checkpoints", owner.name)
+    return CheckpointPlace(directory, None) if owner is None else CheckpointPlace(owner / "checkpoints", owner.name)
 
 
 def is_checkpoint(word: str) -> bool:
@@ -87,7 +87,7 @@ def is_checkpoint(word: str) -> bool:
 class Named:
     """One checkpoint as it was asked for."""
 
-    place: Place
+    place: CheckpointPlace
     name: str
 
 
@@ -131,7 +131,7 @@ def damage_of(found: checkpoint.Checkpoint) -> str | None:
     return None
 
 
-def list_checkpoints(place: Place) -> CheckpointsListDocument:
+def list_checkpoints(place: CheckpointPlace) -> CheckpointsListDocument:
     """Everything that lies there: the best first, the others newest first. Manifests and sizes are read, no tensors."""
     found, damaged = [], list[DamagedRow]()
     for folder in _folders(place.folder, checkpoint.NAME):
@@ -239,7 +239,7 @@ def describe(wanted: Named) -> CheckpointInfoDocument:
     }
 
 
-def verify(place: Place, names: Sequence[str]) -> CheckpointsVerifyDocument:
+def verify(place: CheckpointPlace, names: Sequence[str]) -> CheckpointsVerifyDocument:
     """Every byte of the named checkpoints, or of all and of what was exported beside them."""
     rows, whole = list[VerifiedRow](), dict[str, checkpoint.Checkpoint]()
     chosen = [open_named(Named(place, name)).folder if name in BY_WORD else place.folder / name for name in names]
@@ -305,7 +305,7 @@ def copy(wanted: Named, directory: Path) -> CheckpointCopyDocument:
     return {"name": found.name, "folder": str(copy_checkpoint(found, directory)), "bytes": found.num_bytes}
 
 
-def clean(place: Place, policy: Policy, *, dry_run: bool) -> CheckpointsCleanDocument:
+def clean(place: CheckpointPlace, policy: Policy, *, dry_run: bool) -> CheckpointsCleanDocument:
     """Removes what the policy does not keep, and what was set aside; pinned ones stay. Works beside a training."""
     aside = [folder for folder in _folders(place.folder, ASIDE) if not removal.is_pinned(folder)]
     freed = sum(map(removal.bytes_of, aside))

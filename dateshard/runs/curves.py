@@ -51,7 +51,7 @@ class Best:
 
 
 @dataclass(slots=True)
-class History:
+class RunHistory:
     """What the rows of a run say.
 
     Attributes:
@@ -76,9 +76,9 @@ class History:
     custom_errors: list[str] = field(default_factory=list)
 
 
-def history(run: TrainingRun) -> History:
+def history(run: TrainingRun) -> RunHistory:
     """Of a run's metrics.jsonl; empty where there is none."""
-    told = History()
+    told = RunHistory()
     for row in run.metrics():
         _first_look(told, row)
     steps = {name: _Binned(POINTS) for name in (*STEP_FIGURES, *(f"losses.{head}" for head in told.heads))}
@@ -100,7 +100,7 @@ def history(run: TrainingRun) -> History:
     return told
 
 
-def _first_look(told: History, row: Mapping[str, Any]) -> None:
+def _first_look(told: RunHistory, row: Mapping[str, Any]) -> None:
     """Ends, counts, and the best epoch: exact, whatever is put together in a point."""
     epoch = _whole(row.get("epoch"))
     told.num_rows += 1
@@ -123,7 +123,7 @@ def _first_look(told: History, row: Mapping[str, Any]) -> None:
     _note_best(told, row, epoch)
 
 
-def _note_best(told: History, row: Mapping[str, Any], epoch: int) -> None:
+def _note_best(told: RunHistory, row: Mapping[str, Any], epoch: int) -> None:
     held = _number(row.get("val_loss"))
     judged = held if held is not None else _number(row.get("train_loss"))
     if judged is None or (told.best and told.best.validated and held is None):

@@ -103,7 +103,7 @@ def _validate(session: Session) -> tuple[str, str]:
 
 
 def _save(session: Session, dataset: Dataset) -> tuple[str, str]:
-    with checkpoint.Writer(session.checkpoints) as writer:
+    with checkpoint.CheckpointWriter(session.checkpoints) as writer:
         save(session, writer)
         (saved,) = writer.finish()
     found, _ = checkpoint.find(session.checkpoints, saved.folder.name)

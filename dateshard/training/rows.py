@@ -16,7 +16,7 @@ from dateshard.training.rates import Rates
 LOGGED_STEPS = 100  # rows of steps an epoch, at most about this many
 
 
-class Rows:
+class MetricRows:
     """Writes the rows of one process's part of a run.
 
     Args:

@@ -23,7 +23,7 @@ from dateshard.trainer.runs.initial_weights import read_initial
 from dateshard.trainer.runs.start import New, Started, locate, start
 from dateshard.training.board import refuse_missing
 from dateshard.training.ending import way_on, why_ended
-from dateshard.training.rows import Rows
+from dateshard.training.rows import MetricRows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
@@ -58,7 +58,7 @@ def configure(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TrainRequest:
     """What a training is asked for beside its configuration: the options of `train`."""
 
     resume: str = "none"
@@ -84,7 +84,7 @@ class Asked:
         return New(self.name, Path(self.save_dir) if self.save_dir else None, initial)
 
 
-def train_to_the_end(settings: Settings, screen: Screen, asked: Asked) -> tuple[int, Document]:
+def train_to_the_end(settings: Settings, screen: Screen, asked: TrainRequest) -> tuple[int, Document]:
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
     new = asked.new()
     if settings.trainer.logging.tensorboard:
@@ -123,7 +123,7 @@ def _follow(started: Started, screen: Screen, asked: Callable[[], bool]) -> loop
     lines = open(path, "a")  # noqa: SIM115 - closed below, under its name
     view = View(started, screen)
     try:
-        with closing(Rows(started, lines)) as rows, closing(loop.train(started.session, asked)) as events:
+        with closing(MetricRows(started, lines)) as rows, closing(loop.train(started.session, asked)) as events:
             for event in events:  # however it ends, the save in flight lands
                 rows.add(event)
                 view.show(event)

@@ -9,7 +9,7 @@ from pathlib import Path
 from dateshard.insight.observed import observed_cells, percent, shares_line, thin_splits
 from dateshard.pipeline.splits import about_no_split
 from dateshard.shardstore.commands import command
-from dateshard.shardstore.coverage.observed import Cells
+from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
 from dateshard.shardstore.manifest import in_no_split
@@ -98,7 +98,7 @@ def _not_filled(started: Started) -> list[str]:
     for place in started.session.train.wanted.targets:
         feature, train = dataset.features[place], observed_cells(dataset, [place]).get("train")
         if feature.fill == "none" and not feature.categorical and train and train.share < WHOLE:
-            missing = percent(Cells(train.cells - train.observed, train.cells))
+            missing = percent(ObservedCells(train.cells - train.observed, train.cells))
             sentences.append(
                 f"{missing} of the cells of '{feature.name}' are missing on the training dates, and nothing fills them: the "
                 "model forecasts from a window's own level, and sees the middle of the scale there. Set "

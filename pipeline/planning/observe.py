@@ -36,7 +36,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else {},
-        staged=Staged(root),
+        staged=StagedKeys(root),
         dumps=dumps,
         node_names=table.names if table else None,
         nodes_id=table.id if table else None,
@@ -124,7 +124,7 @@ def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     return status.st_size, digest, [*stamp, digest]
 
 
-class Staged(dict[dt.date, frozenset[str]]):
+class StagedKeys(dict[dt.date, frozenset[str]]):
     """Keys by date, looked up when they are asked for and then kept: of most dates nobody asks."""
 
     def __init__(self, root: Path) -> None:

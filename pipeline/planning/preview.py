@@ -11,7 +11,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.observe import observe
 from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, refuse_no_match
 from dateshard.pipeline.raw.dumps import one_table
-from dateshard.shardstore.commit import Committed, Writer
+from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.times.calendar import day_of, parse_step
@@ -53,7 +53,7 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     Raises:
         DumpError: nothing is prepared, and no dump matches the path.
     """
-    current, found = Writer(root).current() if root.is_dir() else (None, [])
+    current, found = StoreWriter(root).current() if root.is_dir() else (None, [])
     notes = [f"passed over: {note}" for note in found]
     seen, _, _ = observe(config, root, current)
     if seen.to_cut:

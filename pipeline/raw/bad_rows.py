@@ -12,8 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import OUTSIDE
-from dateshard.pipeline.raw.formats import Piece, remedies
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.formats import RowBlock, remedies
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
 from dateshard.pipeline.raw.time_remedies import of_bad_times, of_other_dates
 from dateshard.pipeline.raw.times import not_a_time, shown
@@ -56,7 +56,7 @@ class _Seen:
     last_row: int = 0
     paths: set[Path] = field(default_factory=set)
 
-    def add(self, piece: Piece, reason: str, values: pl.Series, places: NDArray[np.int64]) -> None:
+    def add(self, piece: RowBlock, reason: str, values: pl.Series, places: NDArray[np.int64]) -> None:
         """Rows of one piece with one fault."""
         bad = values.gather(places.tolist())
         self.reasons.add(reason)
@@ -70,7 +70,7 @@ class _Seen:
         self.paths.add(piece.path)
 
 
-class Faults:
+class BadRows:
     """Counts over all pieces of a dump; `begin` a piece, then name its faults one after the other."""
 
     def __init__(self, date: dt.date | None, source: Source) -> None:
@@ -84,7 +84,7 @@ class Faults:
         self._first_row = 0  # of the first file
         self._changes: list[tuple[str, NDArray[np.bool_]]] = []
 
-    def begin(self, piece: Piece) -> None:
+    def begin(self, piece: RowBlock) -> None:
         """The piece that the next faults are of."""
         self._settle()
         self._first_row = self._first_row or int(piece.row_R[0])
@@ -133,7 +133,7 @@ class Faults:
                 self.changed_by[reason] = self.changed_by.get(reason, 0) + count
         self._changes = []
 
-    def rows(self, max_bad_fraction: float, unknown: Strangers = NO_STRANGERS) -> Rows:
+    def rows(self, max_bad_fraction: float, unknown: Strangers = NO_STRANGERS) -> RowCounts:
         """The account of all pieces.
 
         Args:
@@ -159,7 +159,7 @@ class Faults:
             mend = "Correct it, or the dump" if OUTSIDE in self.rejected_by else "Correct the dump, or remove it"
             what, todo = f"no row is left of {self.read:,}: {why}{alike}", mend
             raise NoRowsError(what, where=Where(str(self._piece.path), self.date), todo=todo)
-        return Rows(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))
+        return RowCounts(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))
 
     def _remedy(self, first: _First) -> str:
         """The key that reads the bad rows, where what they have in common shows it."""

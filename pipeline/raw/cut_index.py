@@ -14,7 +14,7 @@ from typing import Any
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory import SPILL_FORMAT
 from dateshard.pipeline.raw.dumps import Dump, is_one_file
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.identity import identity, unseal
 
@@ -32,7 +32,7 @@ class Cut:
     dates: Mapping[
         dt.date, tuple[int, str, int]
     ]  # size, hash and rows of each spill; 0 rows where an older index is silent
-    rows: Rows
+    rows: RowCounts
 
     def dumps(self, *, typed: bool = False) -> dict[dt.date, Dump]:
         """The spills as dumps; messages name the file that they were cut from."""
@@ -56,7 +56,7 @@ def find_cut(root: Path, key: str) -> Cut | None:
         content = unseal((folder / "index.json").read_bytes(), str(folder / "index.json"))
         spills = {dt.date.fromisoformat(date): spill for date, spill in content["dates"].items()}
         dates = {date: (size, digest, rows[0] if rows else 0) for date, (size, digest, *rows) in spills.items()}
-        return Cut(folder, tuple(map(Path, content["files"])), dates, Rows(**content["rows"]))
+        return Cut(folder, tuple(map(Path, content["files"])), dates, RowCounts(**content["rows"]))
     except (OSError, DamagedError, KeyError, TypeError, ValueError):
         return None
 

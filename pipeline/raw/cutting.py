@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from dateshard.pipeline.config import OUTSIDE, Pipeline
 from dateshard.pipeline.memory import READING_BYTES, give_back, own_bytes, refuse_less
-from dateshard.pipeline.raw.bad_rows import Faults
+from dateshard.pipeline.raw.bad_rows import BadRows
 from dateshard.pipeline.raw.cut_index import PATH_NODE, Cut, cut_key, find_cut
 from dateshard.pipeline.raw.decode import one_node, request_of
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import Dump
-from dateshard.pipeline.raw.formats import Piece, Request, batch_rows, read_rows, reader_of
+from dateshard.pipeline.raw.formats import Request, RowBlock, batch_rows, read_rows, reader_of
 from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import disk_full_as_error
@@ -35,7 +35,7 @@ HELD_BYTES = 64 << 20  # of rows that are held before they go to the spills, at 
 CUTTING_BYTES = 288 << 20  # what cutting adds to a process: a batch of a date and its copies
 
 
-def read(path: Path, request: Request) -> Iterator[Piece]:
+def read(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of a spill, as pieces of the files that it was cut from."""
     found = find_cut(path.parents[2], path.parent.name)
     if found is None:
@@ -53,11 +53,11 @@ def read(path: Path, request: Request) -> Iterator[Piece]:
                     yield _piece(part, found.files[number])
 
 
-def _piece(frame: pl.DataFrame, file: Path) -> Piece:
+def _piece(frame: pl.DataFrame, file: Path) -> RowBlock:
     bad = {name.removeprefix(BAD): frame[name] for name in frame.columns if name.startswith(BAD)}
     bad = {name: texts for name, texts in bad.items() if texts.null_count() < len(texts)}
     kept = [name for name in frame.columns if name not in (ROW, FILE) and not name.startswith(BAD)]
-    return Piece(file, frame.select(kept), frame[ROW].to_numpy(), bad)
+    return RowBlock(file, frame.select(kept), frame[ROW].to_numpy(), bad)
 
 
 def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = None) -> Cut:
@@ -68,7 +68,7 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
     Raises:
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
     """
-    key, faults = cut_key(config, whole), Faults(None, config.source)
+    key, faults = cut_key(config, whole), BadRows(None, config.source)
     with staging_folder(root) as staged:
         staged.mkdir()
         with disk_full_as_error(staged):
@@ -110,7 +110,7 @@ def held_bytes(memory_bytes: int | None) -> int:
 
 
 def _with_dates(
-    piece: Piece, timed: tuple[Instants, Valid], number: int, config: Pipeline, faults: Faults, node: str | None
+    piece: RowBlock, timed: tuple[Instants, Valid], number: int, config: Pipeline, faults: BadRows, node: str | None
 ) -> pl.DataFrame:
     """The rows of a piece that have a time within the bounds, with instant, date, row number, number of the file and node."""
     source, frame = config.source, piece.frame

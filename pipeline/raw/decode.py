@@ -14,12 +14,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import FeatureConfig, Pipeline
-from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, Faults
+from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadRows
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import node_of
-from dateshard.pipeline.raw.formats import Kind, Piece, Request, reader_of
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
@@ -32,14 +32,14 @@ ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one th
 
 
 @dataclass(slots=True)
-class Places:
+class RowPlaces:
     """Where the rows of a dump stand: (file, row) of the n-th row of all its files."""
 
     starts: list[int] = field(default_factory=list)
     pieces: list[tuple[Path, int, int, NDArray[np.int64] | None]] = field(default_factory=list)
     total: int = 0
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: RowBlock) -> None:
         """Notes the next piece; costs a few bytes where its rows follow each other."""
         first, last = int(piece.row_R[0]), int(piece.row_R[-1])
         gaps = None if last - first == len(piece.row_R) - 1 else piece.row_R
@@ -61,8 +61,8 @@ class Decoded:
 
     day: Day
     nodes: tuple[str, ...]
-    rows: Rows
-    places: Places
+    rows: RowCounts
+    places: RowPlaces
     spool: Spool
     code_place: NDArray[np.int64]
     column_places: tuple[int | None, ...]  # of each feature's raw column, None where records are counted
@@ -94,14 +94,14 @@ def decode(
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
     day = day_of(date, config.source.timezone, parse_step(config.step))
-    codes, faults, places = Codes(table_nodes), Faults(date, config.source), Places()
+    codes, faults, places = Codes(table_nodes), BadRows(date, config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:
-        known = Columns(columns, codes, texts, one_node(path, config.source))
+        known = ColumnCodes(columns, codes, texts, one_node(path, config.source))
         pieces = reader_of(path, config.source.format)(path, request_of(config, date))
         try:
             for piece, times, valid in with_instants(pieces, config.source, day):
@@ -141,7 +141,7 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnCodes:
     """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
     of the file that is read, if no column names any."""
 
@@ -171,12 +171,12 @@ def one_node(path: Path, source: Source) -> str | None:
 
 
 def _accept(
-    piece: Piece,
+    piece: RowBlock,
     timed: tuple[Instants, Valid],
     day: Day,
     config: Pipeline,
-    columns: Columns,
-    faults: Faults,
+    columns: ColumnCodes,
+    faults: BadRows,
     place: int,
 ) -> Chunk:
     """The rows of a piece that stand, as a chunk."""
@@ -210,7 +210,7 @@ def _accept(
     return Chunk(times[keep], code_R[keep], kept_R, tuple(values[name][keep] for name in columns.names))
 
 
-def _node_codes(piece: Piece, source: Source, columns: Columns, faults: Faults) -> NDArray[np.int32]:
+def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: BadRows) -> NDArray[np.int32]:
     """[R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
     if columns.one_node is None:
         assert source.node is not None
@@ -229,7 +229,9 @@ def _node_codes(piece: Piece, source: Source, columns: Columns, faults: Faults) 
     return code_R
 
 
-def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Faults) -> dict[str, NDArray[np.float64]]:
+def _numbers(
+    piece: RowBlock, config: Pipeline, columns: Sequence[str], faults: BadRows
+) -> dict[str, NDArray[np.float64]]:
     """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
     found, ranges = {}, config.ranges()
     for name in columns:
@@ -248,7 +250,7 @@ def _numbers(piece: Piece, config: Pipeline, columns: Sequence[str], faults: Fau
     return found
 
 
-def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: Faults) -> None:
+def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: BadRows) -> None:
     if policy == "null":
         faults.change(f"{reason}: made missing", bad)
     else:
@@ -256,7 +258,7 @@ def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[n
 
 
 def _within(
-    values: NDArray[np.float64], declared: FeatureConfig, name: str, column: pl.Series, faults: Faults
+    values: NDArray[np.float64], declared: FeatureConfig, name: str, column: pl.Series, faults: BadRows
 ) -> NDArray[np.float64]:
     """The values with those outside of the declared range as its policy says."""
     assert declared.bounds is not None
@@ -275,7 +277,9 @@ def _within(
     return values
 
 
-def _melt(piece: Piece, config: Pipeline, codes: Codes, faults: Faults, times: NDArray[np.int64], place: int) -> Chunk:
+def _melt(
+    piece: RowBlock, config: Pipeline, codes: Codes, faults: BadRows, times: NDArray[np.int64], place: int
+) -> Chunk:
     """A wide piece as records, row by row and column by column; empty cells are no records."""
     names = [name for name in piece.frame.columns if name not in config.source.time_columns]
     if not names:

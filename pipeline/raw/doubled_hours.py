@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import Piece
+from dateshard.pipeline.raw.formats import RowBlock
 from dateshard.pipeline.raw.times import Instants, Spelling, Valid, changes_offset, instants
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.times.calendar import Day
@@ -22,7 +22,9 @@ from dateshard.shardstore.times.calendar import Day
 APART = 6 * 3600 * 10**9  # two doubled hours are further apart than this, the readings of one are not
 
 
-def with_instants(pieces: Iterator[Piece], source: Source, day: Day | None) -> Iterator[tuple[Piece, Instants, Valid]]:
+def with_instants(
+    pieces: Iterator[RowBlock], source: Source, day: Day | None
+) -> Iterator[tuple[RowBlock, Instants, Valid]]:
     """A file's pieces, each with its rows' instants and whether they have one. Under `ambiguous: infer` the rows of a
     doubled hour come last: what they are is known at the end of the file.
 
@@ -51,10 +53,10 @@ def with_instants(pieces: Iterator[Piece], source: Source, day: Day | None) -> I
     yield from held.told_apart()
 
 
-def _rows(piece: Piece, chosen: NDArray[np.bool_]) -> Piece:
+def _rows(piece: RowBlock, chosen: NDArray[np.bool_]) -> RowBlock:
     mask = pl.Series(chosen)
     bad = {name: texts.filter(mask) for name, texts in piece.bad.items()}
-    return Piece(piece.path, piece.frame.filter(mask), piece.row_R[chosen], bad)
+    return RowBlock(piece.path, piece.frame.filter(mask), piece.row_R[chosen], bad)
 
 
 @dataclass(slots=True)
@@ -62,16 +64,16 @@ class _Held:
     """Rows of doubled hours, in file order: with the instants that they may be."""
 
     source: Source
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[RowBlock] = field(default_factory=list)
     earlier: list[Instants] = field(default_factory=list)
     later: list[Instants] = field(default_factory=list)
 
-    def add(self, piece: Piece, earlier: Instants, later: Instants) -> None:
+    def add(self, piece: RowBlock, earlier: Instants, later: Instants) -> None:
         self.pieces.append(piece)
         self.earlier.append(earlier)
         self.later.append(later)
 
-    def told_apart(self) -> Iterator[tuple[Piece, Instants, Valid]]:
+    def told_apart(self) -> Iterator[tuple[RowBlock, Instants, Valid]]:
         """The rows with the instants that they are."""
         if not self.pieces:
             return

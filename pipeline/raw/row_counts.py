@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowCounts:
     """What became of a dump's rows: read = accepted + the sum of rejected.
 
     Attributes:

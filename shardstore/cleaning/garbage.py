@@ -74,7 +74,7 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Needed:
     """Measured arrays that stay beside those of kept generations.
 
     Attributes:
@@ -101,7 +101,7 @@ def staged_of(root: Path, generation: int) -> dict[str, str]:
     return {date: row["staged"] for date, row in load_sources(root, generation)["dates"].items()}
 
 
-def find_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
+def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
     """What would go, if `keep` of the newest generations stay. Looks only.
 
     Raises:
@@ -216,7 +216,7 @@ def _published(parent: Path, *, deep: bool) -> list[Path]:
     return [inner for folder in folders for inner in _published(folder, deep=False)] if deep else folders
 
 
-def remove_garbage(root: Path, wanted: Wanted, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
+def remove_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:
     """Removes what `find_garbage` finds, and returns it. The caller holds the writer's lock.
 
     Pins are read and manifests removed under pins/lock: a reader either pins before and is seen, or finds its

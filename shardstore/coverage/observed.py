@@ -15,7 +15,7 @@ Counts = Sequence[int]  # observed cells of each feature
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class ObservedCells:
     """Cells of the dates of a split, as far as they are known."""
 
     observed: int
@@ -32,7 +32,7 @@ def by_split(
     rows: Mapping[str, Any],
     features: Sequence[int] | None = None,
     read: Callable[[dt.date], Counts] | None = None,
-) -> dict[str, Cells]:
+) -> dict[str, ObservedCells]:
     """{split: what was observed of its dates}, without splits of which no date is known.
 
     Args:
@@ -52,7 +52,7 @@ def by_split(
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
             cells[split] = cells.get(split, 0) + entry.num_steps * width
-    return {split: Cells(seen[split], cells[split]) for split in SPLITS if split in seen}
+    return {split: ObservedCells(seen[split], cells[split]) for split in SPLITS if split in seen}
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:

@@ -139,7 +139,7 @@ def _quartiles(rows_4K: Integers) -> Floats:
     return quantiles
 
 
-class Tally:
+class HistogramSum:
     """A running sum of histograms, merged in batches: adding a small one to a great one costs nothing until enough wait.
 
     Memory: at most about twice the sum, or `MERGE_AT` bins, and the last one added.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dateshard.shardstore.identity import identity
-from dateshard.shardstore.scaling.histogram import Tally
+from dateshard.shardstore.scaling.histogram import HistogramSum
 from dateshard.shardstore.scaling.partials import ROWS, PartialStatistics
 from dateshard.shardstore.scaling.scale import Scale, scale_of
 
@@ -35,7 +35,7 @@ class Statistics:
 
         They must come in date order: another order gives other bytes.
         """
-        merged, tally, sources = None, Tally(), list[tuple[dt.date, str]]()
+        merged, tally, sources = None, HistogramSum(), list[tuple[dt.date, str]]()
         for date, partial in partials:
             assert not sources or sources[-1][0] < date, "not in date order"
             tally.add(partial.histogram)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from dateshard.pipeline.raw import formats
-from dateshard.pipeline.raw.formats import Kind, Piece, Request, reader_of
+from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
 from dateshard.shardstore.errors import DumpError
 
 KINDS: dict[str, Kind] = {"time": "time", "node": "text", "speed": "number", "count": "number"}
@@ -52,7 +52,7 @@ class FormatContract:
         self.write(frame(), path)
         return path
 
-    def pieces(self, path: Path, **more: Any) -> list[Piece]:
+    def pieces(self, path: Path, **more: Any) -> list[RowBlock]:
         request = Request(more.pop("kinds", KINDS), **more)
         return list(reader_of(path, self.chosen)(path, request))
 

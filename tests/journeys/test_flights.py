@@ -110,7 +110,7 @@ def test_the_day_after_raw_dumps_is_that_after_their_shards(year: Path, monkeypa
     config = load_settings(["configs/flights.yaml"], ["trainer.model.name=dlinear"]).trainer
     with closing(start_new(config, Path("data/shards/flights"), Path("data/runs"), New("quick"))) as started:
         started.session.state.validated, started.session.state.val_loss = True, 1.0  # as drawn: nothing is trained here
-        with checkpoint.Writer(started.session.checkpoints) as writer:
+        with checkpoint.CheckpointWriter(started.session.checkpoints) as writer:
             save(started.session, writer)
     for until, at in (("2013-11-03", "2013-11-04"), ("2013-12-01T14:05", "2013-12-01T14:00")):
         raw = dateshard.predict("quick", "data/raw/flights/{date}.csv", until=until)

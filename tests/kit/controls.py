@@ -126,7 +126,7 @@ def _one_manifest(write: Callable[[Path, bytes], None]) -> None:
         write(path, data)
 
     dateshard.shardstore.commit.next_generation = lambda root: 1
-    dateshard.shardstore.commit.Writer._link_new = link_new  # type: ignore[method-assign]
+    dateshard.shardstore.commit.StoreWriter._link_new = link_new  # type: ignore[method-assign]
     dateshard.shardstore.commit.replace_file = write
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 
 OF_THE_RUN = ("CURRENT", "commits.jsonl", "dumps.json", "writer.lock")  # clocks, paths and numbers of commits
 
@@ -40,7 +40,7 @@ def tree_of() -> Callable[..., dict[str, tuple[int, str]]]:
 class Read:
     """A decoded dump: what became of its rows, and of each record its UTC clock, its node and its values by feature."""
 
-    rows: Rows
+    rows: RowCounts
     clock: list[str]
     nodes: list[str]
     values: dict[str, list[float]]

@@ -17,7 +17,7 @@ from dateshard.pipeline.planning.plan import Plan, Wish
 from dateshard.pipeline.planning.preview import look
 from dateshard.pipeline.splits import default_split
 from dateshard.shardstore.commit import load_sources
-from dateshard.shardstore.coverage.observed import Cells
+from dateshard.shardstore.coverage.observed import ObservedCells
 
 DATES = [dt.date(2024, 3, day) for day in range(1, 6)]
 LAST = DATES[-1]
@@ -157,7 +157,7 @@ def test_shares_are_the_masks_own_whoever_counted_them(world: Any, monkeypatch: 
         for date, mask in zip(dates, masks, strict=True):
             dataset.read_observed(date, slice(0, 24), mask)
         masks = [mask[..., 0] for mask in masks]
-        assert cells == Cells(sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks))
+        assert cells == ObservedCells(sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks))
 
 
 def test_every_split_is_told_and_an_almost_empty_one_is_warned_of(
@@ -184,11 +184,11 @@ def test_every_split_is_told_and_an_almost_empty_one_is_warned_of(
 
 
 def test_a_share_says_100_of_all_alone_and_0_of_none_alone() -> None:
-    shown = [percent(Cells(observed, 10_000)) for observed in (0, 1, 9, 100, 150, 9_800, 9_949, 9_999, 10_000)]
+    shown = [percent(ObservedCells(observed, 10_000)) for observed in (0, 1, 9, 100, 150, 9_800, 9_949, 9_999, 10_000)]
     assert shown == ["0 %", "< 0.1 %", "0.1 %", "1.0 %", "2 %", "98 %", "99.5 %", "99.9 %", "100 %"]
 
 
 def test_a_split_as_sparse_as_training_is_not_warned_of() -> None:
-    assert thin_splits({"train": Cells(8, 100), "validation": Cells(1, 100)}) == []
-    (told,) = thin_splits({"train": Cells(90, 100), "validation": Cells(8, 100)})
+    assert thin_splits({"train": ObservedCells(8, 100), "validation": ObservedCells(1, 100)}) == []
+    (told,) = thin_splits({"train": ObservedCells(90, 100), "validation": ObservedCells(8, 100)})
     assert told.startswith("validation rests on 8 of its 100 cells")

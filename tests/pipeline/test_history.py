@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dateshard.pipeline.acts import measure_date, normalise_date
 from dateshard.pipeline.generation_settings import settings_of, table_of, target_of
 from dateshard.pipeline.raw.dumps import Dump
-from dateshard.pipeline.recent import History, raw_files, read_history
+from dateshard.pipeline.recent import RecentSteps, raw_files, read_history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError
 from dateshard.shardstore.identity import hash_file
@@ -54,7 +54,7 @@ def shard_of(world: World, path: Path, date: dt.date) -> tuple[np.ndarray, np.nd
     return values, np.fromfile(mask, dtype=bool).reshape(shape) if mask.exists() else np.ones(shape, bool)
 
 
-def history_of(dataset: Dataset, path: Path, num_steps: int, until: str | None = None) -> History:
+def history_of(dataset: Dataset, path: Path, num_steps: int, until: str | None = None) -> RecentSteps:
     config = settings_of(dataset)
     end = parse_instant(until, dataset.manifest.timezone, end=True) if until else None
     with raw_files([str(path)], config) as raw:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
-from dateshard.shardstore.commit import Writer, load_sources
+from dateshard.shardstore.commit import StoreWriter, load_sources
 
 SPLIT = {"train": "..2024-03-02", "validation": "2024-03-03"}
 TRAIN = [dt.date(2024, 3, 1), dt.date(2024, 3, 2)]
@@ -155,7 +155,7 @@ def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes
     rows = load_sources(world.store, 1)
     for row in rows["dates"].values():  # as a version before 0051 wrote it
         row.pop("observed"), row.pop("weight")
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         writer.commit(world.open().manifest, rows, writer.current()[0])
     assert prepare(world) == 0
     assert said in capsys.readouterr().out  # by the statistics alone

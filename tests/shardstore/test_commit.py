@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dateshard.shardstore.commit import Writer, publish, staging_folder
+from dateshard.shardstore.commit import StoreWriter, publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space, replace_file, write_file
 from dateshard.shardstore.errors import BusyError, DamagedError, DiskFullError
 from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
@@ -27,7 +27,7 @@ def world(make_world: Callable[..., Any]) -> Any:
 
 
 def test_a_second_writer_is_told_who_holds_the_lock(world: Any) -> None:
-    with Writer(world.store):
+    with StoreWriter(world.store):
         with pytest.raises(BusyError, match=f"process {os.getpid()} on ") as caught:
             world.prepare()
         assert "writer.lock" in str(caught.value)
@@ -39,7 +39,7 @@ def test_a_second_writer_is_told_who_holds_the_lock(world: Any) -> None:
 
 
 def test_equal_content_makes_no_new_generation(world: Any) -> None:
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         current, notes = writer.current()
         assert current is not None
         assert notes == []
@@ -56,14 +56,14 @@ def test_equal_content_makes_no_new_generation(world: Any) -> None:
 
 @pytest.mark.parametrize("damaged", ["CURRENT", "manifests/g00000002.sources.json"])
 def test_equal_content_is_committed_again_where_what_names_it_is_damaged(world: Any, damaged: str) -> None:
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         first, _ = writer.current()
         assert first is not None
         second = writer.commit(replace(first.manifest, failed=(dt.date(2024, 5, 5),)), first.sources, first)
     path = world.store / damaged
     path.chmod(0o644)
     path.write_bytes(b"{}")
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         current, notes = writer.current()
         assert current == second  # the older sources happen to be the same
         assert len(notes) == 1

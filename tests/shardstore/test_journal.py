@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.journal import NAME, append, take_out_damaged, verify_journal
 
 OLD = b'{"generation": 1, "at": "2026-11-20T10:00:00Z", "pid": 7, "dates": 3, "statistics": "ef44", "failed": 0}\n'
@@ -78,7 +78,7 @@ def test_only_damaged_lines_are_taken_out_and_the_file_as_it_was_is_kept(tmp_pat
 def test_commits_write_lines_that_verify_and_verify_names_a_damaged_one(make_world: Any) -> None:
     world = make_world(2, split={"train": "2024-03-01", "validation": "2024-03-02"})
     world.prepare()
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         first, _ = writer.current()
         assert first is not None
         writer.commit(replace(first.manifest, failed=(dt.date(2024, 5, 5),)), first.sources, first)
@@ -89,7 +89,7 @@ def test_commits_write_lines_that_verify_and_verify_names_a_damaged_one(make_wor
     path.write_bytes(path.read_bytes().replace(b'"pid": ', b'"pid": 1', 1))
     (error,) = (error for _, error in dataset.verify(full=True) if error)
     assert "commits.jsonl, row 1" in str(error)
-    with Writer(world.store) as writer:
+    with StoreWriter(world.store) as writer:
         _, notes = writer.current()
     assert "1 damaged line(s) taken out" in notes[0]
     assert [error for _, error in dataset.verify(full=True) if error] == []

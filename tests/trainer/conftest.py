@@ -18,7 +18,7 @@ import pytest
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.setup import evaluation_shuffle, order_of, shuffle_of, window_of
@@ -151,7 +151,7 @@ def open_reader(
     seed = config.training.seed if shuffled else None
     shuffle = shuffle if shuffled else evaluation_shuffle(shuffle)
     order: Order = order_of(dataset, split, window, config.training.batch_size, shuffle, seed)
-    return Reader(dataset, order, Wanted(window, features, features, codes=True), **options)
+    return Reader(dataset, order, BatchForm(window, features, features, codes=True), **options)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dateshard.cli import run
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.binding import refuse_difference
 from dateshard.trainer.config import Trainer, binding
-from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.loop import EpochDone, Stepped, train
 from dateshard.trainer.setup import make_session, refuse_batch_of_one
 
@@ -142,7 +142,7 @@ def test_other_windows_are_left_out_in_every_epoch() -> None:
     first, second = ({w for batch in batches_of(order, epoch) for w in batch} for epoch in (0, 1))
     assert len(first) == len(second) == order.num_windows
     assert first != second
-    part = replace(order, sample=Sample(order.num_anchors, 50, 7))
+    part = replace(order, sample=WindowSample(order.num_anchors, 50, 7))
     assert (part.num_windows, [len(batch) for batch in batches_of(part, 0)]) == (48, [16, 16, 16])
 
 

@@ -22,7 +22,7 @@ from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, told
-from dateshard.trainer.setup import Columns, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
+from dateshard.trainer.setup import Selected, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
@@ -43,7 +43,7 @@ class Setting:
 
     config: Trainer
     dataset: Dataset
-    columns: Columns
+    columns: Selected
     window: Window
     split: str
     form: Form

@@ -80,7 +80,7 @@ def _groups(kind: str, groups: Mapping[str, Any]) -> list[Group]:
 
 
 @dataclass(slots=True)
-class Tally:
+class CoverageTally:
     """Counts of observed targets, and of those inside.
 
     Memory: 16 bytes a target and node, hour and date.

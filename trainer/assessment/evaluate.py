@@ -32,7 +32,7 @@ from dateshard.trainer.assessment.paired import ByDate, DateOf, compare
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import scaled_bounds
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.data.batch import Wanted
+from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.metrics import EpochMetrics
@@ -40,7 +40,7 @@ from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw import hours_of
 from dateshard.trainer.models.ridge import Ridge, told
 from dateshard.trainer.optimization.objective import make_heads
-from dateshard.trainer.setup import Columns, choose_columns, form_of, make_reader, targets_of, window_of
+from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
 ANCHOR = np.zeros(1, dtype=np.int64)
 TWIN = 1e-6  # relative difference of two errors that are those of one map
@@ -136,7 +136,7 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
     assert form.units is not None, "form_of always gives them"
     form = replace(form, shift_F=form.units.shift_scaled_F.numpy())
     names = [columns.target_names[place] for place in form.numbers]
-    numbers = Columns(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
+    numbers = Selected(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
     return Setting(config, dataset, numbers, window_of(config), split, form, columns.targets)
 
 
@@ -163,10 +163,10 @@ def _twins(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _wanted(setting: Setting, reach: int) -> Wanted:
+def _wanted(setting: Setting, reach: int) -> BatchForm:
     """Batches hold all features and `reach` steps of history."""
     window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
-    return Wanted(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True, known=True)
+    return BatchForm(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True, known=True)
 
 
 def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:

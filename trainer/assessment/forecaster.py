@@ -23,7 +23,7 @@ from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
 from dateshard.trainer.optimization.objective import Head, Target, forward, make_heads
-from dateshard.trainer.setup import Columns, choose_columns, shape_of, window_of
+from dateshard.trainer.setup import Selected, choose_columns, shape_of, window_of
 
 Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, scaled; or logits
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Forecaster:
 
     config: Trainer
     dataset: Dataset
-    columns: Columns
+    columns: Selected
     window: Window
     heads: tuple[Head, ...]
     targets: tuple[Target, ...]

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dateshard.trainer.assessment.coverage import Coverage, Tally
+from dateshard.trainer.assessment.coverage import Coverage, CoverageTally
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.paired import DateOf
-from dateshard.trainer.data.batch import Batch, Wanted
+from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.metrics.raw import hours_of
 from dateshard.trainer.metrics.units import Units
@@ -91,7 +91,7 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
     """All features as inputs, the numeric targets alone as targets."""
     targets = tuple(forecaster.columns.targets[place] for place in forecaster.numbers)
     everything = tuple(range(len(forecaster.dataset.features)))
-    wanted = Wanted(forecaster.window, everything, targets, codes=True, known=True)
+    wanted = BatchForm(forecaster.window, everything, targets, codes=True, known=True)
     return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
 
 
@@ -151,7 +151,7 @@ def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: flo
 def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage | None:
     """The share of a split's observed targets that lie inside; None without a window or an interval.
 
-    Memory: a few batches, and the counts of `Tally`.
+    Memory: a few batches, and the counts of `CoverageTally`.
     """
     order, total = _thinned(forecaster, split, held=False)
     if not order.num_windows or np.isnan(intervals.reach_2PNF).all():
@@ -159,7 +159,7 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage 
     low, high = intervals.reach_2PNF
     told, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
     names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
-    tally = Tally(dataset.nodes.names, [day.date for day in dataset.days], names)
+    tally = CoverageTally(dataset.nodes.names, [day.date for day in dataset.days], names)
     first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
     offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
     for number, batch in enumerate(_batches(forecaster, order)):

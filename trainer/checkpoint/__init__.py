@@ -19,18 +19,18 @@ from dateshard.trainer.checkpoint.folder import (
     verify,
 )
 from dateshard.trainer.checkpoint.saving import point, write
-from dateshard.trainer.checkpoint.snapshot import Part, Rows, Snapshot
-from dateshard.trainer.checkpoint.writer import Saved, Writer
+from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
+from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved
 
 __all__ = [
     "NAME",
     "Checkpoint",
+    "CheckpointWriter",
     "Part",
-    "Rows",
     "Saved",
     "Snapshot",
+    "TakenRows",
     "Tensors",
-    "Writer",
     "best",
     "find",
     "inspect",

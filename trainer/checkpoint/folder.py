@@ -24,7 +24,7 @@ from safetensors.torch import load as parse_tensors
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, unseal
-from dateshard.trainer.optimization.schedule import Progress
+from dateshard.trainer.optimization.schedule import LossHistory
 
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")
@@ -89,7 +89,7 @@ def _refuse_stateless(state: Mapping[str, Any]) -> None:
     ValueError, KeyError, TypeError, AttributeError: a state that no training has.
     """
     refuse_unbound({**state["bound"], "config": state["config"]})
-    Progress(**state["progress"])
+    LossHistory(**state["progress"])
     counts = [state[key] for key in ("epoch", "batch", "num_batches", "step", "skipped", "skipped_in_a_row")]
     losses = [
         state["train_loss"],

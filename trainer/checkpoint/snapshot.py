@@ -23,7 +23,7 @@ from dateshard.trainer.data.batch import aligned
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TakenRows:
     """Some rows of a tensor (`at`: int64), copied once: straight to where they are saved."""
 
     tensor: torch.Tensor
@@ -40,7 +40,7 @@ class Rows:
         return torch.Size((len(self.at), *self.tensor.shape[1:]))
 
 
-Part = torch.Tensor | Rows
+Part = torch.Tensor | TakenRows
 Form = dict[str, tuple[torch.dtype, torch.Size]]
 
 
@@ -96,7 +96,7 @@ class _File:
         head, places = header(form)
         self._size = len(head) + sum(_num_bytes(*kind) for kind in form.values())
         if self._size > self.buffer.nbytes:
-            most = self._size + sum(_num_missing(part) for part in group.values() if isinstance(part, Rows))
+            most = self._size + sum(_num_missing(part) for part in group.values() if isinstance(part, TakenRows))
             self.buffer = np.empty(0, dtype=np.uint8)  # before the new one is there: never two
             far = any(isinstance(part, torch.Tensor) and part.is_cuda for part in group.values())
             self.buffer = device.pinned(most) if far else aligned(most)
@@ -117,7 +117,7 @@ def form_of(group: Mapping[str, Part]) -> Form:
 def _copy(part: Part, view: torch.Tensor) -> None:
     """By numpy, on this one thread: torch would wake its threads for a copy that memory alone bounds, and on a machine
     with other work wait for the last of them (docs/decisions/0031)."""
-    if isinstance(part, Rows):
+    if isinstance(part, TakenRows):
         np.take(part.tensor.numpy(), part.at.numpy(), axis=0, out=view.numpy(), mode="clip")  # other modes copy twice
     elif part.device.type == "cpu" and part.is_contiguous():
         np.copyto(_as_bytes(view), _as_bytes(part.detach()))
@@ -151,6 +151,6 @@ def _num_bytes(dtype: torch.dtype, shape: torch.Size) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _num_missing(rows: Rows) -> int:
+def _num_missing(rows: TakenRows) -> int:
     """Bytes of the rows that are not there yet."""
     return rows.tensor.nbytes - _num_bytes(rows.dtype, rows.shape)

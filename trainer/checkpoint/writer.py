@@ -60,7 +60,7 @@ class _Job:
     waited_seconds: float
 
 
-class Writer:
+class CheckpointWriter:
     """Writes the checkpoints of one training into its folder. A child of a fork may have it, and writes its own.
 
     Args:
@@ -79,7 +79,7 @@ class Writer:
         self._cost = 0.0  # of the last save that is on disk, in seconds
         self._pid = os.getpid()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

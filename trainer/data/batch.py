@@ -57,7 +57,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BatchForm:
     """What a batch is made of. `codes`, `known`: the time codes, and which cells of the history were observed."""
 
     window: Window
@@ -98,7 +98,7 @@ def columns(index: tuple[int, ...]) -> slice | list[int]:
 class Slot:
     """One buffer of the ring with its views made once."""
 
-    def __init__(self, batch_size: int, num_nodes: int, num_features: int, wanted: Wanted, *, mask: bool) -> None:
+    def __init__(self, batch_size: int, num_nodes: int, num_features: int, wanted: BatchForm, *, mask: bool) -> None:
         window, self.wanted = wanted.window, wanted
         cells = num_nodes * num_features
         self.values = aligned(batch_size * window.length * cells * 4).view(np.float32).reshape(batch_size, -1)

@@ -18,7 +18,7 @@ DAYS = (1, 2, 3, 4, 7, 14, 30, 60, 90, 180, 365)
 
 
 @dataclass(frozen=True, slots=True)
-class Blocking:
+class BlockSize:
     """One way to cut the training dates into blocks.
 
     Attributes:
@@ -56,15 +56,15 @@ class Sizing:
         days = [day for day in self.dataset.days if split(day.date) == "train"]
         return len(days), sum(day.num_steps for day in days)
 
-    def of(self, days: int, shuffle: Shuffle, row_bytes: int) -> Blocking:
+    def of(self, days: int, shuffle: Shuffle, row_bytes: int) -> BlockSize:
         """The sizes of one shuffle."""
         order = self.order_of(shuffle)
         count, prefetch = num_blocks(order), self.config.loading.prefetch
         resident = largest_block(order, self.window) * row_bytes * (2 if prefetch and count > 1 else 1)
         reading = rows_read(order, self.window) / max(self.train_steps[1], 1)
-        return Blocking(days, shuffle, count, resident, reading)
+        return BlockSize(days, shuffle, count, resident, reading)
 
-    def table(self) -> Iterator[Blocking]:
+    def table(self) -> Iterator[BlockSize]:
         """A row for 1, 2, 3, 4, 7, 14 ... days a block, and one for all dates in one block."""
         num_days, row_bytes = self.train_steps[0], self.row_bytes
         for days in DAYS:

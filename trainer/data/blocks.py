@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.times.calendar import Timeline
-from dateshard.trainer.data.batch import Slot, Wanted, aligned
-from dateshard.trainer.data.order import Order, Piece, Run, Window
+from dateshard.trainer.data.batch import BatchForm, Slot, aligned
+from dateshard.trainer.data.order import DateRun, Order, Window, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 
 
@@ -36,7 +36,7 @@ def rows_read(order: Order, window: Window) -> int:
     return sum(_rows(run, order.stride, window) for run in order.runs)
 
 
-def _rows(run: Run, stride: int, window: Window) -> int:
+def _rows(run: DateRun, stride: int, window: Window) -> int:
     return (run.count - 1) * stride + window.length
 
 
@@ -55,7 +55,7 @@ class Block:
         codes: torch.Tensor | None,
         offset_R: Integers,
         first_R: Integers,
-        wanted: Wanted,
+        wanted: BatchForm,
     ) -> None:
         window, steps = wanted.window, len(wanted.masked)
         rows, cells = len(values) - window.length + 1, values.shape[1]
@@ -65,7 +65,7 @@ class Block:
         self.masks = mask.as_strided((len(mask) - steps + 1, steps * cells), (cells, 1)) if mask is not None else None
         self.codes = codes.as_strided((rows, window.length), (1, 1)) if codes is not None else None
 
-    def prepare(self, piece: Piece) -> torch.Tensor:
+    def prepare(self, piece: WindowBatch) -> torch.Tensor:
         """Rows at which a piece's windows begin."""
         return torch.from_numpy(self.row_of_anchor_R[piece.run_K] + piece.anchor_K)
 
@@ -86,7 +86,7 @@ class Blocks:
     """
 
     def __init__(
-        self, dataset: Dataset, timeline: Timeline, order: Order, wanted: Wanted, *, mask: bool, prefetch: bool
+        self, dataset: Dataset, timeline: Timeline, order: Order, wanted: BatchForm, *, mask: bool, prefetch: bool
     ) -> None:
         self.dataset, self.timeline, self.order, self.wanted, self.mask = dataset, timeline, order, wanted, mask
         self.prefetch = prefetch and num_blocks(order) > 1
@@ -96,7 +96,7 @@ class Blocks:
         self._buffers: list[tuple[NDArray[np.uint8], ...]] = []
         self._only: Block | None = None
 
-    def serve(self, groups: Sequence[Integers]) -> Generator[Block, Piece, None]:
+    def serve(self, groups: Sequence[Integers]) -> Generator[Block, WindowBatch, None]:
         """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile."""
         if len(groups) == 1:
             while True:

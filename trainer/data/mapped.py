@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.times.calendar import Day, Timeline
-from dateshard.trainer.data.batch import Slot, Wanted
-from dateshard.trainer.data.order import Piece, Run
+from dateshard.trainer.data.batch import BatchForm, Slot
+from dateshard.trainer.data.order import DateRun, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 
 CODES_KEPT = 512  # dates whose time codes are remembered
@@ -28,7 +28,7 @@ class MappedDates:
     """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
 
     def __init__(
-        self, dataset: Dataset, timeline: Timeline, wanted: Wanted, runs: Sequence[Run], *, mask: bool
+        self, dataset: Dataset, timeline: Timeline, wanted: BatchForm, runs: Sequence[DateRun], *, mask: bool
     ) -> None:
         self.dataset, self.timeline, self.wanted, self.mask = dataset, timeline, wanted, mask
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
@@ -36,12 +36,12 @@ class MappedDates:
         self._limit = map_limit()
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
 
-    def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, Piece, None]:
+    def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, WindowBatch, None]:
         """Every piece lies here."""
         while True:
             yield self
 
-    def prepare(self, piece: Piece) -> NDArray[np.int64]:
+    def prepare(self, piece: WindowBatch) -> NDArray[np.int64]:
         """[K, 2]: segment and first step of each window."""
         segment_K = self._segment[piece.block_runs[piece.run_K]]
         return np.stack([segment_K, piece.anchor_K - self.wanted.window.before], axis=1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from dateshard.shardstore.times.calendar import Day, Segment
 from dateshard.trainer.data.permutation import Integers, key, permute, shuffled
-from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.data.window_sample import WindowSample
 
 DRAWN_BATCHES = 64  # of order computed at a time
 
@@ -58,7 +58,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DateRun:
     """Consecutive dates days[first_day:last_day] of one segment and the anchors first + k * stride, k < count.
 
     Steps are counted from the beginning of the segment.
@@ -77,7 +77,7 @@ def make_runs(
     member: Sequence[bool],
     window: Window,
     days_per_run: int | None,
-) -> list[Run]:
+) -> list[DateRun]:
     """The runs of one split, in date order.
 
     Args:
@@ -100,7 +100,7 @@ def make_runs(
                 high = min(int(edges[stop - segment.first]), end)
                 count = max(0, -(-(high - low) // window.stride))
                 if count:
-                    runs.append(Run(number, low, count, begin, stop))
+                    runs.append(DateRun(number, low, count, begin, stop))
     return runs
 
 
@@ -117,7 +117,7 @@ def _stretches(member: Sequence[bool], segment: Segment) -> Iterator[tuple[int, 
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WindowBatch:
     """Windows that lie one after the other in the order and in one block.
 
     Attributes:
@@ -131,9 +131,9 @@ class Piece:
     run_K: Integers
     anchor_K: Integers
 
-    def take(self, windows: slice) -> Piece:
+    def take(self, windows: slice) -> WindowBatch:
         """Some of its windows."""
-        return Piece(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
+        return WindowBatch(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ class Order:
         drop_last: leaves out the windows that would make a short last batch: others in every epoch of a shuffled order.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[DateRun, ...]
     stride: int
     batch_size: int
     runs_per_block: int | None = None
     seed: int | None = None
     shuffle_runs: bool = True
-    sample: Sample | None = None
+    sample: WindowSample | None = None
     drop_last: bool = False
 
     @cached_property
@@ -224,7 +224,7 @@ class EpochOrder:
         """The block in which a position lies."""
         return int(np.searchsorted(self.starts, position, side="right")) - 1
 
-    def pieces(self, low: int, high: int) -> list[Piece]:
+    def pieces(self, low: int, high: int) -> list[WindowBatch]:
         """The windows at positions [low, high), cut where a block ends."""
         found = []
         while low < high:
@@ -234,7 +234,7 @@ class EpochOrder:
             low = stop
         return found
 
-    def _piece(self, block: int, low: int, high: int) -> Piece:
+    def _piece(self, block: int, low: int, high: int) -> WindowBatch:
         local = np.arange(low, high, dtype=np.int64)
         if self.order.seed is not None:
             size = int(self.starts[block + 1] - self.starts[block])
@@ -243,7 +243,7 @@ class EpochOrder:
         run = np.searchsorted(edges, local, side="right") - 1
         owner = self.blocks[block][run]
         place = self.order.place(owner, local - edges[run])
-        return Piece(block, self.blocks[block], run, self._first[owner] + place * self.order.stride)
+        return WindowBatch(block, self.blocks[block], run, self._first[owner] + place * self.order.stride)
 
     def draws(self, start: int = 0) -> Iterator[Draw]:
         """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""
@@ -253,7 +253,7 @@ class EpochOrder:
             pieces = self.pieces(low, high)
             yield Draw(low, high, pieces, [low, *(low + np.cumsum([len(piece.anchor_K) for piece in pieces])).tolist()])
 
-    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[Piece]]:
+    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[WindowBatch]]:
         """Batches from number `start` on, each as pieces; rank r of W takes every W-th window of a batch from r on."""
         size = self.order.batch_size
         for draw in self.draws(start):
@@ -268,7 +268,7 @@ class Draw:
 
     low: int
     high: int
-    pieces: list[Piece]
+    pieces: list[WindowBatch]
     edges: list[int]
 
     def cut(self, begin: int, end: int, rank: int = 0, world: int = 1) -> list[tuple[int, slice]]:

@@ -13,20 +13,20 @@ from typing import Any, Protocol, cast
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.times.calendar import Timeline
-from dateshard.trainer.data.batch import Batch, Slot, Wanted
+from dateshard.trainer.data.batch import Batch, BatchForm, Slot
 from dateshard.trainer.data.blocks import Blocks
 from dateshard.trainer.data.mapped import MappedDates
-from dateshard.trainer.data.order import Order, Piece
+from dateshard.trainer.data.order import Order, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 
 RING_SLOTS = 2  # a batch stays valid until the next but one
 GIB = 1 << 30
 
 
-class Place(Protocol):
+class WindowPlace(Protocol):
     """Where windows are copied from; `prepare`'s result can be sliced, and a slice of it is gathered into a slot."""
 
-    def prepare(self, piece: Piece) -> Any:
+    def prepare(self, piece: WindowBatch) -> Any:
         """Where a piece's windows begin."""
         ...
 
@@ -35,10 +35,10 @@ class Place(Protocol):
         ...
 
 
-class Source(Protocol):
+class Policy(Protocol):
     """A policy: gives, piece by piece, the place that a piece's windows lie in."""
 
-    def serve(self, groups: Sequence[Integers]) -> Generator[Place, Piece, None]:
+    def serve(self, groups: Sequence[Integers]) -> Generator[WindowPlace, WindowBatch, None]:
         """`groups[j]` are the runs of the epoch's block j."""
         ...
 
@@ -61,7 +61,7 @@ class Reader:
         self,
         dataset: Dataset,
         order: Order,
-        wanted: Wanted,
+        wanted: BatchForm,
         *,
         policy: str = "auto",
         memory_budget: int = 2 * GIB,
@@ -73,7 +73,7 @@ class Reader:
         blocks = Blocks(dataset, timeline, order, wanted, mask=self.mask, prefetch=prefetch)
         self.resident_bytes = blocks.resident_bytes
         self.policy = self._choose(policy, memory_budget)
-        self._source: Source = (
+        self._source: Policy = (
             blocks if self.policy == "blocks" else MappedDates(dataset, timeline, wanted, order.runs, mask=self.mask)
         )
         self._ring: list[Slot] = []
@@ -103,7 +103,7 @@ class Reader:
             shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
             size = -(-min(self.order.batch_size, self.order.num_windows) // world)
             self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
-        order, size, held = self.order.epoch(epoch), self.order.batch_size, cast(Place, None)
+        order, size, held = self.order.epoch(epoch), self.order.batch_size, cast(WindowPlace, None)
         with closing(self._source.serve(order.blocks)) as places:
             next(places)
             for draw in order.draws(start):

@@ -15,7 +15,7 @@ import numpy as np
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.times.calendar import Timeline
-from dateshard.trainer.data.order import Run, Window, make_runs
+from dateshard.trainer.data.order import DateRun, Window, make_runs
 from dateshard.trainer.stop import ShouldStop, ask
 
 CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
@@ -27,7 +27,7 @@ class Windows:
 
     dataset: Dataset
     window: Window
-    runs: tuple[Run, ...]
+    runs: tuple[DateRun, ...]
     targets: tuple[int, ...]
 
 
@@ -53,7 +53,7 @@ def cut(windows: Windows, shares: Sequence[float]) -> list[Windows]:
     edges = [0, *(round(total * sum(shares[: number + 1])) for number in range(len(shares) - 1)), total]
     pieces = []
     for low, high in pairwise(edges):
-        runs, at = list[Run](), 0
+        runs, at = list[DateRun](), 0
         for run in windows.runs:
             begin, stop = max(low - at, 0), min(high - at, run.count)
             if begin < stop:
@@ -63,14 +63,14 @@ def cut(windows: Windows, shares: Sequence[float]) -> list[Windows]:
     return pieces
 
 
-def reaching(runs: Iterable[Run], reach: int, stride: int) -> tuple[Run, ...]:
+def reaching(runs: Iterable[DateRun], reach: int, stride: int) -> tuple[DateRun, ...]:
     """The anchors among those of `runs` that have `reach` steps of their segment before them."""
     kept = []
     for run in runs:
         skipped = max(0, -(-(reach - run.first) // stride))
         if skipped < run.count:
             first = run.first + skipped * stride
-            kept.append(Run(run.segment, first, run.count - skipped, run.first_day, run.last_day))
+            kept.append(DateRun(run.segment, first, run.count - skipped, run.first_day, run.last_day))
     return tuple(kept)
 
 

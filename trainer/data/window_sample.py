@@ -19,7 +19,7 @@ from dateshard.trainer.data.permutation import Integers, key, splitmix64
 
 
 @dataclass(frozen=True)
-class Sample:
+class WindowSample:
     """`size` of `total` windows. Memory O(1).
 
     Attributes:

@@ -16,7 +16,7 @@ from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics.classes import Classes
 from dateshard.trainer.metrics.custom import Custom
 from dateshard.trainer.metrics.raw import RawFigures
-from dateshard.trainer.metrics.sample import Plan, Sample, epoch_seed
+from dateshard.trainer.metrics.sample import MetricSample, SamplePlan, epoch_seed
 from dateshard.trainer.metrics.sums import Floats, Sums, finite
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.optimization.objective import Head, Summed, Target
@@ -38,7 +38,7 @@ class Form:
     num_nodes: int = 1
     shift_F: Floats | None = None
     units: Units | None = None
-    plan: Plan | None = None
+    plan: SamplePlan | None = None
     custom: Custom | None = None
 
     @property
@@ -68,7 +68,7 @@ class EpochMetrics:
     sums: Sums
     classes: dict[str, Classes]
     thorough: bool
-    sample: Sample | None = None
+    sample: MetricSample | None = None
     raw: RawFigures | None = None
 
     @staticmethod
@@ -84,7 +84,7 @@ class EpochMetrics:
             most = form.plan.evaluation if thorough else form.plan.train
             shape = (form.num_steps, form.num_nodes, len(form.targets))
             seed = epoch_seed(form.plan.seed, epoch)
-            empty.sample = Sample(num_windows, most, form.plan.num_bytes, shape, seed)
+            empty.sample = MetricSample(num_windows, most, form.plan.num_bytes, shape, seed)
         return empty
 
     def fresh(self, epoch: int = 0) -> EpochMetrics:

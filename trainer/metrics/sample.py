@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dateshard.trainer.checkpoint.snapshot import Part, Rows
+from dateshard.trainer.checkpoint.snapshot import Part, TakenRows
 from dateshard.trainer.data.permutation import Integers, key, permute
 
 DRAWN = 4096  # positions looked up at a time: 0.1 us each, where a batch alone would cost 100 us
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SamplePlan:
     """How many windows are kept.
 
     Attributes:
@@ -35,7 +35,7 @@ class Plan:
     num_bytes: int
 
 
-class Sample:
+class MetricSample:
     """The windows kept so far.
 
     Memory: (9 P N T + 8) bytes a window, never above `num_bytes`; a page is taken when its first window comes.
@@ -89,7 +89,7 @@ class Sample:
     def held(self) -> dict[str, Part]:
         """For a checkpoint: what is held, row by row, and nothing of the rows that are empty yet. No copies."""
         at = torch.nonzero(self.seen).ravel()
-        rows: dict[str, Part] = {name: Rows(part, at) for name, part in self._parts().items()}
+        rows: dict[str, Part] = {name: TakenRows(part, at) for name, part in self._parts().items()}
         return {**rows, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
 
     @property
@@ -100,7 +100,7 @@ class Sample:
     def tensors(self) -> dict[str, torch.Tensor]:
         """The same, copied."""
         held = self.held().items()
-        return {name: part.tensor[part.at] if isinstance(part, Rows) else part for name, part in held}
+        return {name: part.tensor[part.at] if isinstance(part, TakenRows) else part for name, part in held}
 
     def load(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
         """The inverse of `held` and `tensors`: every window goes back to its row. What is of another sample (other settings), or

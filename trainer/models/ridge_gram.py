@@ -39,7 +39,7 @@ LAG_STEPS = 8192  # of one dot product: so short, numpy starts no threads
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GramPart:
     """Neighbouring windows of one feature.
 
     Attributes:
@@ -108,7 +108,7 @@ class Equations(Protocol):
 
     window: Window
 
-    def add(self, part: Part, should_stop: ShouldStop) -> None:
+    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part."""
         ...
 
@@ -136,7 +136,7 @@ class Joint:
         self.gram = torch.zeros(window.length, window.length, dtype=torch.float64)
         self.total = torch.zeros(window.length, dtype=torch.float64)
 
-    def add(self, part: Part, should_stop: ShouldStop) -> None:
+    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part; asks between nodes."""
         stride = self.window.stride
         if stride == 1:
@@ -152,7 +152,7 @@ class Joint:
             self.total[stride:] += sign * edge.sum(0)
         self.count += part.count * len(part.values_NT)
 
-    def _add_lags(self, part: Part, should_stop: ShouldStop) -> None:
+    def _add_lags(self, part: GramPart, should_stop: ShouldStop) -> None:
         """The first row is a correlation of a node's steps with themselves."""
         first, length = self.gram[0].numpy(), self.window.length
         for values in part.values_NT.numpy():
@@ -208,7 +208,7 @@ class Masked:
         self.newest_PJ = torch.zeros(steps, history + 1, dtype=torch.float64)
         self.newest_cross_P, self.newest_total_P = (torch.zeros(steps, dtype=torch.float64) for _ in range(2))
 
-    def add(self, part: Part, should_stop: ShouldStop) -> None:
+    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part; asks before every `WRITTEN_BYTES` of windows."""
         history, stride = self.window.history, self.window.stride
         for rows, seen, newest in part.rows(self.window):
@@ -240,7 +240,7 @@ class Masked:
         self.level += y.sum(0)
         self.square += (y * y).sum(0)
 
-    def _add_edge(self, part: Part, sign: float, steps: slice, should_stop: ShouldStop) -> None:
+    def _add_edge(self, part: GramPart, sign: float, steps: slice, should_stop: ShouldStop) -> None:
         """A run's first window or the one after its last; step p of it belongs to step p + stride of the others."""
         stride, history = self.window.stride, self.window.history
         values = part.values_NT[:, steps]
@@ -306,9 +306,9 @@ def accumulate(
             if isinstance(own, Masked):
                 seen = torch.from_numpy(seen_TNF[..., place]).T.contiguous()
                 newest = _newest(values, seen, window, count)
-                own.add(Part(values[:, begin:], seen[:, begin:], newest, count, opens, closes), should_stop)
+                own.add(GramPart(values[:, begin:], seen[:, begin:], newest, count, opens, closes), should_stop)
             else:
-                own.add(Part(values[:, begin:], None, None, count, opens, closes), should_stop)
+                own.add(GramPart(values[:, begin:], None, None, count, opens, closes), should_stop)
     for own in equations.values():
         own.finish(should_stop)
 

@@ -19,7 +19,7 @@ from dateshard.trainer.config import (
 
 
 @dataclass(slots=True)
-class Progress:
+class LossHistory:
     """What early stopping, `best` and the plateau schedule remember. A loss that is no number never wins.
 
     Attributes:

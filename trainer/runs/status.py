@@ -18,7 +18,7 @@ from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.optimization.schedule import Progress
+from dateshard.trainer.optimization.schedule import LossHistory
 from dateshard.trainer.runs.folder import TrainingRun
 
 FILE = "state.json"
@@ -102,7 +102,7 @@ def _by_checkpoint(newest: Checkpoint | None) -> str:
         return ""
     with suppress(ValueError, TypeError, KeyError):
         config = Trainer.model_validate(newest.state["config"])
-        if Progress(**newest.state["progress"]).exhausted(config.early_stopping):
+        if LossHistory(**newest.state["progress"]).exhausted(config.early_stopping):
             return "early stopping"
         if config.model.name == "ridge" or newest.state["epoch"] + 1 >= config.training.epochs:
             return "epochs"

@@ -93,7 +93,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowBlock:
     """Consecutive rows of a file, the wanted columns only.
 
     Attributes:
@@ -109,7 +109,7 @@ class Piece:
     bad: Mapping[str, pl.Series] = field(default_factory=dict)
 
 
-Reader = Callable[[Path, Request], Iterator[Piece]]
+Reader = Callable[[Path, Request], Iterator[RowBlock]]
 TEXTS = {".csv": "csv", ".txt": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 OTHERS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow"}
 SUFFIXES = {f"{text}{packing}": name for text, name in TEXTS.items() for packing in ("", *packed.SUFFIXES)} | OTHERS
@@ -212,3 +212,6 @@ def with_numbers(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pl.Dat
             if texts is not None:
                 bad[name] = texts
     return (frame.with_columns(changed) if changed else frame), bad
+
+
+Piece = RowBlock  # the name that formats of one's own were written with

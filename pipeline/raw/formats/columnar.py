@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dateshard.pipeline.raw.formats import Kind, Piece, Request, as_names, read_rows, with_numbers
+from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, as_names, read_rows, with_numbers
 from dateshard.pipeline.raw.formats.packed import misnamed
 from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
 
@@ -26,7 +26,7 @@ KNOWN_TYPES = (  # of others polars knows nothing, or ends in a panic
 )
 
 
-def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
+def read_parquet(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of a Parquet file. Memory: a page and BUFFER_BYTES a column, whatever the row groups' size.
 
     Raises:
@@ -45,7 +45,7 @@ def read_parquet(path: Path, request: Request) -> Iterator[Piece]:
             yield from _pieces(_validated(batches, list(kinds)), path, kinds)
 
 
-def read_arrow(path: Path, request: Request) -> Iterator[Piece]:
+def read_arrow(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of an Arrow IPC file or stream.
 
     Raises:
@@ -75,7 +75,7 @@ def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
         yield chosen
 
 
-def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[Piece]:
+def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Iterator[RowBlock]:
     row = 1
     for batch in batches:
         if not batch.num_rows:
@@ -86,7 +86,7 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
         assert isinstance(frame, pl.DataFrame)
         names = [as_names(frame[name]) for name, kind in kinds.items() if kind == "text"]
         frame, bad = with_numbers(frame.with_columns(names), kinds)
-        yield Piece(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
+        yield RowBlock(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
         row += len(frame)
 
 

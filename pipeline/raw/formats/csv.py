@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import Kind, Piece, Request, remedies, with_numbers
+from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, remedies, with_numbers
 from dateshard.pipeline.raw.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
 from dateshard.pipeline.raw.formats.text import blocks, count_of, row_ends
 from dateshard.pipeline.source import Csv
@@ -45,7 +45,7 @@ class _File:
         return self.request.csv
 
 
-def read(path: Path, request: Request) -> Iterator[Piece]:
+def read(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of a CSV. Blank lines are no rows, but count as lines.
 
     Memory: a block of text and what is decoded of it.
@@ -202,7 +202,7 @@ def _row_at(rows: NDArray[np.int64], index: int) -> int:
     return int(rows[min(index, last)]) + max(0, index - last)
 
 
-def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> Piece:
+def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> RowBlock:
     numbers = [name for name, kind in file.kinds.items() if kind == "number"]
     as_text = file.dialect.decimal == ","  # polars would take a decimal point as well
     types: dict[str, type[pl.DataType]] = {} if as_text else dict.fromkeys(numbers, pl.Float64)
@@ -219,7 +219,7 @@ def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> Piece:
     if as_text:
         frame = frame.with_columns(_decimal_points(frame[name]) for name in numbers)
     frame, bad = with_numbers(frame, file.kinds)
-    return Piece(file.path, frame, rows, bad)
+    return RowBlock(file.path, frame, rows, bad)
 
 
 def _parse_texts(block: bytes, file: _File, rows: NDArray[np.int64]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import Kind, Piece, Request, with_numbers
+from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, with_numbers
 from dateshard.pipeline.raw.formats.text import blocks, count_of
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
@@ -24,7 +24,7 @@ ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")  # a half of a pair, or NUL
 WRONG = re.compile("[\0\ud800-\udfff]")
 
 
-def read(path: Path, request: Request) -> Iterator[Piece]:
+def read(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of a JSON Lines file; the columns are the keys of its first row.
 
     Raises:
@@ -54,7 +54,7 @@ class _File:
     kinds: dict[str, Kind]
 
 
-def _decode(block: bytes, file: _File, row: int) -> Piece:
+def _decode(block: bytes, file: _File, row: int) -> RowBlock:
     kinds = file.kinds
     types: Types = {name: pl.Float64 if kind == "number" else pl.String for name, kind in kinds.items()}
     if file.request.numeric_time:
@@ -73,7 +73,7 @@ def _decode(block: bytes, file: _File, row: int) -> Piece:
     _refuse_repeated(block, file, frame, row)
     frame, bad = with_numbers(frame, kinds)
     frame, nested = _without_nested(frame, block, file, row)
-    return Piece(file.path, frame, rows, bad | nested)
+    return RowBlock(file.path, frame, rows, bad | nested)
 
 
 def _without_nested(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from dateshard.insight.survey import EDGES_B, Survey, _grid, distance
+from dateshard.insight.survey import EDGES_B, DataSurvey, _grid, distance
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.transform import Floats, untransform
 
@@ -141,7 +141,7 @@ def test_zeros_are_zeros_again_and_great_offsets_stay(make_world: Callable[..., 
         world.write(date)
     world.tree["pipeline"]["features"]["volume"]["aggregate"] = "min"
     world.prepare()
-    survey = Survey(world.open())
+    survey = DataSurvey(world.open())
     for day in survey.dataset.days:
         survey.add(day.date)
     raw = survey.pooled("raw")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dateshard.pipeline.planning.plan import DatePlan
-from dateshard.preparing.pace import Run as Past
+from dateshard.preparing.pace import TimedAct as Past
 from dateshard.preparing.pace import estimate
 from dateshard.preparing.states import alike, grouped
 from dateshard.terminal.screen import Screen

@@ -82,9 +82,9 @@ def test_a_run_that_was_killed_and_continued_has_each_point_once(
             rows.close()  # as far as a kill lets it come: all is on the disk
             raise Killed
 
-    told = training_rows.Rows.add
+    told = training_rows.MetricRows.add
     with monkeypatch.context() as patch:
-        patch.setattr(training_rows.Rows, "add", add)
+        patch.setattr(training_rows.MetricRows, "add", add)
         with pytest.raises(Killed):
             ds("train", "-c", "config.yaml", "--run", "cut", "-q", ON)
     assert max(step for _, step, _ in points("cut")) == 5

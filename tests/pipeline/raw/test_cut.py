@@ -18,7 +18,7 @@ from dateshard.pipeline.raw import cutting
 from dateshard.pipeline.raw.cut_index import Cut
 from dateshard.pipeline.raw.cutting import cut
 from dateshard.pipeline.raw.formats import batch_rows
-from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.commit import StoreWriter
 
 Make = Callable[..., Any]
 FIRST = dt.date(2012, 1, 1)
@@ -30,7 +30,7 @@ def config_of(path: Path, **source: Any) -> Pipeline:
 
 
 def cut_of(root: Path, config: Pipeline) -> Cut:
-    with Writer(root):
+    with StoreWriter(root):
         whole = whole_file(config)
         assert whole is not None
         return cut(root, config, whole)

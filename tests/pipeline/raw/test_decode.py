@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.decode import decode
 from dateshard.pipeline.raw.dumps import find_dumps, is_one_file
 from dateshard.pipeline.raw.formats import text
 from dateshard.pipeline.raw.node_table import read_nodes
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.times import instants
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.errors import DumpError, UsageError
@@ -37,7 +37,7 @@ class Got:
 
     day: Day
     nodes: tuple[str, ...]
-    rows: Rows
+    rows: RowCounts
     records: Records
 
 

@@ -17,14 +17,14 @@ import pytest
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
 from dateshard.pipeline.raw.formats import text
-from dateshard.pipeline.raw.row_counts import Rows
+from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError
 
 DATE = dt.date(2024, 3, 1)
 HEADER = "time,node,speed,vehicles\n"
 NO_TIME = "not a time (ISO 8601 like the first of its file, unambiguous in its zone)"
-Got = tuple[Rows, list[str], list[str], list[list[float]]]  # account, clock times, nodes, values by feature
+Got = tuple[RowCounts, list[str], list[str], list[list[float]]]  # account, clock times, nodes, values by feature
 Read = Callable[..., Got]
 
 

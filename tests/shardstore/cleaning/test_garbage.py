@@ -17,7 +17,7 @@ import pytest
 
 from dateshard.pipeline.clean import clean
 from dateshard.shardstore.cleaning.garbage import Garbage, Runs
-from dateshard.shardstore.commit import Writer
+from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError
 from dateshard.shardstore.identity import seal, unseal
 from dateshard.shardstore.manifest import generations
@@ -237,7 +237,7 @@ def test_a_damaged_sources_file_keeps_all_measured_arrays(world: Any) -> None:
 
 
 def test_cleaning_waits_for_nobody_who_writes(world: Any) -> None:
-    with Writer(world.store), pytest.raises(BusyError, match=f"process {os.getpid()} on "):
+    with StoreWriter(world.store), pytest.raises(BusyError, match=f"process {os.getpid()} on "):
         swept(world)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dateshard.shardstore.scaling.histogram
-from dateshard.shardstore.scaling.histogram import POOLED, Histogram, Tally, bins_of, representatives
+from dateshard.shardstore.scaling.histogram import POOLED, Histogram, HistogramSum, bins_of, representatives
 
 LARGEST = float(np.finfo(np.float32).max)
 numbers = st.floats(-LARGEST, LARGEST, width=32) | st.integers(-300, 300).map(float)
@@ -115,7 +115,7 @@ def test_any_partition_in_any_order_gives_the_same_bytes(
 @pytest.mark.parametrize("merge_at", [1, 100, 1 << 16])
 def test_a_tally_is_the_sum_whenever_it_merges(monkeypatch: pytest.MonkeyPatch, merge_at: int) -> None:
     monkeypatch.setattr(dateshard.shardstore.scaling.histogram, "MERGE_AT", merge_at)
-    generator, tally, parts = np.random.default_rng(1), Tally(), []
+    generator, tally, parts = np.random.default_rng(1), HistogramSum(), []
     for _ in range(20):
         values = generator.integers(0, 9, (24, 3, 2)).astype(float)
         parts.append(Histogram.of(values, [(0, "feature"), (1, "node")]))
@@ -123,7 +123,7 @@ def test_a_tally_is_the_sum_whenever_it_merges(monkeypatch: pytest.MonkeyPatch, 
         held = sum(part.rows_4K.shape[1] for part in tally._parts)  # few bins, often: adding grows nothing
         assert held <= 2 * max(tally.total().rows_4K.shape[1], merge_at)
     assert tally.total().to_bytes() == Histogram.merged(parts).to_bytes()
-    assert Tally().total().to_bytes() == b""
+    assert HistogramSum().total().to_bytes() == b""
 
 
 def test_nodes_move_and_pooled_bins_stay() -> None:

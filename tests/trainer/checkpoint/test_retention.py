@@ -22,7 +22,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import after_save, removal
 from dateshard.trainer.checkpoint.retention import Listed, Policy, going
 from dateshard.trainer.config import CheckpointConfig, Trainer
-from dateshard.trainer.optimization.schedule import Progress
+from dateshard.trainer.optimization.schedule import LossHistory
 from dateshard.trainer.runs.disk_need import Need, fitting
 
 
@@ -97,7 +97,7 @@ def test_a_byte_budget_that_is_just_kept_costs_no_more(found: list[Listed], coun
 
 def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 9) -> dict[str, Any]:
     """A state as a training saves it; with a loss it is an epoch's end, validated."""
-    progress = Progress() if loss is None else Progress(best_loss=loss, best_epoch=epoch)
+    progress = LossHistory() if loss is None else LossHistory(best_loss=loss, best_epoch=epoch)
     bound = {"settings": {}, "order": {}, "data": {"name": "world", "generation": 1}}
     counts = {"epoch": epoch, "batch": batch, "num_batches": last, "step": 1, "skipped": 0, "skipped_in_a_row": 0}
     losses = {"train_loss": 1.0, "val_loss": loss, "losses": {"mse": 1.0}, "validated": loss is not None}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load as parse
 from safetensors.torch import save as library_bytes
 
-from dateshard.trainer.checkpoint import Rows, Snapshot
+from dateshard.trainer.checkpoint import Snapshot, TakenRows
 
 MIB = 1 << 20
 TYPES = [
@@ -66,7 +66,9 @@ def test_rows_are_copied_as_indexing_copies_them_while_they_grow() -> None:
     snapshot, sizes = Snapshot(), set()
     for count in (0, 2, 6, 3):
         at = torch.tensor([5, 0, 3, 1, 2, 4])[:count]
-        taken = snapshot.take({"sample": {"values": Rows(values, at), "flags": Rows(flags, at)}})["sample.safetensors"]
+        taken = snapshot.take({"sample": {"values": TakenRows(values, at), "flags": TakenRows(flags, at)}})[
+            "sample.safetensors"
+        ]
         sizes.add(snapshot.num_bytes)
         assert bytes(taken) == library_bytes({"values": values[at], "flags": flags[at]})
     assert max(sizes) - min(sizes) < 64, "room for all rows was taken at first, but for the digits in the header"

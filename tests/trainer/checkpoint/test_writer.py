@@ -19,7 +19,7 @@ from safetensors.torch import load as parse
 
 from dateshard.shardstore.errors import DiskFullError
 from dateshard.trainer import checkpoint
-from dateshard.trainer.checkpoint import Saved, Writer, saving, writer
+from dateshard.trainer.checkpoint import CheckpointWriter, Saved, saving, writer
 from dateshard.trainer.checkpoint.snapshot import form_of
 from dateshard.trainer.loop import Ended, Event, Stepped, train
 from dateshard.trainer.session import Session
@@ -130,18 +130,18 @@ def test_the_room_made_before_the_first_step_is_all_that_the_checkpoints_need(
     make_world: Make, session_of: Make, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any]
 ) -> None:
     made, taken = [], []
-    prepare, save = Writer.prepare, Writer.save
+    prepare, save = CheckpointWriter.prepare, CheckpointWriter.save
 
-    def prepared(self: Writer, tensors: Any) -> None:
+    def prepared(self: CheckpointWriter, tensors: Any) -> None:
         prepare(self, tensors)
         made.append({stem: form_of(group) for stem, group in tensors.items()})
 
-    def saved(self: Writer, state: Any, tensors: Any, **more: Any) -> None:
+    def saved(self: CheckpointWriter, state: Any, tensors: Any, **more: Any) -> None:
         taken.append({stem: form_of(tensors[stem]) for stem in ("model", "optimizer")})
         save(self, state, tensors, **more)
 
-    monkeypatch.setattr(Writer, "prepare", prepared)
-    monkeypatch.setattr(Writer, "save", saved)
+    monkeypatch.setattr(CheckpointWriter, "prepare", prepared)
+    monkeypatch.setattr(CheckpointWriter, "save", saved)
     world = make_world(
         5, split=SPLIT, checkpoint={"save_freq": 2}, training={"epochs": 1, "batch_size": 16, **training}
     )
@@ -190,7 +190,7 @@ def test_what_training_changes_after_a_save_was_taken_does_not_reach_it(
 
 
 def test_a_save_that_comes_while_another_is_written_waits_for_it(tmp_path: Path, disk: Disk) -> None:
-    with Writer(tmp_path) as made:
+    with CheckpointWriter(tmp_path) as made:
         first, second = saves(1, 2)
         made.save(*first)
         assert disk.busy.wait(PATIENCE_SECONDS)
@@ -297,7 +297,7 @@ def test_where_both_fail_the_error_of_the_training_goes_up_with_a_word_of_the_ot
     monkeypatch.setattr(saving, "fsync_path", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "torn", path)))
 
     def fails() -> None:
-        with Writer(tmp_path) as made:
+        with CheckpointWriter(tmp_path) as made:
             made.save(*next(saves(1)))
             raise FloatingPointError("broken")
 
@@ -308,7 +308,7 @@ def test_where_both_fail_the_error_of_the_training_goes_up_with_a_word_of_the_ot
 
 
 def test_after_a_save_that_failed_the_next_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Writer(tmp_path) as made:
+    with CheckpointWriter(tmp_path) as made:
         with monkeypatch.context() as broken:
             broken.setattr(saving, "fsync_path", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "torn", path)))
             made.save(*next(saves(1)))
@@ -326,7 +326,7 @@ def test_what_follows_a_checkpoint_runs_in_the_writing_thread_once_it_is_there(t
         if folder.name.endswith("2"):
             raise OSError(errno.EIO, "afterwards")
 
-    with Writer(tmp_path, after) as made:
+    with CheckpointWriter(tmp_path, after) as made:
         one, two = saves(1, 2)
         made.save(*one)
         made.finish()
@@ -373,7 +373,7 @@ def test_a_signal_that_breaks_into_a_wait_leaves_the_save_to_be_waited_for(tmp_p
     before = signal.signal(signal.SIGUSR1, asked)
     soon = threading.Timer(0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
     try:
-        with Writer(tmp_path) as made:
+        with CheckpointWriter(tmp_path) as made:
             made.save(*first)
             assert disk.busy.wait(PATIENCE_SECONDS)
             with pytest.raises(Asked):  # noqa: PT012 - on a busy machine it may come at once
@@ -386,7 +386,7 @@ def test_a_signal_that_breaks_into_a_wait_leaves_the_save_to_be_waited_for(tmp_p
 
 
 def test_a_forked_child_neither_waits_for_its_parents_save_nor_disturbs_it(tmp_path: Path, disk: Disk) -> None:
-    with Writer(tmp_path) as made:
+    with CheckpointWriter(tmp_path) as made:
         first, second = saves(1, 2)
         made.save(*first)
         assert disk.busy.wait(PATIENCE_SECONDS)
@@ -427,7 +427,7 @@ def test_a_save_fits_once_its_cost_is_the_share_of_the_time_since_the_last(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "time", clock)
-    with Writer(tmp_path) as made:
+    with CheckpointWriter(tmp_path) as made:
         first, second = saves(1, 2)
         assert made.fits(0.1)  # nothing is known yet
         made.save(*first)
@@ -462,7 +462,7 @@ def test_a_save_that_was_put_off_is_taken_at_the_first_step_that_it_fits(
     world = make_world(5, split=SPLIT, checkpoint={"save_freq": 2, "max_overhead": 0.5})
     world.prepare()
     answers = iter([False, True, True, False])  # asked at 2 and 3; at 4; in the next epoch at 2 and so on
-    monkeypatch.setattr(Writer, "fits", lambda self, share: next(answers, False))
+    monkeypatch.setattr(CheckpointWriter, "fits", lambda self, share: next(answers, False))
     events = list(train(session_of(world), never))
     saved = [(one.epoch, one.batch) for one in events if isinstance(one, Saved)]
     assert saved == [(0, 3), (0, 4), (0, BATCHES), (1, BATCHES)]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from dateshard.shardstore.times.calendar import Day, segments
-from dateshard.trainer.data.order import Order, Piece, Window, make_runs
+from dateshard.trainer.data.order import Order, Window, WindowBatch, make_runs
 from dateshard.trainer.data.permutation import FEW, key, permute, shuffled
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
-from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.data.window_sample import WindowSample
 
 # tests/golden/order.json pins the order of training: a checkpoint is a number of a batch, so a changed order silently
 # breaks every checkpoint in the world. It must never change without a decision about the format (a new order gets a
@@ -75,7 +75,7 @@ def order_of(
     return Order(tuple(runs), window.stride, batch, shuffle[1], seed)
 
 
-def windows_of(order: Order, pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+def windows_of(order: Order, pieces: Sequence[WindowBatch]) -> list[tuple[int, int]]:
     """(segment, anchor) of pieces, in order."""
     return [
         (order.runs[piece.block_runs[run]].segment, int(anchor))
@@ -252,7 +252,7 @@ def golden() -> dict[str, Any]:
         "shuffled": {"3 9": shuffled(3, 9).tolist(), "12 key(7, 1, 0)": shuffled(12, key(7, 1, 0)).tolist()},
         "permuted": drawn,
         "sampled": {
-            f"{size} of {total} seed {seed}": Sample(total, size, seed).windows(np.arange(min(size, 12))).tolist()
+            f"{size} of {total} seed {seed}": WindowSample(total, size, seed).windows(np.arange(min(size, 12))).tolist()
             for total, size, seed in [(30, 12, 7), (6361, 500, 7), (10**9, 10**6, 123)]
         },
         "order": {

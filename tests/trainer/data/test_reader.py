@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.data.batch import Wanted
-from dateshard.trainer.data.order import Order, Run, Window, make_runs
+from dateshard.trainer.data.batch import BatchForm
+from dateshard.trainer.data.order import DateRun, Order, Window, make_runs
 from dateshard.trainer.data.reader import Reader
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08..2024-03-09", "test": "2024-03-10"}
@@ -180,7 +180,7 @@ def test_chosen_inputs_and_targets_are_those_columns(make_world: Make) -> None:
     order = Order(tuple(make_runs(dataset.days, dataset.segments, [True] * 3, window, None)), 1, 16)
 
     def batch(inputs: tuple[int, ...], targets: tuple[int, ...]) -> Any:
-        return next(iter(Reader(dataset, order, Wanted(window, inputs, targets)).batches(0)))
+        return next(iter(Reader(dataset, order, BatchForm(window, inputs, targets)).batches(0)))
 
     both, turned, one = batch((0, 1), (0, 1)), batch((1, 0), (1,)), batch((1,), (0,))
     assert both.codes_BW is None
@@ -355,9 +355,9 @@ def test_a_run_reads_only_the_steps_that_its_windows_cover(make_world: Make) -> 
     world = make_world(5, split={"train": "2024-03-01..2024-03-05"})
     world.prepare()
     dataset, window = world.open(), Window(12, 6)
-    runs = (Run(0, 24, 24, 1, 2),)
+    runs = (DateRun(0, 24, 24, 1, 2),)
     for date in ("2024-03-04", "2024-03-05"):
         next(world.store.glob(f"shards/{date}/*/values/0.0.0")).unlink()
     for policy in ("blocks", "mapped"):
-        served = Reader(dataset, Order(runs, 1, 8), Wanted(window, (0, 1), (0, 1)), policy=policy)
+        served = Reader(dataset, Order(runs, 1, 8), BatchForm(window, (0, 1), (0, 1)), policy=policy)
         assert sum(batch.size for batch in served.batches(0)) == 24

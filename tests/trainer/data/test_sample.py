@@ -12,7 +12,7 @@ import pytest
 
 from dateshard.shardstore.times.calendar import segments
 from dateshard.trainer.data.order import Order, Window, make_runs
-from dateshard.trainer.data.window_sample import Sample
+from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.setup import make_session
 from tests.trainer.data.test_order import DAYS, LENGTHS, MEMBERS, SHUFFLES, batches_of, order_of
 
@@ -23,7 +23,7 @@ SIZES = [(1, 1), (2, 1), (7, 3), (24, 23), (100, 99), (365, 7), (1000, 333), (40
 @pytest.mark.parametrize(("total", "size"), SIZES)
 def test_a_sample_has_so_many_different_windows_in_date_order_and_counts_them(total: int, size: int) -> None:
     for seed in (0, 7, 123):
-        sample = Sample(total, size, seed)
+        sample = WindowSample(total, size, seed)
         windows = sample.windows(np.arange(size))
         assert len(windows) == size
         assert (np.diff(windows) > 0).all()
@@ -40,7 +40,7 @@ def test_every_window_is_as_likely_as_any_other(total: int, size: int) -> None:
     """Chi square over seeds, below what chance passes once in 1e9; a grid with a fixed phase fails by far."""
     seeds, counts = 3000, np.zeros(total)
     for seed in range(seeds):
-        counts[Sample(total, size, seed).windows(np.arange(size))] += 1
+        counts[WindowSample(total, size, seed).windows(np.arange(size))] += 1
     expected = seeds * size / total
     chi = float(((counts - expected) ** 2 / expected).sum())
     assert chi < total + 6 * (2 * total) ** 0.5 + 30
@@ -48,20 +48,20 @@ def test_every_window_is_as_likely_as_any_other(total: int, size: int) -> None:
 
 def test_hours_of_the_day_are_all_drawn_though_cells_are_as_long_as_a_day() -> None:
     """A grid of every 24th window would see one hour alone."""
-    hours = Sample(24 * 300, 300, 7).windows(np.arange(300)) % 24
+    hours = WindowSample(24 * 300, 300, 7).windows(np.arange(300)) % 24
     assert len(set(hours.tolist())) == 24
     assert np.bincount(hours).max() < 40
 
 
 def test_every_stretch_of_dates_gives_its_share() -> None:
-    windows = Sample(10_000, 1000, 3).windows(np.arange(1000))
+    windows = WindowSample(10_000, 1000, 3).windows(np.arange(1000))
     shares = np.bincount(windows // 1000)
     assert shares.min() >= 99
     assert shares.max() <= 101
 
 
 def test_a_sample_of_a_billion_windows_takes_no_memory_for_them() -> None:
-    sample = Sample(10**12, 10**9, 7)
+    sample = WindowSample(10**12, 10**9, 7)
     tracemalloc.start()
     windows = sample.windows(np.arange(10**9 - 100, 10**9))
     assert tracemalloc.get_traced_memory()[1] < 100_000
@@ -73,7 +73,7 @@ def test_a_sample_of_a_billion_windows_takes_no_memory_for_them() -> None:
 
 
 def sampled(order: Order, size: int) -> Order:
-    return dataclasses.replace(order, sample=Sample(order.num_anchors, size, 7))
+    return dataclasses.replace(order, sample=WindowSample(order.num_anchors, size, 7))
 
 
 @pytest.mark.parametrize("size", [1, 3, 40, 120])

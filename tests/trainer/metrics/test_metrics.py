@@ -13,7 +13,7 @@ from dateshard.trainer.config import EarlyStopping, NoSchedule, StepSchedule
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics import Sums
 from dateshard.trainer.optimization.objective import Head
-from dateshard.trainer.optimization.schedule import Progress, learning_rate
+from dateshard.trainer.optimization.schedule import LossHistory, learning_rate
 
 BATCHES, B, P, N, F = 9, 8, 5, 3, 2
 
@@ -161,7 +161,7 @@ def test_the_learning_rate_falls_by_gamma_every_step_size_epochs() -> None:
 
 
 def test_patience_counts_validations_without_an_improvement_of_more_than_min_delta() -> None:
-    stopping, progress = EarlyStopping(patience=3, min_delta=0.1), Progress()
+    stopping, progress = EarlyStopping(patience=3, min_delta=0.1), LossHistory()
     losses = [1.0, 0.95, 0.93, 0.88, 0.87, float("nan"), None]
     bests, ends = [], []
     for epoch, loss in enumerate(losses):
@@ -173,7 +173,7 @@ def test_patience_counts_validations_without_an_improvement_of_more_than_min_del
 
 
 def test_of_equal_losses_the_older_stays_the_best() -> None:
-    progress = Progress()
+    progress = LossHistory()
     assert [progress.note(loss, epoch, None) for epoch, loss in enumerate([0.5, 0.5, 0.4, 0.4])] == [
         True,
         False,

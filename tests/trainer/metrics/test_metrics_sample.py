@@ -10,12 +10,12 @@ import torch
 
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.metrics.custom import Custom, load
-from dateshard.trainer.metrics.sample import DRAWN, Sample, epoch_seed
+from dateshard.trainer.metrics.sample import DRAWN, MetricSample, epoch_seed
 
 SHAPE = (2, 3, 1)
 
 
-def fill(sample: Sample, batch: int, *, backwards: bool = False, below: int | None = None) -> Sample:
+def fill(sample: MetricSample, batch: int, *, backwards: bool = False, below: int | None = None) -> MetricSample:
     """Window w holds the number w everywhere; targets are w, forecasts w + 0.5."""
     starts = range(0, below or sample.num_windows, batch)
     for low in reversed(starts) if backwards else starts:
@@ -25,12 +25,12 @@ def fill(sample: Sample, batch: int, *, backwards: bool = False, below: int | No
     return sample
 
 
-def same(left: Sample, right: Sample) -> bool:
+def same(left: MetricSample, right: MetricSample) -> bool:
     return all(torch.equal(part, right.tensors()[name]) for name, part in left.tensors().items())
 
 
-def make(num_windows: int = 10_000, most: int = 200, num_bytes: int = 1 << 20, epoch: int = 0) -> Sample:
-    return Sample(num_windows, most, num_bytes, SHAPE, epoch_seed(7, epoch))
+def make(num_windows: int = 10_000, most: int = 200, num_bytes: int = 1 << 20, epoch: int = 0) -> MetricSample:
+    return MetricSample(num_windows, most, num_bytes, SHAPE, epoch_seed(7, epoch))
 
 
 @pytest.mark.parametrize("num_windows", [1, 5, 200, 257, DRAWN + 1, 3 * DRAWN - 7])

@@ -14,8 +14,8 @@ import torch
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.data import window_chunks
-from dateshard.trainer.data.batch import Wanted
-from dateshard.trainer.data.order import Run, Window
+from dateshard.trainer.data.batch import BatchForm
+from dateshard.trainer.data.order import DateRun, Window
 from dateshard.trainer.data.shuffle import Shuffle
 from dateshard.trainer.data.window_chunks import Windows, cut, masked_targets, reaching, windows_of
 from dateshard.trainer.loop import Ended, EpochDone, Saved, train
@@ -44,7 +44,7 @@ def written_out(world: Any, split: str, window: Window) -> list[Rows]:
     everything = tuple(range(len(dataset.features)))
     order = order_of(dataset, split, window, 16, Shuffle(None, None), None)
     found: list[list[Rows]] = [[] for _ in everything]
-    for batch in make_reader(config, dataset, order, Wanted(window, everything, everything, known=True)).batches(0):
+    for batch in make_reader(config, dataset, order, BatchForm(window, everything, everything, known=True)).batches(0):
         seen = torch.ones_like(batch.target_BPNF) if batch.observed_BPNF is None else batch.observed_BPNF
         known = torch.ones_like(batch.history_BHNF) if batch.known_BHNF is None else batch.known_BHNF
         for feature in everything:
@@ -524,13 +524,13 @@ def test_a_ridge_of_a_shorter_history_is_the_whole_one_with_that_history_alone(m
     assert short["mse"] == pytest.approx(whole["mse"], rel=1e-12)
 
 
-def anchors(run: Run) -> range:
+def anchors(run: DateRun) -> range:
     return range(run.first, run.first + 5 * run.count, 5)
 
 
 def test_reaching_drops_anchors_and_moves_none() -> None:
-    runs = [Run(0, 12, 4, 0, 1), Run(1, 40, 2, 1, 2), Run(2, 12, 2, 2, 3)]
-    assert reaching(runs, 20, 5) == (Run(0, 22, 2, 0, 1), Run(1, 40, 2, 1, 2))
+    runs = [DateRun(0, 12, 4, 0, 1), DateRun(1, 40, 2, 1, 2), DateRun(2, 12, 2, 2, 3)]
+    assert reaching(runs, 20, 5) == (DateRun(0, 22, 2, 0, 1), DateRun(1, 40, 2, 1, 2))
     assert reaching(runs, 12, 5) == tuple(runs)
 
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from dateshard.trainer.config import AnySchedule, Schedule
-from dateshard.trainer.optimization.schedule import Progress, learning_rate
+from dateshard.trainer.optimization.schedule import LossHistory, learning_rate
 
 BASE = 0.03
 
@@ -56,7 +56,7 @@ def test_a_plateau_cuts_where_torch_does(patience: int) -> None:
     def theirs(held: torch.optim.Optimizer) -> Any:
         return torch.optim.lr_scheduler.ReduceLROnPlateau(held, factor=0.5, patience=patience, min_lr=0.002)
 
-    ours, progress, rates = schedule_of(type="plateau", patience=patience, factor=0.5, min_lr=0.002), Progress(), []
+    ours, progress, rates = schedule_of(type="plateau", patience=patience, factor=0.5, min_lr=0.002), LossHistory(), []
     for epoch, loss in enumerate(losses):
         rates.append(learning_rate(epoch, 0, BASE, ours, progress.cuts))
         progress.note(loss, epoch, None, ours)
@@ -65,7 +65,7 @@ def test_a_plateau_cuts_where_torch_does(patience: int) -> None:
 
 
 def test_an_equal_loss_or_one_that_is_no_number_takes_nothing_from_the_best() -> None:
-    progress = Progress()
+    progress = LossHistory()
     taken = [progress.note(loss, epoch, None) for epoch, loss in enumerate([2.0, 1.0, 1.0, math.nan, 1.5, 0.9])]
     assert taken == [True, True, False, False, False, True]
     assert (progress.best_loss, progress.best_epoch) == (0.9, 5)
