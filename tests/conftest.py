@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -183,10 +183,13 @@ def make_world(tmp_path: Path) -> Callable[..., World]:
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test stands in a folder of its own, untouched by the caller's environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # what is trusted here is no tester's own
     for name in list(os.environ):
         if name.startswith("DATESHARD"):
             monkeypatch.delenv(name)
+    yield
+    second = {"pipeline", "trainer", "shardstore"} & sys.modules.keys()
+    assert not second, f"{second}: imported beside dateshard, every module is there twice"

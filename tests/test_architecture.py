@@ -21,7 +21,8 @@ FLOORS = {
 }
 FILES = sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted(path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py"))
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+MOST_IN_A_PACKAGE = 20
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60  # a place to look, not a measure of what is readable
 NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
 PRINTING = r"(?<!def )(?<![\w.])print\(|click\.(secho|echo|echo_via_pager)\(|sys\.std(out|err)\.write"
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
@@ -50,6 +51,64 @@ def test_a_file_imports_only_its_own_floor_and_those_below(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     ours = {floor(name) for name in imports(ast.parse(path.read_text()))} - {None}
     assert ours <= FLOORS[package]
+
+
+def module(path: Path) -> str:
+    """The name that a file is imported by."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(parts if parts[0] == "dateshard" else ("dateshard", *parts))
+
+
+MODULES = {module(path): path for path in FILES}
+PACKAGES = sorted(name for name, path in MODULES.items() if path.stem == "__init__")
+
+
+def members(package: str) -> set[str]:
+    """The modules and packages directly in a package; the three floors below are in `dateshard`."""
+    return {name for name in MODULES if name.rpartition(".")[0] == package}
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Which members of a package import which others, with all that is in them; what only types need is left out."""
+    found: dict[str, set[str]] = {name: set() for name in members(package)}
+    for name, path in MODULES.items():
+        if not name.startswith(f"{package}."):
+            continue
+        here = ".".join(name.split(".")[: package.count(".") + 2])
+        for imported in imports(without_type_checking(ast.parse(path.read_text()))):
+            there = ".".join(imported.split(".")[: package.count(".") + 2])
+            if there in found and there != here:
+                found[here].add(there)
+    return found
+
+
+def without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
+    return tree
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_small_enough_to_be_seen_at_once(package: str) -> None:
+    assert len(members(package)) <= MOST_IN_A_PACKAGE
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_rooms_of_a_package_import_each_other_in_no_circle(package: str) -> None:
+    """A room that imports nothing else in its package is taken away, again and again, until none is left."""
+    left = arrows(package)
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, {name: others & left.keys() for name, others in left.items()}
+
+
+def test_tests_mirror_the_packages() -> None:
+    for floor_name in FLOORS:
+        folders = {path.parent for path in (ROOT / "tests" / floor_name).rglob("test_*.py")}
+        assert folders
+        assert all((ROOT / folder.relative_to(ROOT / "tests")).is_dir() for folder in folders)
 
 
 @pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
