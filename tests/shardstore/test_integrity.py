@@ -57,7 +57,7 @@ def read_all(dataset: Dataset, date: dt.date, array: str = "values") -> np.ndarr
 
 def obey(world: Any, message: str) -> None:
     """Runs the command that a message names."""
-    match = re.search(r"Run: dateshard (preprocess.*?) -c CONFIG(.*)", message)
+    match = re.search(r"Run in a shell: dateshard (preprocess.*?) -c CONFIG(.*)", message)
     assert match, message
     words = [*match[1].split(), *[word for word in match[2].split() if word.startswith("--")]]
     assert run([*words, "--workers", "1", "-c", str(world.config_file())]) == 0
