@@ -175,7 +175,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     from dateshard.trust import admit, code_of
 
     selectors, overrides = split_arguments(words)
-    settings, screen = settings_of(files, overrides), Screen(as_json=shown.as_json, quiet=shown.quiet)
+    settings, screen = settings_of(files, overrides), Screen(as_json=shown.as_json, quiet=shown.quiet, works=True)
     try:
         memory = parse_bytes(acts["memory_limit"]) if acts["memory_limit"] else None
     except ValueError as error:

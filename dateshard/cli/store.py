@@ -228,7 +228,7 @@ def export(
     from dateshard.terminal.screen import Screen, counted, size
 
     selectors, overrides = split_arguments(words)
-    settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
+    settings, screen = settings_of(files, overrides), Screen(as_json=as_json, works=True)
     dataset = Dataset.open(shards_folder(settings.dataset))
     dates = committed_dates(dataset, selectors)
     folder = Path(out) if out else data_folder() / "exports" / settings.dataset

@@ -89,7 +89,7 @@ def train(
     if (dry_run or overfit) and (save_dir or init_from):
         raise click.UsageError("--dry-run and --overfit stand alone: they save nothing and begin with new weights.")
     settings = configure(files, overrides, resume, preset, trust=trust)
-    screen = Screen(as_json=as_json, quiet=quiet)
+    screen = Screen(as_json=as_json, quiet=quiet, works=True)
     if dry_run:
         code, document = rehearsal.dry_run(settings, screen)
     elif overfit:

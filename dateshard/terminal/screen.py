@@ -55,18 +55,22 @@ def put_document(document: object, indent: int | None = None) -> None:
 
 
 class Screen:
-    """Where text for people goes: stdout, or stderr when stdout carries a JSON document."""
+    """Where text for people goes: stdout, or stderr when stdout carries a JSON document.
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    Args:
+        works: the command's work is not its text: it goes on when the reader of a pipe (`| head`, a `tee`) has gone.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, works: bool = False) -> None:
         self.out: TextIO = sys.stderr if as_json else sys.stdout
-        self.quiet = quiet
+        self.quiet, self.works = quiet, works
         self.terminal = self.out.isatty()
         self.log: Callable[[str], None] | None = None  # takes every line as well, of a quiet command too
 
     def say(self, text: str = "", *, logged: bool = True) -> None:
         """One line, unless quiet."""
         if not self.quiet:
-            put(text, self.out)
+            self._put(text)
         if self.log and logged:
             self.log(text)
 
@@ -78,9 +82,19 @@ class Screen:
 
     def tell(self, text: str = "") -> None:
         """One line that counts as the result: not even quiet silences it."""
-        put(text, self.out)
+        self._put(text)
         if self.log:
             self.log(text)
+
+    def _put(self, text: str) -> None:
+        try:
+            put(text, self.out)
+        except BrokenPipeError:
+            if not self.works:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.out.fileno())  # what is still buffered goes there too, when the stream is closed
+            os.close(nowhere)
 
     def draw(self, line: str) -> None:
         """One line of a picture, which `paint` may have coloured and which holds no names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,3 +73,14 @@ def test_commands_do_their_work_with_all_streams_closed(world: Any) -> None:
 def test_a_reader_that_went_away_ends_a_command_quietly(world: Any) -> None:
     done = shell("", *command("config", "show", "-c", "config.yaml"), after="| true")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_work_goes_on_where_the_reader_of_its_text_went_away(world: Any) -> None:
+    gone = "import sys; sys.stdin.readline()"  # reads a line, and closes the pipe
+    for words in (("preprocess",), ("train", "--run", "r")):
+        # The status is the command's own, written to a file; the shell gives that of the reader.
+        line = f"({shlex.join(command(*words, '-c', 'config.yaml'))}; echo $? > code) | {sys.executable} -c '{gone}'"
+        done = subprocess.run(["sh", "-c", line], cwd=world.folder, capture_output=True, text=True, env=environment())
+        assert ((world.folder / "code").read_text(), done.stderr) == ("0\n", "")
+    (run,) = json.loads(world.run("runs", "--json").stdout)
+    assert run["state"].startswith("ended")
