@@ -245,7 +245,7 @@ class _Run:
             raise account.no_training_date(first) from first
         with self.workers.stop.at_once():
             frozen = merge_statistics(root, keys, self.config, self.table)
-        refuse_nothing_observed(statistics := frozen.statistics, self.seen, self.measured)
+        refuse_nothing_observed(self.config, statistics := frozen.statistics, self.seen, self.measured)
         moved: tuple[dict[str, Any], ...] = ()
         if (
             (old := self.old)
@@ -287,7 +287,7 @@ class _Run:
         except StoreError:
             return  # only a report: the damaged array is named when something needs it
         if all(date in keys for date in {*self.plans} - self.excluded if self.plan.training(date)):
-            refuse_nothing_observed(fresh, self.seen, self.measured)
+            refuse_nothing_observed(self.config, fresh, self.seen, self.measured)
         if fresh.features == frozen.features and fresh.sources != frozen.sources:
             yield Drifted(tuple(drift(frozen, fresh)))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from dateshard.pipeline.acts import Measured
+    from dateshard.pipeline.config import Pipeline
     from dateshard.pipeline.planning.plan import Observed
     from dateshard.shardstore.commit import Committed
     from dateshard.shardstore.manifest import Manifest
@@ -24,9 +25,15 @@ CAUSES = (
     "source.csv.missing name a text that stands everywhere, is a range with outside: null too narrow, are the rows of "
     "nodes that pipeline.nodes has? Correct it. "
 )
+NO_READING = (
+    "A counter is observed where a step and the one before have a reading, and no step of {step} has: set a longer "
+    "pipeline.step. "
+)
 
 
-def refuse_nothing_observed(statistics: Statistics, seen: Observed, measured: Mapping[dt.date, Measured]) -> None:
+def refuse_nothing_observed(
+    config: Pipeline, statistics: Statistics, seen: Observed, measured: Mapping[dt.date, Measured]
+) -> None:
     """Refuses statistics of training dates without a single value.
 
     Args:
@@ -49,9 +56,10 @@ def refuse_nothing_observed(statistics: Statistics, seen: Observed, measured: Ma
             for reason, count in rows["changed"].items():
                 changed[reason] = changed.get(reason, 0) + count
         what += "".join(f"; {count:,} values were {reason}" for reason, count in sorted(changed.items()))
-    raise DumpError(
-        what, where=Where(file=str(first.path)) if first else None, todo=CAUSES + to_run("preprocess", config=True)
-    )
+    counters = all(feature.aggregate == "difference" for feature in config.features.values())
+    causes = NO_READING.format(step=config.step) if counters else CAUSES
+    where = Where(file=str(first.path)) if first else None
+    raise DumpError(what, where=where, todo=causes + to_run("preprocess", config=True))
 
 
 def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple[str, ...]:

@@ -31,8 +31,7 @@ DAY = 86_400 * NANOSECONDS
 
 def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapping[str, Any]) -> str:
     """`8 % of the cells are observed: records come every 1h, and a step is 5m. Set pipeline.step: 1h`; empty where the step
-    fits the records, or they come at no regular spacing. Counts, which observe every cell, say nothing of it, and counters
-    only where they are alone: that no step has a reading in the step before.
+    fits the records, or they come at no regular spacing. Counts, which observe every cell, and counters say nothing of it.
 
     Reads the mask of one training date, where fewer than half of the cells of some of them were observed.
 
@@ -41,16 +40,12 @@ def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapp
     """
     hows = [feature.aggregate for feature in manifest.features]
     features = [place for place, how in enumerate(hows) if how not in ("count", "difference")]
-    counters = [] if features else [place for place, how in enumerate(hows) if how == "difference"]
     dates = [date for date in sorted(manifest.dates) if manifest.split_of(date) == "train"]
     known = {}
     for date in dates[:: -(-len(dates) // DATES) or 1]:
         counts = counts_of(manifest, manifest.dates[date], rows.get(str(date), {}))
         if counts is not None:
-            known[date] = sum(counts[place] for place in features or counters)
-    if counters and known and not any(known.values()):
-        step = spelled(manifest.step)
-        return f"no step of {step} has a reading in the step before, of which it would be the growth. Set a longer pipeline.step"
+            known[date] = sum(counts[place] for place in features)
     if not features or not dates:
         return ""
     fullest = max(known, key=known.__getitem__) if known else dates[len(dates) // 2]

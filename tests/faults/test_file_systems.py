@@ -216,7 +216,10 @@ def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> No
 
 
 def test_what_the_system_refuses_names_the_file_and_the_next_step() -> None:
-    refused = {code: str(of_system(OSError(code, "x", "data/y"))) for code in (errno.EACCES, errno.EDQUOT, errno.EIO)}
+    refused = {
+        code: str(of_system(OSError(code, os.strerror(code), "data/y")))
+        for code in (errno.EACCES, errno.EDQUOT, errno.EIO)
+    }
     assert refused[errno.EACCES].startswith("data/y: Permission denied. Change its permissions, or write elsewhere")
     assert refused[errno.EDQUOT].startswith("data/y: no space left on the disk (Disk quota exceeded). Free some space")
     assert refused[errno.EIO].startswith("data/y: Input/output error. Check the disk")

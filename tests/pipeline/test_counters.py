@@ -123,17 +123,15 @@ def test_every_date_is_made_of_its_own_dump_and_resets_are_told(
     assert sorted(set(values[..., 0][observed[..., 0]].tolist())) == [2.0, 41.5]
 
 
-def test_steps_shorter_than_the_readings_are_named_where_no_growth_is_known(
+def test_steps_shorter_than_the_readings_are_refused_because_no_growth_is_known(
     make_world: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make_world(3, missing=0)
     world.tree["pipeline"] |= {"features": {"vehicles": {"aggregate": "difference"}}, "step": "5m"}
-    assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 0
-    screen = capsys.readouterr().out
-    assert "no step of 5m has a reading in the step before, of which it would be the growth. Set a longer" in screen
-    assert "nothing was observed on 2024-03-01..2024-03-03: no step and the one before have a value" in screen
-    assert run(["status", "-c", str(world.config_file())]) == 0
-    assert "no step of 5m has a reading in the step before" in capsys.readouterr().out
+    assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 65
+    told = capsys.readouterr().err
+    assert "no value of any feature (vehicles) was observed on the training dates (2024-03-01..2024-03-02)" in told
+    assert "no step of 5m has: set a longer pipeline.step. Run: dateshard preprocess" in told
 
 
 def test_a_counter_in_steps_of_a_day_is_refused_because_a_date_has_one() -> None:

@@ -140,7 +140,7 @@ def test_yaml_null_is_taken_where_the_pages_say_null(load: Load) -> None:
     assert pipeline == load(text.replace(": null", ': "null"')).preparing()
     assert (pipeline.features["speed"].outside, pipeline.source.faults.bad_number) == ("null", "null")
     schema = Settings.model_json_schema()["$defs"]
-    assert {"type": "null"} in schema["Faults"]["properties"]["bad_number"]["anyOf"]  # for editors
+    assert {"type": "null"} in schema["FaultPolicy"]["properties"]["bad_number"]["anyOf"]  # for editors
     assert {"type": "null"} in schema["FeatureConfig"]["properties"]["outside"]["anyOf"]
 
 

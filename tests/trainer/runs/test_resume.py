@@ -521,7 +521,7 @@ def test_before_the_first_validation_there_is_no_best_and_that_is_no_damage(lab:
     folder = lab.leg("cut", 2)["run"].checkpoints
     assert checkpoint.find(folder, "latest")[0].state["batch"] == 2
     with pytest.raises(
-        NotThereError, match=r"no best checkpoint yet: none has a validation loss.* Take --checkpoint latest"
+        NotThereError, match=r"no best checkpoint yet: none has a validation loss.* Take checkpoint='latest'"
     ):
         checkpoint.find(folder, "best")
 
