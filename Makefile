@@ -12,8 +12,9 @@ FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
 # DATESHARD_STEP: a command of a target that goes on does not hint at what the next line does
 JOBS   ?= logical
+FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/test_architecture.py
 
-.PHONY: train test setup preprocess rerun resume check test-all mutants bench doctor lock clean
+.PHONY: train test setup preprocess rerun resume check test-fast test-all mutants bench doctor lock clean
 
 train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
@@ -24,6 +25,10 @@ train: $(STAMP)  ## one command: environment, the example's raw data, shards, a 
 
 test: $(TOOLS)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
 	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile
+
+test-fast: $(TOOLS)  ## the parts by themselves, for while you work: no journeys, no kills, no commands
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile $(FAST)
+
 
 setup: $(TOOLS)  ## all that working on it needs
 
