@@ -47,7 +47,7 @@ check: $(TOOLS)  ## lint, format and types
 test-all: $(TOOLS)  ## with crash loops and long journeys
 	@$(BIN)/python -m pytest
 
-mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/run for some
+mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/runs for some
 	@$(BIN)/python -m tests.mutants.run --only "$(ONLY)"
 
 bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
