@@ -19,12 +19,12 @@ import torch
 from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved
 from dateshard.trainer.data.window_chunks import windows_of
+from dateshard.trainer.forward import forward
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
-from dateshard.trainer.optimization.objective import forward
 from dateshard.trainer.optimization.schedule import learning_rate
 from dateshard.trainer.session import Session, State, make_room, save
-from dateshard.trainer.step import Outcome, Step, to_device
+from dateshard.trainer.step import Outcome, Step
 from dateshard.trainer.stop import Interrupted, ShouldStop, ask
 
 
@@ -229,10 +229,8 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     order = session.validation.order
     metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
     for number, given in enumerate(session.validation.batches(0)):
-        batch = to_device(given, session.device)
-        forecast = forward(session.model, batch, session.heads)
-        found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
-        metrics.add(forecast, batch, found, order.positions(number))
+        passed = forward(session, given)
+        metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
         ask(should_stop)
     return metrics.report()
 

@@ -14,7 +14,8 @@ from torch import nn
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.device import reseed
-from dateshard.trainer.optimization.objective import Head, forward
+from dateshard.trainer.forward import forward
+from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.session import Session
 
 
@@ -55,24 +56,23 @@ class Step:
 
     def add(self, given: Batch) -> None:
         """Forward and backward of one batch; its figures join the epoch's unless its loss is not finite."""
-        session, batch = self.session, to_device(given, self.session.device)
+        session = self.session
         positions = session.train.order.positions(session.state.batch + self.added)
         self.added += 1
-        self.cells = batch.target_BPNF[0, ..., 0].numel()
-        forecast = forward(session.model, batch, session.heads)
-        found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
-        loss = sum(head.weight * found[head.name][0] / self._planned(head) for head in session.heads)
+        self.cells = given.target_BPNF[0, ..., 0].numel()
+        passed = forward(session, given)
+        loss = sum(head.weight * passed.sums[head.name][0] / self._planned(head) for head in session.heads)
         assert isinstance(loss, torch.Tensor)
         if not bool(torch.isfinite(loss)):
             self.finite = False
             return
         loss.backward()  # type: ignore[no-untyped-call]
         self.loss = self.loss + loss.detach()
-        found = {name: (total.detach(), count) for name, (total, count) in found.items()}
-        for name, (total, count) in found.items():
+        sums = {name: (total.detach(), count) for name, (total, count) in passed.sums.items()}
+        for name, (total, count) in sums.items():
             before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (before[0] + total, before[1] + count)
-        session.metrics.add(forecast, batch, found, positions)
+        session.metrics.add(passed.forecast, passed.batch, sums, positions)
 
     def finish(self) -> Outcome:
         """Rescales, clips and updates, unless a loss or the gradient is not finite."""
@@ -103,10 +103,3 @@ class Step:
     def _planned(self, head: Head) -> int:
         """Elements of the step if nothing is missing."""
         return self.num_windows * self.cells * len(head.targets)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; on the CPU the very same views."""
-    if device.type == "cpu":
-        return batch
-    return batch.changed(lambda part: part.to(device))

@@ -162,3 +162,18 @@ def test_a_run_from_before_drop_last_goes_on_without_it_and_not_with_it() -> Non
     other = binding(Trainer.model_validate({"training": {"drop_last": True}}))
     with pytest.raises(UsageError, match=r"trainer\.training\.drop_last: checkpoint False, now True"):
         refuse_difference(then, {**now, "settings": other}, Path("c"))
+
+
+def test_an_error_of_a_model_that_is_built_in_is_no_fault_of_the_user(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(5, split=SPLIT)
+    world.prepare()
+    session = session_of(world)
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(type(session.model), "forward", broken)
+    with pytest.raises(KeyError, match="ours"):
+        list(train(session, lambda: False))

@@ -22,7 +22,7 @@ from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
-from dateshard.trainer.optimization.objective import Head, Target, forward, make_heads
+from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs
 from dateshard.trainer.setup import Selected, choose_columns, shape_of, window_of
 
 Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, scaled; or logits
@@ -132,7 +132,7 @@ def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], win
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
         known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
         own = Batch(batch.history_BHNF[:, -history:][..., chosen], batch.target_BPNF, None, codes, known)
-        out = forward(model, own.changed(lambda part: part.to(device)), heads)
+        out = outputs(model, own.changed(lambda part: part.to(device)), heads)
         return {name: part.cpu() for name, part in out.items()}
 
     return forecast

@@ -199,7 +199,7 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
     return (0.0, *(float(config.class_weights.get(category, 1.0)) for category in target.categories))
 
 
-def forward(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
     """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask.
 
     Raises:
@@ -209,7 +209,7 @@ def forward(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, 
     try:
         output = model(batch.history_BHNF, batch.codes_BW, *known)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
-        own = any(not type(module).__module__.startswith(("torch.", "trainer.")) for module in model.modules())
+        own = any(not type(module).__module__.startswith(("torch.", "dateshard.")) for module in model.modules())
         if not own or of_memory(error):
             raise
         what = f"the model fails on a batch of {'one window' if batch.size == 1 else f'{batch.size:,} windows'}: {told(error)}"

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from dateshard.trainer.forward import forward
 from dateshard.trainer.metrics import EpochMetrics
-from dateshard.trainer.optimization.objective import forward
 from dateshard.trainer.session import Session
-from dateshard.trainer.step import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +26,7 @@ def try_batch(session: Session) -> Trial:
     """The first batch of validation, or of training where there is none, in evaluation mode."""
     split, reader = ("validation", session.validation) if session.validation else ("train", session.train)
     session.model.eval()
-    batch = to_device(next(iter(reader.batches(0))), session.device)
-    forecast = forward(session.model, batch, session.heads)
-    found = {head.name: head.sums(forecast[head.name], batch) for head in session.heads}
+    passed = forward(session, next(iter(reader.batches(0))))
     metrics = EpochMetrics.empty(session.metrics.form)
-    metrics.add(forecast, batch, found)
-    return Trial(split, len(batch.history_BHNF), metrics.loss(), metrics.losses())
+    metrics.add(passed.forecast, passed.batch, passed.sums)
+    return Trial(split, passed.batch.size, metrics.loss(), metrics.losses())

@@ -1,0 +1,37 @@
+"""The one way from a batch to its forecast and losses: training, validation and trials pass here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.optimization.objective import outputs
+from dateshard.trainer.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A batch that went through the model.
+
+    Attributes:
+        batch: on the model's device; on the CPU the very same views.
+        forecast: {head: [B, P, N, its channels]}. sums: {head: (sum of its losses, number of observed elements)}.
+    """
+
+    batch: Batch
+    forecast: dict[str, torch.Tensor]
+    sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]]
+
+
+def forward(session: Session, given: Batch) -> Forward:
+    """Brings a batch to the device and through the model, in the mode that the model is in.
+
+    Raises:
+        UsageError: a model of the user's own fails.
+    """
+    device = session.device
+    batch = given if device.type == "cpu" else given.changed(lambda part: part.to(device))
+    forecast = outputs(session.model, batch, session.heads)
+    return Forward(batch, forecast, {head.name: head.sums(forecast[head.name], batch) for head in session.heads})
