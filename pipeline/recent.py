@@ -35,7 +35,7 @@ Names = tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
-class DateRows:
+class RecentRows:
     """One date of a history: its rows of the window, and what became of its dump."""
 
     day: Day
@@ -60,7 +60,7 @@ class RecentSteps:
     observed_HNF: NDArray[np.bool_]
     end: int
     last: int | None
-    pieces: tuple[DateRows, ...]
+    pieces: tuple[RecentRows, ...]
     unknown_nodes: tuple[str, ...]
     unknown_categories: Mapping[str, Strangers]
 
@@ -164,7 +164,7 @@ def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, unt
     _refuse_lacking(chosen, raw, num_steps)
     shape = (num_steps, len(target.nodes.names), len(raw.config.features))
     values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
-    found, pieces, at = list[Encoded](), list[DateRows](), num_steps
+    found, pieces, at = list[Encoded](), list[RecentRows](), num_steps
     for day, rows in reversed(chosen):
         known, encoded = dates.encoded(day.date)
         at -= rows.stop - rows.start
@@ -172,7 +172,7 @@ def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, unt
         if encoded.observed_TNF is not None:
             observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
         found.append(encoded)
-        pieces.append(DateRows(day, rows, with_columns(known.rows, known.conflicts), known.last))
+        pieces.append(RecentRows(day, rows, with_columns(known.rows, known.conflicts), known.last))
     strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
     unseen = [encoded.unknown_categories for encoded in found]
     features = sorted({name for names in unseen for name in names})

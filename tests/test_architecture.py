@@ -195,3 +195,12 @@ def test_the_makefile_calls_nothing_but_the_command_and_its_tools() -> None:
     recipes = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t@$(BIN)/")]
     assert recipes
     assert all(re.match(r"\t@\$\(BIN\)/(dateshard|python|ruff)\b", line) for line in recipes)
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    found: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in found.items() if len(where) > 1} == {}

@@ -232,7 +232,7 @@ def clean(
     from dateshard.runs.checkpoints import place_of
     from dateshard.runs.checkpoints_screen import show_cleaned
     from dateshard.terminal.screen import Screen
-    from dateshard.trainer.checkpoint.retention import Policy
+    from dateshard.trainer.checkpoint.retention import RetentionPolicy
     from dateshard.trainer.config import parse_bytes
 
     if keep_count is None and max_bytes is None:
@@ -241,7 +241,7 @@ def clean(
         most = None if max_bytes is None else int(parse_bytes(max_bytes))
     except ValueError as error:
         raise click.UsageError(f"--max-bytes: {error}") from None
-    told = remove(place_of(run, directory), Policy(keep_count, keep_best, most), dry_run=dry_run)
+    told = remove(place_of(run, directory), RetentionPolicy(keep_count, keep_best, most), dry_run=dry_run)
     if as_json:
         emit(told)
     else:

@@ -22,7 +22,7 @@ from dateshard.pipeline.account import total
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent import DateRows, RecentSteps, raw_files, read_history
+from dateshard.pipeline.recent import RecentRows, RecentSteps, raw_files, read_history
 from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
@@ -215,7 +215,7 @@ def _from_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
         dataset.read(day.date, rows, values[first:stop])
         dataset.read_observed(day.date, rows, observed[first:stop])
         first = stop
-    pieces = tuple(DateRows(day, rows, {}, None) for day, rows in chosen)
+    pieces = tuple(RecentRows(day, rows, {}, None) for day, rows in chosen)
     return RecentSteps(values, observed, end, None, pieces, (), {})
 
 

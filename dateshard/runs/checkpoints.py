@@ -29,7 +29,7 @@ from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, W
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import pth, removal
 from dateshard.trainer.checkpoint.after_save import BEST_EXPORT
-from dateshard.trainer.checkpoint.retention import Policy
+from dateshard.trainer.checkpoint.retention import RetentionPolicy
 from dateshard.trainer.checkpoint.saving import copy as copy_checkpoint
 from dateshard.trainer.config import flatten
 from dateshard.trainer.runs.folder import TrainingRun, newest
@@ -305,7 +305,7 @@ def copy(wanted: Named, directory: Path) -> CheckpointCopyDocument:
     return {"name": found.name, "folder": str(copy_checkpoint(found, directory)), "bytes": found.num_bytes}
 
 
-def clean(place: CheckpointPlace, policy: Policy, *, dry_run: bool) -> CheckpointsCleanDocument:
+def clean(place: CheckpointPlace, policy: RetentionPolicy, *, dry_run: bool) -> CheckpointsCleanDocument:
     """Removes what the policy does not keep, and what was set aside; pinned ones stay. Works beside a training."""
     aside = [folder for folder in _folders(place.folder, ASIDE) if not removal.is_pinned(folder)]
     freed = sum(map(removal.bytes_of, aside))

@@ -12,7 +12,7 @@ from dateshard.trainer.checkpoint.choice import ranked, scan
 from dateshard.trainer.checkpoint.folder import NAME, Checkpoint, inspect, verify
 from dateshard.trainer.checkpoint.pth import export, matches
 from dateshard.trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
-from dateshard.trainer.checkpoint.retention import Policy, going, listed
+from dateshard.trainer.checkpoint.retention import RetentionPolicy, going, listed
 from dateshard.trainer.checkpoint.saving import point
 from dateshard.trainer.config import CheckpointConfig
 
@@ -37,13 +37,13 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
         export(found, parent / BEST_EXPORT)
     if config.export_pth == "all":
         export(found, export_of(saved))
-    policy = Policy.of(config)
+    policy = RetentionPolicy.of(config)
     return retain(parent, policy).gone if policy.removes else []
 
 
 def mend(parent: Path, config: CheckpointConfig) -> None:
     """Checkpoints, notes and exports as an undisturbed run leaves them, whatever was killed. Under the run's lock."""
-    policy = Policy.of(config)
+    policy = RetentionPolicy.of(config)
     if policy.removes or any(parent.glob(f"{GONE}*")):  # no save may come any more that would bring it about
         retain(parent, policy)
     found, _ = scan(parent)
@@ -82,7 +82,7 @@ class Retained:
     damaged: list[str]
 
 
-def retain(parent: Path, policy: Policy, *, dry_run: bool = False, thorough: bool = False) -> Retained:
+def retain(parent: Path, policy: RetentionPolicy, *, dry_run: bool = False, thorough: bool = False) -> Retained:
     """Removes what the policy does not keep; one that is damaged counts for nothing and is left where it is.
 
     Before anything goes, the newest of those that stay is verified, and the best ones where one with a validation loss
@@ -109,7 +109,7 @@ def retain(parent: Path, policy: Policy, *, dry_run: bool = False, thorough: boo
         return Retained(kept, gone, remove(parent / name for name in gone), damaged)
 
 
-def _going(found: Sequence[Checkpoint], policy: Policy) -> list[str]:
+def _going(found: Sequence[Checkpoint], policy: RetentionPolicy) -> list[str]:
     sized = [replace(one, num_bytes=bytes_of(found[k].folder)) for k, one in enumerate(listed(found))]
     return going(sized, policy, {one.name for one in found if is_pinned(one.folder)})
 

@@ -30,7 +30,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """What stays. Without keep_last and max_bytes everything does."""
 
     keep_last: int | None = None
@@ -38,9 +38,9 @@ class Policy:
     max_bytes: int | None = None
 
     @staticmethod
-    def of(config: CheckpointConfig) -> Policy:
+    def of(config: CheckpointConfig) -> RetentionPolicy:
         """As `trainer.checkpoint` says."""
-        return Policy(config.keep_last, config.keep_best, config.max_bytes)
+        return RetentionPolicy(config.keep_last, config.keep_best, config.max_bytes)
 
     @property
     def removes(self) -> bool:
@@ -54,7 +54,7 @@ def listed(found: Sequence[Checkpoint]) -> list[Listed]:
     return [Listed(one.name, one.place, one.num_bytes, order.get(one.name)) for one in found]
 
 
-def going(found: Collection[Listed], policy: Policy, pinned: Collection[str] = ()) -> list[str]:
+def going(found: Collection[Listed], policy: RetentionPolicy, pinned: Collection[str] = ()) -> list[str]:
     """Names of those that go, the oldest first. The newest and the best always stay."""
     by_time = sorted(found, key=lambda one: one.place)
     by_loss = sorted((one for one in by_time if one.rank is not None), key=lambda one: (one.rank, one.place))

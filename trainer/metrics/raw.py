@@ -25,7 +25,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 
 @dataclass(slots=True)
-class RawErrors:
+class ErrorCounts:
     """How many absolute errors of each feature lie in the bin of each 16-bit float (`dateshard.shardstore.scaling.histogram`).
 
     Memory: 256 kB a feature. Counts are integers: the same whatever the order, and two add up exactly.
@@ -34,9 +34,9 @@ class RawErrors:
     counts_FK: NDArray[np.int64]
 
     @staticmethod
-    def none(num_features: int) -> RawErrors:
+    def none(num_features: int) -> ErrorCounts:
         """Nothing seen yet."""
-        return RawErrors(np.zeros((num_features, NUM_BINS - ZERO), dtype=np.int64))
+        return ErrorCounts(np.zeros((num_features, NUM_BINS - ZERO), dtype=np.int64))
 
     def add(self, absolute: Floats, observed: NDArray[np.bool_] | None) -> None:
         """[B, p, N, F] errors without their sign; those that are no numbers are left out."""
@@ -104,7 +104,7 @@ class RawFigures:
     nodes: Sums
     hours: Sums
     relative: Relative
-    errors: RawErrors
+    errors: ErrorCounts
     _hours_seen: bool = field(default=False)
 
     @staticmethod
@@ -113,7 +113,7 @@ class RawFigures:
         num_nodes, features = units.shift_raw_NF.shape
         relative = Relative(np.maximum(floor, units.rounding_NF), np.zeros((3, num_steps, features), dtype=np.float64))
         steps, nodes, hours = (Sums.zeros(groups, features) for groups in (num_steps, num_nodes, HOURS))
-        return RawFigures(units, steps, nodes, hours, relative, RawErrors.none(features))
+        return RawFigures(units, steps, nodes, hours, relative, ErrorCounts.none(features))
 
     def add(
         self,

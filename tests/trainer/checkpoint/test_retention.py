@@ -20,7 +20,7 @@ from safetensors.torch import save as format_tensors
 from dateshard.shardstore.errors import DamagedError, NotThereError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import after_save, removal
-from dateshard.trainer.checkpoint.retention import Listed, Policy, going
+from dateshard.trainer.checkpoint.retention import Listed, RetentionPolicy, going
 from dateshard.trainer.config import CheckpointConfig, Trainer
 from dateshard.trainer.optimization.schedule import LossHistory
 from dateshard.trainer.runs.disk_need import Need, fitting
@@ -40,7 +40,7 @@ def listings(draw: st.DrawFn) -> list[Listed]:
 
 
 policies = st.builds(
-    Policy,
+    RetentionPolicy,
     keep_last=st.none() | st.integers(1, 8),
     keep_best=st.integers(1, 4),
     max_bytes=st.none() | st.integers(1, 300),
@@ -48,7 +48,9 @@ policies = st.builds(
 
 
 @given(listings(), policies, st.data())
-def test_what_goes_is_exactly_what_no_rule_keeps(found: list[Listed], policy: Policy, data: st.DataObject) -> None:
+def test_what_goes_is_exactly_what_no_rule_keeps(
+    found: list[Listed], policy: RetentionPolicy, data: st.DataObject
+) -> None:
     names = [one.name for one in found]
     pinned = set(data.draw(st.lists(st.sampled_from(names), max_size=3))) if names else set[str]()
     gone = going(found, policy, pinned)
@@ -77,7 +79,7 @@ def test_what_goes_is_exactly_what_no_rule_keeps(found: list[Listed], policy: Po
 def test_a_larger_budget_never_removes_more_and_takes_no_newer_one_before_an_older(
     found: list[Listed], one: int, other: int
 ) -> None:
-    small, large = (set(going(found, Policy(max_bytes=most))) for most in sorted((one, other)))
+    small, large = (set(going(found, RetentionPolicy(max_bytes=most))) for most in sorted((one, other)))
     assert large <= small
     best = min((x for x in found if x.rank is not None), key=lambda x: x.rank or 0, default=None)
     removable = [x for x in sorted(found, key=lambda x: x.place)[:-1] if x is not best]
@@ -92,7 +94,7 @@ def test_a_byte_budget_that_is_just_kept_costs_no_more(found: list[Listed], coun
     removable = [x for x in sorted(found, key=lambda x: x.place)[:-1] if x is not best][:count]
     left = sum(x.num_bytes for x in found) - sum(x.num_bytes for x in removable)
     if left:
-        assert going(found, Policy(max_bytes=left)) == [x.name for x in removable]
+        assert going(found, RetentionPolicy(max_bytes=left)) == [x.name for x in removable]
 
 
 def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 9) -> dict[str, Any]:
@@ -144,16 +146,16 @@ def spoil(folder: Path) -> None:
 
 def test_the_newest_the_best_and_the_pinned_stay(parent: Path) -> None:
     removal.pin(parent / "checkpoint_epoch_1_batch_6")
-    done = checkpoint.retain(parent, Policy(keep_last=1), dry_run=True)
+    done = checkpoint.retain(parent, RetentionPolicy(keep_last=1), dry_run=True)
     assert names(parent) == ["1-3", "1-6", "1-9", "2-3", "2-6", "2-9"]
     expected = sum(removal.bytes_of(parent / name) for name in done.gone)
-    done = checkpoint.retain(parent, Policy(keep_last=1))
+    done = checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert names(parent) == ["1-6", "1-9", "2-9"]
     assert done.freed == expected > 0
     assert done.kept == [f"checkpoint_epoch_{p.replace('-', '_batch_')}" for p in names(parent)]
     assert removal.unpin(parent / "checkpoint_epoch_1_batch_6")
     assert not removal.unpin(parent / "checkpoint_epoch_1_batch_6")
-    checkpoint.retain(parent, Policy(keep_last=1))
+    checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert names(parent) == ["1-9", "2-9"]
     assert [path.name for path in parent.iterdir() if path.name.startswith(".")] == [".lock"]
 
@@ -162,19 +164,19 @@ def test_a_byte_budget_takes_the_oldest_first_and_counts_exports(parent: Path) -
     each = removal.bytes_of(parent / "checkpoint_epoch_1_batch_3")
     (parent / "checkpoint_epoch_2_batch_3.pth").write_bytes(bytes(2 * each))
     total = sum(removal.bytes_of(parent / name) for name in os.listdir(parent) if (parent / name).is_dir())
-    done = checkpoint.retain(parent, Policy(max_bytes=total - each - 1))
+    done = checkpoint.retain(parent, RetentionPolicy(max_bytes=total - each - 1))
     assert names(parent) == ["1-9", "2-3", "2-6", "2-9"]
-    done = checkpoint.retain(parent, Policy(max_bytes=int(3.5 * each)))
+    done = checkpoint.retain(parent, RetentionPolicy(max_bytes=int(3.5 * each)))
     assert names(parent) == ["1-9", "2-6", "2-9"]
     assert done.freed > 2.9 * each
     assert not (parent / "checkpoint_epoch_2_batch_3.pth").exists()
-    checkpoint.retain(parent, Policy(max_bytes=1))
+    checkpoint.retain(parent, RetentionPolicy(max_bytes=1))
     assert names(parent) == ["1-9", "2-9"]
 
 
 def test_a_damaged_newest_does_not_cost_the_good_one_before_it(parent: Path) -> None:
     spoil(parent / "checkpoint_epoch_2_batch_9")
-    done = checkpoint.retain(parent, Policy(keep_last=1))
+    done = checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert [line.split(":")[0] for line in done.damaged] == [
         str(parent / "checkpoint_epoch_2_batch_9/model.safetensors")
     ]
@@ -185,7 +187,7 @@ def test_a_damaged_newest_does_not_cost_the_good_one_before_it(parent: Path) -> 
 def test_a_damaged_best_does_not_cost_the_second_best(parent: Path) -> None:
     spoil(parent / "checkpoint_epoch_1_batch_9")
     save(parent, 2, 3)
-    checkpoint.retain(parent, Policy(keep_last=1))
+    checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     shutil.rmtree(parent / "checkpoint_epoch_1_batch_9")
     assert names(parent) == ["2-9", "3-3"]
 
@@ -193,8 +195,8 @@ def test_a_damaged_best_does_not_cost_the_second_best(parent: Path) -> None:
 def test_where_none_verifies_nothing_goes(parent: Path) -> None:
     for folder in parent.glob("checkpoint_*"):
         spoil(folder)
-    assert checkpoint.retain(parent, Policy(keep_last=1)).gone == []
-    done = checkpoint.retain(parent, Policy(keep_last=1), thorough=True)
+    assert checkpoint.retain(parent, RetentionPolicy(keep_last=1)).gone == []
+    done = checkpoint.retain(parent, RetentionPolicy(keep_last=1), thorough=True)
     assert (done.gone, done.kept, len(done.damaged)) == ([], [], 6)
     assert len(list(parent.glob("checkpoint_*"))) == 6
 
@@ -211,10 +213,10 @@ def test_a_removal_that_is_killed_leaves_whole_ones_and_the_next_one_ends_it(
     with monkeypatch.context() as patch:
         patch.setattr("dateshard.trainer.checkpoint.removal.shutil.rmtree", half)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.retain(parent, Policy(keep_last=1))
+            checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert names(parent) == ["1-6", "1-9", "2-3", "2-6", "2-9"]
     assert len(list(parent.glob(".gone-*"))) == 1
-    checkpoint.retain(parent, Policy(keep_last=1))
+    checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert names(parent) == ["1-9", "2-9"]
     assert list(parent.glob(".gone-*")) == []
 
@@ -251,7 +253,7 @@ def test_a_pin_waits_for_a_removal_and_is_told_where_it_came_too_late(parent: Pa
         with pytest.raises(NotThereError, match="checkpoint_epoch_1_batch_3"):
             pins[0].result(60)
         assert pins[1].result(60) is None
-    checkpoint.retain(parent, Policy(keep_last=1))
+    checkpoint.retain(parent, RetentionPolicy(keep_last=1))
     assert names(parent) == ["1-6", "1-9", "2-9"]
 
 

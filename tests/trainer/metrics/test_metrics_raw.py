@@ -10,7 +10,7 @@ import torch
 from sklearn import metrics as oracle
 
 from dateshard.trainer.assessment.evaluate import evaluate
-from dateshard.trainer.metrics.raw import RawErrors, RawFigures, hours_of
+from dateshard.trainer.metrics.raw import ErrorCounts, RawFigures, hours_of
 from dateshard.trainer.metrics.units import Units
 
 B, P, N, F = 7, 4, 5, 2
@@ -129,7 +129,7 @@ def test_quantiles_are_those_of_the_errors_within_half_a_percent(share: float | 
 
 def test_quantiles_hold_over_forty_orders_of_magnitude_and_add_up_exactly() -> None:
     errors = 10.0 ** np.random.default_rng(0).uniform(-20, 20, size=(50, 1, 20, 1))
-    whole, halves = RawErrors.none(1), [RawErrors.none(1), RawErrors.none(1)]
+    whole, halves = ErrorCounts.none(1), [ErrorCounts.none(1), ErrorCounts.none(1)]
     whole.add(errors, None)
     for half, part in zip(halves, (errors[:30], errors[30:]), strict=True):
         half.add(part, None)
@@ -137,8 +137,8 @@ def test_quantiles_hold_over_forty_orders_of_magnitude_and_add_up_exactly() -> N
     for share in (0.5, 0.99):
         wanted = np.quantile(errors, share, method="inverted_cdf")
         assert whole.quantile(0, share) == pytest.approx(wanted, rel=2**-8)
-    assert RawErrors.none(1).quantile(0, 0.5) is None
-    broken = RawErrors.none(1)
+    assert ErrorCounts.none(1).quantile(0, 0.5) is None
+    broken = ErrorCounts.none(1)
     broken.add(np.array([np.nan, np.inf, 0.0, 1e300]).reshape(4, 1, 1, 1), None)
     assert broken.counts_FK.sum() == 2
 
