@@ -48,7 +48,7 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.shards import load_stored, verify_stored
 from dateshard.shardstore.storage import zarr_raw
-from dateshard.shardstore.times.calendar import Day, Segment, instants, segments, time_codes
+from dateshard.shardstore.times.calendar import Day, Segment, Timeline, instants, segments, time_codes
 
 TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
 
@@ -157,6 +157,38 @@ class Dataset:
             self._read("observed", date, rows, out)
         else:
             out[:] = True
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Which dates the steps of a segment lie in."""
+        return Timeline(self.days, self.segments)
+
+    def read_span(
+        self,
+        segment: int,
+        low: int,
+        high: int,
+        values: NDArray[np.float32],
+        observed: NDArray[np.bool_] | None = None,
+        codes: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Reads steps [low, high) of a segment, whichever dates they lie in, into the arrays that are given.
+
+        Args:
+            values: [high - low, N, F]. observed: of that shape too. codes: [high - low].
+
+        Raises:
+            DamagedError: size or hash of a file is not what was committed; nothing of it is used.
+        """
+        at = 0
+        for day, rows in self.timeline.spans(segment, low, high):
+            stop = at + rows.stop - rows.start
+            self.read(day.date, rows, values[at:stop])
+            if observed is not None:
+                self.read_observed(day.date, rows, observed[at:stop])
+            if codes is not None:
+                codes[at:stop] = self.codes(day)[rows]
+            at = stop
 
     def _read(self, array: str, date: dt.date, rows: slice, out: NDArray[np.generic]) -> None:
         start, stop, _ = rows.indices(self._entry(date).num_steps)

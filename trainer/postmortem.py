@@ -11,7 +11,6 @@ import torch
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.errors import DateshardError, Where
-from dateshard.shardstore.times.calendar import Timeline
 from dateshard.trainer.session import Session
 
 LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goes there
@@ -20,7 +19,7 @@ LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goe
 def dates_of(session: Session, first: int, count: int = 1) -> list[str]:
     """Dates of the first targets of `count` batches of the current epoch, from number `first` (0-based) on."""
     reader, found = session.train, set[str]()
-    timeline = Timeline(reader.dataset.days, reader.dataset.segments)
+    timeline = reader.dataset.timeline
     order = reader.order
     low = first * order.batch_size
     for piece in order.epoch(session.state.epoch).pieces(low, low + order.windows_in(first, count)):

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from dateshard.shardstore.scaling.transform import Floats, untransform
-from dateshard.shardstore.times.calendar import Timeline
 from dateshard.shardstore.times.instants import spell
 from dateshard.trainer.assessment.ranking import Ranked, cell_errors, mean_errors
 from dateshard.trainer.config import Trainer
@@ -91,18 +90,14 @@ class Drawn:
         window, steps = self.reader.wanted.window, self.form.num_steps
         known = min(window.history, HISTORIES * steps, MOST_HISTORY) if window.horizon else 0
         first = anchor - known if window.horizon else anchor - window.history + 1
-        parts, begin = [], None
-        for day, rows in Timeline(dataset.days, dataset.segments).spans(run.segment, first, first + known + steps):
-            shape = (rows.stop - rows.start, dataset.manifest.num_nodes, len(dataset.features))
-            scaled, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
-            dataset.read(day.date, rows, scaled)
-            dataset.read_observed(day.date, rows, seen)
-            raw = untransform(dataset.scale.undo(scaled), [feature.transform for feature in dataset.features])
-            raw[~seen] = np.nan
-            parts.append(raw[..., list(self.targets)])
-            begin = day.start + rows.start * day.step if begin is None else begin
-        assert begin is not None
-        values = np.concatenate(parts)
+        shape = (known + steps, dataset.manifest.num_nodes, len(dataset.features))
+        scaled, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+        dataset.read_span(run.segment, first, first + known + steps, scaled, seen)
+        raw = untransform(dataset.scale.undo(scaled), [feature.transform for feature in dataset.features])
+        raw[~seen] = np.nan
+        values = raw[..., list(self.targets)]
+        day, rows = next(dataset.timeline.spans(run.segment, first, first + 1))
+        begin = day.start + rows.start * day.step
         for place in self._categorical():
             values[values[..., place] < 0.5, place] = np.nan  # code 0: unseen in training
         return values, begin

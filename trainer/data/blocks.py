@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.times.calendar import Timeline
 from dateshard.trainer.data.batch import BatchForm, Slot, aligned
 from dateshard.trainer.data.order import DateRun, Order, Window, WindowBatch
 from dateshard.trainer.data.permutation import Integers
@@ -85,10 +84,8 @@ class Blocks:
     Memory: `resident_bytes`, in two buffers where a block is filled while another trains.
     """
 
-    def __init__(
-        self, dataset: Dataset, timeline: Timeline, order: Order, wanted: BatchForm, *, mask: bool, prefetch: bool
-    ) -> None:
-        self.dataset, self.timeline, self.order, self.wanted, self.mask = dataset, timeline, order, wanted, mask
+    def __init__(self, dataset: Dataset, order: Order, wanted: BatchForm, *, mask: bool, prefetch: bool) -> None:
+        self.dataset, self.order, self.wanted, self.mask = dataset, order, wanted, mask
         self.prefetch = prefetch and num_blocks(order) > 1
         self.block_rows = largest_block(order, wanted.window)
         row_bytes = dataset.row_values * (5 if mask else 4) + (4 if wanted.codes else 0)
@@ -139,15 +136,9 @@ class Blocks:
         mask = raw_mask.view(np.bool_)[: total * self.dataset.row_values].reshape(total, *shape) if self.mask else None
         codes = raw_codes.view(np.int32)[:total] if self.wanted.codes else None
         for run, offset, length in zip(runs, offset_R, lengths, strict=False):
-            low, at = run.first - self.wanted.window.before, int(offset)
-            for day, rows in self.timeline.spans(run.segment, low, low + length):
-                count = rows.stop - rows.start
-                self.dataset.read(day.date, rows, values[at : at + count])
-                if mask is not None:
-                    self.dataset.read_observed(day.date, rows, mask[at : at + count])
-                if codes is not None:
-                    codes[at : at + count] = self.dataset.codes(day)[rows]
-                at += count
+            low, part = run.first - self.wanted.window.before, slice(int(offset), int(offset) + length)
+            seen, own = (None if mask is None else mask[part]), (None if codes is None else codes[part])
+            self.dataset.read_span(run.segment, low, low + length, values[part], seen, own)
         return Block(
             torch.from_numpy(values.reshape(total, -1)),
             torch.from_numpy(mask.view(np.uint8).reshape(total, -1)) if mask is not None else None,

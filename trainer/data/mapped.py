@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.times.calendar import Day, Timeline
+from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.data.batch import BatchForm, Slot
 from dateshard.trainer.data.order import DateRun, WindowBatch
 from dateshard.trainer.data.permutation import Integers
@@ -27,10 +27,8 @@ CODES_KEPT = 512  # dates whose time codes are remembered
 class MappedDates:
     """Maps of dates, opened on first touch; the least recently used is dropped above the limit."""
 
-    def __init__(
-        self, dataset: Dataset, timeline: Timeline, wanted: BatchForm, runs: Sequence[DateRun], *, mask: bool
-    ) -> None:
-        self.dataset, self.timeline, self.wanted, self.mask = dataset, timeline, wanted, mask
+    def __init__(self, dataset: Dataset, wanted: BatchForm, runs: Sequence[DateRun], *, mask: bool) -> None:
+        self.dataset, self.wanted, self.mask = dataset, wanted, mask
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
         self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
         self._limit = map_limit()
@@ -58,14 +56,14 @@ class MappedDates:
 
     def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
         at = 0
-        for day, rows in self.timeline.spans(segment, low, low + len(out)):
+        for day, rows in self.dataset.timeline.spans(segment, low, low + len(out)):
             mapped, count = self._map(day.date, array), rows.stop - rows.start
             out[at : at + count] = True if mapped is None else mapped[rows]
             at += count
 
     def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
         at = 0
-        for day, rows in self.timeline.spans(segment, low, low + len(out)):
+        for day, rows in self.dataset.timeline.spans(segment, low, low + len(out)):
             count = rows.stop - rows.start
             out[at : at + count] = self._day_codes(day)[rows]
             at += count

@@ -12,7 +12,6 @@ from typing import Any, Protocol, cast
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.times.calendar import Timeline
 from dateshard.trainer.data.batch import Batch, BatchForm, Slot
 from dateshard.trainer.data.blocks import Blocks
 from dateshard.trainer.data.mapped import MappedDates
@@ -69,12 +68,11 @@ class Reader:
     ) -> None:
         self.dataset, self.order, self.wanted = dataset, order, wanted
         self.mask = any(dataset.has_mask(day.date) for day in dataset.days)
-        timeline = Timeline(dataset.days, dataset.segments)
-        blocks = Blocks(dataset, timeline, order, wanted, mask=self.mask, prefetch=prefetch)
+        blocks = Blocks(dataset, order, wanted, mask=self.mask, prefetch=prefetch)
         self.resident_bytes = blocks.resident_bytes
         self.policy = self._choose(policy, memory_budget)
         self._source: Policy = (
-            blocks if self.policy == "blocks" else MappedDates(dataset, timeline, wanted, order.runs, mask=self.mask)
+            blocks if self.policy == "blocks" else MappedDates(dataset, wanted, order.runs, mask=self.mask)
         )
         self._ring: list[Slot] = []
         self._turn = 0  # slots taken so far: the ring goes on over the border of epochs

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.times.calendar import Timeline
 from dateshard.trainer.data.order import DateRun, Window, make_runs
 from dateshard.trainer.stop import ShouldStop, ask
 
@@ -77,7 +76,6 @@ def reaching(runs: Iterable[DateRun], reach: int, stride: int) -> tuple[DateRun,
 def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
     """(values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
     dataset, window = windows.dataset, windows.window
-    timeline = Timeline(dataset.days, dataset.segments)
     shape = (dataset.manifest.num_nodes, len(dataset.features))
     fresh = max(window.length, CHUNK_BYTES // (dataset.row_values * 4))
     most = max(1, fresh // window.stride)
@@ -87,25 +85,19 @@ def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.n
             begin, steps = run.first - window.before + low * window.stride, (count - 1) * window.stride + window.length
             values = np.empty((steps, *shape), dtype=np.float32)
             seen = np.empty((steps if masked else 0, *shape), dtype=np.bool_)
-            at = 0
-            for day, rows in timeline.spans(run.segment, begin, begin + steps):
-                stop = at + rows.stop - rows.start
-                dataset.read(day.date, rows, values[at:stop])
-                if masked:
-                    dataset.read_observed(day.date, rows, seen[at:stop])
-                at = stop
+            dataset.read_span(run.segment, begin, begin + steps, values, seen if masked else None)
             yield values, seen, count, low == 0, low + count == run.count
 
 
 def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
     """Which targets (positions in `windows.targets`) miss any step of a window; reads masks alone."""
     dataset, window = windows.dataset, windows.window
-    timeline, places = Timeline(dataset.days, dataset.segments), list(windows.targets)
+    places = list(windows.targets)
     shape = (dataset.manifest.num_nodes, len(dataset.features))
     found: set[int] = set()
     for run in windows.runs:
         end = run.first + (run.count - 1) * window.stride + window.target_steps
-        for day, rows in timeline.spans(run.segment, run.first - window.before, end):
+        for day, rows in dataset.timeline.spans(run.segment, run.first - window.before, end):
             ask(should_stop)
             if len(found) < len(places) and dataset.has_mask(day.date):
                 seen = np.empty((rows.stop - rows.start, *shape), dtype=np.bool_)
