@@ -97,9 +97,22 @@ def of_fields(lines: Sequence[str], wrong: NDArray[np.int64], row: int, header: 
             "Its rows end with a separator and its header does not. "
             f"Set pipeline.source.csv.skip_rows: {header.row} and csv.columns: {names}"
         )
+    if dialect.columns is not None and row == header.row + 1 and len(wrong) > 1:
+        return _names_of_all({len(fields) for fields in more})
     if row == header.row + 1 and len(wrong) == 1:
         return f"If it is no row of data, set pipeline.source.csv.skip_rows: [{row}]"
     return ""
+
+
+def _names_of_all(counts: Collection[int]) -> str:
+    """For a file without a header whose rows all have another number of fields than the configuration names."""
+    if len(counts) != 1:
+        return ""
+    (count,) = counts
+    return (
+        f'Name all {count} in pipeline.source.csv.columns: an unused one may be "", '
+        'and "..." as the last stands for all further ones'
+    )
 
 
 def are_markers(texts: Collection[str]) -> bool:

@@ -14,7 +14,10 @@ from tests.pipeline.conftest import Read
 
 Dump = Callable[..., Read]
 IN_GENERAL = "or say what becomes of them (pipeline.source.faults)"
-NO_SUCH = "Correct the dump, or the column's name in the configuration"
+NO_SUCH = (
+    "Missing too: node. Correct the dump, or pipeline.source.time, pipeline.source.node "
+    "(a dump of one node has none: leave it out)"
+)
 LINES = [f"2024-03-01 {hour:02d}:00,a,{hour}\n" for hour in range(24)]
 ROWS = "".join(LINES)
 HEADER = "time,node,speed\n"
@@ -148,3 +151,29 @@ def test_dates_that_one_key_reads_are_one_line_with_a_count(make_world: Callable
     assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 65
     told = [line for line in capsys.readouterr().out.splitlines() if "pipeline.source.csv.missing" in line]
     assert len(told) == 1
+
+
+def test_all_missing_columns_are_named_at_once_with_the_keys_that_name_them(read_dump: Dump) -> None:
+    message = refused(read_dump, "date,HUFL,OT\n2024-03-01 05:00,1,2\n", features={"load": {"column": "HULL"}})
+    assert message.endswith(
+        "row 1, column 'time': there is no column 'time'; it has date, HUFL, OT. Missing too: node, HULL. Correct the dump, or "
+        "pipeline.source.time, pipeline.source.node (a dump of one node has none: leave it out), pipeline.features.load"
+    )
+
+
+@pytest.mark.parametrize("columns", [["time", "node", "speed"], ["time", "node", "speed", "", "", ""]])
+def test_a_file_without_a_header_of_other_fields_than_are_named_asks_for_their_names(
+    read_dump: Dump, columns: list[str]
+) -> None:
+    data = ROWS.replace("\n", ",7,8\n")
+    message = refused(read_dump, data, csv={"columns": columns})
+    assert message.endswith(
+        f"the row has 5 fields, pipeline.source.csv.columns {len(columns)}. Name all 5 in pipeline.source.csv.columns: an "
+        'unused one may be "", and "..." as the last stands for all further ones'
+    )
+    assert read_dump(data, csv={"columns": ["time", "node", "speed", "..."]}).rows.accepted == 24
+
+
+def test_rows_that_do_not_agree_on_the_number_of_fields_are_no_matter_of_names(read_dump: Dump) -> None:
+    data = "".join(line.replace("\n", ",7\n" if k % 2 else ",7,8\n") for k, line in enumerate(LINES))
+    assert refused(read_dump, data, csv={"columns": ["time", "node", "speed"]}).endswith("columns 3. Correct the dump")
