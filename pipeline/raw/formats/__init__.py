@@ -82,12 +82,11 @@ class Request:
 
     def _no_columns(self, missing: Sequence[str], path: Path, header: Sequence[str], row: int) -> DumpError:
         """Makes the error of missing columns: all of them at once, with the keys that name them."""
-        what = no_column(missing[0], header)
-        if len(missing) > 1:
-            what += f"{'' if what.endswith('?') else '.'} Missing too: {_some([*map(shorten, missing[1:])])}"
+        others = f"Missing too: {_some([*map(shorten, missing[1:])])}. " if len(missing) > 1 else ""
         keys = dict.fromkeys(self.keys[name] for name in missing if name in self.keys)
-        todo = f"Correct the dump, or {_some([*keys]) or NAMES}"
-        return DumpError(what, where=self.where(path, column=missing[0], row=row), todo=todo)
+        todo = f"{others}Correct the dump, or {_some([*keys]) or NAMES}"
+        where = self.where(path, column=missing[0], row=row)
+        return DumpError(no_column(missing[0], header), where=where, todo=todo)
 
     def _repeated(self, path: Path, header: Sequence[str], row: int) -> set[str]:
         """The names that stand twice, none of a wanted column: nobody reads those that have no name, as trailing
