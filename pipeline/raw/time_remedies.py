@@ -52,6 +52,7 @@ def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> 
     if source.timezone != "UTC" and _are_times(texts, alone, timezone="UTC"):
         return _one_clock(texts, alone)
     form = next(_forms(texts, date), "")
+    form = form.replace("T", " ") if isinstance(source.time, tuple) else form  # nothing stands between two columns
     return f"Set pipeline.source.time_format: {form!r}" if form else _unit(texts, source, date)
 
 

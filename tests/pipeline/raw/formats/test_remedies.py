@@ -69,6 +69,12 @@ SEEN: dict[str, tuple[str, str, dict[str, Any]]] = {  # file -> what the message
         'header does not. Set pipeline.source.csv.skip_rows: 1 and csv.columns: ["time", "node", "speed", ""]',
         {"skip_rows": 1, "columns": ["time", "node", "speed", ""]},
     ),
+    "more separators at the ends of rows": (
+        HEADER + ROWS.replace("\n", ",,\n"),
+        "Its rows end with 2 separators and its header does not. "
+        'Set pipeline.source.csv.skip_rows: 1 and csv.columns: ["time", "node", "speed", "", ""]',
+        {"skip_rows": 1, "columns": ["time", "node", "speed", "", ""]},
+    ),
     "semicolons": (
         (HEADER + ROWS).replace(",", ";"),
         'Row 1 names it. Set pipeline.source.csv.separator: ";"',
@@ -177,3 +183,21 @@ def test_a_file_without_a_header_of_other_fields_than_are_named_asks_for_their_n
 def test_rows_that_do_not_agree_on_the_number_of_fields_are_no_matter_of_names(read_dump: Dump) -> None:
     data = "".join(line.replace("\n", ",7\n" if k % 2 else ",7,8\n") for k, line in enumerate(LINES))
     assert refused(read_dump, data, csv={"columns": ["time", "node", "speed"]}).endswith("columns 3. Correct the dump")
+
+
+def test_decimals_after_another_mark_are_answered_with_its_key(read_dump: Dump) -> None:
+    data = (HEADER + ROWS).replace(",", ";").replace("\n", ",5\n").replace("speed,5", "speed")
+    message = refused(read_dump, data, csv={"separator": ";"})
+    assert message.endswith(
+        "24 values have decimals after ','. Set pipeline.source.csv.decimal: \",\", or correct the dump"
+    )
+    assert read_dump(data, csv={"separator": ";", "decimal": ","}).rows.accepted == 24
+    points = data.replace(",5", ".5")
+    assert 'Set pipeline.source.csv.decimal: "."' in refused(read_dump, points, csv={"separator": ";", "decimal": ","})
+    thousands = data.replace(",5", ",500")
+    assert refused(read_dump, thousands, csv={"separator": ";"}).endswith(IN_GENERAL)
+
+
+def test_what_is_no_number_is_shown_as_it_is_written_where_decimals_are_commas(read_dump: Dump) -> None:
+    data = (HEADER + ROWS).replace(",", ";").replace(";3\n", ";3.5,x\n")
+    assert "row 5, column 'speed', value '3.5,x'" in refused(read_dump, data, csv={"separator": ";", "decimal": ","})
