@@ -14,7 +14,7 @@ from dateshard.shardstore.errors import UsageError
 EXAMPLES = ("flights", "traffic")
 Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it
 STARTER = """\
-# What lies where, and what becomes of it. All keys: dateshard config show; what they mean: docs/configuration.md
+# What lies where, and what becomes of it. All keys: docs/configuration.md, or the command `config show`
 dataset: mydata
 pipeline:
   # one file of many dates: a path without {date}; no column that names a node: no `node`; another dialect:
