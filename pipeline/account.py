@@ -80,7 +80,8 @@ def provisional(plan: Plan, failed: Collection[dt.date], current: Committed | No
 
 def no_training_date(first: DateshardError | None) -> DumpError:
     """Makes the error of a dataset without statistics; `first`: why a date could not be measured."""
-    todo = "Correct the dumps and run the command again" if first else "Check pipeline.split.train against the dumps"
+    again = "Correct what is said of them, and run the command again"
+    todo = again if first else "Check pipeline.split.train against the dumps"
     return DumpError("no training date could be measured, so there are no statistics", todo=todo)
 
 

@@ -1,9 +1,12 @@
-"""Training dates of which nothing was observed: their statistics hold nothing, and what is scaled by them is not scaled."""
+"""What the statistics of the training dates show to be amiss: nothing was observed, or a number stands for no value."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.coverage.observed import never_observed, not_scaled, unscaled
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from dateshard.shardstore.commit import Committed
     from dateshard.shardstore.manifest import Manifest
 
+NINES = re.compile(r"-?9{3,}(\.9+)?")
+FAR = 6  # standard deviations of a feature from its mean; of a value that stands in fewer than 1 of 37 cells
 CAUSES = (
     "Look at one of them: do the columns of pipeline.features hold the values (in a wide dump wide.value), does "
     "source.csv.missing name a text that stands everywhere, is a range with outside: null too narrow, are the rows of "
@@ -83,7 +88,29 @@ def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple
         return tuple(sentences)
     if names := ", ".join(manifest.features[p].name for p in unscaled(manifest, statistics) if p not in unseen):
         sentences.append(". ".join(not_scaled(names)))
-    return (*sentences, *_own_scales(manifest, statistics))
+    return (*sentences, *_own_scales(manifest, statistics), *_nines(manifest, statistics))
+
+
+def _nines(manifest: Manifest, statistics: Statistics) -> list[str]:
+    """A sentence for each value of nines, such as -9999, that is the least or the greatest of some features.
+
+    A negative one is always named, a positive one where it is far from all others: a count may well end at 999.
+    """
+    n, pivot, delta, m2, least, greatest = statistics.merged.over_nodes().moments_6NF[:, 0]
+    far = pivot + delta + FAR * np.sqrt(m2 / np.maximum(n, 1))
+    named = dict[str, list[str]]()
+    for place, feature in enumerate(manifest.features):
+        if feature.categorical or feature.transform != "none":
+            continue
+        ends = (least[place], least[place] < 0), (greatest[place], greatest[place] > far[place])
+        for value in (f"{end:.10g}" for end, odd in ends if odd):
+            if NINES.fullmatch(value):
+                named.setdefault(value, []).append(feature.name)
+    return [
+        f"{value} stands among the training values of {', '.join(names)}, and often means that there is none. If so, set "
+        f'pipeline.source.csv.missing: ["", "{value}"] (spelled as in the dumps), or a range of the feature with outside: null'
+        for value, names in named.items()
+    ]
 
 
 def _own_scales(manifest: Manifest, statistics: Statistics) -> list[str]:

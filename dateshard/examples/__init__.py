@@ -14,9 +14,11 @@ from dateshard.shardstore.errors import UsageError
 EXAMPLES = ("flights", "traffic")
 Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it
 STARTER = """\
-# What lies where, and what becomes of it. All keys: docs/configuration.md
+# What lies where, and what becomes of it. All keys: docs/configuration.md, or the command `config show`
 dataset: mydata
 pipeline:
+  # one file of many dates: a path without {date}; no column that names a node: no `node`; another dialect:
+  # csv: {separator: ";", decimal: ",", missing: ["", "-9999"]}, and without a header csv: {columns: [timestamp, sensor, value]}
   source: {path: "data/raw/mydata/{date}.csv", time: timestamp, timezone: UTC, node: sensor}
   step: 5m
   features:

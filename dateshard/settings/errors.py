@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,8 @@ def _describe(fault: Any, places: Places, model: type[BaseModel]) -> Fault:
         message = _no_such_tag(fault["ctx"])
     elif fault["type"] == "string_pattern_mismatch" and path[-1:] == ("custom",):
         message = f"must be my_module:function (got {_shown(fault['input'], quoted=True)})"
+    elif fault["type"] == "string_type" and isinstance(fault["input"], int | float | dt.date):
+        message = f"must be a text: write {fault['input']} in quotes"
     elif not isinstance(fault["input"], dict | BaseModel) and fault["type"] != "value_error":
         message = f"{message} (got {_shown(fault['input'], quoted=True)})"
     return Fault(place_of(path, places), dotted, shorten(message, 400))

@@ -130,7 +130,17 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
         kinds |= {source.node: "text"} if source.node is not None else {}
         kinds |= dict.fromkeys(config.raw_columns(), "number")
         kinds |= dict.fromkeys(config.categorical_columns(), "text")
-    return Request(kinds, source.csv, source.wide.nodes if source.wide else None, source.time_format in UNITS, date)
+    others, numeric_time = source.wide.nodes if source.wide else None, source.time_format in UNITS
+    return Request(kinds, source.csv, others, numeric_time, date, _keys(config))
+
+
+def _keys(config: Pipeline) -> dict[str, str]:
+    """{column: the key that names it}."""
+    source, columns = config.source, {name: config.column_of(name) for name in config.features}
+    keys = {column: f"pipeline.features.{name}" for name, column in columns.items() if column is not None}
+    if source.node is not None:
+        keys[source.node] = "pipeline.source.node (a dump of one node has none: leave it out)"
+    return keys | dict.fromkeys(source.time_columns, "pipeline.source.time")
 
 
 def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) -> NDArray[np.bool_]:

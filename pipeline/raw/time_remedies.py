@@ -50,8 +50,9 @@ def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> 
         named = f"The clock of {source.timezone} has that time twice"
         return f"{named}: set pipeline.source.ambiguous: infer, if rows stand in order, or earliest or latest"
     if source.timezone != "UTC" and _are_times(texts, alone, timezone="UTC"):
-        return _one_clock(source, date)
+        return _one_clock(texts, alone)
     form = next(_forms(texts, date), "")
+    form = form.replace("T", " ") if isinstance(source.time, tuple) else form  # nothing stands between two columns
     return f"Set pipeline.source.time_format: {form!r}" if form else _unit(texts, source, date)
 
 
@@ -87,15 +88,21 @@ def _unit(texts: Sequence[str], source: Source, date: dt.date | None) -> str:
     return f"They are numbers of {unit}: set pipeline.source.time_format: {unit}" if fits else ""
 
 
-def _one_clock(source: Source, date: dt.date | None) -> str:
-    """A time that the zone skips: the file may be of a clock that is never put forward."""
-    offset = dt.datetime.combine(date or dt.date(2024, 1, 1), dt.time(), ZoneInfo(source.timezone)).utcoffset()
-    hours, rest = divmod(offset or dt.timedelta(), dt.timedelta(hours=1))
-    if rest or date is None:
+def _one_clock(texts: Sequence[str], source: Source) -> str:
+    """Times that the zone skips, or skips and has twice: the file may be of a clock that is never put forward."""
+    series, zone = [pl.Series("time", texts)], ZoneInfo(source.timezone)
+    times, _ = instants(series, source.model_copy(update={"timezone": "UTC"}), None)
+    _, twice = instants(series, source.model_copy(update={"ambiguous": "earliest"}), None)
+    midnights = [dt.datetime.combine(dt.datetime.fromtimestamp(int(at) / 1e9, dt.UTC), dt.time(), zone) for at in times]
+    hours, rest = divmod(min(at.utcoffset() or dt.timedelta() for at in midnights), dt.timedelta(hours=1))
+    if rest:
         return ""
-    zone = f"Etc/GMT{-hours:+d}" if hours else "UTC"
-    skipped = f"The clock of {source.timezone} skips that time"
-    return f"{skipped}. For one that is never put forward, set pipeline.source.timezone: {zone}"
+    steady = f"Etc/GMT{-hours:+d}" if hours else "UTC"
+    skipped = "skips some of those times and has others twice" if twice.any() else "skips that time"
+    return (
+        f"The clock of {source.timezone} {skipped}. "
+        f"For one that is never put forward, set pipeline.source.timezone: {steady}"
+    )
 
 
 def _forms(texts: Sequence[str], date: dt.date | None) -> Iterator[str]:

@@ -95,9 +95,9 @@ def not_a_time(source: Source) -> str:
 
 
 def written_times(frame: pl.DataFrame, source: Source) -> pl.Series:
-    """Each row's time as messages show it, under the name of its column: of two columns the second, of parts all."""
-    if not isinstance(source.time, TimeParts):
-        return frame[source.time_columns[-1]]
+    """Each row's time as messages show it, under the name of its column; of several columns all, in their order."""
+    if len(source.time_columns) == 1:
+        return frame[source.time_columns[0]]
     parts = frame.select(pl.concat_str(pl.col(source.time_columns).cast(pl.String).fill_null(""), separator=" "))
     return parts.to_series().alias(" ".join(source.time_columns))
 

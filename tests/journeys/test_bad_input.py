@@ -191,7 +191,7 @@ def test_nothing_usable_ends_with_65_and_the_first_reason(make_world: Make) -> N
     for date in world.rows:
         world.dump(date).write_text("time,node\n1,2\n")
     done = prepare(world, code=65)
-    assert done.stderr.startswith("Error: no training date could be measured, so there are no statistics. Correct")
+    assert done.stderr.startswith("Error: no training date could be measured, so there are no statistics. Correct what")
     assert (done.stdout + done.stderr).count("there is no column") == 1
     assert "2 dates failed alike, as is said of 2024-03-01: 2024-03-01..2024-03-02" in done.stdout
     document = json.loads(prepare(world, "--json", code=65).stdout)

@@ -61,7 +61,7 @@ ROWS = {  # (why a row is refused, the column that is named)
     "quoted_newline": ("of an unknown node", "sensor_id"),
 }
 HEADER = "timestamp, sensor_id, speed, vehicles"
-COLUMN = "Correct the dump, or the column's name in the configuration"
+COLUMN = "Correct the dump, or pipeline.features.speed"
 WHOLE = {  # (place in the file, what, what to do); {row} is the first line that differs, {last} the last one
     "header_only": ("", "a header but no row", f"{AGAIN}, or remove it; {LEAVE_OUT}"),
     "missing_column": (

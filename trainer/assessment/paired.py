@@ -187,7 +187,7 @@ def interval(
         math.sqrt(drawn * block / dates) * math.sqrt(dates / (dates - block)) * _student(dates / block - 1) / NORMAL
     )
     low, high = (value + widened * away).tolist()
-    return value, (low, high)
+    return value, (low, min(high, 1.0))  # no forecaster has less than no error
 
 
 def _block_sums(values_D: Floats, block: int) -> Floats:

@@ -34,6 +34,7 @@ BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
 BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
 DIALECT = Csv()
+NAMES = "the column's name in the configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Request:
         others: pattern of further columns that are read as numbers (a wide dump's nodes); None for none.
         numeric_time: the time column holds numbers.
         date: for messages; None while a file of many dates is cut.
+        keys: {name: what of the configuration names that column}, for messages.
     """
 
     columns: Mapping[str, Kind]
@@ -52,6 +54,7 @@ class Request:
     others: str | None = None
     numeric_time: bool = False
     date: dt.date | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def where(
         self, path: Path, *, column: str | None = None, row: int | None = None, value: str | None = None
@@ -67,10 +70,8 @@ class Request:
         """
         known = set(header)
         repeated = self._repeated(path, header, row) if len(known) < len(header) else ()
-        for name in self.columns:
-            if name not in known:
-                todo = "Correct the dump, or the column's name in the configuration"
-                raise DumpError(no_column(name, header), where=self.where(path, column=name, row=row), todo=todo)
+        if missing := [name for name in self.columns if name not in known]:
+            raise self._no_columns(missing, path, header, row)
         kinds: dict[str, Kind] = {}
         for name in header:
             if name in self.columns:
@@ -78,6 +79,14 @@ class Request:
             elif self.others is not None and fnmatch.fnmatchcase(name, self.others) and name not in repeated:
                 kinds[name] = "number"
         return kinds
+
+    def _no_columns(self, missing: Sequence[str], path: Path, header: Sequence[str], row: int) -> DumpError:
+        """Makes the error of missing columns: all of them at once, with the keys that name them."""
+        others = f"Missing too: {_some([*map(shorten, missing[1:])])}. " if len(missing) > 1 else ""
+        keys = dict.fromkeys(self.keys[name] for name in missing if name in self.keys)
+        todo = f"{others}Correct the dump, or {_some([*keys]) or NAMES}"
+        where = self.where(path, column=missing[0], row=row)
+        return DumpError(no_column(missing[0], header), where=where, todo=todo)
 
     def _repeated(self, path: Path, header: Sequence[str], row: int) -> set[str]:
         """The names that stand twice, none of a wanted column: nobody reads those that have no name, as trailing
@@ -169,9 +178,14 @@ def no_column(name: str, header: Sequence[str]) -> str:
     """`there is no column 'speed'; did you mean 'sped'?`"""
     near = [column for column in header if column.strip().casefold() == name.strip().casefold()]
     near = near or difflib.get_close_matches(name, header, n=1)
-    shown = ", ".join(map(shorten, header[:20])) + (", ..." if len(header) > 20 else "")
+    shown = _some([*map(shorten, header)])
     hint = f"; did you mean '{shorten(near[0])}'?" if near else f"; it has {shown}" if header else ""
     return f"there is no column '{name}'{hint}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """`a, b, ...`: the first 20."""
+    return ", ".join([*names[:20], *(["..."] if len(names) > 20 else [])])
 
 
 def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:

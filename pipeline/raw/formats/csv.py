@@ -216,9 +216,12 @@ def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> RowBlock:
         _locate(block, file, rows)
         what = f"{len(rows):,} rows became {len(frame):,}: a stray quote or line end"
         raise DumpError(what, where=file.request.where(file.path, row=int(rows[0])), todo="Correct the dump")
+    written = frame
     if as_text:
         frame = frame.with_columns(_decimal_points(frame[name]) for name in numbers)
     frame, bad = with_numbers(frame, file.kinds)
+    if as_text:  # what is no number is named as the file has it
+        bad = {name: written[name].zip_with(texts.is_not_null(), texts) for name, texts in bad.items()}
     return RowBlock(file.path, frame, rows, bad)
 
 

@@ -91,15 +91,34 @@ def of_fields(lines: Sequence[str], wrong: NDArray[np.int64], row: int, header: 
     if row > header.row + 1 and len(wrong) == len(full) <= MOST_FOOTER:  # nothing but them up to the end
         return f"If the file ends with a footer, set pipeline.source.csv.skip_footer: {len(full)}"
     more = [_fields(lines[k], dialect, dialect.separator) for k in full[:MOST_LINES]]
-    if dialect.columns is None and all(len(one) == len(header.names) + 1 and one[-1] == "" for one in more):
-        names = json.dumps([*header.names, ""]) if len(header.names) <= MOST_NAMES else 'its names and ""'
+    further = len(more[0]) - len(header.names)
+    if dialect.columns is None and all(_ends_empty(fields, len(header.names), further) for fields in more):
+        names, empty = [*header.names, *[""] * further], ", ".join(['""'] * further)
+        named = json.dumps(names, ensure_ascii=False) if len(header.names) <= MOST_NAMES else f"its names and {empty}"
         return (
-            "Its rows end with a separator and its header does not. "
-            f"Set pipeline.source.csv.skip_rows: {header.row} and csv.columns: {names}"
+            f"Its rows end with {'a separator' if further == 1 else f'{further} separators'} and its header does not. "
+            f"Set pipeline.source.csv.skip_rows: {header.row} and csv.columns: {named}"
         )
+    if dialect.columns is not None and row == header.row + 1 and len(wrong) > 1:
+        return _names_of_all({len(fields) for fields in more})
     if row == header.row + 1 and len(wrong) == 1:
         return f"If it is no row of data, set pipeline.source.csv.skip_rows: [{row}]"
     return ""
+
+
+def _ends_empty(fields: Sequence[str], count: int, further: int) -> bool:
+    return len(fields) == count + further and further > 0 and not any(fields[count:])
+
+
+def _names_of_all(counts: Collection[int]) -> str:
+    """For a file without a header whose rows all have another number of fields than the configuration names."""
+    if len(counts) != 1:
+        return ""
+    (count,) = counts
+    return (
+        f'Name all {count} in pipeline.source.csv.columns: an unused one may be "", '
+        'and "..." as the last stands for all further ones'
+    )
 
 
 def are_markers(texts: Collection[str]) -> bool:
@@ -117,6 +136,18 @@ def of_markers(texts: Collection[str], count: int, path: Path, missing: Sequence
     key = f"csv.missing: {named}" if is_csv(path) else 'faults.bad_number: "null"'
     values = f"{count:,} value{'s are' if count > 1 else ' is'} {', '.join(map(repr, sorted(texts)))}"
     return f"{values}. {'For' if known else 'If that means'} a missing value, set pipeline.source.{key}"
+
+
+def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) -> str:
+    """For values that are no numbers but for the mark of their decimals; `1,234` alone may be a thousand."""
+    other = "," if dialect.decimal == "." else "."
+    marked = [re.fullmatch(rf"\s*[+-]?[0-9]*{re.escape(other)}([0-9]+)\s*", text) for text in texts]
+    if not is_csv(path) or other == dialect.separator or not marked or not all(marked):
+        return ""
+    if all(match and len(match[1]) == 3 for match in marked):
+        return ""
+    values = f"{count:,} value{'s have' if count > 1 else ' has'} decimals after {other!r}"
+    return f"{values}. Set pipeline.source.csv.decimal: {json.dumps(other)}"
 
 
 def of_units(row: int, path: Path) -> str:

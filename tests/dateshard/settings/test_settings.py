@@ -243,6 +243,7 @@ def test_yaml_1_2_leaves_no_on_and_times_of_day_as_text(load: Load) -> None:
         ("x: " + "[" * 700, "a.yaml"),
         ("dataset: &a [*a]\n", "a.yaml:1:1: dataset: must be a valid string"),
         ("dataset: &a {b: *a}\n", "a.yaml:1:1: dataset: must be a valid string"),
+        ("dataset: 2024\n", "a.yaml:1:1: dataset: must be a text: write 2024 in quotes"),
         ("dataset: a\n" + "# padding\n" * 30_000, "a.yaml: larger than 256 kB"),
     ],
 )

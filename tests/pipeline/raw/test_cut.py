@@ -19,6 +19,7 @@ from dateshard.pipeline.raw.cut_index import Cut
 from dateshard.pipeline.raw.cutting import cut
 from dateshard.pipeline.raw.formats import batch_rows
 from dateshard.shardstore.commit import StoreWriter
+from dateshard.shardstore.errors import DumpError
 
 Make = Callable[..., Any]
 FIRST = dt.date(2012, 1, 1)
@@ -161,3 +162,27 @@ def test_a_bad_number_of_another_date_leaves_no_mark_in_a_spill(
     monkeypatch.setattr(cutting, "HELD_BYTES", 3000)
     assert cut_of(tmp_path / "again", config).dates == whole.dates
     assert len(flushes) > 2
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (["2019-03-30 02:00", "2019-03-31 02:00", "2019-03-31 02:30"], "skips that time"),
+        (["2019-03-31 02:00", "2019-10-27 02:00"], "skips some of those times and has others twice"),
+        (["2018-10-28 02:00", "2019-03-31 02:00"], "skips some of those times and has others twice"),
+    ],
+)
+def test_a_file_of_many_dates_by_a_clock_that_is_never_put_forward_is_answered_with_its_zone(
+    tmp_path: Path, times: list[str], words: str
+) -> None:
+    path = tmp_path / "all.csv"
+    path.write_text("time,speed\n" + "".join(f"{time},1\n" for time in times))
+    config = config_of(path, time_format="iso", timezone="Europe/Berlin")
+    with pytest.raises(DumpError) as refused:
+        cut_of(tmp_path / "store", config)
+    assert str(refused.value).endswith(
+        f"The clock of Europe/Berlin {words}. For one that is never put forward, set pipeline.source.timezone: Etc/GMT-1, "
+        "or correct the dump"
+    )
+    rows = cut_of(tmp_path / "again", config_of(path, time_format="iso", timezone="Etc/GMT-1")).rows
+    assert rows.accepted == len(times)

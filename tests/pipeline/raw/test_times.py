@@ -356,3 +356,21 @@ def test_records_of_steps_below_a_second_fall_into_their_own_cells(make_world: M
     dataset.read_observed(min(world.rows), slice(first - 2, first + 102), seen)
     assert values[2:-2, 0, 0].tolist() == list(range(100))
     assert np.flatnonzero(~seen[:, 0, 0]).tolist() == [0, 1, 102, 103]
+
+
+def test_a_time_of_two_columns_is_shown_whole(read_dump: Dump) -> None:
+    message = refused(
+        read_dump,
+        "day,clock,node,speed\n31.03.2024,02.30,n,1\n",
+        date="2024-03-31",
+        time=["day", "clock"],
+        time_format="%d.%m.%Y %H.%M",
+        timezone=BERLIN,
+    )
+    assert "column 'day clock', value '31.03.2024 02.30'" in message
+
+
+def test_the_pattern_of_two_columns_has_a_blank_between_its_halves(read_dump: Dump) -> None:
+    data, source = "day,clock,node,speed\n31.03.2024,04.30,n,1\n", {"date": "2024-03-31", "time": ["day", "clock"]}
+    assert "Set pipeline.source.time_format: '%d.%m.%Y %H.%M', or" in refused(read_dump, data, **source)
+    assert read_dump(data, time_format="%d.%m.%Y %H.%M", **source).rows.accepted == 1

@@ -89,6 +89,15 @@ def test_an_interval_is_about_the_share_that_was_found_and_the_same_every_time()
     assert wide[1] - wide[0] > high - low
 
 
+def test_an_interval_ends_where_all_of_the_error_is_gained() -> None:
+    gain, size = np.array([0.9, 0.9, 0.9, -1.0, 9.0]), np.array([1.0, 1.0, 1.0, 3.0, 9.0])
+    share, (low, high) = interval(gain, size, 1)
+    assert share == pytest.approx(10.7 / 15)
+    assert low is not None
+    assert low < 0
+    assert high == 1.0
+
+
 def test_a_gain_that_is_the_same_share_on_every_date_has_no_width() -> None:
     size = np.random.default_rng(4).uniform(1, 9, 30)
     share, ends = interval(0.25 * size, size, 1)

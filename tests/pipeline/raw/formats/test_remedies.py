@@ -14,7 +14,10 @@ from tests.pipeline.conftest import Read
 
 Dump = Callable[..., Read]
 IN_GENERAL = "or say what becomes of them (pipeline.source.faults)"
-NO_SUCH = "Correct the dump, or the column's name in the configuration"
+NO_SUCH = (
+    "Missing too: node. Correct the dump, or pipeline.source.time, pipeline.source.node "
+    "(a dump of one node has none: leave it out)"
+)
 LINES = [f"2024-03-01 {hour:02d}:00,a,{hour}\n" for hour in range(24)]
 ROWS = "".join(LINES)
 HEADER = "time,node,speed\n"
@@ -65,6 +68,12 @@ SEEN: dict[str, tuple[str, str, dict[str, Any]]] = {  # file -> what the message
         HEADER + ROWS.replace("\n", ",\n"),
         'header does not. Set pipeline.source.csv.skip_rows: 1 and csv.columns: ["time", "node", "speed", ""]',
         {"skip_rows": 1, "columns": ["time", "node", "speed", ""]},
+    ),
+    "more separators at the ends of rows": (
+        HEADER + ROWS.replace("\n", ",,\n"),
+        "Its rows end with 2 separators and its header does not. "
+        'Set pipeline.source.csv.skip_rows: 1 and csv.columns: ["time", "node", "speed", "", ""]',
+        {"skip_rows": 1, "columns": ["time", "node", "speed", "", ""]},
     ),
     "semicolons": (
         (HEADER + ROWS).replace(",", ";"),
@@ -148,3 +157,47 @@ def test_dates_that_one_key_reads_are_one_line_with_a_count(make_world: Callable
     assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 65
     told = [line for line in capsys.readouterr().out.splitlines() if "pipeline.source.csv.missing" in line]
     assert len(told) == 1
+
+
+def test_all_missing_columns_are_named_at_once_with_the_keys_that_name_them(read_dump: Dump) -> None:
+    message = refused(read_dump, "date,HUFL,OT\n2024-03-01 05:00,1,2\n", features={"load": {"column": "HULL"}})
+    assert message.endswith(
+        "row 1, column 'time': there is no column 'time'; it has date, HUFL, OT. Missing too: node, HULL. Correct the dump, or "
+        "pipeline.source.time, pipeline.source.node (a dump of one node has none: leave it out), pipeline.features.load"
+    )
+
+
+@pytest.mark.parametrize("columns", [["time", "node", "speed"], ["time", "node", "speed", "", "", ""]])
+def test_a_file_without_a_header_of_other_fields_than_are_named_asks_for_their_names(
+    read_dump: Dump, columns: list[str]
+) -> None:
+    data = ROWS.replace("\n", ",7,8\n")
+    message = refused(read_dump, data, csv={"columns": columns})
+    assert message.endswith(
+        f"the row has 5 fields, pipeline.source.csv.columns {len(columns)}. Name all 5 in pipeline.source.csv.columns: an "
+        'unused one may be "", and "..." as the last stands for all further ones'
+    )
+    assert read_dump(data, csv={"columns": ["time", "node", "speed", "..."]}).rows.accepted == 24
+
+
+def test_rows_that_do_not_agree_on_the_number_of_fields_are_no_matter_of_names(read_dump: Dump) -> None:
+    data = "".join(line.replace("\n", ",7\n" if k % 2 else ",7,8\n") for k, line in enumerate(LINES))
+    assert refused(read_dump, data, csv={"columns": ["time", "node", "speed"]}).endswith("columns 3. Correct the dump")
+
+
+def test_decimals_after_another_mark_are_answered_with_its_key(read_dump: Dump) -> None:
+    data = (HEADER + ROWS).replace(",", ";").replace("\n", ",5\n").replace("speed,5", "speed")
+    message = refused(read_dump, data, csv={"separator": ";"})
+    assert message.endswith(
+        "24 values have decimals after ','. Set pipeline.source.csv.decimal: \",\", or correct the dump"
+    )
+    assert read_dump(data, csv={"separator": ";", "decimal": ","}).rows.accepted == 24
+    points = data.replace(",5", ".5")
+    assert 'Set pipeline.source.csv.decimal: "."' in refused(read_dump, points, csv={"separator": ";", "decimal": ","})
+    thousands = data.replace(",5", ",500")
+    assert refused(read_dump, thousands, csv={"separator": ";"}).endswith(IN_GENERAL)
+
+
+def test_what_is_no_number_is_shown_as_it_is_written_where_decimals_are_commas(read_dump: Dump) -> None:
+    data = (HEADER + ROWS).replace(",", ";").replace(";3\n", ";3.5,x\n")
+    assert "row 5, column 'speed', value '3.5,x'" in refused(read_dump, data, csv={"separator": ";", "decimal": ","})
