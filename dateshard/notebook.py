@@ -128,7 +128,7 @@ class Opened:
         """A row a feature: observed cells of the training dates, mean, deviation, least and greatest, transformed."""
         import polars as pl
 
-        n, pivot, delta, m2, low, high = self.dataset.statistics.merged.over_nodes().moments_6NF[:, 0]
+        n, pivot, delta, m2, low, high = self.dataset.statistics.over_nodes
         mean, deviation = pivot + delta, np.sqrt(m2 / np.maximum(n, 1))
         columns = {"count": n.astype(np.int64), "mean": mean, "std": deviation, "min": low, "max": high}
         return pl.DataFrame({"feature": self.features, **columns})

@@ -9,6 +9,7 @@ import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +221,7 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Enc
     unknown = _recode(staged, target.vocabularies, features)
     encoded, observed = encode(grid.on_nodes(staged.values_TNF, place, len(nodes.names)), features, target.scale)
     _refuse_infinite(encoded, date, config)
-    without_place = tuple(name for name, at in zip(staged.nodes, place, strict=True) if at < 0)
+    without_place = compress(staged.nodes, (place < 0).tolist())
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
 
 
@@ -251,8 +252,8 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
 
 def positions(names: Sequence[str], nodes: Nodes) -> Integers:
     """Where each of a date's nodes stands in the frozen list, -1 for one that training never saw."""
-    place = {name: index for index, name in enumerate(nodes.names)}
-    return np.asarray([place.get(name, -1) for name in names], dtype=np.int64)
+    place = dict(zip(nodes.names, range(len(nodes.names)), strict=True))
+    return np.fromiter(map(place.get, names, repeat(-1)), dtype=np.int64, count=len(names))
 
 
 def _recode(staged: StagedDate, vocabularies: Vocabularies, features: Sequence[Feature]) -> dict[str, Strangers]:

@@ -134,7 +134,7 @@ def _receipt(folder: Path) -> Receipt:
 
 def _refuse_other_nodes(receipt: Receipt) -> None:
     nodes = receipt["nodes"]
-    if len(nodes) != receipt["shape"][1] or not all(isinstance(node, str) for node in nodes):
+    if len(nodes) != receipt["shape"][1] or not {*map(type, nodes)} <= {str}:
         raise ValueError(nodes)
     _ = dict(receipt["rows"])
 

@@ -38,7 +38,7 @@ def bounds_of(config: Trainer, dataset: Dataset, places: Sequence[int]) -> Float
     A count is never below 0, nor is the growth of a counter, nor a log1p feature that training never saw below 0.
     """
     bounds = np.empty((2, len(places)))
-    least_F = dataset.statistics.merged.over_nodes().moments_6NF[4, 0]
+    least_F = dataset.statistics.over_nodes[4]
     for column, place in enumerate(places):
         feature = dataset.features[place]
         never = feature.aggregate in ("count", "difference") or (feature.transform == "log1p" and least_F[place] >= 0)

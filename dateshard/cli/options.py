@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dateshard.shardstore.manifest import Ranges
 
 Command = Callable[..., Any]
+TEXTS, NUMBERS = {str, type(None)}, {int, float, bool, type(None)}
 
 
 def config_option(command: Command) -> Command:
@@ -61,15 +62,23 @@ def json_option(command: Command) -> Command:
 
 def emit(document: object) -> None:
     """The one document on stdout. Valid JSON whatever it holds: a figure that is not finite becomes null."""
-    put_document(_finite(document), indent=1)
+    put_document(_finite(document), in_lines=True)
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
+        if _are_plain(value):
+            return value
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _are_plain(values: Sequence[Any]) -> bool:
+    """Whether texts or finite numbers are all that stands there, as in a list of thousands of nodes."""
+    kinds = {*map(type, values)}
+    return kinds <= TEXTS or (kinds <= NUMBERS and all(map(math.isfinite, filter(None, values))))
 
 
 def trust_option(command: Command) -> Command:

@@ -134,7 +134,7 @@ def _moved(
 ) -> Iterator[Document]:
     """Of each feature that both have under the same transform: its moments before and after, and how far they moved."""
     transforms = {feature.name: feature.transform for feature in old if not feature.categorical}
-    before, after = (s.merged.over_nodes().moments_6NF[:, 0] for s in (one, other))
+    before, after = (s.over_nodes for s in (one, other))
     shifts = {row["feature"]: row for row in (drift(one, other) if one.features == other.features else [])}
     for index, feature in enumerate(new):
         if transforms.get(feature.name) != feature.transform or feature.categorical:

@@ -131,33 +131,33 @@ def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     values, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
     dataset.read(date, slice(0, steps), values)
     dataset.read_observed(date, slice(0, steps), seen)
-    columns = [_readable(survey, values[..., k], seen[..., k], k) for k in range(len(dataset.features))]
+    columns = [_readable(survey, values[..., k], seen[..., k], k, count) for k in range(len(dataset.features))]
     rows = []
-    for step, node in list(np.ndindex(steps, len(nodes)))[:count]:
+    for place, cells in enumerate(zip(*columns, strict=True)):
+        step, node = divmod(place, len(nodes))
         at = spell(day.start + step * day.step, dataset.manifest.timezone)
-        cells = {f.name: columns[k][step][node] for k, f in enumerate(dataset.features)}
-        rows.append({"time": at, "node": nodes[node], "values": cells})
+        rows.append({"time": at, "node": nodes[node], "values": dict(zip(dataset.feature_names, cells, strict=True))})
     return rows
 
 
-def _readable(survey: DataSurvey, scaled_TN: Any, seen_TN: Any, index: int) -> list[list[Any]]:
-    feature = survey.dataset.features[index]
+def _readable(survey: DataSurvey, scaled_TN: Any, seen_TN: Any, index: int, count: int) -> list[Any]:
+    """The first `count` cells, step by step."""
+    feature, seen_R = survey.dataset.features[index], seen_TN.ravel()[:count].tolist()
     if feature.categorical:
         names = ("(unseen)", *survey.dataset.vocabularies.names[feature.name])
-        return [
-            [names[int(code)] if seen else None for code, seen in zip(*row, strict=True)]
-            for row in zip(scaled_TN, seen_TN, strict=True)
-        ]
+        codes = scaled_TN.ravel()[:count].tolist()
+        return [names[int(code)] if known else None for code, known in zip(codes, seen_R, strict=True)]
     transformed = survey.unit.transformed(scaled_TN, index)
-    raw = np.where(seen_TN, np.expm1(transformed) if feature.transform == "log1p" else transformed, np.nan)
-    return [[figure(value) for value in row] for row in raw.tolist()]
+    raw = np.expm1(transformed) if feature.transform == "log1p" else transformed
+    values = raw.ravel()[:count].tolist()
+    return [figure(value) if known else None for value, known in zip(values, seen_R, strict=True)]
 
 
 def global_statistics(dataset: Dataset, limit: int) -> Document:
     """`statistics --json`: the frozen statistics, in units after the transform; nothing of the shards is read."""
     manifest, statistics = dataset.manifest, dataset.statistics
     dates = [date for date, _ in statistics.sources]
-    pooled = statistics.merged.over_nodes().moments_6NF[:, 0]
+    pooled = statistics.over_nodes
     features = []
     for index, feature in enumerate(dataset.features):
         row: Document = {

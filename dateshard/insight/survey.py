@@ -190,7 +190,7 @@ class Unit:
     @staticmethod
     def of(dataset: Dataset) -> Unit:
         """From the frozen statistics."""
-        count, pivot, delta, m2, *_ = dataset.statistics.merged.over_nodes().moments_6NF[:, 0]
+        count, pivot, delta, m2, *_ = dataset.statistics.over_nodes
         deviation = np.sqrt(m2 / np.maximum(count, 1))
         rounding = 8 * np.finfo(np.float64).eps * np.abs(pivot + delta)
         return Unit(dataset, pivot + delta, np.where(deviation > rounding, deviation, 1.0), _grid(dataset.scale))

@@ -14,7 +14,6 @@ Legend: T steps of the date, N nodes, F features, S steps of a block.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
 from dateshard.shardstore.times.calendar import Day, instants
 from dateshard.shardstore.times.instants import spell
+from dateshard.terminal.indented import indented
 
 BLOCK_CELLS = 1 << 18  # steps x nodes that are one row group
 TIMES = ("time_utc", "time_local", "node")
@@ -198,7 +198,7 @@ def _write_axes(dataset: Dataset, folder: Path, *, scaled: bool, force: bool) ->
         "missing": "NaN",
     }
     with _new_file(folder / "axes.json", force=force) as temporary:
-        temporary.write_text(json.dumps(axes, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(indented(axes, ascii_only=False), encoding="utf-8")
 
 
 @contextmanager

@@ -56,11 +56,12 @@ def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> N
             tuple(names[k] for k in known.tolist()), x, y, np.ones(len(known), dtype=np.int64), group, degrees
         )
     tile = _tiles(x, y)
-    found, place, counts = np.unique(tile, return_inverse=True, return_counts=True)
+    found, first, place, counts = np.unique(tile, return_index=True, return_inverse=True, return_counts=True)
     group[known] = place
     middle_x, middle_y = (np.bincount(place, weights=values) / counts for values in (x, y))
     told = tuple(
-        f"{count:,} nodes" if count > 1 else names[known[int(np.argmax(place == k))]] for k, count in enumerate(counts)
+        f"{count:,} nodes" if count > 1 else names[known[at]]
+        for at, count in zip(first.tolist(), counts.tolist(), strict=True)
     )
     return NodePlaces(told, middle_x, middle_y, counts, group, degrees) if len(found) else None
 
@@ -114,7 +115,8 @@ def atlas(where: NodePlaces, value_K: Floats, title: str, unit: str = "") -> str
     parts = [box, _graticule((left, MARGIN), (tall, factor * squeeze, factor), where.degrees, (x0, y0, y1))]
     low, high = (float(f(value_K)) if np.isfinite(value_K).any() else 0.0 for f in (np.nanmin, np.nanmax))
     points = [put(x, y) for x, y in zip(where.x_K.tolist(), where.y_K.tolist(), strict=True)]
-    radius = [4.6 if count == 1 else min(4.0 + math.log2(count), 12.0) for count in where.node_count_K.tolist()]
+    count_K = where.node_count_K
+    radius = np.where(count_K == 1, 4.6, np.minimum(4.0 + np.log2(count_K), 12.0)).tolist()
     for (x, y), r, value, name in zip(points, radius, value_K.tolist(), where.names, strict=True):
         told = f"{name}: {short(value)}{unit}"
         fill = colour(value, low, high)

@@ -206,7 +206,7 @@ def _root(values: Sequence[float | None]) -> Floats:
 
 
 def _floats(values: Sequence[float | None]) -> Floats:
-    return np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)  # of None it makes NaN
 
 
 def _beside(verdict: Verdict) -> list[tuple[Row, str]]:
@@ -252,7 +252,8 @@ def _by_node(facts: RunFacts, verdict: Verdict) -> Iterator[str]:
 
 
 def _worst_nodes(name: str, nodes: Sequence[str], mae: Floats, verdict: Verdict) -> str:
-    order = [k for k in np.argsort(-np.nan_to_num(mae, nan=-1.0), kind="stable").tolist() if math.isfinite(mae[k])]
+    by_error = np.argsort(-np.nan_to_num(mae, nan=-1.0), kind="stable")
+    order = by_error[np.isfinite(mae[by_error])].tolist()
     baseline = verdict.baseline
     other = _floats(baseline["by_node"][name]["mae"]) if baseline and baseline.get("by_node") else None
     rows = []

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from dateshard.shardstore.errors import naming
+from dateshard.terminal.indented import indented
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal
 BAR_COLUMNS = 52  # what a bar with its counts and times takes of a line
@@ -49,9 +50,10 @@ def put(text: str, out: TextIO | None = None, *, lines: bool = False) -> None:
         print(escaped(text if lines else text.replace("\n", "\\n")), file=out or sys.stdout, flush=True)
 
 
-def put_document(document: object, indent: int | None = None) -> None:
+def put_document(document: object, *, in_lines: bool = False) -> None:
     """Writes one JSON document to stdout; JSON escapes all that steers a terminal but DEL."""
-    put(json.dumps(document, indent=indent, allow_nan=False).replace("\x7f", "\\u007f"), lines=True)
+    text = indented(document) if in_lines else json.dumps(document, allow_nan=False)
+    put(text.replace("\x7f", "\\u007f"), lines=True)
 
 
 class Screen:

@@ -61,7 +61,11 @@ class _Column:
 
 
 def scale_of(
-    features: Sequence[str], merged: PartialStatistics, specs: Sequence[tuple[str, str]], nodes: Sequence[str] = ()
+    features: Sequence[str],
+    merged: PartialStatistics,
+    over_nodes_6F: Floats,
+    specs: Sequence[tuple[str, str]],
+    nodes: Sequence[str] = (),
 ) -> Scale:
     """The scale of every node and feature.
 
@@ -69,6 +73,7 @@ def scale_of(
     observed takes its feature's scale.
 
     Args:
+        over_nodes_6F: the moments of all nodes together.
         specs: (`none` | `zscore` | `minmax` | `robust`, per `feature` | `node`) of each feature.
         nodes: names, for messages.
 
@@ -78,9 +83,8 @@ def scale_of(
     shape = merged.moments_6NF.shape[1:]
     pivot, delta, spread = np.zeros(shape), np.zeros(shape), np.ones(shape)
     mean, empty = np.zeros(shape), np.zeros(shape)
-    overall = merged.over_nodes().moments_6NF
     for index, (method, per) in enumerate(specs):
-        column = _column(features[index], merged, overall, index, (method, per))
+        column = _column(features[index], merged, over_nodes_6F, index, (method, per))
         center = _center(method, column, nodes)
         pivot[:, index], delta[:, index], spread[:, index] = center
         _, first, rest, *_ = column.moments_6N
@@ -90,8 +94,8 @@ def scale_of(
     return Scale(pivot, delta, spread, mean, empty)
 
 
-def _column(name: str, merged: PartialStatistics, overall: Floats, index: int, spec: tuple[str, str]) -> _Column:
-    own, pooled = merged.moments_6NF[:, :, index], overall[:, :, index]
+def _column(name: str, merged: PartialStatistics, over_nodes_6F: Floats, index: int, spec: tuple[str, str]) -> _Column:
+    own, pooled = merged.moments_6NF[:, :, index], over_nodes_6F[:, index : index + 1]
     per_node = (own[0] > 0) & (spec[1] == "node")
     moments = np.where(per_node, own, pooled)
     rounding = ROUNDING * np.finfo(np.float64).eps * np.abs(moments[1] + moments[2])

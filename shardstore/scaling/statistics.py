@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from dateshard.shardstore.identity import identity
 from dateshard.shardstore.scaling.histogram import HistogramSum
 from dateshard.shardstore.scaling.partials import ROWS, PartialStatistics
 from dateshard.shardstore.scaling.scale import Scale, scale_of
+from dateshard.shardstore.scaling.transform import Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statistics:
     """Merged over the training dates.
 
@@ -50,6 +52,11 @@ class Statistics:
         """By content: features, sources and moments."""
         return identity([self.describe(), self.merged.id])
 
+    @cached_property
+    def over_nodes(self) -> Floats:
+        """[6, F] moments of all nodes together, merged once: it takes 0.2 us a node and feature."""
+        return self.merged.over_nodes().moments_6NF[:, 0]
+
     def describe(self) -> dict[str, Any]:
         """What is written as statistics.json beside the moments."""
         return {
@@ -61,14 +68,14 @@ class Statistics:
 
     def scale(self, specs: Sequence[tuple[str, str]], nodes: Sequence[str] = ()) -> Scale:
         """The scale of every node and feature, see `scale_of`."""
-        return scale_of(self.features, self.merged, specs, nodes)
+        return scale_of(self.features, self.merged, self.over_nodes, specs, nodes)
 
 
 def drift(frozen: Statistics, fresh: Statistics) -> list[dict[str, Any]]:
     """How far each feature's mean and spread would move: rows of feature, mean_shift (in frozen sd), spread_ratio."""
     rows = []
     for index, name in enumerate(frozen.features):
-        old, new = (s.merged.over_nodes().moments_6NF[:, 0, index] for s in (frozen, fresh))
+        old, new = (s.over_nodes[:, index] for s in (frozen, fresh))
         old_sd, new_sd = (float(np.sqrt(m[3] / max(m[0], 1.0))) for m in (old, new))
         shift = float((new[1] - old[1]) + (new[2] - old[2])) / (old_sd or 1.0)
         rows.append({"feature": name, "mean_shift": shift, "spread_ratio": new_sd / old_sd if old_sd else 1.0})

@@ -31,7 +31,7 @@ from dateshard.pipeline.raw.spill import REDUCING_BYTES
 from dateshard.shardstore.layouts import grid
 from dateshard.shardstore.layouts.grid import Records
 from dateshard.shardstore.scaling.partials import PartialStatistics
-from dateshard.shardstore.scaling.scale import scale_of
+from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.times.calendar import Day
 
 Make = Callable[..., Any]
@@ -183,7 +183,7 @@ def test_statistics_are_those_of_exact_fractions(groups: list[list[float]], offs
     assert abs(Fraction(pivot) + Fraction(delta) - mean) <= Fraction(1, 10**12) * size
     unseen = len(exact) * Fraction(sys.float_info.min)  # float64 has no squares below it
     assert abs(Fraction(found) - m2) <= Fraction(1, 10**12) * max(m2, size**2 / 10**3) + unseen
-    scale = scale_of(["x"], merged, [("zscore", "feature")], ["n"])
+    scale = Statistics(("x",), merged, ()).scale([("zscore", "feature")], ["n"])
     deviation = math.sqrt(m2 / len(exact))
     deviation = (
         deviation if deviation > 8 * 2.0**-52 * abs(mean) else 1.0

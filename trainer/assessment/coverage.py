@@ -61,22 +61,26 @@ def worst(coverage: Coverage, level: float) -> list[Group]:
     """Of each kind the group that is furthest from the level, where that is `FAR` and it has `FEWEST_TARGETS`."""
     found = []
     for kind, groups in (("node", coverage.by_node), ("hour", coverage.by_hour), ("month", coverage.by_month)):
-        ranked = [one for one in _groups(kind, groups or {}) if one.targets >= FEWEST_TARGETS]
+        ranked = _furthest(kind, groups or {}, level)
         if ranked:
             chosen = max(ranked, key=lambda one: abs(one.share - level))
             found += [chosen] if abs(chosen.share - level) >= FAR else []
     return found
 
 
-def _groups(kind: str, groups: Mapping[str, Any]) -> list[Group]:
-    names = groups.get(f"{kind}s", [])
-    return [
-        Group(kind, target, str(name), inside / targets, targets)
-        for target, counts in groups.items()
-        if target != f"{kind}s"
-        for name, targets, inside in zip(names, counts["targets"], counts["inside"], strict=True)
-        if targets
-    ]
+def _furthest(kind: str, groups: Mapping[str, Any], level: float) -> list[Group]:
+    """Of each target the group that is furthest from the level, of those with `FEWEST_TARGETS`."""
+    chosen = []
+    for target in [name for name in groups if name != f"{kind}s"]:
+        targets_G, inside_G = (np.asarray(groups[target][key], dtype=np.int64) for key in ("targets", "inside"))
+        counted = np.flatnonzero(targets_G >= FEWEST_TARGETS)
+        if counted.size:
+            shares = inside_G[counted] / targets_G[counted]
+            place = np.abs(shares - level).argmax()
+            at = int(counted[place])
+            name = str(groups[f"{kind}s"][at])
+            chosen.append(Group(kind, target, name, float(shares[place]), int(targets_G[at])))
+    return chosen
 
 
 @dataclass(slots=True)

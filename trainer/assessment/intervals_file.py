@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,20 @@ def _bound(forecaster: Forecaster, found: Checkpoint, level: float) -> dict[str,
 
 def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
     reach = np.ascontiguousarray(intervals.reach_2PNF, dtype="<f8")
-    plain = {name: value for name, value in asdict(intervals).items() if name not in ("reach_2PNF", "level")}
+    coverage = None if intervals.coverage is None else _by_name(intervals.coverage)
+    plain = {**_by_name(intervals), "coverage": coverage}
+    del plain["reach_2PNF"], plain["level"]
     return {
         "bound": dict(bound),
         **plain,
         "shape": list(reach.shape),
         "reach": base64.b64encode(reach.tobytes()).decode(),
     }
+
+
+def _by_name(value: Intervals | Coverage) -> dict[str, Any]:
+    """Its fields as they are: `asdict` copies the lists in them, cell by cell."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.scaling.histogram import NUM_BINS, ZERO, bins_of, representatives
-from dateshard.trainer.metrics.sums import Floats, Sums, finite
+from dateshard.trainer.metrics.sums import Floats, Sums, finite, finite_values
 from dateshard.trainer.metrics.units import Units
 
 HOURS = 24
@@ -181,7 +181,7 @@ def _columns(sums: Sums, features: list[str]) -> dict[str, dict[str, list[Any]]]
             spread = moved_squared - moved * moved / count
             r2 = np.where(spread > 0, 1 - squared / spread, np.nan)
             figures = {"mae": absolute / count, "rmse": np.sqrt(squared / count), "bias": error / count, "r2": r2}
-            rows = {key: [finite(value) for value in column.tolist()] for key, column in figures.items()}
+            rows = {key: finite_values(column) for key, column in figures.items()}
             told[name] = {"count": count.astype(np.int64).tolist(), **rows}
     return told
 

@@ -143,3 +143,11 @@ class Sums:
 def finite(value: float | None) -> float | None:
     """None for what is no number: JSON has none of them."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def finite_values(values: Floats) -> list[float | None]:
+    """The same of a whole array, in no time for thousands of nodes."""
+    known = values.astype(object)
+    known[~np.isfinite(values)] = None
+    plain: list[float | None] = known.tolist()
+    return plain

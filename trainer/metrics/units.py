@@ -32,8 +32,8 @@ class Units:
             torch.from_numpy(part[:, chosen].copy()) for part in (scale.pivot_NF, scale.delta_NF, scale.spread_NF)
         )
         self.logs = [k for k, t in enumerate(chosen) if dataset.features[t].transform == "log1p"]
-        merged = dataset.statistics.merged
-        own, pooled = (part.moments_6NF[:, :, chosen] for part in (merged, merged.over_nodes()))
+        statistics = dataset.statistics
+        own, pooled = statistics.merged.moments_6NF[:, :, chosen], statistics.over_nodes[:, None, chosen]
         self.mean_scaled_NF = self._scaled(*np.where(own[0] > 0, own, pooled)[1:3])
         self.shift_raw_NF = self.raw(self._scaled(*np.broadcast_to(pooled, own.shape)[1:3]))
         self.shift_scaled_F = torch.tensor(scaled_means(dataset, chosen), dtype=torch.float64)

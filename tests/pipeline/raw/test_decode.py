@@ -346,6 +346,9 @@ def test_two_dumps_of_one_date_and_a_path_without_a_date_are_refused(tmp_path: P
         (b"id,lat,lon\na,north,2\n", "row 2, column 'lat', value 'north': the position is not a number"),
         (b"id,lat,lon\na,inf,2\n", "row 2, column 'lat', value 'inf': the position is not a number"),
         (b"id,lat,lon\n\xff,1,2\n", "not UTF-8"),
+        (b"name,lat,lon\na,1,2,3\n", "no column 'id'"),
+        (b"lat,lon,id\n1,2,a\n\n1\n", "row 3, column 'id': the node has no name"),
+        (b"id,lat,lon\na,1,2\nb,1_0,x\na,1,2\n", "row 3, column 'lon', value 'x': the position is not a number"),
     ],
 )
 def test_a_faulty_node_table_is_refused_with_the_place(tmp_path: Path, content: bytes, words: str) -> None:
