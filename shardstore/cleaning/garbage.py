@@ -93,7 +93,7 @@ def _all_sources(root: Path) -> list[Path]:
 
 
 def staged_of(root: Path, generation: int) -> dict[str, str]:
-    """{date: staged key} that a generation's sources file names; failed dates have none of worth.
+    """Returns the {date: staged key} that a generation's sources file names, without failed dates that have none.
 
     Raises:
         StoreError: missing or damaged.
@@ -144,8 +144,9 @@ def _seen(pin: Pin, kept: Mapping[int, list[str]]) -> bool:
 
 
 def _claimed(root: Path, folders: set[Path], going: set[int]) -> Iterator[tuple[int, str]]:
-    """Of `going`, what a run needs by the word of its own run.json: one that was renamed, or copied, or killed before it
-    pinned."""
+    """Yields those of `going` that a run's own run.json names, with the run.
+
+    Such a run was renamed, or copied, or killed before it pinned."""
     ids = dict[int, str | None]()
     for folder in {folder.resolve() for folder in folders} if going else ():
         for path in sorted(folder.glob("*/run.json")):
@@ -207,7 +208,7 @@ def _stem(name: str) -> str:
 
 
 def _is_copy(name: str) -> bool:
-    """`shards/2024-03-01/5e2b9c-2` is a copy, `shards/2024-03-01/5e2b9c` is not."""
+    """Tells whether a name is a copy: `shards/2024-03-01/5e2b9c-2` is one, `shards/2024-03-01/5e2b9c` is not."""
     return "-" in name.rpartition("/")[2]
 
 

@@ -16,8 +16,9 @@ Looked = Iterator[tuple[str, StoreError | None]]
 
 
 def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, full: bool = False) -> Looked:
-    """Of every other generation, the newest first: manifest, sources file, and what no newer one names (it was looked at
-    there, or with `current`). Yields (name, error or None).
+    """Verifies every other generation, the newest first; yields (name, error or None).
+
+    Checks manifest, sources file, and what no newer one names (it was looked at there, or with `current`).
 
     Args:
         dates: only these, where a generation has them. full: as in `Dataset.verify`.

@@ -66,7 +66,7 @@ def _failing(dotted: str, option: str, error: Exception) -> UsageError:
 
 
 def told(error: BaseException) -> str:
-    """`TypeError: unhashable (my_models.py, line 7)`: an error of somebody else's code, and its last line there."""
+    """Describes an error of somebody else's code and its last line there: `TypeError: unhashable (my_models.py, line 7)`."""
     first = shorten(str(error).splitlines()[0], 200) if str(error) else ""
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
     outer = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_outside(frame.filename)]

@@ -22,7 +22,7 @@ ROUNDING = 8  # units in the last place of the mean: a smaller deviation is that
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """x -> ((x - pivot) - delta) / spread, each [N, F] float64; the difference is taken before anything is rounded.
+    """Scales x to ((x - pivot) - delta) / spread, each [N, F] float64; the difference is taken before anything is rounded.
 
     Attributes:
         mean_NF: the training mean in scaled units.
@@ -111,7 +111,7 @@ def _deviation(moments_6N: Floats) -> Floats:
 
 
 def _center(method: str, column: _Column, nodes: Sequence[str]) -> tuple[Floats, Floats, Floats]:
-    """(pivot, delta, spread), each [N]."""
+    """Returns (pivot, delta, spread), each [N]."""
     count, first, rest, _, low, high = column.moments_6N
     nothing, one = np.zeros(len(count)), np.ones(len(count))
     if method == "none":

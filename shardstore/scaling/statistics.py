@@ -47,7 +47,7 @@ class Statistics:
 
     @property
     def id(self) -> str:
-        """By content: features, sources and moments."""
+        """The id of the statistics, made of features, sources and moments."""
         return identity([self.describe(), self.merged.id])
 
     def describe(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def mask_column(feature: str) -> str:
 
 
 def encode(arrays: Arrays, about: About, date: dt.date) -> memoryview:
-    """Memory: a copy of the date's arrays, and 12 bytes a row."""
+    """Encodes a date as one Parquet table; memory: a copy of the date's arrays, and 12 bytes a row."""
     names = [feature.name for feature in about.features]
     table = pa.Table.from_arrays(_rows(arrays, about), names=columns(names))
     described = {
@@ -87,7 +87,7 @@ def _texts(texts: Sequence[str]) -> pa.Array:
 
 
 def decode(data: memoryview) -> dict[str, NDArray[Any]]:
-    """Memory: the date's arrays, and a copy of them.
+    """Decodes a date's arrays; memory: the arrays, and a copy of them.
 
     Raises:
         ValueError: no Parquet, or other columns, rows or metadata than `encode` writes.
@@ -116,7 +116,7 @@ def decode(data: memoryview) -> dict[str, NDArray[Any]]:
 def _stack(
     table: pa.Table, names: Sequence[str], shape: tuple[int, int], kinds: tuple[pa.DataType, type]
 ) -> NDArray[Any]:
-    """[T, N, F] of F columns."""
+    """Stacks F columns to [T, N, F]."""
     stacked: NDArray[Any] = np.empty((*shape, len(names)), kinds[1])
     for index, name in enumerate(names):
         stacked[..., index] = _numpy(table[name], *kinds).reshape(shape)

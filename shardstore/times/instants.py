@@ -43,7 +43,7 @@ def date_at(instant: int, zone_name: str) -> dt.date:
 
 
 def spell(instant: int, zone_name: str) -> str:
-    """`2013-12-01T14:00:00-05:00`, in the zone's own time; with a fraction where the second has one."""
+    """Spells `2013-12-01T14:00:00-05:00`, in the zone's own time; with a fraction where the second has one."""
     at = dt.datetime.fromtimestamp(instant // NANOSECONDS, zone(zone_name))
     return at.replace(microsecond=instant % NANOSECONDS // 1000).isoformat()
 
@@ -71,7 +71,7 @@ def rows_before(end: int, num_steps: int, zone_name: str, step: int) -> list[tup
 
 
 def rows_after(begin: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
-    """Likewise the `num_steps` steps from an instant on; none for 0."""
+    """Lists the days and rows of the `num_steps` steps from an instant on; none for 0."""
     day = day_of(date_at(begin, zone_name), zone_name, step)
     found, first = list[tuple[Day, slice]](), (begin - day.start) // step
     while num_steps > 0:
