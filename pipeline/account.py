@@ -43,9 +43,10 @@ def settings_row(config: Pipeline) -> dict[str, Any]:
 
 
 def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The sources with all settings that a dump is encoded by, resolved (not `store`). Where nothing else differs they stay
-    those that made the generation: another path or tolerance alone makes no new one. Features stand as a list: their order
-    counts, and JSON sorts keys."""
+    """Returns the sources with all settings that a dump is encoded by, resolved (not `store`).
+
+    Where nothing else differs they stay those that made the generation: another path or tolerance alone makes no new
+    one. Features stand as a list: their order counts, and JSON sorts keys."""
     kept = (before or {}).get("settings")
     same = kept is not None and {**sources, "settings": kept} == before
     told = config.model_dump(mode="json", exclude={"store"})
@@ -188,7 +189,7 @@ def _short_step(root: Path, current: Committed) -> str:
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: RowCounts | None = None) -> dict[str, Any]:
-    """{read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
+    """Returns {read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
 
     Args:
         cut: of the file of many dates that was cut before: rows that it left out belong to no date. Adds `cut`.

@@ -163,8 +163,10 @@ def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, i
 
 
 def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None, dict[str, int]]:
-    """([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its counters}),
-    stretch by stretch of the date."""
+    """Reduces a date's records to its grid, stretch by stretch of the date.
+
+    Returns ([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its
+    counters})."""
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
     dropped, conflicting, last = 0, 0, None
@@ -204,8 +206,9 @@ def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[st
 
 
 def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Encoded:
-    """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last. Changes its codes in
-    place.
+    """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last.
+
+    Changes its codes in place.
 
     Memory: about four arrays of [T, N, F] float64.
 
@@ -235,8 +238,10 @@ def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> D
 
 
 def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
-    """Raises:
-    DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
+    """Refuses values that a shard cannot hold.
+
+    Raises:
+        DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
     """
     for index, (name, feature) in enumerate(config.features.items()):
         low = -1.0 if feature.transform == "log1p" else -math.inf

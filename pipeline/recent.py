@@ -117,7 +117,7 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
 
 
 def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
-    """({date: dump} of one --history, which of them are spills)."""
+    """Returns ({date: dump} of one --history, which of them are spills)."""
     if not is_one_file(name):
         found = find_dumps(name)
         if not found:
@@ -211,8 +211,10 @@ class _Dates:
 
 
 def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: int) -> None:
-    """Raises:
-    DumpError: naming the dates of the window that no dump is there of.
+    """Refuses a window some of whose dates have no dump.
+
+    Raises:
+        DumpError: naming the dates of the window that no dump is there of.
     """
     lacking = [day.date for day, _ in chosen if day.date not in raw.dumps]
     if not lacking:

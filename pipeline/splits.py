@@ -25,7 +25,7 @@ LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})
 
 
 def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date] | None:
-    """`A..B`, `A..`, `..B`, `A` or `last:7`, both ends included; open ends reach the first or last of `dates`.
+    """Parses `A..B`, `A..`, `..B`, `A` or `last:7`, ends included; open ends reach the first or last of `dates`.
 
     `latest` is the last of `dates` (in order) and `latest-14` the one 14 before it, so that `..latest-14` and `last:14`
     neither overlap nor leave a date out, whichever dates are missing. None where nothing can lie between the ends.

@@ -112,7 +112,7 @@ def _has_masks(seen: Observed) -> bool:
 
 
 def _steps(date: dt.date, config: Pipeline) -> int:
-    """Of a date; none where its zone does not have it, or the step does not divide it: that is refused later."""
+    """Returns a date's steps; 0 if its zone lacks the date or the step does not divide it, which is refused later."""
     try:
         return day_of(date, config.source.timezone, parse_step(config.step)).num_steps
     except UsageError:
@@ -120,6 +120,6 @@ def _steps(date: dt.date, config: Pipeline) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk that a folder is on, or will be once it exists."""
+    """Returns the free bytes of the disk that a folder is on, or will be once it exists."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free

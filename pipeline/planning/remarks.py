@@ -54,7 +54,7 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
 
 
 def _far_away(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> list[str]:
-    """Of a file of many dates, those with a handful of rows more than a year away from the bulk: clocks that were wrong."""
+    """Names dates of a file of many that have few rows and lie over a year from the bulk: clocks that were wrong."""
     rows = {date: seen.dumps[date].rows for date in known if date in seen.dumps}
     if config.source.dates is not None or not all(rows.values()):
         return []
@@ -148,13 +148,13 @@ def _dates(count: int) -> str:
 
 
 def change_text(before: int, after: int) -> str:
-    """`1.2 MB -> 1.3 MB`; in bytes where that would show no difference."""
+    """Writes a change of size as `1.2 MB -> 1.3 MB`; in bytes where that would show no difference."""
     texts = size_text(before), size_text(after)
     return " -> ".join(texts if texts[0] != texts[1] else (f"{before:,} B", f"{after:,} B"))
 
 
 def size_text(num_bytes: int) -> str:
-    """`1.2 MB`; MB = 10^6."""
+    """Writes a size as `1.2 MB`; MB = 10^6."""
     if num_bytes >= 1e9:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

@@ -43,7 +43,7 @@ class Cut:
 
 
 def cut_key(config: Pipeline, whole: Dump) -> str:
-    """Of the file's content and the settings that decide the spills."""
+    """Returns the key of a cut file, made of its content and the settings that decide the spills."""
     code = TYPED_CODE if whole.typed else CODE
     bounds = config.source.model_dump(mode="json", include={"dates"}, exclude_none=True)
     return identity([code, whole.hash, config.source.measuring(), config.raw_columns(), *bounds.values()])

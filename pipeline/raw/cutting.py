@@ -165,7 +165,7 @@ class _Spills:
         self._held, self._num_bytes = [], 0
 
     def close(self) -> dict[str, tuple[int, str]]:
-        """{file name: (size, hash)} of all spills."""
+        """Closes all spills and returns their {file name: (size, hash)}."""
         self._flush()
         files = {}
         for date, last in sorted(self._flushed.items()):

@@ -48,7 +48,7 @@ class RowPlaces:
         self.total += len(piece.row_R)
 
     def of(self, place: int) -> tuple[Path, int]:
-        """(file, row number) of a row."""
+        """Returns (file, row number) of a row."""
         index = bisect_right(self.starts, place) - 1
         path, first, _, gaps = self.pieces[index]
         offset = place - self.starts[index]
@@ -72,7 +72,7 @@ class Decoded:
     strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
 
     def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
-        """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
+        """Yields (part of the day, its records, each record's place among the dump's rows if they were kept), once."""
         for day, chunk in self.spool.stretches():
             values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
             yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
@@ -152,8 +152,9 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodes:
-    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
-    of the file that is read, if no column names any."""
+    """Raw columns that features read, and the codes of names as they are met.
+
+    Codes are of nodes, and of texts by column; `one_node` is that of the file that is read, if no column names any."""
 
     names: Sequence[str]
     nodes: Codes
@@ -221,7 +222,7 @@ def _accept(
 
 
 def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: BadRows) -> NDArray[np.int32]:
-    """[R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
+    """Returns [R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
     if columns.one_node is None:
         assert source.node is not None
         names, column = piece.frame[source.node], source.node

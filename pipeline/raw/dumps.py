@@ -74,8 +74,9 @@ def find_files(pattern: str) -> tuple[Path, ...]:
 
 
 def one_table(pattern: str, files: Sequence[Path]) -> str:
-    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
-    instead. Empty where the path is that of one file."""
+    """Tells what a path without a date is taken for: one table of many dates.
+
+    If it names a folder or several files, it also says what may be meant instead. Empty where the path is that of one file."""
     if len(files) < 2 and Path(pattern) == next(iter(files), None):
         return ""
     many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
@@ -97,7 +98,7 @@ def is_typed(files: Sequence[Path], file_format: str) -> bool:
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
-    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `{node}` or `*` in it.
+    """Returns {date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}`, perhaps `{node}` or `*`.
 
     A folder stands for all files below it, in order of name.
 
@@ -116,7 +117,7 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
 
 
 def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> tuple[Path, tuple[Path, ...]]:
-    """(what messages name, files in order) of a date's matches, which stand under the node that their path names."""
+    """Returns (what messages name, files in order) of a date's matches, under the node that their path names."""
     paths = (
         sorted((path for some in nodes.values() for path in some), key=str)
         if len(nodes) > 1
@@ -247,7 +248,7 @@ def _wildcard(pattern: str) -> str:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """Of names that matched, with their date and node as groups: the same ones at every place."""
+    """Matches names by a pattern, with their date and node as groups: the same ones at every place."""
     expression, at, groups = "", 0, set[str]()
     for match in FIELD.finditer(pattern):
         group = "node" if match[0] == NODE else "date"

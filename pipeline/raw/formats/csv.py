@@ -81,7 +81,7 @@ def _kinds(header: Header, path: Path, request: Request) -> dict[str, Kind]:
 
 
 def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.int64]]:
-    """(rows with the blank ones, positions of the blank ones) of a block in which every row has all fields.
+    """Returns (rows with the blank ones, positions of the blank ones) of a block, whose rows must have all fields.
 
     polars tells a row with more fields only where all columns are read, and one with fewer never.
     """
@@ -236,7 +236,7 @@ def _parse_texts(block: bytes, file: _File, rows: NDArray[np.int64]) -> pl.DataF
 
 
 def _decimal_points(texts: pl.Series) -> pl.Series:
-    """`1,5` -> `1.5`; a text with a point in it stays no number (`1.234` might be a thousand)."""
+    """Changes `1,5` to `1.5`; a text with a point in it stays no number (`1.234` might be a thousand)."""
     return texts.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
 
 

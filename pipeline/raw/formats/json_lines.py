@@ -95,7 +95,7 @@ def _without_nested(
 
 
 def _lines(block: bytes, row: int) -> dict[int, bytes]:
-    """{row number: line} without the blank ones."""
+    """Returns {row number: line} without the blank ones."""
     return {number: line for number, line in enumerate(block.split(b"\n"), start=row) if line.strip()}
 
 
@@ -120,7 +120,7 @@ def _parse_texts(block: bytes, file: _File, row: int) -> pl.DataFrame:
 
 
 def _without_booleans(texts: pl.Series, block: bytes, file: _File, row: int) -> pl.Series:
-    """true and false as 1 and 0; the texts "true" and "false" stay what they are."""
+    """Replaces true and false by 1 and 0; the texts "true" and "false" stay what they are."""
     named = texts.is_in(["true", "false"])
     if not named.any():
         return texts
@@ -133,7 +133,7 @@ def _without_booleans(texts: pl.Series, block: bytes, file: _File, row: int) -> 
 
 
 def _first_unreadable(lines: Mapping[int, bytes], types: Types) -> tuple[int, str]:
-    """(row, why) of the first line that polars does not read though it is JSON for Python, by halving."""
+    """Finds (row, why) of the first line that polars does not read though it is JSON for Python, by halving."""
     rows, low, high, fault = list(lines), 0, len(lines), ""
     while high - low > 1:
         middle = (low + high) // 2
@@ -187,7 +187,7 @@ def _refuse_characters(block: bytes, file: _File, row: int) -> None:
 
 
 def _refuse_repeated(block: bytes, file: _File, frame: pl.DataFrame, row: int) -> None:
-    """Of a key that comes twice polars takes the first value, other readers the last: such a row is refused.
+    """Refuses a row in which a key comes twice: polars takes the first value, other readers the last.
 
     Keys are counted, first those of the same length and last character; only of one that stands more often than the
     block has values and nulls every row is looked at.
