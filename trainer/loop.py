@@ -66,7 +66,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
+    """The last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -129,8 +129,10 @@ def _stop(session: Session, writer: CheckpointWriter, why: str = "stopped") -> I
 
 
 def _end(session: Session, writer: CheckpointWriter, why: str) -> Iterator[Event]:
-    """Raises:
-    DateshardError: the run is over and none of its steps had a finite gradient.
+    """Writes what is left to write and ends the run.
+
+    Raises:
+        DateshardError: the run is over and none of its steps had a finite gradient.
     """
     yield from writer.finish()
     if why != "stopped" and session.state.fruitless:

@@ -170,7 +170,7 @@ def _wanted(setting: Setting, reach: int) -> BatchForm:
 
 
 def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:
-    """{split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
+    """Returns {split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
     judged = next((row.scaled["mse"] for row in rows if row.name == "ridge"), None)
     return dict(errors) if judged is None else {**errors, split: judged}
 

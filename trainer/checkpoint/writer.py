@@ -174,7 +174,7 @@ class CheckpointWriter:
         self._thread, self._ready, self._coming, self._taken, self._pid = None, None, None, None, os.getpid()
 
     def _write(self, job: _Job) -> Saved:
-        """In the writing thread."""
+        """Writes one checkpoint, in the writing thread."""
         computed = time.thread_time()
         state = job.state
         folder = write(self.parent, state, job.data)

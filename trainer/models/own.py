@@ -100,8 +100,10 @@ def failure_of_one(model: nn.Module, shape: Shape) -> str:
 
 
 def _example(model: nn.Module, shape: Shape, count: int) -> tuple[torch.Tensor | None, ...]:
-    """Zeros: history [B, H, N, F] as a view of whole windows, codes [B, W] and what was observed of the history if the
-    model asks for them."""
+    """Makes an example input of zeros.
+
+    History [B, H, N, F] is a view of whole windows; codes [B, W] and what was observed of the history come if the model
+    asks for them."""
     window = shape.window
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     whole = torch.zeros(count, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
