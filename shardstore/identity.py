@@ -37,7 +37,7 @@ def _utf8(json_text: str) -> bytes:
 
 
 def identity(value: Any) -> str:
-    """16 hex digits of the sha256 of `value`'s canonical JSON."""
+    """Returns 16 hex digits of the sha256 of `value`'s canonical JSON."""
     return identity_of(canonical(value))
 
 
