@@ -1,4 +1,4 @@
-"""runs, compare, tail: training runs looked at."""
+"""The commands runs, compare and tail: training runs looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""runs, compare and tail for people: tables, sparklines and the notes' lines."""
+"""Shows runs, compare and tail to people: tables, sparklines and the notes' lines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
 
 
 def told(row: RunRow | ComparedRun) -> str:
-    """`ended: epochs`, `cut off`."""
+    """Tells how a run stands: `ended: epochs`, `cut off`."""
     return f"{row['state']}: {row['why']}" if row["state"] == "ended" and row["why"] else row["state"]
 
 
@@ -121,8 +121,10 @@ def show_comparison(screen: Screen, told_: CompareDocument) -> None:
 
 
 def _side_by_side(screen: Screen, names: Sequence[str], rows: list[list[str]]) -> None:
-    """A column a run. Where a terminal is too narrow for their names these are numbered, and as many runs as it has room
-    for stand beside each other, the others below them."""
+    """Shows a column a run.
+
+    Where a terminal is too narrow for their names these are numbered, and as many runs as it has room for stand beside each
+    other, the others below them."""
     whole = [["", *names], *rows]
     if not screen.terminal or _width(whole) <= columns():
         screen.table(whole)

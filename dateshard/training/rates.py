@@ -35,12 +35,12 @@ class Rates:
             self._since = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Of the steps since the last row of steps."""
+        """Returns the rates of the steps since the last row of steps."""
         told, self._row = self._row.told(), _Leg()
         return {**told, "memory_bytes": self._look(), **self._resume()}
 
     def epoch(self) -> dict[str, Any]:
-        """Of the whole epoch, as far as this process trained it; the next one begins."""
+        """Returns the rates of the whole epoch, as far as this process trained it; the next one begins."""
         told, self._row, self._epoch = self._epoch.told(), _Leg(), _Leg()
         row = {**told, "memory_bytes": self._look(), "peak_memory_bytes": self._peak, **self._resume()}
         self._since = time.monotonic()
