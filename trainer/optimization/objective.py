@@ -200,7 +200,7 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
 
 
 def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
-    """Returns {head: [B, P, N, its channels]} that a model forecasts; `uses_known` gets it the history's mask.
+    """Returns {head: [B, P, N, its channels]} of a model; one with `uses_known` also gets the history's mask.
 
     Raises:
         UsageError: a model of the user's own fails.
