@@ -49,9 +49,9 @@ def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[
     one. Features stand as a list: their order counts, and JSON sorts keys."""
     kept = (before or {}).get("settings")
     same = kept is not None and {**sources, "settings": kept} == before
-    told = config.model_dump(mode="json", exclude={"store"})
-    told["features"] = [[name, feature] for name, feature in told["features"].items()]
-    return {**sources, "settings": kept if same else told}
+    settings = config.model_dump(mode="json", exclude={"store"})
+    settings["features"] = [[name, feature] for name, feature in settings["features"].items()]
+    return {**sources, "settings": kept if same else settings}
 
 
 def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:
@@ -196,11 +196,11 @@ def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: RowCounts | No
     """
     rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}}
     outside = [{**asdict(cut), "read": cut.read - cut.accepted, "accepted": 0}] if cut else []
-    for found in [*rows_by_date.values(), *outside]:
-        rows["read"] += found["read"]
-        rows["accepted"] += found["accepted"]
+    for row_counts in [*rows_by_date.values(), *outside]:
+        rows["read"] += row_counts["read"]
+        rows["accepted"] += row_counts["accepted"]
         for kind in ("rejected", "changed"):
-            for reason, count in found[kind].items():
+            for reason, count in row_counts[kind].items():
                 rows[kind][reason] = rows[kind].get(reason, 0) + count
     rows |= {"cut": asdict(cut)} if cut else {}
-    return rows | {"by_date": {str(date): dict(found) for date, found in sorted(rows_by_date.items())}}
+    return rows | {"by_date": {str(date): dict(row_counts) for date, row_counts in sorted(rows_by_date.items())}}

@@ -291,5 +291,5 @@ class Pipeline(SourceSection):
 
 def _decoding(feature: FeatureConfig) -> list[Any]:
     """Settings that decide how a value is read; nothing where all are left at their defaults."""
-    found: list[Any] = ["categorical"] if feature.categorical else []
-    return found if feature.range is None else [*found, [*feature.range], feature.outside]
+    settings: list[Any] = ["categorical"] if feature.categorical else []
+    return settings if feature.range is None else [*settings, [*feature.range], feature.outside]

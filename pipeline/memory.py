@@ -86,8 +86,8 @@ def refuse_less(memory_bytes: int, least: int, what: str, otherwise: str = "") -
         UsageError: a limit that the user named is below what the program itself and reading need.
     """
     if memory_bytes < least:
-        told = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
-        raise UsageError(told, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
+        problem = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
+        raise UsageError(problem, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
 
 
 def give_back() -> None:

@@ -108,9 +108,9 @@ class Dataset:
     @cached_property
     def vocabularies(self) -> Vocabularies:
         """The categories of each categorical feature; a shard holds their codes."""
-        found = load_vocabularies(self.root, self.manifest.vocabularies)
-        self._refuse_unfit("vocabularies", set(found.names) == set(categorical(self.features).values()))
-        return found
+        vocabularies = load_vocabularies(self.root, self.manifest.vocabularies)
+        self._refuse_unfit("vocabularies", set(vocabularies.names) == set(categorical(self.features).values()))
+        return vocabularies
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -242,8 +242,8 @@ class Dataset:
         They are read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
         if "zarr" not in (part := self._entry(date).parts[0]).formats:
             return self._load_stored(date, part)
-        found = {name: self.map(date, name) for name in part.files if name != "time"}
-        return {name: array for name, array in found.items() if array is not None} | {
+        maps = {name: self.map(date, name) for name in part.files if name != "time"}
+        return {name: array for name, array in maps.items() if array is not None} | {
             "time": instants(self.manifest.day(date))
         }
 
@@ -310,12 +310,12 @@ class Dataset:
         if self._verified.get(key) == stamp:
             return
         try:
-            found = hash_descriptor(descriptor) if status.st_size == size else None
+            actual = hash_descriptor(descriptor) if status.st_size == size else None
         except OSError as error:
             raise DamagedError(
                 f"a committed file cannot be read: {error.strerror}", where=Where(key, date), todo=_repair(path)
             ) from None
-        if found != (size, digest):
+        if actual != (size, digest):
             raise DamagedError(
                 "size or hash is not what was committed; nothing of it was used",
                 where=Where(file=key, date=date),
@@ -399,8 +399,8 @@ def _copies(path: Path) -> list[Path]:
     """Returns the paths of a chunk in the copies `<id>-2`, ... that a mend publishes beside a damaged shard."""
     shard = path.parents[1]
     stem = shard.name.split("-")[0]
-    found = [folder for folder in sorted(shard.parent.glob(f"{stem}*")) if folder != shard]
-    return [folder / path.parent.name / path.name for folder in found]
+    copies = [folder for folder in sorted(shard.parent.glob(f"{stem}*")) if folder != shard]
+    return [folder / path.parent.name / path.name for folder in copies]
 
 
 def _repair(path: Path) -> str:

@@ -156,10 +156,10 @@ def _load_vocabularies(folder: Path) -> Vocabularies:
         return vocabularies
 
 
-def _refuse_other_id(found: str, folder: Path) -> None:
+def _refuse_other_id(content_id: str, folder: Path) -> None:
     """A folder is named by its content, a mended copy `<id>-2` likewise."""
-    if found != folder.name.partition("-")[0]:
-        raise ValueError(found)
+    if content_id != folder.name.partition("-")[0]:
+        raise ValueError(content_id)
 
 
 def save_statistics(root: Path, statistics: Statistics) -> Path:
@@ -232,7 +232,7 @@ def _read(path: Path) -> bytes:
 
 def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) -> dict[str, StoreError | None]:
     """What is wrong with each frozen folder, by its name."""
-    found: dict[str, StoreError | None] = {}
+    errors: dict[str, StoreError | None] = {}
     loads: list[tuple[str, str, Callable[[Path, str], object]]] = [
         ("nodes", nodes, load_nodes),
         ("statistics", statistics, load_statistics),
@@ -240,12 +240,12 @@ def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) ->
     ]
     for kind, name, load in loads:
         if name:
-            found[f"{kind}/{name}"] = None
+            errors[f"{kind}/{name}"] = None
             try:
                 load(root, name)
             except StoreError as error:
-                found[f"{kind}/{name}"] = error
-    return found
+                errors[f"{kind}/{name}"] = error
+    return errors
 
 
 def _repair() -> str:

@@ -200,10 +200,10 @@ def _formats(content: Mapping[str, Any]) -> Formats:
     """
     if not content or any((stored is None) != (name == "zarr") for name, stored in content.items()):
         raise ValueError(content)
-    found = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
-    for stored in filter(None, found.values()):
+    formats = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
+    for stored in filter(None, formats.values()):
         _ = folder_name(stored.folder), stored.size + 0, stored.hash.encode()
-    return found
+    return formats
 
 
 def folder_name(name: str) -> str:
@@ -235,15 +235,15 @@ def _refuse_unfit(manifest: Manifest) -> None:
                 raise ValueError(size)
 
 
-def check_format(found: object, file: str) -> None:
+def check_format(version: object, file: str) -> None:
     """Refuses a store of another format version.
 
     Raises:
         StoreError: a store of another format version.
     """
-    if found != FORMAT:
+    if version != FORMAT:
         raise StoreError(
-            f"store format {found}, this version reads {FORMAT}",
+            f"store format {version}, this version reads {FORMAT}",
             where=Where(file=file),
             todo="Use the version of dateshard that wrote it, or prepare the dataset anew in another folder",
         )

@@ -109,10 +109,10 @@ def _verified(folder: Path) -> Receipt:
     for name, expected in receipt["files"].items():
         path = folder / name
         try:
-            found = hash_file(path)
+            actual = hash_file(path)
         except OSError as error:
             raise _damaged(path, f"cannot be read: {error.strerror}") from None
-        if [*found] != expected:
+        if [*actual] != expected:
             raise _damaged(path, "size or hash is not what was measured")
     return receipt
 

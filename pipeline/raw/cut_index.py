@@ -64,8 +64,8 @@ def find_cut(root: Path, key: str) -> Cut | None:
 def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
     """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
     spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
-    found = find_cut(root, spill.parent.name) if spill else None
-    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
+    cut = find_cut(root, spill.parent.name) if spill else None
+    return {"cut": {"files": [str(path) for path in cut.files], "rows": asdict(cut.rows)}} if cut else {}
 
 
 def spilled(config: Pipeline) -> Pipeline:

@@ -244,7 +244,7 @@ def _numbers(
     piece: RowBlock, config: Pipeline, columns: Sequence[str], faults: BadRows
 ) -> dict[str, NDArray[np.float64]]:
     """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
-    found, ranges = {}, config.ranges()
+    values_by_column, ranges = {}, config.ranges()
     for name in columns:
         column = piece.frame[name]
         values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
@@ -257,8 +257,8 @@ def _numbers(
             _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)
             values = np.where(infinite, np.nan, values)
         declared = ranges.get(name) or (ranges.get(config.source.wide.value) if config.source.wide else None)
-        found[name] = values if declared is None else _within(values, declared, name, column, faults)
-    return found
+        values_by_column[name] = values if declared is None else _within(values, declared, name, column, faults)
+    return values_by_column
 
 
 def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: BadRows) -> None:

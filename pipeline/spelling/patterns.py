@@ -99,13 +99,13 @@ def read_pattern(text: str) -> Pattern:
 
 def _tokens(text: str) -> list[str]:
     """Directives, those that stand for several written out, and the texts between them."""
-    found = list[str]()
+    tokens = list[str]()
     for token in TOKEN.findall(text):
         known = not token.startswith("%") or _field(token) in DATE | CLOCK | OTHERS | WRITTEN_OUT.keys()
         if not known or token == "%":
             raise PatternError(f"'{token}' is no directive of strptime")
-        found += TOKEN.findall(WRITTEN_OUT.get(token[1:], token)) if token.startswith("%") else [token]
-    return found
+        tokens += TOKEN.findall(WRITTEN_OUT.get(token[1:], token)) if token.startswith("%") else [token]
+    return tokens
 
 
 def _field(token: str) -> str:

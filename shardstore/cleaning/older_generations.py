@@ -43,9 +43,9 @@ def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, 
         }
         ids = _frozen(older.manifest)
         rows = verify_frozen(root, *ids).items() if ids != frozen else ()
-        told = [*rows, *older.verify_dates(sorted(new), full=full)]
+        verified = [*rows, *older.verify_dates(sorted(new), full=full)]
         todo = f"Only generation {number} and older ones name it: nothing makes it again, and their runs cannot go on"
-        for what, fault in told:
+        for what, fault in verified:
             yield f"{what} (generation {number})", fault and _with(fault, todo)
         seen, frozen = seen | _names(older.manifest), ids
 

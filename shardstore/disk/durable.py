@@ -95,8 +95,8 @@ class Flusher:
 
 def _ancestors(folders: list[Path], root: Path) -> list[Path]:
     """Every folder between the given ones and `root`, deepest first, each once."""
-    found = {parent for folder in folders for parent in folder.parents if parent == root or root in parent.parents}
-    return sorted(found, key=lambda path: -len(path.parts))
+    ancestors = {parent for folder in folders for parent in folder.parents if parent == root or root in parent.parents}
+    return sorted(ancestors, key=lambda path: -len(path.parts))
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:

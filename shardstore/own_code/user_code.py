@@ -37,7 +37,7 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
     former_names.know()
     sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _failing(dotted, option, error) from None
@@ -49,11 +49,11 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
         sys.path.remove(here)
         if here not in sys.path:
             sys.path.append(here)
-    if not hasattr(found, name):
-        public = [known for known in vars(found) if not known.startswith("_")]
-        what = f"{option}: {found.__file__} has no '{shorten(name)}' (it has {shorten(', '.join(public), 200) or 'nothing'})"
+    if not hasattr(imported, name):
+        public = [known for known in vars(imported) if not known.startswith("_")]
+        what = f"{option}: {imported.__file__} has no '{shorten(name)}' (it has {shorten(', '.join(public), 200) or 'nothing'})"
         raise UsageError(what, todo="Correct the name")
-    called = getattr(found, name)
+    called = getattr(imported, name)
     if not callable(called):
         what = f"{option}: '{shorten(dotted)}' is {type(called).__name__}, nothing that can be called"
         raise UsageError(what, todo="Name a function")

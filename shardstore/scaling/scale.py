@@ -113,15 +113,15 @@ def _deviation(moments_6N: Floats) -> Floats:
 def _center(method: str, column: _Column, nodes: Sequence[str]) -> tuple[Floats, Floats, Floats]:
     """Returns (pivot, delta, spread), each [N]."""
     count, first, rest, _, low, high = column.moments_6N
-    nothing, one = np.zeros(len(count)), np.ones(len(count))
+    zeros, ones = np.zeros(len(count)), np.ones(len(count))
     if method == "none":
-        return nothing, nothing, one
+        return zeros, zeros, ones
     if method == "zscore":
         return first, rest, np.where(column.constant_N, 1.0, _deviation(column.moments_6N))
     if method == "minmax":
         seen = count > 0
         low, high = np.where(seen, low, 0.0), np.where(seen, high, 0.0)
-        return low, nothing, np.where(high > low, high - low, 1.0)
+        return low, zeros, np.where(high > low, high - low, 1.0)
     return _robust(column, nodes)
 
 

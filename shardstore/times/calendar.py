@@ -118,13 +118,13 @@ def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone
 
 def segments(days: Sequence[Day]) -> list[Segment]:
     """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended."""
-    found: list[Segment] = []
+    joined: list[Segment] = []
     first = 0
     for index in range(1, len(days) + 1):
         if index == len(days) or days[index].start != days[index - 1].end:
-            found.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
+            joined.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
             first = index
-    return found if days else []
+    return joined if days else []
 
 
 class Timeline:

@@ -80,7 +80,7 @@ def _without_nested(
     frame: pl.DataFrame, block: bytes, file: _File, row: int
 ) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
     """The frame without objects and lists in text columns, which polars takes for their text; and these, by column."""
-    found: dict[str, pl.Series] = {}
+    nested_by_name: dict[str, pl.Series] = {}
     for name in [name for name, kind in file.kinds.items() if kind == "text"]:
         nested = (frame[name].str.starts_with("{") | frame[name].str.starts_with("[")).fill_null(value=False)
         if not nested.any():
@@ -90,8 +90,9 @@ def _without_nested(
             value = _object(lines[at][1], file.path, file.request, lines[at][0]).get(name)
             nested[at] = isinstance(value, dict | list)
         if nested.any():
-            found[name] = frame[name].set(~nested, None)
-    return frame.with_columns(frame[name].set(texts.is_not_null(), None) for name, texts in found.items()), found
+            nested_by_name[name] = frame[name].set(~nested, None)
+    shown = (frame[name].set(texts.is_not_null(), None) for name, texts in nested_by_name.items())
+    return frame.with_columns(shown), nested_by_name
 
 
 def _lines(block: bytes, row: int) -> dict[int, bytes]:
@@ -159,14 +160,14 @@ def _object(line: bytes, path: Path, request: Request, row: int, twice: str | No
         return dict(pairs)
 
     try:
-        found = json.loads(line.decode(), parse_constant=_refuse_constant, object_pairs_hook=note)
+        parsed = json.loads(line.decode(), parse_constant=_refuse_constant, object_pairs_hook=note)
     except (ValueError, RecursionError) as error:
         raise DumpError(f"not JSON: {error}", where=where, todo="Correct the dump") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise DumpError("the row is no JSON object", where=where, todo="Correct the dump")
     if repeated:
         raise DumpError(f"the key '{shorten(twice or '')}' is repeated", where=where, todo="Correct the dump")
-    return found
+    return parsed
 
 
 def _refuse_constant(name: str) -> None:
@@ -177,9 +178,9 @@ def _refuse_characters(block: bytes, file: _File, row: int) -> None:
     if not ESCAPED.search(block):
         return
     for number, line in _lines(block, row).items():
-        found = _object(line, file.path, file.request, number) if ESCAPED.search(line) else {}
+        parsed = _object(line, file.path, file.request, number) if ESCAPED.search(line) else {}
         for name in file.kinds:
-            text = found.get(name)
+            text = parsed.get(name)
             if isinstance(text, str) and WRONG.search(text):
                 what = "a NUL character" if "\0" in text else "half of a surrogate pair"
                 where = file.request.where(file.path, column=name, row=number)
