@@ -180,7 +180,7 @@ def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
                 rate,
                 waited,
             )
-            yield from writer.told()
+            yield from writer.drain_saved()
             due = save_freq and number // save_freq > since // save_freq and number < order.num_batches
             if due and writer.fits(max_overhead):
                 since = number
@@ -261,7 +261,7 @@ def _close_epoch(
         rate,
     )
     save(session, writer)
-    yield from writer.told()
+    yield from writer.drain_saved()
 
 
 def _train_closed_form(

@@ -73,7 +73,7 @@ def gather(run: TrainingRun, split: str | None = None) -> RunFacts:
     Args:
         split: None: test where it has windows, else validation.
     """
-    facts = run.told() or {}
+    facts = run.facts_or_recovered() or {}
     dataset = _dataset(facts)
     verdict, unjudged, fresh = _verdict(run, dataset, (split,) if split else SPLITS)
     found, passed = checkpoint.scan(run.checkpoints)

@@ -43,7 +43,7 @@ def run_to_show(name: str | None) -> TrainingRun:
 
 def shown_run(run: TrainingRun) -> ShowDocument:
     """What `show --json` prints."""
-    told, facts, verdict = history(run), run.told() or {}, _verdict(run)
+    told, facts, verdict = history(run), run.facts_or_recovered() or {}, _verdict(run)
     page = page_of(run)
     windows = verdict.shown if verdict else []
     return {

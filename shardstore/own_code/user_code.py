@@ -62,10 +62,12 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
 
 
 def _failing(dotted: str, option: str, error: Exception) -> UsageError:
-    return UsageError(f"{option}: importing '{shorten(dotted)}' fails: {told(error)}", todo="Correct the module")
+    return UsageError(
+        f"{option}: importing '{shorten(dotted)}' fails: {describe_error(error)}", todo="Correct the module"
+    )
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describes an error of somebody else's code and its last line there: `TypeError: unhashable (my_models.py, line 7)`."""
     first = shorten(str(error).splitlines()[0], 200) if str(error) else ""
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -21,7 +21,7 @@ from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
-from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, told
+from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, tuning_notes
 from dateshard.trainer.setup import Selected, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
@@ -161,7 +161,7 @@ class Baselines:
 
     def _tell(self, name: str, ridge: Ridge) -> None:
         names = self.setting.columns.target_names
-        self.notes.extend(f"{name}: {part}" for part in told(names, ridge.tunings()))
+        self.notes.extend(f"{name}: {part}" for part in tuning_notes(names, ridge.tunings()))
 
     def _tell_choice(self, name: str, reach: int, chosen: Sequence[Chosen], tried: int) -> None:
         if any(choice.scores for choice in chosen):

@@ -138,7 +138,7 @@ class Ridge(nn.Module):
         self.normalisation[target] = NORMALISATIONS.index(tuning.normalisation)
 
 
-def told(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
+def tuning_notes(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
     """One line a tuning with the targets that it was chosen for."""
     by_tuning: dict[Tuning, list[str]] = {}
     for name, tuning in zip(names, tunings, strict=True):

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from dateshard.shardstore.errors import UsageError, of_memory
-from dateshard.shardstore.own_code.user_code import told
+from dateshard.shardstore.own_code.user_code import describe_error
 from dateshard.trainer.config import HeadConfig, Training, mismatch
 from dateshard.trainer.data.batch import Batch
 
@@ -212,7 +212,8 @@ def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, 
         own = any(not type(module).__module__.startswith(("torch.", "dateshard.")) for module in model.modules())
         if not own or of_memory(error):
             raise
-        what = f"the model fails on a batch of {'one window' if batch.size == 1 else f'{batch.size:,} windows'}: {told(error)}"
+        windows = "one window" if batch.size == 1 else f"{batch.size:,} windows"
+        what = f"the model fails on a batch of {windows}: {describe_error(error)}"
         raise UsageError(what, todo=DROP if batch.size == 1 and model.training else "Correct it") from None
     return by_head(output, heads)
 

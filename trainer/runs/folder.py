@@ -178,7 +178,7 @@ class TrainingRun:
         created = self.created({}).astimezone().isoformat()
         return {"name": self.name, "created": created, "made_again_from": found.name, **state["bound"], **told}
 
-    def told(self) -> dict[str, Any] | None:
+    def facts_or_recovered(self) -> dict[str, Any] | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""
         try:
             return self.facts()
