@@ -135,7 +135,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
 
 
 def _keys(config: Pipeline) -> dict[str, str]:
-    """{column: the key that names it}."""
+    """Returns {column: the key that names it}."""
     source, columns = config.source, {name: config.column_of(name) for name in config.features}
     keys = {column: f"pipeline.features.{name}" for name, column in columns.items() if column is not None}
     if source.node is not None:

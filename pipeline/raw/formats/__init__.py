@@ -185,7 +185,7 @@ def no_column(name: str, header: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """`a, b, ...`: the first 20."""
+    """Lists the first 20 names as `a, b, ...`."""
     return ", ".join([*names[:20], *(["..."] if len(names) > 20 else [])])
 
 

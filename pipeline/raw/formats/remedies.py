@@ -111,7 +111,7 @@ def _ends_empty(fields: Sequence[str], count: int, further: int) -> bool:
 
 
 def _names_of_all(counts: Collection[int]) -> str:
-    """For a file without a header whose rows all have another number of fields than the configuration names."""
+    """Suggests names for a file without a header whose rows have another number of fields than the configuration names."""
     if len(counts) != 1:
         return ""
     (count,) = counts
@@ -139,7 +139,7 @@ def of_markers(texts: Collection[str], count: int, path: Path, missing: Sequence
 
 
 def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) -> str:
-    """For values that are no numbers but for the mark of their decimals; `1,234` alone may be a thousand."""
+    """Suggests settings for values that are no numbers but for their decimal mark; `1,234` alone may be a thousand."""
     other = "," if dialect.decimal == "." else "."
     marked = [re.fullmatch(rf"\s*[+-]?[0-9]*{re.escape(other)}([0-9]+)\s*", text) for text in texts]
     if not is_csv(path) or other == dialect.separator or not marked or not all(marked):
