@@ -1,4 +1,4 @@
-"""`dateshard` and `python -m dateshard`."""
+"""Starts the command line, as `dateshard` and as `python -m dateshard`."""
 
 from __future__ import annotations
 

@@ -73,8 +73,10 @@ def only_one() -> str:
 
 
 def refuse_as_word(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
-    """Raises:
-    UsageError: a word of a command is a configuration's file.
+    """Refuses a configuration's file among the words of a command.
+
+    Raises:
+        UsageError: a word of a command is a configuration's file.
     """
     for word in (value,) if isinstance(value, str) else value or ():
         if word.endswith(ENDINGS) and Path(word).is_file():

@@ -139,7 +139,7 @@ def _places() -> Iterator[Check]:
 
 
 def _requirements() -> dict[str, str]:
-    """{distribution: least version} as this package declares them; nothing where it is not installed."""
+    """Returns {distribution: least version} as this package declares them; nothing where it is not installed."""
     try:
         declared = importlib.metadata.requires("dateshard") or []
     except importlib.metadata.PackageNotFoundError:

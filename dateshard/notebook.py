@@ -35,7 +35,7 @@ UNITS = ("raw", "scaled")
 
 
 class Arrays(NamedTuple):
-    """One date. What was not observed is filled or empty in `values`: see the features' `fill`."""
+    """The arrays of one date. What was not observed is filled or empty in `values`: see the features' `fill`."""
 
     values: NDArray[np.float32]  # [T, N, F] scaled, as training reads them; a read-only map where it can be
     observed: NDArray[np.bool_]  # [T, N, F]
@@ -61,8 +61,10 @@ def open_dataset(dataset: str | Path, generation: int | None = None) -> Opened:
 
 
 class Opened:
-    """One generation of a dataset. Wherever dates are taken: a date, `2013-03`, `2013-03-01..2013-03-07`, `last:7`,
-    `train`, several of them in a list, or None for all.
+    """One generation of a dataset, opened to be read by date.
+
+    Wherever dates are taken: a date, `2013-03`, `2013-03-01..2013-03-07`, `last:7`, `train`, several of them in a list,
+    or None for all.
 
     Attributes:
         dataset: what the trainer reads.
@@ -92,7 +94,7 @@ class Opened:
 
     @property
     def split(self) -> dict[str, list[dt.date]]:
-        """{train|validation|test: its dates}."""
+        """Returns {train|validation|test: its dates}."""
         manifest = self.dataset.manifest
         return {
             name: [d for d in self.dates if manifest.split_of(d) == name] for name in SPLITS if name in manifest.split
@@ -105,7 +107,7 @@ class Opened:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """{format: bytes of all dates in it}."""
+        """Returns {format: bytes of all dates in it}."""
         total: dict[str, int] = {}
         for entry in self.dataset.manifest.dates.values():
             for part in entry.parts:
@@ -181,8 +183,9 @@ class Opened:
         return texts.gather(cells.astype(np.int64))
 
     def xarray(self, dates: Dates = None, units: str = "raw") -> xarray.Dataset:
-        """`values` and `observed` over (time, node, feature), with the nodes' positions as coordinates; NaN in raw
-        units where nothing was observed. A category stays its code: 1 + its place in attribute `categories`."""
+        """Returns `values` and `observed` over (time, node, feature), with the nodes' positions as coordinates.
+
+        NaN in raw units where nothing was observed. A category stays its code: 1 + its place in attribute `categories`."""
         try:
             import xarray as xr
         except ImportError:

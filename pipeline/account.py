@@ -43,14 +43,15 @@ def settings_row(config: Pipeline) -> dict[str, Any]:
 
 
 def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The sources with all settings that a dump is encoded by, resolved (not `store`). Where nothing else differs they stay
-    those that made the generation: another path or tolerance alone makes no new one. Features stand as a list: their order
-    counts, and JSON sorts keys."""
+    """Returns the sources with all settings that a dump is encoded by, resolved (not `store`).
+
+    Where nothing else differs they stay those that made the generation: another path or tolerance alone makes no new
+    one. Features stand as a list: their order counts, and JSON sorts keys."""
     kept = (before or {}).get("settings")
     same = kept is not None and {**sources, "settings": kept} == before
-    told = config.model_dump(mode="json", exclude={"store"})
-    told["features"] = [[name, feature] for name, feature in told["features"].items()]
-    return {**sources, "settings": kept if same else told}
+    settings = config.model_dump(mode="json", exclude={"store"})
+    settings["features"] = [[name, feature] for name, feature in settings["features"].items()]
+    return {**sources, "settings": kept if same else settings}
 
 
 def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:
@@ -188,18 +189,18 @@ def _short_step(root: Path, current: Committed) -> str:
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: RowCounts | None = None) -> dict[str, Any]:
-    """{read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
+    """Returns {read, accepted, rejected: {reason: rows}, changed: {reason: values}, by_date} over all dates.
 
     Args:
         cut: of the file of many dates that was cut before: rows that it left out belong to no date. Adds `cut`.
     """
     rows: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}}
     outside = [{**asdict(cut), "read": cut.read - cut.accepted, "accepted": 0}] if cut else []
-    for found in [*rows_by_date.values(), *outside]:
-        rows["read"] += found["read"]
-        rows["accepted"] += found["accepted"]
+    for row_counts in [*rows_by_date.values(), *outside]:
+        rows["read"] += row_counts["read"]
+        rows["accepted"] += row_counts["accepted"]
         for kind in ("rejected", "changed"):
-            for reason, count in found[kind].items():
+            for reason, count in row_counts[kind].items():
                 rows[kind][reason] = rows[kind].get(reason, 0) + count
     rows |= {"cut": asdict(cut)} if cut else {}
-    return rows | {"by_date": {str(date): dict(found) for date, found in sorted(rows_by_date.items())}}
+    return rows | {"by_date": {str(date): dict(row_counts) for date, row_counts in sorted(rows_by_date.items())}}

@@ -200,15 +200,15 @@ def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequenc
     wanted = categorical(features)
     if not wanted:
         return Vocabularies()
-    found: dict[int, set[str]] = {feature: set() for feature in wanted}
+    names_by_feature: dict[int, set[str]] = {feature: set() for feature in wanted}
     for receipt in receipts:
-        for feature, names in found.items():
+        for feature, names in names_by_feature.items():
             names.update(receipt["vocabularies"][str(feature)])
-    for feature, names in found.items():
+    for feature, names in names_by_feature.items():
         if len(names) > MOST_CODES:
             what = f"feature '{wanted[feature]}' has {len(names):,} categories, float32 holds {MOST_CODES:,} codes"
             raise UsageError(what, todo="Leave it out, or write coarser categories into the dumps")
-    return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in found.items()})
+    return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in names_by_feature.items()})
 
 
 def normalise_date(
@@ -240,8 +240,8 @@ def normalise_date(
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
     if encoded.observed_TNF is not None:
         arrays["observed"] = encoded.observed_TNF
-    part, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
-    entry = Entry(day.start, day.num_steps, (part,))
+    shard, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
+    entry = Entry(day.start, day.num_steps, (shard,))
     unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
     cells = day.num_steps * len(target.nodes.names)
     seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))

@@ -164,25 +164,27 @@ def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, i
 
 
 def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None, dict[str, int]]:
-    """([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its counters}),
-    stretch by stretch of the date."""
+    """Reduces a date's records to its grid, stretch by stretch of the date.
+
+    Returns ([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its
+    counters})."""
     features, num_nodes = config.feature_specs(), len(decoded.nodes)
     values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
     dropped, conflicting, last = 0, 0, None
     by_column, counters = [0] * len(features), Counters(features, num_nodes)
-    for part, records, place_R in decoded.stretches():
+    for stretch, records, place_R in decoded.stretches():
         last = int(records.time_R.max()) if len(records.time_R) else last
-        order = grid.arrange(records, part, num_nodes)
-        kept, found = grid.keep_last(records, order)
-        if place_R is not None and found.dropped:
-            raise _repeated(decoded, config, int(place_R[np.setdiff1d(order, kept)].min()), found.dropped)
-        first = (part.start - decoded.day.start) // part.step
+        order = grid.arrange(records, stretch, num_nodes)
+        kept, duplicates = grid.keep_last(records, order)
+        if place_R is not None and duplicates.dropped:
+            raise _repeated(decoded, config, int(place_R[np.setdiff1d(order, kept)].min()), duplicates.dropped)
+        first = (stretch.start - decoded.day.start) // stretch.step
         order = kept if config.source.duplicates == "last" else order
-        cells = values[first : first + part.num_steps]
-        cells[...] = grid.aggregate(records, order, part, num_nodes, features)
-        counters.take(cells, records, order, part)
-        dropped, conflicting = dropped + found.dropped, conflicting + found.conflicting
-        by_column = [sum(counts) for counts in zip(by_column, found.by_column, strict=True)]
+        cells = values[first : first + stretch.num_steps]
+        cells[...] = grid.aggregate(records, order, stretch, num_nodes, features)
+        counters.take(cells, records, order, stretch)
+        dropped, conflicting = dropped + duplicates.dropped, conflicting + duplicates.conflicting
+        by_column = [sum(counts) for counts in zip(by_column, duplicates.by_column, strict=True)]
     return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last, counters.resets
 
 
@@ -197,16 +199,17 @@ def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> Dum
 
 def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[str]]:
     """Changes categorical cells, in place, to codes of the date's own vocabulary; gives {} where no feature is such."""
-    found = {}
+    vocabularies = {}
     for feature, names in decoded.categories.items():
         values_TNF[..., feature], own = own_vocabulary(values_TNF[..., feature], names)
-        found[str(feature)] = list(own)
-    return found
+        vocabularies[str(feature)] = list(own)
+    return vocabularies
 
 
 def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Encoded:
-    """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last. Changes its codes in
-    place.
+    """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last.
+
+    Changes its codes in place.
 
     Memory: about four arrays of [T, N, F] float64.
 
@@ -236,8 +239,10 @@ def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> D
 
 
 def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
-    """Raises:
-    DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
+    """Refuses values that a shard cannot hold.
+
+    Raises:
+        DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
     """
     for index, (name, feature) in enumerate(config.features.items()):
         low = -1.0 if feature.transform == "log1p" else -math.inf

@@ -111,7 +111,7 @@ class FeatureConfig(SourceSection):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """`range` with an infinite value for an open end."""
+        """Returns `range` with an infinite value for an open end."""
         if self.range is None:
             return None
         low, high = self.range
@@ -254,12 +254,12 @@ class Pipeline(SourceSection):
         return sorted({column for name in self.features if (column := self.column_of(name)) is not None})
 
     def categorical_columns(self) -> frozenset[str]:
-        """Those of the raw columns that are read as texts."""
+        """Returns the raw columns that are read as texts."""
         named = ((self.column_of(name), feature) for name, feature in self.features.items())
         return frozenset(column for column, feature in named if column is not None and feature.categorical)
 
     def ranges(self) -> dict[str, FeatureConfig]:
-        """{raw column: a feature that declares its range}; features of one column declare the same."""
+        """Returns {raw column: a feature that declares its range}; features of one column declare the same."""
         named = ((self.column_of(name), feature) for name, feature in self.features.items())
         return {column: feature for column, feature in named if column is not None and feature.range is not None}
 
@@ -269,7 +269,7 @@ class Pipeline(SourceSection):
         return tuple(Feature(name, **feature.model_dump(exclude=decoding)) for name, feature in self.features.items())
 
     def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
-        """Of the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
+        """Identifies the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
         features = [
             [name, self.column_of(name), feature.aggregate, *_decoding(feature)]
             for name, feature in self.features.items()
@@ -291,5 +291,5 @@ class Pipeline(SourceSection):
 
 def _decoding(feature: FeatureConfig) -> list[Any]:
     """Settings that decide how a value is read; nothing where all are left at their defaults."""
-    found: list[Any] = ["categorical"] if feature.categorical else []
-    return found if feature.range is None else [*found, [*feature.range], feature.outside]
+    settings: list[Any] = ["categorical"] if feature.categorical else []
+    return settings if feature.range is None else [*settings, [*feature.range], feature.outside]

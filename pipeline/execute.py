@@ -162,8 +162,10 @@ class _Run:
         self.excluded = {date.date for date in plan.dates if date.state == "excluded"}
 
     def _measure_all(self) -> Iterator[Event]:
-        """Measures what the plan says. Where dates turn out to have no row, or to be almost empty, the rest is planned
-        without them: the split moves, and other dates may be training dates."""
+        """Measures what the plan says.
+
+        Where dates turn out to have no row, or to be almost empty, the rest is planned without them: the split moves, and
+        other dates may be training dates."""
         while True:
             known, done = set(self.dropped), {*self.measured, *self.failed}
             yield from self._measure({plan.date: plan.key for plan in self.plan.to_measure if plan.date not in done})
@@ -258,8 +260,10 @@ class _Run:
         return frozen, Merged(statistics.id, len(keys), moved)
 
     def _find_lost(self) -> Iterator[Event]:
-        """Partial statistics that are gone, damaged or of another transform are taken again from the staged array;
-        a staged array that is damaged too is measured again from its dump."""
+        """Takes lost partial statistics again from the staged array.
+
+        Lost are those that are gone, damaged or of another transform; a staged array that is damaged too is measured again
+        from its dump."""
         lost = {}
         for date, key in self._training_keys().items():
             if error := why_lost(self.writer.root, date, key, self.config):
@@ -320,8 +324,9 @@ class _Run:
     def _write(
         self, act: str, tasks: Sequence[Task], manifest: Manifest, *, at_once: bool
     ) -> Generator[Event, None, list[DatePlan]]:
-        """Stores or normalises and, with `at_once`, commits in groups. Returns those whose source is damaged: to be
-        normalised, or measured again from their dumps."""
+        """Stores or normalises and, with `at_once`, commits in groups.
+
+        Returns those whose source is damaged: to be normalised, or measured again from their dumps."""
         damaged: list[DatePlan] = []
         since, waiting = time.monotonic(), 0
         if tasks:

@@ -44,8 +44,10 @@ def target_of(dataset: Dataset) -> Normaliser:
 
 
 def refuse_other_settings(config: Pipeline, dataset: Dataset) -> None:
-    """Raises:
-    UsageError: by these settings, or by this version, a dump would become other values than the generation holds.
+    """Refuses settings that are not those of the generation.
+
+    Raises:
+        UsageError: by these settings, or by this version, a dump would become other values than the generation holds.
     """
     if why := _difference(config, dataset, load_sources(dataset.root, dataset.generation)):
         raise UsageError(

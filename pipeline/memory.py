@@ -42,7 +42,7 @@ def shares(
     memory_bytes: int | None,
     num_nodes: int,
 ) -> tuple[int, int]:
-    """(processes, bytes that each may use): never more processes than dates, or by default than memory reaches for.
+    """Returns (processes, bytes for each): never more processes than dates, or by default than memory reaches for.
 
     Args:
         num_workers: as asked for; None for one a core.
@@ -80,12 +80,14 @@ def share_of(memory_bytes: int, workers: Workers, held: Callable[[], int]) -> in
 
 
 def refuse_less(memory_bytes: int, least: int, what: str, otherwise: str = "") -> None:
-    """Raises:
-    UsageError: a limit that the user named is below what the program itself and reading need.
+    """Refuses a memory limit that the program itself and reading exceed.
+
+    Raises:
+        UsageError: a limit that the user named is below what the program itself and reading need.
     """
     if memory_bytes < least:
-        told = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
-        raise UsageError(told, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
+        problem = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
+        raise UsageError(problem, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
 
 
 def give_back() -> None:
@@ -140,8 +142,10 @@ def record_budget(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes:
 
 
 def refuse_grid(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> None:
-    """Raises:
-    ResourceError: a date's grid on so many nodes does not fit into a process of so much memory.
+    """Refuses a date whose grid does not fit into memory.
+
+    Raises:
+        ResourceError: a date's grid on so many nodes does not fit into a process of so much memory.
     """
     _beside_grid(memory_bytes, memory_bytes, date, config, num_nodes)
 

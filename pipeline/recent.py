@@ -104,8 +104,8 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
     with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
         dumps, cut = dict[dt.date, Dump](), set[dt.date]()
         for number, name in enumerate(names):
-            found, spills = _found(name, config, Path(temporary) / str(number))
-            for date, dump in found.items():
+            matches, spills = _found(name, config, Path(temporary) / str(number))
+            for date, dump in matches.items():
                 if date in dumps:
                     what = f"two of the histories hold {date}: {dumps[date].path} and {dump.path}"
                     raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
@@ -117,12 +117,12 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
 
 
 def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
-    """({date: dump} of one --history, which of them are spills)."""
+    """Returns ({date: dump} of one --history, which of them are spills)."""
     if not is_one_file(name):
-        found = find_dumps(name)
-        if not found:
+        matches = find_dumps(name)
+        if not matches:
             raise _nothing(name)
-        return {date: Dump(path, 0, "", files, ()) for date, (path, files) in found.items()}, frozenset()
+        return {date: Dump(path, 0, "", files, ()) for date, (path, files) in matches.items()}, frozenset()
     files = find_files(name)
     if not files or not all(file.exists() for file in files):
         raise _nothing(name)
@@ -164,17 +164,17 @@ def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, unt
     _refuse_lacking(chosen, raw, num_steps)
     shape = (num_steps, len(target.nodes.names), len(raw.config.features))
     values, observed = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
-    found, pieces, at = list[Encoded](), list[RecentRows](), num_steps
+    encoded_dates, pieces, at = list[Encoded](), list[RecentRows](), num_steps
     for day, rows in reversed(chosen):
         known, encoded = dates.encoded(day.date)
         at -= rows.stop - rows.start
         values[at : at + rows.stop - rows.start] = encoded.values_TNF[rows]
         if encoded.observed_TNF is not None:
             observed[at : at + rows.stop - rows.start] = encoded.observed_TNF[rows]
-        found.append(encoded)
+        encoded_dates.append(encoded)
         pieces.append(RecentRows(day, rows, with_columns(known.rows, known.conflicts), known.last))
-    strangers = tuple(sorted({name for one in found for name in one.unknown_nodes}))
-    unseen = [encoded.unknown_categories for encoded in found]
+    strangers = tuple(sorted({name for each in encoded_dates for name in each.unknown_nodes}))
+    unseen = [encoded.unknown_categories for encoded in encoded_dates]
     features = sorted({name for names in unseen for name in names})
     most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
     return RecentSteps(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
@@ -211,8 +211,10 @@ class _Dates:
 
 
 def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: int) -> None:
-    """Raises:
-    DumpError: naming the dates of the window that no dump is there of.
+    """Refuses a window some of whose dates have no dump.
+
+    Raises:
+        DumpError: naming the dates of the window that no dump is there of.
     """
     lacking = [day.date for day, _ in chosen if day.date not in raw.dumps]
     if not lacking:

@@ -134,8 +134,9 @@ class Wide(SourceSection):
 
 
 class FaultPolicy(SourceSection):
-    """What becomes of a row with a fault. `refuse` counts it against max_bad_fraction, `drop` only counts it,
-    `null` makes the value missing and keeps the row."""
+    """What becomes of a row with a fault.
+
+    `refuse` counts it against max_bad_fraction, `drop` only counts it, `null` makes the value missing and keeps the row."""
 
     bad_time: Bad = "refuse"
     other_date: Bad = "refuse"
@@ -172,7 +173,7 @@ class TimeParts(SourceSection):
         return self
 
     def columns(self) -> dict[str, str]:
-        """{part: column}."""
+        """Returns the {part: column} that are named."""
         return {part: column for part in TimeParts.model_fields if (column := getattr(self, part)) is not None}
 
 

@@ -25,7 +25,7 @@ LATEST, LAST = re.compile(r"latest(?:-(\d{1,5}))?"), re.compile(r"last:(\d{1,5})
 
 
 def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date] | None:
-    """`A..B`, `A..`, `..B`, `A` or `last:7`, both ends included; open ends reach the first or last of `dates`.
+    """Parses `A..B`, `A..`, `..B`, `A` or `last:7`, ends included; open ends reach the first or last of `dates`.
 
     `latest` is the last of `dates` (in order) and `latest-14` the one 14 before it, so that `..latest-14` and `last:14`
     neither overlap nor leave a date out, whichever dates are missing. None where nothing can lie between the ends.
@@ -139,11 +139,11 @@ def resolve_split(
     given = _given(split)
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
     if fractions:
-        found = dict(frozen) if frozen else _by_fraction(fractions, dates)
-        _refuse_no_training(found, dates, given)
-        return found
+        resolved = dict(frozen) if frozen else _by_fraction(fractions, dates)
+        _refuse_no_training(resolved, dates, given)
+        return resolved
     ranges = {name: _ranges(value, dates) for name, value in given.items()}
-    ranges = {name: found for name, found in ranges.items() if found}
+    ranges = {name: spans for name, spans in ranges.items() if spans}
     _refuse_overlap(ranges)
     _refuse_no_training(ranges, dates, given)
     return ranges
@@ -201,24 +201,24 @@ def _refuse_shared(given: Mapping[str, object]) -> None:
     texts = [(name, text) for name, value in given.items() for text in _texts(value)]
     rolling = [(name, text) for name, text in texts if "latest" in text or "last:" in text]
     plain = [pair for pair in texts if pair not in rolling]
-    for one, other, low, high in _shared(plain, [dt.date.min, dt.date.max]):
+    for first, second, low, high in _shared(plain, [dt.date.min, dt.date.max]):
         date = low if low > dt.date.min else high
-        raise UsageError(f"{date} is in {one[0]} and in {other[0]}", todo=ONE_SPLIT)
+        raise UsageError(f"{date} is in {first[0]} and in {second[0]}", todo=ONE_SPLIT)
     counts = [int(count) for _, text in rolling for count in re.findall(r"\d{1,5}", text)]
     if not plain:
         some = [dt.date.min + dt.timedelta(days=k) for k in range(2 * max(counts, default=0) + 2)]
-        for one, other, *_ in _shared(rolling, some):
-            raise UsageError(f"{one[0]} ({one[1]}) and {other[0]} ({other[1]}) share dates", todo=ONE_SPLIT)
+        for first, second, *_ in _shared(rolling, some):
+            raise UsageError(f"{first[0]} ({first[1]}) and {second[0]} ({second[1]}) share dates", todo=ONE_SPLIT)
 
 
 def _shared(
     texts: Sequence[tuple[str, str]], dates: Sequence[dt.date]
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], dt.date, dt.date]]:
     """Pairs of ranges that overlap, with the first and the last date of both."""
-    found = [(ends, pair) for pair in texts if (ends := parse_range(pair[1], dates))]
-    for (one, first), (other, second) in itertools.pairwise(sorted(found)):
-        if other[0] <= one[1]:
-            yield first, second, other[0], min(one[1], other[1])
+    dated = [(ends, pair) for pair in texts if (ends := parse_range(pair[1], dates))]
+    for (earlier, first), (later, second) in itertools.pairwise(sorted(dated)):
+        if later[0] <= earlier[1]:
+            yield first, second, later[0], min(earlier[1], later[1])
 
 
 def _texts(value: object) -> list[str]:
@@ -226,8 +226,8 @@ def _texts(value: object) -> list[str]:
 
 
 def _ranges(value: object, dates: Sequence[dt.date]) -> Ranges:
-    found = (parse_range(text, dates) for text in _texts(value))
-    return tuple(sorted(ends for ends in found if ends is not None))
+    parsed = (parse_range(text, dates) for text in _texts(value))
+    return tuple(sorted(ends for ends in parsed if ends is not None))
 
 
 def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> dict[str, Ranges]:
@@ -255,7 +255,7 @@ def _refuse_no_training(ranges: Mapping[str, Ranges], dates: Sequence[dt.date], 
 
 
 def _refuse_overlap(ranges: Mapping[str, Ranges]) -> None:
-    flat = sorted((low, high, name) for name, found in ranges.items() for low, high in found)
+    flat = sorted((low, high, name) for name, spans in ranges.items() for low, high in spans)
     for (_, high, name), (low, _, other) in itertools.pairwise(flat):
         if low <= high:
             raise UsageError(f"pipeline.split: {low} is in {name} and in {other}", todo=ONE_SPLIT)

@@ -52,8 +52,10 @@ def build(
 
 @contextmanager
 def _only_builder(parent: Path) -> Iterator[None]:
-    """Raises:
-    FileNotFoundError: `clean` took the folder while its lock was waited for.
+    """Holds the folder's lock, so that one process at a time builds in it.
+
+    Raises:
+        FileNotFoundError: `clean` took the folder while its lock was waited for.
     """
     parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(parent, os.O_RDONLY)

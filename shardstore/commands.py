@@ -69,7 +69,7 @@ def _program() -> tuple[str, ...]:
 
 
 def to_run(*words: object, config: bool = False) -> str:
-    """`Run: dateshard ...`: the remedy that is a command; who called a function is told where."""
+    """Returns the remedy that is a command, `Run: dateshard ...`; who called a function is told where."""
     return f"{by_door('Run', 'Run in a shell')}: {command(*words, config=config)}"
 
 

@@ -209,9 +209,9 @@ class StoreWriter:
             except (DamagedError, NotThereError) as error:
                 notes.append(str(error))
                 continue
-            told = len(notes)
+            num_notes = len(notes)
             sources = self._load_sources(number, notes)
-            self._sound = number if [number] == named and len(notes) == told else 0
+            self._sound = number if [number] == named and len(notes) == num_notes else 0
             return Committed(number, manifest, sources), notes
         return None, notes
 

@@ -108,9 +108,9 @@ class Dataset:
     @cached_property
     def vocabularies(self) -> Vocabularies:
         """The categories of each categorical feature; a shard holds their codes."""
-        found = load_vocabularies(self.root, self.manifest.vocabularies)
-        self._refuse_unfit("vocabularies", set(found.names) == set(categorical(self.features).values()))
-        return found
+        vocabularies = load_vocabularies(self.root, self.manifest.vocabularies)
+        self._refuse_unfit("vocabularies", set(vocabularies.names) == set(categorical(self.features).values()))
+        return vocabularies
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -140,7 +140,7 @@ class Dataset:
         return any("observed" in part.files for part in self._entry(date).parts)
 
     def codes(self, day: Day) -> NDArray[np.int32]:
-        """[T] int32 time codes: step of the local day x 8 + weekday."""
+        """Returns [T] int32 time codes: step of the local day x 8 + weekday."""
         return time_codes(day, self.manifest.timezone)
 
     def read(self, date: dt.date, rows: slice, out: NDArray[np.float32]) -> None:
@@ -237,12 +237,13 @@ class Dataset:
             raise
 
     def arrays(self, date: dt.date) -> dict[str, NDArray[Any]]:
-        """All of a date, verified: values, time, and observed if anything is missing. Read-only maps, or decoded into
-        memory where the date is stored without Zarr; nothing is cached."""
+        """Returns all arrays of a date, verified: values, time, and observed if anything is missing.
+
+        They are read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
         if "zarr" not in (part := self._entry(date).parts[0]).formats:
             return self._load_stored(date, part)
-        found = {name: self.map(date, name) for name in part.files if name != "time"}
-        return {name: array for name, array in found.items() if array is not None} | {
+        maps = {name: self.map(date, name) for name in part.files if name != "time"}
+        return {name: array for name, array in maps.items() if array is not None} | {
             "time": instants(self.manifest.day(date))
         }
 
@@ -292,8 +293,10 @@ class Dataset:
             ) from None
 
     def _refuse_if_cleaned(self, file: str | None) -> None:
-        """Raises:
-        NotThereError: what is missing is no damage, for its generation is gone.
+        """Refuses to read on once the generation was cleaned away.
+
+        Raises:
+            NotThereError: what is missing is no damage, for its generation is gone.
         """
         if not (self.root / "manifests" / manifest_name(self.generation)).exists():
             what = f"generation {self.generation} was cleaned away while it was read"
@@ -307,12 +310,12 @@ class Dataset:
         if self._verified.get(key) == stamp:
             return
         try:
-            found = hash_descriptor(descriptor) if status.st_size == size else None
+            actual = hash_descriptor(descriptor) if status.st_size == size else None
         except OSError as error:
             raise DamagedError(
                 f"a committed file cannot be read: {error.strerror}", where=Where(key, date), todo=_repair(path)
             ) from None
-        if found != (size, digest):
+        if actual != (size, digest):
             raise DamagedError(
                 "size or hash is not what was committed; nothing of it was used",
                 where=Where(file=key, date=date),
@@ -323,8 +326,9 @@ class Dataset:
     def verify(
         self, dates: list[dt.date] | None = None, *, full: bool = False
     ) -> Iterator[tuple[str, StoreError | None]]:
-        """Hashes every file of the given dates (default: all), what is frozen, the sources file, the pins, the
-        notes on dumps and the log of commits; yields (name, error or None).
+        """Hashes every file of the given dates (default: all); yields (name, error or None).
+
+        Also verifies what is frozen, the sources file, the pins, the notes on dumps and the log of commits.
 
         Args:
             full: also compares zarr-python's reading with ours, and hashes the measured arrays.
@@ -346,7 +350,7 @@ class Dataset:
                 yield from verify_measured(self.root, known, self.features, dates)
 
     def verify_dates(self, dates: list[dt.date], *, full: bool) -> Iterator[tuple[str, StoreError | None]]:
-        """Of `verify` the dates alone."""
+        """Verifies the given dates alone, without what they share; yields (name, error or None)."""
         for date in dates:
             yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
 
@@ -382,7 +386,7 @@ class Dataset:
 
 
 def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | None]:
-    """(name, what `look` raises); a file is named with its folder."""
+    """Returns (name, what `look` raises or None); a file is named with its folder."""
     name = "/".join(path.parts[-2:])
     try:
         look()
@@ -392,11 +396,11 @@ def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | N
 
 
 def _copies(path: Path) -> list[Path]:
-    """The same chunk of copies `<id>-2`, ... of the shard: a mend publishes one beside the damaged folder."""
+    """Returns the paths of a chunk in the copies `<id>-2`, ... that a mend publishes beside a damaged shard."""
     shard = path.parents[1]
     stem = shard.name.split("-")[0]
-    found = [folder for folder in sorted(shard.parent.glob(f"{stem}*")) if folder != shard]
-    return [folder / path.parent.name / path.name for folder in found]
+    copies = [folder for folder in sorted(shard.parent.glob(f"{stem}*")) if folder != shard]
+    return [folder / path.parent.name / path.name for folder in copies]
 
 
 def _repair(path: Path) -> str:

@@ -69,7 +69,7 @@ class Where:
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """`text` in printable characters, cut to `most` of them, so that a message stays one line."""
+    """Returns `text` in printable characters, cut to `most` of them, so that a message stays one line."""
     return _cut(text if text.isprintable() else repr(text)[1:-1], most)
 
 
@@ -208,7 +208,7 @@ def refuse_special(path: str | PathLike[str]) -> None:
 
 @contextmanager
 def naming(path: str | PathLike[str]) -> Iterator[None]:
-    """Within it an OSError names `path`, unless it names a file already: calls on a descriptor know none."""
+    """Adds `path` to an OSError raised within this context, unless it names a file: calls on a descriptor know none."""
     try:
         yield
     except OSError as error:

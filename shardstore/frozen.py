@@ -49,7 +49,7 @@ class Nodes:
         return Nodes(ordered, (), np.empty((len(ordered), 0)))
 
     def describe(self) -> dict[str, Any]:
-        """JSON form; an unknown coordinate is null."""
+        """Returns the JSON form, in which an unknown coordinate is null."""
         unknown_NP = np.isnan(self.positions_NP)
         known_NP: NDArray[Any] = self.positions_NP
         if unknown_NP.any():
@@ -59,7 +59,7 @@ class Nodes:
 
     @property
     def id(self) -> str:
-        """By content."""
+        """The id of a node list, made of its content."""
         return identity(self.describe())
 
 
@@ -74,11 +74,11 @@ class Vocabularies:
 
     @property
     def id(self) -> str:
-        """By content; empty where no feature is categorical."""
+        """The id of the vocabularies, made of their content; empty where no feature is categorical."""
         return identity(self.describe()) if self.names else ""
 
     def describe(self) -> dict[str, list[str]]:
-        """JSON form."""
+        """Returns the JSON form: the names of each feature's categories."""
         return {feature: list(names) for feature, names in self.names.items()}
 
 
@@ -98,7 +98,7 @@ def save_frozen(root: Path, frozen: Frozen) -> list[Path]:
 
 
 def load_frozen(root: Path, statistics: str, nodes: str | Nodes, vocabularies: str) -> Frozen:
-    """By their ids; nodes may be given themselves.
+    """Loads what a generation froze by its ids; a node list that is at hand may be given instead of its id.
 
     Raises:
         StoreError: missing or damaged.
@@ -113,8 +113,10 @@ def save_nodes(root: Path, nodes: Nodes) -> Path:
 
 
 def load_nodes(root: Path, folder_id: str) -> Nodes:
-    """Raises:
-    StoreError: missing or damaged.
+    """Loads the node list of an id.
+
+    Raises:
+        StoreError: missing or damaged.
     """
     return _first_good(root / "nodes" / folder_id, _load_nodes)
 
@@ -137,7 +139,7 @@ def save_vocabularies(root: Path, vocabularies: Vocabularies) -> Path:
 
 
 def load_vocabularies(root: Path, folder_id: str) -> Vocabularies:
-    """Those of an id; none for an empty id.
+    """Loads the vocabularies of an id; an empty id has none.
 
     Raises:
         StoreError: missing or damaged.
@@ -154,10 +156,10 @@ def _load_vocabularies(folder: Path) -> Vocabularies:
         return vocabularies
 
 
-def _refuse_other_id(found: str, folder: Path) -> None:
+def _refuse_other_id(content_id: str, folder: Path) -> None:
     """A folder is named by its content, a mended copy `<id>-2` likewise."""
-    if found != folder.name.partition("-")[0]:
-        raise ValueError(found)
+    if content_id != folder.name.partition("-")[0]:
+        raise ValueError(content_id)
 
 
 def save_statistics(root: Path, statistics: Statistics) -> Path:
@@ -172,8 +174,10 @@ def save_statistics(root: Path, statistics: Statistics) -> Path:
 
 
 def load_statistics(root: Path, folder_id: str) -> Statistics:
-    """Raises:
-    StoreError: missing or damaged.
+    """Loads the statistics of an id.
+
+    Raises:
+        StoreError: missing or damaged.
     """
     return _first_good(root / "statistics" / folder_id, _load_statistics)
 
@@ -228,7 +232,7 @@ def _read(path: Path) -> bytes:
 
 def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) -> dict[str, StoreError | None]:
     """What is wrong with each frozen folder, by its name."""
-    found: dict[str, StoreError | None] = {}
+    errors: dict[str, StoreError | None] = {}
     loads: list[tuple[str, str, Callable[[Path, str], object]]] = [
         ("nodes", nodes, load_nodes),
         ("statistics", statistics, load_statistics),
@@ -236,12 +240,12 @@ def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) ->
     ]
     for kind, name, load in loads:
         if name:
-            found[f"{kind}/{name}"] = None
+            errors[f"{kind}/{name}"] = None
             try:
                 load(root, name)
             except StoreError as error:
-                found[f"{kind}/{name}"] = error
-    return found
+                errors[f"{kind}/{name}"] = error
+    return errors
 
 
 def _repair() -> str:

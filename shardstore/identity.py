@@ -24,28 +24,30 @@ HEAD, TAIL_BYTES = b'{"content":', len(',"xxh3_128":""}\n') + 32  # around seale
 
 
 def canonical(value: Any) -> bytes:
-    """`value` as JSON with one spelling: sorted keys, no spaces, UTF-8, NaN refused, floats by shortest repr."""
+    """Spells `value` as JSON in one way: sorted keys, no spaces, UTF-8, NaN refused, floats by shortest repr."""
     return _utf8(_ENCODER.encode(value)) + b"\n"
 
 
 def _utf8(json_text: str) -> bytes:
-    """The same JSON in UTF-8. Bytes of a file's name that are no UTF-8 are lone surrogates in Python: these become JSON's
-    own escapes, `\\udcff`, and are read as what they were."""
+    """Encodes JSON in UTF-8.
+
+    Bytes of a file's name that are no UTF-8 are lone surrogates in Python: these become JSON's own escapes, `\\udcff`,
+    and are read as what they were."""
     return json_text.encode("utf-8", "backslashreplace")
 
 
 def identity(value: Any) -> str:
-    """16 hex digits of the sha256 of `value`'s canonical JSON."""
+    """Returns 16 hex digits of the sha256 of `value`'s canonical JSON."""
     return identity_of(canonical(value))
 
 
 def identity_of(canonical_json: bytes) -> str:
-    """`identity` of a value whose canonical JSON is at hand."""
+    """Returns the `identity` of a value whose canonical JSON is at hand."""
     return hashlib.sha256(canonical_json).hexdigest()[:16]
 
 
 def hash_bytes(*parts: Any) -> str:
-    """xxh3_128 of buffers, one after the other (anything with the buffer protocol)."""
+    """Returns the xxh3_128 of buffers, one after the other (anything with the buffer protocol)."""
     state = xxhash.xxh3_128()
     for part in parts:
         state.update(part)
@@ -53,7 +55,7 @@ def hash_bytes(*parts: Any) -> str:
 
 
 def hash_descriptor(descriptor: int) -> tuple[int, str]:
-    """(bytes, xxh3_128) of a whole open file, without moving its position."""
+    """Returns (bytes, xxh3_128) of a whole open file, without moving its position."""
     state, offset, buffer = xxhash.xxh3_128(), 0, bytearray(CHUNK_BYTES)
     view = memoryview(buffer)
     while count := os.preadv(descriptor, [view], offset):
@@ -63,7 +65,7 @@ def hash_descriptor(descriptor: int) -> tuple[int, str]:
 
 
 def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
-    """(bytes, xxh3_128) of a whole file; memory: 1 MB."""
+    """Returns (bytes, xxh3_128) of a whole file; memory: 1 MB."""
     with naming(path):
         refuse_special(path)
         descriptor = os.open(path, os.O_RDONLY)
@@ -74,7 +76,7 @@ def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
 
 
 def seal(content: Any) -> bytes:
-    """`content` as canonical JSON that carries its own hash, so that a flipped bit anywhere is found on reading."""
+    """Returns `content` as canonical JSON with its own hash, so that a flipped bit anywhere is found on reading."""
     body = canonical(content)
     return b"".join((HEAD, memoryview(body)[:-1], _tail(body)))
 
@@ -101,7 +103,7 @@ def _tail(body: bytes) -> bytes:
 
 
 def seal_readable(content: Mapping[str, Any]) -> bytes:
-    """`content` as indented JSON for people, its hash as the last key; keys keep their order."""
+    """Returns `content` as indented JSON for people, its hash as the last key; keys keep their order."""
     sealed = {**content, "xxh3_128": hash_bytes(canonical(content))}
     return _utf8(json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False)) + b"\n"
 
@@ -122,7 +124,7 @@ def unseal_readable(data: bytes, file: str, todo: str = "") -> dict[str, Any]:
 
 @contextmanager
 def nothing_to_collect() -> Iterator[None]:
-    """Within it no garbage is looked for: a hundred objects a date are made that all stay, and each search walks them."""
+    """Turns garbage collection off for a while: a hundred objects a date are made that all stay, and each search walks them."""
     on = gc.isenabled()
     gc.disable()
     try:

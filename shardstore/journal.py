@@ -1,4 +1,6 @@
-"""commits.jsonl: for people, which generation came when. Each line carries its own hash; the store depends on none of it.
+"""The file commits.jsonl tells people which generation came when.
+
+Each line carries its own hash; the store depends on none of it.
 
 Lines of older versions carry none, and are taken as they are.
 """

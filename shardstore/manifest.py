@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A generation.
+    """The content of one generation: all its dates, their shards, and the settings they were made with.
 
     Attributes:
         step: length of a step in nanoseconds.
@@ -104,7 +104,7 @@ class Manifest:
         return [self.day(date) for date in sorted(self.dates)]
 
     def split_of(self, date: dt.date) -> str | None:
-        """`train`, `validation`, `test`, or None for a date outside all of them."""
+        """Returns `train`, `validation`, `test`, or None for a date outside all of them."""
         for name, ranges in self.split.items():
             if any(first <= date <= last for first, last in ranges):
                 return name
@@ -132,9 +132,11 @@ class Manifest:
 
     @staticmethod
     def from_json(content: Mapping[str, Any], file: str, todo: str = "") -> Manifest:
-        """Raises:
-        StoreError: a format that this version does not know.
-        DamagedError: content that is no manifest: a name that leads out of the store, a size that does not fit.
+        """Makes a manifest of a file's content, once all of it is checked.
+
+        Raises:
+            StoreError: a format that this version does not know.
+            DamagedError: content that is no manifest: a name that leads out of the store, a size that does not fit.
         """
         with expected_form(file, todo):
             check_format(content["format"], file)
@@ -191,15 +193,17 @@ def _entry_from_json(content: Mapping[str, Any]) -> Entry:
 
 
 def _formats(content: Mapping[str, Any]) -> Formats:
-    """Raises:
-    ValueError, TypeError: nothing that holds the arrays, or a name that leads out of the store.
+    """Makes a date's formats of a manifest's content.
+
+    Raises:
+        ValueError, TypeError: nothing that holds the arrays, or a name that leads out of the store.
     """
     if not content or any((stored is None) != (name == "zarr") for name, stored in content.items()):
         raise ValueError(content)
-    found = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
-    for stored in filter(None, found.values()):
+    formats = {folder_name(name): Stored(*stored) if stored else None for name, stored in content.items()}
+    for stored in filter(None, formats.values()):
         _ = folder_name(stored.folder), stored.size + 0, stored.hash.encode()
-    return found
+    return formats
 
 
 def folder_name(name: str) -> str:
@@ -210,8 +214,10 @@ def folder_name(name: str) -> str:
 
 
 def _refuse_unfit(manifest: Manifest) -> None:
-    """Raises:
-    ValueError, TypeError, KeyError: arrays whose sizes are not those of their steps, nodes and features.
+    """Refuses a manifest whose fields or array sizes do not fit each other.
+
+    Raises:
+        ValueError, TypeError, KeyError: arrays whose sizes are not those of their steps, nodes and features.
     """
     zone(manifest.timezone)
     if not (manifest.step > 0 and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
@@ -229,13 +235,15 @@ def _refuse_unfit(manifest: Manifest) -> None:
                 raise ValueError(size)
 
 
-def check_format(found: object, file: str) -> None:
-    """Raises:
-    StoreError: a store of another format version.
+def check_format(version: object, file: str) -> None:
+    """Refuses a store of another format version.
+
+    Raises:
+        StoreError: a store of another format version.
     """
-    if found != FORMAT:
+    if version != FORMAT:
         raise StoreError(
-            f"store format {found}, this version reads {FORMAT}",
+            f"store format {version}, this version reads {FORMAT}",
             where=Where(file=file),
             todo="Use the version of dateshard that wrote it, or prepare the dataset anew in another folder",
         )
@@ -257,8 +265,10 @@ def write_format(root: Path) -> str:
 
 
 def read_format(root: Path) -> None:
-    """Raises:
-    StoreError: a store of another format version. DamagedError: the file is missing or damaged.
+    """Reads a store's format version, and refuses another than this code's.
+
+    Raises:
+        StoreError: a store of another format version. DamagedError: the file is missing or damaged.
     """
     path, todo = root / "FORMAT", f"{to_run('preprocess', config=True)} (it writes it anew)"
     try:
@@ -271,7 +281,7 @@ def read_format(root: Path) -> None:
 
 
 def manifest_name(generation: int) -> str:
-    """`g00000042.json`."""
+    """Returns the file name of a generation's manifest: `g00000042.json`."""
     return f"g{generation:08d}.json"
 
 

@@ -1,5 +1,7 @@
-"""Measured arrays: staged/<date>/<key>/ and partials/<date>/<key>/, each values.f64 and a sealed receipt.json; of a
-feature whose scale needs quantiles its partial has a histogram.i64 too.
+"""Measured arrays lie in staged/<date>/<key>/ and partials/<date>/<key>/.
+
+Each is values.f64 and a sealed receipt.json; of a feature whose scale needs quantiles its partial has a
+histogram.i64 too.
 
 A damaged folder stays as it is; what mends it is published beside it as <key>-2 and found there.
 """
@@ -28,7 +30,7 @@ Receipt = dict[str, Any]
 
 
 def partial_key(staged: str, features: Sequence[Feature]) -> str:
-    """Of a date's partial statistics: the staged array, and what of the features they depend on."""
+    """Returns the key of a date's partial statistics, made of the staged array and the settings they depend on."""
     return identity([staged, partial_settings(features)])
 
 
@@ -43,7 +45,7 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
 
 
 def _read_values(folder: Path, receipt: Receipt) -> Floats:
-    """Not by np.fromfile: where a read fails, it gives back whatever lay in memory."""
+    """Reads the values by hand, for np.fromfile gives back whatever lay in memory where a read fails."""
     path, values = folder / VALUES, np.empty(receipt["shape"], dtype="<f8")
     try:
         with open(path, "rb", buffering=0) as file:
@@ -107,10 +109,10 @@ def _verified(folder: Path) -> Receipt:
     for name, expected in receipt["files"].items():
         path = folder / name
         try:
-            found = hash_file(path)
+            actual = hash_file(path)
         except OSError as error:
             raise _damaged(path, f"cannot be read: {error.strerror}") from None
-        if [*found] != expected:
+        if [*actual] != expected:
             raise _damaged(path, "size or hash is not what was measured")
     return receipt
 

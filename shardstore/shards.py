@@ -29,13 +29,13 @@ Files = Mapping[str, tuple[int, str]]
 
 
 def canonical_files(arrays: Arrays) -> dict[str, tuple[int, str]]:
-    """{array: (bytes, xxh3_128)} of the C-contiguous little-endian buffers."""
+    """Returns {array: (bytes, xxh3_128)} of the C-contiguous little-endian buffers."""
     buffers = {name: zarr_raw.little_endian(array) for name, array in arrays.items()}
     return {name: (buffer.nbytes, hash_bytes(buffer)) for name, buffer in buffers.items()}
 
 
 def shard_id(shape: Sequence[int], files: Files) -> str:
-    """By content, whatever it is stored as."""
+    """Returns the id of a shard, made of its content, whatever it is stored as."""
     return identity([[list(shape), "float32"], {name: digest for name, (_, digest) in files.items()}])
 
 

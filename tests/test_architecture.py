@@ -25,6 +25,12 @@ MOST_IN_A_PACKAGE = 20
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60  # a place to look, not a measure of what is readable
 NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
 PRINTING = r"(?<!def )(?<![\w.])print\(|click\.(secho|echo|echo_via_pager)\(|sys\.std(out|err)\.write"
+NO_SENTENCE = re.compile(
+    r"[^A-Z]"  # a shape, a literal or a name: what becomes of it?
+    r"|(Raises|Returns|Yields|Args|Memory):"  # a section alone
+    r"|(Of|As|By|For|From(?! now)|In|On|At|Over|Per|With|Within|Without|Beside|Not|Else|Also|Likewise|None)\b"
+    r"|(The same|Those|Its|Their)\b"  # than what?
+)
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
 
 
@@ -137,6 +143,47 @@ def test_public_things_say_what_they_are(path: Path) -> None:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+def is_sentence(line: str) -> bool:
+    """Whether a docstring's first line is whole by itself: it names what it speaks of, says something of it, and ends."""
+    return (
+        NO_SENTENCE.match(line) is None
+        and re.search(r"[.!?]['\")`]?$", line) is not None
+        and len(re.split(r"\.(?:\s|$)", line)[0].split()) > 2  # two words are a name ("One date.") or lack an object
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Raises:",
+        "By content.",
+        "Of the finite cells of one date.",
+        "Those of a node list.",
+        "The same for people.",
+        "[T, N] values after the transform.",
+        "`plan --json`.",
+        "commits.jsonl tells people what came when.",
+        "Writes whole blocks straight to the disk, where the",
+        "Adds one.",
+    ],
+)
+def test_half_a_sentence_is_told_from_a_whole_one(line: str) -> None:
+    assert not is_sentence(line)
+    assert is_sentence("The id of a node list, made of its content.")
+    assert is_sentence("Refuses to read on once the generation was cleaned away.")
+
+
+def test_a_docstring_begins_with_a_whole_sentence() -> None:
+    """A private function's too, where it has one."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    offenders = []
+    for path in FILES:
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+        lines = [text.splitlines()[0] for node in nodes if (text := ast.get_docstring(node))]
+        offenders += [f"{path.relative_to(ROOT)}: {line}" for line in lines if not is_sentence(line)]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_only_the_device_file_names_cuda() -> None:

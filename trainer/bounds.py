@@ -20,8 +20,10 @@ INFINITE = (None, None)
 
 
 def refuse_bounds(config: Trainer, dataset: Dataset) -> None:
-    """Raises:
-    UsageError: bounds of a feature that is not there, or of a category.
+    """Refuses bounds that no number of the dataset can have.
+
+    Raises:
+        UsageError: bounds of a feature that is not there, or of a category.
     """
     for name in config.bounds:
         what = "" if name in dataset.feature_names else f"the dataset has no feature '{name}'"
@@ -33,7 +35,7 @@ def refuse_bounds(config: Trainer, dataset: Dataset) -> None:
 
 
 def bounds_of(config: Trainer, dataset: Dataset, places: Sequence[int]) -> Floats:
-    """[2, F] least and largest raw value of some features; infinite where there is none.
+    """Returns [2, F] least and largest raw value of some features; infinite where there is none.
 
     A count is never below 0, nor is the growth of a counter, nor a log1p feature that training never saw below 0.
     """
@@ -51,7 +53,7 @@ def bounds_of(config: Trainer, dataset: Dataset, places: Sequence[int]) -> Float
 
 
 def scaled_bounds(config: Trainer, dataset: Dataset, places: Sequence[int]) -> torch.Tensor | None:
-    """[2, N, F] the same in scaled units; None where no feature has a bound."""
+    """Returns the bounds in scaled units, [2, N, F]; None where no feature has a bound."""
     raw_2F = bounds_of(config, dataset, places)
     if not np.isfinite(raw_2F).any():
         return None

@@ -33,7 +33,7 @@ class Section(BaseModel):
 
 
 def parse_bytes(text: Any) -> Any:
-    """`2GiB`, `500MB` or a number -> bytes."""
+    """Parses `2GiB`, `500MB` or a number to bytes."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if not match or match[2].upper() not in BYTES or len(match[1]) > 20:
         raise ValueError(f"'{shorten(str(text))}' is not a size; write it as 2GiB or 500MB")
@@ -183,7 +183,7 @@ def mismatch(losses: Mapping[str, HeadConfig], targets: Sequence[str]) -> str:
 
 
 class Training(Section):
-    """One optimisation."""
+    """The section `training`: how the weights are fitted."""
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(32, ge=1, le=MOST)
@@ -363,7 +363,7 @@ NEWER = {"training.drop_last": False}  # settings that older runs do not name, a
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted path: leaf} of a configuration's JSON form."""
+    """Returns {dotted path: leaf} of a configuration's JSON form."""
     if not isinstance(value, dict):
         return {prefix: value}
     found: dict[str, Any] = {}
@@ -373,10 +373,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def binding(config: Trainer) -> dict[str, Any]:
-    """{dotted path: value} of all settings that a resumed run must share with its checkpoint."""
+    """Returns {dotted path: value} of all settings that a resumed run must share with its checkpoint."""
     return that_bind(flatten(config.model_dump(mode="json")))
 
 
 def that_bind(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that bind; an older version may have bound a run to more, or had one of them not yet."""
+    """Returns the settings that bind; an older version may have bound a run to more, or had one of them not yet."""
     return {path: value for path, value in {**NEWER, **settings}.items() if not path.startswith(FREE)}

@@ -13,7 +13,7 @@ from dateshard.shardstore.errors import UsageError
 
 
 def choose(name: str) -> torch.device:
-    """`auto` takes an accelerator where there is one.
+    """Chooses a device by name; `auto` takes an accelerator where there is one.
 
     Raises:
         UsageError: the device does not exist here.
@@ -31,7 +31,7 @@ def choose(name: str) -> torch.device:
 
 
 def describe() -> tuple[str, str]:
-    """(what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
+    """Returns (what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
     version = torch.version.cuda
     found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     return (f"cuda {version}" if version else "cpu"), found

@@ -66,7 +66,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
+    """The last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
 
     why: str
     state: State
@@ -129,8 +129,10 @@ def _stop(session: Session, writer: CheckpointWriter, why: str = "stopped") -> I
 
 
 def _end(session: Session, writer: CheckpointWriter, why: str) -> Iterator[Event]:
-    """Raises:
-    DateshardError: the run is over and none of its steps had a finite gradient.
+    """Writes what is left to write and ends the run.
+
+    Raises:
+        DateshardError: the run is over and none of its steps had a finite gradient.
     """
     yield from writer.finish()
     if why != "stopped" and session.state.fruitless:
@@ -178,7 +180,7 @@ def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
                 rate,
                 waited,
             )
-            yield from writer.told()
+            yield from writer.drain_saved()
             due = save_freq and number // save_freq > since // save_freq and number < order.num_batches
             if due and writer.fits(max_overhead):
                 since = number
@@ -259,7 +261,7 @@ def _close_epoch(
         rate,
     )
     save(session, writer)
-    yield from writer.told()
+    yield from writer.drain_saved()
 
 
 def _train_closed_form(

@@ -55,7 +55,7 @@ def machine_bytes() -> int:
 
 
 def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
-    """{part: bytes} that a training holds at least."""
+    """Returns {part: bytes} that a training holds at least."""
     training, window, moments = config.training, shape.window, moments_a_weight(config.training)
     batch = max(1, min(training.batch_size, counts.windows))
     cells, targets = counts.row_values * FLOAT, shape.num_nodes * shape.num_outputs
@@ -73,8 +73,9 @@ def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
 
 
 def weights_bytes(model: ModelConfig, shape: Shape) -> int:
-    """Bytes of the weights, 0 for those of the user's own model. Exact where they may be many: the model is built without
-    its memory."""
+    """Returns the bytes of the weights, 0 for those of the user's own model.
+
+    Exact where they may be many: the model is built without its memory."""
     if is_own(model.name):
         return 0
     window, width = shape.window, sum(model.hidden_units) + EMBEDDED * (1 + len(shape.categorical_inputs))
@@ -89,8 +90,10 @@ def weights_bytes(model: ModelConfig, shape: Shape) -> int:
 
 
 def refuse_too_large(config: Trainer, parts_of: Callable[[Trainer], Mapping[str, int]]) -> None:
-    """Raises:
-    UsageError: a training of these settings cannot fit, naming the key that asks for most of it.
+    """Refuses a training that cannot fit into memory.
+
+    Raises:
+        UsageError: a training of these settings cannot fit, naming the key that asks for most of it.
     """
     parts, there = parts_of(config), machine_bytes()
     total = min(BEYOND, sum(parts.values()))
@@ -107,7 +110,7 @@ def refuse_too_large(config: Trainer, parts_of: Callable[[Trainer], Mapping[str,
 
 
 def size(num_bytes: int) -> str:
-    """`1.6 MB`, `1.6 GB`, `16,000 GB`."""
+    """Writes a size as `1.6 MB`, `1.6 GB`, `16,000 GB`."""
     if num_bytes < 1e9:
         return f"{num_bytes / 1e6:,.1f} MB"
     return f"{'more than ' if num_bytes >= BEYOND else ''}{num_bytes / 1e9:,.{1 if num_bytes < 1e11 else 0}f} GB"

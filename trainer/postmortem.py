@@ -82,7 +82,7 @@ def error(session: Session, *, over: bool) -> DateshardError:
 
 @torch.no_grad()
 def _inputs(session: Session, first: int, stop: int) -> list[dict[str, Any]]:
-    """Of each batch of the step: largest values, and whether the forecast is finite."""
+    """Describes each batch of the step: largest values, and whether the forecast is finite."""
     found = []
     for number, batch in enumerate(session.train.batches(session.state.epoch, start=first), start=first + 1):
         if number > stop:

@@ -131,7 +131,7 @@ def _rate(session: Session) -> float:
 
 
 def finite(value: float | None) -> float | None:
-    """None for what is no number: JSON has none of them, and none may win."""
+    """Returns a finite number as it is, else None: JSON has no other, and none may win."""
     return value if value is not None and math.isfinite(value) else None
 
 

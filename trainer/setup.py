@@ -1,4 +1,4 @@
-"""From a dataset and a configuration to everything that a training process needs. Nothing here runs a step."""
+"""Makes everything that a training process needs of a dataset and a configuration. Nothing here runs a step."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ class Selected:
 
 
 def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
-    """Raises:
-    UsageError: a feature that the dataset does not have.
+    """Selects the input and target columns.
+
+    Raises:
+        UsageError: a feature that the dataset does not have.
     """
     names = dataset.feature_names
     wanted = (config.inputs or tuple(names), config.targets or tuple(names))
@@ -70,8 +72,10 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
 
 
 def refuse_unready(dataset: Dataset) -> None:
-    """Raises:
-    StoreError: failed dates, or statistics that lack a training date; names the command that mends it.
+    """Refuses a dataset that is not whole.
+
+    Raises:
+        StoreError: failed dates, or statistics that lack a training date; names the command that mends it.
     """
     manifest = dataset.manifest
     if manifest.failed:
@@ -280,8 +284,10 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
 
 
 def refuse_batch_of_one(session: Session) -> None:
-    """Raises:
-    UsageError: the model cannot train on one window (BatchNorm), and an epoch has a batch of one; names the key.
+    """Refuses a batch of one window where the model cannot train on it.
+
+    Raises:
+        UsageError: the model cannot train on one window (BatchNorm), and an epoch has a batch of one; names the key.
     """
     config, order, dataset = session.config, session.train.order, session.train.dataset
     training, last = config.training, order.num_batches - 1

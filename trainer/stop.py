@@ -12,8 +12,10 @@ class Interrupted(Exception):  # noqa: N818 - told by whoever asked to stop, no 
 
 
 def ask(should_stop: ShouldStop) -> None:
-    """Raises:
-    Interrupted: `should_stop()`.
+    """Stops where `should_stop` says so.
+
+    Raises:
+        Interrupted: `should_stop()`.
     """
     if should_stop():
         raise Interrupted

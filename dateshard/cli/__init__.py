@@ -85,7 +85,7 @@ def _refuse_files(found: click.Command) -> None:
 
 
 def _hyphens(name: str) -> str:
-    """`--save_freq` is `--save-freq`."""
+    """Spells an option with hyphens: `--save_freq` is `--save-freq`."""
     return name.replace("_", "-")
 
 
@@ -160,7 +160,7 @@ def report(error: DateshardError, arguments: list[str]) -> int:
 
 
 def _complain(text: str, *, lines: bool = False) -> None:
-    """On stderr. Where that goes to the same full disk, the exit code still tells."""
+    """Prints an error on stderr. Where that goes to the same full disk, the exit code still tells."""
     with suppress(OSError):
         put(text, sys.stderr, lines=lines)
 

@@ -1,4 +1,6 @@
-"""checkpoints: what was saved, and what is done with it. Also `--action list --save_dir DIR`, as the notes spell it."""
+"""The command checkpoints: what was saved, and what is done with it.
+
+Also `--action list --save_dir DIR`, as the notes spell it."""
 
 from __future__ import annotations
 

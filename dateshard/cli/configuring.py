@@ -1,4 +1,4 @@
-"""schema, config: what a configuration may hold, what one resolves to, and what is wrong with it."""
+"""The commands schema and config: what a configuration may hold, what one resolves to, and what is wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inspect, statistics, diff: what is in the data, and what changed."""
+"""The commands inspect, statistics and diff: what is in the data, and what changed."""
 
 from __future__ import annotations
 

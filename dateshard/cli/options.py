@@ -25,12 +25,12 @@ TEXTS, NUMBERS = {str, type(None)}, {int, float, bool, type(None)}
 
 
 def config_option(command: Command) -> Command:
-    """`-c/--config FILE`, repeatable, later wins; of a command that can do without."""
+    """Adds `-c/--config FILE`, repeatable, later wins, to a command that can do without."""
     return _config_option("configuration; repeatable, later wins")(command)
 
 
 def needed_config_option(command: Command) -> Command:
-    """The same of a command that needs one: the only one in configs/ where none is named."""
+    """Adds `-c/--config FILE` to a command that needs one: the only one in configs/ where none is named."""
     return _config_option("configuration; repeatable, later wins (default: the only one in configs/)", _taken)(command)
 
 
@@ -47,14 +47,14 @@ def _taken(context: click.Context, _option: click.Parameter, files: tuple[str, .
 
 
 def preset_option(command: Command) -> Command:
-    """`--preset`: settings for a kind of machine, below the user's own files."""
+    """Adds `--preset`: settings for a kind of machine, below the user's own files."""
     return click.option("--preset", metavar="auto|cpu|gpu", help="settings for that machine, below your own files")(
         command
     )
 
 
 def json_option(command: Command) -> Command:
-    """`--json`: one document on stdout."""
+    """Adds `--json`: one document on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout, the rest on stderr")(
         command
     )
@@ -82,19 +82,19 @@ def _are_plain(values: Sequence[Any]) -> bool:
 
 
 def trust_option(command: Command) -> Command:
-    """`--trust`: code that a folder from elsewhere names may be imported."""
+    """Adds `--trust`: code that a folder from elsewhere names may be imported."""
     return click.option(
         "--trust", is_flag=True, help="import the code that a run from elsewhere names; remembered for this run"
     )(command)
 
 
 def quiet_option(command: Command) -> Command:
-    """`-q`."""
+    """Adds `-q/--quiet`: only errors and the result are shown."""
     return click.option("-q", "--quiet", is_flag=True, help="only errors and the result")(command)
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(date selectors, KEY=VALUE overrides)."""
+    """Splits words into (date selectors, KEY=VALUE overrides)."""
     return [word for word in words if "=" not in word], [word for word in words if "=" in word]
 
 

@@ -1,4 +1,4 @@
-"""predict: a run's forecast of what comes after raw dumps, at the command line."""
+"""The command predict: a run's forecast of what comes after raw dumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plan, preprocess, status, verify: the offline stage at the command line."""
+"""The commands plan, preprocess, status and verify: the offline stage at the command line."""
 
 from __future__ import annotations
 

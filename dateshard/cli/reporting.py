@@ -1,4 +1,4 @@
-"""report, show: one page of a run or of the data, and a run's curves in the terminal."""
+"""The commands report and show: one page of a run or of the data, and a run's curves in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""runs, compare, tail: training runs looked at."""
+"""The commands runs, compare and tail: training runs looked at."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
 
 def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:
     from dateshard.runs.listing import describe
-    from dateshard.runs.screen import line_of, told
+    from dateshard.runs.screen import line_of, standing_text
     from dateshard.runs.tail import Rewound, follow
 
-    facts = run.told() or {}
+    facts = run.facts_or_recovered() or {}
     epochs, batches = facts.get("config", {}).get("training", {}).get("epochs"), facts.get("batches")
     batches = batches or describe(run)[0]["batches"]
     for row in last:
@@ -108,4 +108,4 @@ def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower 
             screen.tell(line_of(news, epochs, batches))
     found, _ = describe(run)
     if found["state"] != "running":
-        screen.tell(f"{run.name}: {told(found)}" + (f". Go on: {found['resume']}" if found["resume"] else ""))
+        screen.tell(f"{run.name}: {standing_text(found)}" + (f". Go on: {found['resume']}" if found["resume"] else ""))

@@ -1,4 +1,4 @@
-"""init, doctor, completion, version: the first minutes."""
+"""The commands init, doctor, completion and version: the first minutes."""
 
 from __future__ import annotations
 

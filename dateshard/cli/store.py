@@ -1,4 +1,4 @@
-"""drop, clean, export: what is done with a store itself, beside preparing."""
+"""The commands drop, clean and export: what is done with a store itself, beside preparing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train, estimate, evaluate: the online stage at the command line."""
+"""The commands train, estimate and evaluate: the online stage at the command line."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ Text = str | None
 
 
 class CheckpointRow(TypedDict):
-    """One checkpoint."""
+    """A checkpoint of a run."""
 
     name: str
     epoch: Annotated[int, Field(description="from 1")]
@@ -66,7 +66,7 @@ class CheckpointsListDocument(TypedDict):
 
 
 class FileOfCheckpoint(TypedDict):
-    """One file."""
+    """A file of a checkpoint."""
 
     file: str
     bytes: int

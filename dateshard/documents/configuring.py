@@ -18,7 +18,7 @@ class ConfigDocument(TypedDict):
 
 
 class ConfigFault(TypedDict):
-    """One fault."""
+    """A fault of a configuration."""
 
     place: Annotated[str, Field(description="file:line:column, environment NAME or override; may be empty")]
     key: Annotated[str, Field(description="dotted; empty where the file cannot be read")]

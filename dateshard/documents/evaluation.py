@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 
 class Errors(TypedDict):
-    """Of all target cells that were observed; null where there are none."""
+    """Errors of all target cells that were observed; null where there are none."""
 
     count: Annotated[int | None, Field(description="observed target cells")]
     mse: float | None
@@ -20,7 +20,7 @@ class Errors(TypedDict):
 
 
 class RawErrors(Errors):
-    """In the units of the data."""
+    """Errors in the units of the data."""
 
     wape: Annotated[float | None, Field(description="a share: 0.05 is 5 %")]
     mape: Annotated[float | None, Field(description="a share, of the targets that are not near 0")]
@@ -29,19 +29,19 @@ class RawErrors(Errors):
 
 
 class ErrorsByFeature(Errors):
-    """Over all targets, and each by itself."""
+    """Errors over all targets, and of each by itself."""
 
     by_feature: dict[str, Errors]
 
 
 class RawErrorsByFeature(RawErrors):
-    """Over all targets, and each by itself, with error_quantiles."""
+    """Errors in the units of the data over all targets, and of each by itself, with error_quantiles."""
 
     by_feature: dict[str, RawErrors]
 
 
 class StepErrors(TypedDict):
-    """Of one target step."""
+    """Errors of one target step."""
 
     scaled: Errors
     raw: Annotated[RawErrors | None, Field(description="null where targets differ in unit")]

@@ -22,7 +22,7 @@ Split = Annotated[
 
 
 class DateRow(TypedDict):
-    """One date."""
+    """The state of one date."""
 
     date: DateText
     state: State
@@ -112,13 +112,13 @@ class RowsCount(TypedDict):
 
 
 class DateRows(RowsCount):
-    """Of one date."""
+    """Rows of one date."""
 
     duplicates: NotRequired[DuplicatesCount | None]
 
 
 class AllRows(RowsCount):
-    """Of all dates that were measured."""
+    """Rows of all dates that were measured."""
 
     cut: NotRequired[Annotated[RowsCount, Field(description="of one file of many dates, if it was cut")]]
     by_date: dict[DateText, DateRows]

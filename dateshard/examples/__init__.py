@@ -1,4 +1,4 @@
-"""`dateshard init`: example configurations, and the data to run them on, from PyPI packages or generated."""
+"""Example configurations of `dateshard init`, and the data to run them on, from PyPI packages or generated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def configuration(name: str) -> str:
 def contents(
     name: str, folder: Path, num_dates: int | None = None, num_sensors: int | None = None
 ) -> Iterator[tuple[str, Content]]:
-    """(file name, content) of an example's data that `folder` may lack; nothing where they are complete.
+    """Yields (file name, content) of an example's data that `folder` may lack; nothing where they are complete.
 
     Raises:
         UsageError: a size that the example cannot have.

@@ -35,7 +35,7 @@ def complete(folder: Path) -> bool:
 
 
 def dumps(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """(file name, bytes) of the node table and of one CSV a local date; only the 30 busiest destinations."""
+    """Yields (file name, bytes) of the node table and of one CSV a local date; only the 30 busiest destinations."""
     import polars as pl
 
     with zipfile.ZipFile(_folder() / "flights.csv.zip") as archive:
@@ -57,7 +57,7 @@ def dumps(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _nodes(names: list[str]) -> bytes:
-    """destination, name, latitude, longitude; sorted."""
+    """Writes the node table: destination, name, latitude, longitude; sorted."""
     with open(_folder() / "airports.csv", newline="", encoding="utf-8") as file:
         known = {row["faa"]: (row["name"], row["lat"], row["lon"]) for row in csv.DictReader(file)}
     out = io.StringIO()

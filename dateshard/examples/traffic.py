@@ -20,7 +20,7 @@ NODES = "nodes.csv"
 
 
 def dumps(folder: Path, num_dates: int | None, num_sensors: int | None) -> Iterator[tuple[str, Content]]:
-    """(file name, content): one CSV a date, and last the node table, which says that the data are complete.
+    """Yields (file name, content): one CSV a date, and last the node table, which says that the data are complete.
 
     Where it lies already, nothing more is made unless more dates are asked for.
 

@@ -64,7 +64,7 @@ def _number(word: str, current: int) -> int:
 
 
 def comparison(old: Dataset, new: Dataset) -> Document:
-    """`diff --json`."""
+    """Makes the document of `diff --json`."""
     a, b = old.manifest, new.manifest
     return {
         "dataset": b.dataset,
@@ -132,7 +132,7 @@ def _statistics(old: Dataset, new: Dataset) -> Document:
 def _moved(
     one: Statistics, other: Statistics, old: tuple[Feature, ...], new: tuple[Feature, ...]
 ) -> Iterator[Document]:
-    """Of each feature that both have under the same transform: its moments before and after, and how far they moved."""
+    """Yields each feature that both have under the same transform: moments before and after, and how far they moved."""
     transforms = {feature.name: feature.transform for feature in old if not feature.categorical}
     before, after = (s.over_nodes for s in (one, other))
     shifts = {row["feature"]: row for row in (drift(one, other) if one.features == other.features else [])}

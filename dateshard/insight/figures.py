@@ -33,7 +33,7 @@ def figure(value: float) -> float | None:
 
 
 def moments_to_json(moments_6: Floats) -> Document:
-    """mean, std, min, max of one feature's moments; nulls where nothing was observed."""
+    """Returns mean, std, min and max of one feature's moments; nulls where nothing was observed."""
     count, pivot, delta, m2, low, high = map(float, moments_6)
     if not count:
         return dict.fromkeys(("mean", "std", "min", "max"))
@@ -52,7 +52,7 @@ def clock_changes(days: Iterable[Day]) -> list[Document]:
 
 
 def split_to_json(manifest: Manifest) -> Document:
-    """{name: [[first, last], ...]}."""
+    """Returns {name: [[first, last], ...]} of the splits."""
     return {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in manifest.split.items()}
 
 
@@ -62,7 +62,7 @@ def without_position(nodes: Nodes) -> int:
 
 
 def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[Document]) -> Document:
-    """`inspect --json`: what the surveyed dates hold, and the first rows."""
+    """Makes the document of `inspect --json`: what the surveyed dates hold, and the first rows."""
     manifest, days = dataset.manifest, [survey.dates[date].day for date in sorted(survey.dates)]
     num_bytes = sum(size for day in days for part in manifest.dates[day.date].parts for size, _ in part.files.values())
     return {
@@ -154,7 +154,7 @@ def _readable(survey: DataSurvey, scaled_TN: Any, seen_TN: Any, index: int, coun
 
 
 def global_statistics(dataset: Dataset, limit: int) -> Document:
-    """`statistics --json`: the frozen statistics, in units after the transform; nothing of the shards is read."""
+    """Makes the document of `statistics --json`, in units after the transform; nothing of the shards is read."""
     manifest, statistics = dataset.manifest, dataset.statistics
     dates = [date for date, _ in statistics.sources]
     pooled = statistics.over_nodes
@@ -208,7 +208,7 @@ def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> Docu
 
 
 def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
-    """`by_date` of statistics: a row a date and feature, in raw units."""
+    """Makes the rows of `by_date` of statistics: a row a date and feature, in raw units."""
     rows = []
     for date in sorted(dates):
         found, cells = survey.dates[date], survey.cells([date])

@@ -24,7 +24,7 @@ def short_step(dataset: Dataset) -> str:
 
 
 def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, ObservedCells]:
-    """{split: its cells} of some features. Masks are read of those dates alone that an older version prepared."""
+    """Returns {split: its cells} of some features. Masks are read of those dates alone that an older version prepared."""
 
     def read(date: dt.date) -> Counts:
         return [int(count) for count in np.asarray(dataset.map(date, "observed")).sum(axis=(0, 1))]
@@ -33,7 +33,7 @@ def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Obser
 
 
 def _rows(dataset: Dataset) -> Mapping[str, Any]:
-    """Of the sources file, by date. Missing or damaged it is no hindrance to what only tells."""
+    """Reads the dates' rows of the sources file. Missing or damaged it is no hindrance to what only tells."""
     with suppress(StoreError):
         rows: Mapping[str, Any] = load_sources(dataset.root, dataset.generation)["dates"]
         return rows
@@ -41,13 +41,13 @@ def _rows(dataset: Dataset) -> Mapping[str, Any]:
 
 
 def shares_line(cells: Mapping[str, ObservedCells], what: str = "cells") -> str:
-    """`observed cells: train 98 %, validation 0.1 %, test 97 %`; empty where nothing is known."""
+    """Writes `observed cells: train 98 %, validation 0.1 %, test 97 %`; empty where nothing is known."""
     shares = ", ".join(f"{split} {percent(own)}" for split, own in cells.items())
     return f"observed {what}: {shares}" if shares else ""
 
 
 def shares_of(cells: Mapping[str, ObservedCells]) -> dict[str, float]:
-    """For --json."""
+    """Returns the observed share of each split, for --json."""
     return {split: float(f"{own.share:.7g}") for split, own in cells.items()}
 
 

@@ -18,7 +18,7 @@ def figure(value: float | None, digits: int = 5) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`12.3 %`."""
+    """Writes a share as `12.3 %`; a dash where it is None."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 

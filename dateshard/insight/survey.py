@@ -35,7 +35,7 @@ HOUR = 3_600_000_000_000  # nanoseconds
 
 @dataclass(frozen=True, slots=True)
 class DateSurvey:
-    """One date.
+    """What a survey counts of one date.
 
     Attributes:
         moments: {kind: [6, F]} rows as in `PartialStatistics`, of the observed cells of all nodes.
@@ -145,7 +145,7 @@ class DataSurvey:
         np.add.at(self.week_sum[..., index], at, plain_TN.sum(axis=1))
 
     def pooled(self, kind: str, dates: Iterable[dt.date] | None = None) -> Floats:
-        """[6, F]: moments of one kind over the given dates (default: all that were added), merged in date order."""
+        """Returns [6, F]: moments of one kind over the given dates (default: all that were added), in date order."""
         total = PartialStatistics.empty(1, len(self.dataset.features))
         for date in sorted(self.dates if dates is None else dates):
             total = total.merge(PartialStatistics(self.dates[date].moments[kind][:, None, :]))
@@ -168,7 +168,7 @@ class _Column:
 
     @staticmethod
     def counted(num_seen: int, seen_G: NDArray[np.int32]) -> _Column:
-        """Of a categorical feature, whose codes are no quantities: the number of observed cells alone."""
+        """Counts the observed cells alone of a categorical feature, whose codes are no quantities."""
         moments = np.asarray([num_seen, np.nan, np.nan, np.nan, np.nan, np.nan])
         return _Column(dict.fromkeys(KINDS, moments), np.full(3, np.nan), np.zeros(len(EDGES_B) + 1, np.int32), seen_G)
 
@@ -189,14 +189,14 @@ class Unit:
 
     @staticmethod
     def of(dataset: Dataset) -> Unit:
-        """From the frozen statistics."""
+        """Makes the units from the frozen statistics."""
         count, pivot, delta, m2, *_ = dataset.statistics.over_nodes
         deviation = np.sqrt(m2 / np.maximum(count, 1))
         rounding = 8 * np.finfo(np.float64).eps * np.abs(pivot + delta)
         return Unit(dataset, pivot + delta, np.where(deviation > rounding, deviation, 1.0), _grid(dataset.scale))
 
     def transformed(self, scaled_TN: NDArray[np.float32], index: int) -> Floats:
-        """[T, N] values after the transform, rounded to what float32 can have kept of them."""
+        """Returns [T, N] values after the transform, rounded to what float32 can have kept of them."""
         scale = self.dataset.scale
         pivot, delta, spread = (array[:, index] for array in (scale.pivot_NF, scale.delta_NF, scale.spread_NF))
         exact = (scaled_TN.astype(np.float64) * spread + delta) + pivot
@@ -206,8 +206,10 @@ class Unit:
 
 
 def _grid(scale: Scale) -> Floats:
-    """What float32 lost shows where a value is near 0 and the scale's middle is not: there 7 digits of the middle are
-    left, and never more than float32 held of the spread are wanted.
+    """Returns the grid that values are rounded to, for what float32 lost.
+
+    It shows where a value is near 0 and the scale's middle is not: there 7 digits of the middle are left, and never more
+    than float32 held of the spread are wanted.
     """
     middle, spread = np.abs(scale.pivot_NF + scale.delta_NF), np.abs(scale.spread_NF)
     size = np.minimum(middle, spread)
@@ -220,7 +222,7 @@ COARSE = np.searchsorted(EDGES_B, representatives(_FINITE), side="right")
 
 
 def moments_of(values_R: Floats) -> Floats:
-    """[6] of plain values: n, pivot, delta, M2, min, max."""
+    """Returns [6] of plain values: n, pivot, delta, M2, min, max."""
     return PartialStatistics.of(values_R.reshape(-1, 1, 1)).moments_6NF[:, 0, 0] if values_R.size else _nothing()
 
 
@@ -244,7 +246,7 @@ def raw_of_unit(survey: DataSurvey, index: int, values: Floats) -> Floats:
 
 
 def reference(survey: DataSurvey, index: int) -> Integers:
-    """[B]: a feature's cells of all training dates of the statistics that were surveyed."""
+    """Returns [B]: a feature's cells of all training dates of the statistics that were surveyed."""
     total = np.zeros(len(EDGES_B) + 1, dtype=np.int64)
     for date, _ in survey.dataset.statistics.sources:
         if date in survey.dates:

@@ -78,7 +78,7 @@ def run_of(name: str, like: Settings | None = None, *, trust: bool = False) -> T
 
 
 def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
-    """(what was found of a run's best checkpoint on a split, whether it was evaluated just now).
+    """Returns (the verdict on a run's best checkpoint on a split, whether it was evaluated just now).
 
     Without a best checkpoint (no epoch is whole yet) it is the newest one's.
 

@@ -49,8 +49,10 @@ class Made:
 
 
 def frame_of(made: Made) -> polars.DataFrame:
-    """date, step, node, feature, horizon, value, low, high, with a categorical target category and probability, time;
-    ordered by time, node, then as the targets are configured."""
+    """Returns the forecast as a table, ordered by time, node, then as the targets are configured.
+
+    Columns: date, step, node, feature, horizon, value, low, high, with a categorical target category and probability,
+    time."""
     import polars as pl
 
     manifest, nodes = made.forecaster.dataset.manifest, made.forecaster.dataset.nodes.names
@@ -76,7 +78,7 @@ def frame_of(made: Made) -> polars.DataFrame:
 
 
 def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
-    """value, low and high; null where there is none."""
+    """Returns the columns value, low and high; null where there is none."""
     import polars as pl
 
     found, forecaster = np.full((3, *shape), np.nan), made.forecaster
@@ -96,13 +98,13 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
 
 
 def in_raw_units(forecaster: Forecaster, scaled_PNT: Floats, places: Sequence[int]) -> Floats:
-    """[P, N, T] as `export` shows values; NaN stays NaN."""
+    """Returns [P, N, T] as `export` shows values; NaN stays NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         return raw_units(forecaster.dataset, scaled_PNT, places)
 
 
 def _categories(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
-    """category and probability of the likeliest one; nothing where no target is categorical."""
+    """Returns category and probability of the likeliest one; nothing where no target is categorical."""
     import polars as pl
 
     if not made.chances:
@@ -118,14 +120,14 @@ def _categories(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Ser
 
 
 def as_csv(frame: polars.DataFrame) -> str:
-    """With a header; times in the dataset's zone, with their offset."""
+    """Writes the table as CSV with a header; times in the dataset's zone, with their offset."""
     import polars as pl
 
     return frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT)).write_csv()
 
 
 def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
-    """For JSON: dates and times as text."""
+    """Returns the table as rows for JSON: dates and times as text."""
     import polars as pl
 
     texts = frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT), pl.col("date").cast(pl.String))
@@ -133,8 +135,10 @@ def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
 
 
 def refuse_ending(path: Path) -> None:
-    """Raises:
-    UsageError: the file's name says neither CSV nor Parquet, or its folder is not there.
+    """Refuses a file that a forecast cannot be written to.
+
+    Raises:
+        UsageError: the file's name says neither CSV nor Parquet, or its folder is not there.
     """
     where = Where(file=str(path))
     if path.suffix not in (".csv", ".parquet"):

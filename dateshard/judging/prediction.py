@@ -115,7 +115,7 @@ def predict(
     interval: float | None = 0.9,
     trust: bool = False,
 ) -> polars.DataFrame:
-    """`dateshard.predict("latest", history="data/raw/flights/{date}.csv")`: the table that the command prints.
+    """Returns the table that the command prints: `dateshard.predict("latest", history="data/raw/flights/{date}.csv")`.
 
     Columns: date, step (of that date, from 0), node, feature, horizon, value, low, high (raw units), time; with a
     categorical target also category and probability, before time.
@@ -131,7 +131,7 @@ def predict(
 
 
 def predict_run(asked: PredictRequest) -> Prediction:
-    """Forecasts once.
+    """Makes one forecast of a run.
 
     Memory: the model, the window, one date as in preparing; with intervals that are not kept yet those of
     `dateshard.trainer.assessment.intervals.calibrate`.
@@ -168,7 +168,7 @@ def predict_run(asked: PredictRequest) -> Prediction:
 
 
 def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
-    """(run, which of its checkpoints); a checkpoint's folder names both."""
+    """Returns (run, which of its checkpoints); a checkpoint's folder names both."""
     history, until, at = by_door("--history", "history"), by_door("--until", "until"), by_door("--at", "at")
     if asked.history and asked.at:
         what = "the history of a forecast is either dumps, or what is prepared before an instant"
@@ -243,7 +243,7 @@ def _newest_alike(dataset: Dataset) -> Dataset:
 
 
 def _targets(forecaster: Forecaster, history: RecentSteps) -> list[tuple[int, Day, int, int]]:
-    """(instant, date, step of that date, horizon) of each target step. With horizon 0 they are those of the history."""
+    """Returns (instant, date, step of that date, horizon) of each target step; with horizon 0 of the history's."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     first = 1 if window.horizon else 1 - window.history
     spans = [(piece.day, piece.rows) for piece in history.pieces]
@@ -254,7 +254,7 @@ def _targets(forecaster: Forecaster, history: RecentSteps) -> list[tuple[int, Da
 
 
 def _codes(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.int32]:
-    """[W] time codes of the history and of what is forecast."""
+    """Returns [W] time codes of the history and of what is forecast."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     spans = [(piece.day, piece.rows) for piece in history.pieces]
     spans += rows_after(history.end, window.horizon, manifest.timezone, manifest.step)

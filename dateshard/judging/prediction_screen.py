@@ -163,8 +163,9 @@ def _judged(made: Prediction) -> str:
 
 
 def _covered(found: Coverage, share: float, level: float) -> list[str]:
-    """What was measured on the test split, by target where there are a few; whether it is less or more than was promised,
-    and the worst node, hour and month."""
+    """Tells what share of the test targets the intervals cover, by target where there are a few.
+
+    Also whether it is less or more than was promised, and the worst node, hour and month."""
     lines = [f"           covers {100 * share:.1f} % of the targets of {found.windows:,} test windows"]
     known = {name: part for name, part in found.by_feature.items() if part is not None}
     if 1 < len(known) <= SHOWN_FEATURES:

@@ -19,7 +19,7 @@ NAMED = 10  # nodes that a note names
 
 
 def known_targets(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.bool_]:
-    """[N, K]: whether the history holds a value of the target at the node; of a target that is no input, one of any input."""
+    """Tells [N, K] whether the history holds a value of the target at the node; if it is no input, one of any input."""
     seen_NF: NDArray[np.bool_] = history.observed_HNF.max(axis=0)
     columns = forecaster.columns
     inputs = list(columns.inputs)
@@ -29,7 +29,7 @@ def known_targets(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.bo
 
 
 def silent_nodes(forecaster: Forecaster, known_NK: NDArray[np.bool_]) -> dict[str, list[str]]:
-    """{target: nodes of which no value of it is in the history}, without targets that are known everywhere."""
+    """Returns {target: nodes of which no value of it is in the history}, without targets that are known everywhere."""
     names, targets = forecaster.dataset.nodes.names, enumerate(target.name for target in forecaster.targets)
     silent = {target: [names[node] for node in np.flatnonzero(~known_NK[:, place])] for place, target in targets}
     return {target: nodes for target, nodes in silent.items() if nodes}

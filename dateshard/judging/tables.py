@@ -25,8 +25,10 @@ CLASS_COLUMNS: tuple[Column, ...] = (
 
 
 def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
-    """Numbers: scaled error over all targets, then each target in its own unit. Categories: each a table. The best of a
-    column is starred. Then the verdict, and the command that trains what the model loses to.
+    """Shows the evaluation as tables, the verdict, and the command that trains what the model loses to.
+
+    Numbers: scaled error over all targets, then each target in its own unit. Categories: each a table. The best of a
+    column is starred.
 
     Args:
         files: the configuration that was named, for that command.
@@ -108,7 +110,7 @@ def _best(column: Sequence[float | None], *, higher: bool) -> float | None:
 
 
 def _raw_errors(screen: Screen, result: Evaluation) -> None:
-    """Of the model (without one, of the best baseline): bias and quantiles, a line a target."""
+    """Shows raw errors of the model (without one, of the best baseline): bias and quantiles, a line a target."""
     row = _judged(result)
     if row is None:
         return

@@ -52,7 +52,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str | None:
-        """`beats`, `loses` or `unclear`; None without a model or a rival, or where an older version judged."""
+        """Returns `beats`, `loses` or `unclear`; None without a model or a rival, or where an older version judged."""
         found: str | None = self.document.get("outcome")
         return found
 

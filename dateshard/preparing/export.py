@@ -180,7 +180,7 @@ def _column(numbers_R: Array, seen_R: NDArray[np.bool_], words: Sequence[str] | 
 
 
 def _write_npy(path: Path, array: Array) -> None:
-    """As np.save, which says nothing of why a disk takes no more."""
+    """Writes an array as np.save does, which says nothing of why a disk takes no more."""
     plain = np.ascontiguousarray(array)
     with open(path, "wb") as file:
         npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(plain))
@@ -203,8 +203,10 @@ def _write_axes(dataset: Dataset, folder: Path, *, scaled: bool, force: bool) ->
 
 @contextmanager
 def _new_file(path: Path, *, force: bool) -> Iterator[Path]:
-    """Raises:
-    UsageError: `path` exists, and is not to be replaced.
+    """Yields a name for a new file, which becomes `path` when all went well.
+
+    Raises:
+        UsageError: `path` exists, and is not to be replaced.
     """
     try:
         with appearing(path, over=force) as temporary:

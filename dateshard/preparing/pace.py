@@ -75,7 +75,7 @@ def _file(dataset: str) -> Path:
 
 
 def _remember(dataset: str, new: dict[str, TimedAct]) -> None:
-    """Of each act the smallest and the largest run stay; of equal ones the newest."""
+    """Keeps the smallest and the largest run of each act; of equal ones the newest."""
     known = _recall(dataset)
     for act, run in new.items():
         runs = sorted([run, *(old for old in known.get(act, []) if old.work != run.work)], key=lambda r: r.work)

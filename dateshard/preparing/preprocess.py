@@ -56,8 +56,10 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) 
 
 
 def settled(events: Iterable[e.Event]) -> Iterator[e.Event]:
-    """Passes events through. Until the plan no garbage is looked for, and what the plan is made of, hundred objects a
-    date, is not looked through again: both cost more than appending a date to thousands may (docs/decisions/0044)."""
+    """Passes events through, with garbage collection off until the plan.
+
+    What the plan is made of, hundred objects a date, is not looked through again: both cost more than appending a date
+    to thousands may (docs/decisions/0044)."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -230,8 +232,9 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
 
 
 def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> bool:
-    """Shows rows that were left out because their node and instant come again, and readings that were lost by it; gives
-    whether any were."""
+    """Shows rows that were left out because their node and instant come again; returns whether any were.
+
+    Also shows the readings that were lost by it."""
     duplicates = {date: rows["duplicates"] for date, rows in rows_by_date.items() if rows.get("duplicates")}
     for kind in ("dropped", "conflicting"):
         dates = [dt.date.fromisoformat(date) for date, counts in duplicates.items() if counts[kind]]
@@ -284,7 +287,7 @@ def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
 
 
 def ending_to_json(ending: Ending) -> PreprocessDocument:
-    """`preprocess --json`."""
+    """Makes the document of `preprocess --json`."""
     finished = ending.finished
     return {
         "generation": finished.generation,

@@ -16,7 +16,7 @@ from dateshard.shardstore.scaling.transform import Floats, untransform
 
 
 def raw_units(dataset: Dataset, scaled_TNF: NDArray[Any], places: Sequence[int] | None = None) -> Floats:
-    """[T, N, F] float64: scale and transform undone, each value at the last decimal that its float32 held.
+    """Returns [T, N, F] float64: scale and transform undone, each value at the last decimal that its float32 held.
 
     Memory: five arrays of the size of the result.
 

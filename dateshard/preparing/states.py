@@ -78,7 +78,7 @@ def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[li
 
 
 def _acts(plan: DatePlan) -> str:
-    """`measure + normalise`, or nothing."""
+    """Names a date's acts, such as `measure + normalise`, or nothing."""
     return " + ".join(
         name for name, on in (("measure", plan.measure), ("normalise", plan.normalise), ("store", plan.store)) if on
     )
@@ -164,7 +164,7 @@ def expect(dataset: str, found: Survey, cost: Cost, num_workers: int) -> pace.Es
 def plan_document(
     dataset: str, found: Survey, cost: Cost, expected: pace.Estimate | None, command: str
 ) -> PlanDocument:
-    """`plan --json`."""
+    """Makes the document of `plan --json`."""
     made, current = found.plan, found.current
     rows: list[PlannedRow] = [
         {
@@ -207,7 +207,7 @@ def _to_cut(found: Survey) -> ToCutDocument | None:
 
 
 def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], mend: str) -> StatusDocument:
-    """`status --json`."""
+    """Makes the document of `status --json`."""
     manifest = found.current.manifest if found.current else None
     counts: dict[str, int] = {}
     for p in dates:

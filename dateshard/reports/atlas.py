@@ -67,7 +67,7 @@ def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> N
 
 
 def _axes(axes: Sequence[str]) -> tuple[int, int]:
-    """(latitude or y, longitude or x)."""
+    """Returns (place of latitude or y, place of longitude or x) among the two axes."""
     first = axes[0].lower()
     return (1, 0) if first.startswith(("lon", "lng", "x", "east")) else (0, 1)
 
@@ -90,7 +90,7 @@ def _tiles(x: Floats, y: Floats) -> Integers:
 
 
 def by_circle(where: NodePlaces, value_N: Floats, weight_N: Floats) -> Floats:
-    """[K] sums of values over sums of weights of each circle's nodes; NaN where no weight is."""
+    """Returns [K] sums of values over sums of weights of each circle's nodes; NaN where no weight is."""
     known = where.group_N >= 0
     total, weight = (
         np.bincount(where.group_N[known], weights=array[known], minlength=len(where.names))
@@ -100,7 +100,7 @@ def by_circle(where: NodePlaces, value_N: Floats, weight_N: Floats) -> Floats:
 
 
 def atlas(where: NodePlaces, value_K: Floats, title: str, unit: str = "") -> str:
-    """One map."""
+    """Draws one map of the nodes, as SVG text."""
     squeeze = math.cos(math.radians(float(np.clip(where.y_K.mean(), -80, 80)))) if where.degrees else 1.0
     (x0, x1), (y0, y1) = _frame(where.x_K), _frame(where.y_K)
     inner = WIDTH - 2 * MARGIN

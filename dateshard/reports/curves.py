@@ -220,7 +220,7 @@ def hours() -> Along:
 
 
 def along(columns: Along, lines: Sequence[tuple[str, str, Floats]], title: str) -> str:
-    """(name, class, a value a column) each; the names stand at the lines' ends. From 0 on, for errors are compared."""
+    """Draws (name, class, a value a column) each; names stand at the lines' ends. From 0 on, for errors are compared."""
     height, plot, right = 214, 168, 92
     width, count = HALF - LEFT - right, max(len(columns.labels), 1)
     seen = np.concatenate([values[np.isfinite(values)] for _, _, values in lines] or [np.empty(0)])

@@ -1,5 +1,7 @@
-"""What the data report shows, bounded: at most a few hundred columns of dates, a hundred groups of nodes, a dozen rows
-a table. Everything that is left out is counted.
+"""What the data report shows, bounded.
+
+At most a few hundred columns of dates, a hundred groups of nodes, a dozen rows a table. Everything that is left out is
+counted.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Facts:
 
 
 def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
-    """Of a survey over all committed dates."""
+    """Gathers the facts of the data report from a survey over all committed dates."""
     dataset, dates = survey.dataset, sorted(survey.dates)
     span = (dates[-1] - dates[0]).days + 1
     width = math.ceil(span / MOST_COLUMNS)
@@ -143,7 +145,7 @@ def over_columns(facts: Facts, values: Mapping[dt.date, float], *, highest: bool
 
 
 def quartiles(facts: Facts, index: int) -> tuple[Floats, Floats, Floats]:
-    """(q25, mean, q75) of a feature, each by column."""
+    """Returns (q25, mean, q75) of a feature, each by column."""
     rows = {}
     for date, found in facts.survey.dates.items():
         count, pivot, delta, *_ = found.moments["raw"][:, index].tolist()
@@ -154,7 +156,7 @@ def quartiles(facts: Facts, index: int) -> tuple[Floats, Floats, Floats]:
 
 
 def distances(facts: Facts, name: str) -> Floats:
-    """Of a feature's dates from the training dates, the highest of each column."""
+    """Returns the distances of a feature's dates from the training dates, the highest of each column."""
     rows = {dt.date.fromisoformat(r["date"]): r["distance"] or math.nan for r in facts.drift if r["feature"] == name}
     return over_columns(facts, rows, highest=True)
 
@@ -185,7 +187,7 @@ def week_heat(facts: Facts, index: int) -> Heat:
 
 
 def _by_slot(facts: Facts, index: int) -> tuple[Floats, Floats]:
-    """(observed cells, sum of their raw values), each [7, slots of the day]."""
+    """Returns (observed cells, sum of their raw values), each [7, slots of the day]."""
     hours = max(facts.dataset.manifest.step // HOUR, 1)
     slots = 24 // hours if 24 % hours == 0 else 24
     arrays = (facts.survey.week_seen[..., index], facts.survey.week_sum[..., index])
@@ -265,7 +267,7 @@ def _edges(values: Floats, counts: Integers, low: float, high: float, *, whole: 
 
 
 def worst_nodes(facts: Facts) -> list[tuple[str, float, list[float]]]:
-    """(node, missing share, mean of each feature) of those that miss most."""
+    """Lists (node, missing share, mean of each feature) of those that miss most."""
     survey, cells = facts.survey, facts.survey.cells() / max(facts.dataset.manifest.num_nodes, 1)
     missing = 1 - survey.seen_NF.mean(axis=1) / max(cells, 1)
     means = np.where(survey.seen_NF > 0, survey.sum_NF / np.maximum(survey.seen_NF, 1), np.nan)
@@ -274,7 +276,7 @@ def worst_nodes(facts: Facts) -> list[tuple[str, float, list[float]]]:
 
 
 def worst_dates(facts: Facts) -> list[tuple[dt.date, float]]:
-    """(date, missing share) of those that miss most."""
+    """Lists (date, missing share) of those that miss most."""
     cells = {date: facts.survey.cells([date]) * len(facts.dataset.features) for date in facts.survey.dates}
     rows = [
         (date, 1 - float(f.moments["raw"][0].sum()) / max(cells[date], 1)) for date, f in facts.survey.dates.items()

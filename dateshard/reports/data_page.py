@@ -46,7 +46,7 @@ STATES = ("failed", "stale", "missing", "measured", "no-dump", "excluded", "fres
 
 
 def data_report(facts: Facts) -> str:
-    """The page."""
+    """Writes the page of the data report."""
     manifest = facts.dataset.manifest
     body = [_head(facts), _dates(facts), _features(facts), _missing(facts), _nodes(facts), _rows(facts)]
     scale = f"{counted(facts.columns.count, 'column')} of {counted(facts.days_a_column, 'date')}"

@@ -62,7 +62,7 @@ def shown(
     names: Sequence[tuple[str, str]],
     categories: Sequence[str],
 ) -> DrawnWindow:
-    """Of what an evaluation kept (`trainer.assessment.example_windows`); `names`: (forecaster, class), drawn in that order."""
+    """Takes a window that an evaluation kept to be drawn; `names`: (forecaster, class), drawn in that order."""
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
     first = window["first_ns"] / NANOSECONDS
     return DrawnWindow(
@@ -107,7 +107,7 @@ def _values(window: DrawnWindow) -> Axis:
 
 
 def _codes(window: DrawnWindow) -> dict[int, int]:
-    """{code: its row}, of the codes that occur."""
+    """Returns {code: its row}, of the codes that occur."""
     if not window.categories:
         return {}
     seen = {
@@ -147,7 +147,7 @@ def _times(window: DrawnWindow, across: Any, width: float) -> str:
 
 
 def _marks(window: DrawnWindow) -> Iterator[tuple[float, str]]:
-    """(value, text): midnights with their date, other marks with their hour; a step of a day or more by dates alone."""
+    """Yields (value, text): midnights with their date, other marks with their hour; a step of a day or more by dates."""
     count = len(window.truth)
     total = count * window.step
     if window.step >= 24 * HOUR:

@@ -27,7 +27,7 @@ Tile = tuple[str, str, bool]
 
 
 def judged_sections(facts: RunFacts) -> list[tuple[str, str, list[str]]]:
-    """(name, heading, parts) each; those without parts are left out by the page."""
+    """Lists (name, heading, parts) of each section; those without parts are left out by the page."""
     verdict = facts.verdict
     if verdict is None:
         return []
@@ -60,7 +60,7 @@ def judged_tiles(verdict: Verdict | None) -> list[Tile]:
 
 
 def judged_sentences(verdict: Verdict | None) -> list[tuple[str, bool]]:
-    """(sentence, whether it is good news): numbers, then each categorical target."""
+    """Lists (sentence, whether it is good news): numbers, then each categorical target."""
     if verdict is None:
         return []
     return [(f"On {verdict.split}: {sentence}", good) for sentence, good in verdicts(verdict.document)]
@@ -109,7 +109,7 @@ def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
 
 
 def _best_cells(values: Sequence[Sequence[float | None]], higher: Sequence[int]) -> set[tuple[int, int]]:
-    """(row, column) of the best of each column; column 0 of the table is the name."""
+    """Returns (row, column) of the best of each column; column 0 of the table is the name."""
     found = set()
     for column, cells in enumerate(zip(*values, strict=True)):
         known = [value for value in cells if value is not None]
@@ -174,7 +174,7 @@ def _errors(facts: RunFacts, verdict: Verdict) -> list[str]:
 
 
 def _by_horizon(verdict: Verdict) -> Iterator[str]:
-    """Of all predictors together, where more than one step is forecast."""
+    """Draws all predictors together by target step, where more than one step is forecast."""
     rows = [row for row in verdict.document["rows"] if row["scaled"]["mse"] is not None]
     count = max((len(row["by_horizon"]) for row in rows), default=0)
     if count > 1:

@@ -39,8 +39,9 @@ def write_page(path: Path, data: bytes) -> None:
 
 
 def write_report(run: TrainingRun, output: str | None = None, split: str | None = None) -> ReportDocument:
-    """Writes the page at once, the old one or the new; evaluates first where no evaluation of the best checkpoint lies
-    beside the run.
+    """Writes the page at once, the old one or the new.
+
+    Evaluates first where no evaluation of the best checkpoint lies beside the run.
 
     Raises:
         DiskFullError, OSError: it cannot be written there.

@@ -27,7 +27,7 @@ def section(name: str, heading: str, parts: Iterable[str]) -> str:
 
 
 def card(parts: Iterable[str]) -> str:
-    """A sheet."""
+    """Wraps parts in one sheet of the page."""
     return f'<div class="card">{"".join(parts)}</div>'
 
 
@@ -37,7 +37,7 @@ def pair(*figures: str) -> str:
 
 
 def tiles(rows: Sequence[tuple[str, str, bool]]) -> str:
-    """(figure, what it is, whether it alarms) each, in even rows of seven at most."""
+    """Shows (figure, what it is, whether it alarms) each, in even rows of seven at most."""
     cells = (
         f"<div{' class=alarm' if alarm else ''}><b>{escape(a)}</b><span>{escape(b)}</span></div>"
         for a, b, alarm in rows
@@ -47,7 +47,7 @@ def tiles(rows: Sequence[tuple[str, str, bool]]) -> str:
 
 
 def paragraph(words: str, css: str = "") -> str:
-    """Plain text."""
+    """Wraps plain text in a paragraph; nothing where there is none."""
     return f'<p class="{css}">{escape(words)}</p>' if words else ""
 
 

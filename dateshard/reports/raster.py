@@ -46,7 +46,7 @@ def shades(values: Floats, low: float, high: float) -> NDArray[np.uint8]:
 
 
 def colour(value: float, low: float, high: float) -> str:
-    """`#21918c`, or `none` for NaN."""
+    """Returns the colour of a value, such as `#21918c`, or `none` for NaN."""
     shade = int(shades(np.asarray(value, dtype=float), low, high))
     return "none" if shade == SHADES else "#" + bytes(PALETTE_U8[shade]).hex()
 

@@ -73,7 +73,7 @@ def gather(run: TrainingRun, split: str | None = None) -> RunFacts:
     Args:
         split: None: test where it has windows, else validation.
     """
-    facts = run.told() or {}
+    facts = run.facts_or_recovered() or {}
     dataset = _dataset(facts)
     verdict, unjudged, fresh = _verdict(run, dataset, (split,) if split else SPLITS)
     found, passed = checkpoint.scan(run.checkpoints)
@@ -109,7 +109,7 @@ def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
 
 
 def told_standing(run: TrainingRun, newest: Checkpoint | None = None) -> str:
-    """`finished (epochs)`, `being trained now`, or where it stopped; its newest checkpoint is looked for if not given."""
+    """Tells `finished (epochs)`, `being trained now`, or where it stopped; looks for its newest checkpoint if not given."""
     if newest is None:
         found, _ = checkpoint.scan(run.checkpoints)
         newest = found[-1] if found else None

@@ -80,7 +80,7 @@ def _cost_tiles(facts: RunFacts) -> list[tuple[str, str, bool]]:
 
 
 def _mean(told: RunHistory, name: str) -> float | None:
-    """Over the epochs, or, before one is whole, over the steps."""
+    """Averages a figure over the epochs, or, before one is whole, over the steps."""
     for part in (told.epochs, told.steps):
         if name in part and part[name].known:
             return float(np.nanmean(part[name].mean_K))

@@ -43,7 +43,7 @@ def run_to_show(name: str | None) -> TrainingRun:
 
 def shown_run(run: TrainingRun) -> ShowDocument:
     """What `show --json` prints."""
-    told, facts, verdict = history(run), run.told() or {}, _verdict(run)
+    told, facts, verdict = history(run), run.facts_or_recovered() or {}, _verdict(run)
     page = page_of(run)
     windows = verdict.shown if verdict else []
     return {
@@ -86,7 +86,7 @@ def _epochs(told: RunHistory) -> list[ShownEpoch]:
 
 
 def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
-    """On a terminal curves and figures, else a table of the epochs."""
+    """Shows curves and figures on a terminal, else a table of the epochs."""
     if not screen.terminal:
         _table(screen, document["epochs"])
         return
@@ -192,7 +192,7 @@ class _Place:
 
 
 def _points(one: Series, last: int, inner: int, place: _Place) -> list[tuple[float, float]]:
-    """(column, row) in dots of the points that have a value."""
+    """Returns (column, row) in dots of the points that have a value."""
     known = np.isfinite(one.mean_K)
     xs = np.rint(one.x_K[known] / max(last, 1) * (inner * 2 - 1))
     ys = np.clip(place.of(one.mean_K[known]), 0, ROWS * 4 - 1)
@@ -200,7 +200,7 @@ def _points(one: Series, last: int, inner: int, place: _Place) -> list[tuple[flo
 
 
 def _dots(one: Series, last: int, inner: int, place: _Place) -> Integers:
-    """[ROWS, inner] bits of braille letters, neighbouring points joined."""
+    """Returns [ROWS, inner] bits of braille letters, neighbouring points joined."""
     grid = np.zeros((ROWS, inner), dtype=np.int64)
     before: tuple[float, float] | None = None
     for x, y in _points(one, last, inner, place):

@@ -92,7 +92,7 @@ class Named:
 
 
 def named(words: Sequence[str], directory: str | None, otherwise: str) -> Named:
-    """`[RUN] [CHECKPOINT]`, in any order; `otherwise` where no checkpoint is named.
+    """Finds what `[RUN] [CHECKPOINT]` name, in any order; `otherwise` where no checkpoint is named.
 
     Raises:
         UsageError: more than that. NotThereError: no such run or folder.
@@ -112,7 +112,7 @@ def named(words: Sequence[str], directory: str | None, otherwise: str) -> Named:
 
 
 def open_named(wanted: Named) -> checkpoint.Checkpoint:
-    """Its manifest; of `best` and `latest` the first whose every byte verifies.
+    """Opens a named checkpoint by its manifest; of `best` and `latest` the first whose every byte verifies.
 
     Raises:
         NotThereError, DamagedError: naming the file.
@@ -164,7 +164,7 @@ def list_checkpoints(place: CheckpointPlace) -> CheckpointsListDocument:
 
 
 def _folders(parent: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """Those of that name, by the numbers in it: batch 4 before batch 12."""
+    """Lists the folders of that name, by the numbers in it: batch 4 before batch 12."""
     found = [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: ([int(digits) for digits in re.findall(r"_(\d+)", path.name)], path.name))
 
@@ -174,8 +174,10 @@ def _is_export(path: Path) -> bool:
 
 
 def _refuse_other_sizes(found: checkpoint.Checkpoint) -> None:
-    """Raises:
-    NotThereError: a file is missing or cut off, without reading one.
+    """Refuses a checkpoint whose files do not have their sizes, without reading one.
+
+    Raises:
+        NotThereError: a file is missing or cut off, without reading one.
     """
     for name, (size, _) in found.files.items():
         path = found.folder / name

@@ -60,7 +60,7 @@ def _line(row: CheckpointRow) -> list[str]:
 
 
 def _time(saved: str) -> str:
-    """Without the offset: it is this machine's clock."""
+    """Writes a time without its offset: it is this machine's clock."""
     return saved[:19].replace("T", " ")
 
 

@@ -77,7 +77,7 @@ class RunHistory:
 
 
 def history(run: TrainingRun) -> RunHistory:
-    """Of a run's metrics.jsonl; empty where there is none."""
+    """Reads the history of a run's metrics.jsonl; empty where there is none."""
     told = RunHistory()
     for row in run.metrics():
         _first_look(told, row)
@@ -161,7 +161,7 @@ def _of_epoch(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _nested(row: Mapping[str, Any], path: str) -> Any:
-    """`train.losses.geo`: a head's own name may hold dots."""
+    """Finds a figure of a row by its path, `train.losses.geo`: a head's own name may hold dots."""
     first, _, rest = path.partition(".")
     second, _, last = rest.partition(".") if first in ("train", "validation") else (rest, "", "")
     found: Any = row.get(first)

@@ -99,7 +99,7 @@ def compare(names: Sequence[str]) -> CompareDocument:
     if len(names) < 2:
         raise UsageError("a comparison needs two runs or more", todo=f"See: {command('runs')}")
     runs = [open_run(name) for name in names]
-    facts = [run.told() or {} for run in runs]
+    facts = [run.facts_or_recovered() or {} for run in runs]
     settings = [flatten(fact.get("config", {})) for fact in facts]
     keys = dict.fromkeys(key for leaves in settings for key in leaves)
     differing = [key for key in keys if any(leaves.get(key) != settings[0].get(key) for leaves in settings)]

@@ -1,4 +1,4 @@
-"""runs, compare and tail for people: tables, sparklines and the notes' lines."""
+"""Shows runs, compare and tail to people: tables, sparklines and the notes' lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
         took = "-" if row["seconds"] is None else seconds(row["seconds"])
         loss, held = number(row["best_val_loss"]), size(row["bytes"])
         place = [row["model"], epoch, str(row["batch"]), loss, best]
-        table.append([row["run"], told(row), *place, str(row["checkpoints"]), held, started, took])
+        table.append([row["run"], standing_text(row), *place, str(row["checkpoints"]), held, started, took])
     if screen.terminal:
         table = _narrowed(table)
     screen.table(table, right=range(3, len(table[0])) if not screen.terminal else _numbers(table[0]))
@@ -52,8 +52,8 @@ def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
         screen.tell(f"go on: {following}")
 
 
-def told(row: RunRow | ComparedRun) -> str:
-    """`ended: epochs`, `cut off`."""
+def standing_text(row: RunRow | ComparedRun) -> str:
+    """Tells how a run stands: `ended: epochs`, `cut off`."""
     return f"{row['state']}: {row['why']}" if row["state"] == "ended" and row["why"] else row["state"]
 
 
@@ -101,7 +101,7 @@ OUTCOMES = (  # label, key, digits
 def show_comparison(screen: Screen, told_: CompareDocument) -> None:
     """Settings that differ, outcomes, curves of the validation loss on a terminal, and what makes it no comparison."""
     runs = told_["runs"]
-    rows = [["state", *(told(run) for run in runs)]]
+    rows = [["state", *(standing_text(run) for run in runs)]]
     rows += [[row["key"], *map(_value, row["values"])] for row in told_["settings"]]
     for label, key, digits in OUTCOMES:
         rows.append([label, *(_figure(run.get(key), digits) for run in runs)])
@@ -121,8 +121,10 @@ def show_comparison(screen: Screen, told_: CompareDocument) -> None:
 
 
 def _side_by_side(screen: Screen, names: Sequence[str], rows: list[list[str]]) -> None:
-    """A column a run. Where a terminal is too narrow for their names these are numbered, and as many runs as it has room
-    for stand beside each other, the others below them."""
+    """Shows a column a run.
+
+    Where a terminal is too narrow for their names these are numbered, and as many runs as it has room for stand beside each
+    other, the others below them."""
     whole = [["", *names], *rows]
     if not screen.terminal or _width(whole) <= columns():
         screen.table(whole)

@@ -1,4 +1,4 @@
-"""tail: the last rows of a run's metrics, then those that come, until the run ends. Only reads.
+"""Follows a run's metrics: the last rows, then those that come, until the run ends. Only reads.
 
 A run that is continued drops the rows that will come again and puts a new file in the place of the old one: the reader
 notices, says from where the run goes on, and follows the new file.

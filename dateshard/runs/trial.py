@@ -1,4 +1,4 @@
-"""checkpoints load: a checkpoint becomes a model again, strictly, and computes one batch."""
+"""Loads a checkpoint as a trial: it becomes a model again, strictly, and computes one batch."""
 
 from __future__ import annotations
 

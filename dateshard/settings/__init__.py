@@ -98,7 +98,7 @@ def _place(source: Mapping[str, Any], raw_key: Any, name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """ruamel's scalars as plain Python values."""
+    """Returns ruamel's scalars as plain Python values."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     for kind in (bool, int, float, str):

@@ -24,7 +24,9 @@ Places = Mapping[tuple[str, ...], str]  # of each key: where it was written
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`configs/x.yaml:9:5`, `trainer.scheduler.step_size`, `must be greater than 0 (got 0)`; the first two may be empty."""
+    """One fault of a configuration: where it is, of which key, and what is wrong; the first two may be empty.
+
+    `configs/x.yaml:9:5`, `trainer.scheduler.step_size`, `must be greater than 0 (got 0)`."""
 
     place: str
     key: str
@@ -151,7 +153,7 @@ def _no_such_tag(context: Mapping[str, Any]) -> str:
 
 
 def _nearest(path: Sequence[str], loc: Sequence[Any], root: type[BaseModel]) -> str:
-    """`; did you mean 'epochs'?` from the names of the section that the key was written in."""
+    """Suggests the nearest name of the section that the key was written in: `; did you mean 'epochs'?`."""
     model: Any = root
     if not path:
         return ""

@@ -40,7 +40,7 @@ def resolve(
 
 
 def origin_of(key: str, places: Places) -> str:
-    """Of one dotted key; feature names may hold dots, so that parts are joined until they fit."""
+    """Finds where a dotted key was set; feature names may hold dots, so that parts are joined until they fit."""
     return next((place for path, place in places.items() if ".".join(path) == key), DEFAULT)
 
 

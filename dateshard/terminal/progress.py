@@ -102,7 +102,7 @@ def family_bytes() -> int:
 
 
 def private_bytes(process: psutil.Process | None = None) -> int:
-    """Of a process (this one), what is no file's: Linux tells it; elsewhere all that is resident."""
+    """Returns the bytes of a process (this one) that are no file's; if not on Linux, all that is resident."""
     process = process or psutil.Process()
     try:
         text = Path(f"/proc/{process.pid}/status").read_text()
@@ -116,7 +116,7 @@ def private_bytes(process: psutil.Process | None = None) -> int:
 
 
 def _short(number: float) -> str:
-    """`950`, `31k`, `1.2M`."""
+    """Writes a number as `950`, `31k`, `1.2M`."""
     for unit, factor in (("M", 1e6), ("k", 1e3)):
         if number >= factor:
             return f"{number / factor:.1f}{unit}" if number < 10 * factor else f"{number / factor:.0f}{unit}"
@@ -124,7 +124,7 @@ def _short(number: float) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    """`0:41`, `1:02:05`, `-` for what is not known."""
+    """Writes a duration as `0:41`, `1:02:05`, `-` for what is not known."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(int(seconds), 60)

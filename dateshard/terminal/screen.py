@@ -160,7 +160,7 @@ class Screen:
         self.tell(line.rstrip())
 
     def fitting(self, *parts: str) -> str:
-        """As many of the parts, in their order of importance, as stand beside a bar on one line."""
+        """Joins as many of the parts, in their order of importance, as stand beside a bar on one line."""
         room, chosen = columns() - BAR_COLUMNS, list[str]()
         for part in parts:
             if part and sum(len(text) + 2 for text in chosen) + len(part) <= room:
@@ -185,7 +185,7 @@ class Bar:
             self._live.start()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done."""
+        """Counts `count` more as done."""
         self.done += count
         if self._live is not None:
             self._live.update(self._task, advance=count, note=in_a_line(note))
@@ -256,12 +256,12 @@ def columns() -> int:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """`1 date`, `365 dates`."""
+    """Writes a count with its noun: `1 date`, `365 dates`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def size(num_bytes: float) -> str:
-    """`1.2 MB`; MB = 10^6."""
+    """Writes a size as `1.2 MB`; MB = 10^6."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= factor:
             return f"{num_bytes / factor:,.1f} {unit}"
@@ -269,14 +269,14 @@ def size(num_bytes: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """`0.8 s`, `41 s`, `2 min 05 s`."""
+    """Writes a duration as `0.8 s`, `41 s`, `2 min 05 s`."""
     if value < 10:
         return f"{value:.1f} s"
     return f"{value:.0f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60):02d} s"
 
 
 def rounded(value: float | None) -> str:
-    """At most six digits and no zeros after them, as of a setting; empty where there is none."""
+    """Writes at most six digits and no zeros after them, as of a setting; empty where there is none."""
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else f"{value}"
 
 

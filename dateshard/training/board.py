@@ -20,8 +20,10 @@ PLACES = ("step", "epoch", "batch", "resumed_at")  # of a row: where it stands, 
 
 
 def refuse_missing() -> None:
-    """Raises:
-    UsageError: the package is not installed; says what to install.
+    """Refuses to log to TensorBoard without its package.
+
+    Raises:
+        UsageError: the package is not installed; says what to install.
     """
     with suppress(ImportError):
         import tensorboardX  # noqa: F401
@@ -34,7 +36,9 @@ def refuse_missing() -> None:
 
 
 class Board:
-    """Writes scalars. The package's own SummaryWriter does it on a thread, which ends with a traceback on a full disk.
+    """Writes scalars for TensorBoard into the folder of a run.
+
+    The package's own SummaryWriter does it on a thread, which ends with a traceback on a full disk.
 
     Args:
         after: optimizer steps that are told already: later ones, of a process that was cut off, are taken back.
@@ -85,7 +89,7 @@ class Board:
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(tag, value) of every figure of a row; what is null has none."""
+    """Yields (tag, value) of every figure of a row; what is null has none."""
     whole = "val_loss" in row
     for key, value in row.items():
         if isinstance(value, Mapping):

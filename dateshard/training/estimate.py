@@ -1,4 +1,4 @@
-"""estimate: windows, batches, memory and disk of a training, before it begins."""
+"""Estimates windows, batches, memory and disk of a training, before it begins."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _checkpoints(session: Session) -> CheckpointParts:
 
 
 def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
-    """The same for people."""
+    """Prints the estimate as tables."""
     windows, budget, saved = told["windows"], settings.trainer.loading.memory_budget, told["checkpoints"]
     screen.tell(f"dataset {settings.dataset}, generation {told['generation']}")
     screen.tell(

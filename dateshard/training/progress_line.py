@@ -98,7 +98,7 @@ def _left(now: Moment) -> float | None:
 
 
 def _pace(now: Moment) -> str:
-    """`1.50s/it`; `12.3it/s` where one takes less than a second."""
+    """Writes the pace as `1.50s/it`, or `12.3it/s` where one takes less than a second."""
     if not now.done or now.seconds <= 0:
         return "?it/s"
     each = now.seconds / now.done
@@ -106,7 +106,7 @@ def _pace(now: Moment) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    """`02:30`, `1:02:30`, `?` for what is not known."""
+    """Writes a duration as `02:30`, `1:02:30`, `?` for what is not known."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(int(seconds), 60)

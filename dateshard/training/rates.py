@@ -35,13 +35,13 @@ class Rates:
             self._since = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Of the steps since the last row of steps."""
-        told, self._row = self._row.told(), _Leg()
+        """Returns the rates of the steps since the last row of steps."""
+        told, self._row = self._row.figures(), _Leg()
         return {**told, "memory_bytes": self._look(), **self._resume()}
 
     def epoch(self) -> dict[str, Any]:
-        """Of the whole epoch, as far as this process trained it; the next one begins."""
-        told, self._row, self._epoch = self._epoch.told(), _Leg(), _Leg()
+        """Returns the rates of the whole epoch, as far as this process trained it; the next one begins."""
+        told, self._row, self._epoch = self._epoch.figures(), _Leg(), _Leg()
         row = {**told, "memory_bytes": self._look(), "peak_memory_bytes": self._peak, **self._resume()}
         self._since = time.monotonic()
         return row
@@ -62,7 +62,7 @@ class _Leg:
     def __init__(self) -> None:
         self.windows, self.seconds, self.waited = 0, 0.0, 0.0
 
-    def told(self) -> dict[str, float | None]:
+    def figures(self) -> dict[str, float | None]:
         if not self.windows or self.seconds <= 0:
             return {"windows_per_second": None, "data_wait": None}
         share = min(self.waited / self.seconds, 1.0)

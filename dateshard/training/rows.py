@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row every few steps and one an epoch; the same figures go to TensorBoard where that is asked for."""
+"""Writes metrics.jsonl: a row every few steps and one an epoch; the same figures go to TensorBoard if that is asked for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MetricRows:
         self.board = Board(started.run.folder, told if started.continued else None) if wanted else None
 
     def add(self, event: loop.Event) -> None:
-        """One event."""
+        """Adds the row of one event."""
         match event:
             case loop.Stepped():
                 self.rates.add(event)

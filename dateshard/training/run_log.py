@@ -1,4 +1,4 @@
-"""run.log: what the terminal said of a run, with times. Bounded: one older file is kept beside it."""
+"""Keeps run.log: what the terminal said of a run, with times. Bounded: one older file is kept beside it."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class View:
         self.bar: Bar | None = None
 
     def show(self, event: loop.Event) -> None:
-        """One event."""
+        """Shows one event of the training."""
         match event:
             case loop.Stepped():
                 self._step(event)
@@ -222,7 +222,9 @@ class View:
 
 
 def _place(saved: Saved, epoch: int) -> str:
-    """`batch 100`; of an earlier epoch with its number. A save that comes too soon after another waits for it."""
+    """Tells what was saved: `batch 100`, of an earlier epoch with its number.
+
+    A save that comes too soon after another waits for it."""
     if saved.epoch < 0:
         return ""
     waited = f", waited {saved.waited_seconds:.1f} s for the one before" if saved.waited_seconds > WAITED else ""
@@ -231,7 +233,7 @@ def _place(saved: Saved, epoch: int) -> str:
 
 
 def _accuracy(event: loop.EpochDone) -> str:
-    """Of categorical targets, in the epoch's line; empty for numbers."""
+    """Writes the accuracy of categorical targets for the epoch's line; empty for numbers."""
     if event.train["accuracy"] is None:
         return ""
     held = event.validation["accuracy"] if event.validation else None

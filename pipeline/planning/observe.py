@@ -48,9 +48,9 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if not is_one_file(config.source.path):
-        found = find_dumps(config.source.path)
+        paths = find_dumps(config.source.path)
         source = config.source
-        return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in found.items()}, None
+        return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in paths.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
         return {}, None
@@ -61,15 +61,15 @@ def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[di
 
 def whole_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache, fresh: Cache) -> Cut | None:
     """The cut of a file of many dates as it is now; None if it must be cut (again): spills are hashed at first sight."""
-    found = find_cut(root, cut_key(config, whole))
-    for dump in found.dumps().values() if found else ():
+    cut = find_cut(root, cut_key(config, whole))
+    for dump in cut.dumps().values() if cut else ():
         try:
             size, digest, fresh[str(dump.files[0])] = _hashed(dump.files[0], cache)
         except OSError:
             return None
         if (size, digest) != (dump.size, dump.hash):
             return None
-    return found
+    return cut
 
 
 def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
@@ -133,8 +133,8 @@ class StagedKeys(dict[dt.date, frozenset[str]]):
 
     def __missing__(self, date: dt.date) -> frozenset[str]:
         try:
-            with os.scandir(self._root / "staged" / str(date)) as found:
-                self[date] = frozenset(entry.name.split("-")[0] for entry in found)
+            with os.scandir(self._root / "staged" / str(date)) as entries:
+                self[date] = frozenset(entry.name.split("-")[0] for entry in entries)
         except FileNotFoundError:
             self[date] = frozenset()
         return self[date]

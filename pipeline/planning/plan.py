@@ -124,8 +124,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What every date is held against: the settings, their measure identity, why each would be scaled anew, and which
-    dates are left out."""
+    """What every date is held against.
+
+    The settings, their measure identity, why each would be scaled anew, and which dates are left out."""
 
     config: Pipeline
     measure: str
@@ -134,7 +135,7 @@ class _Wanted:
 
 
 def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
-    """Of a staged array, by its inputs: the dump's content and the settings that decide its bytes."""
+    """Returns the key of a staged array, made of its inputs: the dump's content and the settings that decide its bytes."""
     plain = f'["{dump_hash}","{measure}",{code}]\n'  # canonical: both are hexadecimal; a plan makes one a date
     return identity_of(plain.encode())
 
@@ -146,7 +147,7 @@ def measured_so(source: Mapping[str, Any], measure: str) -> bool:
 
 
 def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
-    """Of the settings that global statistics rest on; another basis needs other statistics.
+    """Identifies the settings that global statistics rest on; another basis needs other statistics.
 
     Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
     """
@@ -156,7 +157,7 @@ def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
 
 
 def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:
-    """Of all that decides a shard's bytes beside its staged array; `vocabularies` is empty without categories."""
+    """Identifies all that decides a shard's bytes beside its staged array; `vocabularies` is empty without categories."""
     return identity([settings, NORMALISE_CODE, statistics, nodes, *([vocabularies] if vocabularies else [])])
 
 
@@ -212,7 +213,7 @@ def _missing(
 
 
 def _left_out(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
-    """{date: why} of the dates that belong to no dataset: by the settings, else because they were dropped."""
+    """Returns {date: why} of the dates that belong to no dataset: by the settings, else because they were dropped."""
     named = {low for low, high in config.exclude if low == high}
     there = {*seen.dumps, *(seen.manifest.dates if seen.manifest else ()), *named, *_asked(wish)}
     whys = ((date, config.why_left_out(date)) for date in there) if config.exclude or config.source.dates else ()
@@ -220,7 +221,7 @@ def _left_out(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dic
 
 
 def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
-    """{date: why} of what is left out: by hand until it is asked for by name, for want of rows until its dump changes."""
+    """Returns {date: why} of what is left out: by hand until it is asked for by name, for no rows until its dump changes."""
     rows = {dt.date.fromisoformat(date): row for date, row in seen.sources.get("dropped", {}).items()}
     asked = _asked(wish)
     by_hand = dict.fromkeys((date for date, row in rows.items() if "empty" not in row and date not in asked), BY_HAND)
@@ -245,16 +246,20 @@ def _asked(wish: Wish) -> set[dt.date]:
 
 
 def refuse_no_match(seen: Observed) -> None:
-    """Raises:
-    DumpError: there is no dump at all.
+    """Refuses to plan where no dump was found at all.
+
+    Raises:
+        DumpError: there is no dump at all.
     """
     if seen.no_match:
         raise DumpError(seen.no_match, todo="Correct pipeline.source.path, or the folder you are in")
 
 
 def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
-    """Raises:
-    DumpError: dates that were asked for, of which there is neither a dump nor a shard; says where they would lie.
+    """Refuses dates that were asked for and are not there.
+
+    Raises:
+        DumpError: dates that were asked for, of which there is neither a dump nor a shard; says where they would lie.
     """
     there = set(seen.dumps) | set(seen.manifest.dates if seen.manifest else ())
     if unknown := sorted(_asked(wish) - there - {p.date for p in plan.dates if p.state == "excluded"}):

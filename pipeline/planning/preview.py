@@ -53,8 +53,8 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     Raises:
         DumpError: nothing is prepared, and no dump matches the path.
     """
-    current, found = StoreWriter(root).current() if root.is_dir() else (None, [])
-    notes = [f"passed over: {note}" for note in found]
+    current, passed_over = StoreWriter(root).current() if root.is_dir() else (None, [])
+    notes = [f"passed over: {note}" for note in passed_over]
     seen, _, _ = observe(config, root, current)
     if seen.to_cut:
         notes.append(seen.to_cut.why)
@@ -62,7 +62,7 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     elif current is None:
         refuse_no_match(seen)
     plan = _with_step(make_plan(config, seen, wish), current, root)
-    return Survey(plan, current, seen, tuple(notes), bool(found))
+    return Survey(plan, current, seen, tuple(notes), bool(passed_over))
 
 
 def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:
@@ -76,13 +76,13 @@ def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:
 
 def look(config: Pipeline, root: Path, wish: Wish) -> tuple[Plan, Committed | None, list[str]]:
     """The plan alone: takes no lock and writes nothing."""
-    found = survey(config, root, wish)
-    return found.plan, found.current, list(found.notes)
+    surveyed = survey(config, root, wish)
+    return surveyed.plan, surveyed.current, list(surveyed.notes)
 
 
-def cost_of(found: Survey, config: Pipeline, root: Path) -> Cost:
+def cost_of(surveyed: Survey, config: Pipeline, root: Path) -> Cost:
     """What carrying out a plan costs in bytes."""
-    plan, seen, free = found.plan, found.seen, free_bytes(root)
+    plan, seen, free = surveyed.plan, surveyed.seen, free_bytes(root)
     if seen.to_cut:
         return Cost(seen.to_cut.whole.size, None, free)
     read = sum(seen.dumps[p.date].size for p in plan.to_measure if p.date in seen.dumps)
@@ -112,7 +112,7 @@ def _has_masks(seen: Observed) -> bool:
 
 
 def _steps(date: dt.date, config: Pipeline) -> int:
-    """Of a date; none where its zone does not have it, or the step does not divide it: that is refused later."""
+    """Returns a date's steps; 0 if its zone lacks the date or the step does not divide it, which is refused later."""
     try:
         return day_of(date, config.source.timezone, parse_step(config.step)).num_steps
     except UsageError:
@@ -120,6 +120,6 @@ def _steps(date: dt.date, config: Pipeline) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk that a folder is on, or will be once it exists."""
+    """Returns the free bytes of the disk that a folder is on, or will be once it exists."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free

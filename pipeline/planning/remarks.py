@@ -23,21 +23,21 @@ def warnings_of(
     plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
 ) -> list[str]:
     """What a person should know before these acts are carried out."""
-    found = _passed_over(plans, wish)
+    warnings = _passed_over(plans, wish)
     training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
     if seen.manifest and not merge:
         again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
         if again:
             dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
-            found.append(
+            warnings.append(
                 f"{dates}: the frozen statistics are kept, unless --refit-statistics "
                 f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
             )
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:
-            found.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
-    return found
+            warnings.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
+    return warnings
 
 
 def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
 
 
 def _far_away(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> list[str]:
-    """Of a file of many dates, those with a handful of rows more than a year away from the bulk: clocks that were wrong."""
+    """Names dates of a file of many that have few rows and lie over a year from the bulk: clocks that were wrong."""
     rows = {date: seen.dumps[date].rows for date in known if date in seen.dumps}
     if config.source.dates is not None or not all(rows.values()):
         return []
@@ -132,11 +132,11 @@ def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> li
 
 
 def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str) -> list[str]:
-    found = moved_split(before, after)
+    remarks = moved_split(before, after)
     if before.get("train", ()) != after.get("train", ()) and not merge:
         todo = "the frozen statistics are those of the old one, unless --refit-statistics"
-        found.append(f"The training range changed: {todo}.")
-    return found
+        remarks.append(f"The training range changed: {todo}.")
+    return remarks
 
 
 def _spelled(ranges: Ranges) -> str:
@@ -148,13 +148,13 @@ def _dates(count: int) -> str:
 
 
 def change_text(before: int, after: int) -> str:
-    """`1.2 MB -> 1.3 MB`; in bytes where that would show no difference."""
+    """Writes a change of size as `1.2 MB -> 1.3 MB`; in bytes where that would show no difference."""
     texts = size_text(before), size_text(after)
     return " -> ".join(texts if texts[0] != texts[1] else (f"{before:,} B", f"{after:,} B"))
 
 
 def size_text(num_bytes: int) -> str:
-    """`1.2 MB`; MB = 10^6."""
+    """Writes a size as `1.2 MB`; MB = 10^6."""
     if num_bytes >= 1e9:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

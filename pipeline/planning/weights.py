@@ -30,14 +30,14 @@ def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> 
 
 
 def known_weights(seen: Observed, config: Pipeline) -> Weights:
-    """Of committed dates by their rows of the sources file, and of those that were measured just now."""
+    """Returns the weights of committed dates by the sources file, and of those that were measured just now."""
     rows = ((dt.date.fromisoformat(date), row) for date, row in seen.sources.get("dates", {}).items())
     weights = {date: row["weight"] if "weight" in row else _estimate(date, row, seen, config) for date, row in rows}
     return {date: weight for date, weight in weights.items() if weight is not None} | {**seen.weights}
 
 
 def _estimate(date: dt.date, row: Mapping[str, Any], seen: Observed, config: Pipeline) -> int | None:
-    """At most so much, of a date that a version before 0051 prepared: a record falls into one cell of a feature."""
+    """Bounds the weight of a date that a version before 0051 prepared: a record falls into one cell of a feature."""
     entry = seen.manifest.dates.get(date) if seen.manifest else None
     rows = row["rows"].get("accepted")
     if seen.manifest is None or entry is None or rows is None:
@@ -51,8 +51,9 @@ def _estimate(date: dt.date, row: Mapping[str, Any], seen: Observed, config: Pip
 def all_weights(
     plan: Plan, seen: Observed, measured: Mapping[dt.date, Measured], config: Pipeline, root: Path
 ) -> Weights:
-    """Of the dates that were measured in this run, or in one that was killed before it committed; {} where the split is
-    configured or does not depend on them."""
+    """Returns the weights of all dates; {} where the split is configured or does not depend on them.
+
+    Counts dates measured in this run, or in one that was killed before it committed."""
     dates = [date.date for date in plan.dates if date.state != "excluded"]
     if config.split is not None or not dates:
         return {}

@@ -169,11 +169,11 @@ class BadRows:
         ):
             return found
         if seen.reasons == {NO_NUMBER} and (not units or remedies.are_markers(seen.texts)):
-            found = remedies.of_markers(seen.texts, seen.values, first.path, self._source.csv.missing)
-            if found:
-                return found
-        if found := self._time_remedy():
-            return found
+            remedy = remedies.of_markers(seen.texts, seen.values, first.path, self._source.csv.missing)
+            if remedy:
+                return remedy
+        if remedy := self._time_remedy():
+            return remedy
         if len(seen.paths) > 1 or any(text[:1].isdigit() for text in seen.texts):
             return ""
         if units:

@@ -14,7 +14,7 @@ FIRST_YEAR, LAST_YEAR = 1678, 2261  # that int64 holds whole in nanoseconds
 def days_of(
     year: NDArray[np.int32], month: NDArray[np.int32], date: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(days since 1970-01-01, whether there is such a date).
+    """Returns (days since 1970-01-01, whether there is such a date).
 
     The days count years from March (H. Hinnant, days_from_civil).
     """

@@ -20,7 +20,7 @@ class Codes:
         self._type = pl.Enum(self.names)
 
     def of(self, column: pl.Series) -> NDArray[np.int32]:
-        """[R] codes, -1 for a name that the table lacks and for none."""
+        """Returns [R] codes, -1 for a name that the table lacks and for none."""
         if not self.closed:
             fresh = [name for name in column.unique(maintain_order=True).to_list() if name not in self._known]
             if fresh := [name for name in fresh if name is not None]:
@@ -33,7 +33,7 @@ class Codes:
         return codes.cast(pl.Int32).fill_null(-1).to_numpy()
 
     def final(self, used: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-        """(node list, place of each code in it): the table's, or the used names sorted by bytes. Unused: -1."""
+        """Returns (node list, place of each code in it): the table's, or the used names sorted by bytes. Unused: -1."""
         if self.closed:
             return tuple(self.names), np.arange(len(self.names), dtype=np.int64)
         chosen = sorted((name for name, seen in zip(self.names, used, strict=True) if seen), key=str.encode)

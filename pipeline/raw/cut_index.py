@@ -43,7 +43,7 @@ class Cut:
 
 
 def cut_key(config: Pipeline, whole: Dump) -> str:
-    """Of the file's content and the settings that decide the spills."""
+    """Returns the key of a cut file, made of its content and the settings that decide the spills."""
     code = TYPED_CODE if whole.typed else CODE
     bounds = config.source.model_dump(mode="json", include={"dates"}, exclude_none=True)
     return identity([code, whole.hash, config.source.measuring(), config.raw_columns(), *bounds.values()])
@@ -64,8 +64,8 @@ def find_cut(root: Path, key: str) -> Cut | None:
 def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
     """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
     spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
-    found = find_cut(root, spill.parent.name) if spill else None
-    return {"cut": {"files": [str(path) for path in found.files], "rows": asdict(found.rows)}} if found else {}
+    cut = find_cut(root, spill.parent.name) if spill else None
+    return {"cut": {"files": [str(path) for path in cut.files], "rows": asdict(cut.rows)}} if cut else {}
 
 
 def spilled(config: Pipeline) -> Pipeline:

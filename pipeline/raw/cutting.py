@@ -37,8 +37,8 @@ CUTTING_BYTES = 288 << 20  # what cutting adds to a process: a batch of a date a
 
 def read(path: Path, request: Request) -> Iterator[RowBlock]:
     """Rows of a spill, as pieces of the files that it was cut from."""
-    found = find_cut(path.parents[2], path.parent.name)
-    if found is None:
+    cut_files = find_cut(path.parents[2], path.parent.name)
+    if cut_files is None:
         where = request.where(path)
         raise DumpError(
             "the cut that it belongs to is damaged", where=where, todo="Run the command again: it cuts anew"
@@ -50,7 +50,7 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
             assert isinstance(frame, pl.DataFrame)
             for rows in frame.iter_slices(size):
                 for (number,), part in rows.partition_by(FILE, as_dict=True, maintain_order=True).items():
-                    yield _piece(part, found.files[number])
+                    yield _piece(part, cut_files.files[number])
 
 
 def _piece(frame: pl.DataFrame, file: Path) -> RowBlock:
@@ -92,9 +92,9 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
         if other != published:
             shutil.rmtree(other)
     give_back()
-    found = find_cut(root, published.name)
-    assert found is not None, "it was read back when it was published"
-    return found
+    published_cut = find_cut(root, published.name)
+    assert published_cut is not None, "it was read back when it was published"
+    return published_cut
 
 
 def held_bytes(memory_bytes: int | None) -> int:
@@ -165,7 +165,7 @@ class _Spills:
         self._held, self._num_bytes = [], 0
 
     def close(self) -> dict[str, tuple[int, str]]:
-        """{file name: (size, hash)} of all spills."""
+        """Closes all spills and returns their {file name: (size, hash)}."""
         self._flush()
         files = {}
         for date, last in sorted(self._flushed.items()):

@@ -48,7 +48,7 @@ class RowPlaces:
         self.total += len(piece.row_R)
 
     def of(self, place: int) -> tuple[Path, int]:
-        """(file, row number) of a row."""
+        """Returns (file, row number) of a row."""
         index = bisect_right(self.starts, place) - 1
         path, first, _, gaps = self.pieces[index]
         offset = place - self.starts[index]
@@ -72,7 +72,7 @@ class Decoded:
     strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
 
     def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
-        """(part of the day, its records, each record's place among the dump's rows if they were kept), once."""
+        """Yields (part of the day, its records, each record's place among the dump's rows if they were kept), once."""
         for day, chunk in self.spool.stretches():
             values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
             yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
@@ -135,7 +135,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
 
 
 def _keys(config: Pipeline) -> dict[str, str]:
-    """{column: the key that names it}."""
+    """Returns {column: the key that names it}."""
     source, columns = config.source, {name: config.column_of(name) for name in config.features}
     keys = {column: f"pipeline.features.{name}" for name, column in columns.items() if column is not None}
     if source.node is not None:
@@ -152,8 +152,9 @@ def _seen(used: NDArray[np.bool_], code_R: NDArray[np.int32], num_names: int) ->
 
 @dataclass(frozen=True, slots=True)
 class ColumnCodes:
-    """Raw columns that features read, the codes of names as they are met (nodes, and texts by column), and the one node
-    of the file that is read, if no column names any."""
+    """Raw columns that features read, and the codes of names as they are met.
+
+    Codes are of nodes, and of texts by column; `one_node` is that of the file that is read, if no column names any."""
 
     names: Sequence[str]
     nodes: Codes
@@ -221,7 +222,7 @@ def _accept(
 
 
 def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: BadRows) -> NDArray[np.int32]:
-    """[R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
+    """Returns [R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
     if columns.one_node is None:
         assert source.node is not None
         names, column = piece.frame[source.node], source.node
@@ -243,7 +244,7 @@ def _numbers(
     piece: RowBlock, config: Pipeline, columns: Sequence[str], faults: BadRows
 ) -> dict[str, NDArray[np.float64]]:
     """Float64 values by column, NaN where missing; values that are none, or not finite, by their policies."""
-    found, ranges = {}, config.ranges()
+    values_by_column, ranges = {}, config.ranges()
     for name in columns:
         column = piece.frame[name]
         values = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
@@ -256,8 +257,8 @@ def _numbers(
             _fault(config.source.faults.not_finite, "not finite", name, column, infinite, faults)
             values = np.where(infinite, np.nan, values)
         declared = ranges.get(name) or (ranges.get(config.source.wide.value) if config.source.wide else None)
-        found[name] = values if declared is None else _within(values, declared, name, column, faults)
-    return found
+        values_by_column[name] = values if declared is None else _within(values, declared, name, column, faults)
+    return values_by_column
 
 
 def _fault(policy: str, reason: str, name: str, texts: pl.Series, bad: NDArray[np.bool_], faults: BadRows) -> None:

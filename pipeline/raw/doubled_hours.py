@@ -25,8 +25,9 @@ APART = 6 * 3600 * 10**9  # two doubled hours are further apart than this, the r
 def with_instants(
     pieces: Iterator[RowBlock], source: Source, day: Day | None
 ) -> Iterator[tuple[RowBlock, Instants, Valid]]:
-    """A file's pieces, each with its rows' instants and whether they have one. Under `ambiguous: infer` the rows of a
-    doubled hour come last: what they are is known at the end of the file.
+    """Yields a file's pieces, each with its rows' instants and whether they have one.
+
+    Under `ambiguous: infer` the rows of a doubled hour come last: what they are is known at the end of the file.
 
     Memory: a piece, and the rows of doubled hours.
 
@@ -103,7 +104,7 @@ def _groups(times_R: Instants, nodes: pl.Series | None) -> NDArray[np.int64]:
 
 
 def second_hour(reading_R: Instants, group_R: Sequence[int] | NDArray[np.int64]) -> tuple[Valid, Valid]:
-    """(whether a reading is of the second hour, whether that can be told) of rows in file order."""
+    """Returns (whether a reading is of the second hour, whether that can be told) of rows in file order."""
     order = np.argsort(group_R, kind="stable")
     group, reading = np.asarray(group_R)[order], reading_R[order]
     same = np.append(False, group[1:] == group[:-1])

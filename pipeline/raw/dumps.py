@@ -69,24 +69,25 @@ def is_one_file(pattern: str) -> bool:
 
 def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
-    found = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
-    return tuple(file for path in found for file in _files(path))
+    paths = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
+    return tuple(file for path in paths for file in _files(path))
 
 
 def one_table(pattern: str, files: Sequence[Path]) -> str:
-    """A sentence for who named a folder or several files without a date: what they are taken for, and what may be meant
-    instead. Empty where the path is that of one file."""
+    """Tells what a path without a date is taken for: one table of many dates.
+
+    If it names a folder or several files, it also says what may be meant instead. Empty where the path is that of one file."""
     if len(files) < 2 and Path(pattern) == next(iter(files), None):
         return ""
     many = f"its {len(files):,} files are" if len(files) > 1 else "its one file is"
-    told = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
+    taken_for = f"{pattern} has no {{date}} in it: {many} read as one table of many dates"
     dated = (DATED.sub(_placeholder, str(file)) for file in files)
     meant = next((path for path in dated if "{date" in path), None)
-    return f"{told}. For a dump a date write pipeline.source.path: {meant}" if meant else told
+    return f"{taken_for}. For a dump a date write pipeline.source.path: {meant}" if meant else taken_for
 
 
-def _placeholder(found: re.Match[str]) -> str:
-    return "{date}" if "-" in found[0] else "{date:%Y%m%d}"
+def _placeholder(match: re.Match[str]) -> str:
+    return "{date}" if "-" in match[0] else "{date:%Y%m%d}"
 
 
 def is_typed(files: Sequence[Path], file_format: str) -> bool:
@@ -97,7 +98,7 @@ def is_typed(files: Sequence[Path], file_format: str) -> bool:
 
 
 def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
-    """{date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}` and perhaps `{node}` or `*` in it.
+    """Returns {date: (path, files)} of what matches a path with `{date}` or `{date:%Y%m%d}`, perhaps `{node}` or `*`.
 
     A folder stands for all files below it, in order of name.
 
@@ -106,17 +107,17 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     """
     refuse_pattern(pattern)
     style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
-    found: dict[dt.date, dict[str, list[Path]]] = {}
+    by_date: dict[dt.date, dict[str, list[Path]]] = {}
     expression = _expression(pattern)
     for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
         match = expression.fullmatch(name)
         if match and (date := _date_in(match, style)) is not None:
-            found.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(Path(name))
-    return {date: _one_dump(pattern, date, nodes) for date, nodes in found.items()}
+            by_date.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(Path(name))
+    return {date: _one_dump(pattern, date, nodes) for date, nodes in by_date.items()}
 
 
 def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> tuple[Path, tuple[Path, ...]]:
-    """(what messages name, files in order) of a date's matches, which stand under the node that their path names."""
+    """Returns (what messages name, files in order) of a date's matches, under the node that their path names."""
     paths = (
         sorted((path for some in nodes.values() for path in some), key=str)
         if len(nodes) > 1
@@ -225,13 +226,13 @@ def date_of(path: Path, pattern: str) -> dt.date | None:
     if matches and len({match[1] for match in matches}) == 1:
         tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
         for form in (str(tail), *parts):
-            told = Path(*path.parts[-len(Path(form).parts) :])
-            match = _expression(form).fullmatch(str(told))
+            end_of_path = Path(*path.parts[-len(Path(form).parts) :])
+            match = _expression(form).fullmatch(str(end_of_path))
             if match and (date := _date_in(match, style)):
                 return date
-    for found in DATED.finditer(path.name):
+    for dated in DATED.finditer(path.name):
         with suppress(ValueError):  # no day of its month
-            return dt.date.fromisoformat(found[0])
+            return dt.date.fromisoformat(dated[0])
     return None
 
 
@@ -247,7 +248,7 @@ def _wildcard(pattern: str) -> str:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """Of names that matched, with their date and node as groups: the same ones at every place."""
+    """Matches names by a pattern, with their date and node as groups: the same ones at every place."""
     expression, at, groups = "", 0, set[str]()
     for match in FIELD.finditer(pattern):
         group = "node" if match[0] == NODE else "date"
@@ -265,12 +266,12 @@ def _written(style: str) -> str:
     return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
 
 
-def _date_in(found: re.Match[str], style: str) -> dt.date | None:
+def _date_in(match: re.Match[str], style: str) -> dt.date | None:
     """The date in a name that matched; None if what stands there is none."""
     try:
-        if ISO.fullmatch(found["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
-            return dt.date.fromisoformat(found["date"])
-        return dt.datetime.strptime(found["date"], style).date()
+        if ISO.fullmatch(match["date"]) and style == "%Y-%m-%d":  # strptime takes 40 us
+            return dt.date.fromisoformat(match["date"])
+        return dt.datetime.strptime(match["date"], style).date()
     except ValueError:
         return None
 
@@ -286,9 +287,9 @@ def _files(path: Path) -> list[Path]:
     """
     if not os.path.isdir(path):
         return [path]
-    found, closed = list[Path](), list[OSError]()
+    files, closed = list[Path](), list[OSError]()
     for folder, below, names in os.walk(path, onerror=closed.append, followlinks=True):
         below[:] = [name for name in below if not name.startswith(HIDDEN)]
         inside = (Path(folder, name) for name in names if not name.startswith(HIDDEN))
-        found += [file for file in inside if file.is_file() or file.is_symlink()]
-    return sorted([*found, *(Path(error.filename) for error in closed)])
+        files += [file for file in inside if file.is_file() or file.is_symlink()]
+    return sorted([*files, *(Path(error.filename) for error in closed)])

@@ -33,7 +33,7 @@ class Chunk:
 
     @property
     def num_bytes(self) -> int:
-        """Of its columns."""
+        """The bytes of its columns."""
         known = self.time_R.nbytes + self.code_R.nbytes + (0 if self.place_R is None else self.place_R.nbytes)
         return known + sum(values.nbytes for values in self.values_FR)
 
@@ -66,7 +66,7 @@ class Spool:
             self._spill()
 
     def stretches(self) -> Iterator[tuple[Day, Chunk]]:
-        """(part of the day, its records in file order); the whole day at once where nothing need be spilled."""
+        """Yields (part of the day, its records in file order); the whole day at once where nothing need be spilled."""
         if not self.spilled and self._held <= self.budget_bytes:
             yield self.day, self._joined()
             return

@@ -38,7 +38,7 @@ class Strangers:
         return Strangers(len(names), len(pairs), example)
 
     def hint(self) -> str:
-        """`, 30 of which look like known ones: '7.0' like '7'`, and what to do; empty where none does."""
+        """Tells `, 30 of which look like known ones: '7.0' like '7'`, and what to do; empty where none does."""
         if self.example is None:
             return ""
         same = len({normalize("NFC", text) for text in self.example}) == 1

@@ -36,7 +36,7 @@ DIGITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}  # of instants of this century
 
 
 def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> str:
-    """For texts that are no times."""
+    """Suggests settings for texts that are no times."""
     if not texts or not isinstance(source.time, str | tuple):
         return ""
     alone = source.model_copy(update={"time": "time"})
@@ -57,7 +57,7 @@ def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> 
 
 
 def of_other_dates(texts: Sequence[str], source: Source, date: dt.date | None) -> str:
-    """For times of another date than their dump's."""
+    """Suggests settings for times of another date than their dump's."""
     if not texts or date is None or not isinstance(source.time, str | tuple):
         return ""
     alone = source.model_copy(update={"time": "time"})

@@ -39,8 +39,10 @@ LARGEST = 2**62  # far outside any date, far inside int64
 
 @dataclass(slots=True)
 class Spelling:
-    """How a file writes its ISO times: as its first one does. A row that is written otherwise has no time, wherever
-    the file was cut into pieces: `05:00` on a clock is never taken for `05:00Z`.
+    """How a file writes its ISO times, which is how it writes its first one.
+
+    A row that is written otherwise has no time, wherever the file was cut into pieces: `05:00` on a clock is never
+    taken for `05:00Z`.
 
     Attributes:
         sample: the file's first time; empty until one was met.
@@ -131,7 +133,7 @@ def shown(times: pl.Series, at: int) -> str | None:
 
 
 def _together(date: pl.Series, clock: pl.Series, source: Source) -> pl.Series:
-    """`2024-03-01` and `07:05` -> `2024-03-01T07:05`, or with what stands between the two in a pattern."""
+    """Joins `2024-03-01` and `07:05` to `2024-03-01T07:05`, or with what stands between the two in a pattern."""
     joint = "T" if source.time_format == "iso" else read_pattern(source.time_format).joint
     return (date.cast(pl.String) + joint + clock.cast(pl.String)).alias(clock.name)
 
@@ -248,7 +250,7 @@ def _bare_dates(texts: pl.Series, source: Source) -> tuple[Instants, Valid]:
 
 
 def _without_hour_24(texts: pl.Series) -> pl.Series:
-    """`2024-03-01T24:00` -> `2024-03-02T00:00`."""
+    """Changes `2024-03-01T24:00` to `2024-03-02T00:00`."""
     places = texts.str.contains(HOUR_24).arg_true()
     if not len(places):
         return texts
@@ -329,7 +331,7 @@ def _fixed_width(texts: pl.Series, sample: str) -> tuple[Instants | None, Valid]
 
 
 def _bytes(texts: pl.Series, width: int) -> NDArray[np.uint8] | None:
-    """[R, width] bytes of texts that all have that width, None otherwise."""
+    """Returns [R, width] bytes of texts that all have that width, None otherwise."""
     if not bool((texts.str.len_bytes() == width).all()):
         return None
     array = texts.rechunk().to_arrow()

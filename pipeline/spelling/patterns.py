@@ -1,4 +1,4 @@
-"""strptime patterns with Python's meaning: what one lacks is told when the configuration is read, before any row is.
+"""Reads strptime patterns with Python's meaning: what one lacks is told with the configuration, before any row.
 
 Times are read by polars, whose directives are chrono's. Python's are a part of them but for fractions, offsets and an hour
 without minutes, which are put in chrono's words here. What chrono has beyond Python's (`%F`, `%T`, `%e`, `%.f`, ...) is taken
@@ -99,13 +99,13 @@ def read_pattern(text: str) -> Pattern:
 
 def _tokens(text: str) -> list[str]:
     """Directives, those that stand for several written out, and the texts between them."""
-    found = list[str]()
+    tokens = list[str]()
     for token in TOKEN.findall(text):
         known = not token.startswith("%") or _field(token) in DATE | CLOCK | OTHERS | WRITTEN_OUT.keys()
         if not known or token == "%":
             raise PatternError(f"'{token}' is no directive of strptime")
-        found += TOKEN.findall(WRITTEN_OUT.get(token[1:], token)) if token.startswith("%") else [token]
-    return found
+        tokens += TOKEN.findall(WRITTEN_OUT.get(token[1:], token)) if token.startswith("%") else [token]
+    return tokens
 
 
 def _field(token: str) -> str:
@@ -142,7 +142,7 @@ def _refuse_incomplete(fields: list[str], text: str) -> None:
 
 
 def _meant(text: str) -> str:
-    """`; write '%Y-%m-%d'` for `yyyy-MM-dd`."""
+    """Suggests what a pattern of another language means: `; write '%Y-%m-%d'` for `yyyy-MM-dd`."""
     for written, directive in JAVA.items():
         text = text.replace(written, directive)
     try:
@@ -152,7 +152,7 @@ def _meant(text: str) -> str:
 
 
 def _with_fraction(tokens: list[str]) -> tuple[tuple[str, str] | None, list[str]]:
-    """(how texts are changed, tokens) with Python's `%f`, up to six decimals, as chrono's `%.f`, a point and any number."""
+    """Returns (how texts are changed, tokens), with Python's `%f` (up to six decimals) as chrono's `%.f` (any number)."""
     if "%f" not in tokens:
         return None, tokens
     place = tokens.index("%f")

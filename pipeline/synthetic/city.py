@@ -72,7 +72,7 @@ class City:
         return np.random.default_rng([self.seed, zlib.crc32(what.encode()), day])
 
     def dates(self, num_dates: int) -> Iterator[dt.date]:
-        """Those of `num_dates` dates in a row from `first` on that have a dump."""
+        """Yields those of `num_dates` dates in a row from `first` on that have a dump."""
         for index in range(num_dates):
             date = self.first + dt.timedelta(days=index)
             exists = midnight(date, self.timezone) < midnight(date + dt.timedelta(days=1), self.timezone)
@@ -124,7 +124,7 @@ def sensors(city: City) -> Sensors:
 
 
 def node_table(city: City) -> pl.DataFrame:
-    """sensor_id, corridor, lanes, latitude, longitude of every sensor that ever sends."""
+    """Lists sensor_id, corridor, lanes, latitude and longitude of every sensor that ever sends."""
     all_of_it = sensors(city)
     return pl.DataFrame(
         {

@@ -176,12 +176,12 @@ def other_types(frame: pl.DataFrame, random: Random, many: int) -> Spoiled:
 
 
 def shuffled_rows(frame: pl.DataFrame, random: Random, many: int) -> Spoiled:
-    """The same rows in random order."""
+    """All rows, in random order."""
     return Spoiled(frame[random.permutation(len(frame))], 0)
 
 
 def constant_column(frame: pl.DataFrame, random: Random, many: int) -> Spoiled:
-    """The same speed in every row."""
+    """One and the same speed in every row."""
     return Spoiled(frame.with_columns(speed=pl.lit(50.0)), int(frame["speed"].ne_missing(50.0).sum()))
 
 

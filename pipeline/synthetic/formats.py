@@ -1,4 +1,4 @@
-"""The same rows in every format: a writer per suffix, and other cuts and shapes of the rows in front of it.
+"""Writes the same rows in every format: a writer per suffix, and other cuts and shapes of the rows in front of it.
 
 Writers take frames one after the other, so that memory is that of one frame, and write the same bytes every time.
 """
@@ -56,7 +56,7 @@ def _gzipped(write: Writer) -> Writer:
 
 
 class _StaysOpen(io.RawIOBase):
-    """pyarrow closes what it writes to; the file below belongs to the caller."""
+    """Keeps a file open that belongs to the caller: pyarrow closes what it writes to."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -124,7 +124,7 @@ def write(frames: Frames, path: Path, suffix: str) -> Path:
 
 
 def write_long(city: City, dates: Iterable[dt.date], folder: Path, suffix: str = "csv") -> list[Path]:
-    """`{date}.csv`: a file a date, a row a record."""
+    """Writes `{date}.csv`: a file a date, a row a record."""
     return [write(records(city, date), folder / f"{date}.{suffix}", suffix) for date in dates]
 
 
@@ -134,7 +134,7 @@ def write_one(city: City, dates: Iterable[dt.date], path: Path, suffix: str = "c
 
 
 def write_wide(city: City, dates: Iterable[dt.date], folder: Path, suffix: str = "csv") -> list[Path]:
-    """`speed/{date}.csv` and `vehicles/{date}.csv`: a row a step, a column a sensor."""
+    """Writes `speed/{date}.csv` and `vehicles/{date}.csv`: a row a step, a column a sensor."""
     written = []
     for date in dates:
         for feature in FEATURES:
@@ -144,7 +144,7 @@ def write_wide(city: City, dates: Iterable[dt.date], folder: Path, suffix: str =
 
 
 def write_hours(city: City, dates: Iterable[dt.date], folder: Path, suffix: str = "csv") -> list[Path]:
-    """`{date}/{hour}.csv`: a folder a date; hours are counted from the date's midnight, so that 25 of them fit."""
+    """Writes `{date}/{hour}.csv`: a folder a date; hours are counted from the date's midnight, so that 25 of them fit."""
     written = []
     for date in dates:
         for hour, frame in _hours(city, date):

@@ -46,7 +46,7 @@ def whole_date(city: City, date: dt.date) -> pl.DataFrame:
 
 
 def working(city: City, date: dt.date, steps: slice = slice(None)) -> NDArray[np.bool_]:
-    """[T, N]: the sensor exists and is not out of order."""
+    """Tells [T, N] whether the sensor exists and is not out of order."""
     where, seconds_T = sensors(city), instants(day(city, date))[steps] // SECOND
     alive_N = (where.born_N <= date.toordinal()) & (date.toordinal() < where.gone_N)
     working_TN = np.repeat(alive_N[None], len(seconds_T), axis=0)

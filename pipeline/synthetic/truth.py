@@ -30,7 +30,7 @@ DAYS_A_YEAR = 365.25
 
 
 def day(city: City, date: dt.date) -> Day:
-    """`date` in the city's zone, in steps of five minutes (276 and 300 of them where the clocks change)."""
+    """Lays `date` out in the city's zone, in steps of five minutes (276 and 300 of them where the clocks change)."""
     return day_of(date, city.timezone, STEP_SECONDS * SECOND)
 
 
@@ -42,7 +42,9 @@ def this_and_before(city: City, date: dt.date) -> Iterator[dt.date]:
 
 
 def expected(city: City, date: dt.date, steps: slice = slice(None)) -> Floats:
-    """[T, N, 2] speed and vehicles that records of these steps have on average. Memory: about eight times the result.
+    """Returns [T, N, 2] speed and vehicles that records of these steps have on average.
+
+    Memory: about eight times the result.
 
     Holds for every sensor at any time, whether it exists, sends or is out of order then.
     """
@@ -73,7 +75,7 @@ def level(city: City, date: dt.date) -> float:
 
 
 def _rhythm(hour_T: Floats, where: Sensors, *, weekend: bool) -> Floats:
-    """[T, N] demand of an average day; it reaches a corridor's far end 20 minutes late."""
+    """Returns [T, N] demand of an average day; it reaches a corridor's far end 20 minutes late."""
     hour_TN = hour_T[:, None] - where.place_N / 3
     midday_TN = np.sin(np.pi * (hour_TN - 3) / 24) ** 2
     if weekend:
@@ -88,7 +90,7 @@ def _bump(hour: Floats, at: float, width: float) -> Floats:
 
 
 def _disturbance(city: City, where: Sensors, seconds_T: Integers) -> Floats:
-    """[T, N]: normal values at knots, every two hours and four a corridor, joined by straight lines.
+    """Returns [T, N] normal values at knots, every two hours and four a corridor, joined by straight lines.
 
     The knots of a UTC day come from that day's stream alone, so the lines join over midnight.
     """
@@ -120,7 +122,7 @@ class Incident:
 
 
 def incidents(city: City, date: dt.date) -> Iterator[Incident]:
-    """Those that begin on `date`."""
+    """Draws the incidents that begin on `date`."""
     random, whole = city.stream("incidents", date.toordinal()), day(city, date)
     for _ in range(random.poisson(city.incidents * city.num_corridors)):
         corridor, place = int(random.integers(city.num_corridors)), float(random.random())
@@ -129,7 +131,7 @@ def incidents(city: City, date: dt.date) -> Iterator[Incident]:
 
 
 def _passing(city: City, date: dt.date, where: Sensors, seconds_T: Integers) -> Floats:
-    """[T, N] share of the speed that incidents of the date and of the evening before leave."""
+    """Returns [T, N] share of the speed that incidents of the date and of the evening before leave."""
     passing_TN = np.ones((len(seconds_T), city.num_sensors))
     for begun in this_and_before(city, date):
         for incident in incidents(city, begun):
@@ -139,7 +141,7 @@ def _passing(city: City, date: dt.date, where: Sensors, seconds_T: Integers) -> 
 
 
 def _effect(incident: Incident, seconds_T: Integers, place_n: Floats) -> Floats:
-    """[T, n] lost share: full after ten minutes, over twenty minutes after its end; its reach grows all the while."""
+    """Returns [T, n] lost share: full after ten minutes, over twenty minutes after its end; its reach grows all the while."""
     since_T = seconds_T - incident.start
     rising_T, falling_T = since_T / 600, 1 - (since_T - incident.seconds) / 1200
     strength_T = np.clip(np.minimum(rising_T, falling_T), 0, 1)

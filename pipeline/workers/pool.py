@@ -44,7 +44,7 @@ Task = tuple[Any, Callable[..., Any], tuple[Any, ...]]  # (label, function, argu
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not a task's result yet: its worker was lost, and it is run once more, alone, after all others."""
+    """A task whose worker was lost, to be run once more, alone, after all others."""
 
     why: str
 
@@ -126,7 +126,7 @@ class Workers:
             yield label, ResourceError(outcome.why, todo=MORE_MEMORY) if isinstance(outcome, _Lost) else outcome
 
     def _drain(self, tasks: Iterator[Task], most: int) -> Iterator[tuple[Task, Any]]:
-        """(task, outcome) of all tasks, on at most so many workers."""
+        """Yields (task, outcome) of all tasks, on at most so many workers."""
         assert not any(worker.task for worker in self._workers), "one run at a time"
         task = next(tasks, None)
         try:
@@ -234,7 +234,7 @@ def _forkserver_environment() -> dict[str, str]:
 
 @contextmanager
 def _no_script() -> Iterator[None]:
-    """Within it a process starts without the script that this one runs: a task needs nothing of it.
+    """Lets a process start without the script that this one runs: a task needs nothing of it.
 
     Python would run the script again in each worker: one without `if __name__ == "__main__":` would prepare within
     preparing, and end every worker; the command itself would only be imported, which takes its time.
@@ -271,7 +271,7 @@ def _bury(worker: _Worker) -> str:
 
 
 def _serve(connection: Connection, there: Door) -> None:
-    """In a worker: tasks one by one, until the connection ends. Ends at once with its parent, whatever killed that."""
+    """Runs tasks in a worker one by one, until the connection ends. Ends at once with its parent, whatever killed that."""
     stand_at(there)  # its errors are read where the parent's are
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

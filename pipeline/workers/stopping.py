@@ -29,8 +29,10 @@ class Stop:
             raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raises:
-        KeyboardInterrupt: a stop was asked for.
+        """Stops where a stop was asked for.
+
+        Raises:
+            KeyboardInterrupt: a stop was asked for.
         """
         if self.asked:
             raise KeyboardInterrupt

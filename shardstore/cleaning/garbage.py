@@ -93,7 +93,7 @@ def _all_sources(root: Path) -> list[Path]:
 
 
 def staged_of(root: Path, generation: int) -> dict[str, str]:
-    """{date: staged key} that a generation's sources file names; failed dates have none of worth.
+    """Returns the {date: staged key} that a generation's sources file names, without failed dates that have none.
 
     Raises:
         StoreError: missing or damaged.
@@ -120,22 +120,22 @@ def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs:
         kept.setdefault(number, []).append(run)
     away = [look for look in away if not _seen(look.pin, kept)]
     kept |= {look.pin.generation: [] for look in away if look.pin.generation not in kept}
-    found = Garbage({number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
-    found.generations += [number for number in there if number not in kept]
-    found.pins, found.away = gone, away
+    garbage = Garbage({number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
+    garbage.generations += [number for number in there if number not in kept]
+    garbage.pins, garbage.away = gone, away
     named = {name for number in kept for name in _named(_manifest(root, number))}
-    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), found)
+    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), garbage)
     if wanted.cuts is not None:
-        _judge(root, {f"cut/{key}" for key in wanted.cuts}, ("cut",), found)
+        _judge(root, {f"cut/{key}" for key in wanted.cuts}, ("cut",), garbage)
     try:
         staged = {*wanted.staged, *(row for number in kept for row in staged_of(root, number).items())}
     except StoreError as error:
-        found.notes.append(f"all measured arrays stay: {error}")
+        garbage.notes.append(f"all measured arrays stay: {error}")
     else:
-        _judge(root, {f"staged/{date}/{key}" for date, key in staged}, ("staged",), found)
-        _judge(root, {f"partials/{date}/{wanted.partial_key(key)}" for date, key in staged}, ("partials",), found)
-    found.sizes["generations"] = len(found.generations), sum(path.stat().st_size for path in found.files(root))
-    return found
+        _judge(root, {f"staged/{date}/{key}" for date, key in staged}, ("staged",), garbage)
+        _judge(root, {f"partials/{date}/{wanted.partial_key(key)}" for date, key in staged}, ("partials",), garbage)
+    garbage.sizes["generations"] = len(garbage.generations), sum(path.stat().st_size for path in garbage.files(root))
+    return garbage
 
 
 def _seen(pin: Pin, kept: Mapping[int, list[str]]) -> bool:
@@ -144,8 +144,9 @@ def _seen(pin: Pin, kept: Mapping[int, list[str]]) -> bool:
 
 
 def _claimed(root: Path, folders: set[Path], going: set[int]) -> Iterator[tuple[int, str]]:
-    """Of `going`, what a run needs by the word of its own run.json: one that was renamed, or copied, or killed before it
-    pinned."""
+    """Yields those of `going` that a run's own run.json names, with the run.
+
+    Such a run was renamed, or copied, or killed before it pinned."""
     ids = dict[int, str | None]()
     for folder in {folder.resolve() for folder in folders} if going else ():
         for path in sorted(folder.glob("*/run.json")):
@@ -187,7 +188,7 @@ def _named(manifest: Manifest) -> Iterator[str]:
             yield from (f"{name}/{date}/{stored.folder}" for name, stored in part.formats.items() if stored)
 
 
-def _judge(root: Path, named: set[str], kinds: Iterable[str], found: Garbage) -> None:
+def _judge(root: Path, named: set[str], kinds: Iterable[str], garbage: Garbage) -> None:
     """Sorts published folders. Copies `<id>-2` of a name that stays are what readers fall back to: they stay too."""
     mended = {_stem(name) for name in named if _is_copy(name)}
     for kind in kinds:
@@ -196,9 +197,9 @@ def _judge(root: Path, named: set[str], kinds: Iterable[str], found: Garbage) ->
             if name in named or _stem(name) in named:
                 continue
             damaged = _stem(name) in mended
-            (found.damaged if damaged else found.folders).append(folder)
-            count, num_bytes = found.sizes.get(label := "damaged" if damaged else kind, (0, 0))
-            found.sizes[label] = count + 1, num_bytes + _size_of(folder)
+            (garbage.damaged if damaged else garbage.folders).append(folder)
+            count, num_bytes = garbage.sizes.get(label := "damaged" if damaged else kind, (0, 0))
+            garbage.sizes[label] = count + 1, num_bytes + _size_of(folder)
 
 
 def _stem(name: str) -> str:
@@ -207,7 +208,7 @@ def _stem(name: str) -> str:
 
 
 def _is_copy(name: str) -> bool:
-    """`shards/2024-03-01/5e2b9c-2` is a copy, `shards/2024-03-01/5e2b9c` is not."""
+    """Tells whether a name is a copy: `shards/2024-03-01/5e2b9c-2` is one, `shards/2024-03-01/5e2b9c` is not."""
     return "-" in name.rpartition("/")[2]
 
 
@@ -223,15 +224,15 @@ def remove_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, run
     manifest gone and opens the current generation.
     """
     with pins_lock(root, fcntl.LOCK_EX):
-        found = find_garbage(root, wanted, keep, runs)
-        going = found.files(root)
+        garbage = find_garbage(root, wanted, keep, runs)
+        going = garbage.files(root)
         for path in going:
             path.unlink()
         for parent in {path.parent for path in going}:
             fsync_path(parent)
-    for folder in found.damaged:
+    for folder in garbage.damaged:
         folder.rename(root / "quarantine" / f"{folder.parent.name}-{folder.name}-{uuid.uuid4().hex[:8]}")
-    for folder in found.folders:
+    for folder in garbage.folders:
         trash = root / "staging" / f"trash-{uuid.uuid4().hex}"
         folder.rename(trash)
         try:
@@ -239,11 +240,11 @@ def remove_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, run
         except OSError as error:
             error.filename = str(trash)  # rmtree names what failed without its folder
             raise
-    for folder in {path.parent for path in (*found.folders, *found.damaged)}:
+    for folder in {path.parent for path in (*garbage.folders, *garbage.damaged)}:
         if folder.parent != root:
             with suppress(OSError):  # other folders of that date live there
                 folder.rmdir()
-    return found
+    return garbage
 
 
 def _size_of(folder: Path) -> int:

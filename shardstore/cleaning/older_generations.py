@@ -16,8 +16,9 @@ Looked = Iterator[tuple[str, StoreError | None]]
 
 
 def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, full: bool = False) -> Looked:
-    """Of every other generation, the newest first: manifest, sources file, and what no newer one names (it was looked at
-    there, or with `current`). Yields (name, error or None).
+    """Verifies every other generation, the newest first; yields (name, error or None).
+
+    Checks manifest, sources file, and what no newer one names (it was looked at there, or with `current`).
 
     Args:
         dates: only these, where a generation has them. full: as in `Dataset.verify`.
@@ -42,9 +43,9 @@ def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, 
         }
         ids = _frozen(older.manifest)
         rows = verify_frozen(root, *ids).items() if ids != frozen else ()
-        told = [*rows, *older.verify_dates(sorted(new), full=full)]
+        verified = [*rows, *older.verify_dates(sorted(new), full=full)]
         todo = f"Only generation {number} and older ones name it: nothing makes it again, and their runs cannot go on"
-        for what, fault in told:
+        for what, fault in verified:
             yield f"{what} (generation {number})", fault and _with(fault, todo)
         seen, frozen = seen | _names(older.manifest), ids
 

@@ -33,7 +33,7 @@ def by_split(
     features: Sequence[int] | None = None,
     read: Callable[[dt.date], Counts] | None = None,
 ) -> dict[str, ObservedCells]:
-    """{split: what was observed of its dates}, without splits of which no date is known.
+    """Returns {split: what was observed of its dates}, without splits of which no date is known.
 
     Args:
         rows: of the sources file, by date; those of a version before 0051 know no counts.
@@ -56,7 +56,7 @@ def by_split(
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:
-    """Of a date without a mask all cells; else what its row of the sources file says, None if that is nothing."""
+    """Returns a date's observed cells by feature: all without a mask, else as in its row, None where that has none."""
     if "observed" not in entry.parts[0].files:
         return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
     counts: Counts | None = row.get("observed")

@@ -30,8 +30,10 @@ DAY = 86_400 * NANOSECONDS
 
 
 def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapping[str, Any]) -> str:
-    """`8 % of the cells are observed: records come every 1h, and a step is 5m. Set pipeline.step: 1h`; empty where the step
-    fits the records, or they come at no regular spacing. Counts, which observe every cell, and counters say nothing of it.
+    """Returns the warning that the step is too short for the records, and the step to set; empty if it fits.
+
+    `8 % of the cells are observed: records come every 1h, and a step is 5m. Set pipeline.step: 1h`. Empty also where
+    records come at no regular spacing. Counts, which observe every cell, and counters say nothing of it.
 
     Reads the mask of one training date, where fewer than half of the cells of some of them were observed.
 
@@ -74,8 +76,10 @@ def _sentence(root: Path, generation: int, manifest: Manifest, date: dt.date, fe
 
 
 def steps_apart(seen_TN: NDArray[np.bool_]) -> int | None:
-    """How many steps lie between two observed cells of a node: the lower quartile, where the others are multiples of it
-    (a record may be missing); 1 where they lie at no regular distance, None where hardly a node has two of them."""
+    """Returns the usual number of steps between two observed cells of a node.
+
+    It is the lower quartile, where the others are multiples of it (a record may be missing); 1 where they lie at no
+    regular distance, None where hardly a node has two of them."""
     node, step = np.nonzero(seen_TN.T)
     distances = np.diff(step)[np.diff(node) == 0]
     if 4 * len(distances) < len(node):
@@ -88,7 +92,7 @@ def steps_apart(seen_TN: NDArray[np.bool_]) -> int | None:
 
 
 def spelled(nanoseconds: int) -> str:
-    """`1h`, as `pipeline.step` is written."""
+    """Spells a duration as `pipeline.step` is written: `1h`."""
     for unit, seconds in sorted(UNITS.items(), key=lambda pair: -pair[1]):
         if nanoseconds % (seconds * NANOSECONDS) == 0:
             return f"{nanoseconds // (seconds * NANOSECONDS)}{unit}"

@@ -95,8 +95,8 @@ class Flusher:
 
 def _ancestors(folders: list[Path], root: Path) -> list[Path]:
     """Every folder between the given ones and `root`, deepest first, each once."""
-    found = {parent for folder in folders for parent in folder.parents if parent == root or root in parent.parents}
-    return sorted(found, key=lambda path: -len(path.parts))
+    ancestors = {parent for folder in folders for parent in folder.parents if parent == root or root in parent.parents}
+    return sorted(ancestors, key=lambda path: -len(path.parts))
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
@@ -118,8 +118,9 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def _write_directly(descriptor: int, blocks: memoryview) -> int:
-    """Writes whole blocks straight to the disk; how many bytes. Few or none where the file system or the memory's
-    alignment does not allow it."""
+    """Writes whole blocks straight to the disk and returns how many bytes it wrote.
+
+    Few or none where the file system or the memory's alignment does not allow it."""
     flags, done = fcntl.fcntl(descriptor, fcntl.F_GETFL), 0
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | getattr(os, "O_DIRECT", 0))
@@ -151,8 +152,9 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def appearing(path: Path, temporary: Path | None = None, *, over: bool = True, durable: bool = True) -> Iterator[Path]:
-    """Yields a name for a new file, which becomes `path` in one step where all within this context went well. A device or
-    a pipe is never replaced: it is written to.
+    """Yields a name for a new file, which becomes `path` in one step if all within this context goes well.
+
+    A device or a pipe is never replaced: it is written to.
 
     Args:
         temporary: that name, if not one beside `path`.
@@ -205,8 +207,10 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
 
 
 def check_free_space(folder: Path, needed_bytes: int) -> None:
-    """Raises:
-    DiskFullError: before anything is written, when less than 1.2 x `needed_bytes` is free.
+    """Refuses to write where too little space is free.
+
+    Raises:
+        DiskFullError: before anything is written, when less than 1.2 x `needed_bytes` is free.
     """
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize

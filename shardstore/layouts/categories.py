@@ -43,6 +43,6 @@ def recode(column_TN: Floats, own: Sequence[str], frozen: Sequence[str]) -> tupl
 
 
 def _looked_up(column_TN: Floats, table: Floats) -> Floats:
-    found, seen = np.full(column_TN.shape, np.nan), ~np.isnan(column_TN)
-    found[seen] = table[column_TN[seen].astype(np.int64)]
-    return found
+    codes_TN, seen = np.full(column_TN.shape, np.nan), ~np.isnan(column_TN)
+    codes_TN[seen] = table[column_TN[seen].astype(np.int64)]
+    return codes_TN

@@ -28,7 +28,7 @@ class Feature:
     categorical: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a manifest: `clip` and `categorical` only where they are used."""
+        """Returns the form it has in a manifest: `clip` and `categorical` only where they are used."""
         content = asdict(self)
         clip, categorical = content.pop("clip"), content.pop("categorical")
         if clip is not None:
@@ -50,12 +50,12 @@ class Feature:
 
 
 def categorical(features: Sequence[Feature]) -> dict[int, str]:
-    """{place: name} of the categorical features."""
+    """Returns {place: name} of the categorical features."""
     return {index: feature.name for index, feature in enumerate(features) if feature.categorical}
 
 
 def with_histogram(features: Sequence[Feature]) -> list[tuple[int, str]]:
-    """(place, per `feature` | `node`) of the features whose scale needs quantiles."""
+    """Returns (place, per `feature` | `node`) of the features whose scale needs quantiles."""
     return [(index, feature.scale_per) for index, feature in enumerate(features) if feature.scale == "robust"]
 
 

@@ -35,13 +35,13 @@ def gaps_to_fill(column_TN: Floats, limit: int | None) -> NDArray[np.bool_]:
 
 
 def _last_observed(column_TN: Floats) -> Integers:
-    """Of each cell the last step up to it that holds a value, -1 before the first."""
+    """Returns for each cell the last step up to it that holds a value, -1 before the first."""
     step_T1 = np.arange(len(column_TN))[:, None]
     return np.maximum.accumulate(np.where(np.isnan(column_TN), -1, step_T1), axis=0)
 
 
 def _carry_forward(column_TN: Floats, limit: int | None) -> None:
-    """In place: an empty step takes the last value before it, at most `limit` steps on."""
+    """Fills each empty step in place with the last value before it, at most `limit` steps on."""
     step_T1, source_TN = np.arange(len(column_TN))[:, None], _last_observed(column_TN)
     usable = source_TN >= 0
     if limit is not None:

@@ -37,8 +37,9 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Records of the same node and instant: how many were dropped, and how many of those had other values, also in each
-    of the columns."""
+    """Counts records of the same node and instant that were dropped.
+
+    `conflicting` of them had other values than the one that stayed, `by_column` says in which columns."""
 
     dropped: int
     conflicting: int
@@ -66,7 +67,7 @@ def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
 
 
 def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
-    """Of records with the same node and instant only the last in file order stays."""
+    """Keeps only the last in file order of the records with the same node and instant."""
     time, node = records.time_R[order], records.node_R[order]
     again = (time[1:] == time[:-1]) & (node[1:] == node[:-1])  # a later record of the same key follows
     if not again.any():
@@ -85,7 +86,7 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
 
 
 def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:
-    """[T, N, F] float64, NaN where nothing was observed. Sums run in the given order: same records, same bits.
+    """Returns [T, N, F] float64, NaN where nothing was observed. Sums run in the given order: same records, same bits.
 
     Of a counter it is the last reading of a step; `counters` makes differences of them.
 
@@ -134,7 +135,7 @@ def _pick(how: str, cell: Integers, column: Floats, size: int) -> Floats:
 
 
 def on_nodes(values_TNF: Floats, positions: Integers, num_nodes: int) -> Floats:
-    """The same cells on the frozen node list; `positions[i]` is where node i goes, -1 drops it; absent nodes are NaN."""
+    """Places cells on the frozen node list; `positions[i]` is where node i goes, -1 drops it; absent nodes are NaN."""
     steps, _, num_features = values_TNF.shape
     if len(positions) == num_nodes and np.array_equal(positions, np.arange(num_nodes)):
         return values_TNF

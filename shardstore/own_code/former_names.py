@@ -42,7 +42,7 @@ class _FormerNames(MetaPathFinder):
 
 
 def _now(name: str) -> str:
-    """`pipeline.raw.formats.csv` for `pipeline.formats.csv`."""
+    """Returns the module's name of today: `pipeline.raw.formats.csv` for `pipeline.formats.csv`."""
     old = next((old for old in MOVED if f"{name}.".startswith(f"{old}.")), None)
     return name if old is None else MOVED[old] + name[len(old) :]
 

@@ -37,7 +37,7 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
     former_names.know()
     sys.path.insert(0, here)
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _failing(dotted, option, error) from None
@@ -49,11 +49,11 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
         sys.path.remove(here)
         if here not in sys.path:
             sys.path.append(here)
-    if not hasattr(found, name):
-        public = [known for known in vars(found) if not known.startswith("_")]
-        what = f"{option}: {found.__file__} has no '{shorten(name)}' (it has {shorten(', '.join(public), 200) or 'nothing'})"
+    if not hasattr(imported, name):
+        public = [known for known in vars(imported) if not known.startswith("_")]
+        what = f"{option}: {imported.__file__} has no '{shorten(name)}' (it has {shorten(', '.join(public), 200) or 'nothing'})"
         raise UsageError(what, todo="Correct the name")
-    called = getattr(found, name)
+    called = getattr(imported, name)
     if not callable(called):
         what = f"{option}: '{shorten(dotted)}' is {type(called).__name__}, nothing that can be called"
         raise UsageError(what, todo="Name a function")
@@ -62,11 +62,13 @@ def load(dotted: str, option: str) -> Callable[..., Any]:
 
 
 def _failing(dotted: str, option: str, error: Exception) -> UsageError:
-    return UsageError(f"{option}: importing '{shorten(dotted)}' fails: {told(error)}", todo="Correct the module")
+    return UsageError(
+        f"{option}: importing '{shorten(dotted)}' fails: {describe_error(error)}", todo="Correct the module"
+    )
 
 
-def told(error: BaseException) -> str:
-    """`TypeError: unhashable (my_models.py, line 7)`: an error of somebody else's code, and its last line there."""
+def describe_error(error: BaseException) -> str:
+    """Describes an error of somebody else's code and its last line there: `TypeError: unhashable (my_models.py, line 7)`."""
     first = shorten(str(error).splitlines()[0], 200) if str(error) else ""
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
     outer = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_outside(frame.filename)]

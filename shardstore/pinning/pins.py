@@ -94,7 +94,7 @@ def _look_everywhere(pin: Pin, here: Path | None) -> Look:
 
 
 def _look(place: Path, pin: Pin) -> Look:
-    """In one folder, which proves something only if it is the very one that the run lay in."""
+    """Looks for a run in one folder, which proves something only if it is the very one that the run lay in."""
     try:
         present = runs_id(place)
         if pin.runs is not None and present != pin.runs:
@@ -173,7 +173,7 @@ def _give_id(root: Path, folder: Path, known: str, written: str, generation: int
 
 
 def read_pins(root: Path) -> list[Pin]:
-    """All pins.
+    """Reads all pins of a store.
 
     Raises:
         DamagedError: one cannot be read, so nobody knows what its run needs.
@@ -187,7 +187,7 @@ def pin_files(root: Path) -> list[Path]:
 
 
 def read_pin(root: Path, file: Path) -> Pin | None:
-    """A pin; None where its file is gone, as others forget runs or write older pins anew meanwhile.
+    """Reads a pin; None where its file is gone, as others forget runs or write older pins anew meanwhile.
 
     Raises:
         DamagedError: naming the file, and the run that writes it anew.

@@ -54,7 +54,7 @@ class Histogram:
 
     @staticmethod
     def of(values_TNF: Floats, wanted: Sequence[tuple[int, str]]) -> Histogram:
-        """Of the finite cells; `wanted` = (feature, per `feature` | `node`), ascending.
+        """Counts the finite cells by bin; `wanted` = (feature, per `feature` | `node`), ascending.
 
         Memory: a few arrays of one feature's size.
         """
@@ -69,7 +69,7 @@ class Histogram:
 
     @staticmethod
     def merged(parts: Iterable[Histogram]) -> Histogram:
-        """The sum; the same whatever the parts and their order."""
+        """Sums histograms; the sum is the same whatever the parts and their order."""
         occupied = [part.rows_4K for part in parts if part.rows_4K.size]
         if not occupied:
             return Histogram()
@@ -83,7 +83,7 @@ class Histogram:
         return Histogram(np.stack([group // width, group % width - 1, key % NUM_BINS, total]))
 
     def on_nodes(self, positions: Integers) -> Histogram:
-        """On another node list; `positions[i]` is where node i goes, -1 drops it. Pooled bins stay."""
+        """Moves the bins to another node list; `positions[i]` is where node i goes, -1 drops it. Pooled bins stay."""
         if not self.rows_4K.size:
             return self
         feature, node, place, count = self.rows_4K
@@ -92,23 +92,23 @@ class Histogram:
         return Histogram.merged([Histogram(np.stack([feature, moved, place, count])[:, kept])])
 
     def quartiles(self, feature: int) -> Floats:
-        """[3]: the 25, 50 and 75 % quantiles of a feature's cells over all nodes; NaN where nothing was seen."""
+        """Returns [3]: the 25, 50 and 75 % quantiles of a feature's cells over all nodes; NaN where nothing was seen."""
         rows = self.rows_4K[:, self.rows_4K[0] == feature]
         return _quartiles(rows[:, np.argsort(rows[2], kind="stable")])
 
     def quartiles_by_node(self, feature: int, num_nodes: int) -> Floats:
-        """[N, 3]: those of each node, of a feature whose bins are per node; NaN where nothing was seen."""
+        """Returns [N, 3]: each node's quartiles of a feature whose bins are per node; NaN where nothing was seen."""
         rows = self.rows_4K[:, self.rows_4K[0] == feature]
         edges = np.searchsorted(rows[1], np.arange(num_nodes + 1))
         return np.asarray([_quartiles(rows[:, first:last]) for first, last in pairwise(edges)]).reshape(num_nodes, 3)
 
     @property
     def hash(self) -> str:
-        """Of the bytes as they are stored."""
+        """The hash of the bytes as they are stored."""
         return hash_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """int64 [4, K], little-endian."""
+        """Returns the rows as they are stored: int64 [4, K], little-endian."""
         return np.ascontiguousarray(self.rows_4K, dtype="<i8").tobytes()
 
     @staticmethod
@@ -125,8 +125,10 @@ class Histogram:
 
 
 def _quartiles(rows_4K: Integers) -> Floats:
-    """Of rows sorted by bin. Of n sorted cells the quantile q lies at (n - 1) q, between two cells on a straight line:
-    type 7 of Hyndman and Fan (1996), as in numpy and as `inclusive` in Python's statistics.
+    """Returns the quartiles of rows sorted by bin.
+
+    Of n sorted cells the quantile q lies at (n - 1) q, between two cells on a straight line: type 7 of Hyndman and Fan
+    (1996), as in numpy and as `inclusive` in Python's statistics.
     """
     if not rows_4K.shape[1]:
         return np.full(3, np.nan)
@@ -150,7 +152,7 @@ class HistogramSum:
         self._waiting = 0
 
     def add(self, part: Histogram) -> None:
-        """Adds one."""
+        """Adds the histogram of one part."""
         self._parts.append(part)
         self._waiting += part.rows_4K.shape[1]
         if self._waiting > max(self._parts[0].rows_4K.shape[1], MERGE_AT):

@@ -23,7 +23,7 @@ ROWS = ("n", "pivot", "delta", "m2", "min", "max")  # axis 0 of `PartialStatisti
 
 @dataclass(frozen=True, slots=True)
 class PartialStatistics:
-    """Of the observed cells, per node and feature.
+    """Partial statistics of a date's observed cells, per node and feature.
 
     Attributes:
         moments_6NF: the rows named in `ROWS`, float64. Where nothing was observed n is 0, min is inf, max is -inf and
@@ -36,7 +36,7 @@ class PartialStatistics:
 
     @staticmethod
     def of(values_TNF: Floats, histogram_of: Sequence[tuple[int, str]] = ()) -> PartialStatistics:
-        """Of the finite cells of one date; memory: two arrays of the date's size.
+        """Measures the finite cells of one date; memory: two arrays of the date's size.
 
         Args:
             histogram_of: (feature, per `feature` | `node`) of those whose histogram is taken.
@@ -74,7 +74,7 @@ class PartialStatistics:
         return PartialStatistics(moments, Histogram.merged([self.histogram, other.histogram]))
 
     def on_nodes(self, positions: Integers, num_nodes: int) -> PartialStatistics:
-        """The same on a longer node list; `positions[i]` is where node i goes, -1 drops it."""
+        """Places the statistics on a longer node list; `positions[i]` is where node i goes, -1 drops it."""
         wide = PartialStatistics.empty(num_nodes, self.moments_6NF.shape[2])
         kept = positions >= 0
         wide.moments_6NF[:, positions[kept]] = self.moments_6NF[:, kept]
@@ -94,7 +94,7 @@ class PartialStatistics:
 
     @property
     def id(self) -> str:
-        """By content: shape and bytes."""
+        """The id of the partial statistics, made of their shape and bytes."""
         content = [list(self.moments_6NF.shape), hash_bytes(np.ascontiguousarray(self.moments_6NF))]
         return identity([*content, self.histogram.hash] if self.histogram.rows_4K.size else content)
 
@@ -102,7 +102,7 @@ class PartialStatistics:
 def _chained(
     counts: Sequence[float], pivots: Sequence[float], deltas: Sequence[float], squares: Sequence[float]
 ) -> tuple[float, float, float, float]:
-    """(n, pivot, delta, m2) of observed nodes, by the arithmetic of `PartialStatistics.merge`, one after the other.
+    """Merges (n, pivot, delta, m2) of observed nodes one after the other, by the arithmetic of `PartialStatistics.merge`.
 
     Each step needs the one before to the last bit, on which the bytes of shards rest: no array operation gives that. In
     plain floats, without a call, it takes 0.2 us a node where a merge of arrays took 25.

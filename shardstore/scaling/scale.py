@@ -22,7 +22,7 @@ ROUNDING = 8  # units in the last place of the mean: a smaller deviation is that
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """x -> ((x - pivot) - delta) / spread, each [N, F] float64; the difference is taken before anything is rounded.
+    """Scales x to ((x - pivot) - delta) / spread, each [N, F] float64; the difference is taken before anything is rounded.
 
     Attributes:
         mean_NF: the training mean in scaled units.
@@ -115,17 +115,17 @@ def _deviation(moments_6N: Floats) -> Floats:
 
 
 def _center(method: str, column: _Column, nodes: Sequence[str]) -> tuple[Floats, Floats, Floats]:
-    """(pivot, delta, spread), each [N]."""
+    """Returns (pivot, delta, spread), each [N]."""
     count, first, rest, _, low, high = column.moments_6N
-    nothing, one = np.zeros(len(count)), np.ones(len(count))
+    zeros, ones = np.zeros(len(count)), np.ones(len(count))
     if method == "none":
-        return nothing, nothing, one
+        return zeros, zeros, ones
     if method == "zscore":
         return first, rest, np.where(column.constant_N, 1.0, _deviation(column.moments_6N))
     if method == "minmax":
         seen = count > 0
         low, high = np.where(seen, low, 0.0), np.where(seen, high, 0.0)
-        return low, nothing, np.where(high > low, high - low, 1.0)
+        return low, zeros, np.where(high > low, high - low, 1.0)
     return _robust(column, nodes)
 
 

@@ -49,7 +49,7 @@ class Statistics:
 
     @property
     def id(self) -> str:
-        """By content: features, sources and moments."""
+        """The id of the statistics, made of features, sources and moments."""
         return identity([self.describe(), self.merged.id])
 
     @cached_property

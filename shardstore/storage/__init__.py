@@ -44,8 +44,10 @@ class About:
     scale: Scale
 
     def to_json(self) -> dict[str, Any]:
-        """All but the names of the nodes, whose id stands for them. raw = (scaled x spread + delta) + pivot, and then
-        the transform undone; pivot, delta and spread are lists in the order of the nodes where `scale_per` is node."""
+        """Returns all but the names of the nodes, whose id stands for them.
+
+        raw = (scaled x spread + delta) + pivot, and then the transform undone; pivot, delta and spread are lists in the
+        order of the nodes where `scale_per` is node."""
         scales = [self.scale.pivot_NF, self.scale.delta_NF, self.scale.spread_NF]
         features = []
         for index, feature in enumerate(self.features):
@@ -67,7 +69,7 @@ class Storage(Protocol):
         ...
 
     def decode(self, data: memoryview) -> dict[str, NDArray[Any]]:
-        """Its arrays. Raises ValueError for bytes that are none of `encode`'s."""
+        """Decodes a date's arrays. Raises ValueError for bytes that are none of `encode`'s."""
         ...
 
 

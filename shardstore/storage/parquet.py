@@ -41,7 +41,7 @@ def mask_column(feature: str) -> str:
 
 
 def encode(arrays: Arrays, about: About, date: dt.date) -> memoryview:
-    """Memory: a copy of the date's arrays, and 12 bytes a row."""
+    """Encodes a date as one Parquet table; memory: a copy of the date's arrays, and 12 bytes a row."""
     names = [feature.name for feature in about.features]
     table = pa.Table.from_arrays(_rows(arrays, about), names=columns(names))
     described = {
@@ -62,11 +62,11 @@ def _rows(arrays: Arrays, about: About) -> list[pa.Array]:
     steps, nodes, count = values_TNF.shape
     time = np.repeat(arrays["time"].astype("<i8"), nodes)
     codes = _array(pa.int32(), np.tile(np.arange(nodes, dtype=np.int32), steps))
-    found = [_array(TIME, time), pa.DictionaryArray.from_arrays(codes, _texts(about.nodes))]
-    found += [_array(pa.float32(), _flat(values_TNF, index)) for index in range(count)]
+    table_columns = [_array(TIME, time), pa.DictionaryArray.from_arrays(codes, _texts(about.nodes))]
+    table_columns += [_array(pa.float32(), _flat(values_TNF, index)) for index in range(count)]
     if observed_TNF is None:
         observed_TNF = np.broadcast_to(np.True_, values_TNF.shape)
-    return found + [_array(pa.bool_(), _flat(observed_TNF, index)) for index in range(count)]
+    return table_columns + [_array(pa.bool_(), _flat(observed_TNF, index)) for index in range(count)]
 
 
 def _flat(array_TNF: NDArray[Any], index: int) -> NDArray[Any]:
@@ -87,7 +87,7 @@ def _texts(texts: Sequence[str]) -> pa.Array:
 
 
 def decode(data: memoryview) -> dict[str, NDArray[Any]]:
-    """Memory: the date's arrays, and a copy of them.
+    """Decodes a date's arrays; memory: the arrays, and a copy of them.
 
     Raises:
         ValueError: no Parquet, or other columns, rows or metadata than `encode` writes.
@@ -105,18 +105,18 @@ def decode(data: memoryview) -> dict[str, NDArray[Any]]:
     time_TN = _numpy(table["time"], TIME, np.int64).reshape(steps, nodes)
     if not (time_TN == time_TN[:, :1]).all():
         raise ValueError("rows are not ordered by time")
-    found = {"values": _stack(table, names, (steps, nodes), (pa.float32(), np.float32))}
-    found["time"] = np.ascontiguousarray(time_TN[:, 0]) if nodes else np.empty(0, np.int64)
+    arrays = {"values": _stack(table, names, (steps, nodes), (pa.float32(), np.float32))}
+    arrays["time"] = np.ascontiguousarray(time_TN[:, 0]) if nodes else np.empty(0, np.int64)
     if described["masked"]:
         masks = [mask_column(name) for name in names]
-        found["observed"] = _stack(table, masks, (steps, nodes), (pa.bool_(), np.bool_))
-    return found
+        arrays["observed"] = _stack(table, masks, (steps, nodes), (pa.bool_(), np.bool_))
+    return arrays
 
 
 def _stack(
     table: pa.Table, names: Sequence[str], shape: tuple[int, int], kinds: tuple[pa.DataType, type]
 ) -> NDArray[Any]:
-    """[T, N, F] of F columns."""
+    """Stacks F columns to [T, N, F]."""
     stacked: NDArray[Any] = np.empty((*shape, len(names)), kinds[1])
     for index, name in enumerate(names):
         stacked[..., index] = _numpy(table[name], *kinds).reshape(shape)

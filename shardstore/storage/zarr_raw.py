@@ -105,13 +105,13 @@ def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]]
         path = folder / name
         try:
             data = path.read_bytes()
-            found = json.loads(data)
+            stored = json.loads(data)
         except (OSError, ValueError, RecursionError):
             raise DamagedError("the metadata cannot be read", where=Where(file=str(path))) from None
         if data == _formatted(described):
             continue
         for key in sorted(described):
-            if not isinstance(found, dict) or found.get(key) != described[key]:
+            if not isinstance(stored, dict) or stored.get(key) != described[key]:
                 raise DamagedError(f"'{key}' is not what was committed", where=Where(file=str(path)))
         raise DamagedError("not byte for byte what was committed", where=Where(file=str(path)))
 

@@ -90,7 +90,7 @@ def midnight(date: dt.date, zone_name: str) -> int:
 
 
 def day_of(date: dt.date, zone_name: str, step: int) -> Day:
-    """`date` laid out in steps of `step` nanoseconds.
+    """Lays `date` out in steps of `step` nanoseconds.
 
     Raises:
         UsageError: the date does not exist in the zone, or the step does not divide its length.
@@ -118,13 +118,13 @@ def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone
 
 def segments(days: Sequence[Day]) -> list[Segment]:
     """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended."""
-    found: list[Segment] = []
+    joined: list[Segment] = []
     first = 0
     for index in range(1, len(days) + 1):
         if index == len(days) or days[index].start != days[index - 1].end:
-            found.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
+            joined.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
             first = index
-    return found if days else []
+    return joined if days else []
 
 
 class Timeline:
@@ -150,7 +150,7 @@ class Timeline:
 
 
 def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:
-    """[num_steps] int32: step of the local day x 8 + weekday (Monday 0). `divmod(code, 8)` gives both back.
+    """Returns [num_steps] int32: step of the local day x 8 + weekday (Monday 0). `divmod(code, 8)` gives both back.
 
     The step of day is local: a 25th hour repeats its codes, a skipped hour leaves them out.
     """
@@ -168,7 +168,7 @@ def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:
 
 
 def instants(day: Day) -> NDArray[np.int64]:
-    """[num_steps] int64: the instant at which each step begins."""
+    """Returns [num_steps] int64: the instant at which each step begins."""
     return day.start + np.arange(day.num_steps, dtype=np.int64) * day.step
 
 

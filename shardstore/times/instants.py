@@ -18,12 +18,12 @@ def parse_instant(text: str, zone_name: str, *, end: bool) -> int:
     Raises:
         UsageError: no instant, or a local time that the zone has twice or never.
     """
-    told = text.strip()
+    stripped = text.strip()
     todo = "Write it as 2013-12-01T14:00 (local time), 2013-12-01T14:00-05:00, or as a date"
-    if re.fullmatch(r"\d{4}-?\d\d-?\d\d", told):
-        return midnight(parse_date(told) + dt.timedelta(days=int(end)), zone_name)
+    if re.fullmatch(r"\d{4}-?\d\d-?\d\d", stripped):
+        return midnight(parse_date(stripped) + dt.timedelta(days=int(end)), zone_name)
     try:
-        at = dt.datetime.fromisoformat(told)
+        at = dt.datetime.fromisoformat(stripped)
     except ValueError:
         raise UsageError(f"'{text}' is not an instant", todo=todo) from None
     if at.tzinfo is None:
@@ -43,7 +43,7 @@ def date_at(instant: int, zone_name: str) -> dt.date:
 
 
 def spell(instant: int, zone_name: str) -> str:
-    """`2013-12-01T14:00:00-05:00`, in the zone's own time; with a fraction where the second has one."""
+    """Spells `2013-12-01T14:00:00-05:00`, in the zone's own time; with a fraction where the second has one."""
     at = dt.datetime.fromtimestamp(instant // NANOSECONDS, zone(zone_name))
     return at.replace(microsecond=instant % NANOSECONDS // 1000).isoformat()
 
@@ -59,28 +59,28 @@ def neighbour(day: Day, zone_name: str, towards: int) -> Day:
 def rows_before(end: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
     """The `num_steps` steps before an instant at which a step begins: dates in order, and which of their rows."""
     day = day_of(date_at(end - 1, zone_name), zone_name, step)
-    found, stop = list[tuple[Day, slice]](), (end - day.start) // step
+    spans, stop = list[tuple[Day, slice]](), (end - day.start) // step
     while True:
         first = max(0, stop - num_steps)
-        found.append((day, slice(first, stop)))
+        spans.append((day, slice(first, stop)))
         num_steps -= stop - first
         if not num_steps:
-            return found[::-1]
+            return spans[::-1]
         day = neighbour(day, zone_name, -1)
         stop = day.num_steps
 
 
 def rows_after(begin: int, num_steps: int, zone_name: str, step: int) -> list[tuple[Day, slice]]:
-    """Likewise the `num_steps` steps from an instant on; none for 0."""
+    """Lists the days and rows of the `num_steps` steps from an instant on; none for 0."""
     day = day_of(date_at(begin, zone_name), zone_name, step)
-    found, first = list[tuple[Day, slice]](), (begin - day.start) // step
+    spans, first = list[tuple[Day, slice]](), (begin - day.start) // step
     while num_steps > 0:
         stop = min(day.num_steps, first + num_steps)
-        found.append((day, slice(first, stop)))
+        spans.append((day, slice(first, stop)))
         num_steps -= stop - first
         if num_steps:
             day, first = neighbour(day, zone_name, 1), 0
-    return found
+    return spans
 
 
 def step_before(instant: int, zone_name: str, step: int) -> int:

@@ -21,7 +21,7 @@ from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
-from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, told
+from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, tuning_notes
 from dateshard.trainer.setup import Selected, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
@@ -141,7 +141,7 @@ class Baselines:
         return forecast
 
     def _fit(self, name: str, reach: int) -> tuple[Ridge, Ridge]:
-        """(the tuned ridge, the one less its last value and of the whole history), from the same sums."""
+        """Returns (the tuned ridge, the one less its last value and of the whole history), from the same sums."""
         setting, config = self.setting, self.setting.config.model
         window, targets = setting.window, setting.columns.targets
         train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
@@ -161,7 +161,7 @@ class Baselines:
 
     def _tell(self, name: str, ridge: Ridge) -> None:
         names = self.setting.columns.target_names
-        self.notes.extend(f"{name}: {part}" for part in told(names, ridge.tunings()))
+        self.notes.extend(f"{name}: {part}" for part in tuning_notes(names, ridge.tunings()))
 
     def _tell_choice(self, name: str, reach: int, chosen: Sequence[Chosen], tried: int) -> None:
         if any(choice.scores for choice in chosen):
@@ -177,7 +177,7 @@ class Baselines:
 
 
 def _pooled(chosen: Sequence[Chosen]) -> dict[str, float]:
-    """{split: squared error over all targets}."""
+    """Returns {split: squared error over all targets}."""
     sums = {
         split: [sum(column) for column in zip(*(c.errors[split] for c in chosen), strict=True)]
         for split in chosen[0].errors
@@ -207,7 +207,7 @@ def _unknown(name: str) -> UsageError:
 
 
 def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
-    """(the baselines of a configuration that names none, a note for each season that is left out).
+    """Returns (the baselines of a configuration that names none, a note for each season that is left out).
 
     Seasons are a day and a week of the dataset's steps; a week of very many nodes does not fit into memory.
     """
@@ -251,7 +251,7 @@ def _history_of(order: Order, window: Window) -> int:
 def within_reach(
     config: Trainer, dataset: Dataset, split: str, baselines: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
-    """(the baselines that every window of the split has history for, a note for each other); of None the usual ones.
+    """Returns (baselines that every window of the split has history for, a note for each other); for None the usual ones.
 
     A date that is missing begins a new stretch, whose first windows have no more than the model's history before them.
     """

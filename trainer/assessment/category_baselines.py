@@ -53,7 +53,7 @@ def repeated(place: int, counts_C: Sequence[int], reach: int, season: int, steps
 def guesses(
     name: str, places: Mapping[str, tuple[int, Sequence[int]]], steps: int, history: int
 ) -> dict[str, Guess] | None:
-    """{head: guess} of the baseline `name`; None where it does not apply to categories.
+    """Returns {head: guess} of the baseline `name`; None where it does not apply to categories.
 
     Args:
         places: {head: (place of its target among all features, how often each code stands in the training dates)}.

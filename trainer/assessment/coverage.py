@@ -23,7 +23,7 @@ Cells = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of the observed targets of a split the share that lies inside.
+    """Counts how many of a split's observed targets lie inside their intervals.
 
     Attributes:
         by_node, by_hour, by_month: {nodes | hours | months: their names, target: {targets: [G], inside: [G]}}; hours of
@@ -42,7 +42,7 @@ class Coverage:
 
     @property
     def share(self) -> float | None:
-        """None where nothing was observed."""
+        """Returns the share that lies inside; None where nothing was observed."""
         return self.inside / self.targets if self.targets else None
 
 
@@ -58,7 +58,7 @@ class Group:
 
 
 def worst(coverage: Coverage, level: float) -> list[Group]:
-    """Of each kind the group that is furthest from the level, where that is `FAR` and it has `FEWEST_TARGETS`."""
+    """Returns for each kind the group furthest from the level, if it is `FAR` off and has `FEWEST_TARGETS`."""
     found = []
     for kind, groups in (("node", coverage.by_node), ("hour", coverage.by_hour), ("month", coverage.by_month)):
         ranked = _furthest(kind, groups or {}, level)

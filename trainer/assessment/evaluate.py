@@ -38,7 +38,7 @@ from dateshard.trainer.data.permutation import key
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw import hours_of
-from dateshard.trainer.models.ridge import Ridge, told
+from dateshard.trainer.models.ridge import Ridge, tuning_notes
 from dateshard.trainer.optimization.objective import make_heads
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
@@ -73,7 +73,7 @@ def evaluate(
         forecasts[model[0]] = of_model(model[1], setting.form.heads, setting.columns.inputs, setting.window)
         if isinstance(model[1], Ridge):
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
-            notes.extend(f"{model[0]}: {part}" for part in told(named, model[1].tunings()))
+            notes.extend(f"{model[0]}: {part}" for part in tuning_notes(named, model[1].tunings()))
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
@@ -170,7 +170,7 @@ def _wanted(setting: Setting, reach: int) -> BatchForm:
 
 
 def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:
-    """{split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
+    """Returns {split: squared error of the ridge}, of those that it was fitted and chosen on and of the one that is judged."""
     judged = next((row.scaled["mse"] for row in rows if row.name == "ridge"), None)
     return dict(errors) if judged is None else {**errors, split: judged}
 

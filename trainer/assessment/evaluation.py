@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The table.
+    """The table of an evaluation: a model beside its baselines.
 
     Attributes:
         features: the numeric targets. categorical: the others.
@@ -78,8 +78,9 @@ class Evaluation:
 
     @property
     def outcome(self) -> str | None:
-        """`beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them;
-        else `unclear`. None without a model or a rival."""
+        """Returns `beats`, `loses` or `unclear`; None without a model or a rival.
+
+        `beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them."""
         if not self.comparisons:
             return None
         if all(one.outcome == "better" for one in self.comparisons):

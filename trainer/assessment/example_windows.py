@@ -31,7 +31,7 @@ Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]
 
 
 def mapped(config: Trainer) -> Trainer:
-    """The same configuration for reading a few single windows: no block is filled for them."""
+    """Returns the configuration for reading a few single windows: no block is filled for them."""
     return config.model_copy(update={"loading": config.loading.model_copy(update={"policy": "mapped"})})
 
 
@@ -83,7 +83,7 @@ class Drawn:
         return batch.rows(slice(row, row + 1))
 
     def _read(self, position: int) -> tuple[Floats, int]:
-        """(raw [H + P, N, T] with NaN where nothing was observed, instant of the first)."""
+        """Returns (raw [H + P, N, T] with NaN where nothing was observed, instant of the first)."""
         order, dataset = self.reader.order, self.reader.dataset
         piece = order.epoch(0).pieces(position, position + 1)[0]
         run, anchor = order.runs[int(piece.block_runs[piece.run_K[0]])], int(piece.anchor_K[0])
@@ -111,7 +111,7 @@ class Drawn:
         return [head.targets[0] for head in self.form.categorical]
 
     def _raw(self, forecast: Mapping[str, torch.Tensor], place: int, node: int) -> list[float | None]:
-        """[P] of one target at one node; of a category its code."""
+        """Returns [P] of one target at one node; of a category its code."""
         head = next(head for head in self.form.heads if place in head.targets)
         if head.name not in forecast:
             return [None] * self.form.num_steps

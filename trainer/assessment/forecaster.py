@@ -58,7 +58,7 @@ class Forecaster:
         return tuple(head for head in self.heads if head.loss == "cross_entropy")
 
     def numeric(self, told: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """[B, P, N, numbers] scaled, of what `forecast` gave."""
+        """Returns [B, P, N, numbers] scaled, of what `forecast` gave."""
         parts = [told[head.name] for head in self.heads if head.loss != "cross_entropy"]
         return torch.cat(parts, dim=-1)
 
@@ -117,7 +117,7 @@ def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpo
 
 
 def bounded(forecast: Forecast, heads: Sequence[Head], bounds_2NF: torch.Tensor | None) -> Forecast:
-    """The same forecaster, its numbers moved into their bounds."""
+    """Returns a forecaster whose numbers are clamped to their bounds."""
     return forecast if bounds_2NF is None else lambda batch: clamped(forecast(batch), heads, bounds_2NF)
 
 

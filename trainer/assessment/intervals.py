@@ -75,7 +75,7 @@ def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
 
 
 def _thinned(forecaster: Forecaster, split: str, *, held: bool) -> tuple[Order, int]:
-    """(every k-th window of a split in date order, windows of the split)."""
+    """Returns (every k-th window of a split in date order, windows of the split)."""
     config, dataset, window = forecaster.config, forecaster.dataset, forecaster.window
     shuffle = evaluation_shuffle(shuffle_of(config, dataset, window))
     order = order_of(dataset, split, window, config.training.batch_size, shuffle, None)
@@ -97,7 +97,7 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
 
 @torch.no_grad()
 def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """([K, P, N, F] what was missed, NaN where nothing was observed; mean squared errors beside two baselines)."""
+    """Returns ([K, P, N, F] errors, NaN where nothing was observed; mean squared errors beside two baselines)."""
     targets = [forecaster.columns.targets[place] for place in forecaster.numbers]
     shape = (forecaster.window.target_steps, forecaster.dataset.manifest.num_nodes, len(targets))
     scores, at = np.empty((order.num_windows, *shape), dtype=np.float32), 0
@@ -120,7 +120,7 @@ def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], 
 
 
 def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]:
-    """([2, P, N, F], nodes x features that all their steps have scores enough of)."""
+    """Returns ([2, P, N, F], nodes x features that all their steps have scores enough of)."""
     _, steps, nodes, features = scores_KPNF.shape
     reach, own = np.full((2, steps, nodes, features), np.nan), np.zeros((steps, nodes, features), dtype=bool)
     for step in range(steps):
@@ -138,7 +138,7 @@ def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]
 
 
 def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: float) -> Floats:
-    """[2, N] low and high order statistics; NaN where the corrected rank lies beyond the scores."""
+    """Returns [2, N] low and high order statistics; NaN where the corrected rank lies beyond the scores."""
     tail = (1 - level) / 2
     low_N = np.floor((count_N + 1) * tail + 1e-9).astype(np.int64)  # 0.05 x 200 is 10, whatever floats say
     high_N = count_N + 1 - low_N

@@ -27,7 +27,7 @@ FOLDER = "intervals"
 
 
 def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: Path) -> tuple[Intervals | None, str]:
-    """Those of a checkpoint, kept or made now; and what a person should know of it (nothing where all is well).
+    """Returns a checkpoint's intervals, kept or made now, and what a person should know of it (nothing if all is well).
 
     Owns intervals/ in the folder of the run. None where no validation window is there to make them on.
     """
@@ -78,7 +78,7 @@ def _by_name(value: Intervals | Coverage) -> dict[str, Any]:
 
 
 def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
-    """With targets in the order of their names, which sealed JSON sorts.
+    """Parses intervals, with targets in the order of their names, which sealed JSON sorts.
 
     Raises:
     KeyError, TypeError, ValueError: content that is no intervals.

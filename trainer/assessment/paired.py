@@ -90,7 +90,7 @@ class DateOf:
         self.ends_S = [np.cumsum(steps) for steps in lengths]
 
     def __call__(self, positions: range, offsets_P: Integers) -> Integers:
-        """[B, P]: of the steps at some offsets from the anchor; 0 is the anchor, whose date is the window's."""
+        """Returns [B, P] days of the steps at some offsets from the anchor; 0 is the anchor, whose date is the window's."""
         found = []
         for piece in self.order.pieces(positions.start, positions.stop):
             segment_B = self.segment_R[piece.block_runs[piece.run_K]]
@@ -137,7 +137,7 @@ class ByDate:
 
 
 def _of_category(logits_BPNC: torch.Tensor, batch: Batch, place: int) -> tuple[torch.Tensor, ...]:
-    """(seen, right, log loss) of each target, the loss 0 where nothing was seen."""
+    """Returns (seen, right, log loss) of each target, the loss 0 where nothing was seen."""
     logits, codes = logits_BPNC.detach().cpu()[..., 1:].double(), batch.target_BPNF[..., place].cpu().long()
     seen = codes > 0
     if batch.observed_BPNF is not None:
@@ -167,7 +167,7 @@ def compare(mine: ByDate, theirs: ByDate, baseline: str, horizon_days: int) -> l
 def interval(
     gain_D: Floats, size_D: Floats, horizon_days: int
 ) -> tuple[float | None, tuple[float | None, float | None]]:
-    """(sum of gains / sum of sizes, its 95 % interval) by a circular block bootstrap over dates in their order.
+    """Returns (sum of gains / sum of sizes, its 95 % interval) by a circular block bootstrap over dates in their order.
 
     None where the sizes are 0 or something is no number; no interval with fewer than two blocks or `FEWEST_DATES`.
     """

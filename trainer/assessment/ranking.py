@@ -75,8 +75,9 @@ class Ranking:
         return errors[chosen], positions[chosen]
 
     def chosen(self) -> list[Ranked]:
-        """Up to `KEPT` of each kind, the worst first. A window is told once: of very few ones each kind has its first
-        before any has its second."""
+        """Returns up to `KEPT` windows of each kind, the worst first.
+
+        A window is told once: of very few ones each kind has its first before any has its second."""
         parts = {"worst": self._high, "median": self._middle(), "best": self._low}
         found = {kind: self._apart(*part) for kind, part in parts.items()}
         told, taken = {kind: list[Ranked]() for kind in KINDS}, set[int]()
@@ -115,7 +116,7 @@ def _nothing() -> tuple[Floats, Integers]:
 def cell_errors(
     form: Form, forecast: Mapping[str, torch.Tensor], batch: Batch
 ) -> tuple[Floats, NDArray[np.bool_]] | None:
-    """(errors, which cells count), both [B, P, N, T], the numbers first; None of a predictor that leaves targets out.
+    """Returns (errors, which cells count), [B, P, N, T], numbers first; None of a predictor that leaves targets out.
 
     What is no number counts as infinite.
     """

@@ -115,7 +115,7 @@ def _going(found: Sequence[Checkpoint], policy: RetentionPolicy) -> list[str]:
 
 
 def _decisive(found: Sequence[Checkpoint], gone: Sequence[str], *, thorough: bool) -> list[Checkpoint]:
-    """Those that stay, and whose damage would change what may go."""
+    """Lists the checkpoints that stay, and whose damage would change what may go."""
     stay = [one for one in found if one.name not in gone]
     if thorough or not gone:
         return stay if thorough else []

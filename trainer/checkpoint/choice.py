@@ -40,7 +40,7 @@ def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def ranked(found: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Those with a validation loss of their own weights, the lowest first; without validation dates the training loss."""
+    """Lists checkpoints by validation loss of their own weights, best first; by training loss without validation dates."""
     for loss in ("val_loss", "train_loss"):
         judged = [one for one in found if one.state["validated"] and one.state.get(loss) is not None]
         if judged:
@@ -63,7 +63,7 @@ LATEST_IN_PYTHON = "checkpoint='latest'"
 
 
 def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
-    """`latest`, `best` or a checkpoint's name (`.pth` at its end is taken off).
+    """Finds `latest`, `best` or a checkpoint by its name (`.pth` at its end is taken off).
 
     Where a named one is damaged, a good one that was saved again at the same position (`-2`) serves.
 

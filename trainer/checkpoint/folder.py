@@ -42,7 +42,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """`checkpoint_epoch_3_batch_71`."""
+        """The checkpoint's name: `checkpoint_epoch_3_batch_71`."""
         return self.folder.name
 
     @property
@@ -85,8 +85,10 @@ def inspect(folder: Path) -> Checkpoint:
 
 
 def _refuse_stateless(state: Mapping[str, Any]) -> None:
-    """Raises:
-    ValueError, KeyError, TypeError, AttributeError: a state that no training has.
+    """Refuses a state that no training has.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: a state that no training has.
     """
     refuse_unbound({**state["bound"], "config": state["config"]})
     LossHistory(**state["progress"])
@@ -112,8 +114,10 @@ def _refuse_stateless(state: Mapping[str, Any]) -> None:
 
 
 def refuse_unbound(facts: Mapping[str, Any]) -> None:
-    """Raises:
-    ValueError, KeyError, TypeError, AttributeError: facts of a run that lack what it is bound to.
+    """Refuses facts of a run that lack what it is bound to.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: facts of a run that lack what it is bound to.
     """
     for section in ("settings", "order", "config", "data"):
         _ = facts[section].keys()
@@ -163,8 +167,10 @@ def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[str, torch.Tensor]) -> None:
-    """Raises:
-    DamagedError: the group's names, shapes or types are not those of `wanted`.
+    """Refuses tensors that are not those of this run.
+
+    Raises:
+        DamagedError: the group's names, shapes or types are not those of `wanted`.
     """
     forms = [{name: (t.shape, t.dtype) for name, t in group.items()} for group in (groups.get(stem, {}), wanted)]
     if forms[0] != forms[1]:

@@ -97,7 +97,7 @@ def sweep(parent: Path) -> None:
 
 
 def bytes_of(folder: Path) -> int:
-    """Of a checkpoint's files and its export."""
+    """Returns the bytes of a checkpoint's files and its export."""
     total = 0
     for path in (*folder.iterdir(), export_of(folder)):
         with suppress(OSError):

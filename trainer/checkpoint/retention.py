@@ -31,7 +31,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """What stays. Without keep_last and max_bytes everything does."""
+    """Which checkpoints stay. Without keep_last and max_bytes all do."""
 
     keep_last: int | None = None
     keep_best: int = 1
@@ -39,7 +39,7 @@ class RetentionPolicy:
 
     @staticmethod
     def of(config: CheckpointConfig) -> RetentionPolicy:
-        """As `trainer.checkpoint` says."""
+        """Makes the policy that `trainer.checkpoint` asks for."""
         return RetentionPolicy(config.keep_last, config.keep_best, config.max_bytes)
 
     @property

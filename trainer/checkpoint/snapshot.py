@@ -31,12 +31,12 @@ class TakenRows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensor."""
+        """The data type of the tensor."""
         return self.tensor.dtype
 
     @property
     def shape(self) -> torch.Size:
-        """As a tensor."""
+        """The shape of the rows as a tensor."""
         return torch.Size((len(self.at), *self.tensor.shape[1:]))
 
 
@@ -51,7 +51,7 @@ class Snapshot:
         self._files: dict[str, _File] = {}
 
     def take(self, groups: Mapping[str, Mapping[str, Part]]) -> dict[str, memoryview]:
-        """{file's name: its bytes}, valid until the next `take`. Later changes of the tensors do not reach them."""
+        """Returns {file's name: its bytes}, valid until the next `take`. Later changes of the tensors do not reach them."""
         taken = {}
         for stem, group in groups.items():
             taken[f"{stem}.safetensors"] = self._files.setdefault(stem, _File()).fill(group)
@@ -68,7 +68,7 @@ class Snapshot:
 
     @property
     def num_bytes(self) -> int:
-        """Of all buffers."""
+        """Returns the bytes of all buffers."""
         return sum(file.buffer.nbytes for file in self._files.values())
 
 
@@ -110,13 +110,15 @@ class _File:
 
 
 def form_of(group: Mapping[str, Part]) -> Form:
-    """{name: (type, shape)}."""
+    """Returns {name: (type, shape)} of a group's tensors."""
     return {name: (part.dtype, part.shape) for name, part in group.items()}
 
 
 def _copy(part: Part, view: torch.Tensor) -> None:
-    """By numpy, on this one thread: torch would wake its threads for a copy that memory alone bounds, and on a machine
-    with other work wait for the last of them (docs/decisions/0031)."""
+    """Copies a tensor by numpy, on this one thread.
+
+    torch would wake its threads for a copy that memory alone bounds, and on a machine with other work wait for the last
+    of them (docs/decisions/0031)."""
     if isinstance(part, TakenRows):
         np.take(part.tensor.numpy(), part.at.numpy(), axis=0, out=view.numpy(), mode="clip")  # other modes copy twice
     elif part.device.type == "cpu" and part.is_contiguous():

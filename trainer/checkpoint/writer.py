@@ -2,7 +2,7 @@
 
     with Writer(folder) as writer:        every way out of it waits for the save in flight
         writer.save(state, tensors)       waits for the one before, copies, hands over
-        writer.told()                     those that are on disk by now; the writer's errors are raised here
+        writer.drain_saved()               those that are on disk by now; the writer's errors are raised here
         writer.finish()                   the same, waiting
 
 One save is in flight at most. Memory: the snapshot's buffers, one copy of the state.
@@ -114,7 +114,7 @@ class CheckpointWriter:
         self._taken = time.perf_counter()
         self._coming = self._worker().submit(self._write, _Job(state, data, began, self._taken - began, waited))
 
-    def told(self) -> list[Saved]:
+    def drain_saved(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
 
         Raises:
@@ -128,7 +128,7 @@ class CheckpointWriter:
     def finish(self) -> list[Saved]:
         """Waits for the save in flight; those not told yet."""
         self._wait()
-        return self.told()
+        return self.drain_saved()
 
     def fits(self, max_overhead: float | None) -> bool:
         """Whether one more save would cost at most this share of the time since the last one was taken.
@@ -174,7 +174,7 @@ class CheckpointWriter:
         self._thread, self._ready, self._coming, self._taken, self._pid = None, None, None, None, os.getpid()
 
     def _write(self, job: _Job) -> Saved:
-        """In the writing thread."""
+        """Writes one checkpoint, in the writing thread."""
         computed = time.thread_time()
         state = job.state
         folder = write(self.parent, state, job.data)

@@ -41,7 +41,7 @@ class Batch:
         return len(self.history_BHNF)
 
     def copy(self) -> Batch:
-        """The same in memory of its own: valid for as long as it is held."""
+        """Returns a copy in memory of its own: valid for as long as it is held."""
         return self.changed(torch.clone)
 
     def rows(self, chosen: slice) -> Batch:

@@ -45,13 +45,13 @@ class Sizing:
 
     @property
     def row_bytes(self) -> int:
-        """Of one step in a buffer: values, the mask if anything is missing, and the time code."""
+        """Returns the bytes of one step in a buffer: values, the mask if anything is missing, and the time code."""
         mask = any(self.dataset.has_mask(day.date) for day in self.dataset.days)
         return self.dataset.row_values * (5 if mask else 4) + 4
 
     @property
     def train_steps(self) -> tuple[int, int]:
-        """(dates, steps) of the training split."""
+        """Returns (dates, steps) of the training split."""
         split = self.dataset.manifest.split_of
         days = [day for day in self.dataset.days if split(day.date) == "train"]
         return len(days), sum(day.num_steps for day in days)

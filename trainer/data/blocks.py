@@ -69,7 +69,7 @@ class Block:
         return torch.from_numpy(self.row_of_anchor_R[piece.run_K] + piece.anchor_K)
 
     def gather(self, slot: Slot, at: int, start_K: torch.Tensor) -> None:
-        """`index_select` silently resizes a wrong `out`, so shapes are fixed by slicing rows of the slot."""
+        """Gathers windows into rows of the slot, whose shapes are fixed: `index_select` silently resizes a wrong `out`."""
         stop = at + len(start_K)
         torch.index_select(self.windows, 0, start_K, out=slot.rows(slot.flat, at, stop))
         if self.masks is not None:

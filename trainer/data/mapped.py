@@ -40,7 +40,7 @@ class MappedDates:
             yield self
 
     def prepare(self, piece: WindowBatch) -> NDArray[np.int64]:
-        """[K, 2]: segment and first step of each window."""
+        """Returns [K, 2]: segment and first step of each window."""
         segment_K = self._segment[piece.block_runs[piece.run_K]]
         return np.stack([segment_K, piece.anchor_K - self.wanted.window.before], axis=1)
 

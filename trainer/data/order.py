@@ -176,7 +176,7 @@ class Order:
 
     @cached_property
     def drawn_edges(self) -> Integers:
-        """The same among the windows that come."""
+        """Returns the edges of the runs among the windows that come."""
         return self.sample.below(self.run_edges) if self.sample else self.run_edges
 
     def place(self, run_K: Integers, number_K: Integers) -> Integers:
@@ -272,7 +272,7 @@ class Draw:
     edges: list[int]
 
     def cut(self, begin: int, end: int, rank: int = 0, world: int = 1) -> list[tuple[int, slice]]:
-        """(piece, which of its windows) of positions [begin + rank :: world] below `end`."""
+        """Returns (piece, which of its windows) of positions [begin + rank :: world] below `end`."""
         if len(self.pieces) == 1:
             return [(0, slice(begin - self.low + rank, end - self.low, world))]
         found = []

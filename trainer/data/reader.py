@@ -38,7 +38,7 @@ class Policy(Protocol):
     """A policy: gives, piece by piece, the place that a piece's windows lie in."""
 
     def serve(self, groups: Sequence[Integers]) -> Generator[WindowPlace, WindowBatch, None]:
-        """`groups[j]` are the runs of the epoch's block j."""
+        """Serves an epoch's windows; `groups[j]` are the runs of its block j."""
         ...
 
 

@@ -18,7 +18,7 @@ class Shuffle:
 
     @property
     def label(self) -> str:
-        """`global`, `dates` or `runs of 91 days, 2 a block`."""
+        """Names the shuffle: `global`, `dates` or `runs of 91 days, 2 a block`."""
         if self.days_per_run is None:
             return "global"
         days = "1 day" if self.days_per_run == 1 else f"{self.days_per_run} days"
@@ -38,7 +38,7 @@ def resolve_shuffle(
     num_days: int,
     row_bytes: int,
 ) -> Shuffle:
-    """`auto`, `global`, `dates` or (days_per_run, runs_per_block) -> Shuffle, from the data alone, never the machine.
+    """Resolves `auto`, `global`, `dates` or (days_per_run, runs_per_block) from the data alone, never the machine.
 
     Args:
         days_per_batch: k sets days_per_run x runs_per_block = k, see `of_days`.

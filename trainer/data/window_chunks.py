@@ -74,7 +74,7 @@ def reaching(runs: Iterable[DateRun], reach: int, stride: int) -> tuple[DateRun,
 
 
 def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
-    """(values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
+    """Yields (values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
     dataset, window = windows.dataset, windows.window
     shape = (dataset.manifest.num_nodes, len(dataset.features))
     fresh = max(window.length, CHUNK_BYTES // (dataset.row_values * 4))

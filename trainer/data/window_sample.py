@@ -20,7 +20,7 @@ from dateshard.trainer.data.permutation import Integers, key, splitmix64
 
 @dataclass(frozen=True)
 class WindowSample:
-    """`size` of `total` windows. Memory O(1).
+    """Samples `size` of `total` windows. Memory O(1).
 
     Attributes:
         size: at least 1, at most total. seed: of the training.

@@ -128,7 +128,7 @@ class Classes:
         }
 
     def _of_class(self, index: int) -> dict[str, float | None] | None:
-        """None for a class that was neither a target nor a forecast: it counts in no average, as in scikit-learn."""
+        """Returns a class's figures; None if it was neither target nor forecast: no average counts it, as in scikit-learn."""
         support, guessed, right = (int(value) for value in self.told_3K[:, index])
         if not support and not guessed:
             return None
@@ -143,7 +143,7 @@ class Classes:
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For a checkpoint: copies."""
+        """Returns copies of its tensors, for a checkpoint."""
         parts = {
             "steps": self.steps_3P,
             "told": self.told_3K,
@@ -164,7 +164,7 @@ def _ratio(part: float, whole: float, nothing: float | None = None) -> float | N
 
 
 def _average(rows: Sequence[Mapping[str, float | None]], *, weighted: bool) -> dict[str, float | None]:
-    """Over the classes, each figure over those that have it."""
+    """Averages each figure over the classes that have it."""
     told: dict[str, float | None] = {}
     for figure in ("precision", "recall", "f1", "auroc", "average_precision"):
         have = [(row[figure], row["support"] if weighted else 1) for row in rows if row[figure] is not None]
@@ -174,8 +174,9 @@ def _average(rows: Sequence[Mapping[str, float | None]], *, weighted: bool) -> d
 
 
 def _ranking(others_S: Counts, own_S: Counts) -> tuple[float | None, float | None]:
-    """(AUROC, average precision) of one class against the rest; scores of one bin are ties. None without the class,
-    AUROC also without another.
+    """Returns (AUROC, average precision) of one class against the rest; scores of one bin are ties.
+
+    None without the class, AUROC also without another.
 
     AUROC is the share of pairs (own, other) in which own scores higher, a tie counts half. Average precision is the
     sum over falling thresholds of (rise of recall) x precision.

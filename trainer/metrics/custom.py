@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """function(targets, predictions) or function(targets, predictions, observed) -> {name: number}.
+    """Calls function(targets, predictions) or function(targets, predictions, observed) -> {name: number}.
 
     Both are [S, P, N, T] float64 in raw units, a categorical target as its code; `observed` is bool of the same
     shape. A function that does not ask for it finds NaN where nothing was observed.
@@ -30,7 +30,7 @@ class Custom:
     masked: bool
 
     def call(self, targets: Array, predictions: Array, observed: Array) -> dict[str, Any]:
-        """{"metrics": {name: number or None}, "error": None or what went wrong}; whatever the function does."""
+        """Returns {"metrics": {name: number or None}, "error": None or what went wrong}; whatever the function does."""
         try:
             if self.masked:
                 told = self.function(targets, predictions, observed)

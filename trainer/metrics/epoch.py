@@ -139,7 +139,7 @@ class EpochMetrics:
         return finite(sum(head.weight * float(row[0] / row[2]) for head, row in rows) * planned / count)
 
     def losses(self) -> dict[str, float | None]:
-        """{head: mean of its loss over its observed elements; None where that is no number}."""
+        """Returns {head: mean of its loss over its observed elements; None where that is no number}."""
         rows = zip(self.form.heads, self.losses_H3.tolist(), strict=True)
         return {head.name: finite(total / count) if count else None for head, (total, count, _) in rows}
 
@@ -161,7 +161,7 @@ class EpochMetrics:
         }
 
     def classes_by_target(self) -> dict[str, dict[str, Any]]:
-        """{categorical target: its report}."""
+        """Returns {categorical target: its report}."""
         heads = self.form.categorical
         return {self.form.targets[head.targets[0]].name: self.classes[head.name].report() for head in heads}
 
@@ -185,7 +185,7 @@ class EpochMetrics:
         return told | self.form.custom.call(values[0].numpy(), values[1].numpy(), observed)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For a checkpoint: copies; without the sample, which has a file of its own."""
+        """Returns copies of its tensors, for a checkpoint; without the sample, which has a file of its own."""
         parts = {"losses": self.losses_H3.clone(), "sums": torch.from_numpy(self.sums.values_6GF.copy())}
         inner = {f"{name}//{key}": t for name, part in self.classes.items() for key, t in part.tensors().items()}
         return parts | inner
@@ -199,7 +199,7 @@ class EpochMetrics:
 
 
 def with_raw(metrics: EpochMetrics, floor: float) -> EpochMetrics:
-    """The same one, counting errors in raw units as well where there are units and numbers.
+    """Returns the metrics with errors in raw units counted as well, where there are units and numbers.
 
     Args:
         floor: raw units; MAPE leaves targets nearer to 0 out.
@@ -213,7 +213,7 @@ def with_raw(metrics: EpochMetrics, floor: float) -> EpochMetrics:
 def numbers_of(
     form: Form, forecast: Mapping[str, torch.Tensor], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None:
-    """(forecast, target, observed) of the numeric targets, each [B, P, N, F]; views where these are all targets."""
+    """Returns (forecast, target, observed) of numeric targets, each [B, P, N, F]; views if these are all targets."""
     heads = [head for head in form.heads if head.loss != "cross_entropy"]
     if not heads or any(head.name not in forecast for head in heads):
         return None
@@ -226,8 +226,9 @@ def numbers_of(
 
 
 def _values(form: Form, forecast: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """[B, P, N, T]: of each target its forecast, of a categorical one the code of its likeliest class; NaN where a
-    predictor has none."""
+    """Returns [B, P, N, T] forecasts, of a categorical target the code of its likeliest class.
+
+    NaN where a predictor has none."""
     some = next(iter(forecast.values())).detach()
     told = torch.full((*some.shape[:3], len(form.targets)), torch.nan, device=some.device)
     for head in form.heads:

@@ -39,7 +39,7 @@ class ErrorCounts:
         return ErrorCounts(np.zeros((num_features, NUM_BINS - ZERO), dtype=np.int64))
 
     def add(self, absolute: Floats, observed: NDArray[np.bool_] | None) -> None:
-        """[B, p, N, F] errors without their sign; those that are no numbers are left out."""
+        """Adds [B, p, N, F] errors without their sign; those that are no numbers are left out."""
         for feature, counts in enumerate(self.counts_FK):
             cells = absolute[..., feature]
             seen = np.isfinite(cells) if observed is None else np.isfinite(cells) & observed[..., feature]
@@ -72,7 +72,7 @@ class Relative:
     values_3PF: Floats  # sum of |y|, sum of |error| / |y|, how many of these
 
     def add(self, steps: slice, absolute: Floats, target: Floats, observed: NDArray[np.bool_] | None) -> None:
-        """[B, p, N, F] errors of some steps without their sign (0 where nothing was observed) and targets."""
+        """Adds [B, p, N, F] errors of some steps without their sign (0 where nothing was observed) and targets."""
         size = np.abs(target)
         if observed is not None:
             size *= observed
@@ -173,7 +173,7 @@ class RawFigures:
 
 
 def _columns(sums: Sums, features: list[str]) -> dict[str, dict[str, list[Any]]]:
-    """{feature: {figure: its values by group}}: thousands of nodes stay a few lists."""
+    """Returns {feature: {figure: its values by group}}: thousands of nodes stay a few lists."""
     told = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         for index, name in enumerate(features):
@@ -187,7 +187,7 @@ def _columns(sums: Sums, features: list[str]) -> dict[str, dict[str, list[Any]]]
 
 
 def hours_of(codes_BW: torch.Tensor | None, history: int, num_steps: int, step_ns: int) -> NDArray[np.int64] | None:
-    """[B, P]: the hour of the local day of each target step, of time codes (step of day x 8 + weekday).
+    """Returns [B, P]: the hour of the local day of each target step, of time codes (step of day x 8 + weekday).
 
     Args:
         history: steps before the first target step. step_ns: nanoseconds of a step.

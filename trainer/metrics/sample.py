@@ -83,11 +83,11 @@ class MetricSample:
 
     @property
     def seen(self) -> torch.Tensor:
-        """[S] bool: which rows hold a window yet."""
+        """Returns [S] bool: which rows hold a window yet."""
         return self.position_S >= 0
 
     def held(self) -> dict[str, Part]:
-        """For a checkpoint: what is held, row by row, and nothing of the rows that are empty yet. No copies."""
+        """Returns what is held, row by row and without copies, for a checkpoint; nothing of the rows that are empty yet."""
         at = torch.nonzero(self.seen).ravel()
         rows: dict[str, Part] = {name: TakenRows(part, at) for name, part in self._parts().items()}
         return {**rows, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
@@ -98,13 +98,15 @@ class MetricSample:
         return sum(part.nbytes for part in self._parts().values())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The same, copied."""
+        """Returns what is held, copied."""
         held = self.held().items()
         return {name: part.tensor[part.at] if isinstance(part, TakenRows) else part for name, part in held}
 
     def load(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
-        """The inverse of `held` and `tensors`: every window goes back to its row. What is of another sample (other settings), or
-        missing, is not taken: then this one goes on with the windows still to come, and says so (`whole`)."""
+        """Puts every window back to its row: the inverse of `held` and `tensors`.
+
+        What is of another sample (other settings), or missing, is not taken: then this one goes on with the windows still to
+        come, and says so (`whole`)."""
         self.position_S.fill_(-1)
         form = [self.num_windows, self.size]
         shape = self.target_SPNT.shape[1:]
@@ -127,7 +129,7 @@ class MetricSample:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Of the permutation of one epoch's positions."""
+    """Returns the seed of one epoch's permutation of positions."""
     return key(seed, 5, epoch)
 
 

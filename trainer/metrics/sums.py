@@ -38,7 +38,7 @@ class Cells:
     def terms(
         self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: Floats | None = None
     ) -> Iterator[tuple[slice, Iterator[tuple[int, Floats]]]]:
-        """Of [B, P, N, F]: (which steps, their (row of `SUMS`, [B, p, N, F] float64)); 0 where nothing was observed.
+        """Yields of [B, P, N, F]: (which steps, their (row of `SUMS`, [B, p, N, F] float64)); 0 where nothing was observed.
 
         A term is overwritten by the next one. Without a mask there is no term `count`.
         """
@@ -84,7 +84,7 @@ class Cells:
 
 @dataclass(slots=True)
 class Sums:
-    """`values_6GF`: the rows named in `SUMS`, float64; G = target steps unless said otherwise."""
+    """Sums for metrics; `values_6GF` has the rows named in `SUMS`, float64, G = target steps unless said otherwise."""
 
     values_6GF: Floats
     cells: Cells = field(default_factory=Cells)
@@ -97,8 +97,10 @@ class Sums:
     def add(
         self, forecast: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None, shift: Floats | None = None
     ) -> None:
-        """Adds [B, P, N, F] forecasts and targets by step; `shift` is about the training mean, [F] or the same for all
-        nodes [N, F] (R2 is of all nodes together); None: 0, the scaled one."""
+        """Adds [B, P, N, F] forecasts and targets by step.
+
+        `shift` is about the training mean, [F] or the same for all nodes [N, F] (R2 is of all nodes together); None: 0, the
+        scaled one."""
         for steps, terms in self.cells.terms(forecast, target, observed, shift):
             for row, term in terms:
                 self.add_term(row, steps, np.add.reduce(term, axis=0))
@@ -110,8 +112,9 @@ class Sums:
         self.values_6GF[row, steps] += term_PNF[:, 0] if term_PNF.shape[1] == 1 else np.einsum("pnf->pf", term_PNF)
 
     def metrics(self, step: int | None = None, feature: int | None = None) -> dict[str, float | None]:
-        """MSE, RMSE, MAE, bias and R2 over everything, or of one step (or node, or hour), one feature, or both; None
-        where nothing counts."""
+        """Returns MSE, RMSE, MAE, bias and R2; None where nothing counts.
+
+        They are over everything, or of one step (or node, or hour), one feature, or both."""
         chosen = self.values_6GF
         if step is not None:
             chosen = chosen[:, step : step + 1]
@@ -141,7 +144,7 @@ class Sums:
 
 
 def finite(value: float | None) -> float | None:
-    """None for what is no number: JSON has none of them."""
+    """Returns a finite number as it is, else None: JSON has no other."""
     return value if value is not None and math.isfinite(value) else None
 
 

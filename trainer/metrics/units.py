@@ -46,7 +46,7 @@ class Units:
         return ((pivot - self.pivot) + (delta - self.delta)) / self.spread
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:
-        """[..., N, F] scaled -> raw."""
+        """Changes [..., N, F] from scaled to raw units."""
         raw = (values.double() * self.spread + self.delta) + self.pivot
         for feature in self.logs:
             raw[..., feature] = torch.expm1(raw[..., feature])

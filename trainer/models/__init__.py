@@ -131,5 +131,5 @@ def _refuse_irreversible(shape: Shape, name: str, family: Family) -> None:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Trainable numbers."""
+    """Counts a model's trainable weights."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

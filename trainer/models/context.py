@@ -16,7 +16,7 @@ CONTEXT = NODE + TIME
 
 
 def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:
-    """[...] int32 time codes -> [..., TIME]: sine and cosine of the time of day, and the weekday as one of seven."""
+    """Maps [...] int32 time codes to [..., TIME]: sine and cosine of the time of day, the weekday as one of seven."""
     angle = (codes >> 3)[..., None] * (2 * math.pi / steps_per_day)
     weekday = nn.functional.one_hot((codes & 7).long(), 7)
     return torch.cat([torch.sin(angle), torch.cos(angle), weekday], dim=-1)
@@ -25,7 +25,7 @@ def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:
 def with_context(
     history_BHNF: torch.Tensor, node: nn.Embedding, codes_BW: torch.Tensor | None, steps_per_day: int
 ) -> torch.Tensor:
-    """[B, H, N, F + K] contiguous: every step of a node's own history with the node and the step's time.
+    """Returns [B, H, N, F + K] contiguous: every step of a node's own history with the node and the step's time.
 
     Memory: (F + K) / F times the history's.
     """
@@ -54,7 +54,7 @@ class StepsOut(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, features: torch.Tensor, history_BHNF: torch.Tensor) -> torch.Tensor:
-        """[B, P, N, C] of features [B, N, width], or [B, H, N, width] a step."""
+        """Returns [B, P, N, C] of features [B, N, width], or [B, H, N, width] a step."""
         if self.per_step:
             per_step: torch.Tensor = self.out(features) + self.linear(history_BHNF)
             return per_step

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class DLinear(nn.Module):
-    """history [B, H, N, Fi] -> [B, P, N, Fo]; every target is forecast from its own history."""
+    """Maps history [B, H, N, Fi] to [B, P, N, Fo]; every target is forecast from its own history."""
 
     uses_codes = False
 

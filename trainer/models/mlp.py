@@ -17,7 +17,7 @@ from dateshard.trainer.models.shape import Shape
 
 
 class Mlp(nn.Module):
-    """history [B, H, N, Fi] and codes [B, W] -> [B, P, N, C]."""
+    """Maps history [B, H, N, Fi] and codes [B, W] to [B, P, N, C]."""
 
     uses_codes = True
 

@@ -17,7 +17,7 @@ LOOKED = 16  # steps back that are looked at one by one for the newest value of 
 def newest(
     values_BHNF: torch.Tensor, known_BHNF: torch.Tensor | None, season: int, steps: int, otherwise: torch.Tensor
 ) -> torch.Tensor:
-    """[B, P, N, F]: each target step gets the newest known value of its phase in the season.
+    """Returns [B, P, N, F]: each target step gets the newest known value of its phase in the season.
 
     A season of 1 gives the newest known value of all. Where none of its phase is known, the one that lies nearest to
     the step a season before it serves. Memory: a few copies of the wanted phases, and three int32 for each cell of the
@@ -52,7 +52,7 @@ def newest(
 
 
 def _newest_of_all(values_BHNF: torch.Tensor, known_BHNF: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
-    """[B, 1, N, F] at once; memory: an int16 for each cell of the histories."""
+    """Returns [B, 1, N, F], the newest known values; memory: an int16 for each cell of the histories."""
     step_H = torch.arange(values_BHNF.shape[1], dtype=torch.int16, device=values_BHNF.device)[None, :, None, None]
     at_B1NF = torch.where(known_BHNF, step_H, step_H.new_tensor(-1)).amax(1, keepdim=True)
     return torch.where(at_B1NF < 0, otherwise, values_BHNF.gather(1, at_B1NF.clamp(min=0).long()))

@@ -1,5 +1,6 @@
-"""NLinear (Zeng et al., 2023, arXiv 2205.13504): a linear map of the changes since the newest observed value, shared by
-all nodes and features. It begins as the forecast that repeats that value.
+"""NLinear (Zeng et al., 2023, arXiv 2205.13504) maps the changes since the newest observed value linearly.
+
+All nodes and features share the map. It begins as the forecast that repeats that value.
 
 The paper subtracts the last step. Where that was not observed, it holds what fill left there (without fill the middle of
 the scale), and every step of the forecast would begin from it.
@@ -14,7 +15,7 @@ from dateshard.trainer.models.naive import newest
 
 
 class NLinear(nn.Module):
-    """history [B, H, N, Fi] -> [B, P, N, Fo]; every target is forecast from its own history."""
+    """Maps history [B, H, N, Fi] to [B, P, N, Fo]; every target is forecast from its own history."""
 
     uses_codes = False
     uses_known = True

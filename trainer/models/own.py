@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 
 from dateshard.shardstore.errors import UsageError, of_memory, shorten
-from dateshard.shardstore.own_code.user_code import load, told
+from dateshard.shardstore.own_code.user_code import describe_error, load
 from dateshard.trainer.config import ModelConfig
 from dateshard.trainer.models.shape import Shape
 
@@ -35,7 +35,7 @@ def build_own(shape: Shape, config: ModelConfig) -> nn.Module:
     except Exception as error:
         if failure := of_memory(error):
             raise failure from None
-        what = f"trainer.model.name: {config.name} fails: {told(error)}"
+        what = f"trainer.model.name: {config.name} fails: {describe_error(error)}"
         raise UsageError(what, todo="Correct it; it is called as build(shape, config)") from None
     if not isinstance(model, nn.Module):
         what = f"trainer.model.name: {config.name} returned {_form(model)}, not a torch.nn.Module"
@@ -62,7 +62,7 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
     except Exception as error:
         if failure := of_memory(error):
             raise failure from None
-        what = f"the model '{name}' fails on a history of {_form(batch[0])} and codes {_form(batch[1])}: {told(error)}"
+        what = f"the model '{name}' fails on a history of {_form(batch[0])} and codes {_form(batch[1])}: {describe_error(error)}"
         raise UsageError(what, todo="Correct it; a batch is a view and not contiguous: .reshape, not .view") from None
     finally:
         model.train(training)
@@ -93,15 +93,17 @@ def failure_of_one(model: nn.Module, shape: Shape) -> str:
     except Exception as error:
         if failure := of_memory(error):
             raise failure from None
-        return str(error) if isinstance(error, UsageError) else told(error)
+        return str(error) if isinstance(error, UsageError) else describe_error(error)
     finally:
         model.train(training)
     return ""
 
 
 def _example(model: nn.Module, shape: Shape, count: int) -> tuple[torch.Tensor | None, ...]:
-    """Zeros: history [B, H, N, F] as a view of whole windows, codes [B, W] and what was observed of the history if the
-    model asks for them."""
+    """Makes an example input of zeros.
+
+    History [B, H, N, F] is a view of whole windows; codes [B, W] and what was observed of the history come if the model
+    asks for them."""
     window = shape.window
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     whole = torch.zeros(count, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)

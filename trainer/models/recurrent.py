@@ -18,7 +18,7 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU
 
 
 class Recurrent(nn.Module):
-    """history [B, H, N, Fi] and codes [B, W] -> [B, P, N, C]."""
+    """Maps history [B, H, N, Fi] and codes [B, W] to [B, P, N, C]."""
 
     uses_codes = True
 

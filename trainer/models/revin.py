@@ -21,7 +21,7 @@ EPSILON = 1e-5  # added to the variance, in scaled units squared: a constant his
 
 
 class RevIN(nn.Module):
-    """history [B, H, N, F] -> what the inner model returns, its forecasts of numbers moved back.
+    """Maps history [B, H, N, F] to what the inner model returns, its forecasts of numbers moved back.
 
     Args:
         outputs_in_inputs: of each output channel the input that it continues, or -1.

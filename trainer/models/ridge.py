@@ -88,7 +88,7 @@ class Chosen:
 
 
 class Ridge(nn.Module):
-    """history [B, H, N, Fi] -> [B, P, N, Fo]; all it knows are buffers: nothing is left to a gradient.
+    """Maps history [B, H, N, Fi] to [B, P, N, Fo]; all it knows are buffers: nothing is left to a gradient.
 
     Weights of steps beyond a target's chosen history are 0; the last of the H + 1 is the intercept. Where a window's
     newest observed value is subtracted, it is added again with what the weights lack to a sum of 1. In older
@@ -138,7 +138,7 @@ class Ridge(nn.Module):
         self.normalisation[target] = NORMALISATIONS.index(tuning.normalisation)
 
 
-def told(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
+def tuning_notes(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
     """One line a tuning with the targets that it was chosen for."""
     by_tuning: dict[Tuning, list[str]] = {}
     for name, tuning in zip(names, tunings, strict=True):
@@ -167,7 +167,7 @@ def fit(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same bytes on any number of cores; and threads wait for each other longer than such small matrices take."""
+    """Computes on one thread: the same bytes on any number of cores, and no waiting of threads for such small matrices."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -244,7 +244,7 @@ class Judging:
         self.weight += weight
 
     def best(self, tunings: Sequence[Tuning]) -> tuple[Tuning, dict[Tuning, float]]:
-        """(the setting with the lowest score, all scores); the first with the smallest penalty where nothing judged."""
+        """Returns (setting of the lowest score, all scores); the first with the smallest penalty where nothing judged."""
         if not self.weight:
             smallest = min(tuning.penalty for tuning in tunings)
             return next(tuning for tuning in tunings if tuning.penalty == smallest), {}
@@ -253,7 +253,7 @@ class Judging:
 
 
 def error_of(equations: Equations, weight_jP: torch.Tensor, bias_P: torch.Tensor) -> tuple[float, float]:
-    """(sum of squared errors, observed targets) of a solution on the windows of some equations."""
+    """Returns (sum of squared errors, observed targets) of a solution on the windows of some equations."""
     total = count = 0.0
     for part in equations.systems(range(equations.window.horizon)):
         own = slice(part.steps.start, part.steps.stop)
@@ -300,7 +300,7 @@ def solve(fitted: Equations, tuning: Tuning, horizon: int, should_stop: ShouldSt
 def solutions(
     system: System, tunings: Iterable[Tuning], should_stop: ShouldStop
 ) -> Iterator[tuple[Tuning, torch.Tensor, torch.Tensor]]:
-    """(tuning, weights [j, Q], intercepts [Q]) on windows as they are; asks before each.
+    """Yields (tuning, weights [j, Q], intercepts [Q]) on windows as they are; asks before each.
 
     Subtracting r'x from a window, r being 1 at its newest observed value or 1/h at every step, makes x - 1 r'x of x and
     y - r'x of y. The penalty counts per window and not for the intercept.
@@ -322,7 +322,7 @@ def solutions(
 
 
 def _reference(history: int, normalisation: str) -> torch.Tensor:
-    """r [j] of what is subtracted from a window."""
+    """Returns r [j] of what is subtracted from a window."""
     reference = torch.zeros(history + 1, dtype=torch.float64)
     if normalisation == "last":
         reference[-1] = 1.0
@@ -332,8 +332,10 @@ def _reference(history: int, normalisation: str) -> torch.Tensor:
 
 
 def _relative(system: System, r: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(Gram and cross products about their means, sums of history and targets, least penalty) of x - 1 r'x, y - r'x;
-    of the h steps alone, for the newest value is no input of its own."""
+    """Returns the products of x - 1 r'x and y - r'x.
+
+    They are (Gram and cross products about their means, sums of history and targets, least penalty), of the h steps
+    alone, for the newest value is no input of its own."""
     size, count = len(r), max(system.count, 1.0)
     gram, total, cross = system.gram_JJ[-size:, -size:], system.total_J[-size:], system.cross_JQ[-size:]
     level, trace = system.level_Q, gram.diagonal()[:-1].sum()

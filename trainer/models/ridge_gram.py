@@ -56,7 +56,7 @@ class GramPart:
     closes: bool
 
     def edges(self, stride: int) -> Iterator[tuple[float, slice]]:
-        """(-1, steps of the leaving window), (+1, of the entering one), each without its last `stride` steps."""
+        """Yields (-1, steps of the leaving window), (+1, of the entering one), each without its last `stride` steps."""
         length = self.values_NT.shape[1] - self.count * stride
         if length > 0 and self.opens:
             yield -1.0, slice(0, length)
@@ -64,7 +64,7 @@ class GramPart:
             yield 1.0, slice(self.count * stride, self.count * stride + length)
 
     def rows(self, window: Window) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]:
-        """(windows [R, W], what is observed of them, newest [R]), about `WRITTEN_BYTES` at a time."""
+        """Yields (windows [R, W], what is observed of them, newest [R]), about `WRITTEN_BYTES` at a time."""
         length, stride = window.length, window.stride
         values = self.values_NT.unfold(1, length, stride)
         seen = None if self.seen_NT is None else self.seen_NT.unfold(1, length, stride)
@@ -163,7 +163,7 @@ class Joint:
         self.total[0] += part.values_NT[:, : part.count].sum()
 
     def finish(self, should_stop: ShouldStop) -> None:
-        """From the first rows to all of them."""
+        """Completes the sums from their first rows to all of them."""
         gram, stride, length = self.gram, self.window.stride, self.window.length
         for row in range(stride, length):
             gram[row, row:] += gram[row - stride, row - stride : length - stride]
@@ -252,7 +252,7 @@ class Masked:
             self.gram[step, stride:, stride:] += sign * (own.T @ own)
 
     def finish(self, should_stop: ShouldStop) -> None:
-        """From the first matrices and rows to all of them."""
+        """Completes the sums from their first matrices and rows to all of them."""
         stride, history = self.window.stride, self.window.history
         kept = max(0, history - stride)
         for step in range(stride, len(self.gram)):
@@ -314,7 +314,7 @@ def accumulate(
 
 
 def _newest(values_NT: torch.Tensor, seen_NT: torch.Tensor, window: Window, count: int) -> torch.Tensor:
-    """[N, K]: the newest observed value of each window's history; where none was observed, what its last step holds."""
+    """Returns [N, K]: the newest observed value of each window's history; if none was observed, what its last step holds."""
     steps = torch.arange(values_NT.shape[1])
     upto = torch.where(seen_NT, steps, -1).cummax(1).values
     begin_K = steps[:: window.stride][:count]

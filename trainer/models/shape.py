@@ -39,12 +39,12 @@ class Shape:
 
     @property
     def categorical_inputs(self) -> dict[int, int]:
-        """{place among the inputs: number of codes}."""
+        """Returns {place among the inputs: number of codes}."""
         return {place: codes for place, codes in enumerate(self.input_codes) if codes}
 
     @property
     def outputs_in_inputs(self) -> tuple[int, ...]:
-        """Of each output channel the input whose continuation it is; -1: a class, or a target that is no input."""
+        """Returns for each output channel the input that it continues; -1: a class, or a target that is no input."""
         codes = self.target_codes or (0,) * len(self.targets_in_inputs)
         found: list[int] = []
         for place, number in zip(self.targets_in_inputs, codes, strict=True):

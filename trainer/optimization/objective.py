@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from dateshard.shardstore.errors import UsageError, of_memory
-from dateshard.shardstore.own_code.user_code import told
+from dateshard.shardstore.own_code.user_code import describe_error
 from dateshard.trainer.config import HeadConfig, Training, mismatch
 from dateshard.trainer.data.batch import Batch
 
@@ -63,7 +63,7 @@ class Head:
     class_weights: tuple[float, ...] = ()
 
     def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
-        """(sum of the losses over the observed targets, their count or weight)."""
+        """Returns (sum of the losses over the observed targets, their count or weight)."""
         target = _chosen(batch.target_BPNF, self.targets)
         observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
         if self.loss == "cross_entropy":
@@ -72,18 +72,18 @@ class Head:
 
 
 def _chosen(values_BPNF: torch.Tensor, places: tuple[int, ...]) -> torch.Tensor:
-    """Those targets or channels, in this order; a view where they are all of them."""
+    """Selects targets or channels, in this order; a view where they are all of them."""
     return values_BPNF if places == tuple(range(values_BPNF.shape[-1])) else values_BPNF[..., list(places)]
 
 
 def squared_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
-    """Elementwise."""
+    """Returns the squared error of each element."""
     error = forecast - target
     return error * error
 
 
 def absolute_error(forecast: torch.Tensor, target: torch.Tensor, _delta: float = 1.0) -> torch.Tensor:
-    """Elementwise."""
+    """Returns the absolute error of each element."""
     return (forecast - target).abs()
 
 
@@ -107,7 +107,7 @@ def cross_entropy(
     observed: torch.Tensor | None,
     class_weights: Sequence[float] = (),
 ) -> Summed:
-    """Of one categorical target; code 0 (unseen, or none) never counts.
+    """Sums the cross entropy of one categorical target; code 0 (unseen, or none) never counts.
 
     Returns:
         Sum of weight x -log p, and the sum of the weights.
@@ -150,7 +150,7 @@ def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...
 
 
 def _fitting(training: Training, target: Target) -> tuple[str, str]:
-    """(loss, name of its head): numbers share one head, every categorical target has its own."""
+    """Returns (loss, name of its head): numbers share one head, every categorical target has its own."""
     loss = training.loss
     if loss == "auto":
         loss = "cross_entropy" if target.categories else "mse"
@@ -200,7 +200,7 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
 
 
 def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
-    """{head: [B, P, N, its channels]} that a model forecasts; one with `uses_known` also gets the history's mask.
+    """Returns {head: [B, P, N, its channels]} of a model; one with `uses_known` also gets the history's mask.
 
     Raises:
         UsageError: a model of the user's own fails.
@@ -212,13 +212,14 @@ def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, 
         own = any(not type(module).__module__.startswith(("torch.", "dateshard.")) for module in model.modules())
         if not own or of_memory(error):
             raise
-        what = f"the model fails on a batch of {'one window' if batch.size == 1 else f'{batch.size:,} windows'}: {told(error)}"
+        windows = "one window" if batch.size == 1 else f"{batch.size:,} windows"
+        what = f"the model fails on a batch of {windows}: {describe_error(error)}"
         raise UsageError(what, todo=DROP if batch.size == 1 and model.training else "Correct it") from None
     return by_head(output, heads)
 
 
 def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
-    """{head: [B, P, N, its channels]} of a model's output: one tensor of all channels, or a tensor a head.
+    """Splits a model's output, one tensor or one a head, into {head: [B, P, N, its channels]}.
 
     Raises:
         UsageError: a dict without one of the heads.

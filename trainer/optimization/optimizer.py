@@ -12,7 +12,7 @@ KEPT = {"adam": 2, "adamw": 2, "sgd": 1}  # moments a weight; of sgd only with a
 
 
 def make_optimizer(training: Training, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer | None:
-    """None for a model that is solved in closed form."""
+    """Makes the configured optimizer; None for a model that is solved in closed form."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         return None

@@ -24,7 +24,7 @@ STEPS = 2000  # at most, unless training.max_steps says otherwise
 
 @dataclass(frozen=True, slots=True)
 class Overfitted:
-    """The end. Losses are means over a pass through the batches; `last` is the lowest of all passes.
+    """The last event of `--overfit`. Losses are means over a pass through the batches; `last` is the lowest of all passes.
 
     Attributes:
         verdict: `learned`, `learning` (it falls, and is not near 0) or `not learning`; `stopped` where a stop was asked.

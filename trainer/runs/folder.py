@@ -107,8 +107,10 @@ class TrainingRun:
 
     @staticmethod
     def open(parent: Path, name: str) -> TrainingRun:
-        """Raises:
-        NotThereError: no such run; lists those there are.
+        """Opens a run by its name.
+
+        Raises:
+            NotThereError: no such run; lists those there are.
         """
         folder = parent / name
         if Path(name).name != name or name == ".." or not os.path.isfile(folder / "run.json"):
@@ -119,7 +121,7 @@ class TrainingRun:
         return TrainingRun(folder)
 
     def facts(self) -> dict[str, Any]:
-        """run.json, compared whole with its own hash.
+        """Reads run.json, compared whole with its own hash.
 
         Raises:
             DamagedError: naming the command that makes it again, or to start anew where no checkpoint is good.
@@ -146,7 +148,7 @@ class TrainingRun:
         return facts
 
     def sealed(self) -> dict[str, Any]:
-        """The same, or nothing where run.json is damaged; no checkpoint is looked at."""
+        """Reads run.json, or nothing where it is damaged; no checkpoint is looked at."""
         try:
             return self._sealed()
         except (OSError, DamagedError):
@@ -176,7 +178,7 @@ class TrainingRun:
         created = self.created({}).astimezone().isoformat()
         return {"name": self.name, "created": created, "made_again_from": found.name, **state["bound"], **told}
 
-    def told(self) -> dict[str, Any] | None:
+    def facts_or_recovered(self) -> dict[str, Any] | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""
         try:
             return self.facts()
@@ -276,7 +278,7 @@ def all_runs(parent: Path) -> list[TrainingRun]:
 
 
 def _listed(parent: Path) -> list[tuple[TrainingRun, dict[str, Any]]]:
-    """The same with their facts, which are empty where run.json is damaged."""
+    """Lists all runs with their facts, which are empty where run.json is damaged."""
     dated = list[tuple[dt.datetime, str, TrainingRun, dict[str, Any]]]()
     for folder in parent.iterdir() if parent.is_dir() else ():
         run = TrainingRun(folder)

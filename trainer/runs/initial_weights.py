@@ -31,14 +31,14 @@ class Initial:
 
     @property
     def digest(self) -> str:
-        """Of names, forms and values."""
+        """The hash of the tensors' names, forms and values."""
         parts: list[bytes] = []
         for name, tensor in sorted(self.tensors.items()):
             parts += [f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), _bytes(tensor)]
         return hash_bytes(*parts)
 
     def facts(self) -> dict[str, str]:
-        """For run.json and every checkpoint."""
+        """Returns the facts for run.json and every checkpoint."""
         return {"source": str(self.source), "weights": self.digest}
 
 
@@ -90,7 +90,7 @@ def begin_with(session: Session, initial: Initial) -> None:
 
 
 def begin_with_same(session: Session, told: Mapping[str, str], runs: Path) -> None:
-    """The same for a run that was cut off before its first checkpoint: the very weights that it began with.
+    """Begins with the very weights that a run had which was cut off before its first checkpoint.
 
     Raises:
         StoreError: they are gone, or others stand in their place.

@@ -15,7 +15,7 @@ from dateshard.trainer.session import Session
 
 
 def unobserved(dataset: Dataset, split: str, features: Sequence[int]) -> list[int]:
-    """Those of the features of which no cell was observed on any date of the split, none where it has no date.
+    """Lists features without an observed cell on any date of the split; none where it has no date.
 
     Reads masks until each was seen.
     """

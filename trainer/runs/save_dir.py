@@ -24,8 +24,9 @@ NOTE = "of_run.json"
 
 @contextmanager
 def claim(directory: Path) -> Iterator[None]:
-    """Makes `directory` if need be and keeps others from claiming it meanwhile; within it, the run is made. Where that
-    fails, a new directory goes again.
+    """Makes `directory` if need be and keeps others from claiming it while the run is made within this context.
+
+    Where that fails, a new directory goes again.
 
     Raises:
         UsageError: it holds checkpoints already, or is another run's.
@@ -86,16 +87,19 @@ def keep_own(run: Path) -> None:
 
 
 def is_absent(run: Path) -> bool:
-    """Whether a run's `checkpoints` leads to a folder that is gone, or to one that was never its own (a disk that is
-    not mounted)."""
+    """Tells whether a run's `checkpoints` leads to a folder that is not there.
+
+    It is gone, or was never the run's own (a disk that is not mounted)."""
     place = run / "checkpoints"
     noted = place.is_symlink() and not (place / NOTE).exists()
     return noted and not any(NAME.fullmatch(name) for name in _names(place))
 
 
 def refuse_absent(run: Path) -> None:
-    """Raises:
-    NotThereError: the folder of its checkpoints is absent: the run must not be taken for one without checkpoints.
+    """Refuses a run whose folder of checkpoints is absent.
+
+    Raises:
+        NotThereError: the folder of its checkpoints is absent: the run must not be taken for one without checkpoints.
     """
     if not is_absent(run):
         return
@@ -109,8 +113,10 @@ def refuse_absent(run: Path) -> None:
 
 
 def _refuse_taken(directory: Path) -> None:
-    """Raises:
-    UsageError: what is at `directory` cannot take a new run's checkpoints.
+    """Refuses a directory that cannot take a new run's checkpoints.
+
+    Raises:
+        UsageError: what is at `directory` cannot take a new run's checkpoints.
     """
     where = Where(file=shorten(str(directory), 200))
     if directory.exists() and not directory.is_dir():

@@ -78,8 +78,10 @@ def start_new(config: Trainer, shards: Path, runs: Path, new: New) -> Started:
 
 
 def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New) -> Started:
-    """Raises:
-    NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
+    """Starts a new run on a dataset and pins its generation.
+
+    Raises:
+        NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
     """
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     refuse_batch_of_one(session)

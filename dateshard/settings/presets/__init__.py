@@ -1,4 +1,4 @@
-"""`train --preset`: settings for a kind of machine, between the defaults and the user's own files."""
+"""Settings of `train --preset` for a kind of machine, between the defaults and the user's own files."""
 
 from __future__ import annotations
 

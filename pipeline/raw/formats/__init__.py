@@ -1,4 +1,4 @@
-"""Raw formats. One function each: `read(path, request)` yields a file's rows, in file order, in pieces of bounded size.
+"""Reads raw formats. One function each: `read(path, request)` yields a file's rows in file order, in bounded pieces.
 
 A format is chosen by the file's suffix, by name, or by a dotted name (`my_module:read`) that keeps the same contract;
 `tests/contracts/test_formats.py` is that contract.
@@ -63,7 +63,7 @@ class Request:
         return Where(str(path), self.date, column, row, value)
 
     def resolve(self, path: Path, header: Sequence[str], row: int = 1) -> dict[str, Kind]:
-        """{name: kind} of all wanted columns, in the file's order; `row` is the header's.
+        """Returns {name: kind} of all wanted columns, in the file's order; `row` is the header's.
 
         Raises:
             DumpError: a column is missing or repeated.
@@ -89,8 +89,9 @@ class Request:
         return DumpError(no_column(missing[0], header), where=where, todo=todo)
 
     def _repeated(self, path: Path, header: Sequence[str], row: int) -> set[str]:
-        """The names that stand twice, none of a wanted column: nobody reads those that have no name, as trailing
-        separators make them."""
+        """Returns the names that stand twice, and refuses a wanted column among them.
+
+        Nobody reads those that have no name, as trailing separators make them."""
         repeated = {name for name, count in Counter(header).items() if count > 1}
         pattern = self.others
         for name in sorted(repeated):
@@ -175,7 +176,7 @@ def reader_of(path: Path, chosen: str) -> Reader:
 
 
 def no_column(name: str, header: Sequence[str]) -> str:
-    """`there is no column 'speed'; did you mean 'sped'?`"""
+    """Tells that a column is missing: `there is no column 'speed'; did you mean 'sped'?`."""
     near = [column for column in header if column.strip().casefold() == name.strip().casefold()]
     near = near or difflib.get_close_matches(name, header, n=1)
     shown = _some([*map(shorten, header)])
@@ -184,7 +185,7 @@ def no_column(name: str, header: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """`a, b, ...`: the first 20."""
+    """Lists the first 20 names as `a, b, ...`."""
     return ", ".join([*names[:20], *(["..."] if len(names) > 20 else [])])
 
 

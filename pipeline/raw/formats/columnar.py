@@ -67,7 +67,9 @@ def read_arrow(path: Path, request: Request) -> Iterator[RowBlock]:
 
 
 def _validated(batches: Iterator[Any], names: list[str]) -> Iterator[Any]:
-    """IPC files carry no checksum, pages of Parquet not always: offsets that lead out of their buffers would be read as
+    """Yields the wanted columns of each batch, validated in full.
+
+    IPC files carry no checksum, pages of Parquet not always: offsets that lead out of their buffers would be read as
     they are, and bytes that are no UTF-8 end in a panic."""
     for batch in batches:
         chosen = batch.select(names)

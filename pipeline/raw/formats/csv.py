@@ -81,7 +81,7 @@ def _kinds(header: Header, path: Path, request: Request) -> dict[str, Kind]:
 
 
 def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.int64]]:
-    """(rows with the blank ones, positions of the blank ones) of a block in which every row has all fields.
+    """Returns (rows with the blank ones, positions of the blank ones) of a block, whose rows must have all fields.
 
     polars tells a row with more fields only where all columns are read, and one with fewer never.
     """
@@ -94,13 +94,13 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
             return count, np.empty(0, dtype=np.int64)
     data = np.frombuffer(block, dtype=np.uint8)
     quotes = np.flatnonzero(data == ord(quote)) if quoted else np.empty(0, dtype=np.int64)
-    ends, found = _outside(data, b"\n", quotes), _outside(data, separator, quotes)
+    ends, separator_places = _outside(data, b"\n", quotes), _outside(data, separator, quotes)
     if b"\r" in block:
         _refuse_lone_return(data, _outside(data, b"\r", quotes), ends, file, row)
     if quoted:
         _refuse_stray_quote(data, quotes, ends, file, row)
     blank = _blank_rows(data, ends)
-    separators = np.diff(np.searchsorted(found, ends), prepend=0)
+    separators = np.diff(np.searchsorted(separator_places, ends), prepend=0)
     separators[blank] = wanted  # a blank line has none
     if (separators != wanted).any():
         wrong = np.flatnonzero(separators != wanted)
@@ -112,8 +112,8 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
 
 def _outside(data: NDArray[np.uint8], character: bytes, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions of a character outside quotes; the block begins and ends outside."""
-    found = np.flatnonzero(data == ord(character))
-    return found[np.searchsorted(quotes, found) % 2 == 0] if len(quotes) else found
+    places = np.flatnonzero(data == ord(character))
+    return places[np.searchsorted(quotes, places) % 2 == 0] if len(quotes) else places
 
 
 def _refuse_lone_return(
@@ -236,7 +236,7 @@ def _parse_texts(block: bytes, file: _File, rows: NDArray[np.int64]) -> pl.DataF
 
 
 def _decimal_points(texts: pl.Series) -> pl.Series:
-    """`1,5` -> `1.5`; a text with a point in it stays no number (`1.234` might be a thousand)."""
+    """Changes `1,5` to `1.5`; a text with a point in it stays no number (`1.234` might be a thousand)."""
     return texts.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
 
 

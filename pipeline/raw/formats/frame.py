@@ -23,7 +23,7 @@ def is_framed(dialect: Csv) -> bool:
 
 
 def framed(chunks: Iterator[bytes], dialect: Csv) -> Iterator[bytes]:
-    """The same text with blank lines in place of those that are no rows; untouched where the dialect names none.
+    """Yields the text with blank lines in place of those that are no rows; untouched where the dialect names none.
 
     Memory: a chunk, and the lines of the footer.
     """
@@ -46,8 +46,9 @@ def framed(chunks: Iterator[bytes], dialect: Csv) -> Iterator[bytes]:
 
 
 class _Lines:
-    """Blanks the lines that `skip_rows` and `comment` name; knows the number of the next line, and whether a quoted field
-    is open before it."""
+    """Blanks the lines that `skip_rows` and `comment` name.
+
+    Knows the number of the next line, and whether a quoted field is open before it."""
 
     def __init__(self, dialect: Csv) -> None:
         skip = dialect.skip_rows

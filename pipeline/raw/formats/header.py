@@ -63,7 +63,7 @@ def read_header(texts: Iterator[bytes], path: Path, request: Request) -> Header:
 
 
 def _without_blank_lines(row: int, block: bytes, dialect: Csv) -> tuple[int, bytes]:
-    """(number of the last line that was taken off, the rest of the block)."""
+    """Returns (number of the last line that was taken off, the rest of the block)."""
     blank = BLANK_LINES.match(block) if is_framed(dialect) else None
     return (row + blank[0].count(b"\n"), block[blank.end() :]) if blank else (row, block)
 

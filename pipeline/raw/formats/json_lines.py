@@ -80,7 +80,7 @@ def _without_nested(
     frame: pl.DataFrame, block: bytes, file: _File, row: int
 ) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
     """The frame without objects and lists in text columns, which polars takes for their text; and these, by column."""
-    found: dict[str, pl.Series] = {}
+    nested_by_name: dict[str, pl.Series] = {}
     for name in [name for name, kind in file.kinds.items() if kind == "text"]:
         nested = (frame[name].str.starts_with("{") | frame[name].str.starts_with("[")).fill_null(value=False)
         if not nested.any():
@@ -90,12 +90,13 @@ def _without_nested(
             value = _object(lines[at][1], file.path, file.request, lines[at][0]).get(name)
             nested[at] = isinstance(value, dict | list)
         if nested.any():
-            found[name] = frame[name].set(~nested, None)
-    return frame.with_columns(frame[name].set(texts.is_not_null(), None) for name, texts in found.items()), found
+            nested_by_name[name] = frame[name].set(~nested, None)
+    shown = (frame[name].set(texts.is_not_null(), None) for name, texts in nested_by_name.items())
+    return frame.with_columns(shown), nested_by_name
 
 
 def _lines(block: bytes, row: int) -> dict[int, bytes]:
-    """{row number: line} without the blank ones."""
+    """Returns {row number: line} without the blank ones."""
     return {number: line for number, line in enumerate(block.split(b"\n"), start=row) if line.strip()}
 
 
@@ -120,7 +121,7 @@ def _parse_texts(block: bytes, file: _File, row: int) -> pl.DataFrame:
 
 
 def _without_booleans(texts: pl.Series, block: bytes, file: _File, row: int) -> pl.Series:
-    """true and false as 1 and 0; the texts "true" and "false" stay what they are."""
+    """Replaces true and false by 1 and 0; the texts "true" and "false" stay what they are."""
     named = texts.is_in(["true", "false"])
     if not named.any():
         return texts
@@ -133,7 +134,7 @@ def _without_booleans(texts: pl.Series, block: bytes, file: _File, row: int) -> 
 
 
 def _first_unreadable(lines: Mapping[int, bytes], types: Types) -> tuple[int, str]:
-    """(row, why) of the first line that polars does not read though it is JSON for Python, by halving."""
+    """Finds (row, why) of the first line that polars does not read though it is JSON for Python, by halving."""
     rows, low, high, fault = list(lines), 0, len(lines), ""
     while high - low > 1:
         middle = (low + high) // 2
@@ -159,14 +160,14 @@ def _object(line: bytes, path: Path, request: Request, row: int, twice: str | No
         return dict(pairs)
 
     try:
-        found = json.loads(line.decode(), parse_constant=_refuse_constant, object_pairs_hook=note)
+        parsed = json.loads(line.decode(), parse_constant=_refuse_constant, object_pairs_hook=note)
     except (ValueError, RecursionError) as error:
         raise DumpError(f"not JSON: {error}", where=where, todo="Correct the dump") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise DumpError("the row is no JSON object", where=where, todo="Correct the dump")
     if repeated:
         raise DumpError(f"the key '{shorten(twice or '')}' is repeated", where=where, todo="Correct the dump")
-    return found
+    return parsed
 
 
 def _refuse_constant(name: str) -> None:
@@ -177,9 +178,9 @@ def _refuse_characters(block: bytes, file: _File, row: int) -> None:
     if not ESCAPED.search(block):
         return
     for number, line in _lines(block, row).items():
-        found = _object(line, file.path, file.request, number) if ESCAPED.search(line) else {}
+        parsed = _object(line, file.path, file.request, number) if ESCAPED.search(line) else {}
         for name in file.kinds:
-            text = found.get(name)
+            text = parsed.get(name)
             if isinstance(text, str) and WRONG.search(text):
                 what = "a NUL character" if "\0" in text else "half of a surrogate pair"
                 where = file.request.where(file.path, column=name, row=number)
@@ -187,7 +188,7 @@ def _refuse_characters(block: bytes, file: _File, row: int) -> None:
 
 
 def _refuse_repeated(block: bytes, file: _File, frame: pl.DataFrame, row: int) -> None:
-    """Of a key that comes twice polars takes the first value, other readers the last: such a row is refused.
+    """Refuses a row in which a key comes twice: polars takes the first value, other readers the last.
 
     Keys are counted, first those of the same length and last character; only of one that stands more often than the
     block has values and nulls every row is looked at.

@@ -39,7 +39,7 @@ def is_packed(path: Path) -> bool:
 
 
 def misnamed(path: Path) -> tuple[str, str] | None:
-    """(what the first bytes are although the name says otherwise, what to do); None where they agree or are unknown.
+    """Returns (what the first bytes are although the name says otherwise, what to do); None if they agree or are unknown.
 
     Raises:
         OSError
@@ -97,7 +97,7 @@ class _Streams:
         self._stream = begin()
 
     def read(self, size: int) -> bytes:
-        """At most `size` unpacked bytes; none at the end of the last stream."""
+        """Reads at most `size` unpacked bytes; none at the end of the last stream."""
         while True:
             packed = b""
             if self._stream.eof:

@@ -34,7 +34,7 @@ def is_csv(path: Path) -> bool:
 
 
 def of_header(header: Header, request: Request) -> str:
-    """For a CSV in whose header a wanted column is missing."""
+    """Suggests settings for a CSV in whose header a wanted column is missing."""
     rest = header.rest[:MOST_BYTES].decode(errors="replace").split("\n")[:MOST_LINES]
     lines = [header.line, *(line.rstrip("\r") for line in rest)]
     dialect = request.csv
@@ -78,7 +78,7 @@ def _kind(field: str) -> str:
 
 
 def of_fields(lines: Sequence[str], wrong: NDArray[np.int64], row: int, header: Header, dialect: Csv) -> str:
-    """For a CSV with rows of another number of fields than its header.
+    """Suggests settings for a CSV with rows of another number of fields than its header.
 
     Args:
         lines: from the first such row on, some of them. row: its number.
@@ -111,7 +111,7 @@ def _ends_empty(fields: Sequence[str], count: int, further: int) -> bool:
 
 
 def _names_of_all(counts: Collection[int]) -> str:
-    """For a file without a header whose rows all have another number of fields than the configuration names."""
+    """Suggests names for a file without a header whose rows have another number of fields than the configuration names."""
     if len(counts) != 1:
         return ""
     (count,) = counts
@@ -127,7 +127,7 @@ def are_markers(texts: Collection[str]) -> bool:
 
 
 def of_markers(texts: Collection[str], count: int, path: Path, missing: Sequence[str]) -> str:
-    """For values that are no numbers and that may stand for none."""
+    """Suggests settings for values that are no numbers and that may stand for none."""
     known = are_markers(texts)
     alike = count > len(texts) and not any(re.search("[0-9]", text) for text in texts)
     if not texts or len(texts) > MOST_MARKERS or not (known or alike):
@@ -139,7 +139,7 @@ def of_markers(texts: Collection[str], count: int, path: Path, missing: Sequence
 
 
 def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) -> str:
-    """For values that are no numbers but for the mark of their decimals; `1,234` alone may be a thousand."""
+    """Suggests settings for values that are no numbers but for their decimal mark; `1,234` alone may be a thousand."""
     other = "," if dialect.decimal == "." else "."
     marked = [re.fullmatch(rf"\s*[+-]?[0-9]*{re.escape(other)}([0-9]+)\s*", text) for text in texts]
     if not is_csv(path) or other == dialect.separator or not marked or not all(marked):
@@ -151,12 +151,12 @@ def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) ->
 
 
 def of_units(row: int, path: Path) -> str:
-    """For a first row that is the only bad one."""
+    """Suggests settings for a first row that is the only bad one."""
     return f"If row {row} holds units, set pipeline.source.csv.skip_rows: [{row}]" if is_csv(path) else ""
 
 
 def of_footer(count: int, path: Path, *, empty: bool) -> str:
-    """For bad rows that are the last ones of a file."""
+    """Suggests settings for bad rows that are the last ones of a file."""
     if not is_csv(path) or (count > MOST_FOOTER and not empty):
         return ""
     rows = f"the last {count:,} rows are" if count > 1 else "the last row is"

@@ -45,7 +45,7 @@ def chunks(path: Path, request: Request) -> Iterator[bytes]:
 
 
 def utf8(path: Path, request: Request) -> Iterator[bytes]:
-    """The same bytes in UTF-8, without a byte order mark.
+    """Yields a file's bytes in UTF-8, without a byte order mark.
 
     Raises:
         DumpError: bytes that the declared encoding does not have.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.own_code.user_code import load, told
+from dateshard.shardstore.own_code.user_code import describe_error, load
 
 NAME = "named_in_a_test"
 
@@ -56,5 +56,5 @@ def test_an_error_of_somebody_elses_code_is_told_with_its_own_last_line(tmp_path
     (tmp_path / f"{NAME}.py").write_text("import json\ndef get():\n    return json.loads('{')\n")
     with pytest.raises(ValueError, match="Expecting") as caught:
         load(f"{NAME}:get", "model.name")()
-    assert told(caught.value).endswith(f"({tmp_path / NAME}.py, line 3)")
-    assert told(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert describe_error(caught.value).endswith(f"({tmp_path / NAME}.py, line 3)")
+    assert describe_error(KeyboardInterrupt()) == "KeyboardInterrupt"

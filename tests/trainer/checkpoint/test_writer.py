@@ -197,7 +197,7 @@ def test_a_save_that_comes_while_another_is_written_waits_for_it(tmp_path: Path,
         entered = threading.Event()
         releaser = threading.Thread(target=lambda: (entered.wait(PATIENCE_SECONDS), disk.free.set()))
         releaser.start()
-        assert made.told() == []
+        assert made.drain_saved() == []
         entered.set()
         made.save(*second)  # returns only because the disk was freed
         assert {path.name for path in tmp_path.iterdir()} >= {"checkpoint_epoch_1_batch_1"}
@@ -397,7 +397,7 @@ def test_a_forked_child_neither_waits_for_its_parents_save_nor_disturbs_it(tmp_p
                 signal.alarm(int(PATIENCE_SECONDS))  # it may not hang
                 disk.free = threading.Event()  # the other one may be locked by a thread that this child has not
                 disk.free.set()
-                assert made.told() == []
+                assert made.drain_saved() == []
                 made.save(*second)
                 code = [one.batch for one in made.finish()] != [2]
                 made.__exit__(None, None, None)
