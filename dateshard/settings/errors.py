@@ -108,7 +108,7 @@ def _describe(fault: Any, places: Places, model: type[BaseModel]) -> Fault:
     elif fault["type"] == "string_pattern_mismatch" and path[-1:] == ("custom",):
         message = f"must be my_module:function (got {_shown(fault['input'], quoted=True)})"
     elif fault["type"] == "string_type" and isinstance(fault["input"], int | float | dt.date):
-        message = f"must be a text: write {fault['input']} in quotes"
+        message = f"must be a text: write {_shown(fault['input'])} in quotes"
     elif not isinstance(fault["input"], dict | BaseModel) and fault["type"] != "value_error":
         message = f"{message} (got {_shown(fault['input'], quoted=True)})"
     return Fault(place_of(path, places), dotted, shorten(message, 400))

@@ -155,7 +155,7 @@ def test_a_pattern_reads_two_columns_by_what_stands_between_its_halves(read_dump
     data = f"a;b;n;speed\n{first};{second};x;1\n"
     found = read_dump(data, time=["a", "b"], node="n", time_format=form, csv={"separator": ";"})
     assert found.clock == ["2024-03-01T05:30:00"]
-    with pytest.raises(DumpError, match=r"row 2, column 'b'.*not a time"):
+    with pytest.raises(DumpError, match=r"row 2, column 'a b'.*not a time"):
         read_dump(data.replace(second, "noon"), time=["a", "b"], node="n", time_format=form, csv={"separator": ";"})
 
 
