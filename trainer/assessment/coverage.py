@@ -69,7 +69,7 @@ def worst(coverage: Coverage, level: float) -> list[Group]:
 
 
 def _furthest(kind: str, groups: Mapping[str, Any], level: float) -> list[Group]:
-    """Of each target the group that is furthest from the level, of those with `FEWEST_TARGETS`."""
+    """Names each target's group that is furthest from the level, of those with `FEWEST_TARGETS`."""
     chosen = []
     for target in [name for name in groups if name != f"{kind}s"]:
         targets_G, inside_G = (np.asarray(groups[target][key], dtype=np.int64) for key in ("targets", "inside"))

@@ -73,7 +73,7 @@ def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_name(value: Intervals | Coverage) -> dict[str, Any]:
-    """Its fields as they are: `asdict` copies the lists in them, cell by cell."""
+    """Gives the fields as they are: `asdict` copies the lists in them, cell by cell."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 

@@ -149,7 +149,7 @@ def finite(value: float | None) -> float | None:
 
 
 def finite_values(values: Floats) -> list[float | None]:
-    """The same of a whole array, in no time for thousands of nodes."""
+    """Does the same for a whole array, in no time for thousands of nodes."""
     known = values.astype(object)
     known[~np.isfinite(values)] = None
     plain: list[float | None] = known.tolist()
