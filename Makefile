@@ -14,7 +14,7 @@ NEW    ?=
 JOBS   ?= logical
 FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/test_architecture.py
 
-.PHONY: train test setup preprocess rerun resume check test-fast test-all mutants bench doctor lock clean
+.PHONY: train test setup preprocess rerun resume check test-fast test-all mutants bench docs doctor lock clean
 
 train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
@@ -52,6 +52,9 @@ mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time
 
 bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
 	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
+
+docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints
+	@$(BIN)/python -m dateshard.documents.page
 
 doctor: $(STAMP)
 	@$(BIN)/dateshard doctor
