@@ -1,8 +1,8 @@
 """What `--json` prints: one type a command, one file a group of commands.
 
 mypy holds the builders to these types, a test holds real output to the JSON Schemas made of them
-(`dateshard schema COMMAND`), and docs/json.md, which `make docs` makes of them, lists every key. Figures that do not exist are null: a document never holds
-NaN or infinity. Dates are `2013-03-05`.
+(`dateshard schema COMMAND`), and docs/json.md, which `make docs` makes of them, lists every key. Figures that do not
+exist are null: a document never holds NaN or infinity. Dates are `2013-03-05`.
 """
 
 from __future__ import annotations
