@@ -12,7 +12,8 @@ FLAGS  := $(foreach file,$(CONFIG),-c $(file))
 NEW    ?=
 # DATESHARD_STEP: a command of a target that goes on does not hint at what the next line does
 JOBS   ?= logical
-FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/test_architecture.py
+FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/test_architecture.py \
+	$(addprefix --ignore=tests/,trainer/runs/test_resume.py trainer/models/test_ridge.py trainer/assessment/test_evaluate.py pipeline/workers)
 
 .PHONY: train test setup preprocess rerun resume check test-fast test-all mutants bench docs doctor lock clean
 
