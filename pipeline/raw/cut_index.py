@@ -1,4 +1,4 @@
-"""A file of many dates, cut: what stands on disk of it (`cut.py` makes it).
+"""A file of many dates, cut: what stands on disk of it (`cutting.py` makes it).
 
 cut/<key>/index.json (sealed)   cut/<key>/<date>.arrow        key: the file's bytes and the settings that decide the cut
 """
