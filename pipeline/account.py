@@ -22,7 +22,6 @@ from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.measured import load_receipt
 from dateshard.shardstore.scaling.statistics import Statistics
-from dateshard.shardstore.times.calendar import parse_step
 
 if TYPE_CHECKING:
     from dateshard.pipeline.acts import Measured, Normalised
@@ -60,7 +59,9 @@ def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisi
     return Manifest(
         dataset=dataset,
         timezone=config.source.timezone,
-        step=parse_step(config.step),
+        step=config.step_length,
+        layout=config.layout,
+        cut=config.source.cut or "",
         features=config.feature_specs(),
         nodes=nodes.id,
         num_nodes=len(nodes.names),

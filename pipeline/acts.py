@@ -10,9 +10,10 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date, positions, refuse_outside, stage
 from dateshard.pipeline.config import Pipeline
@@ -28,18 +29,22 @@ from dateshard.shardstore.identity import hash_bytes, hash_file, seal
 from dateshard.shardstore.layouts.categories import MOST_CODES, sorted_names
 from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
 from dateshard.shardstore.manifest import Entry, Part
-from dateshard.shardstore.measured import HISTOGRAM, VALUES, load_arrays, load_partial, load_receipt, partial_key
+from dateshard.shardstore.measured import (
+    BESIDE,
+    HISTOGRAM,
+    VALUES,
+    load_arrays,
+    load_beside,
+    load_partial,
+    load_receipt,
+    partial_key,
+)
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import Floats, transform
 from dateshard.shardstore.shards import publish_shard
 from dateshard.shardstore.storage import zarr_raw
-from dateshard.shardstore.times.calendar import day_of, instants, parse_step
-
-if TYPE_CHECKING:
-    pass
-
-LARGEST = float(np.finfo(np.float32).max)
+from dateshard.shardstore.times.calendar import instants
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +104,12 @@ def measure_date(
             "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
         )
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
+    beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
     receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
     partial = publish_partial(
         root, date, key, staged.values_TNF, config
     )  # first: a staged date never lacks it after a kill
-    folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt)
+    folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt, beside)
     unknown = Strangers.of(staged.strangers, staged.nodes)
     weight, folders = weight_of(staged.values_TNF, rows, config), (folder, partial)
     return Measured(date, key, rows, weight, folders, conflicts=staged.conflicts, unknown_nodes=unknown)
@@ -121,7 +127,8 @@ def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config:
         cells = cells.copy()
         cells[..., codes] = np.where(np.isnan(cells[..., codes]), np.nan, 0.0)
     partial = PartialStatistics.of(cells, with_histogram(features))
-    more = {HISTOGRAM: partial.histogram.to_bytes()} if partial.histogram.rows_4K.size else {}
+    histogram = np.frombuffer(partial.histogram.to_bytes(), dtype=np.uint8)
+    more = {HISTOGRAM: histogram} if partial.histogram.rows_4K.size else {}
     final = root / "partials" / str(date) / partial_key(key, features)
     return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
 
@@ -148,20 +155,19 @@ def why_lost(root: Path, date: dt.date, key: str, config: Pipeline) -> StoreErro
 
 
 def _publish_arrays(
-    root: Path, final: Path, array: Floats, described: Mapping[str, Any], more: Mapping[str, bytes] | None = None
+    root: Path, final: Path, array: Floats, described: Mapping[str, Any], more: Mapping[str, NDArray[Any]] | None = None
 ) -> Path:
     """A folder with values.f64, `more` files, and a sealed receipt.json that names their hashes."""
-    data = np.ascontiguousarray(array, dtype="<f8")
-    check_free_space(root, data.nbytes + sum(map(len, (more or {}).values())))
+    contents = {VALUES: np.ascontiguousarray(array, dtype="<f8"), **(more or {})}
+    check_free_space(root, sum(content.nbytes for content in contents.values()))
     with staging_folder(root) as folder:
         folder.mkdir()
-        with open(folder / VALUES, "xb", buffering=0) as file:
-            zarr_raw.write_all(file.fileno(), data)
-        files = {VALUES: (data.nbytes, hash_bytes(data))}
-        for name, content in (more or {}).items():
-            (folder / name).write_bytes(content)
-            files[name] = (len(content), hash_bytes(content))
-        receipt = seal({**described, "shape": list(data.shape), "files": {k: list(v) for k, v in files.items()}})
+        files = {}
+        for name, content in contents.items():
+            with open(folder / name, "xb", buffering=0) as file:
+                zarr_raw.write_all(file.fileno(), content)
+            files[name] = (content.nbytes, hash_bytes(content))
+        receipt = seal({**described, "shape": list(array.shape), "files": {k: list(v) for k, v in files.items()}})
         (folder / "receipt.json").write_bytes(receipt)
         files["receipt.json"] = (len(receipt), hash_bytes(receipt))
         return publish(root, folder, final, files)
@@ -232,16 +238,26 @@ def normalise_date(
         StoreError: the staged array does not verify. ResourceError: the grid does not fit.
         DumpError: a value that its transform or float32 cannot take.
     """
-    refuse_grid(memory_bytes, date, config, len(target.nodes.names))
-    values, receipt = load_arrays(root / "staged" / str(date) / key)
-    day = day_of(date, config.source.timezone, parse_step(config.step))
-    own, weight = receipt.get("vocabularies", {}), weight_of(values, receipt["rows"], config)
-    encoded = encode_date(StagedDate(day, values, tuple(receipt["nodes"]), own, receipt["rows"]), config, target)
-    arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF, "time": instants(day)}
+    folder = root / "staged" / str(date) / key
+    day = config.day(date, load_receipt(folder)["shape"][0])
+    refuse_grid(memory_bytes, day, config, len(target.nodes.names))
+    values, receipt = load_arrays(folder)
+    weight, beside = weight_of(values, receipt["rows"], config), {} if day.step else load_beside(folder)
+    staged = StagedDate(
+        day=day,
+        values_TNF=values,
+        nodes=tuple(receipt["nodes"]),
+        vocabularies=receipt.get("vocabularies", {}),
+        rows=receipt["rows"],
+        beside=beside,
+    )
+    encoded = encode_date(staged, config, target)
+    arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF}
+    arrays |= beside or {"time": instants(day)}
     if encoded.observed_TNF is not None:
         arrays["observed"] = encoded.observed_TNF
     shard, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
-    entry = Entry(day.start, day.num_steps, (shard,))
+    entry = Entry(day.start, day.num_steps, (shard,), day.length)
     unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
     cells = day.num_steps * len(target.nodes.names)
     seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))

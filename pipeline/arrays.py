@@ -11,22 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import compress, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory import own_bytes, record_budget
-from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.raw.dumps import ONE_NODE, Dump
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
-from dateshard.shardstore.layouts import grid
+from dateshard.shardstore.layouts import reducer_of
 from dateshard.shardstore.layouts.categories import own_vocabulary, recode
-from dateshard.shardstore.layouts.counters import Counters
 from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.layouts.fill import WHOLE
+from dateshard.shardstore.layouts.grid import on_nodes
+from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -65,7 +67,7 @@ class Normaliser:
         return Normaliser(frozen.nodes, frozen.vocabularies, scale, about)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagedDate:
     """A measured date before filling and scaling.
 
@@ -73,6 +75,7 @@ class StagedDate:
         values_TNF: float64 on the date's own nodes, codes of its own vocabularies, NaN where nothing was observed.
         vocabularies: {place of a categorical feature: the date's own categories}.
         rows: what became of the dump's rows, in JSON.
+        beside: arrays that its layout keeps beside the values.
         last: instant of the last record, None without one.
         strangers: some of the names that the node table lacks.
         conflicts: {raw column: rows that were dropped as duplicates and had another value there}.
@@ -83,6 +86,7 @@ class StagedDate:
     nodes: tuple[str, ...]
     vocabularies: Mapping[str, Sequence[str]]
     rows: Mapping[str, Any]
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     last: int | None = None
     strangers: tuple[str, ...] = ()
     conflicts: Mapping[str, int] = field(default_factory=dict)
@@ -135,57 +139,61 @@ def stage(
         if not dump.files:
             where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
             raise NoRowsError("the folder holds no file", where=where, todo=todo)
-        budget = record_budget(memory_bytes, date, config, len(table_nodes or ()))
+        budget = record_budget(memory_bytes, config.day(date), config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
-        decoded.spool.budget_bytes = record_budget(memory_bytes, date, config, len(decoded.nodes))
+        day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.source.cut else len(decoded.nodes)
+        decoded.spool.budget_bytes = record_budget(memory_bytes, day, config, num_nodes)
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
-    values, duplicates, last, resets = reduce(decoded, config)
-    changed = decoded.rows.changed | {_reset(name): count for name, count in resets.items()}
+    reduced = reduce(decoded, config)
+    duplicates = reduced.duplicates
+    changed = decoded.rows.changed | {_reset(name): count for name, count in reduced.resets.items()}
     counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
     rows = {
         **asdict(decoded.rows),
         "changed": changed,
         "duplicates": counts if config.source.duplicates == "last" else None,
     }
-    vocabularies = _own_vocabularies(values, decoded)
-    conflicts = _by_raw_column(duplicates, config)
-    return StagedDate(decoded.day, values, decoded.nodes, vocabularies, rows, last, decoded.strangers, conflicts)
+    return StagedDate(
+        day=config.day(date, len(reduced.values_TNF)),
+        values_TNF=reduced.values_TNF,
+        nodes=reduced.nodes,
+        vocabularies=_own_vocabularies(reduced.values_TNF, decoded),
+        rows=rows,
+        beside=reduced.beside,
+        last=reduced.last,
+        strangers=decoded.strangers,
+        conflicts=_by_raw_column(duplicates, config),
+    )
 
 
 def _reset(feature: str) -> str:
     return f"of the counter '{feature}' below the reading before, a reset: its step made missing"
 
 
-def _by_raw_column(duplicates: grid.Duplicates, config: Pipeline) -> dict[str, int]:
+def _by_raw_column(duplicates: Duplicates, config: Pipeline) -> dict[str, int]:
     """Conflicting rows by the raw column in which they differ; features may share one."""
     counts = zip(map(config.column_of, config.features), duplicates.by_column, strict=True)
     return {column: count for column, count in counts if column is not None and count}
 
 
-def reduce(decoded: Decoded, config: Pipeline) -> tuple[Floats, grid.Duplicates, int | None, dict[str, int]]:
-    """Reduces a date's records to its grid, stretch by stretch of the date.
+def reduce(decoded: Decoded, config: Pipeline) -> Reduced:
+    """Makes a date's arrays of its records, as its layout says."""
 
-    Returns ([T, N, F] float64, what was found of duplicates, instant of the last record, {feature: resets of its
-    counters})."""
-    features, num_nodes = config.feature_specs(), len(decoded.nodes)
-    values = np.empty((decoded.day.num_steps, num_nodes, len(features)))
-    dropped, conflicting, last = 0, 0, None
-    by_column, counters = [0] * len(features), Counters(features, num_nodes)
-    for stretch, records, place_R in decoded.stretches():
-        last = int(records.time_R.max()) if len(records.time_R) else last
-        order = grid.arrange(records, stretch, num_nodes)
-        kept, duplicates = grid.keep_last(records, order)
-        if place_R is not None and duplicates.dropped:
-            raise _repeated(decoded, config, int(place_R[np.setdiff1d(order, kept)].min()), duplicates.dropped)
-        first = (stretch.start - decoded.day.start) // stretch.step
-        order = kept if config.source.duplicates == "last" else order
-        cells = values[first : first + stretch.num_steps]
-        cells[...] = grid.aggregate(records, order, stretch, num_nodes, features)
-        counters.take(cells, records, order, stretch)
-        dropped, conflicting = dropped + duplicates.dropped, conflicting + duplicates.conflicting
-        by_column = [sum(counts) for counts in zip(by_column, duplicates.by_column, strict=True)]
-    return values, grid.Duplicates(dropped, conflicting, tuple(by_column)), last, counters.resets
+    def refuse(place: int, count: int) -> NoReturn:
+        raise _repeated(decoded, config, place, count)
+
+    cut, names = config.source.cut is not None, decoded.nodes
+    to = Reduction(
+        day=decoded.day,
+        names=names,
+        nodes=(config.source.node_name or ONE_NODE,) if cut else names,
+        cut=cut,
+        features=config.feature_specs(),
+        keep_all=config.source.duplicates != "last",
+        refuse=refuse,
+    )
+    return reducer_of(config.layout)(decoded.stretches(), to)
 
 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:
@@ -222,7 +230,8 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Enc
     if len(place) and (place < 0).all():
         raise _of_strangers_alone(staged, nodes, config)
     unknown = _recode(staged, target.vocabularies, features)
-    encoded, observed = encode(grid.on_nodes(staged.values_TNF, place, len(nodes.names)), features, target.scale)
+    placed = on_nodes(staged.values_TNF, place, len(nodes.names))
+    encoded, observed = encode(placed, features, target.scale, staged.beside.get("cuts", WHOLE))
     _refuse_infinite(encoded, date, config)
     without_place = compress(staged.nodes, (place < 0).tolist())
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)
@@ -232,7 +241,7 @@ def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> D
     unknown = Strangers.of(staged.nodes, nodes.names)
     return DumpError(
         f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
-        where=Where(date=staged.day.date, column=config.source.node, value=staged.nodes[0]),
+        where=Where(date=staged.day.date, column=config.source.who, value=staged.nodes[0]),
         todo="Nodes that are new indeed become known with a training date that has them, by --refit-statistics; "
         "pipeline.exclude leaves the date out",
     )

@@ -13,11 +13,13 @@ from dateshard.pipeline.splits import refuse_impossible
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
-from dateshard.shardstore.times.calendar import parse_step
+from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, parse_step
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
 DAY = 86_400_000_000_000  # nanoseconds
+COLUMNLESS = ("count", "gap")  # aggregates that need no column
+OVER = ("count", "sum", "mean", "last")  # what events aggregate over the records ahead
 OUTSIDE = "outside of pipeline.source.dates"
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
 
@@ -56,10 +58,16 @@ class FeatureConfig(SourceSection):
         "refuse",
         description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
     )
-    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count", "difference"] = Field(
+    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count", "difference", "gap"] = Field(
         "mean",
         description="of a step's records, those without a value left out; difference: of a meter's last reading to that of "
-        "the step before; default of a categorical feature: last",
+        "the step before; default of a categorical feature and of events: last; gap, of events alone: seconds since the "
+        "record before",
+    )
+    ahead: Step | None = Field(
+        None,
+        description="events: what is aggregated (count, sum, mean, last) are the records of the interval that begins with "
+        "each record, as 60s: a target, never an input",
     )
     fill: Literal["none", "zero", "forward", "mean"] = Field(
         "none", description="an unobserved cell: 0, the last value before it on that date, or the training mean"
@@ -90,8 +98,10 @@ class FeatureConfig(SourceSection):
             return f"clip must be [low, high] with low below high (got {list(self.clip)})"
         if self.range is None and self.outside != "refuse":
             return f"outside: {self.outside} has no effect without a range"
-        if self.range is not None and self.aggregate == "count" and self.column is None:
-            return "range has no effect on a count of records: it needs a column"
+        if self.aggregate == "gap" and self.column is not None:
+            return "a gap is taken from the records' times: it has no column"
+        if self.range is not None and self.aggregate in COLUMNLESS and self.column is None:
+            return f"range has no effect on a {self.aggregate} of records: it needs a column"
         return self._categorical_contradiction() if self.categorical else ""
 
     def _categorical_contradiction(self) -> str:
@@ -104,10 +114,15 @@ class FeatureConfig(SourceSection):
         for name, values in allowed.items():
             if (value := getattr(self, name)) not in values:
                 return f"a categorical feature has codes, no quantities: {name} must be {' or '.join(values)} (got {value})"
-        for name in ("clip", "range"):
+        for name in ("clip", "range", "ahead"):
             if getattr(self, name) is not None:
                 return f"a categorical feature has codes, no quantities: {name} has no meaning"
         return "" if self.scale_per == "feature" else "scale_per: node has no effect on a categorical feature"
+
+    @property
+    def nanoseconds_ahead(self) -> int:
+        """Returns `ahead` in nanoseconds, 0 without it."""
+        return 0 if self.ahead is None else parse_step(self.ahead)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -166,8 +181,10 @@ class Pipeline(SourceSection):
 
     source: Source
     nodes: NodeTable | None = None
-    layout: Literal["grid"] = "grid"
-    step: Step = Field(description="length of a step: 30s, 5m, 1h")
+    layout: Literal["grid", "events"] = Field(
+        "grid", description="grid: nodes x steps of one length; events: records as they come, one after the other"
+    )
+    step: Step | None = Field(None, description="length of a step: 30s, 5m, 1h; events have none")
     features: dict[str, FeatureConfig] = Field(min_length=1)
     split: Annotated[Split, AfterValidator(_possible)] | None = Field(
         None, description="default: validation is the last date that is not almost empty, training all before it"
@@ -175,10 +192,56 @@ class Pipeline(SourceSection):
     store: StoreConfig = StoreConfig()
     exclude: tuple[DateRange, ...] = Field((), description="dates, and ranges of dates, that are left out")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _events_are_kept_as_they_come(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("layout") != "events":
+            return given
+        source, features = given.get("source"), given.get("features")
+        if isinstance(source, dict):
+            given = given | {"source": {"duplicates": "keep", **source}}
+        if isinstance(features, dict):
+            rows = {name: {"aggregate": "last", **f} if isinstance(f, dict) else f for name, f in features.items()}
+            given = given | {"features": rows}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_its_layout(self) -> Pipeline:
+        if wrong := self._strange_to_grid() if self.layout == "grid" else self._strange_to_events():
+            raise ValueError(wrong)
+        return self
+
+    def _strange_to_grid(self) -> str:
+        if self.step is None:
+            return "layout grid needs step, the length of a step: 30s, 5m, 1h"
+        if self.source.cut is not None:
+            return "source.cut has a meaning for layout: events alone; on a grid source.node names the nodes"
+        for name, feature in self.features.items():
+            if feature.aggregate == "gap" or feature.ahead is not None:
+                which = "aggregate: gap" if feature.aggregate == "gap" else "ahead"
+                return f"feature '{name}': {which} has a meaning for layout: events alone"
+        return ""
+
+    def _strange_to_events(self) -> str:
+        source = self.source
+        if self.step is not None:
+            return "layout events keeps records as they come: step has no meaning"
+        if source.node is not None or source.wide is not None or source.node_in_path or self.nodes is not None:
+            return "events have no nodes: source.cut names the column of sessions or subjects, if there is one"
+        for name, feature in self.features.items():
+            if feature.ahead is not None and feature.aggregate not in OVER:
+                return f"feature '{name}': over the records ahead, aggregate must be {', '.join(OVER)} (got {feature.aggregate})"
+            if feature.ahead is None and feature.aggregate not in ("last", "gap"):
+                return (
+                    f"feature '{name}': events keep each record's own value, so aggregate: {feature.aggregate} needs ahead, "
+                    "the interval whose records it is taken of"
+                )
+        return ""
+
     @model_validator(mode="after")
     def _columns_apart(self) -> Pipeline:
         for name in self.features:
-            if (column := self.column_of(name)) in (*self.source.time_columns, self.source.node) and column is not None:
+            if (column := self.column_of(name)) in (*self.source.time_columns, self.source.who) and column is not None:
                 raise ValueError(f"feature '{name}' reads '{column}', the column of times or nodes; count needs none")
             if self.source.wide and column not in (None, self.source.wide.value):
                 raise ValueError(
@@ -191,7 +254,7 @@ class Pipeline(SourceSection):
         names = self.source.csv.columns
         if names is None:
             return self
-        wanted = [*self.source.time_columns, self.source.node]
+        wanted = [*self.source.time_columns, self.source.who]
         wanted += [] if self.source.wide else self.raw_columns()
         for column in (column for column in wanted if column is not None):
             if names.count(column) != 1:
@@ -218,7 +281,7 @@ class Pipeline(SourceSection):
     @model_validator(mode="after")
     def _counters_have_a_step_before(self) -> Pipeline:
         counters = [name for name, feature in self.features.items() if feature.aggregate == "difference"]
-        if counters and parse_step(self.step) >= DAY:
+        if counters and self.step_length >= DAY:
             raise ValueError(
                 f"feature '{counters[0]}': a date has one step of {self.step}, and nothing to take a difference to: "
                 "aggregate: difference needs shorter steps"
@@ -228,12 +291,30 @@ class Pipeline(SourceSection):
     @model_validator(mode="after")
     def _parquet_columns_apart(self) -> Pipeline:
         if "parquet" in self.store.formats:
-            taken = {"time", "node", *(f"{name}_observed" for name in self.features)}
+            taken = {"time", "node", "cut", *(f"{name}_observed" for name in self.features)}
             if clash := sorted(taken & set(self.features)):
                 raise ValueError(
                     f"feature '{clash[0]}' has the name of a column that parquet needs: give it another one"
                 )
         return self
+
+    @property
+    def step_length(self) -> int:
+        """Nanoseconds of a step; 0 where the layout has none."""
+        return 0 if self.step is None else parse_step(self.step)
+
+    def day(self, date: dt.date, num_records: int = 0) -> Day:
+        """The date's place in time.
+
+        Args:
+            num_records: of a layout without steps, as far as they are known.
+
+        Raises:
+            UsageError: the date does not exist in the zone, or the step does not divide its length.
+        """
+        if self.step_length:
+            return day_of(date, self.source.timezone, self.step_length)
+        return day_of_records(date, self.source.timezone, num_records)
 
     def why_left_out(self, date: dt.date) -> str:
         """Which setting leaves a date out, in words; empty where none does."""
@@ -245,7 +326,7 @@ class Pipeline(SourceSection):
     def column_of(self, name: str) -> str | None:
         """The raw column of a feature; None where records are counted."""
         feature = self.features[name]
-        return feature.column if feature.column or feature.aggregate == "count" else name
+        return feature.column if feature.column or feature.aggregate in COLUMNLESS else name
 
     def raw_columns(self) -> list[str]:
         """The raw columns that features read, each once, sorted."""
@@ -265,8 +346,11 @@ class Pipeline(SourceSection):
 
     def feature_specs(self) -> tuple[Feature, ...]:
         """What the encoder needs of each feature, in configuration order."""
-        decoding = {"column", "range", "outside"}
-        return tuple(Feature(name, **feature.model_dump(exclude=decoding)) for name, feature in self.features.items())
+        decoding = {"column", "range", "outside", "ahead"}
+        return tuple(
+            Feature(name, ahead=feature.nanoseconds_ahead, **feature.model_dump(exclude=decoding))
+            for name, feature in self.features.items()
+        )
 
     def measure_identity(self, node_names: tuple[str, ...] | None) -> str:
         """Identifies the settings that decide a staged array's bytes; `node_names` of the table, None where nodes are found."""
@@ -275,7 +359,7 @@ class Pipeline(SourceSection):
             for name, feature in self.features.items()
         ]
         nodes = None if node_names is None else identity(list(node_names))
-        return identity([self.source.measuring(), nodes, self.layout, parse_step(self.step), features])
+        return identity([self.source.measuring(), nodes, self.layout, self.step_length, features])
 
     def normalise_settings(self) -> str:
         """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""
@@ -292,4 +376,5 @@ class Pipeline(SourceSection):
 def _decoding(feature: FeatureConfig) -> list[Any]:
     """Settings that decide how a value is read; nothing where all are left at their defaults."""
     settings: list[Any] = ["categorical"] if feature.categorical else []
+    settings += [["ahead", feature.nanoseconds_ahead]] if feature.ahead is not None else []
     return settings if feature.range is None else [*settings, [*feature.range], feature.outside]

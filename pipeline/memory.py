@@ -19,7 +19,7 @@ import psutil
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.shardstore.errors import DateshardError, ResourceError, UsageError, Where
-from dateshard.shardstore.times.calendar import day_of, parse_step
+from dateshard.shardstore.times.calendar import Day
 
 if TYPE_CHECKING:
     from dateshard.pipeline.workers.pool import Workers
@@ -53,7 +53,7 @@ def shares(
     most = max(1, len(to_measure), len(to_normalise))
     if num_workers is None:
         dates = [*to_measure, *to_normalise]
-        grid = grid_bytes(dates[0], config, num_nodes) if dates else 0
+        grid = grid_bytes(config.day(dates[0]), config, num_nodes) if dates else 0
         most = min(most, max(1, (total - PARENT_BYTES) // (PROCESS_BYTES + LEAST_RECORDS + grid)))
     count = min(most, num_workers or len(os.sched_getaffinity(0)))
     return count, total if count == 1 else (total - PARENT_BYTES) // count
@@ -124,42 +124,42 @@ def _mib(num_bytes: int) -> str:
     return f"{-(-num_bytes >> 20):,} MiB"
 
 
-def grid_bytes(date: dt.date, config: Pipeline, num_nodes: int) -> int:
+def grid_bytes(day: Day, config: Pipeline, num_nodes: int) -> int:
     """What the arrays of one date on so many nodes take."""
-    day = day_of(date, config.source.timezone, parse_step(config.step))
     return GRIDS * 8 * day.num_steps * num_nodes * len(config.features)
 
 
-def record_budget(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
+def record_budget(memory_bytes: int, day: Day, config: Pipeline, num_nodes: int) -> int:
     """Bytes of decoded records that may be held beside the process itself and the date's grid.
 
     Raises:
         ResourceError: the grid needs more.
     """
     reading = READING_BYTES + (BATCH_BYTES if config.source.format == SPILL_FORMAT else 0)
-    rest = _beside_grid(memory_bytes - reading - LEAST_RECORDS, memory_bytes, date, config, num_nodes)
+    rest = _beside_grid(memory_bytes - reading - LEAST_RECORDS, memory_bytes, day, config, num_nodes)
     return rest + LEAST_RECORDS
 
 
-def refuse_grid(memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> None:
+def refuse_grid(memory_bytes: int, day: Day, config: Pipeline, num_nodes: int) -> None:
     """Refuses a date whose grid does not fit into memory.
 
     Raises:
         ResourceError: a date's grid on so many nodes does not fit into a process of so much memory.
     """
-    _beside_grid(memory_bytes, memory_bytes, date, config, num_nodes)
+    _beside_grid(memory_bytes, memory_bytes, day, config, num_nodes)
 
 
-def _beside_grid(free: int, memory_bytes: int, date: dt.date, config: Pipeline, num_nodes: int) -> int:
-    grid = grid_bytes(date, config, num_nodes)
+def _beside_grid(free: int, memory_bytes: int, day: Day, config: Pipeline, num_nodes: int) -> int:
+    grid = grid_bytes(day, config, num_nodes)
     rest = free - own_bytes() - grid
     if rest < 0:
-        num_steps = day_of(date, config.source.timezone, parse_step(config.step)).num_steps
+        rows = f"{day.num_steps:,} steps x {num_nodes:,} nodes" if day.step else f"{day.num_steps:,} records"
+        what = f"the {'grid' if day.step else 'array'} of one date"
         raise ResourceError(
-            f"the grid of one date ({num_steps:,} steps x {num_nodes:,} nodes x {len(config.features)} features) takes "
+            f"{what} ({rows} x {len(config.features)} features) takes "
             f"{_mib(grid)}; with the program and what reading takes that is {_mib(memory_bytes - rest)}, "
             f"and a process may have {_mib(memory_bytes)}",
-            where=Where(date=date),
+            where=Where(date=day.date),
             todo="Give more with --memory-limit, or use fewer --workers",
         )
     return rest

@@ -28,7 +28,7 @@ from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import DumpError, UsageError, Where
 from dateshard.shardstore.layouts.encode import last_record
-from dateshard.shardstore.times.calendar import Day, collapse, parse_step
+from dateshard.shardstore.times.calendar import Day, collapse
 from dateshard.shardstore.times.instants import rows_before, step_before
 
 Names = tuple[str, ...] | None
@@ -157,7 +157,7 @@ def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, unt
     Raises:
         DumpError: a date is missing, there are too few steps, nothing was observed, or a dump cannot be used.
     """
-    zone_name, step = raw.config.source.timezone, parse_step(raw.config.step)
+    zone_name, step = raw.config.source.timezone, raw.config.step_length
     dates = _Dates(raw, target, nodes)
     end = dates.end_of_values() if until is None else step_before(until, zone_name, step)
     chosen = rows_before(end, num_steps, zone_name, step)

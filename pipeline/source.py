@@ -214,10 +214,15 @@ class Source(SourceSection):
     node_name: str | None = Field(
         None, min_length=1, description="what the one node is called where nothing names any; default: the dataset"
     )
+    cut: str | None = Field(
+        None,
+        description="events: column whose value (a session, a subject) cuts a date's records into pieces that no window crosses",
+    )
     wide: Wide | None = None
     duplicates: Literal["last", "keep", "refuse"] = Field(
         "last",
-        description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused",
+        description="records of the same node and instant: the last in file order wins, all are kept, or the date is refused; "
+        "default of events: keep",
     )
     faults: FaultPolicy = FaultPolicy()
     empty_date: Literal["fail", "drop"] = Field(
@@ -293,6 +298,11 @@ class Source(SourceSection):
         if isinstance(self.time, TimeParts):
             return tuple(self.time.columns().values())
         return (self.time,) if isinstance(self.time, str) else self.time
+
+    @property
+    def who(self) -> str | None:
+        """The column that names whose record a row is: its node, or its cut; None where nothing does."""
+        return self.cut or self.node
 
     @property
     def node_in_path(self) -> bool:

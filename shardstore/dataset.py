@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from dateshard.shardstore.frozen import (
 )
 from dateshard.shardstore.identity import hash_descriptor, unseal
 from dateshard.shardstore.journal import verify_journal
+from dateshard.shardstore.layouts.events import Cuts, decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.manifest import (
     Entry,
@@ -48,9 +49,16 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.shards import load_stored, verify_stored
 from dateshard.shardstore.storage import zarr_raw
-from dateshard.shardstore.times.calendar import Day, Segment, Timeline, instants, segments, time_codes
+from dateshard.shardstore.times.calendar import Day, Segment, Timeline, instants, record_codes, segments, time_codes
 
-TYPES = {"values": np.dtype("<f4"), "observed": np.dtype("|b1"), "time": np.dtype("<i8")}
+TYPES = {
+    "values": np.dtype("<f4"),
+    "observed": np.dtype("|b1"),
+    "time": np.dtype("<i8"),
+    "cuts": np.dtype("<i8"),
+    "cut_names": np.dtype("|u1"),
+}
+OF_CELLS = ("values", "observed")  # [T, N, F]; all others have one axis
 
 
 class Dataset:
@@ -67,7 +75,7 @@ class Dataset:
     def __init__(self, root: Path, generation: int, manifest: Manifest) -> None:
         self.root, self.generation, self.manifest = root, generation, manifest
         self.days: list[Day] = manifest.days()
-        self.segments: list[Segment] = segments(self.days)
+        self.segments: list[Segment] = segments(self.days, joined=not manifest.cut and manifest.layout != "table")
         self._verified: dict[str, tuple[int, ...]] = {}  # about 0.3 kB a date and array, as `_files`
         self._files: dict[tuple[dt.date, str], tuple[Path, int, str]] = {}
 
@@ -140,8 +148,37 @@ class Dataset:
         return any("observed" in part.files for part in self._entry(date).parts)
 
     def codes(self, day: Day) -> NDArray[np.int32]:
-        """Returns [T] int32 time codes: step of the local day x 8 + weekday."""
-        return time_codes(day, self.manifest.timezone)
+        """Returns [T] int32 time codes: step of the local day, or a record's second of it, x 8 + weekday."""
+        if day.step:
+            return time_codes(day, self.manifest.timezone)
+        return record_codes(day, self.times(day), self.manifest.timezone)
+
+    def times(self, day: Day) -> NDArray[np.int64]:
+        """Returns [T] int64 nanoseconds: the instant at which each step begins, or of each record.
+
+        Raises:
+            DamagedError: size or hash is not what was committed.
+        """
+        return instants(day) if day.step else np.asarray(self.arrays(day.date, ("time",))["time"])
+
+    def cuts(self, day: Day) -> Cuts:
+        """The pieces of a date that no window crosses.
+
+        Raises:
+            DamagedError: they are not what was committed, or do not fit the date's steps.
+        """
+        if not self.manifest.cut:
+            return Cuts(np.zeros(1, dtype=np.int64), ("",))
+        arrays = self.arrays(day.date, ("cuts", "cut_names"))
+        starts, names = np.asarray(arrays["cuts"]), tuple(decode_names(arrays["cut_names"]))
+        edges = np.append(starts, day.num_steps)
+        if len(names) != len(starts) or edges[0] != 0 or (np.diff(edges) <= 0).any():
+            raise DamagedError(
+                "its cuts do not fit its records",
+                where=Where(file=str(self.root), date=day.date),
+                todo=to_run("preprocess", day.date, "--force", config=True),
+            )
+        return Cuts(starts, names)
 
     def read(self, date: dt.date, rows: slice, out: NDArray[np.float32]) -> None:
         """Reads steps `rows` of a date's values into `out` [rows, N, F] (C-contiguous), verified at first touch.
@@ -236,19 +273,26 @@ class Dataset:
             self._refuse_if_cleaned(error.where.file if error.where else None)
             raise
 
-    def arrays(self, date: dt.date) -> dict[str, NDArray[Any]]:
-        """Returns all arrays of a date, verified: values, time, and observed if anything is missing.
+    def arrays(self, date: dt.date, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Returns all arrays of a date, or those wanted, verified.
 
-        They are read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
+        They are values, time, observed if anything is missing, and cuts with cut_names where records are cut. They are
+        read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
         if "zarr" not in (part := self._entry(date).parts[0]).formats:
-            return self._load_stored(date, part)
-        maps = {name: self.map(date, name) for name in part.files if name != "time"}
-        return {name: array for name, array in maps.items() if array is not None} | {
-            "time": instants(self.manifest.day(date))
-        }
+            stored = self._load_stored(date, part)
+            return {name: array for name, array in stored.items() if wanted is None or name in wanted}
+        day, arrays = self.manifest.day(date), dict[str, NDArray[Any]]()
+        for name in part.files:
+            if wanted is not None and name not in wanted:
+                continue
+            if name == "time" and day.step:
+                arrays[name] = instants(day)
+            elif (array := self.map(date, name)) is not None:
+                arrays[name] = array
+        return arrays
 
     def map(self, date: dt.date, array: str = "values") -> NDArray[np.generic] | None:
-        """A read-only map [T, N, F] of a date's array, verified; None for a mask that does not exist."""
+        """A read-only map of a date's array ([T, N, F] of values and mask), verified; None for a mask that is not there."""
         if array == "observed" and not self.has_mask(date):
             return None
         _, descriptor = self._verified_file(date, array)
@@ -257,8 +301,12 @@ class Dataset:
             mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        steps = self._entry(date).num_steps
-        return np.frombuffer(mapped, dtype=TYPES[array]).reshape(steps, self.manifest.num_nodes, len(self.features))
+        return np.frombuffer(mapped, dtype=TYPES[array]).reshape(self._shape(date, array))
+
+    def _shape(self, date: dt.date, array: str) -> tuple[int, ...]:
+        if array in OF_CELLS:
+            return self._entry(date).num_steps, self.manifest.num_nodes, len(self.features)
+        return (self._file(date, array)[1] // TYPES[array].itemsize,)
 
     def _entry(self, date: dt.date) -> Entry:
         try:
@@ -368,8 +416,7 @@ class Dataset:
             finally:
                 os.close(descriptor)
         folder = self.root / "shards" / str(date) / part.id
-        shape = (self._entry(date).num_steps, self.manifest.num_nodes, len(self.features))
-        shapes = {name: ((shape if name != "time" else shape[:1]), TYPES[name].str) for name in part.files}
+        shapes = {name: (self._shape(date, name), TYPES[name].str) for name in part.files}
         try:
             zarr_raw.check_metadata(folder, shapes, self.feature_names)
         except DamagedError as error:

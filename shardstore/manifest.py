@@ -18,13 +18,14 @@ from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.disk.durable import fsync_above, replace_file
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
+from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.times.calendar import Day, zone
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
-ARRAYS = {"values": 4, "observed": 1, "time": 8}  # bytes of one element
+ARRAYS = {"values": 4, "observed": 1, "time": 8, "cuts": 8, "cut_names": 1}  # bytes of one element
 EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
@@ -59,11 +60,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One committed date."""
+    """One committed date; `length` is that of a `Day`."""
 
     start: int
     num_steps: int
     parts: tuple[Part, ...]
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Manifest:
     """The content of one generation: all its dates, their shards, and the settings they were made with.
 
     Attributes:
-        step: length of a step in nanoseconds.
+        step: length of a step in nanoseconds; 0 where the layout has none.
+        cut: column by whose values the records of a date are cut into pieces that no window crosses; empty for none.
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
@@ -93,11 +96,12 @@ class Manifest:
     failed: tuple[dt.date, ...] = ()
     layout: str = "grid"
     vocabularies: str = ""
+    cut: str = ""
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
         entry = self.dates[date]
-        return Day(date, entry.start, self.step, entry.num_steps)
+        return Day(date, entry.start, self.step, entry.num_steps, entry.length)
 
     def days(self) -> list[Day]:
         """All committed dates in order."""
@@ -112,8 +116,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
-        vocabularies = {"vocabularies": self.vocabularies} if self.vocabularies else {}
-        return vocabularies | {
+        some = {"vocabularies": self.vocabularies, "cut": self.cut}
+        return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
             "layout": self.layout,
@@ -144,6 +148,7 @@ class Manifest:
                 dataset=content["dataset"],
                 layout=content["layout"],
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
+                cut=content.get("cut", ""),
                 timezone=content["timezone"],
                 step=content["step"],
                 features=tuple(map(Feature.from_json, content["features"])),
@@ -171,7 +176,12 @@ def _ranges(pairs: Sequence[Sequence[str]]) -> Ranges:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, Any]:
-    return {"start": entry.start, "steps": entry.num_steps, "parts": [_part_to_json(part) for part in entry.parts]}
+    length = {"length": entry.length} if entry.length else {}
+    return {
+        "start": entry.start,
+        "steps": entry.num_steps,
+        "parts": [_part_to_json(part) for part in entry.parts],
+    } | length
 
 
 def _part_to_json(part: Part) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def _entry_from_json(content: Mapping[str, Any]) -> Entry:
         files = {name: (size, digest) for name, (size, digest) in part["files"].items()}
         formats = _formats(part["formats"]) if "formats" in part else ZARR_ONLY
         parts.append(Part(folder_name(part["id"]), (low, high), files, formats))
-    return Entry(content["start"], content["steps"], tuple(parts))
+    return Entry(content["start"], content["steps"], tuple(parts), content.get("length", 0))
 
 
 def _formats(content: Mapping[str, Any]) -> Formats:
@@ -220,17 +230,27 @@ def _refuse_unfit(manifest: Manifest) -> None:
         ValueError, TypeError, KeyError: arrays whose sizes are not those of their steps, nodes and features.
     """
     zone(manifest.timezone)
-    if not (manifest.step > 0 and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
+    grid = manifest.layout == "grid"
+    if not ((manifest.step > 0) == grid and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
         raise ValueError(manifest.step)
+    if not grid and manifest.layout not in LAYOUTS:
+        raise ValueError(manifest.layout)
     if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
         raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)
     for date, entry in manifest.dates.items():
         (part,) = entry.parts
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
-        if far or not 0 < entry.num_steps * manifest.step <= 2 * DAY or not {"values", "time"} <= part.files.keys():
+        covered = entry.num_steps * manifest.step if grid else entry.length
+        if far or not 0 < covered <= 2 * DAY or not {"values", "time"} <= part.files.keys():
+            raise ValueError(entry)
+        if grid == bool(entry.length) or {"cuts", "cut_names"} & part.files.keys() != (
+            {"cuts", "cut_names"} if manifest.cut else set()
+        ):
             raise ValueError(entry)
         for name, (size, _) in part.files.items():
+            if name in ("cuts", "cut_names"):
+                continue  # as many as there are pieces; whoever reads them compares them with the steps
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
                 raise ValueError(size)
 

@@ -13,9 +13,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
@@ -26,7 +27,10 @@ from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.transform import Floats
 
 VALUES, HISTOGRAM = "values.f64", "histogram.i64"
+BESIDE = {"time": ("time.i64", "<i8"), "cuts": ("cuts.i64", "<i8"), "cut_names": ("cut_names.u8", "|u1")}
+FILES = {VALUES, HISTOGRAM, *(file for file, _ in BESIDE.values())}
 Receipt = dict[str, Any]
+Array = TypeVar("Array", bound=NDArray[Any])
 
 
 def partial_key(staged: str, features: Sequence[Feature]) -> str:
@@ -44,9 +48,27 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
     return _read_values(good, receipt), receipt
 
 
+def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
+    """What a staged date keeps beside its values, {name: array}, verified; {} of a grid.
+
+    Raises:
+        DamagedError: naming the file; measuring the date again mends it.
+    """
+    good, receipt = _first_good(folder)
+    there = {name: form for name, form in BESIDE.items() if form[0] in receipt["files"]}
+    return {
+        name: _read(good, file, np.empty(receipt["files"][file][0] // np.dtype(kind).itemsize, kind), receipt)
+        for name, (file, kind) in there.items()
+    }
+
+
 def _read_values(folder: Path, receipt: Receipt) -> Floats:
-    """Reads the values by hand, for np.fromfile gives back whatever lay in memory where a read fails."""
-    path, values = folder / VALUES, np.empty(receipt["shape"], dtype="<f8")
+    return _read(folder, VALUES, np.empty(receipt["shape"], dtype="<f8"), receipt)
+
+
+def _read(folder: Path, name: str, values: Array, receipt: Receipt) -> Array:
+    """Reads a file by hand into `values`, for np.fromfile gives back whatever lay in memory where a read fails."""
+    path = folder / name
     try:
         with open(path, "rb", buffering=0) as file:
             view = values.reshape(-1).data.cast("B")
@@ -54,7 +76,7 @@ def _read_values(folder: Path, receipt: Receipt) -> Floats:
                 view = view[count:]
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from None
-    if [values.nbytes, hash_bytes(values)] != receipt["files"][VALUES]:
+    if [values.nbytes, hash_bytes(values)] != receipt["files"][name]:
         raise _damaged(path, "it changed while it was read")
     return values
 
@@ -123,7 +145,7 @@ def _receipt(folder: Path) -> Receipt:
         receipt: Receipt = unseal(path.read_bytes(), str(path))
         with expected_form(str(path)):
             size, _ = receipt["files"][VALUES]
-            if not set(receipt["files"]) <= {VALUES, HISTOGRAM} or size != 8 * math.prod(receipt["shape"]):
+            if not set(receipt["files"]) <= FILES or size != 8 * math.prod(receipt["shape"]):
                 raise ValueError(size)
             if path.parents[2].name == "staged":  # partial statistics have no names of their own
                 _refuse_other_nodes(receipt)

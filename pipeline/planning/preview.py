@@ -14,7 +14,6 @@ from dateshard.pipeline.raw.dumps import one_table
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.errors import UsageError
-from dateshard.shardstore.times.calendar import day_of, parse_step
 
 SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
 RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it
@@ -114,7 +113,7 @@ def _has_masks(seen: Observed) -> bool:
 def _steps(date: dt.date, config: Pipeline) -> int:
     """Returns a date's steps; 0 if its zone lacks the date or the step does not divide it, which is refused later."""
     try:
-        return day_of(date, config.source.timezone, parse_step(config.step)).num_steps
+        return config.day(date).num_steps
     except UsageError:
         return 0
 

@@ -17,7 +17,7 @@ from dateshard.pipeline.config import FeatureConfig, Pipeline
 from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadRows
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
-from dateshard.pipeline.raw.dumps import node_of
+from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
@@ -25,10 +25,8 @@ from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.source import UNITS, Source
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
-from dateshard.shardstore.layouts.grid import Records
-from dateshard.shardstore.times.calendar import Day, day_of, parse_step
-
-ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
+from dateshard.shardstore.layouts.records import Records
+from dateshard.shardstore.times.calendar import Day
 
 
 @dataclass(slots=True)
@@ -93,7 +91,7 @@ def decode(
     Raises:
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
-    day = day_of(date, config.source.timezone, parse_step(config.step))
+    day = config.day(date)
     codes, faults, places = Codes(table_nodes), BadRows(date, config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
@@ -127,7 +125,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
     source = config.source
     kinds: dict[str, Kind] = dict.fromkeys(source.time_columns, "time")
     if source.wide is None:
-        kinds |= {source.node: "text"} if source.node is not None else {}
+        kinds |= {source.who: "text"} if source.who is not None else {}
         kinds |= dict.fromkeys(config.raw_columns(), "number")
         kinds |= dict.fromkeys(config.categorical_columns(), "text")
     others, numeric_time = source.wide.nodes if source.wide else None, source.time_format in UNITS
@@ -138,7 +136,9 @@ def _keys(config: Pipeline) -> dict[str, str]:
     """Returns {column: the key that names it}."""
     source, columns = config.source, {name: config.column_of(name) for name in config.features}
     keys = {column: f"pipeline.features.{name}" for name, column in columns.items() if column is not None}
-    if source.node is not None:
+    if source.cut is not None:
+        keys[source.cut] = "pipeline.source.cut (records that nothing cuts have none: leave it out)"
+    elif source.node is not None:
         keys[source.node] = "pipeline.source.node (a dump of one node has none: leave it out)"
     return keys | dict.fromkeys(source.time_columns, "pipeline.source.time")
 
@@ -168,7 +168,7 @@ def one_node(path: Path, source: Source) -> str | None:
     Raises:
         DumpError: the path does not match the one that names nodes.
     """
-    if source.node is not None or source.wide is not None:
+    if source.who is not None or source.wide is not None:
         return None
     if not source.node_in_path:
         return source.node_name or ONE_NODE
@@ -224,13 +224,19 @@ def _accept(
 def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: BadRows) -> NDArray[np.int32]:
     """Returns [R] codes of the nodes; a row without one, or of one that the table lacks, has -1 and is rejected."""
     if columns.one_node is None:
-        assert source.node is not None
-        names, column = piece.frame[source.node], source.node
+        assert source.who is not None
+        names, column = piece.frame[source.who], source.who
         if column in piece.bad:
             texts = piece.bad[column]
             faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
         nameless = names.fill_null("") == ""
-        faults.reject(source.faults.missing_node, "without a node", column, names, nameless.to_numpy())
+        faults.reject(
+            source.faults.missing_node,
+            "without a cut" if source.cut else "without a node",
+            column,
+            names,
+            nameless.to_numpy(),
+        )
         code_R = columns.nodes.of(names)
     else:
         names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"

@@ -87,9 +87,9 @@ class _Held:
             at += len(piece.row_R)
 
     def _nodes(self) -> pl.Series | None:
-        if self.source.node is None:
+        if self.source.who is None:
             return None
-        return pl.concat([piece.frame[self.source.node] for piece in self.pieces])
+        return pl.concat([piece.frame[self.source.who] for piece in self.pieces])
 
 
 def _groups(times_R: Instants, nodes: pl.Series | None) -> NDArray[np.int64]:

@@ -32,6 +32,7 @@ SHOWN_NAMES = 3
 LOOKED_AT = 20  # names of a folder, for how they write their dates
 TYPED = (".parquet", ".pq", ".arrow", ".ipc", ".feather")  # suffixes of files whose columns have types
 HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .part.crc
+ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
 
 
 @dataclass(frozen=True, slots=True)

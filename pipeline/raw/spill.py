@@ -7,7 +7,7 @@ stretch: reducing stretch by stretch gives the same bytes as reducing the whole 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,7 @@ class Spool:
 
     def __init__(self, day: Day, num_columns: int, budget_bytes: int, folder: Path, *, places: bool) -> None:
         self.day, self.folder, self.budget_bytes = day, folder, budget_bytes
-        steps = max(1, -(-HOUR // day.step))
-        self.stretch = steps * day.step
+        self.stretch = max(1, -(-HOUR // day.step)) * day.step if day.step else HOUR
         self.num_stretches = -(-(day.end - day.start) // self.stretch)
         fields = [("time", "<i8"), ("code", "<i4"), *((f"v{k}", "<f8") for k in range(num_columns))]
         if places:
@@ -73,8 +72,9 @@ class Spool:
         self._spill()
         for index in range(self.num_stretches):
             start = self.day.start + index * self.stretch
-            steps = min(self.stretch, self.day.end - start) // self.day.step
-            yield Day(self.day.date, start, self.day.step, steps), self._load(index)
+            length = min(self.stretch, self.day.end - start)
+            part = replace(self.day, start=start, num_steps=length // self.day.step if self.day.step else 0)
+            yield part if self.day.step else replace(part, length=length), self._load(index)
 
     def _joined(self) -> Chunk:
         """All chunks as one, column by column, so that one column is held twice and no more."""

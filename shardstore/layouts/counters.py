@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.layouts.records import Records
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.times.calendar import Day
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.layouts.fill import fill, gaps_to_fill
+from dateshard.shardstore.layouts.fill import WHOLE, fill, gaps_to_fill
 from dateshard.shardstore.scaling.scale import Scale
-from dateshard.shardstore.scaling.transform import Floats, transform
+from dateshard.shardstore.scaling.transform import Floats, Integers, transform
 
 
 def last_record(
@@ -33,21 +33,24 @@ def last_record(
 
 
 def encode(
-    values_TNF: Floats, features: Sequence[Feature], scale: Scale
+    values_TNF: Floats, features: Sequence[Feature], scale: Scale, cuts: Integers = WHOLE
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
     """Fills, transforms and scales one date: (values [T, N, F] float32, observed [T, N, F] or None if nothing misses).
 
     Zero and forward fill raw values, mean the scaled ones; a cell that fill leaves empty holds the scale's `empty`.
     All is float64; clipping is the last step before the cast to float32. Filled and empty cells are not observed.
     A scaled value that float32 cannot hold becomes infinite: the caller refuses it.
+
+    Args:
+        cuts: rows at which a piece of the date begins, over whose borders nothing is filled.
     """
     observed = ~np.isnan(values_TNF)
-    filled = transform(fill(values_TNF, features), [feature.transform for feature in features])
+    filled = transform(fill(values_TNF, features, cuts), [feature.transform for feature in features])
     with np.errstate(over="ignore"):
         scaled = scale.apply(filled)
     for index, feature in enumerate(features):
         if feature.fill == "mean":
-            gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit)
+            gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit, cuts)
             scaled[:, :, index] = np.where(gaps_TN, scale.mean_NF[:, index], scaled[:, :, index])
     values = np.where(np.isnan(scaled), scale.empty_NF, scaled)
     for index, feature in enumerate(features):

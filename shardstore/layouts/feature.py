@@ -14,11 +14,13 @@ class Feature:
     Attributes:
         fill_limit: most steps in a row that are filled after the last observed one, or after a date's start.
         clip: least and greatest value of a shard, in scaled units.
+        ahead: nanoseconds of the interval that begins with a record, of whose records an event's value is an aggregate; 0
+            where it is the record's own.
         categorical: cells are codes of a frozen vocabulary, 0 for an unseen category or none.
     """
 
     name: str
-    aggregate: str = "mean"  # mean | sum | min | max | first | last | count | difference
+    aggregate: str = "mean"  # mean | sum | min | max | first | last | count | difference | gap
     fill: str = "none"  # none | zero | forward | mean
     fill_limit: int | None = None
     transform: str = "none"  # none | log1p
@@ -26,14 +28,15 @@ class Feature:
     scale_per: str = "feature"  # feature | node
     clip: tuple[float, float] | None = None
     categorical: bool = False
+    ahead: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the form it has in a manifest: `clip` and `categorical` only where they are used."""
+        """Returns the form it has in a manifest: `clip`, `categorical` and `ahead` only where they are used."""
         content = asdict(self)
-        clip, categorical = content.pop("clip"), content.pop("categorical")
+        clip, some = content.pop("clip"), {name: content.pop(name) for name in ("categorical", "ahead")}
         if clip is not None:
             content["clip"] = list(clip)
-        return content | ({"categorical": True} if categorical else {})
+        return content | {name: value for name, value in some.items() if value}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Feature:

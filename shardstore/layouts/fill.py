@@ -13,37 +13,49 @@ from numpy.typing import NDArray
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
+WHOLE = np.zeros(1, dtype=np.int64)  # a date of one piece
 
-def fill(values_TNF: Floats, features: Sequence[Feature]) -> Floats:
-    """Fills raw values per feature; what is left empty stays NaN, as does a feature that is filled with its mean."""
+
+def fill(values_TNF: Floats, features: Sequence[Feature], cuts: Integers = WHOLE) -> Floats:
+    """Fills raw values per feature; what is left empty stays NaN, as does a feature that is filled with its mean.
+
+    Args:
+        cuts: rows at which a piece of the date begins; nothing is carried from one into the next.
+    """
     filled = values_TNF.copy()
     for index, feature in enumerate(features):
         column_TN = filled[:, :, index]
         if feature.fill == "zero":
-            column_TN[gaps_to_fill(column_TN, feature.fill_limit)] = 0.0
+            column_TN[gaps_to_fill(column_TN, feature.fill_limit, cuts)] = 0.0
         elif feature.fill == "forward":
-            _carry_forward(column_TN, feature.fill_limit)
+            _carry_forward(column_TN, feature.fill_limit, cuts)
     return filled
 
 
-def gaps_to_fill(column_TN: Floats, limit: int | None) -> NDArray[np.bool_]:
-    """Empty cells at most `limit` steps after the last observed one, or after the date's start."""
+def gaps_to_fill(column_TN: Floats, limit: int | None, cuts: Integers = WHOLE) -> NDArray[np.bool_]:
+    """Empty cells at most `limit` steps after the last observed one, or after the start of their piece of the date."""
     empty = np.isnan(column_TN)
     if limit is not None:
-        empty &= np.arange(len(column_TN))[:, None] - _last_observed(column_TN) <= limit
+        empty &= np.arange(len(column_TN))[:, None] - _last_observed(column_TN, cuts) <= limit
     return empty
 
 
-def _last_observed(column_TN: Floats) -> Integers:
-    """Returns for each cell the last step up to it that holds a value, -1 before the first."""
+def _last_observed(column_TN: Floats, cuts: Integers) -> Integers:
+    """Returns for each cell the last step of its piece up to it that holds a value, the one before the piece without."""
     step_T1 = np.arange(len(column_TN))[:, None]
-    return np.maximum.accumulate(np.where(np.isnan(column_TN), -1, step_T1), axis=0)
+    observed_TN = np.maximum.accumulate(np.where(np.isnan(column_TN), -1, step_T1), axis=0)
+    return observed_TN if len(cuts) <= 1 else np.maximum(observed_TN, _before(len(column_TN), cuts))
 
 
-def _carry_forward(column_TN: Floats, limit: int | None) -> None:
-    """Fills each empty step in place with the last value before it, at most `limit` steps on."""
-    step_T1, source_TN = np.arange(len(column_TN))[:, None], _last_observed(column_TN)
-    usable = source_TN >= 0
+def _before(num_steps: int, cuts: Integers) -> Integers:
+    """Returns [T, 1]: the step before the piece that each step lies in."""
+    return np.repeat(cuts - 1, np.diff(np.append(cuts, num_steps)))[:, None]
+
+
+def _carry_forward(column_TN: Floats, limit: int | None, cuts: Integers) -> None:
+    """Fills each empty step in place with the last value before it in its piece, at most `limit` steps on."""
+    step_T1, source_TN = np.arange(len(column_TN))[:, None], _last_observed(column_TN, cuts)
+    usable = source_TN > _before(len(column_TN), cuts)
     if limit is not None:
         usable &= step_T1 - source_TN <= limit
     taken = np.take_along_axis(column_TN, np.maximum(source_TN, 0), axis=0)

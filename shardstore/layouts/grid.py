@@ -5,84 +5,39 @@ Legend: T steps of the date, N nodes, F features, R records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dateshard.shardstore.layouts.counters import Counters
 from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.layouts.records import (
+    NO_DUPLICATES,
+    Records,
+    Reduced,
+    Reduction,
+    Stretch,
+    arrange,
+    without_earlier,
+)
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.times.calendar import Day
 
-SAMPLE = 1024  # records that rule out most units before all are asked
-UNITS = (3_600_000_000_000, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
 
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """One date's records as columns, in file order.
-
-    Attributes:
-        time_R: instants in int64 nanoseconds, all inside the date.
-        node_R: int64 positions in the date's node list.
-        values: a float64 [R] column per feature, NaN where the record has none; None counts records.
-        categories: names of each categorical feature, by its place; its column holds places in them.
-    """
-
-    time_R: Integers
-    node_R: Integers
-    values: tuple[Floats | None, ...]
-    categories: Mapping[int, Sequence[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicates:
-    """Counts records of the same node and instant that were dropped.
-
-    `conflicting` of them had other values than the one that stayed, `by_column` says in which columns."""
-
-    dropped: int
-    conflicting: int
-    by_column: tuple[int, ...] = ()
-
-
-def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
-    """The order that sorts records by (node, instant, row), as positions [R].
-
-    One packed 64-bit key is sorted (6-15 times faster than a grouped sort); where key and row number do not fit into
-    63 bits, a stable sort of the key gives the same order.
-    """
-    offset = records.time_R - day.start
-    unit = next(u for u in UNITS if not (offset[:SAMPLE] % u).any() and not (offset % u).any())
-    length = (day.end - day.start) // unit
-    if num_nodes * length >= 1 << 63:  # the key would wrap: instants of single nanoseconds, more than 106,751 nodes
-        return np.lexsort((offset, records.node_R))
-    key = records.node_R.astype(np.int64) * length + offset // unit
-    row_bits = max(int(len(key) - 1).bit_length(), 1)
-    if (num_nodes * length).bit_length() + row_bits > 63:
-        return np.argsort(key, kind="stable")
-    packed = (key << row_bits) | np.arange(len(key), dtype=np.int64)
-    packed.sort()
-    return packed & ((1 << row_bits) - 1)
-
-
-def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
-    """Keeps only the last in file order of the records with the same node and instant."""
-    time, node = records.time_R[order], records.node_R[order]
-    again = (time[1:] == time[:-1]) & (node[1:] == node[:-1])  # a later record of the same key follows
-    if not again.any():
-        return order, Duplicates(0, 0, (0,) * len(records.values))
-    earlier, later = order[:-1][again], order[1:][again]
-    conflict, by_column = np.zeros(len(earlier), dtype=bool), list[int]()
-    for column in records.values:
-        differs = np.zeros(len(earlier), dtype=bool)
-        if column is not None:
-            a, b = column[earlier], column[later]
-            differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-        conflict |= differs
-        by_column.append(int(differs.sum()))
-    kept = np.append(~again, True)
-    return order[kept], Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
+def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
+    """Reduces a date's records to its grid, stretch by stretch: a cell's records all lie in one."""
+    day, features, num_nodes = to.day, to.features, len(to.names)
+    values = np.empty((day.num_steps, num_nodes, len(features)))
+    duplicates, last, counters = NO_DUPLICATES, None, Counters(features, num_nodes)
+    for part, records, place_R in stretches:
+        last = int(records.time_R.max()) if len(records.time_R) else last
+        order, again = without_earlier(records, arrange(records, part, num_nodes), place_R, to)
+        first = (part.start - day.start) // part.step
+        cells = values[first : first + part.num_steps]
+        cells[...] = aggregate(records, order, part, num_nodes, features)
+        counters.take(cells, records, order, part)
+        duplicates = duplicates.and_of(again)
+    return Reduced(values, to.nodes, duplicates, last, counters.resets)
 
 
 def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:

@@ -2,6 +2,7 @@
 
     time                 timestamp in UTC, ns          one row a step and node, ordered by step, then node
     node                 text, dictionary encoded
+    cut                  text, dictionary encoded      only where records are cut into pieces: that which the row is of
     <feature>            float32, scaled and filled as training reads it: no row is null
     <feature>_observed   boolean                       False where the cell was filled or is empty
 
@@ -21,18 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dateshard.shardstore.layouts.events import cut_starts, decode_names, encode_names
 from dateshard.shardstore.storage import About, Arrays
 
 CODE = 1
 KEY = b"dateshard"
 LEVEL = 3  # of zstd
 KEYS = ("time", "node")
+CUT = "cut"
 TIME = pa.timestamp("ns", "UTC")
 
 
-def columns(features: Sequence[str]) -> list[str]:
+def columns(features: Sequence[str], *, cut: bool = False) -> list[str]:
     """All columns, in order."""
-    return [*KEYS, *features, *map(mask_column, features)]
+    return [*KEYS, *([CUT] if cut else []), *features, *map(mask_column, features)]
 
 
 def mask_column(feature: str) -> str:
@@ -43,14 +46,14 @@ def mask_column(feature: str) -> str:
 def encode(arrays: Arrays, about: About, date: dt.date) -> memoryview:
     """Encodes a date as one Parquet table; memory: a copy of the date's arrays, and 12 bytes a row."""
     names = [feature.name for feature in about.features]
-    table = pa.Table.from_arrays(_rows(arrays, about), names=columns(names))
+    table = pa.Table.from_arrays(_rows(arrays, about), names=columns(names, cut="cuts" in arrays))
     described = {
         **about.to_json(),
         "format": CODE,
         "date": str(date),
         "shape": list(arrays["values"].shape),
         "masked": "observed" in arrays,
-    }
+    } | ({"cut": True} if "cuts" in arrays else {})
     metadata = {KEY: json.dumps(described, sort_keys=True, ensure_ascii=False).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", compression_level=LEVEL)
@@ -63,6 +66,10 @@ def _rows(arrays: Arrays, about: About) -> list[pa.Array]:
     time = np.repeat(arrays["time"].astype("<i8"), nodes)
     codes = _array(pa.int32(), np.tile(np.arange(nodes, dtype=np.int32), steps))
     table_columns = [_array(TIME, time), pa.DictionaryArray.from_arrays(codes, _texts(about.nodes))]
+    if "cuts" in arrays:
+        cut_T = np.repeat(np.arange(len(arrays["cuts"]), dtype=np.int32), np.diff(np.append(arrays["cuts"], steps)))
+        names = _texts(decode_names(arrays["cut_names"]))
+        table_columns.append(pa.DictionaryArray.from_arrays(_array(pa.int32(), np.repeat(cut_T, nodes)), names))
     table_columns += [_array(pa.float32(), _flat(values_TNF, index)) for index in range(count)]
     if observed_TNF is None:
         observed_TNF = np.broadcast_to(np.True_, values_TNF.shape)
@@ -97,7 +104,11 @@ def decode(data: memoryview) -> dict[str, NDArray[Any]]:
         described = json.loads((file.schema_arrow.metadata or {})[KEY])
         steps, nodes, count = described["shape"]
         names = [feature["name"] for feature in described["features"]]
-        if file.schema_arrow.names != columns(names) or (count, steps * nodes) != (len(names), file.metadata.num_rows):
+        cut = described.get("cut", False)
+        if file.schema_arrow.names != columns(names, cut=cut) or (count, steps * nodes) != (
+            len(names),
+            file.metadata.num_rows,
+        ):
             raise ValueError(file.schema_arrow.names)
         table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, KeyError, TypeError, IndexError) as error:
@@ -107,10 +118,23 @@ def decode(data: memoryview) -> dict[str, NDArray[Any]]:
         raise ValueError("rows are not ordered by time")
     arrays = {"values": _stack(table, names, (steps, nodes), (pa.float32(), np.float32))}
     arrays["time"] = np.ascontiguousarray(time_TN[:, 0]) if nodes else np.empty(0, np.int64)
+    if cut:
+        arrays |= _cuts(table[CUT], nodes)
     if described["masked"]:
         masks = [mask_column(name) for name in names]
         arrays["observed"] = _stack(table, masks, (steps, nodes), (pa.bool_(), np.bool_))
     return arrays
+
+
+def _cuts(column: pa.ChunkedArray, nodes: int) -> dict[str, NDArray[Any]]:
+    """The pieces that rows name; ValueError for another type."""
+    if column.type != pa.dictionary(pa.int32(), pa.string()) or column.null_count:
+        raise ValueError(f"a column of {column.type} with {column.null_count} nulls, not of names")
+    whole = column.unify_dictionaries()
+    codes_T = np.concatenate([np.asarray(chunk.indices) for chunk in whole.chunks])[::nodes]
+    starts = cut_starts(codes_T)
+    names = whole.chunk(0).dictionary.to_pylist()
+    return {"cuts": starts, "cut_names": encode_names([names[code] for code in codes_T[starts].tolist()])}
 
 
 def _stack(

@@ -23,9 +23,17 @@ from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_bytes
 
 Array = NDArray[Any]
-DIMENSIONS = {"values": ("time", "node", "feature"), "observed": ("time", "node", "feature"), "time": ("time",)}
-ZARR_TYPES = {"<f4": "float32", "<i8": "int64", "|b1": "bool"}
+CELLS = ("time", "node", "feature")
+DIMENSIONS = {
+    "values": CELLS,
+    "observed": CELLS,
+    "time": ("time",),
+    "cuts": ("cut",),
+    "cut_names": ("cut_names_byte",),
+}
+ZARR_TYPES = {"<f4": "float32", "<i8": "int64", "|b1": "bool", "|u1": "uint8"}
 GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+ABOUT_CUTS = {"cuts": {"of": "rows at which a piece begins"}, "cut_names": {"of": "a JSON list in UTF-8"}}
 TIME_ATTRIBUTES = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
@@ -88,7 +96,9 @@ def write_all(descriptor: int, array: Array) -> None:
 
 def attributes_of(name: str, feature_names: Sequence[str]) -> dict[str, Any]:
     """What a labelled reader needs: feature names, or the units of time."""
-    return TIME_ATTRIBUTES if name == "time" else {"features": list(feature_names)}
+    if name == "time":
+        return TIME_ATTRIBUTES
+    return {"features": list(feature_names)} if DIMENSIONS[name] == CELLS else ABOUT_CUTS[name]
 
 
 def check_metadata(folder: Path, shapes: Mapping[str, tuple[Sequence[int], str]], feature_names: Sequence[str]) -> None:

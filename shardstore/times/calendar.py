@@ -25,17 +25,24 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One date's place in time: it covers [start, start + num_steps * step) nanoseconds."""
+    """One date's place in time: it covers [start, start + num_steps * step) nanoseconds.
+
+    Attributes:
+        step: nanoseconds of a step; 0 where steps are records that come when they come (events, tables).
+        num_steps: rows of the date's arrays.
+        length: nanoseconds of the date where its steps have no length; 0 on a grid.
+    """
 
     date: dt.date
     start: int
     step: int
     num_steps: int
+    length: int = 0
 
     @property
     def end(self) -> int:
         """First instant after the date, in nanoseconds."""
-        return self.start + self.num_steps * self.step
+        return self.start + (self.length or self.num_steps * self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +102,7 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
     Raises:
         UsageError: the date does not exist in the zone, or the step does not divide its length.
     """
-    start = midnight(date, zone_name)
-    length = midnight(date + dt.timedelta(days=1), zone_name) - start
-    if length <= 0:
-        raise UsageError(f"the date does not exist in {zone_name}", where=Where(date=date))
+    start, length = _extent(date, zone_name)
     if length % step:
         hours = length / 3600 / NANOSECONDS
         raise UsageError(
@@ -109,6 +113,25 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
     return Day(date, start, step, length // step)
 
 
+def day_of_records(date: dt.date, zone_name: str, num_records: int = 0) -> Day:
+    """Lays `date` out as records without steps.
+
+    Raises:
+        UsageError: the date does not exist in the zone.
+    """
+    start, length = _extent(date, zone_name)
+    return Day(date, start, 0, num_records, length)
+
+
+def _extent(date: dt.date, zone_name: str) -> tuple[int, int]:
+    """Returns (first instant, nanoseconds) of a date."""
+    start = midnight(date, zone_name)
+    length = midnight(date + dt.timedelta(days=1), zone_name) - start
+    if length <= 0:
+        raise UsageError(f"the date does not exist in {zone_name}", where=Where(date=date))
+    return start, length
+
+
 def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone_name: str) -> list[dt.date]:
     """The calendar days from `first` to `last` that are not among `there`; but none that the zone jumped over."""
     known = {date.toordinal() for date in there}
@@ -116,15 +139,19 @@ def missing_days(first: dt.date, last: dt.date, there: Collection[dt.date], zone
     return [day for day in days if midnight(day + dt.timedelta(days=1), zone_name) > midnight(day, zone_name)]
 
 
-def segments(days: Sequence[Day]) -> list[Segment]:
-    """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended."""
-    joined: list[Segment] = []
+def segments(days: Sequence[Day], *, joined: bool = True) -> list[Segment]:
+    """Cuts dates in order into runs whose instants join: a segment goes on when a date begins where the last ended.
+
+    Args:
+        joined: whether dates join at all; if not, each is a segment of its own.
+    """
+    runs: list[Segment] = []
     first = 0
     for index in range(1, len(days) + 1):
-        if index == len(days) or days[index].start != days[index - 1].end:
-            joined.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
+        if index == len(days) or not joined or days[index].start != days[index - 1].end:
+            runs.append(Segment(first, index, sum(day.num_steps for day in days[first:index])))
             first = index
-    return joined if days else []
+    return runs if days else []
 
 
 class Timeline:
@@ -159,12 +186,23 @@ def time_codes(day: Day, zone_name: str) -> NDArray[np.int32]:
     whole = (day.num_steps * day.step) == 24 * 3600 * NANOSECONDS and begin.hour == begin.minute == begin.second == 0
     if whole:
         return np.arange(day.num_steps, dtype=np.int32) * 8 + weekday
-    second_T, fraction_T = np.divmod(instants(day), NANOSECONDS)
-    seconds, place_T = np.unique(second_T, return_inverse=True)
-    local = [dt.datetime.fromtimestamp(second, tz) for second in seconds.tolist()]
+    return _codes_of(instants(day), day.step, tz) + weekday
+
+
+def record_codes(day: Day, time_T: NDArray[np.int64], zone_name: str) -> NDArray[np.int32]:
+    """Returns [T] int32 as `time_codes`, of records at the given instants: second of the local day x 8 + weekday."""
+    return _codes_of(time_T, NANOSECONDS, zone(zone_name)) + day.date.weekday()
+
+
+def _codes_of(time_T: NDArray[np.int64], unit: int, tz: ZoneInfo) -> NDArray[np.int32]:
+    """Returns [T] int32: `unit`s of the local day x 8."""
+    second_T, fraction_T = np.divmod(time_T, NANOSECONDS)
+    minutes, place_T = np.unique(second_T // 60, return_inverse=True)  # no zone has changed its offset within one
+    local = [dt.datetime.fromtimestamp(minute * 60, tz) for minute in minutes.tolist()]
     shown = np.asarray([at.hour * 3600 + at.minute * 60 + at.second for at in local], dtype=np.int64)
-    of_day = (shown[place_T] * NANOSECONDS + fraction_T) // day.step
-    return of_day.astype(np.int32) * 8 + weekday
+    of_day = ((shown[place_T] + second_T % 60) % 86_400 * NANOSECONDS + fraction_T) // unit
+    codes_T: NDArray[np.int32] = of_day.astype(np.int32) * 8
+    return codes_T
 
 
 def instants(day: Day) -> NDArray[np.int64]:

@@ -28,8 +28,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
 from dateshard.pipeline.raw.formats import columnar, text
 from dateshard.pipeline.raw.spill import REDUCING_BYTES
-from dateshard.shardstore.layouts import grid
-from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.layouts.records import Records, arrange
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.times.calendar import Day
@@ -78,9 +77,9 @@ def reduced(files: list[Path], budget: int = 1 << 30, config: Pipeline = CONFIG)
     """(bytes of a date's cells, its nodes, its account) of files in order."""
     with tempfile.TemporaryDirectory() as folder:
         decoded = decode(files, DATE, config, None, budget, Path(folder) / "spilled")
-        values, duplicates, _, resets = arrays.reduce(decoded, config)
+        made = arrays.reduce(decoded, config)
         assert decoded.spool.spilled == (budget < 1 << 30)
-    return values.tobytes(), decoded.nodes, (decoded.rows, duplicates, resets)
+    return made.values_TNF.tobytes(), made.nodes, (decoded.rows, made.duplicates, made.resets)
 
 
 @contextmanager
@@ -222,7 +221,7 @@ def test_single_nanoseconds_of_many_nodes_are_sorted_by_node_instant_and_row(num
     node_R = np.concatenate([random.integers(0, num_nodes, 4000), [num_nodes - 1] * 50]).astype(np.int64)
     time_R = START + random.integers(0, 86400 * SECOND, len(node_R))
     time_R[-25:] = time_R[-26]
-    order = grid.arrange(Records(time_R, node_R, ()), day, num_nodes)
+    order = arrange(Records(time_R, node_R, ()), day, num_nodes)
     expected = sorted(range(len(node_R)), key=lambda row: (node_R[row], time_R[row], row))
     assert order.tolist() == expected
 

@@ -22,7 +22,7 @@ from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.times import instants
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.errors import DumpError, UsageError
-from dateshard.shardstore.layouts.grid import Records
+from dateshard.shardstore.layouts.records import Records
 from dateshard.shardstore.times.calendar import Day
 
 DATE = dt.date(2024, 3, 1)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dateshard.shardstore.layouts.feature import Feature
-from dateshard.shardstore.layouts.grid import Records, aggregate, arrange, keep_last, on_nodes
+from dateshard.shardstore.layouts.grid import aggregate, on_nodes
+from dateshard.shardstore.layouts.records import Records, arrange, keep_last
 from dateshard.shardstore.times.calendar import Day, day_of, parse_step
 
 DAY = day_of(dt.date(2024, 3, 1), "UTC", parse_step("1h"))

@@ -1,0 +1,148 @@
+"""Records of one date as columns: put in order, and freed of those that come twice. What every layout begins with.
+
+Legend: T steps or records of the date, N nodes, F features, R records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.times.calendar import Day
+
+SAMPLE = 1024  # records that rule out most units before all are asked
+UNITS = (3_600_000_000_000, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """One date's records as columns, in file order.
+
+    Attributes:
+        time_R: instants in int64 nanoseconds, all inside the date.
+        node_R: int64 positions in the date's list of names: of its nodes, or of its cuts.
+        values: a float64 [R] column per feature, NaN where the record has none; None counts records.
+        categories: names of each categorical feature, by its place; its column holds places in them.
+    """
+
+    time_R: Integers
+    node_R: Integers
+    values: tuple[Floats | None, ...]
+    categories: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Counts records of the same node and instant that were dropped.
+
+    `conflicting` of them had other values than the one that stayed, `by_column` says in which columns."""
+
+    dropped: int
+    conflicting: int
+    by_column: tuple[int, ...] = ()
+
+    def and_of(self, other: Duplicates) -> Duplicates:
+        """Returns the counts of two stretches together."""
+        counts = zip(self.by_column or (0,) * len(other.by_column), other.by_column, strict=True)
+        return Duplicates(self.dropped + other.dropped, self.conflicting + other.conflicting, tuple(map(sum, counts)))
+
+
+NO_DUPLICATES = Duplicates(0, 0)
+Stretch = tuple[
+    Day, Records, Integers | None
+]  # a part of the date, its records, each one's place among the dump's rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """What a date's records are to be reduced to.
+
+    Attributes:
+        names: of the nodes, or of the cuts, as `Records.node_R` counts them.
+        cut: whether the names are of cuts; the one node is then `nodes`.
+        keep_all: whether all records of one name and instant are kept, or only the last of them in file order.
+        refuse: called with the dump's row that comes again and the count of such rows, where their place is known.
+    """
+
+    day: Day
+    names: tuple[str, ...]
+    nodes: tuple[str, ...]
+    cut: bool
+    features: Sequence[Feature]
+    keep_all: bool
+    refuse: Callable[[int, int], NoReturn]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A date's records, reduced.
+
+    Attributes:
+        values_TNF: float64, NaN where nothing was observed.
+        nodes: names of axis 1.
+        last: instant of the last record, None without one.
+        resets: {feature: resets of its counters}.
+        beside: arrays that the layout keeps beside the values: `time`, and `cuts` with `cut_names`; none of a grid.
+    """
+
+    values_TNF: Floats
+    nodes: tuple[str, ...]
+    duplicates: Duplicates
+    last: int | None
+    resets: Mapping[str, int] = field(default_factory=dict)
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
+    """The order that sorts records by (node, instant, row), as positions [R].
+
+    One packed 64-bit key is sorted (6-15 times faster than a grouped sort); where key and row number do not fit into
+    63 bits, a stable sort of the key gives the same order.
+    """
+    offset = records.time_R - day.start
+    unit = next(u for u in UNITS if not (offset[:SAMPLE] % u).any() and not (offset % u).any())
+    length = (day.end - day.start) // unit
+    if num_nodes * length >= 1 << 63:  # the key would wrap: instants of single nanoseconds, more than 106,751 nodes
+        return np.lexsort((offset, records.node_R))
+    key = records.node_R.astype(np.int64) * length + offset // unit
+    row_bits = max(int(len(key) - 1).bit_length(), 1)
+    if (num_nodes * length).bit_length() + row_bits > 63:
+        return np.argsort(key, kind="stable")
+    packed = (key << row_bits) | np.arange(len(key), dtype=np.int64)
+    packed.sort()
+    return packed & ((1 << row_bits) - 1)
+
+
+def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
+    """Keeps only the last in file order of the records with the same node and instant."""
+    time, node = records.time_R[order], records.node_R[order]
+    again = (time[1:] == time[:-1]) & (node[1:] == node[:-1])  # a later record of the same key follows
+    if not again.any():
+        return order, Duplicates(0, 0, (0,) * len(records.values))
+    earlier, later = order[:-1][again], order[1:][again]
+    conflict, by_column = np.zeros(len(earlier), dtype=bool), list[int]()
+    for column in records.values:
+        differs = np.zeros(len(earlier), dtype=bool)
+        if column is not None:
+            a, b = column[earlier], column[later]
+            differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+        conflict |= differs
+        by_column.append(int(differs.sum()))
+    kept = np.append(~again, True)
+    return order[kept], Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
+
+
+def without_earlier(
+    records: Records, order: Integers, place_R: Integers | None, to: Reduction
+) -> tuple[Integers, Duplicates]:
+    """Returns the order of the records that stay, and what was found of those of one name and instant."""
+    kept, again = keep_last(records, order)
+    if place_R is not None and again.dropped:
+        to.refuse(int(place_R[np.setdiff1d(order, kept)].min()), again.dropped)
+    return (order if to.keep_all else kept), again
