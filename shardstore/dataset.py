@@ -49,7 +49,16 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.shards import load_stored, verify_stored
 from dateshard.shardstore.storage import zarr_raw
-from dateshard.shardstore.times.calendar import Day, Segment, Timeline, instants, record_codes, segments, time_codes
+from dateshard.shardstore.times.calendar import (
+    NANOSECONDS,
+    Day,
+    Segment,
+    Timeline,
+    instants,
+    record_codes,
+    segments,
+    time_codes,
+)
 
 TYPES = {
     "values": np.dtype("<f4"),
@@ -143,6 +152,11 @@ class Dataset:
         """Values of one step: nodes x features."""
         return self.manifest.num_nodes * len(self.manifest.features)
 
+    @property
+    def steps_per_day(self) -> int:
+        """Time codes of a day: its steps, or its seconds where the layout has no steps."""
+        return max(1, 86_400 * NANOSECONDS // (self.manifest.step or NANOSECONDS))
+
     def has_mask(self, date: dt.date) -> bool:
         """Whether anything of the date is missing (then it has an `observed` array)."""
         return any("observed" in part.files for part in self._entry(date).parts)
@@ -208,23 +222,30 @@ class Dataset:
         values: NDArray[np.float32],
         observed: NDArray[np.bool_] | None = None,
         codes: NDArray[np.int32] | None = None,
+        times: NDArray[np.int64] | None = None,
     ) -> None:
         """Reads steps [low, high) of a segment, whichever dates they lie in, into the arrays that are given.
 
         Args:
-            values: [high - low, N, F]. observed: of that shape too. codes: [high - low].
+            low: below 0 the arrays begin with rows of zeros, for there is nothing before a segment.
+            values: [high - low, N, F]. observed: of that shape too. codes, times: [high - low].
 
         Raises:
             DamagedError: size or hash of a file is not what was committed; nothing of it is used.
         """
-        at = 0
-        for day, rows in self.timeline.spans(segment, low, high):
+        at = max(0, -low)
+        for array in (values, observed, codes, times) if at else ():
+            if array is not None:
+                array[:at] = 0
+        for day, rows in self.timeline.spans(segment, low + at, high):
             stop = at + rows.stop - rows.start
             self.read(day.date, rows, values[at:stop])
             if observed is not None:
                 self.read_observed(day.date, rows, observed[at:stop])
             if codes is not None:
                 codes[at:stop] = self.codes(day)[rows]
+            if times is not None:
+                times[at:stop] = self.times(day)[rows]
             at = stop
 
     def _read(self, array: str, date: dt.date, rows: slice, out: NDArray[np.generic]) -> None:

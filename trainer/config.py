@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from dateshard.shardstore.errors import shorten
+from dateshard.shardstore.errors import UsageError, shorten
 from dateshard.shardstore.own_code.user_code import forbidden
+from dateshard.shardstore.times.calendar import parse_step
 
 MOST = 10**12  # steps, windows, units: far more than fits anywhere, and no sum of them wraps in 64 bits
 BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -60,12 +61,53 @@ BytesOrNone = Annotated[
 ]
 
 
+def _duration(text: str) -> str:
+    if text.strip().isdigit():
+        raise ValueError(
+            f"'{text}' is a text: write a count of steps without quotes, an interval with its unit, as 30s"
+        )
+    try:
+        parse_step(text)
+    except UsageError as error:
+        raise ValueError(f"'{text}' is no interval of time: write it as 500ms, 30s, 5m or 1h") from error
+    return text
+
+
 class WindowConfig(Section):
     """Steps of a window."""
 
-    history: int = Field(12, ge=1, le=MOST)
+    history: Annotated[int, Field(ge=1, le=MOST)] | Annotated[str, AfterValidator(_duration)] = Field(
+        12,
+        description="steps; of events also an interval of time, as 30s: the records that lie so long before the anchor",
+    )
+    most: int | None = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="records of a history that is an interval: fewer are padded, of more the last stay",
+    )
     horizon: int = Field(12, ge=0, le=MOST, description="0: targets at the history's own steps")
     stride: int = Field(1, ge=1, le=MOST)
+
+    @model_validator(mode="after")
+    def _an_interval_has_room(self) -> WindowConfig:
+        if isinstance(self.history, str) and self.most is None:
+            raise ValueError(f"history: {self.history} needs most, the records that a window has room for, as most: 64")
+        if isinstance(self.history, str) and not self.horizon:
+            raise ValueError("horizon 0 puts targets on the history's own steps: history must be a count")
+        if isinstance(self.history, int) and self.most is not None:
+            raise ValueError("most has a meaning where history is an interval of time, as 30s")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """The input steps of a window."""
+        return self.history if isinstance(self.history, int) else self.most or 1
+
+    @property
+    def interval(self) -> int:
+        """Nanoseconds of a history that is an interval of time, 0 of one that is a count."""
+        return 0 if isinstance(self.history, int) else parse_step(self.history)
 
 
 class RunsShuffle(Section):

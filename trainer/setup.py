@@ -19,10 +19,11 @@ from dateshard.trainer.bounds import refuse_bounds
 from dateshard.trainer.config import Loading, RunsShuffle, Trainer
 from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.block_sizes import Sizing
-from dateshard.trainer.data.order import Order, Window, make_runs
+from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
+from dateshard.trainer.data.split_runs import longest_piece, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.memory import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
@@ -96,7 +97,8 @@ def refuse_unready(dataset: Dataset) -> None:
 
 def window_of(config: Trainer) -> Window:
     """The configured window."""
-    return Window(config.window.history, config.window.horizon, config.window.stride)
+    window = config.window
+    return Window(window.steps, window.horizon, window.stride, window.interval)
 
 
 def shuffle_of(config: Trainer, dataset: Dataset, window: Window) -> Shuffle:
@@ -132,8 +134,7 @@ def order_of(
     dataset: Dataset, split: str, window: Window, batch_size: int, shuffle: Shuffle, seed: int | None
 ) -> Order:
     """The order of one split; `seed` None keeps date order (evaluation)."""
-    member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
-    runs = make_runs(dataset.days, dataset.segments, member, window, shuffle.days_per_run)
+    runs = runs_of(dataset, split, window, shuffle.days_per_run)
     return Order(tuple(runs), window.stride, batch_size, shuffle.runs_per_block, seed, shuffle.shuffle_runs)
 
 
@@ -170,7 +171,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
         num_inputs=len(columns.inputs),
         num_outputs=sum(codes or 1 for codes in target_codes),
         targets_in_inputs=columns.targets_in_inputs,
-        steps_per_day=max(1, 86_400_000_000_000 // dataset.manifest.step),
+        steps_per_day=dataset.steps_per_day,
         input_codes=_codes_of(dataset, columns.inputs),
         target_codes=target_codes,
         heads={head.name: head.channels for head in heads},
@@ -247,7 +248,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
-    _refuse_empty(order, dataset, window)
+    _refuse_empty(config, order, dataset, window)
     mask = any(dataset.has_mask(day.date) for day in dataset.days)
     counts = Counts(order.num_windows, dataset.row_values, mask, 2 if held.runs else 1)
     refuse_too_large(config, lambda other: needed(other, shape_of(dataset, columns, heads, window_of(other)), counts))
@@ -304,7 +305,7 @@ def refuse_batch_of_one(session: Session) -> None:
     raise UsageError(f"the model '{config.model.name}' cannot train on a batch of one: {why}; {where}", todo=todo)
 
 
-def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
+def _refuse_empty(config: Trainer, order: Order, dataset: Dataset, window: Window) -> None:
     if order.num_windows:
         return
     manifest = dataset.manifest
@@ -317,10 +318,11 @@ def _refuse_empty(order: Order, dataset: Dataset, window: Window) -> None:
         what = f"an epoch would have no batch: its {few} training window(s) fill none of {order.batch_size:,}"
         todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
         raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
-    longest = max((segment.num_steps for segment in dataset.segments), default=0)
+    longest = longest_piece(dataset, "train", window)
+    shape = f"history {config.window.history}, horizon {window.horizon:,}"
     raise UsageError(
-        f"no training window of {window.length:,} steps fits (trainer.window: history {window.history:,}, horizon "
-        f"{window.horizon:,}): the longest stretch of joined dates has {longest:,} steps",
+        f"no training window fits (trainer.window: {shape}): the longest {longest.kind} has {longest.num_steps:,} "
+        f"{'steps' if dataset.manifest.step else 'records'}, and a window takes {window.needed + window.reach:,}",
         where=Where(file=str(dataset.root)),
         todo="Shorten trainer.window, prepare more dates, or check pipeline.split",
     )

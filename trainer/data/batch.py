@@ -26,7 +26,8 @@ class Batch:
         history_BHNF, target_BPNF: float32, scaled.
         observed_BPNF: bool, None where the dataset misses nothing.
         codes_BW: int32 time codes (step of local day x 8 + weekday) of the whole window, None unless asked for.
-        known_BHNF: bool, which cells of the history were observed; None unless asked for, and where nothing is missing.
+        known_BHNF: bool, which cells of the history were observed, and not padding; None unless asked for, and where nothing
+            is missing.
     """
 
     history_BHNF: torch.Tensor
@@ -129,6 +130,16 @@ class Slot:
             self.codes_flat[:size] if self.codes is not None else None,
             known,
         )
+
+    def pad(self, at: int, stop: int, before_K: torch.Tensor) -> None:
+        """Empties what lies before the last `before_K` history steps of rows [at, stop): it belongs to no window."""
+        history = self.wanted.window.history
+        padded_KH = torch.arange(history) < history - before_K[:, None]
+        self.shaped[at:stop, :history].masked_fill_(padded_KH[..., None, None], 0.0)
+        if self.mask is not None and self.wanted.known:
+            self.mask_shaped[at:stop, :history].masked_fill_(padded_KH[..., None, None], 0)
+        if self.codes is not None:
+            self.codes_flat[at:stop, :history].masked_fill_(padded_KH, 0)
 
     def batch(self, size: int) -> Batch:
         """The batch of the first `size` rows; views made once where that is possible."""

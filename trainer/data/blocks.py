@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import cast
 
 import numpy as np
@@ -17,26 +19,52 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.data.batch import BatchForm, Slot, aligned
 from dateshard.trainer.data.order import DateRun, Order, Window, WindowBatch
 from dateshard.trainer.data.permutation import Integers
-
-
-def num_blocks(order: Order) -> int:
-    """Blocks of an epoch."""
-    return -(-len(order.runs) // (order.runs_per_block or max(len(order.runs), 1)))
+from dateshard.trainer.data.split_runs import records_before
 
 
 def largest_block(order: Order, window: Window) -> int:
     """Rows of the largest block that the order can make: of the longest runs, each with its history and horizon."""
-    sizes = sorted((_rows(run, order.stride, window) for run in order.runs), reverse=True)
+    sizes = sorted(_rows_by_dates(order, window), reverse=True)
     return sum(sizes[: order.runs_per_block or len(sizes)])
 
 
 def rows_read(order: Order, window: Window) -> int:
-    """Rows that all blocks of an epoch hold together; those that several runs need count each time."""
-    return sum(_rows(run, order.stride, window) for run in order.runs)
+    """Rows that all blocks of an epoch hold together; those that runs of several dates need count each time."""
+    return sum(_rows_by_dates(order, window))
 
 
-def _rows(run: DateRun, stride: int, window: Window) -> int:
-    return (run.count - 1) * stride + window.length
+def _rows_by_dates(order: Order, window: Window) -> list[int]:
+    """The rows that the runs of the same dates take together."""
+    edges = order.date_edges.tolist()
+    return [
+        sum(high - low for low, high in _spans(order.runs[first:last], order.stride, window)[0])
+        for first, last in pairwise(edges)
+    ]
+
+
+def _spans(runs: Sequence[DateRun], stride: int, window: Window) -> tuple[list[tuple[int, int]], list[int]]:
+    """What is read for runs of the same dates: (spans of their segment, the row at which each run's first window begins).
+
+    Neighbours share the rows that both need, and what lies between two pieces is read along where it is short.
+    """
+    spans, begins, rows = list[tuple[int, int]](), list[int](), 0
+    for run in runs:
+        low = run.first - window.before
+        high = low + (run.count - 1) * stride + window.length
+        if spans and low - spans[-1][1] <= window.length:
+            rows += max(0, high - spans[-1][1])
+            spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
+        else:
+            spans.append((low, high))
+            rows += high - low
+        begins.append(rows - (spans[-1][1] - low))
+    return spans, begins
+
+
+def num_blocks(order: Order) -> int:
+    """Blocks of an epoch."""
+    count = len(order.date_edges) - 1
+    return -(-count // (order.runs_per_block or max(count, 1)))
 
 
 class Block:
@@ -45,6 +73,7 @@ class Block:
     Args:
         values: [rows, N * F] float32. mask: [rows, N * F] uint8 or None. codes: [rows] int32 or None.
         first_R, offset_R: each run's first anchor, and the row at which its first window begins.
+        before: counts the records of histories that are intervals of time.
     """
 
     def __init__(
@@ -55,7 +84,9 @@ class Block:
         offset_R: Integers,
         first_R: Integers,
         wanted: BatchForm,
+        before: RecordsBefore | None = None,
     ) -> None:
+        self.before = before
         window, steps = wanted.window, len(wanted.masked)
         rows, cells = len(values) - window.length + 1, values.shape[1]
         self.row_of_anchor_R = offset_R - first_R
@@ -65,17 +96,36 @@ class Block:
         self.codes = codes.as_strided((rows, window.length), (1, 1)) if codes is not None else None
 
     def prepare(self, piece: WindowBatch) -> torch.Tensor:
-        """Rows at which a piece's windows begin."""
-        return torch.from_numpy(self.row_of_anchor_R[piece.run_K] + piece.anchor_K)
+        """Rows at which a piece's windows begin [K]; [K, 2] with the records of their histories where those are intervals."""
+        start_K = self.row_of_anchor_R[piece.run_K] + piece.anchor_K
+        if self.before is None:
+            return torch.from_numpy(start_K)
+        return torch.from_numpy(np.stack([start_K, self.before.of(start_K, piece)], axis=1))
 
-    def gather(self, slot: Slot, at: int, start_K: torch.Tensor) -> None:
+    def gather(self, slot: Slot, at: int, chosen: torch.Tensor) -> None:
         """Gathers windows into rows of the slot, whose shapes are fixed: `index_select` silently resizes a wrong `out`."""
-        stop = at + len(start_K)
+        stop, start_K = at + len(chosen), chosen if self.before is None else chosen[:, 0].contiguous()
         torch.index_select(self.windows, 0, start_K, out=slot.rows(slot.flat, at, stop))
         if self.masks is not None:
             torch.index_select(self.masks, 0, start_K + self.mask_begin, out=slot.rows(slot.mask_flat, at, stop))
         if self.codes is not None:
             torch.index_select(self.codes, 0, start_K, out=slot.rows(slot.codes_flat, at, stop))
+        if self.before is not None:
+            slot.pad(at, stop, chosen[:, 1])
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsBefore:
+    """Instants of a block's rows, and the first step of each of its runs' pieces."""
+
+    time_T: Integers
+    begin_R: Integers
+    window: Window
+
+    def of(self, start_K: Integers, piece: WindowBatch) -> Integers:
+        """How many records the histories of windows have, whose rows begin at `start_K`."""
+        row_K = start_K + self.window.before
+        return records_before(self.time_T, row_K, row_K - (piece.anchor_K - self.begin_R[piece.run_K]), self.window)
 
 
 class Blocks:
@@ -89,6 +139,7 @@ class Blocks:
         self.prefetch = prefetch and num_blocks(order) > 1
         self.block_rows = largest_block(order, wanted.window)
         row_bytes = dataset.row_values * (5 if mask else 4) + (4 if wanted.codes else 0)
+        row_bytes += 8 if wanted.window.interval else 0
         self.resident_bytes = self.block_rows * row_bytes * (2 if self.prefetch else 1)
         self._buffers: list[tuple[NDArray[np.uint8], ...]] = []
         self._only: Block | None = None
@@ -121,29 +172,48 @@ class Blocks:
     def _buffer(self, index: int) -> tuple[NDArray[np.uint8], ...]:
         while len(self._buffers) <= index:
             cells, rows = self.dataset.row_values, self.block_rows
-            sizes = (rows * cells * 4, rows * cells if self.mask else 0, rows * 4 if self.wanted.codes else 0)
+            timed = rows * 8 if self.wanted.window.interval else 0
+            sizes = (rows * cells * 4, rows * cells if self.mask else 0, rows * 4 if self.wanted.codes else 0, timed)
             self._buffers.append(tuple(aligned(size) for size in sizes))
         return self._buffers[index]
 
     def _fill(self, group: Integers, buffer: int) -> Block:
         """Reads the rows of a block's runs, one after the other, into a buffer."""
-        raw_values, raw_mask, raw_codes = self._buffer(buffer)
         runs = [self.order.runs[index] for index in group]
-        lengths = [_rows(run, self.order.stride, self.wanted.window) for run in runs]
-        offset_R = np.cumsum([0, *lengths], dtype=np.int64)
-        total, shape = int(offset_R[-1]), (self.dataset.manifest.num_nodes, len(self.dataset.features))
-        values = raw_values.view(np.float32)[: total * self.dataset.row_values].reshape(total, *shape)
-        mask = raw_mask.view(np.bool_)[: total * self.dataset.row_values].reshape(total, *shape) if self.mask else None
+        spans, begin_R = self._spans(runs)
+        total, shape = int(begin_R[-1]), (self.dataset.manifest.num_nodes, len(self.dataset.features))
+        raw_values, raw_mask, raw_codes, raw_times = self._buffer(buffer)
+        cells = total * self.dataset.row_values
+        values = raw_values.view(np.float32)[:cells].reshape(total, *shape)
+        mask = raw_mask.view(np.bool_)[:cells].reshape(total, *shape) if self.mask else None
         codes = raw_codes.view(np.int32)[:total] if self.wanted.codes else None
-        for run, offset, length in zip(runs, offset_R, lengths, strict=False):
-            low, part = run.first - self.wanted.window.before, slice(int(offset), int(offset) + length)
-            seen, own = (None if mask is None else mask[part]), (None if codes is None else codes[part])
-            self.dataset.read_span(run.segment, low, low + length, values[part], seen, own)
+        times = raw_times.view(np.int64)[:total] if self.wanted.window.interval else None
+        at = 0
+        for segment, low, high in spans:
+            rows = slice(at, at + high - low)
+            seen, own = (None if mask is None else mask[rows]), (None if codes is None else codes[rows])
+            when = None if times is None else times[rows]
+            self.dataset.read_span(segment, low, high, values[rows], seen, own, when)
+            at = rows.stop
+        first_R, piece_R = (
+            np.array([getattr(run, name) for run in runs], dtype=np.int64) for name in ("first", "begin")
+        )
         return Block(
             torch.from_numpy(values.reshape(total, -1)),
             torch.from_numpy(mask.view(np.uint8).reshape(total, -1)) if mask is not None else None,
             torch.from_numpy(codes) if codes is not None else None,
-            offset_R[:-1],
-            np.array([run.first for run in runs], dtype=np.int64),
+            begin_R[:-1],
+            first_R,
             self.wanted,
+            None if times is None else RecordsBefore(times, piece_R, self.wanted.window),
         )
+
+    def _spans(self, runs: Sequence[DateRun]) -> tuple[list[tuple[int, int, int]], Integers]:
+        """Returns (segment, low, high) of what is read for runs, and the row at which each run's first window begins."""
+        spans, begins, at = list[tuple[int, int, int]](), list[int](), 0
+        for (segment, _), of_dates in groupby(runs, key=lambda run: (run.segment, run.first_day)):
+            joined, own = _spans(list(of_dates), self.order.stride, self.wanted.window)
+            spans += [(segment, low, high) for low, high in joined]
+            begins += [at + begin for begin in own]
+            at += sum(high - low for low, high in joined)
+        return spans, np.array([*begins, at], dtype=np.int64)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
@@ -20,6 +21,7 @@ from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.data.batch import BatchForm, Slot
 from dateshard.trainer.data.order import DateRun, WindowBatch
 from dateshard.trainer.data.permutation import Integers
+from dateshard.trainer.data.split_runs import records_before
 
 CODES_KEPT = 512  # dates whose time codes are remembered
 
@@ -30,6 +32,7 @@ class MappedDates:
     def __init__(self, dataset: Dataset, wanted: BatchForm, runs: Sequence[DateRun], *, mask: bool) -> None:
         self.dataset, self.wanted, self.mask = dataset, wanted, mask
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
+        self._begin = np.array([run.begin for run in runs], dtype=np.int64)
         self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
         self._limit = map_limit()
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
@@ -40,30 +43,45 @@ class MappedDates:
             yield self
 
     def prepare(self, piece: WindowBatch) -> NDArray[np.int64]:
-        """Returns [K, 2]: segment and first step of each window."""
-        segment_K = self._segment[piece.block_runs[piece.run_K]]
-        return np.stack([segment_K, piece.anchor_K - self.wanted.window.before], axis=1)
+        """Returns [K, 3]: segment and first step of each window, and the records of its history."""
+        run_K, window = piece.block_runs[piece.run_K], self.wanted.window
+        before_K = np.full(len(run_K), window.history)
+        if window.interval:
+            places = zip(
+                self._segment[run_K].tolist(), piece.anchor_K.tolist(), self._begin[run_K].tolist(), strict=True
+            )
+            before_K[:] = [self._records_before(*place) for place in places]
+        return np.stack([self._segment[run_K], piece.anchor_K - window.before, before_K], axis=1)
+
+    def _records_before(self, segment: int, anchor: int, begin: int) -> int:
+        low = max(begin, anchor - self.wanted.window.history)
+        times = np.empty(anchor + 1 - low, dtype=np.int64)
+        self._copy("time", segment, low, times[:, None])
+        (count,) = records_before(times, np.array([anchor - low]), np.zeros(1, np.int64), self.wanted.window)
+        return int(count)
 
     def gather(self, slot: Slot, at: int, chosen: NDArray[np.int64]) -> None:
         """Copies windows into rows [at, ...) of the slot."""
         masked, shape = self.wanted.masked, (self.wanted.window.length, self.dataset.row_values)
-        for row, (segment, low) in enumerate(chosen.tolist(), start=at):
+        for row, (segment, low, _) in enumerate(chosen.tolist(), start=at):
             self._copy("values", segment, low, slot.values[row].reshape(shape))
             if slot.mask is not None:
                 self._copy("observed", segment, low + masked.start, slot.mask[row].reshape(len(masked), -1))
             if slot.codes is not None:
                 self._copy_codes(segment, low, slot.codes[row])
+        if self.wanted.window.interval:
+            slot.pad(at, at + len(chosen), torch.from_numpy(chosen[:, 2]))
 
     def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
-        at = 0
-        for day, rows in self.dataset.timeline.spans(segment, low, low + len(out)):
+        at = max(0, -low)  # before a segment is padding
+        for day, rows in self.dataset.timeline.spans(segment, low + at, low + len(out)):
             mapped, count = self._map(day.date, array), rows.stop - rows.start
             out[at : at + count] = True if mapped is None else mapped[rows]
             at += count
 
     def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
-        at = 0
-        for day, rows in self.dataset.timeline.spans(segment, low, low + len(out)):
+        at = max(0, -low)
+        for day, rows in self.dataset.timeline.spans(segment, low + at, low + len(out)):
             count = rows.stop - rows.start
             out[at : at + count] = self._day_codes(day)[rows]
             at += count

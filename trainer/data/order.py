@@ -9,6 +9,7 @@ The values are pinned by `tests/golden/order.json`; numpy.random is not used, it
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from dateshard.trainer.data.permutation import Integers, key, permute, shuffled
 from dateshard.trainer.data.window_sample import WindowSample
 
 DRAWN_BATCHES = 64  # of order computed at a time
+Pieces = Sequence[tuple[int, int]]  # [first, last) steps of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,24 @@ class Window:
     Attributes:
         history: input steps. horizon: target steps; 0 puts the targets on the history's own steps.
         stride: steps between anchors; its phase is fixed per segment.
+        interval: nanoseconds before the anchor whose records are the history, padded on the left to `history` of them; 0
+            where the history is a count alone.
     """
 
     history: int
     horizon: int
     stride: int = 1
+    interval: int = 0
 
     @property
     def before(self) -> int:
         """Steps of the window before its anchor."""
         return self.history if self.horizon else self.history - 1
+
+    @property
+    def needed(self) -> int:
+        """Steps before its anchor that a window cannot do without."""
+        return 1 if self.interval else self.before
 
     @property
     def length(self) -> int:
@@ -61,7 +71,10 @@ class Window:
 class DateRun:
     """Consecutive dates days[first_day:last_day] of one segment and the anchors first + k * stride, k < count.
 
-    Steps are counted from the beginning of the segment.
+    Steps are counted from the beginning of the segment. Where records are cut, several runs have the same dates.
+
+    Attributes:
+        begin: first step of the piece of the segment that no window of the run leaves.
     """
 
     segment: int
@@ -69,6 +82,7 @@ class DateRun:
     count: int
     first_day: int
     last_day: int
+    begin: int = 0
 
 
 def make_runs(
@@ -77,6 +91,7 @@ def make_runs(
     member: Sequence[bool],
     window: Window,
     days_per_run: int | None,
+    pieces: Sequence[Pieces] | None = None,
 ) -> list[DateRun]:
     """The runs of one split, in date order.
 
@@ -84,24 +99,40 @@ def make_runs(
         member: whether days[i] belongs to the split. Its neighbours in it form a stretch: a window's targets stay in
             one stretch, its history may reach back over the border, as far as the segment goes.
         days_per_run: dates of a run; None makes one run of each stretch.
+        pieces: of each segment the pieces that no window leaves, as [first, last) steps in order; None: segments are whole.
     """
     runs = []
     for number, segment in enumerate(segments):
         edges = np.cumsum([0, *(days[i].num_steps for i in range(segment.first, segment.last))])
+        whole = pieces[number] if pieces is not None else ((0, segment.num_steps),)
         for first_day, last_day in _stretches(member, segment):
-            end = int(edges[last_day - segment.first]) - window.reach + 1
-            # with horizon 0 the history holds the targets, so all of it must lie in the stretch
-            floor = window.before + (0 if window.horizon else int(edges[first_day - segment.first]))
+            stretch = int(edges[first_day - segment.first]), int(edges[last_day - segment.first])
             size = days_per_run or (last_day - first_day)
             for begin in range(first_day, last_day, size):
                 stop = min(begin + size, last_day)
-                low = max(int(edges[begin - segment.first]), floor)
-                low += -(low - window.before) % window.stride  # the phase starts at the segment's first anchor
-                high = min(int(edges[stop - segment.first]), end)
-                count = max(0, -(-(high - low) // window.stride))
-                if count:
-                    runs.append(DateRun(number, low, count, begin, stop))
+                own = int(edges[begin - segment.first]), int(edges[stop - segment.first])
+                for piece in _overlapping(whole, own):
+                    low, count = _anchors(own, stretch, piece, window)
+                    if count > 0:
+                        runs.append(DateRun(number, low, count, begin, stop, piece[0]))
     return runs
+
+
+def _anchors(own: tuple[int, int], stretch: tuple[int, int], piece: tuple[int, int], window: Window) -> tuple[int, int]:
+    """Returns (first, count) of the anchors in `own` steps of a stretch and of a piece of its segment."""
+    end = min(stretch[1], piece[1]) - window.reach + 1
+    # with horizon 0 the history holds the targets, so all of it must lie in the stretch
+    floor = window.needed + (piece[0] if window.horizon else max(stretch[0], piece[0]))
+    low = max(own[0], floor)
+    low += -(low - piece[0] - window.needed) % window.stride  # the phase starts at the piece's first anchor
+    return low, -(-(min(own[1], end) - low) // window.stride)
+
+
+def _overlapping(pieces: Pieces, own: tuple[int, int]) -> Pieces:
+    """The pieces that share a step with `own`."""
+    first = bisect_right(pieces, own[0], key=lambda piece: piece[1])
+    last = bisect_left(pieces, own[1], key=lambda piece: piece[0])
+    return pieces[first:last]
 
 
 def _stretches(member: Sequence[bool], segment: Segment) -> Iterator[tuple[int, int]]:
@@ -142,7 +173,7 @@ class Order:
 
     Attributes:
         runs: in date order.
-        runs_per_block: None puts all runs into one block.
+        runs_per_block: of runs whose dates differ; None puts all into one block.
         seed: None keeps date order everywhere (evaluation).
         shuffle_runs: whether an epoch begins by permuting the runs.
         sample: which windows come at all; None: every one.
@@ -173,6 +204,12 @@ class Order:
     def run_edges(self) -> Integers:
         """Number of each run's first window among all windows in date order; at the end how many there are."""
         return np.cumsum([0, *(run.count for run in self.runs)], dtype=np.int64)
+
+    @cached_property
+    def date_edges(self) -> Integers:
+        """Where the runs of the same dates begin, [G + 1]; such runs are drawn and read together."""
+        of = [(run.segment, run.first_day) for run in self.runs]
+        return np.array([*(k for k in range(len(of)) if not k or of[k] != of[k - 1]), len(of)], dtype=np.int64)
 
     @cached_property
     def drawn_edges(self) -> Integers:
@@ -208,13 +245,12 @@ class EpochOrder:
 
     def __init__(self, order: Order, epoch: int) -> None:
         self.order, self.number = order, epoch
-        count = len(order.runs)
+        count = len(order.date_edges) - 1
         per_block = order.runs_per_block or max(count, 1)
         permuted = order.seed is not None and order.shuffle_runs and count > per_block
         sequence = shuffled(count, key(order.seed or 0, 1, epoch)) if permuted else np.arange(count)
         counts = np.diff(order.drawn_edges)
-        sequence = sequence[counts[sequence] > 0]  # a run of which the sample has nothing is not read
-        self.blocks: list[Integers] = [sequence[i : i + per_block] for i in range(0, len(sequence), per_block)]
+        self.blocks: list[Integers] = _blocks(order.date_edges, sequence, counts, per_block)
         sizes = [int(counts[block].sum()) for block in self.blocks]
         self.starts: Integers = np.cumsum([0, *sizes])
         self._edges = [np.cumsum(np.concatenate([[0], counts[block]])) for block in self.blocks]
@@ -260,6 +296,17 @@ class EpochOrder:
             for begin in range(draw.low, draw.high, size):
                 chosen = draw.cut(begin, min(begin + size, draw.high), rank, world)
                 yield [draw.pieces[which].take(windows) for which, windows in chosen]
+
+
+def _blocks(date_edges: Integers, sequence: Integers, counts: Integers, per_block: int) -> list[Integers]:
+    """The runs of each block: those of so many dates after each other in `sequence`, without such as nothing is drawn of."""
+    sizes = np.diff(date_edges)[sequence]
+    runs = np.arange(sizes.sum()) + np.repeat(date_edges[sequence] - np.cumsum(sizes) + sizes, sizes)
+    of_dates = np.repeat(np.arange(len(sequence)), sizes)
+    drawn = counts[runs] > 0  # a run of which the sample has nothing is not read
+    runs, of_dates = runs[drawn], of_dates[drawn]
+    block = np.cumsum(np.diff(of_dates, prepend=of_dates[:1]) > 0) // per_block
+    return np.split(runs, np.flatnonzero(np.diff(block)) + 1) if len(runs) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Reader:
         prefetch: bool = True,
     ) -> None:
         self.dataset, self.order, self.wanted = dataset, order, wanted
-        self.mask = any(dataset.has_mask(day.date) for day in dataset.days)
+        padded = bool(wanted.window.interval and wanted.known)
+        self.mask = padded or any(dataset.has_mask(day.date) for day in dataset.days)
         blocks = Blocks(dataset, order, wanted, mask=self.mask, prefetch=prefetch)
         self.resident_bytes = blocks.resident_bytes
         self.policy = self._choose(policy, memory_budget)

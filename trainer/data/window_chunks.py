@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.data.order import DateRun, Window, make_runs
+from dateshard.trainer.data.order import DateRun, Window
+from dateshard.trainer.data.split_runs import runs_of
 from dateshard.trainer.stop import ShouldStop, ask
 
 CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two windows if they are longer
@@ -39,8 +40,7 @@ def windows_of(
         reach: steps of history to look at, if not the window's. The anchors stay the window's own, less those that
             have not so much history.
     """
-    member = [dataset.manifest.split_of(day.date) == split for day in dataset.days]
-    runs = tuple(make_runs(dataset.days, dataset.segments, member, window, None))
+    runs = tuple(runs_of(dataset, split, window, None))
     if reach is not None:
         runs, window = reaching(runs, reach, window.stride), replace(window, history=reach)
     return Windows(dataset, window, runs, tuple(targets))
@@ -66,10 +66,9 @@ def reaching(runs: Iterable[DateRun], reach: int, stride: int) -> tuple[DateRun,
     """The anchors among those of `runs` that have `reach` steps of their segment before them."""
     kept = []
     for run in runs:
-        skipped = max(0, -(-(reach - run.first) // stride))
+        skipped = max(0, -(-(reach - (run.first - run.begin)) // stride))
         if skipped < run.count:
-            first = run.first + skipped * stride
-            kept.append(DateRun(run.segment, first, run.count - skipped, run.first_day, run.last_day))
+            kept.append(replace(run, first=run.first + skipped * stride, count=run.count - skipped))
     return tuple(kept)
 
 

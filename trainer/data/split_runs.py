@@ -1,0 +1,92 @@
+"""The runs of one split of a dataset: which of its dates and of their pieces windows may lie in.
+
+A piece is what no window leaves: a segment on a grid; a cut of a date; and where the history is an interval of time, the
+records between two gaps that are longer than it, for a record after such a gap has no history.
+
+    record      0  1  2     3  4  5       history: 30s
+    second      0  9  20    70 75 110     gaps 9 11 50 5 35 -> pieces [0, 3), [3, 5), [5, 6)
+    anchors        1  2        4          each has a record at most 30 s before it
+
+Legend: T records of a segment, K anchors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.times.calendar import Segment
+from dateshard.trainer.data.order import DateRun, Pieces, Window, make_runs
+from dateshard.trainer.data.permutation import Integers
+
+
+@dataclass(frozen=True, slots=True)
+class LongestPiece:
+    """The longest piece of a split that windows could lie in, and what bounds it, in words."""
+
+    kind: str
+    num_steps: int
+
+
+def runs_of(dataset: Dataset, split: str, window: Window, days_per_run: int | None) -> list[DateRun]:
+    """The runs of a split, in date order.
+
+    Memory: where records are cut, the edges of their pieces; where the history is an interval, one segment's instants.
+    """
+    member = members(dataset, split)
+    return make_runs(dataset.days, dataset.segments, member, window, days_per_run, pieces_of(dataset, member, window))
+
+
+def members(dataset: Dataset, split: str) -> list[bool]:
+    """Whether each date has windows of the split."""
+    return [dataset.manifest.split_of(day.date) == split for day in dataset.days]
+
+
+def pieces_of(dataset: Dataset, member: list[bool], window: Window) -> list[Pieces] | None:
+    """The pieces of each segment that has dates of the split; None where segments are whole."""
+    if not dataset.manifest.cut and not window.interval:
+        return None
+    return [
+        _pieces(dataset, segment, window) if any(member[segment.first : segment.last]) else ()
+        for segment in dataset.segments
+    ]
+
+
+def _pieces(dataset: Dataset, segment: Segment, window: Window) -> Pieces:
+    days = dataset.days[segment.first : segment.last]
+    starts = dataset.cuts(days[0]).starts  # a segment of several dates is not cut
+    if window.interval:
+        time_T = np.concatenate([dataset.times(day) for day in days])
+        starts = np.union1d(starts, np.flatnonzero(np.diff(time_T) > window.interval) + 1)
+    stops = np.append(starts[1:], segment.num_steps)
+    long = stops - starts >= window.needed + window.reach  # of others no window could be
+    return list(zip(starts[long].tolist(), stops[long].tolist(), strict=True))
+
+
+def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:
+    """What windows of a split have at most."""
+    any_length = Window(0, 0, interval=window.interval)
+    pieces = pieces_of(dataset, members(dataset, split), any_length)
+    if pieces is None:
+        lengths = [segment.num_steps for segment in dataset.segments]
+        return LongestPiece("stretch of joined dates" if dataset.manifest.step else "stretch", max(lengths, default=0))
+    longest = max((high - low for segment in pieces for low, high in segment), default=0)
+    seconds = f"piece without a gap of more than {window.interval / 1e9:g} s"
+    return LongestPiece(seconds if window.interval else f"cut by '{dataset.manifest.cut}'", longest)
+
+
+def records_before(time_T: Integers, row_K: Integers, begin_K: Integers, window: Window) -> Integers:
+    """Returns [K]: how many records up to `history` lie in the interval before each anchor, by bisection.
+
+    Args:
+        time_T: instants, in order within each piece. row_K: the anchors. begin_K: the rows at which their pieces begin.
+    """
+    low, high = np.zeros_like(row_K), np.minimum(window.history, row_K - begin_K)
+    earliest_K = time_T[row_K] - window.interval
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        inside = time_T[row_K - middle] >= earliest_K
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle - 1)
+    return low
