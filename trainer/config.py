@@ -63,9 +63,7 @@ BytesOrNone = Annotated[
 
 def _duration(text: str) -> str:
     if text.strip().isdigit():
-        raise ValueError(
-            f"'{text}' is a text: write a count of steps without quotes, an interval with its unit, as 30s"
-        )
+        raise ValueError(f"'{text}' is a count, and no interval of time")  # so it is taken as the count
     try:
         parse_step(text)
     except UsageError as error:

@@ -12,7 +12,7 @@ Legend: T records of a segment, K anchors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,31 +48,34 @@ def pieces_of(dataset: Dataset, member: list[bool], window: Window) -> list[Piec
     """The pieces of each segment that has dates of the split; None where segments are whole."""
     if not dataset.manifest.cut and not window.interval:
         return None
+    least = window.needed + window.reach  # of shorter ones no window could be
     return [
-        _pieces(dataset, segment, window) if any(member[segment.first : segment.last]) else ()
+        _pieces(dataset, segment, window, least) if any(member[segment.first : segment.last]) else ()
         for segment in dataset.segments
     ]
 
 
-def _pieces(dataset: Dataset, segment: Segment, window: Window) -> Pieces:
+def _pieces(dataset: Dataset, segment: Segment, window: Window, least: int) -> Pieces:
     days = dataset.days[segment.first : segment.last]
     starts = dataset.cuts(days[0]).starts  # a segment of several dates is not cut
+    stops = np.append(starts[1:], segment.num_steps)
     if window.interval:
         time_T = np.concatenate([dataset.times(day) for day in days])
-        starts = np.union1d(starts, np.flatnonzero(np.diff(time_T) > window.interval) + 1)
-    stops = np.append(starts[1:], segment.num_steps)
-    long = stops - starts >= window.needed + window.reach  # of others no window could be
+        parted = np.union1d(starts, np.flatnonzero(np.diff(time_T) > window.interval) + 1)
+        ends = np.append(parted[1:], segment.num_steps) + window.reach - 1  # targets may lie beyond a gap
+        starts, stops = parted, np.minimum(ends, stops[np.searchsorted(starts, parted, side="right") - 1])
+    long = stops - starts >= least
     return list(zip(starts[long].tolist(), stops[long].tolist(), strict=True))
 
 
 def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:
     """What windows of a split have at most."""
-    any_length = Window(0, 0, interval=window.interval)
-    pieces = pieces_of(dataset, members(dataset, split), any_length)
-    if pieces is None:
+    if not dataset.manifest.cut and not window.interval:
         lengths = [segment.num_steps for segment in dataset.segments]
-        return LongestPiece("stretch of joined dates" if dataset.manifest.step else "stretch", max(lengths, default=0))
-    longest = max((high - low for segment in pieces for low, high in segment), default=0)
+        return LongestPiece("stretch of joined dates", max(lengths, default=0))
+    member, alone = members(dataset, split), replace(window, horizon=0)
+    segments = [segment for segment in dataset.segments if any(member[segment.first : segment.last])]
+    longest = max((high - low for segment in segments for low, high in _pieces(dataset, segment, alone, 1)), default=0)
     seconds = f"piece without a gap of more than {window.interval / 1e9:g} s"
     return LongestPiece(seconds if window.interval else f"cut by '{dataset.manifest.cut}'", longest)
 
