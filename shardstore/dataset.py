@@ -155,7 +155,12 @@ class Dataset:
     @property
     def steps_per_day(self) -> int:
         """Time codes of a day: its steps, or its seconds where the layout has no steps."""
-        return max(1, 86_400 * NANOSECONDS // (self.manifest.step or NANOSECONDS))
+        return max(1, 86_400 * NANOSECONDS // self.code_length)
+
+    @property
+    def code_length(self) -> int:
+        """Nanoseconds of what time codes count: a step, or a second where the layout has no steps."""
+        return self.manifest.step or NANOSECONDS
 
     def has_mask(self, date: dt.date) -> bool:
         """Whether anything of the date is missing (then it has an `observed` array)."""

@@ -61,15 +61,33 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
         UsageError: a feature that the dataset does not have.
     """
     names = dataset.feature_names
-    wanted = (config.inputs or tuple(names), config.targets or tuple(names))
+    past = tuple(feature.name for feature in dataset.features if not feature.ahead)
+    wanted = (config.inputs or past, config.targets or tuple(names))
     for option, chosen in zip(("inputs", "targets"), wanted, strict=True):
         for name in chosen:
             if name not in names:
                 what = f"trainer.{option}: the dataset has no feature '{name}' (it has {', '.join(names)})"
                 raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
     refuse_bounds(config, dataset)
+    _refuse_to_look_ahead(config, dataset)
     inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
     return Selected(inputs, targets, list(wanted[1]))
+
+
+def _refuse_to_look_ahead(config: Trainer, dataset: Dataset) -> None:
+    """Refuses to give a model what its records' future holds.
+
+    Raises:
+        UsageError: an input that looks ahead, or a target that does where targets lie in the history.
+    """
+    ahead = [feature.name for feature in dataset.features if feature.ahead]
+    if named := [name for name in config.inputs or () if name in ahead]:
+        what = f"trainer.inputs: '{named[0]}' tells what comes after its record"
+        raise UsageError(what, todo="Leave it out: what looks ahead is a target alone")
+    targets = [name for name in config.targets or ahead if name in ahead]
+    if targets and not config.window.horizon and config.window.steps > 1:
+        what = f"trainer.targets: '{targets[0]}' looks ahead, and with horizon 0 its records lie in the history"
+        raise UsageError(what, todo="Set trainer.window.horizon: 1, or history: 1")
 
 
 def refuse_unready(dataset: Dataset) -> None:

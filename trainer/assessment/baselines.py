@@ -22,7 +22,15 @@ from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, tuning_notes
-from dateshard.trainer.setup import Selected, class_counts, evaluation_shuffle, order_of, shuffle_of, window_of
+from dateshard.trainer.setup import (
+    Selected,
+    choose_columns,
+    class_counts,
+    evaluation_shuffle,
+    order_of,
+    shuffle_of,
+    window_of,
+)
 
 KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
@@ -209,17 +217,41 @@ def _unknown(name: str) -> UsageError:
 def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
     """Returns (the baselines of a configuration that names none, a note for each season that is left out).
 
-    Seasons are a day and a week of the dataset's steps; a week of very many nodes does not fit into memory.
+    Seasons are a day and a week of the dataset's steps; a week of very many nodes does not fit into memory. Records that
+    come when they come have none.
     """
-    day, window = DAY_NS // dataset.manifest.step, window_of(config)
+    window = window_of(config)
     seasons, notes = list[str](), list[str]()
+    if any(dataset.features[place].ahead for place in choose_columns(config, dataset).targets):
+        notes.append("a target that looks ahead is not known in the history: repeat and ridge have nothing to go by")
+        return ["mean"], notes
+    day = DAY_NS // dataset.manifest.step if dataset.manifest.step else 0
     for season in (day, 7 * day) if window.horizon else ():
         num_bytes = window_bytes(dataset, max(season, window.history), window)
         if num_bytes > BATCH_BYTES:
             notes.append(f"seasonal:{season} left out: one window would take {num_bytes / 2**20:,.0f} MiB")
         elif season > 1:  # that of 1 is repeat
             seasons.append(f"seasonal:{season}")
+    if window.interval:
+        notes.append("ridge left out: it is of windows of one length, and the history is an interval of time")
+        return ["repeat", "mean"], notes
     return ["repeat", *seasons, "mean", "ridge"], notes
+
+
+def _refuse_meaningless(name: str, config: Trainer, dataset: Dataset) -> None:
+    """Refuses a baseline that would look ahead, or that has no meaning for these windows.
+
+    Raises:
+        UsageError: naming why.
+    """
+    targets = choose_columns(config, dataset).targets
+    ahead = [dataset.features[place].name for place in targets if dataset.features[place].ahead]
+    if ahead and name not in ("mean", "majority"):
+        what = f"baseline '{name}' is of a target's own past, and that of '{ahead[0]}' tells what comes"
+        raise UsageError(what, todo="Take mean")
+    if name.startswith("ridge") and config.window.interval:
+        what = f"baseline '{name}' is of windows of one length, and trainer.window.history is {config.window.history}"
+        raise UsageError(what, todo="Take repeat or mean, or a history of so many records")
 
 
 def window_bytes(dataset: Dataset, reach: int, window: Window) -> int:
@@ -245,7 +277,7 @@ def refuse_reach(order: Order, reach: int, window: Window) -> None:
 
 def _history_of(order: Order, window: Window) -> int:
     """Steps that lie before every window's forecast: at least the model's own history."""
-    return max(window.history, min((run.first for run in order.runs), default=0))
+    return max(window.history, min((run.first - run.begin for run in order.runs), default=0))
 
 
 def within_reach(
@@ -259,6 +291,7 @@ def within_reach(
     window, kept = window_of(config), list[str]()
     most = _history_of(order_to_judge(config, dataset, window, split), window)
     for name in given:
+        _refuse_meaningless(name, config, dataset)
         match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d{0,11})", name)
         if match and window.horizon and int(match[1]) > most:
             notes.append(f"{name} left out: the first windows have {most:,} steps before them")

@@ -91,7 +91,7 @@ def evaluate(
         split, order.num_windows, names, rows, notes, categorical, twins, [], difficulty, setting.window.history
     )
     if model:
-        days = math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS)
+        days = max(1, math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS))
         for row in result.rivals:
             result.comparisons.extend(compare(by_date[model[0]], by_date[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
@@ -202,7 +202,7 @@ def _accumulate(
     date_of = DateOf(setting.dataset, order)
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
-    begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.manifest.step
+    begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.code_length
     for number, batch in enumerate(reader.batches(0)):
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
         day_B = date_of(order.positions(number), ANCHOR)[:, 0]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dateshard.shardstore.scaling.transform import Floats, untransform
 from dateshard.shardstore.times.instants import spell
@@ -61,7 +62,7 @@ class Drawn:
         errors_N = mean_errors(cells, (0, 1, 3))
         away = -errors_N if one.kind == "worst" else np.abs(errors_N - one.error)
         node = int(np.argmin(np.where(np.isnan(away), np.inf, away)))
-        values, begin = self._read(one.position)
+        values, time_T = self._read(one.position)
         names = [target.name for target in self.form.targets]
         targets = []
         for place, name in enumerate(names[:MOST_TARGETS]):
@@ -71,8 +72,8 @@ class Drawn:
             "kind": one.kind,
             "error": one.error if np.isfinite(one.error) else None,
             "node": self.reader.dataset.nodes.names[node],
-            "first_ns": begin,
-            "begins": self._local(begin, len(values) - self.form.num_steps),
+            "first_ns": int(time_T[0]),
+            "begins": spell(int(time_T[-self.form.num_steps]), self.reader.dataset.manifest.timezone),
             "horizon_from": len(values) - self.form.num_steps,
             "targets": targets,
         }
@@ -82,30 +83,25 @@ class Drawn:
         batch, row = next(iter(self.reader.batches(0, start=position // size))), position % size
         return batch.rows(slice(row, row + 1))
 
-    def _read(self, position: int) -> tuple[Floats, int]:
-        """Returns (raw [H + P, N, T] with NaN where nothing was observed, instant of the first)."""
+    def _read(self, position: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Returns (raw [H + P, N, T] with NaN where nothing was observed, the instant of each step)."""
         order, dataset = self.reader.order, self.reader.dataset
         piece = order.epoch(0).pieces(position, position + 1)[0]
         run, anchor = order.runs[int(piece.block_runs[piece.run_K[0]])], int(piece.anchor_K[0])
         window, steps = self.reader.wanted.window, self.form.num_steps
         known = min(window.history, HISTORIES * steps, MOST_HISTORY) if window.horizon else 0
+        known = min(known, anchor - run.begin)
         first = anchor - known if window.horizon else anchor - window.history + 1
         shape = (known + steps, dataset.manifest.num_nodes, len(dataset.features))
         scaled, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
-        dataset.read_span(run.segment, first, first + known + steps, scaled, seen)
+        time_T = np.empty(known + steps, dtype=np.int64)
+        dataset.read_span(run.segment, first, first + known + steps, scaled, seen, times=time_T)
         raw = untransform(dataset.scale.undo(scaled), [feature.transform for feature in dataset.features])
         raw[~seen] = np.nan
         values = raw[..., list(self.targets)]
-        day, rows = next(dataset.timeline.spans(run.segment, first, first + 1))
-        begin = day.start + rows.start * day.step
         for place in self._categorical():
             values[values[..., place] < 0.5, place] = np.nan  # code 0: unseen in training
-        return values, begin
-
-    def _local(self, begin: int, steps: int) -> str:
-        """Local time of the first target step, with its offset."""
-        manifest = self.reader.dataset.manifest
-        return spell(begin + steps * manifest.step, manifest.timezone)
+        return values, time_T
 
     def _categorical(self) -> list[int]:
         return [head.targets[0] for head in self.form.categorical]

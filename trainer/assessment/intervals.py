@@ -169,7 +169,7 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage 
         )
         with np.errstate(invalid="ignore"):
             inside = (missed >= low) & (missed <= high) & seen
-        hours = hours_of(batch.codes_BW, first, window.target_steps, dataset.manifest.step)
+        hours = hours_of(batch.codes_BW, first, window.target_steps, dataset.code_length)
         assert hours is not None, "codes were asked for"
         tally.add(seen, inside, hours, date_of(order.positions(number), offsets))
     return tally.coverage(split, order.num_windows, total)
