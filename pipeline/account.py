@@ -54,7 +54,11 @@ def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[
 
 
 def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:
-    """The next manifest without its dates."""
+    """The next manifest without its dates.
+
+    Args:
+        config: with the names of cuts in place of fractions, where cuts are divided.
+    """
     nodes, statistics, vocabularies = frozen.nodes, frozen.statistics.id, frozen.vocabularies.id
     return Manifest(
         dataset=dataset,
@@ -69,6 +73,7 @@ def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisi
         vocabularies=vocabularies,
         normalise=normalise_identity(config.normalise_settings(), statistics, nodes.id, vocabularies),
         split=dict(plan.split),
+        split_cuts=config.cuts_by_split,
         provisional=tuple(sorted(provisional)),
     )
 

@@ -7,7 +7,7 @@ publish counts before the process that holds the lock commits it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.identity import hash_bytes, hash_file, seal
 from dateshard.shardstore.layouts.categories import MOST_CODES, sorted_names
+from dateshard.shardstore.layouts.events import decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
 from dateshard.shardstore.manifest import Entry, Part
 from dateshard.shardstore.measured import (
@@ -106,22 +107,30 @@ def measure_date(
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
     beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
     receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
-    partial = publish_partial(
-        root, date, key, staged.values_TNF, config
-    )  # first: a staged date never lacks it after a kill
+    partial = publish_partial(root, date, key, staged.values_TNF, staged.beside, config)  # first, against a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt, beside)
     unknown = Strangers.of(staged.strangers, staged.nodes)
-    weight, folders = weight_of(staged.values_TNF, rows, config), (folder, partial)
+    weight, folders = weight_of(staged.values_TNF, rows, config), (folder, *([partial] if partial else []))
     return Measured(date, key, rows, weight, folders, conflicts=staged.conflicts, unknown_nodes=unknown)
 
 
-def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config: Pipeline) -> Path:
+def publish_partial(
+    root: Path, date: dt.date, key: str, values: Floats, beside: Mapping[str, NDArray[Any]], config: Pipeline
+) -> Path | None:
     """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/.
 
-    Of a categorical feature they hold the number of observed cells: its codes are the date's own and no quantities.
+    Of a categorical feature they hold the number of observed cells: its codes are the date's own and no quantities. Where
+    cuts are divided they are of the records of training cuts alone; None while it is not known which those are.
     """
     refuse_outside(values, date, config)
-    features = config.feature_specs()
+    features, cuts = config.feature_specs(), config.training_cuts
+    if cuts is None:
+        return None
+    if cuts:
+        values = values[_of_cuts(beside, cuts, len(values))]
+        values = (
+            values if len(values) else np.full((1, *values.shape[1:]), np.nan)
+        )  # of none there are empty statistics
     cells = transform(values, [feature.transform for feature in features])
     if codes := list(categorical(features)):
         cells = cells.copy()
@@ -129,8 +138,15 @@ def publish_partial(root: Path, date: dt.date, key: str, values: Floats, config:
     partial = PartialStatistics.of(cells, with_histogram(features))
     histogram = np.frombuffer(partial.histogram.to_bytes(), dtype=np.uint8)
     more = {HISTOGRAM: histogram} if partial.histogram.rows_4K.size else {}
-    final = root / "partials" / str(date) / partial_key(key, features)
+    final = root / "partials" / str(date) / partial_key(key, features, cuts)
     return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
+
+
+def _of_cuts(beside: Mapping[str, NDArray[Any]], cuts: Collection[str], num_records: int) -> NDArray[np.bool_]:
+    """Returns [T]: which records lie in one of the cuts."""
+    chosen = set(cuts)
+    inside = np.array([name in chosen for name in decode_names(beside["cut_names"])], dtype=np.bool_)
+    return np.repeat(inside, np.diff(np.append(beside["cuts"], num_records)))
 
 
 def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
@@ -139,13 +155,16 @@ def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
     Raises:
         StoreError: the staged array does not verify.
     """
-    values, _ = load_arrays(root / "staged" / str(date) / key)
-    return publish_partial(root, date, key, values, config)
+    folder = root / "staged" / str(date) / key
+    values, _ = load_arrays(folder)
+    partial = publish_partial(root, date, key, values, load_beside(folder) if config.training_cuts else {}, config)
+    assert partial is not None, "cuts are resolved before statistics are merged"
+    return partial
 
 
 def why_lost(root: Path, date: dt.date, key: str, config: Pipeline) -> StoreError | None:
     """Why a date's measured arrays cannot be merged; partials that were never taken are no damage."""
-    partial = root / "partials" / str(date) / partial_key(key, config.feature_specs())
+    partial = root / "partials" / str(date) / partial_key(key, config.feature_specs(), config.training_cuts or ())
     try:
         load_receipt(root / "staged" / str(date) / key)
         load_partial(partial)
@@ -187,14 +206,14 @@ def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, 
         StoreError: a staged array or partial that does not verify.
         UsageError: more categories than float32 has codes for.
     """
-    features, dates = config.feature_specs(), sorted(keys)
+    features, dates, cuts = config.feature_specs(), sorted(keys), config.training_cuts or ()
 
     def receipt(date: dt.date) -> dict[str, Any]:
         return load_receipt(root / "staged" / str(date) / keys[date])
 
     def partials() -> Iterator[tuple[dt.date, PartialStatistics]]:
         for date in dates:
-            partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features))
+            partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features, cuts))
             yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
 
     nodes = table or Nodes.plain({name for date in dates for name in receipt(date)["nodes"]})
@@ -215,6 +234,16 @@ def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequenc
             what = f"feature '{wanted[feature]}' has {len(names):,} categories, float32 holds {MOST_CODES:,} codes"
             raise UsageError(what, todo="Leave it out, or write coarser categories into the dumps")
     return Vocabularies({wanted[feature]: sorted_names(names) for feature, names in names_by_feature.items()})
+
+
+def cut_names(root: Path, keys: Mapping[dt.date, str]) -> set[str]:
+    """The names of all cuts of measured dates.
+
+    Raises:
+        StoreError: a staged array that does not verify.
+    """
+    found = (load_beside(root / "staged" / str(date) / key)["cut_names"] for date, key in sorted(keys.items()))
+    return {name for names in found for name in decode_names(names)}
 
 
 def normalise_date(

@@ -32,9 +32,9 @@ def _wanted(config: Pipeline, root: Path) -> Needed:
     current, _ = StoreWriter(root).current()
     seen, _, _ = observe(config, root, current)
     plan = make_plan(config, seen, Wish())
-    features = config.feature_specs()
+    features, cuts = config.feature_specs(), current.manifest.split_cuts.get("train", ()) if current else ()
     staged = frozenset((str(p.date), p.key) for p in plan.dates if p.key)
-    return Needed(staged, lambda key: partial_key(key, features), _cuts(config, seen))
+    return Needed(staged, lambda key: partial_key(key, features, cuts), _cuts(config, seen))
 
 
 def _cuts(config: Pipeline, seen: Observed) -> frozenset[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -13,6 +14,7 @@ from dateshard.pipeline.splits import refuse_impossible
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, parse_step
 
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
@@ -145,8 +147,14 @@ Share = Annotated[str | float | list[str] | None, BeforeValidator(_dates_as_text
 
 
 class Split(SourceSection):
-    """Ranges such as `2013-01-01..2013-09-30`, `2013-11-16..` or `last:7`, or a fraction of the dates each."""
+    """Ranges such as `2013-01-01..2013-09-30`, `2013-11-16..` or `last:7`, or a fraction of the dates each.
 
+    With `by` what is divided are the cuts of events: lists of their names, or a fraction of the names each."""
+
+    by: str | None = Field(
+        None,
+        description="events: the column of source.cut, whose names (subjects, sessions) are divided instead of dates",
+    )
     train: Share = None
     validation: Share = None
     test: Share = None
@@ -209,6 +217,14 @@ class Pipeline(SourceSection):
     def _fits_its_layout(self) -> Pipeline:
         if wrong := self._strange_to_grid() if self.layout == "grid" else self._strange_to_events():
             raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _divides_what_cuts(self) -> Pipeline:
+        by = self.split.by if self.split else None
+        if by is not None and by != self.source.cut:
+            cut = f"source.cut is '{self.source.cut}'" if self.source.cut else "source.cut names none"
+            raise ValueError(f"split.by divides the cuts of records: it is '{by}', and {cut}")
         return self
 
     def _strange_to_grid(self) -> str:
@@ -370,7 +386,30 @@ class Pipeline(SourceSection):
 
     def partial_settings(self) -> list[Any]:
         """What partial statistics depend on beside the staged arrays."""
-        return partial_settings(self.feature_specs())
+        settings = partial_settings(self.feature_specs())
+        return settings if self.split is None or self.split.by is None else [settings, self.split.model_dump()]
+
+    @property
+    def training_cuts(self) -> tuple[str, ...] | None:
+        """Names of the training cuts: () where dates are divided, None while fractions of the names are not resolved."""
+        if self.split is None or self.split.by is None:
+            return ()
+        train = self.split.train
+        return tuple(sorted(set(train), key=str.encode)) if isinstance(train, list) else None
+
+    @property
+    def cuts_by_split(self) -> dict[str, tuple[str, ...]]:
+        """Returns {split: names of its cuts}; {} where dates are divided, or while fractions are not resolved."""
+        if not self.training_cuts:
+            return {}
+        lists = {name: getattr(self.split, name) for name in SPLITS}
+        return {name: tuple(sorted(set(names), key=str.encode)) for name, names in lists.items() if names}
+
+    def with_cuts(self, cuts: Mapping[str, Sequence[str]]) -> Pipeline:
+        """The configuration with the names of cuts in each split in place of fractions."""
+        assert self.split is not None, "cuts are divided by a split"
+        named = {name: list(cuts[name]) if name in cuts else None for name in SPLITS}
+        return self.model_copy(update={"split": self.split.model_copy(update=named)})
 
 
 def _decoding(feature: FeatureConfig) -> list[Any]:

@@ -14,6 +14,7 @@ from dateshard.pipeline import account
 from dateshard.pipeline.acts import (
     Measured,
     Normalised,
+    cut_names,
     measure_date,
     merge_statistics,
     normalise_date,
@@ -42,11 +43,21 @@ from dateshard.pipeline.events import (
 )
 from dateshard.pipeline.memory import give_back_at_once, share_of, shares
 from dateshard.pipeline.planning.observe import observe, uncut, write_cache
-from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish, make_plan, refuse_no_match, refuse_unknown
+from dateshard.pipeline.planning.plan import (
+    DatePlan,
+    Observed,
+    Plan,
+    Wish,
+    make_plan,
+    refuse_no_match,
+    refuse_unknown,
+    split_settings,
+)
 from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.raw.cut_index import cut_account, spilled
 from dateshard.pipeline.raw.dumps import is_one_file, one_table
 from dateshard.pipeline.raw.row_counts import RowCounts
+from dateshard.pipeline.splits import resolve_cuts
 from dateshard.pipeline.storing import StoredAgain, stored_as, storing
 from dateshard.pipeline.unobserved import refuse_nothing_observed
 from dateshard.pipeline.workers.pool import Again, Task, Workers
@@ -146,6 +157,11 @@ class _Run:
     changed: set[dt.date] = field(default_factory=set)  # those of them whose shard is another than before
     stored: int = 0
     statistics: Statistics | None = None  # that the dates are scaled by
+    named: Pipeline = field(init=False)  # with the names of cuts in place of fractions, as soon as they are known
+
+    def __post_init__(self) -> None:
+        known = self.current.manifest.split_cuts if self.current and not self.plan.merge else {}
+        self.named = self.config.with_cuts(known) if known else self.config
 
     def events(self) -> Iterator[Event]:
         self._take(self.plan)
@@ -192,14 +208,14 @@ class _Run:
             yield from self._drift(frozen.statistics)
         self.statistics = frozen.statistics
         lacking = account.provisional(self.plan, self.failed, self.current, self.seen) - self.excluded
-        manifest = account.skeleton(self.dataset, self.config, frozen, self.plan, lacking)
+        manifest = account.skeleton(self.dataset, self.named, frozen, self.plan, lacking)
         yield from self._normalise(manifest, frozen)
         yield self._commit(manifest)
         yield self._finished()
 
     def _measure(self, keys: Mapping[dt.date, str]) -> Iterator[Event]:
         names, tasks = self.seen.node_names, list[Task]()
-        config = spilled(self.config) if is_one_file(self.config.source.path) else self.config
+        config = spilled(self.named) if is_one_file(self.config.source.path) else self.named
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
@@ -240,13 +256,15 @@ class _Run:
     def _merge(self) -> Generator[Event, None, tuple[Frozen, Merged]]:
         """Merges; a staged date that turns out damaged is measured again first. Returns what is frozen, and the event."""
         root = self.writer.root
+        with self.workers.stop.at_once():
+            self._name_cuts()
         yield from self._find_lost()
         keys = self._training_keys()
         if not keys:
             first = next(iter([*self.failed.values(), *self.dropped.values()]), None)
             raise account.no_training_date(first) from first
         with self.workers.stop.at_once():
-            frozen = merge_statistics(root, keys, self.config, self.table)
+            frozen = merge_statistics(root, keys, self.named, self.table)
         refuse_nothing_observed(self.config, statistics := frozen.statistics, self.seen, self.measured)
         moved: tuple[dict[str, Any], ...] = ()
         if (
@@ -259,6 +277,17 @@ class _Run:
         self.writer.published(save_frozen(root, frozen))
         return frozen, Merged(statistics.id, len(keys), moved)
 
+    def _name_cuts(self) -> None:
+        """Resolves which cuts are of which split; fractions are resolved once, and again for --resplit."""
+        split, old = self.config.split, self.current.manifest if self.current else None
+        if split is None or split.by is None or not (keys := self._training_keys()):
+            return
+        same = old is not None and self.seen.sources.get("split") == split_settings(self.config)
+        if old is not None and old.split_cuts and same and not self.wish.resplit:
+            self.named = self.config.with_cuts(old.split_cuts)
+            return
+        self.named = self.config.with_cuts(resolve_cuts(split, cut_names(self.writer.root, keys)))
+
     def _find_lost(self) -> Iterator[Event]:
         """Takes lost partial statistics again from the staged array.
 
@@ -266,11 +295,11 @@ class _Run:
         from its dump."""
         lost = {}
         for date, key in self._training_keys().items():
-            if error := why_lost(self.writer.root, date, key, self.config):
+            if error := why_lost(self.writer.root, date, key, self.named):
                 lost[date] = key
                 if isinstance(error, DamagedError):
                     yield PassedOver(date, error)
-        tasks = [(date, take_partial, (self.writer.root, date, key, self.config)) for date, key in lost.items()]
+        tasks = [(date, take_partial, (self.writer.root, date, key, self.named)) for date, key in lost.items()]
         again = {}
         for date, result in self.workers.run(tasks):
             if isinstance(result, Path):
@@ -287,7 +316,7 @@ class _Run:
             return
         keys = self._training_keys()
         try:
-            fresh = merge_statistics(self.writer.root, keys, self.config, self.table).statistics
+            fresh = merge_statistics(self.writer.root, keys, self.named, self.table).statistics
         except StoreError:
             return  # only a report: the damaged array is named when something needs it
         if all(date in keys for date in {*self.plans} - self.excluded if self.plan.training(date)):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
 from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.identity import identity
 from dateshard.shardstore.manifest import SPLITS, Ranges, in_no_split
 from dateshard.shardstore.times.calendar import collapse, parse_date
 
@@ -130,6 +131,8 @@ def resolve_split(
     """
     if not dates:
         return {}
+    if split is not None and split.by is not None:
+        return dict.fromkeys(_given(split), ((dates[0], dates[-1]),))
     if split is None:
         return default_split(dates, weights)
     try:
@@ -178,6 +181,8 @@ def refuse_impossible(split: Split) -> None:
     """
     given = _given(split)
     shown = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
+    if split.by is not None and (wrong := next((v for v in given.values() if isinstance(v, str)), None)):
+        raise UsageError(f"with by, a split is a list of names or a fraction (got {wrong})", todo=f"Write [{wrong}]")
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
     if fractions and len(fractions) < len(given):
         todo = (
@@ -188,8 +193,53 @@ def refuse_impossible(split: Split) -> None:
         raise UsageError(f"fractions must lie between 0 and 1 and sum to at most 1 ({shown})", todo="Correct them")
     if not given.get("train"):
         raise UsageError(f"no training date is named ({shown or 'it is empty'})", todo="Set pipeline.split.train")
-    if not fractions:
+    if split.by is not None:
+        _refuse_shared_names(given)
+    elif not fractions:
         _refuse_shared(given)
+
+
+def _refuse_shared_names(given: Mapping[str, object]) -> None:
+    """Refuses a name on two sides: windows of one subject in training and in test are the classic leak."""
+    first_in: dict[str, str] = {}
+    for split, names in given.items():
+        for name in names if isinstance(names, list) else ():
+            if (other := first_in.setdefault(name, split)) != split:
+                raise UsageError(f"'{name}' is in {other} and in {split}", todo="Name it in one of them")
+
+
+def resolve_cuts(split: Split, names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The names of cuts in each split: as listed, or a fraction of all, in an order that a hash of each name gives.
+
+    The order depends on no other name, so that names of one day or in alphabetical order say nothing of the split.
+
+    Raises:
+        UsageError: a listed name that no record has, or no training name.
+    """
+    given = _given(split)
+    if all(isinstance(value, list) for value in given.values()):
+        listed = {name: tuple(sorted(set(_texts(value)), key=str.encode)) for name, value in given.items()}
+        for side, own in listed.items():
+            if unknown := sorted(set(own) - set(names)):
+                known = ", ".join(sorted(names)[:5])
+                what = (
+                    f"pipeline.split.{side} names '{unknown[0]}', and no record has it as its {split.by} ({known} ...)"
+                )
+                raise UsageError(what, todo="Correct the name, or leave it out")
+        return listed
+    ordered = sorted(names, key=lambda name: (identity(name), name))
+    total, begin, resolved = 0.0, 0, dict[str, tuple[str, ...]]()
+    for name in SPLITS:
+        share = given.get(name, 0.0)
+        total += share if isinstance(share, float | int) else 0.0
+        end = round(total * len(ordered))
+        if end > begin:
+            resolved[name] = tuple(sorted(ordered[begin:end], key=str.encode))
+        begin = max(begin, end)
+    if "train" not in resolved:
+        what = f"pipeline.split leaves no training {split.by} of {len(ordered):,}"
+        raise UsageError(what, todo="Raise pipeline.split.train, or list names")
+    return resolved
 
 
 def _shown(value: float | str | list[str]) -> str:

@@ -421,7 +421,7 @@ class Dataset:
         with suppress(StoreError):  # told above
             if full:
                 known = load_sources(self.root, self.generation)
-                yield from verify_measured(self.root, known, self.features, dates)
+                yield from verify_measured(self.root, known, self.features, dates, manifest.split_cuts.get("train", ()))
 
     def verify_dates(self, dates: list[dt.date], *, full: bool) -> Iterator[tuple[str, StoreError | None]]:
         """Verifies the given dates alone, without what they share; yields (name, error or None)."""

@@ -78,6 +78,8 @@ class Manifest:
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
+        split_cuts: {train|validation|test: names of cuts, sorted} where cuts are divided and not dates; then each of the
+            splits has all dates, and of each only the records of its own cuts.
         provisional: training dates that failed and are missing from the statistics.
         failed: dates whose last preparation failed (an older shard of theirs may stand in `dates`).
     """
@@ -97,6 +99,7 @@ class Manifest:
     layout: str = "grid"
     vocabularies: str = ""
     cut: str = ""
+    split_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
@@ -108,7 +111,12 @@ class Manifest:
         return [self.day(date) for date in sorted(self.dates)]
 
     def split_of(self, date: dt.date) -> str | None:
-        """Returns `train`, `validation`, `test`, or None for a date outside all of them."""
+        """Returns `train`, `validation`, `test`, or None for a date outside all of them.
+
+        Where cuts are divided, every date may hold training records, and is one of `train`.
+        """
+        if self.split_cuts:
+            return "train"
         for name, ranges in self.split.items():
             if any(first <= date <= last for first, last in ranges):
                 return name
@@ -116,7 +124,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
-        some = {"vocabularies": self.vocabularies, "cut": self.cut}
+        cuts = {name: list(names) for name, names in self.split_cuts.items()}
+        some = {"vocabularies": self.vocabularies, "cut": self.cut, "split_cuts": cuts}
         return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -149,6 +158,7 @@ class Manifest:
                 layout=content["layout"],
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
                 cut=content.get("cut", ""),
+                split_cuts={name: tuple(names) for name, names in content.get("split_cuts", {}).items()},
                 timezone=content["timezone"],
                 step=content["step"],
                 features=tuple(map(Feature.from_json, content["features"])),
@@ -235,6 +245,8 @@ def _refuse_unfit(manifest: Manifest) -> None:
         raise ValueError(manifest.step)
     if not grid and manifest.layout not in LAYOUTS:
         raise ValueError(manifest.layout)
+    if manifest.split_cuts and (not manifest.cut or not manifest.split_cuts.keys() <= set(SPLITS)):
+        raise ValueError(manifest.split_cuts)
     if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
         raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)

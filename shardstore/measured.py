@@ -33,9 +33,13 @@ Receipt = dict[str, Any]
 Array = TypeVar("Array", bound=NDArray[Any])
 
 
-def partial_key(staged: str, features: Sequence[Feature]) -> str:
-    """Returns the key of a date's partial statistics, made of the staged array and the settings they depend on."""
-    return identity([staged, partial_settings(features)])
+def partial_key(staged: str, features: Sequence[Feature], cuts: Sequence[str] = ()) -> str:
+    """Returns the key of a date's partial statistics, made of the staged array and the settings they depend on.
+
+    Args:
+        cuts: names of the training cuts, of whose records alone they are; empty where dates are divided.
+    """
+    return identity([staged, partial_settings(features), *([list(cuts)] if cuts else [])])
 
 
 def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
@@ -173,7 +177,11 @@ def _damaged(path: Path, what: str) -> DamagedError:
 
 
 def verify_measured(
-    root: Path, sources: Mapping[str, Any], features: Sequence[Feature], dates: Sequence[dt.date] | None = None
+    root: Path,
+    sources: Mapping[str, Any],
+    features: Sequence[Feature],
+    dates: Sequence[dt.date] | None = None,
+    cuts: Sequence[str] = (),
 ) -> Iterator[tuple[str, StoreError | None]]:
     """Hashes the measured arrays that a sources file names, of all dates or those given; yields (name, error or None).
 
@@ -183,7 +191,7 @@ def verify_measured(
     for date, row in sorted(sources.get("dates", {}).items()):
         if not row["staged"] or (chosen is not None and date not in chosen):
             continue
-        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features)}"]
+        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features, cuts)}"]
         for name in names:
             if name.startswith("partials") and not ((root / name).exists() or _copies(root / name)):
                 continue

@@ -31,9 +31,6 @@ def headline(screen: Screen, started: Started) -> None:
     """What is trained on what, and how it is continued, before the first step."""
     session, order = started.session, started.session.train.order
     dataset, config = started.dataset, session.config
-    counts = [
-        sum(1 for day in dataset.days if dataset.manifest.split_of(day.date) == s) for s in ("train", "validation")
-    ]
     if started.continued and not started.finished:
         screen.tell(f"continuing {started.run.name} exactly at {started.continued}")
     for note in started.notes:
@@ -52,9 +49,7 @@ def headline(screen: Screen, started: Started) -> None:
         f"{config.model.name}, {num_parameters(session.model):,} parameters"
     )
     windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.num_windows < order.num_anchors else "")
-    screen.say(
-        f"{counts[0]} train + {counts[1]} validation dates  {windows} windows  {order.num_batches:,} batches an epoch"
-    )
+    screen.say(f"{_divided(dataset)}  {windows} windows  {order.num_batches:,} batches an epoch")
     _observed(screen, started)
     if sampled := about_sample(started):
         screen.say(sampled)
@@ -64,6 +59,16 @@ def headline(screen: Screen, started: Started) -> None:
         screen.say(f"If it is cut off: {command('train', '--resume', started.run.name)}")
         if not screen.terminal:
             screen.say("(the lines of epochs and batches count both from 0, everything else from 1)")
+
+
+def _divided(dataset: Dataset) -> str:
+    """What training and validation have: `4 train + 1 validation dates`, or cuts of records."""
+    manifest, sides = dataset.manifest, ("train", "validation")
+    if manifest.split_cuts:
+        counts = [len(manifest.split_cuts.get(side, ())) for side in sides]
+        return f"{counts[0]:,} train + {counts[1]:,} validation values of '{manifest.cut}'"
+    counts = [sum(1 for day in dataset.days if manifest.split_of(day.date) == side) for side in sides]
+    return f"{counts[0]} train + {counts[1]} validation dates"
 
 
 def _in_no_split(dataset: Dataset) -> str:

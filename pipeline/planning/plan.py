@@ -327,6 +327,8 @@ def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
         return "no statistics yet"
     if wish.refit:
         return "--refit-statistics"
+    if wish.resplit and config.split and config.split.by:
+        return "--resplit: other cuts may train"
     if seen.sources.get("basis") != basis:
         return "the settings that statistics rest on changed"
     mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]

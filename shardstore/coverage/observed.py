@@ -11,6 +11,7 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.manifest import SPLITS, Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics
 
+ALL = "all records"
 Counts = Sequence[int]  # observed cells of each feature
 
 
@@ -35,6 +36,8 @@ def by_split(
 ) -> dict[str, ObservedCells]:
     """Returns {split: what was observed of its dates}, without splits of which no date is known.
 
+    Where cuts are divided and not dates, it is {"all records": what was observed}.
+
     Args:
         rows: of the sources file, by date; those of a version before 0051 know no counts.
         features: places of those that count; None: all.
@@ -44,7 +47,7 @@ def by_split(
     width = manifest.num_nodes * (len(manifest.features) if chosen is None else len(chosen))
     seen, cells = dict[str, int](), dict[str, int]()
     for date, entry in manifest.dates.items():  # thousands of them: nothing is made for each
-        split = manifest.split_of(date)
+        split = ALL if manifest.split_cuts else manifest.split_of(date)
         if split is None:
             continue
         counts = counts_of(manifest, entry, rows.get(str(date), {}))
@@ -52,7 +55,7 @@ def by_split(
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
             cells[split] = cells.get(split, 0) + entry.num_steps * width
-    return {split: ObservedCells(seen[split], cells[split]) for split in SPLITS if split in seen}
+    return {split: ObservedCells(seen[split], cells[split]) for split in (*SPLITS, ALL) if split in seen}
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:

@@ -95,6 +95,8 @@ class Baselines:
         setting, names = self.setting, list(dict.fromkeys(baselines))
         if unknown := [name for name in names if not KNOWN.fullmatch(name)]:
             raise _unknown(unknown[0])
+        for name in names:
+            _refuse_meaningless(name, setting.config, setting.dataset)
         if setting.form.categorical and "mean" in names and "majority" not in names:
             names.insert(names.index("mean") + 1, "majority")
         if "ridge" in names and FIXED not in names:
@@ -291,7 +293,6 @@ def within_reach(
     window, kept = window_of(config), list[str]()
     most = _history_of(order_to_judge(config, dataset, window, split), window)
     for name in given:
-        _refuse_meaningless(name, config, dataset)
         match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d{0,11})", name)
         if match and window.horizon and int(match[1]) > most:
             notes.append(f"{name} left out: the first windows have {most:,} steps before them")

@@ -36,36 +36,46 @@ def runs_of(dataset: Dataset, split: str, window: Window, days_per_run: int | No
     Memory: where records are cut, the edges of their pieces; where the history is an interval, one segment's instants.
     """
     member = members(dataset, split)
-    return make_runs(dataset.days, dataset.segments, member, window, days_per_run, pieces_of(dataset, member, window))
+    pieces = pieces_of(dataset, split, member, window)
+    return make_runs(dataset.days, dataset.segments, member, window, days_per_run, pieces)
 
 
 def members(dataset: Dataset, split: str) -> list[bool]:
     """Whether each date has windows of the split."""
-    return [dataset.manifest.split_of(day.date) == split for day in dataset.days]
+    manifest = dataset.manifest
+    if manifest.split_cuts:
+        return [split in manifest.split_cuts] * len(dataset.days)
+    return [manifest.split_of(day.date) == split for day in dataset.days]
 
 
-def pieces_of(dataset: Dataset, member: list[bool], window: Window) -> list[Pieces] | None:
+def pieces_of(dataset: Dataset, split: str, member: list[bool], window: Window) -> list[Pieces] | None:
     """The pieces of each segment that has dates of the split; None where segments are whole."""
     if not dataset.manifest.cut and not window.interval:
         return None
     least = window.needed + window.reach  # of shorter ones no window could be
     return [
-        _pieces(dataset, segment, window, least) if any(member[segment.first : segment.last]) else ()
+        _pieces(dataset, segment, split, window, least) if any(member[segment.first : segment.last]) else ()
         for segment in dataset.segments
     ]
 
 
-def _pieces(dataset: Dataset, segment: Segment, window: Window, least: int) -> Pieces:
+def _pieces(dataset: Dataset, segment: Segment, split: str, window: Window, least: int) -> Pieces:
     days = dataset.days[segment.first : segment.last]
-    starts = dataset.cuts(days[0]).starts  # a segment of several dates is not cut
+    cuts = dataset.cuts(days[0])  # a segment of several dates is not cut
+    starts = cuts.starts
     stops = np.append(starts[1:], segment.num_steps)
     if window.interval:
         time_T = np.concatenate([dataset.times(day) for day in days])
         parted = np.union1d(starts, np.flatnonzero(np.diff(time_T) > window.interval) + 1)
         ends = np.append(parted[1:], segment.num_steps) + window.reach - 1  # targets may lie beyond a gap
-        starts, stops = parted, np.minimum(ends, stops[np.searchsorted(starts, parted, side="right") - 1])
-    long = stops - starts >= least
-    return list(zip(starts[long].tolist(), stops[long].tolist(), strict=True))
+        of_cut = np.searchsorted(starts, parted, side="right") - 1
+        starts, stops = parted, np.minimum(ends, stops[of_cut])
+    chosen = stops - starts >= least
+    if dataset.manifest.split_cuts:
+        own = set(dataset.manifest.split_cuts[split])
+        inside = np.array([name in own for name in cuts.names], dtype=np.bool_)
+        chosen &= inside[np.searchsorted(cuts.starts, starts, side="right") - 1]
+    return list(zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True))
 
 
 def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:
@@ -75,7 +85,8 @@ def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:
         return LongestPiece("stretch of joined dates", max(lengths, default=0))
     member, alone = members(dataset, split), replace(window, horizon=0)
     segments = [segment for segment in dataset.segments if any(member[segment.first : segment.last])]
-    longest = max((high - low for segment in segments for low, high in _pieces(dataset, segment, alone, 1)), default=0)
+    pieces = (piece for segment in segments for piece in _pieces(dataset, segment, split, alone, 1))
+    longest = max((high - low for low, high in pieces), default=0)
     seconds = f"piece without a gap of more than {window.interval / 1e9:g} s"
     return LongestPiece(seconds if window.interval else f"cut by '{dataset.manifest.cut}'", longest)
 

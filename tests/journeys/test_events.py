@@ -1,0 +1,231 @@
+"""Events through the pipeline: what a date becomes, splits of subjects, reruns and refits, bad input."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from dateshard.pipeline.arrays import reduce
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.raw.decode import decode
+from dateshard.shardstore.dataset import Dataset
+from tests.conftest import World
+from tests.kit.events import FIRST, NS, Record, event_world, in_order, make_records, write
+
+DATES = [FIRST + dt.timedelta(days=k) for k in range(4)]
+CUTS = ("ann", "bo", "cy", "dö")
+MINUTE = 60 * NS
+AHEAD = {
+    "value": {"aggregate": "last", "scale": "none"},
+    "gap": {"aggregate": "gap", "scale": "none"},
+    "soon": {"aggregate": "count", "ahead": "90m", "scale": "none"},
+    "load": {"column": "value", "aggregate": "sum", "ahead": "90m", "scale": "none"},
+    "level": {"column": "value", "aggregate": "mean", "ahead": "90m", "scale": "none"},
+    "latest": {"column": "value", "aggregate": "last", "ahead": "90m", "scale": "none"},
+}
+BY = {"by": "session", "train": ["ann", "bo"], "validation": ["cy"], "test": ["dö"]}
+
+
+def records_of(dates: list[dt.date], count: int = 60) -> dict[dt.date, list[Record]]:
+    return {date: make_records(date, count, CUTS, 11) for date in dates}
+
+
+def plain(rows: list[Record], *, cut: bool, day_end: int) -> list[list[float]]:
+    """value, gap, soon, load, level, latest of each record in order, NaN where it is not known."""
+    made = []
+    ordered = in_order(rows, cut=cut)
+    for place, row in enumerate(ordered):
+        own = [other for other in ordered if not cut or other.cut == row.cut]
+        before = ordered[place - 1] if place and (not cut or ordered[place - 1].cut == row.cut) else None
+        later = [other for other in ordered[place:] if other in own and other.time < row.time + 90 * MINUTE]
+        over = row.time + 90 * MINUTE <= (own[-1].time if cut else day_end)
+        values = [other.value for other in later]
+        ahead = [len(later), sum(values), sum(values) / len(values), values[-1]] if over else [np.nan] * 4
+        made.append([row.value, (row.time - before.time) / NS if before else np.nan, *ahead])
+    return made
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_shard_holds_each_record_its_gap_and_what_comes(tmp_path: Path, cut: bool) -> None:
+    records = records_of(DATES)
+    world = event_world(
+        tmp_path, records, cut=cut, features=AHEAD, split={"train": "..latest-1", "validation": "latest"}
+    )
+    assert not world.prepare().failed
+    dataset = world.open()
+    for day in dataset.days:
+        wanted = np.array(plain(records[day.date], cut=cut, day_end=day.end))
+        arrays = dataset.arrays(day.date)
+        assert arrays["time"].tolist() == [row.time for row in in_order(records[day.date], cut=cut)]
+        seen = arrays["observed"][:, 0]
+        assert np.array_equal(seen, ~np.isnan(wanted))
+        assert np.allclose(arrays["values"][:, 0][seen], wanted[seen].astype(np.float32), rtol=1e-6)
+        if cut:
+            cuts = dataset.cuts(day)
+            names = [row.cut for row in in_order(records[day.date], cut=True)]
+            assert list(cuts.names) == sorted(set(names), key=str.encode)
+            assert [names[start] for start in cuts.starts] == list(cuts.names)
+    assert [error for _, error in dataset.verify(full=True) if error] == []
+
+
+def store_bytes(world: World) -> dict[str, bytes]:
+    """What equal data must give equal bytes of: shards, statistics, and the manifest in force."""
+    dataset = world.open()
+    manifest = json.dumps(dataset.manifest.to_json(), sort_keys=True).encode()
+    folders = [
+        world.store / "shards" / str(day.date) / dataset.manifest.dates[day.date].parts[0].id for day in dataset.days
+    ]
+    folders.append(world.store / "statistics" / dataset.manifest.statistics)
+    files = {
+        str(p.relative_to(world.store)): p.read_bytes() for folder in folders for p in folder.rglob("*") if p.is_file()
+    }
+    return files | {"manifest": manifest}
+
+
+SCALED = {"value": {"transform": "none"}, "gap": {"aggregate": "gap", "scale": "robust"}}
+
+
+def training_values(
+    world: World, dataset: Dataset, cuts: set[str], records: dict[dt.date, list[Record]]
+) -> list[float]:
+    return [row.value for date in sorted(records) for row in records[date] if row.cut in cuts]
+
+
+def test_statistics_are_of_training_subjects_alone_and_a_refit_equals_a_fresh_run(tmp_path: Path) -> None:
+    records = records_of(DATES)
+    records[DATES[2]] = [
+        row for row in records[DATES[2]] if row.cut not in ("ann", "bo")
+    ]  # a date without training rows
+    first = event_world(tmp_path / "a", records, cut=True, features=SCALED, split=BY)
+    assert not first.prepare().failed
+    values = training_values(first, first.open(), {"ann", "bo"}, records)
+    moments = first.open().statistics.merged.moments_6NF[:, 0, 0]
+    assert moments[0] == len(values)
+    assert moments[1] + moments[2] == pytest.approx(np.mean(values), rel=1e-12)
+    assert moments[3] == pytest.approx(np.var(values) * len(values), rel=1e-9)
+
+    before = first.open().manifest.normalise
+    first.tree["pipeline"]["split"] = BY | {"train": ["ann", "cy"], "validation": ["bo"]}
+    assert not first.prepare().failed
+    assert first.open().manifest.normalise != before
+    second = event_world(tmp_path / "b", records, cut=True, features=SCALED, split=first.tree["pipeline"]["split"])
+    assert not second.prepare().failed
+    assert store_bytes(first) == store_bytes(second)
+    assert [error for _, error in first.open().verify(full=True) if error] == []
+
+
+def test_fractions_of_subjects_are_frozen_and_a_new_subject_is_in_no_split(tmp_path: Path) -> None:
+    fractions = {"by": "session", "train": 0.5, "validation": 0.25, "test": 0.25}
+    world = event_world(tmp_path, records_of(DATES[:3]), cut=True, split=fractions)
+    assert not world.prepare().failed
+    frozen = world.open().manifest.split_cuts
+    assert sorted(len(names) for names in frozen.values()) == [1, 1, 2]
+    assert sorted(name for names in frozen.values() for name in names) == sorted(CUTS)
+    assert "nothing to do" in world.run("preprocess", "-c", str(world.config_file())).stdout
+    later = make_records(DATES[3], 40, ("new", *CUTS), 3)
+    write(world, DATES[3], later)
+    assert not world.prepare().failed
+    assert world.open().manifest.split_cuts == frozen
+    assert not world.prepare(resplit=True).failed
+    moved = world.open().manifest.split_cuts
+    assert sorted(name for names in moved.values() for name in names) == sorted((*CUTS, "new"))
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_records_that_are_spilled_by_the_hour_give_the_same_arrays(tmp_path: Path, cut: bool) -> None:
+    world = event_world(tmp_path, records_of(DATES[:1], count=3000), cut=cut, features=AHEAD)
+    config = world.settings.preparing()
+    made = []
+    for budget in (1 << 30, 1 << 10):
+        decoded = decode([world.dump(DATES[0])], DATES[0], config, None, budget, tmp_path / "spilled")
+        decoded.spool.budget_bytes = 1 << 30
+        made.append(reduce(decoded, config))
+        assert decoded.spool.spilled == (budget == 1 << 10)
+    whole, spilled = made
+    assert whole.values_TNF.tobytes() == spilled.values_TNF.tobytes()
+    assert {k: v.tobytes() for k, v in whole.beside.items()} == {k: v.tobytes() for k, v in spilled.beside.items()}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"step": "1h"}, "step has no meaning"),
+    ({"source": {"path": "{date}.csv", "time": "t", "node": "n"}}, "events have no nodes: source.cut names"),
+    ({"features": {"v": {"aggregate": "mean"}}}, "aggregate: mean needs ahead"),
+    ({"features": {"v": {"aggregate": "max", "ahead": "30s"}}}, "aggregate must be count, sum, mean, last"),
+    ({"features": {"v": {"aggregate": "gap", "column": "x"}}}, "it has no column"),
+    (
+        {"split": {"by": "subject", "train": ["a"]}},
+        "split.by divides the cuts of records: it is 'subject', and source.cut",
+    ),
+    ({"layout": "grid", "step": "1h", "features": {"v": {"aggregate": "gap"}}}, "layout: events alone"),
+    (
+        {"layout": "grid", "step": "1h", "source": {"path": "{date}.csv", "time": "t", "cut": "c"}},
+        "layout: events alone",
+    ),
+    ({"layout": "grid"}, "layout grid needs step"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), WRONG, ids=[says for _, says in WRONG])
+def test_what_has_no_meaning_for_a_layout_is_refused_in_one_sentence(change: dict[str, Any], says: str) -> None:
+    tree = {"layout": "events", "source": {"path": "{date}.csv", "time": "t"}, "features": {"v": {}}} | change
+    with pytest.raises(ValidationError) as caught:
+        Pipeline.model_validate(tree)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ({"by": "session", "train": ["ann", "bo"], "test": ["bo"]}, "'bo' is in train and in test"),
+        (
+            {"by": "session", "train": ["ann", "eve"]},
+            "pipeline.split.train names 'eve', and no record has it as its session",
+        ),
+        ({"by": "session", "train": 0.01, "test": 0.9}, "leaves no training session of 4"),
+        ({"by": "session", "train": 0.5, "test": ["bo"]}, "mixes fractions"),
+    ],
+)
+def test_a_split_that_leaks_or_names_nobody_is_refused(tmp_path: Path, split: dict[str, Any], says: str) -> None:
+    world = event_world(tmp_path, records_of(DATES[:2]), cut=True, split=split)
+    done = world.run("preprocess", "-c", str(world.config_file()), code=None)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert not (world.store / "CURRENT").exists()
+
+
+def test_records_without_a_cut_are_told_with_file_and_row(tmp_path: Path) -> None:
+    world = event_world(tmp_path, records_of(DATES[:2]), cut=True, split=BY)
+    path = world.dump(DATES[1])
+    path.write_text(path.read_text().replace("session", "seance", 1))
+    done = world.run("preprocess", "-c", str(world.config_file()), code=None)
+    assert done.returncode == 3
+    assert f"{path}" in done.stdout
+    assert "pipeline.source.cut" in done.stdout
+    rows = path.read_text().replace("seance", "session", 1).splitlines()
+    time, _, value = rows[3].split(",")
+    rows[3] = f"{time},,{value}"
+    path.write_text("\n".join(rows) + "\n")
+    done = world.run("preprocess", "-c", str(world.config_file()), code=None)
+    assert "without a cut" in done.stdout
+    assert "row 4" in done.stdout
+
+
+def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: Path) -> None:
+    world = event_world(
+        tmp_path, records_of(DATES, 300), cut=True, split=BY, window={"history": "4h", "most": 6, "horizon": 1}
+    )
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    told = world.run("train", "--run", "r", "-c", config).stdout
+    assert "2 train + 1 validation values of 'session'" in told
+    judged = json.loads(world.run("evaluate", "r", "--json").stdout)
+    assert judged["split"] == "test"
+    assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean"}
+    refused = world.run("evaluate", "r", "--baselines", "ridge", code=None)
+    assert "of windows of one length" in refused.stderr
