@@ -65,7 +65,7 @@ def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisi
         timezone=config.source.timezone,
         step=config.step_length,
         layout=config.layout,
-        cut=config.source.cut or "",
+        cut=config.cut,
         features=config.feature_specs(),
         nodes=nodes.id,
         num_nodes=len(nodes.names),

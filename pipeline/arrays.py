@@ -29,6 +29,7 @@ from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.layouts.fill import WHOLE
 from dateshard.shardstore.layouts.grid import on_nodes
 from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
+from dateshard.shardstore.layouts.rows import ROW
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -141,7 +142,7 @@ def stage(
             raise NoRowsError("the folder holds no file", where=where, todo=todo)
         budget = record_budget(memory_bytes, config.day(date), config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
-        day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.source.cut else len(decoded.nodes)
+        day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.cut else len(decoded.nodes)
         decoded.spool.budget_bytes = record_budget(memory_bytes, day, config, num_nodes)
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
@@ -183,13 +184,15 @@ def reduce(decoded: Decoded, config: Pipeline) -> Reduced:
     def refuse(place: int, count: int) -> NoReturn:
         raise _repeated(decoded, config, place, count)
 
-    cut, names = config.source.cut is not None, decoded.nodes
+    cut, names = config.cut != "", decoded.nodes
     to = Reduction(
         day=decoded.day,
         names=names,
         nodes=(config.source.node_name or ONE_NODE,) if cut else names,
         cut=cut,
         features=config.feature_specs(),
+        categories=decoded.categories,
+        by_row=config.cut == ROW,
         keep_all=config.source.duplicates != "last",
         refuse=refuse,
     )
@@ -200,7 +203,7 @@ def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> Dum
     file, row = decoded.places.of(place)
     return DumpError(
         f"the row's node and instant come again in a later row ({count:,} such rows)",
-        where=Where(str(file), decoded.day.date, config.source.time_columns[-1], row),
+        where=Where(str(file), decoded.day.date, next(iter(config.source.time_columns[-1:]), None), row),
         todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.observe import observe
 from dateshard.pipeline.planning.plan import Observed, Wish, make_plan
-from dateshard.pipeline.raw.dumps import is_one_file
 from dateshard.shardstore.cleaning.garbage import Garbage, Needed, Runs, find_garbage, remove_garbage
 from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.measured import partial_key
@@ -39,6 +38,6 @@ def _wanted(config: Pipeline, root: Path) -> Needed:
 
 def _cuts(config: Pipeline, seen: Observed) -> frozenset[str] | None:
     """The cut that the dumps are spills of; all of them where the file of many dates is not there now."""
-    if is_one_file(config.source.path) and not seen.dumps and not seen.to_cut:
+    if config.source.cut_first and not seen.dumps and not seen.to_cut:
         return None
     return frozenset(spill.parent.name for dump in seen.dumps.values() for spill in dump.files)

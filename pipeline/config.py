@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dateshard.pipeline.source import DateRange, Source, SourceSection, Step, null_word
-from dateshard.pipeline.splits import refuse_impossible
+from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.layouts.rows import BUCKETS, ROW
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, parse_step
 
@@ -189,8 +190,10 @@ class Pipeline(SourceSection):
 
     source: Source
     nodes: NodeTable | None = None
-    layout: Literal["grid", "events"] = Field(
-        "grid", description="grid: nodes x steps of one length; events: records as they come, one after the other"
+    layout: Literal["grid", "events", "table"] = Field(
+        "grid",
+        description="grid: nodes x steps of one length; events: records as they come, one after the other; table: rows that "
+        "have nothing to do with each other",
     )
     step: Step | None = Field(None, description="length of a step: 30s, 5m, 1h; events have none")
     features: dict[str, FeatureConfig] = Field(min_length=1)
@@ -202,8 +205,8 @@ class Pipeline(SourceSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _events_are_kept_as_they_come(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("layout") != "events":
+    def _records_are_kept_as_they_come(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("layout") not in ("events", "table"):
             return given
         source, features = given.get("source"), given.get("features")
         if isinstance(source, dict):
@@ -215,13 +218,28 @@ class Pipeline(SourceSection):
 
     @model_validator(mode="after")
     def _fits_its_layout(self) -> Pipeline:
-        if wrong := self._strange_to_grid() if self.layout == "grid" else self._strange_to_events():
+        if wrong := self._strange_to_grid() if self.layout == "grid" else self._strange_to_records():
             raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_divided(self) -> Pipeline:
+        """A table that nothing divides is divided by its rows: 70 % train, 10 % validation, 20 % test."""
+        if self.layout != "table" or not (self.split is None or (self.source.undated and self.split.by is None)):
+            return self
+        by, split = self.source.cut or ROW, self.split or Split(train=0.7, validation=0.1, test=0.2)
+        object.__setattr__(self, "split", split.model_copy(update={"by": by}))
         return self
 
     @model_validator(mode="after")
     def _divides_what_cuts(self) -> Pipeline:
         by = self.split.by if self.split else None
+        if by == ROW and self.layout == "table" and self.source.cut is None:
+            if any(isinstance(getattr(self.split, name), list) for name in SPLITS):
+                raise ValueError(
+                    "split.by: row divides rows by a hash of what they hold: train, validation, test are fractions"
+                )
+            return self
         if by is not None and by != self.source.cut:
             cut = f"source.cut is '{self.source.cut}'" if self.source.cut else "source.cut names none"
             raise ValueError(f"split.by divides the cuts of records: it is '{by}', and {cut}")
@@ -230,6 +248,8 @@ class Pipeline(SourceSection):
     def _strange_to_grid(self) -> str:
         if self.step is None:
             return "layout grid needs step, the length of a step: 30s, 5m, 1h"
+        if self.source.time is None:
+            return "layout grid needs source.time, the column of times"
         if self.source.cut is not None:
             return "source.cut has a meaning for layout: events alone; on a grid source.node names the nodes"
         for name, feature in self.features.items():
@@ -238,12 +258,31 @@ class Pipeline(SourceSection):
                 return f"feature '{name}': {which} has a meaning for layout: events alone"
         return ""
 
-    def _strange_to_events(self) -> str:
+    def _strange_to_records(self) -> str:
         source = self.source
         if self.step is not None:
-            return "layout events keeps records as they come: step has no meaning"
+            return f"layout {self.layout} keeps records as they come: step has no meaning"
         if source.node is not None or source.wide is not None or source.node_in_path or self.nodes is not None:
-            return "events have no nodes: source.cut names the column of sessions or subjects, if there is one"
+            return f"layout {self.layout} has no nodes: source.cut names the column of sessions or subjects, if there is one"
+        return self._strange_to_table() if self.layout == "table" else self._strange_to_events()
+
+    def _strange_to_table(self) -> str:
+        for name, feature in self.features.items():
+            if feature.aggregate != "last" or feature.ahead is not None:
+                which = "ahead" if feature.ahead is not None else f"aggregate: {feature.aggregate}"
+                return (
+                    f"feature '{name}': the rows of a table have nothing to do with each other: {which} has no meaning"
+                )
+            if feature.fill == "forward" or feature.fill_limit is not None:
+                which = "fill: forward" if feature.fill == "forward" else "fill_limit"
+                return (
+                    f"feature '{name}': the rows of a table have nothing to do with each other: {which} has no meaning"
+                )
+        return ""
+
+    def _strange_to_events(self) -> str:
+        if self.source.time is None:
+            return "layout events needs source.time, the column of times"
         for name, feature in self.features.items():
             if feature.ahead is not None and feature.aggregate not in OVER:
                 return f"feature '{name}': over the records ahead, aggregate must be {', '.join(OVER)} (got {feature.aggregate})"
@@ -375,7 +414,8 @@ class Pipeline(SourceSection):
             for name, feature in self.features.items()
         ]
         nodes = None if node_names is None else identity(list(node_names))
-        return identity([self.source.measuring(), nodes, self.layout, self.step_length, features])
+        by_row = [ROW] if self.cut == ROW else []
+        return identity([self.source.measuring(), nodes, self.layout, self.step_length, features, *by_row])
 
     def normalise_settings(self) -> str:
         """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""
@@ -390,10 +430,18 @@ class Pipeline(SourceSection):
         return settings if self.split is None or self.split.by is None else [settings, self.split.model_dump()]
 
     @property
+    def cut(self) -> str:
+        """What cuts a date's records: a column, `row` for a hash of what they hold, or nothing."""
+        by = self.split.by if self.split else None
+        return self.source.cut or (ROW if by == ROW else "")
+
+    @property
     def training_cuts(self) -> tuple[str, ...] | None:
         """Names of the training cuts: () where dates are divided, None while fractions of the names are not resolved."""
         if self.split is None or self.split.by is None:
             return ()
+        if self.split.by == ROW and not isinstance(self.split.train, list):
+            return resolve_cuts(self.split, BUCKETS)["train"]
         train = self.split.train
         return tuple(sorted(set(train), key=str.encode)) if isinstance(train, list) else None
 
@@ -402,6 +450,9 @@ class Pipeline(SourceSection):
         """Returns {split: names of its cuts}; {} where dates are divided, or while fractions are not resolved."""
         if not self.training_cuts:
             return {}
+        assert self.split is not None, "cuts are divided by a split"
+        if self.split.by == ROW and not isinstance(self.split.train, list):
+            return resolve_cuts(self.split, BUCKETS)
         lists = {name: getattr(self.split, name) for name in SPLITS}
         return {name: tuple(sorted(set(names), key=str.encode)) for name, names in lists.items() if names}
 

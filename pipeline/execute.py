@@ -55,7 +55,7 @@ from dateshard.pipeline.planning.plan import (
 )
 from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.raw.cut_index import cut_account, spilled
-from dateshard.pipeline.raw.dumps import is_one_file, one_table
+from dateshard.pipeline.raw.dumps import one_table
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.splits import resolve_cuts
 from dateshard.pipeline.storing import StoredAgain, stored_as, storing
@@ -66,6 +66,7 @@ from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
+from dateshard.shardstore.layouts.rows import ROW
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics, drift
 
@@ -160,7 +161,8 @@ class _Run:
     named: Pipeline = field(init=False)  # with the names of cuts in place of fractions, as soon as they are known
 
     def __post_init__(self) -> None:
-        known = self.current.manifest.split_cuts if self.current and not self.plan.merge else {}
+        by_row = self.config.cut == ROW
+        known = self.current.manifest.split_cuts if self.current and not self.plan.merge and not by_row else {}
         self.named = self.config.with_cuts(known) if known else self.config
 
     def events(self) -> Iterator[Event]:
@@ -215,7 +217,7 @@ class _Run:
 
     def _measure(self, keys: Mapping[dt.date, str]) -> Iterator[Event]:
         names, tasks = self.seen.node_names, list[Task]()
-        config = spilled(self.named) if is_one_file(self.config.source.path) else self.named
+        config = spilled(self.named) if self.config.source.cut_first else self.named
         for date, key in keys.items():
             arguments = (self.writer.root, self.seen.dumps[date], date, key, config, names, self.worker_bytes)
             tasks.append((date, measure_date, arguments))
@@ -280,7 +282,7 @@ class _Run:
     def _name_cuts(self) -> None:
         """Resolves which cuts are of which split; fractions are resolved once, and again for --resplit."""
         split, old = self.config.split, self.current.manifest if self.current else None
-        if split is None or split.by is None or not (keys := self._training_keys()):
+        if split is None or split.by in (None, ROW) or not (keys := self._training_keys()):
             return
         same = old is not None and self.seen.sources.get("split") == split_settings(self.config)
         if old is not None and old.split_cuts and same and not self.wish.resplit:

@@ -192,8 +192,10 @@ class Source(SourceSection):
     )
     format: str = Field("auto", description="auto (by suffix), csv, parquet, jsonl, arrow, or my_module:read")
     csv: Csv = Csv()
-    time: TimeColumns = Field(
-        description="column of times, or [column of dates, column of times of day], or {year: column, month: column, ...}"
+    time: TimeColumns | None = Field(
+        None,
+        description="column of times, or [column of dates, column of times of day], or {year: column, month: column, ...}; "
+        "a table may have none",
     )
     time_format: str = Field(
         "iso", description="iso (with or without an offset), s, ms, us, ns (numbers), or a strptime pattern"
@@ -264,7 +266,7 @@ class Source(SourceSection):
             )
         if self.time_origin is not None and self.time_format not in UNITS:
             raise ValueError("time_origin needs a time_format in numbers: s, ms, us or ns")
-        if not isinstance(self.time, str) and self.time_format in UNITS:
+        if not isinstance(self.time, str | None) and self.time_format in UNITS:
             raise ValueError("times in numbers stand in one column")
         return self
 
@@ -280,7 +282,7 @@ class Source(SourceSection):
 
     @model_validator(mode="after")
     def _two_columns_are_date_and_clock(self) -> Source:
-        if isinstance(self.time, str) or self.time_format == "iso":
+        if isinstance(self.time, str | None) or self.time_format == "iso":
             return self
         pattern = read_pattern(self.time_format)
         if isinstance(self.time, TimeParts):
@@ -297,7 +299,17 @@ class Source(SourceSection):
         """One column, or date and time of day, or one for each part."""
         if isinstance(self.time, TimeParts):
             return tuple(self.time.columns().values())
-        return (self.time,) if isinstance(self.time, str) else self.time
+        return () if self.time is None else (self.time,) if isinstance(self.time, str) else self.time
+
+    @property
+    def cut_first(self) -> bool:
+        """Whether the path names one file of many dates, which is cut before anything is measured."""
+        return self.time is not None and "{date" not in self.path
+
+    @property
+    def undated(self) -> bool:
+        """Whether neither the path nor a column says of which date rows are: they all lie in one dump."""
+        return self.time is None and "{date" not in self.path
 
     @property
     def who(self) -> str | None:

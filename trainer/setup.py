@@ -61,7 +61,10 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
         UsageError: a feature that the dataset does not have.
     """
     names = dataset.feature_names
-    past = tuple(feature.name for feature in dataset.features if not feature.ahead)
+    here = (
+        set(config.targets or ()) if not config.window.horizon else set()
+    )  # with horizon 0 an input would be the answer
+    past = tuple(feature.name for feature in dataset.features if not feature.ahead and feature.name not in here)
     wanted = (config.inputs or past, config.targets or tuple(names))
     for option, chosen in zip(("inputs", "targets"), wanted, strict=True):
         for name in chosen:

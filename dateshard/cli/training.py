@@ -131,7 +131,9 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 )
 @click.option("--split", default="test", metavar="train|validation|test", help="which dates")
 @click.option(
-    "--baselines", metavar="LIST", help="comma-separated: repeat, mean, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+    "--baselines",
+    metavar="LIST",
+    help="comma-separated: repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, logistic",
 )
 @click.option(
     "--report",

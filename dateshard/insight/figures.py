@@ -47,7 +47,7 @@ def moments_to_json(moments_6: Floats) -> Document:
 
 def clock_changes(days: Iterable[Day]) -> list[Document]:
     """Dates that have not 24 hours."""
-    hours = ((day.date, day.num_steps * day.step / HOUR) for day in days)
+    hours = ((day.date, (day.end - day.start) / HOUR) for day in days)
     return [{"date": str(date), "hours": count} for date, count in hours if count != DAY_HOURS]
 
 

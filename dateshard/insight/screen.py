@@ -25,7 +25,8 @@ def percent(share: float | None) -> str:
 def show_inspection(screen: Screen, document: Document) -> None:
     """The facts, a table of the features, and the first rows."""
     dates, hours = document["dates"], document["clock_changes"]
-    shape = f"{document['steps']:,} steps of {document['step_seconds']:g} s x {counted(document['nodes'], 'node')}"
+    long = f"steps of {document['step_seconds']:g} s" if document["step_seconds"] else "records"
+    shape = f"{document['steps']:,} {long} x {counted(document['nodes'], 'node')}"
     screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, {document['timezone']}")
     screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
     screen.tell(f"{shape} x {counted(len(document['features']), 'feature')}, {size(document['bytes'])}")

@@ -15,7 +15,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.plan import Observed, ToCut
 from dateshard.pipeline.planning.remarks import change_text, size_text
 from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
-from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_one_file, is_typed, no_match, node_of
+from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.node_table import read_nodes
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed
@@ -25,6 +25,7 @@ from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 
 Cache = dict[str, list[Any]]
+UNDATED = dt.date(1970, 1, 1)  # of rows without a time in a path without a date
 
 
 @nothing_to_collect()
@@ -47,7 +48,11 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 
 
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
-    if not is_one_file(config.source.path):
+    if config.source.undated:
+        files = find_files(config.source.path)
+        path = Path(config.source.path)
+        return {UNDATED: _dump(path, files, config.source, cache, fresh)} if files else {}, None
+    if not config.source.cut_first:
         paths = find_dumps(config.source.path)
         source = config.source
         return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in paths.items()}, None
@@ -90,7 +95,7 @@ def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
 
 def uncut(config: Pipeline, root: Path) -> Dump | None:
     """The file of many dates that must be cut before its dates are known."""
-    _, to_cut = _dumps(config, root, _read_cache(root), {}) if is_one_file(config.source.path) else ({}, None)
+    _, to_cut = _dumps(config, root, _read_cache(root), {}) if config.source.cut_first else ({}, None)
     return to_cut.whole if to_cut else None
 
 

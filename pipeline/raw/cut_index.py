@@ -13,7 +13,7 @@ from typing import Any
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory import SPILL_FORMAT
-from dateshard.pipeline.raw.dumps import Dump, is_one_file
+from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.identity import identity, unseal
@@ -63,7 +63,7 @@ def find_cut(root: Path, key: str) -> Cut | None:
 
 def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
     """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
-    spill = next((dump.files[0] for dump in dumps.values()), None) if is_one_file(config.source.path) else None
+    spill = next((dump.files[0] for dump in dumps.values()), None) if config.source.cut_first else None
     cut = find_cut(root, spill.parent.name) if spill else None
     return {"cut": {"files": [str(path) for path in cut.files], "rows": asdict(cut.rows)}} if cut else {}
 

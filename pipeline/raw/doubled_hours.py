@@ -34,6 +34,11 @@ def with_instants(
     Args:
         day: the date that the rows should be of; None if they are of many.
     """
+    if source.time is None:
+        assert day is not None, "rows without a time are not cut into dates"
+        for piece in pieces:
+            yield piece, np.full(len(piece.row_R), day.start), np.ones(len(piece.row_R), dtype=np.bool_)
+        return
     spelling, held = Spelling(), _Held(source)
     infer = source.ambiguous == "infer" and (day is None or changes_offset(day, source.timezone))
     later = source.model_copy(update={"ambiguous": "latest"})

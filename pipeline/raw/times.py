@@ -98,6 +98,8 @@ def not_a_time(source: Source) -> str:
 
 def written_times(frame: pl.DataFrame, source: Source) -> pl.Series:
     """Each row's time as messages show it, under the name of its column; of several columns all, in their order."""
+    if source.time is None:
+        return pl.Series("", [], dtype=pl.String).extend_constant("", len(frame))
     if len(source.time_columns) == 1:
         return frame[source.time_columns[0]]
     parts = frame.select(pl.concat_str(pl.col(source.time_columns).cast(pl.String).fill_null(""), separator=" "))

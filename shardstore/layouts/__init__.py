@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:  # who only asks for names waits for no numpy
     from dateshard.shardstore.layouts.records import Reduced, Reduction, Stretch
 
-LAYOUTS = {"grid": "dateshard.shardstore.layouts.grid", "events": "dateshard.shardstore.layouts.events"}
+LAYOUTS = {name: f"dateshard.shardstore.layouts.{name}" for name in ("grid", "events", "table")}
 
 
 def reducer_of(layout: str) -> Callable[[Iterable[Stretch], Reduction], Reduced]:

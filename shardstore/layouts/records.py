@@ -66,6 +66,8 @@ class Reduction:
     Attributes:
         names: of the nodes, or of the cuts, as `Records.node_R` counts them.
         cut: whether the names are of cuts; the one node is then `nodes`.
+        categories: {place of a categorical feature: names that its column's values are places in}.
+        by_row: whether records are cut by a hash of what they hold.
         keep_all: whether all records of one name and instant are kept, or only the last of them in file order.
         refuse: called with the dump's row that comes again and the count of such rows, where their place is known.
     """
@@ -75,6 +77,8 @@ class Reduction:
     nodes: tuple[str, ...]
     cut: bool
     features: Sequence[Feature]
+    categories: Mapping[int, Sequence[str]]
+    by_row: bool
     keep_all: bool
     refuse: Callable[[int, int], NoReturn]
 

@@ -154,7 +154,7 @@ def test_records_that_are_spilled_by_the_hour_give_the_same_arrays(tmp_path: Pat
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"step": "1h"}, "step has no meaning"),
-    ({"source": {"path": "{date}.csv", "time": "t", "node": "n"}}, "events have no nodes: source.cut names"),
+    ({"source": {"path": "{date}.csv", "time": "t", "node": "n"}}, "layout events has no nodes: source.cut names"),
     ({"features": {"v": {"aggregate": "mean"}}}, "aggregate: mean needs ahead"),
     ({"features": {"v": {"aggregate": "max", "ahead": "30s"}}}, "aggregate must be count, sum, mean, last"),
     ({"features": {"v": {"aggregate": "gap", "column": "x"}}}, "it has no column"),

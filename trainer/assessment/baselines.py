@@ -15,6 +15,7 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.category_baselines import Guess, guesses, season_of
 from dateshard.trainer.assessment.forecaster import Forecast
+from dateshard.trainer.assessment.input_rivals import fit_logistic, fit_ridge
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Order, Window
@@ -32,7 +33,7 @@ from dateshard.trainer.setup import (
     window_of,
 )
 
-KNOWN = re.compile(r"mean|majority|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
+KNOWN = re.compile(r"mean|majority|logistic|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
 DAY_NS = 86_400_000_000_000
 BATCH_BYTES = 256 << 20  # of windows that are judged at a time; no season is a usual baseline that takes more for one
@@ -99,25 +100,41 @@ class Baselines:
             _refuse_meaningless(name, setting.config, setting.dataset)
         if setting.form.categorical and "mean" in names and "majority" not in names:
             names.insert(names.index("mean") + 1, "majority")
+        if not setting.window.horizon:
+            return self._of_inputs(names)
         if "ridge" in names and FIXED not in names:
             names.insert(names.index("ridge") + 1, FIXED)
-        if not setting.window.horizon and any(name not in ("mean", "majority") for name in names):
-            names = [name for name in names if name in ("mean", "majority")]
-            self.notes.append("horizon 0: the baselines that forecast (repeat, seasonal, ridge) do not apply")
         if not setting.form.numbers:
             names = [name for name in names if name.partition(":")[0] not in ("mean", "ridge")]
         return names
 
+    def _of_inputs(self, names: list[str]) -> list[str]:
+        """What applies at horizon 0: `ridge` is one of the inputs there, and brings `logistic` along for categories."""
+        form = self.setting.form
+        if form.categorical and "ridge" in names and "logistic" not in names:
+            names.insert(names.index("ridge") + 1, "logistic")
+        numbers, categories = ("mean", "ridge") if form.numbers else (), ("majority", "logistic")
+        if any(name not in ("mean", "ridge", "majority", "logistic") for name in names):
+            self.notes.append("horizon 0: the baselines that look back (repeat, seasonal, ridge:STEPS) do not apply")
+        return [name for name in names if name in (*numbers, *(categories if form.categorical else ()))]
+
     def _add(self, name: str, places: Mapping[str, tuple[int, Sequence[int]]]) -> None:
         setting, season = self.setting, season_of(name)
-        chosen = guesses(name, places, setting.window.target_steps, setting.window.history) if places else None
+        chosen = self._guesses(name, places) if places else None
         numbers: Numbers | None = None
-        if setting.form.numbers and not (name == "majority" and places):
+        if setting.form.numbers and not (name in ("majority", "logistic") and places):
             numbers = self._numbers(name)
         elif chosen is None:
             raise _unknown(name)
         self.reach = max(self.reach, season or 1)
         self.forecasts[name] = _joined(setting.form, numbers, chosen or {})
+
+    def _guesses(self, name: str, places: Mapping[str, tuple[int, Sequence[int]]]) -> dict[str, Guess] | None:
+        setting = self.setting
+        if name != "logistic":
+            return guesses(name, places, setting.window.target_steps, setting.window.history)
+        inputs = setting.columns.inputs
+        return {head: fit_logistic(setting.dataset, inputs, place) for head, (place, _) in places.items()}
 
     def _numbers(self, name: str) -> Numbers:
         setting, units = self.setting, self.setting.form.units
@@ -128,6 +145,13 @@ class Baselines:
         if (season := season_of(name)) is not None:
             reach = max(season, setting.window.history)
             return lambda batch: repeated(batch, targets, (reach, season, steps), mean)
+        if name == "ridge" and not setting.window.horizon:
+            forecast, penalties = fit_ridge(
+                setting.dataset, setting.columns.inputs, targets, setting.config.model.penalties
+            )
+            named = zip(setting.columns.target_names, penalties, strict=True)
+            self.notes.extend(f"ridge: {target}: of the inputs, penalty {penalty:g} a row" for target, penalty in named)
+            return forecast
         if name.startswith("ridge"):
             return self._ridge(name)
         raise _unknown(name)
@@ -210,9 +234,9 @@ def _joined(form: Form, numbers: Numbers | None, chosen: Mapping[str, Guess]) ->
 
 
 def _unknown(name: str) -> UsageError:
-    if name == "majority":
-        return UsageError("baseline 'majority' is for categorical targets, and there is none", todo="Take mean")
-    known = "repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+    if name in ("majority", "logistic"):
+        return UsageError(f"baseline '{name}' is for categorical targets, and there is none", todo="Take mean")
+    known = "repeat, mean, majority, logistic, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
     return UsageError(f"there is no baseline '{name}'", todo=f"Choose from {known}")
 
 
@@ -227,8 +251,10 @@ def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
     if any(dataset.features[place].ahead for place in choose_columns(config, dataset).targets):
         notes.append("a target that looks ahead is not known in the history: repeat and ridge have nothing to go by")
         return ["mean"], notes
+    if not window.horizon:
+        return ["mean", "ridge"], notes
     day = DAY_NS // dataset.manifest.step if dataset.manifest.step else 0
-    for season in (day, 7 * day) if window.horizon else ():
+    for season in (day, 7 * day):
         num_bytes = window_bytes(dataset, max(season, window.history), window)
         if num_bytes > BATCH_BYTES:
             notes.append(f"seasonal:{season} left out: one window would take {num_bytes / 2**20:,.0f} MiB")

@@ -82,7 +82,7 @@ class Reader:
         if policy == "mapped":
             return policy
         fits = self.resident_bytes <= budget
-        sparse = self.order.stride > self.wanted.window.length // 2
+        sparse = self.order.stride > max(1, self.wanted.window.length // 2)
         if policy == "auto":
             return "blocks" if fits and not sparse else "mapped"
         if not fits:

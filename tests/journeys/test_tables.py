@@ -1,0 +1,127 @@
+"""Tables through the command line: rows without a time, divided by what they hold; regression and classification."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from dateshard.pipeline.config import Pipeline
+from dateshard.shardstore.layouts.table import bucket_of
+from tests.conftest import World
+
+FEATURES: dict[str, Any] = {"area": {}, "rooms": {}, "town": {"categorical": True}, "price": {}}
+
+
+def table_world(folder: Path, rows: list[str], target: str = "price", **pipeline: Any) -> World:
+    """A table in `folder`, nothing prepared."""
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "houses.csv").write_text("\n".join(["area,rooms,town,price", *rows]) + "\n")
+    inputs = [name for name in FEATURES if name != target]
+    tree = {
+        "dataset": "houses",
+        "pipeline": {
+            "layout": "table",
+            "source": {"path": str(folder / "houses.csv")},
+            "features": FEATURES,
+            **pipeline,
+        },
+        "trainer": {
+            "inputs": inputs,
+            "targets": [target],
+            "window": {"history": 1, "horizon": 0},
+            "model": {"name": "mlp", "hidden_units": [16]},
+            "training": {"epochs": 8},
+        },
+    }
+    return World(folder, tree)
+
+
+def houses(count: int = 800, seed: int = 3) -> list[str]:
+    generator, made = random.Random(seed), []
+    for _ in range(count):
+        area, rooms, town = generator.uniform(30, 200), generator.randint(1, 6), generator.choice("ABC")
+        price = area * {"A": 3, "B": 2, "C": 1.5}[town] + 20 * rooms + generator.gauss(0, 10)
+        made.append(f"{area:.1f},{rooms},{town},{price:.1f}")
+    return made
+
+
+def sides(world: World) -> dict[str, set[tuple[float, ...]]]:
+    """{split: its rows}."""
+    dataset = world.open()
+    (day,) = dataset.days
+    cuts, values = dataset.cuts(day), np.asarray(dataset.arrays(day.date)["values"])[:, 0]
+    raw = np.round(dataset.scale.undo(values[:, None])[:, 0], 3)
+    of = {name: split for split, names in dataset.manifest.split_cuts.items() for name in names}
+    edges = [*cuts.starts.tolist(), day.num_steps]
+    made: dict[str, set[tuple[float, ...]]] = {}
+    for name, low, high in zip(cuts.names, edges, edges[1:], strict=False):
+        made.setdefault(of[name], set()).update(map(tuple, raw[low:high, [0, 1, 3]].tolist()))
+    return made
+
+
+def test_a_row_is_on_the_same_side_in_any_order_and_equal_rows_are_never_on_two(tmp_path: Path) -> None:
+    rows = houses()
+    first = table_world(tmp_path / "a", rows)
+    mixed = rows + rows[:100] + houses(200, seed=9)
+    random.Random(1).shuffle(mixed)
+    second = table_world(tmp_path / "b", mixed)
+    for world in (first, second):
+        assert not world.prepare().failed
+    before, after = sides(first), sides(second)
+    for split, own in before.items():
+        assert own <= after[split]
+        assert not any(own & other for name, other in after.items() if name != split)
+    total = sum(map(len, before.values()))
+    assert len(before["train"]) / total == pytest.approx(0.7, abs=0.06)
+    assert len(before["test"]) / total == pytest.approx(0.2, abs=0.05)
+    assert first.open().statistics.merged.moments_6NF[0, 0, 0] == pytest.approx(len(before["train"]))
+
+
+def test_a_bucket_depends_on_the_names_of_categories_and_not_on_their_codes() -> None:
+    column, codes = np.array([1.0, 2.0, np.nan]), np.array([0.0, 1.0, np.nan])
+    one = bucket_of([column, codes], {1: ["x", "y"]})
+    other = bucket_of([column, 1 - codes], {1: ["y", "x"]})
+    assert one.tolist() == other.tolist()
+    many = bucket_of([np.arange(100_000.0)], {})
+    assert np.bincount(many, minlength=100).min() > 850
+
+
+@pytest.mark.parametrize(("target", "rivals"), [("price", {"mean", "ridge"}), ("town", {"majority", "logistic"})])
+def test_a_table_is_prepared_learned_and_judged_beside_linear_rivals(
+    tmp_path: Path, target: str, rivals: set[str]
+) -> None:
+    world = table_world(tmp_path, houses(), target)
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    assert "nothing to do" in world.run("preprocess", "-c", config).stdout
+    told = world.run("train", "--run", "r", "-c", config).stdout
+    assert "70 % train + 10 % validation of the rows" in told
+    judged = json.loads(world.run("evaluate", "r", "--json").stdout)
+    assert {row["name"] for row in judged["rows"]} == {"mlp", *rivals}
+    seen = world.run("inspect", "-c", config).stdout
+    assert "800 records x 1 node x 4 features" in seen
+    assert "clock changes" not in seen
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"features": {"a": {"fill": "forward"}}}, "fill: forward has no meaning"),
+    ({"features": {"a": {"aggregate": "gap"}}}, "aggregate: gap has no meaning"),
+    ({"split": {"by": "row", "train": ["01"]}}, "train, validation, test are fractions"),
+    ({"step": "1h"}, "step has no meaning"),
+    ({"layout": "events"}, "layout events needs source.time"),
+    ({"layout": "grid", "step": "1h"}, "layout grid needs source.time"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), WRONG, ids=[says for _, says in WRONG])
+def test_what_has_no_meaning_for_a_table_is_refused(change: dict[str, Any], says: str) -> None:
+    tree = {"layout": "table", "source": {"path": "t.csv"}, "features": {"a": {}}} | change
+    with pytest.raises(ValidationError) as caught:
+        Pipeline.model_validate(tree)
+    assert says in str(caught.value)

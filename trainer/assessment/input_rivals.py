@@ -1,0 +1,179 @@
+"""Rivals where targets lie at the steps of their inputs (horizon 0): linear maps from a step's inputs to its targets.
+
+Ridge regression of numbers, multinomial logistic regression of categories. Each step of the training dates counts once,
+however many windows it lies in. A category among the inputs is one column a code.
+
+Legend: R rows (a step of a node each), K columns of the design with its constant, T numeric targets, C codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.order import Window
+from dateshard.trainer.data.window_chunks import Windows, chunks, cut, windows_of
+
+STEP = Window(1, 0)
+MOST_CODES = 256  # of an input: one with more categories stands for nothing linear
+MOST_ROWS = 200_000  # that logistic regression is fitted to, spread evenly over the training dates
+HELD = (0.75, 0.25)  # of the training dates where there is no validation
+ITERATIONS, TOLERANCE = 200, 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Which columns the inputs become: numbers as they are, categories one column a code, and a constant."""
+
+    inputs: tuple[int, ...]
+    codes: tuple[int, ...]
+
+    @staticmethod
+    def of(dataset: Dataset, inputs: Sequence[int]) -> Design:
+        """The design of some features; those with very many categories are left out."""
+        names = [dataset.features[place].name if dataset.features[place].categorical else "" for place in inputs]
+        codes = [len(dataset.vocabularies.names[name]) + 1 if name else 0 for name in names]
+        kept = [(place, count) for place, count in zip(inputs, codes, strict=True) if count <= MOST_CODES]
+        return Design(tuple(place for place, _ in kept), tuple(count for _, count in kept))
+
+    def columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns [..., K] float64 of values [..., F]."""
+        parts = []
+        for place, count in zip(self.inputs, self.codes, strict=True):
+            column = values[..., place]
+            wide = torch.nn.functional.one_hot(column.long(), count) if count else column[..., None]
+            parts.append(wide.double())
+        return torch.cat([*parts, torch.ones(*values.shape[:-1], 1, dtype=torch.float64)], dim=-1)
+
+
+@dataclass(slots=True)
+class _Moments:
+    """Sums over the rows at which each target was observed: x'x [T, K, K], x'y [T, K], y'y [T], rows [T]."""
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    square: torch.Tensor
+    count: torch.Tensor
+
+    @staticmethod
+    def of(windows: Windows, design: Design) -> _Moments | None:
+        made: _Moments | None = None
+        for values, seen in _rows(windows):
+            x = design.columns(values)
+            y, weight = values[:, list(windows.targets)].double(), seen[:, list(windows.targets)].double()
+            weighted = x[None] * weight.T[..., None]
+            new = _Moments(
+                weighted.mT @ x, torch.einsum("trk,rt->tk", weighted, y), (y**2 * weight).sum(0), weight.sum(0)
+            )
+            made = new if made is None else made.plus(new)
+        return made
+
+    def plus(self, other: _Moments) -> _Moments:
+        return _Moments(
+            self.gram + other.gram, self.cross + other.cross, self.square + other.square, self.count + other.count
+        )
+
+    def solved(self, penalty: float) -> torch.Tensor:
+        """Returns [T, K]: the coefficients of least squared error and penalty, which is a row's and spares the constant."""
+        size = self.gram.shape[-1]
+        rows = self.count.clamp(min=1)[:, None]
+        diagonal = (penalty * rows).expand(-1, size).clone()
+        diagonal[:, -1] = 0.0
+        tiny = 1e-12 * self.gram.diagonal(dim1=1, dim2=2).amax(1, keepdim=True).clamp(min=1e-300)
+        solution: torch.Tensor = torch.linalg.solve(self.gram + torch.diag_embed(diagonal + tiny), self.cross)
+        return solution
+
+    def errors(self, solution: torch.Tensor) -> torch.Tensor:
+        """Returns [T]: the mean squared errors of coefficients on these rows."""
+        fitted = torch.einsum("tk,tkl,tl->t", solution, self.gram, solution)
+        return (fitted - 2 * (solution * self.cross).sum(1) + self.square) / self.count.clamp(min=1)
+
+
+def _rows(windows: Windows) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields (values [R, F], observed [R, F]), a chunk of the dates at a time."""
+    for values, seen, *_ in chunks(windows, masked=True):
+        yield torch.from_numpy(values).flatten(0, 1), torch.from_numpy(seen).flatten(0, 1)
+
+
+def _held_apart(dataset: Dataset, targets: Sequence[int]) -> tuple[Windows, Windows]:
+    """The steps to fit to, and those to choose on: of the validation dates, else of the last quarter of training."""
+    train, held = (windows_of(dataset, split, STEP, targets) for split in ("train", "validation"))
+    if held.runs:
+        return train, held
+    first, last = cut(train, HELD)
+    return first, last
+
+
+def fit_ridge(
+    dataset: Dataset, inputs: Sequence[int], targets: Sequence[int], penalties: Sequence[float]
+) -> tuple[Callable[[Batch], torch.Tensor], list[float]]:
+    """Fits ridge regressions of a step's targets on its inputs; returns (forecast [B, P, N, T], each target's penalty).
+
+    Memory: T x K x K float64, and a chunk of the dates.
+    """
+    design = Design.of(dataset, inputs)
+    train, held = (_Moments.of(windows, design) for windows in _held_apart(dataset, targets))
+    assert train is not None, "there are training windows"
+    solutions = torch.stack([train.solved(penalty) for penalty in penalties])
+    errors = torch.stack([(held or train).errors(solution) for solution in solutions])
+    best = errors.argmin(0)
+    chosen = solutions[best, torch.arange(len(targets))].mT.contiguous()
+
+    def forecast(batch: Batch) -> torch.Tensor:
+        return (design.columns(batch.history_BHNF) @ chosen).float()
+
+    return forecast, [penalties[place] for place in best.tolist()]
+
+
+def fit_logistic(dataset: Dataset, inputs: Sequence[int], target: int) -> Callable[[Batch], torch.Tensor]:
+    """Fits a multinomial logistic regression of a step's category on its inputs; gives logits [B, P, N, C].
+
+    The penalty is half the squared coefficients for all rows together, as elsewhere by default; it spares the constant.
+
+    Memory: MOST_ROWS rows of K float64.
+    """
+    design, num_codes = Design.of(dataset, inputs), len(dataset.vocabularies.names[dataset.features[target].name]) + 1
+    x_RK, code_R = _sample(windows_of(dataset, "train", STEP, (target,)), design)
+    there = torch.unique(code_R)  # what no row has, code 0 above all, is never guessed
+    weights = torch.zeros(x_RK.shape[1], len(there), dtype=torch.float64, requires_grad=True)
+    place_R = torch.searchsorted(there, code_R)
+    optimiser = torch.optim.LBFGS(
+        [weights], max_iter=ITERATIONS, tolerance_grad=TOLERANCE, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        error = torch.nn.functional.cross_entropy(x_RK @ weights, place_R)
+        total: torch.Tensor = error + 0.5 * (weights[:-1] ** 2).sum() / max(len(x_RK), 1)
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    fitted = weights.detach()
+
+    def guess(batch: Batch) -> torch.Tensor:
+        scores = design.columns(batch.history_BHNF) @ fitted
+        logits = torch.full((*scores.shape[:-1], num_codes), float("-inf"))
+        logits[..., there] = torch.log_softmax(scores, dim=-1).float()
+        return logits
+
+    return guess
+
+
+def _sample(windows: Windows, design: Design) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (design [R, K], codes [R]) of observed steps, spread evenly over the dates."""
+    (target,) = windows.targets
+    total = sum(run.count for run in windows.runs) * windows.dataset.manifest.num_nodes
+    every, at = max(1, -(-total // MOST_ROWS)), 0
+    taken = []
+    for values, seen in _rows(windows):
+        places = torch.arange(-at % every, len(values), every)
+        at += len(values)
+        places = places[seen[places, target] & (values[places, target] > 0.5)]
+        taken.append((design.columns(values[places]), values[places, target].long()))
+    return torch.cat([x for x, _ in taken]), torch.cat([codes for _, codes in taken])
