@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.argument("folder", default=".", metavar="[DIR]")
 @click.option(
     "--example",
-    type=click.Choice(["flights", "traffic"]),
-    help="an example with data (a real year; a generated city); without it a starter configuration",
+    type=click.Choice(["flights", "traffic", "sensors", "tabular"]),
+    help="an example with data (a real year; a generated city, recordings, table); without it a starter configuration",
 )
 @click.option("--dates", "num_dates", type=int, metavar="N", help="traffic: how many dates, default 60")
 @click.option("--sensors", "num_sensors", type=int, metavar="N", help="traffic: how many sensors, default 64")

@@ -7,11 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
-from dateshard.examples import flights, traffic
+from dateshard.examples import flights, sensors, tabular, traffic
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError
 
-EXAMPLES = ("flights", "traffic")
+EXAMPLES = ("flights", "traffic", "sensors", "tabular")
 Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it
 STARTER = """\
 # What lies where, and what becomes of it. All keys: docs/configuration.md, or the command `config show`
@@ -50,7 +50,9 @@ def contents(
         return traffic.dumps(folder, num_dates, num_sensors)
     if num_dates is not None or num_sensors is not None:
         raise UsageError(f"the example {name} has one size", todo="Leave --dates and --sensors out, or choose traffic")
-    return iter(()) if flights.complete(folder) else flights.dumps(folder)
+    if name == "flights":
+        return iter(()) if flights.complete(folder) else flights.dumps(folder)
+    return sensors.dumps(folder) if name == "sensors" else tabular.dumps(folder)
 
 
 def write_missing(folder: Path, contents: Iterator[tuple[str, Content]]) -> int:

@@ -149,8 +149,8 @@ class Baselines:
             forecast, penalties = fit_ridge(
                 setting.dataset, setting.columns.inputs, targets, setting.config.model.penalties
             )
-            named = zip(setting.columns.target_names, penalties, strict=True)
-            self.notes.extend(f"ridge: {target}: of the inputs, penalty {penalty:g} a row" for target, penalty in named)
+            named = ", ".join(f"{penalty:g}" for penalty in sorted(set(penalties)))
+            self.notes.append(f"ridge: of the inputs at the same step, penalty {named} a row")
             return forecast
         if name.startswith("ridge"):
             return self._ridge(name)
