@@ -80,7 +80,7 @@ class Opened:
             f"dataset {manifest.dataset}, generation {self.dataset.generation}",
             f"  dates      {len(self.dates)}: {collapse(self.dates)}",
             *(f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()),
-            f"  steps      every {step} in {manifest.timezone}",
+            f"  steps      {f'every {step}' if step else 'records as they come'} in {manifest.timezone}",
             f"  nodes      {manifest.num_nodes:,}",
             f"  features   {', '.join(self.features)}",
             f"  bytes      {', '.join(f'{size(count)} {name}' for name, count in self.bytes.items())}",

@@ -123,7 +123,8 @@ def preprocess(
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
         dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
-        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.names) if table else 0)
+        largest = max((seen.dumps[date].size for date in dates[0] if date in seen.dumps), default=0)
+        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.names) if table else 0, largest)
         with Workers(most, stop) as workers:
             share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
             given = (workers, share, done.rows if done else None, fail_fast)

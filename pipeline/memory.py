@@ -31,6 +31,7 @@ READING_BYTES = 96 << 20  # what decoding a dump's blocks adds to a process, its
 LEAST_RECORDS = 16 << 20
 BATCH_BYTES, SPILL_FORMAT = 32 << 20, "dateshard.pipeline.raw.cutting:read"  # a spill is read a batch at a time
 PARENT_GROWTH = 16 << 20  # of this process once its workers run: plans, receipts, statistics
+ROW_BYTES = 24  # of a record in a dump, if it is a short one
 GRIDS = 4  # arrays of a date's size that measuring and normalising hold at once
 
 
@@ -41,6 +42,7 @@ def shares(
     num_workers: int | None,
     memory_bytes: int | None,
     num_nodes: int,
+    largest_dump: int = 0,
 ) -> tuple[int, int]:
     """Returns (processes, bytes for each): never more processes than dates, or by default than memory reaches for.
 
@@ -48,12 +50,14 @@ def shares(
         num_workers: as asked for; None for one a core.
         memory_bytes: for everything together; None for most of what is free now.
         num_nodes: of the node table, 0 without one.
+        largest_dump: its bytes, by which the records of a layout without steps are guessed.
     """
     total = memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)
     most = max(1, len(to_measure), len(to_normalise))
     if num_workers is None:
         dates = [*to_measure, *to_normalise]
-        grid = grid_bytes(config.day(dates[0]), config, num_nodes) if dates else 0
+        guessed = 0 if config.step_length else largest_dump // ROW_BYTES
+        grid = grid_bytes(config.day(dates[0], guessed), config, num_nodes if config.step_length else 1) if dates else 0
         most = min(most, max(1, (total - PARENT_BYTES) // (PROCESS_BYTES + LEAST_RECORDS + grid)))
     count = min(most, num_workers or len(os.sched_getaffinity(0)))
     return count, total if count == 1 else (total - PARENT_BYTES) // count

@@ -132,10 +132,10 @@ def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     dataset.read(date, slice(0, steps), values)
     dataset.read_observed(date, slice(0, steps), seen)
     columns = [_readable(survey, values[..., k], seen[..., k], k, count) for k in range(len(dataset.features))]
-    rows = []
+    rows, times = [], dataset.times(day)
     for place, cells in enumerate(zip(*columns, strict=True)):
         step, node = divmod(place, len(nodes))
-        at = spell(day.start + step * day.step, dataset.manifest.timezone)
+        at = spell(int(times[step]), dataset.manifest.timezone)
         rows.append({"time": at, "node": nodes[node], "values": dict(zip(dataset.feature_names, cells, strict=True))})
     return rows
 

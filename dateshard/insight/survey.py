@@ -140,7 +140,7 @@ class DataSurvey:
         plain_TN = np.where(seen_TN, raw_TN, 0.0)
         self.sum_NF[:, index] += plain_TN.sum(axis=0)
         step_of_day, weekday = np.divmod(self.dataset.codes(day), 8)
-        at = weekday, step_of_day.astype(np.int64) * day.step // HOUR
+        at = weekday, step_of_day.astype(np.int64) * self.dataset.code_length // HOUR
         np.add.at(self.week_seen[..., index], at, seen_TN.sum(axis=1))
         np.add.at(self.week_sum[..., index], at, plain_TN.sum(axis=1))
 

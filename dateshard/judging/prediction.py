@@ -24,7 +24,7 @@ from dateshard.pipeline.generation_settings import refuse_other_settings, settin
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.recent import RecentRows, RecentSteps, raw_files, read_history
 from dateshard.places import runs_folder, shards_folder
-from dateshard.shardstore.commands import by_door, command
+from dateshard.shardstore.commands import by_door, command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where
 from dateshard.shardstore.layouts.encode import last_record
@@ -142,6 +142,14 @@ def predict_run(asked: PredictRequest) -> Prediction:
     refuse_absent(run.folder)
     found, passed = checkpoint.find(run.checkpoints, which)
     dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
+    if not dataset.manifest.step:
+        what = (
+            f"predict forecasts the steps that come after a grid, and dataset {dataset.manifest.dataset} is of records"
+        )
+        judge = to_run("evaluate", run.name)
+        raise UsageError(
+            what, where=Where(file=str(dataset.root)), todo=f"Judge the model on the records it held out. {judge}"
+        )
     notes = [f"passed over: {note}" for note in passed]
     if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
         notes.append("the store was made anew since: this is not the data that the run was trained on")

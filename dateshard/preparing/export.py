@@ -33,7 +33,8 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
-from dateshard.shardstore.times.calendar import Day, instants
+from dateshard.shardstore.layouts.rows import ROW
+from dateshard.shardstore.times.calendar import Day
 from dateshard.shardstore.times.instants import spell
 from dateshard.terminal.indented import indented
 
@@ -85,7 +86,7 @@ def export(
         if to == "npy":
             numbers = values if scaled else raw_units(dataset, values)
             numbers[~observed] = np.nan
-            for file, array in ((folder / f"{date}.time.npy", instants(day)), (path, numbers)):
+            for file, array in ((folder / f"{date}.time.npy", dataset.times(day)), (path, numbers)):
                 with _new_file(file, force=force) as temporary:
                     _write_npy(temporary, array)
         else:
@@ -95,7 +96,7 @@ def export(
 
 
 def _refuse(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *, force: bool) -> None:
-    taken = [name for name in dataset.feature_names if name in TIMES]
+    taken = [name for name in dataset.feature_names if name in (*TIMES, *_cut(dataset))]
     if taken and to != "npy":
         raise UsageError(f"a feature has the name '{taken[0]}', which is a column here", todo="Export with --to npy")
     there = [path for path in targets(dataset, dates, to, folder) if path.exists()]
@@ -129,6 +130,7 @@ def _write_table(
     codes = {} if scaled else categorical(dataset.features)
     schema = _schema(dataset, codes, as_csv=as_csv, scaled=scaled)
     names, times = pa.array(dataset.nodes.names), _times(dataset, day, as_csv=as_csv)
+    of_cuts = _names_of_cuts(dataset, day, len(names))
     rows = max(1, BLOCK_CELLS // max(1, len(names)))
     make = pa_csv.CSVWriter if as_csv else partial(pa_parquet.ParquetWriter, compression="zstd")
     with open(path, "wb") as file, make(file, schema) as writer:  # pyarrow opens no name that is not UTF-8
@@ -136,6 +138,7 @@ def _write_table(
             block = slice(first, first + rows)
             numbers = values_TNF[block] if scaled else raw_units(dataset, values_TNF[block])
             columns = _index(block, day, len(names), names, times)
+            columns += [cuts.slice(first * len(names), len(columns[0])) for cuts in of_cuts]
             for place, feature in enumerate(dataset.features):
                 seen = observed_TNF[block, :, place].ravel()
                 words = dataset.vocabularies.names[feature.name] if place in codes else None
@@ -148,6 +151,7 @@ def _schema(dataset: Dataset, codes: Mapping[int, str], *, as_csv: bool, scaled:
     kinds = [pa.string() if as_csv else pa.timestamp("ns", tz=name) for name in zones]
     number = pa.float32() if scaled else pa.float64()
     fields = [*zip(TIMES, [*kinds, pa.string()], strict=True)]
+    fields += [(name, pa.string()) for name in _cut(dataset)]
     fields += [(f.name, pa.string() if k in codes else number) for k, f in enumerate(dataset.features)]
     facts = {"dateshard.dataset": dataset.manifest.dataset, "dateshard.units": "scaled" if scaled else "raw"}
     return pa.schema(fields, metadata=None if as_csv else facts)
@@ -155,13 +159,27 @@ def _schema(dataset: Dataset, codes: Mapping[int, str], *, as_csv: bool, scaled:
 
 def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> list[Any]:
     """The time of each step twice, as Arrow arrays: in UTC and in the dataset's zone (in CSV with its offset)."""
-    at = instants(day)
+    at = dataset.times(day)
     names = ("UTC", dataset.manifest.timezone)
     if not as_csv:
         return [pa.array(at, pa.timestamp("ns", tz=name)) for name in names]
     utc = [spell(instant, "UTC").replace("+00:00", "Z") for instant in at.tolist()]
     local = [spell(instant, names[1]) for instant in at.tolist()]
     return [pa.array(utc), pa.array(local)]
+
+
+def _cut(dataset: Dataset) -> list[str]:
+    """The column of the cuts, where a column of the dumps names them."""
+    return [dataset.manifest.cut] if dataset.manifest.cut not in ("", ROW) else []
+
+
+def _names_of_cuts(dataset: Dataset, day: Day, num_nodes: int) -> list[Any]:
+    """That column, of all rows of a date."""
+    if not _cut(dataset):
+        return []
+    cuts = dataset.cuts(day)
+    of_row = np.repeat(np.arange(len(cuts.names)), np.diff([*cuts.starts, day.num_steps]) * num_nodes)
+    return [pa.array(cuts.names, pa.string()).take(pa.array(of_row))]
 
 
 def _index(block: slice, day: Day, num_nodes: int, names: Any, times: Sequence[Any]) -> list[Any]:

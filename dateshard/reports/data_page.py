@@ -61,8 +61,8 @@ def data_report(facts: Facts) -> str:
 def _head(facts: Facts) -> str:
     manifest, dates = facts.dataset.manifest, facts.dates
     hours = manifest.step / 3.6e12
-    step = f"{hours:g} h" if hours >= 1 else f"{hours * 60:g} min"
-    lead = f"{dates[0]:%-d %B %Y} to {dates[-1]:%-d %B %Y}, every {step}, {manifest.timezone}"
+    every = f"every {hours:g} h" if hours >= 1 else f"every {hours * 60:g} min" if hours else "records as they come"
+    lead = f"{dates[0]:%-d %B %Y} to {dates[-1]:%-d %B %Y}, {every}, {manifest.timezone}"
     cells = facts.survey.cells() * len(facts.dataset.features)
     seen = float(facts.survey.seen_NF.sum())
     bad = [p for p in facts.plan.dates if p.state.split("(")[0] in ("failed", "stale", "missing")]
