@@ -242,8 +242,8 @@ def cut_names(root: Path, keys: Mapping[dt.date, str]) -> set[str]:
     Raises:
         StoreError: a staged array that does not verify.
     """
-    found = (load_beside(root / "staged" / str(date) / key)["cut_names"] for date, key in sorted(keys.items()))
-    return {name for names in found for name in decode_names(names)}
+    blocks = (load_beside(root / "staged" / str(date) / key)["cut_names"] for date, key in sorted(keys.items()))
+    return {name for names in blocks for name in decode_names(names)}
 
 
 def normalise_date(

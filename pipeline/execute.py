@@ -391,8 +391,8 @@ class _Run:
     def _to_normalise(self, plan: DatePlan, target: Normaliser) -> tuple[Any, ...]:
         """Arguments of `normalise_date`."""
         entry = self.current.manifest.dates.get(plan.date) if self.current else None
-        part = entry.parts[0] if entry else None
-        return self.writer.root, plan.date, plan.key, self.config, target, self.worker_bytes, part
+        shard = entry.parts[0] if entry else None
+        return self.writer.root, plan.date, plan.key, self.config, target, self.worker_bytes, shard
 
     def _note_shard(self, result: Normalised | StoredAgain) -> DateDone:
         changed = self.old is None or self.old.dates.get(result.date) != result.entry

@@ -174,7 +174,7 @@ class TimeParts(SourceSection):
 
     def columns(self) -> dict[str, str]:
         """Returns the {part: column} that are named."""
-        return {part: column for part in TimeParts.model_fields if (column := getattr(self, part)) is not None}
+        return {name: column for name in TimeParts.model_fields if (column := getattr(self, name)) is not None}
 
 
 TimeColumns = str | tuple[str, str] | TimeParts

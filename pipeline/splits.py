@@ -34,7 +34,7 @@ def parse_range(text: str, dates: Sequence[dt.date]) -> tuple[dt.date, dt.date] 
     Raises:
         UsageError: no range, or one that runs backwards.
     """
-    first, dots, last = (part.strip() for part in str(text).partition(".."))
+    first, dots, last = (end.strip() for end in str(text).partition(".."))
     if (dots and not first and not last) or (dots and (LAST.fullmatch(first) or LAST.fullmatch(last))):
         raise UsageError(f"'{text}' is not a range of dates", todo=FORMS)
     if match := LAST.fullmatch(first):

@@ -49,13 +49,13 @@ def store_date(root: Path, date: dt.date, manifest: Manifest, formats: Sequence[
         DamagedError: what it has is damaged.
     """
     dataset, entry = Dataset(root, 0, manifest), manifest.dates[date]
-    (part,) = entry.parts
-    if set(formats) <= set(part.formats):
-        kept = replace(part, formats={name: part.formats[name] for name in sorted(formats)})
+    (shard,) = entry.parts
+    if set(formats) <= set(shard.formats):
+        kept = replace(shard, formats={name: shard.formats[name] for name in sorted(formats)})
         alone = replace(manifest, dates={date: replace(entry, parts=(kept,))})
         for _, error in Dataset(root, 0, alone).verify_dates([date], full=False):
             if error is not None:
                 raise error
         return StoredAgain(date, alone.dates[date], ())
-    stored, folders = publish_shard(root, date, dataset.arrays(date), about, formats, part)
+    stored, folders = publish_shard(root, date, dataset.arrays(date), about, formats, shard)
     return StoredAgain(date, replace(entry, parts=(stored,)), folders)

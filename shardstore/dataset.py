@@ -164,7 +164,7 @@ class Dataset:
 
     def has_mask(self, date: dt.date) -> bool:
         """Whether anything of the date is missing (then it has an `observed` array)."""
-        return any("observed" in part.files for part in self._entry(date).parts)
+        return any("observed" in shard.files for shard in self._entry(date).parts)
 
     def codes(self, day: Day) -> NDArray[np.int32]:
         """Returns [T] int32 time codes: step of the local day, or a record's second of it, x 8 + weekday."""
@@ -285,16 +285,16 @@ class Dataset:
     def _candidates(self, date: dt.date, path: Path) -> Iterator[Path]:
         """Where a chunk file may lie. Of a date without Zarr, where the first is no good, it is cached (again)."""
         yield path
-        if "zarr" in (part := self._entry(date).parts[0]).formats:
+        if "zarr" in (shard := self._entry(date).parts[0]).formats:
             yield from _copies(path)
             return
-        hashes = {zarr_raw.chunk_file(name): file for name, file in part.files.items()}
-        cache.build(path.parents[1], hashes, lambda: self._load_stored(date, part), self.feature_names)
+        hashes = {zarr_raw.chunk_file(name): file for name, file in shard.files.items()}
+        cache.build(path.parents[1], hashes, lambda: self._load_stored(date, shard), self.feature_names)
         yield path
 
-    def _load_stored(self, date: dt.date, part: Part) -> dict[str, NDArray[Any]]:
+    def _load_stored(self, date: dt.date, shard: Part) -> dict[str, NDArray[Any]]:
         try:
-            return load_stored(self.root, date, part)
+            return load_stored(self.root, date, shard)
         except DamagedError as error:
             self._refuse_if_cleaned(error.where.file if error.where else None)
             raise
@@ -304,11 +304,11 @@ class Dataset:
 
         They are values, time, observed if anything is missing, and cuts with cut_names where records are cut. They are
         read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
-        if "zarr" not in (part := self._entry(date).parts[0]).formats:
-            stored = self._load_stored(date, part)
+        if "zarr" not in (shard := self._entry(date).parts[0]).formats:
+            stored = self._load_stored(date, shard)
             return {name: array for name, array in stored.items() if wanted is None or name in wanted}
         day, arrays = self.manifest.day(date), dict[str, NDArray[Any]]()
-        for name in part.files:
+        for name in shard.files:
             if wanted is not None and name not in wanted:
                 continue
             if name == "time" and day.step:
@@ -352,10 +352,10 @@ class Dataset:
         return known
 
     def _file_of(self, date: dt.date, array: str) -> tuple[Path, int, str]:
-        part = self._entry(date).parts[0]
-        size, digest = part.files[array]
-        place = "shards" if "zarr" in part.formats else "cache"
-        return self.root / place / str(date) / part.id / zarr_raw.chunk_file(array), size, digest
+        shard = self._entry(date).parts[0]
+        size, digest = shard.files[array]
+        place = "shards" if "zarr" in shard.formats else "cache"
+        return self.root / place / str(date) / shard.id / zarr_raw.chunk_file(array), size, digest
 
     def _open(self, path: Path) -> int:
         try:
@@ -429,11 +429,11 @@ class Dataset:
             yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
 
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
-        part = self._entry(date).parts[0]
-        verify_stored(self.root, date, part, full=full)
-        if "zarr" not in part.formats:
+        shard = self._entry(date).parts[0]
+        verify_stored(self.root, date, shard, full=full)
+        if "zarr" not in shard.formats:
             return
-        for array in part.files:
+        for array in shard.files:
             path, size, digest = self._file(date, array)
             self._verified.pop(str(path), None)
             descriptor = self._open(path)
@@ -441,8 +441,8 @@ class Dataset:
                 self._verify(path, descriptor, size, digest, date)
             finally:
                 os.close(descriptor)
-        folder = self.root / "shards" / str(date) / part.id
-        shapes = {name: (self._shape(date, name), TYPES[name].str) for name in part.files}
+        folder = self.root / "shards" / str(date) / shard.id
+        shapes = {name: (self._shape(date, name), TYPES[name].str) for name in shard.files}
         try:
             zarr_raw.check_metadata(folder, shapes, self.feature_names)
         except DamagedError as error:

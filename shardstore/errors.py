@@ -65,7 +65,7 @@ class Where:
             f"column '{shorten(self.column)}'" if self.column is not None else None,
             f"value {_cut(self.value, 60)!r}" if self.value is not None else None,
         ]
-        return ", ".join(part for part in parts if part)
+        return ", ".join(text for text in parts if text)
 
 
 def shorten(text: str, most: int = 60) -> str:

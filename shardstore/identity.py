@@ -49,8 +49,8 @@ def identity_of(canonical_json: bytes) -> str:
 def hash_bytes(*parts: Any) -> str:
     """Returns the xxh3_128 of buffers, one after the other (anything with the buffer protocol)."""
     state = xxhash.xxh3_128()
-    for part in parts:
-        state.update(part)
+    for data in parts:
+        state.update(data)
     return str(state.hexdigest())
 
 

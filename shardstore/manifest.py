@@ -190,25 +190,25 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
     return {
         "start": entry.start,
         "steps": entry.num_steps,
-        "parts": [_part_to_json(part) for part in entry.parts],
+        "parts": [_part_to_json(shard) for shard in entry.parts],
     } | length
 
 
-def _part_to_json(part: Part) -> dict[str, Any]:
-    files = {name: list(file) for name, file in part.files.items()}
-    content = {"id": part.id, "nodes": list(part.nodes), "files": files}
-    if part.formats == ZARR_ONLY:
+def _part_to_json(shard: Part) -> dict[str, Any]:
+    files = {name: list(file) for name, file in shard.files.items()}
+    content = {"id": shard.id, "nodes": list(shard.nodes), "files": files}
+    if shard.formats == ZARR_ONLY:
         return content
-    return content | {"formats": {name: [*stored] if stored else None for name, stored in part.formats.items()}}
+    return content | {"formats": {name: [*stored] if stored else None for name, stored in shard.formats.items()}}
 
 
 def _entry_from_json(content: Mapping[str, Any]) -> Entry:
     parts = []
-    for part in content["parts"]:  # a plain loop: thousands of dates are read before a command begins
-        low, high = part["nodes"]
-        files = {name: (size, digest) for name, (size, digest) in part["files"].items()}
-        formats = _formats(part["formats"]) if "formats" in part else ZARR_ONLY
-        parts.append(Part(folder_name(part["id"]), (low, high), files, formats))
+    for shard in content["parts"]:  # a plain loop: thousands of dates are read before a command begins
+        low, high = shard["nodes"]
+        files = {name: (size, digest) for name, (size, digest) in shard["files"].items()}
+        formats = _formats(shard["formats"]) if "formats" in shard else ZARR_ONLY
+        parts.append(Part(folder_name(shard["id"]), (low, high), files, formats))
     return Entry(content["start"], content["steps"], tuple(parts), content.get("length", 0))
 
 
@@ -251,16 +251,16 @@ def _refuse_unfit(manifest: Manifest) -> None:
         raise ValueError(manifest.vocabularies)
     row = manifest.num_nodes * len(manifest.features)
     for date, entry in manifest.dates.items():
-        (part,) = entry.parts
+        (shard,) = entry.parts
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
         covered = entry.num_steps * manifest.step if grid else entry.length
-        if far or not 0 < covered <= 2 * DAY or not {"values", "time"} <= part.files.keys():
+        if far or not 0 < covered <= 2 * DAY or not {"values", "time"} <= shard.files.keys():
             raise ValueError(entry)
-        if grid == bool(entry.length) or {"cuts", "cut_names"} & part.files.keys() != (
+        if grid == bool(entry.length) or {"cuts", "cut_names"} & shard.files.keys() != (
             {"cuts", "cut_names"} if manifest.cut else set()
         ):
             raise ValueError(entry)
-        for name, (size, _) in part.files.items():
+        for name, (size, _) in shard.files.items():
             if name in ("cuts", "cut_names"):
                 continue  # as many as there are pieces; whoever reads them compares them with the steps
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:

@@ -127,7 +127,7 @@ def intact(root: Path, date: dt.date, format_name: str, stored: Stored) -> bool:
     return first_damaged(path.parent, {path.name: (stored.size, stored.hash)}) is None
 
 
-def load_stored(root: Path, date: dt.date, part: Part) -> dict[str, NDArray[Any]]:
+def load_stored(root: Path, date: dt.date, shard: Part) -> dict[str, NDArray[Any]]:
     """A date's arrays out of a storage beside Zarr: the first of its files, or of their mended copies, that is whole.
 
     Memory: the file, and about twice the arrays.
@@ -136,40 +136,40 @@ def load_stored(root: Path, date: dt.date, part: Part) -> dict[str, NDArray[Any]
         DamagedError: naming the first damaged file; none is as committed.
     """
     damage: DamagedError | None = None
-    for format_name, stored in part.formats.items():
+    for format_name, stored in shard.formats.items():
         if stored is None:
             continue
         path = stored_path(root, date, format_name, stored)
         copies = sorted(path.parent.parent.glob(f"{stored.folder.partition('-')[0]}*"))
         for candidate in (path, *(copy / path.name for copy in copies if copy != path.parent)):
             try:
-                return _load(candidate, format_name, (stored.size, stored.hash), part)
+                return _load(candidate, format_name, (stored.size, stored.hash), shard)
             except DamagedError as error:
                 damage = damage or error
     assert damage is not None, "a date is stored as something"
     raise damage
 
 
-def verify_stored(root: Path, date: dt.date, part: Part, *, full: bool) -> None:
+def verify_stored(root: Path, date: dt.date, shard: Part, *, full: bool) -> None:
     """Hashes a date's files beside Zarr; with `full` also compares their arrays with the committed ones.
 
     Raises:
         DamagedError: naming the file.
     """
-    for format_name, stored in part.formats.items():
+    for format_name, stored in shard.formats.items():
         if stored is None:
             continue
         path, expected = stored_path(root, date, format_name, stored), (stored.size, stored.hash)
-        _load(path, format_name, expected, part) if full else _read(path, expected)
+        _load(path, format_name, expected, shard) if full else _read(path, expected)
 
 
-def _load(path: Path, format_name: str, expected: tuple[int, str], part: Part) -> dict[str, NDArray[Any]]:
+def _load(path: Path, format_name: str, expected: tuple[int, str], shard: Part) -> dict[str, NDArray[Any]]:
     data = _read(path, expected)
     try:
         arrays = storage_of(format_name).decode(memoryview(data))
     except ValueError as error:
         raise _damaged(path, str(error)) from None
-    if canonical_files(arrays) != dict(part.files):
+    if canonical_files(arrays) != dict(shard.files):
         raise _damaged(path, "its arrays are not those that were committed")
     return arrays
 

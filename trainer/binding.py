@@ -43,7 +43,7 @@ def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> dict[str, Any]
     return {"settings": binding(config), "data": data_identity(dataset), "order": order}
 
 
-def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+def refuse_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
     """Refuses to continue a checkpoint that was made with other data, another order or other settings.
 
     Raises:
@@ -51,7 +51,7 @@ def refuse_difference(found: Mapping[str, Any], wanted: Mapping[str, Any], where
     """
     differences = []
     for section in ("data", "order", "settings"):
-        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (found, wanted))
+        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (held, wanted))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 prefix = "trainer" if section == "settings" else section

@@ -406,10 +406,10 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns {dotted path: leaf} of a configuration's JSON form."""
     if not isinstance(value, dict):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= flatten(inner, f"{prefix}.{name}" if prefix else name)
-    return found
+        leaves |= flatten(inner, f"{prefix}.{name}" if prefix else name)
+    return leaves
 
 
 def binding(config: Trainer) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def choose(name: str) -> torch.device:
 def describe() -> tuple[str, str]:
     """Returns (what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
     version = torch.version.cuda
-    found = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-    return (f"cuda {version}" if version else "cpu"), found
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return (f"cuda {version}" if version else "cpu"), name
 
 
 def reseed(seed: int) -> None:

@@ -32,6 +32,6 @@ def forward(session: Session, given: Batch) -> Forward:
         UsageError: a model of the user's own fails.
     """
     device = session.device
-    batch = given if device.type == "cpu" else given.changed(lambda part: part.to(device))
+    batch = given if device.type == "cpu" else given.changed(lambda tensor: tensor.to(device))
     forecast = outputs(session.model, batch, session.heads)
     return Forward(batch, forecast, {head.name: head.sums(forecast[head.name], batch) for head in session.heads})

@@ -46,12 +46,12 @@ class Counts:
 
 def machine_bytes() -> int:
     """The memory that there is for this process: the machine's, its container's, or a limit set on the process."""
-    found = [int(psutil.virtual_memory().total)]
-    found += [limit for kind in (RLIMIT_AS, RLIMIT_DATA) if (limit := getrlimit(kind)[0]) != RLIM_INFINITY]
+    limits = [int(psutil.virtual_memory().total)]
+    limits += [limit for kind in (RLIMIT_AS, RLIMIT_DATA) if (limit := getrlimit(kind)[0]) != RLIM_INFINITY]
     for path in CGROUPS:
         with suppress(OSError, ValueError):  # there is none, or it says `max`
-            found.append(int(Path(path).read_text()))
-    return min(found)
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
@@ -100,10 +100,10 @@ def refuse_too_large(config: Trainer, parts_of: Callable[[Trainer], Mapping[str,
     if total <= there:
         return
     key = min(SIZES, key=lambda name: sum(parts_of(_with_default(config, name)).values()))
-    part = max(parts, key=lambda name: parts[name])
+    largest = max(parts, key=lambda name: parts[name])
     value = _leaf(config.model_dump(mode="json"), key)
     raise UsageError(
-        f"trainer.{key}: {value} asks for {size(total)} of memory ({part} {size(parts[part])}), "
+        f"trainer.{key}: {value} asks for {size(total)} of memory ({largest} {size(parts[largest])}), "
         f"and there are {size(there)}",
         todo=f"Make it smaller; {command('estimate', config=True)} says what a training takes",
     )

@@ -18,15 +18,15 @@ LARGE = 1e3  # scaled values beyond this are named: no z-score of sound data goe
 
 def dates_of(session: Session, first: int, count: int = 1) -> list[str]:
     """Dates of the first targets of `count` batches of the current epoch, from number `first` (0-based) on."""
-    reader, found = session.train, set[str]()
+    reader, dates = session.train, set[str]()
     timeline = reader.dataset.timeline
     order = reader.order
     low = first * order.batch_size
     for piece in order.epoch(session.state.epoch).pieces(low, low + order.windows_in(first, count)):
         for run, anchor in zip(piece.block_runs[piece.run_K], piece.anchor_K.tolist(), strict=True):
             day, _ = next(timeline.spans(order.runs[int(run)].segment, anchor, anchor + 1))
-            found.add(str(day.date))
-    return sorted(found)
+            dates.add(str(day.date))
+    return sorted(dates)
 
 
 def write(session: Session) -> None:
@@ -83,12 +83,12 @@ def error(session: Session, *, over: bool) -> DateshardError:
 @torch.no_grad()
 def _inputs(session: Session, first: int, stop: int) -> list[dict[str, Any]]:
     """Describes each batch of the step: largest values, and whether the forecast is finite."""
-    found = []
+    batches = []
     for number, batch in enumerate(session.train.batches(session.state.epoch, start=first), start=first + 1):
         if number > stop:
             break
         history, target = batch.history_BHNF, batch.target_BPNF
         largest = {"history": float(history.abs().max()), "target": float(target.abs().max())}
-        large = {name: int((part.abs() > LARGE).sum()) for name, part in (("history", history), ("target", target))}
-        found.append({"batch": number, "windows": batch.size, "largest": largest, f"beyond_{LARGE:g}": large})
-    return found
+        large = {name: int((tensor.abs() > LARGE).sum()) for name, tensor in (("history", history), ("target", target))}
+        batches.append({"batch": number, "windows": batch.size, "largest": largest, f"beyond_{LARGE:g}": large})
+    return batches

@@ -98,24 +98,24 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     writer.save(described, tensors)
 
 
-def restore(session: Session, found: checkpoint.Checkpoint) -> None:
+def restore(session: Session, kept: checkpoint.Checkpoint) -> None:
     """Puts a checkpoint's state into the session; every byte is verified before it is used.
 
     Raises:
         DamagedError: naming the file.
     """
-    groups = checkpoint.read_files(found)
-    checkpoint.refuse_unfit(found, groups, "model", session.model.state_dict())
-    checkpoint.refuse_unfit(found, groups, "optimizer", _expected_moments(session, found.state["without_moments"]))
-    checkpoint.refuse_unfit(found, groups, "metrics", session.metrics.tensors())
+    groups = checkpoint.read_files(kept)
+    checkpoint.refuse_unfit(kept, groups, "model", session.model.state_dict())
+    checkpoint.refuse_unfit(kept, groups, "optimizer", _expected_moments(session, kept.state["without_moments"]))
+    checkpoint.refuse_unfit(kept, groups, "metrics", session.metrics.tensors())
     session.model.load_state_dict(groups["model"], strict=True)
     if session.optimizer is not None:
         names, held = _trained(session.model), dict[int, dict[str, torch.Tensor]]()
         for joined, tensor in groups["optimizer"].items():
-            name, _, part = joined.rpartition("//")
-            held.setdefault(names.index(name), {})[part] = tensor
+            name, _, moment = joined.rpartition("//")
+            held.setdefault(names.index(name), {})[moment] = tensor
         session.optimizer.load_state_dict({**session.optimizer.state_dict(), "state": held})
-    saved = found.state
+    saved = kept.state
     session.metrics = session.metrics.fresh(saved["epoch"])
     session.metrics.load(groups["metrics"])
     if session.metrics.sample is not None:
@@ -145,7 +145,7 @@ def _named_moments(session: Session) -> dict[str, torch.Tensor]:
     if session.optimizer is None:
         return {}
     names, moments = _trained(session.model), session.optimizer.state_dict()["state"]
-    return {f"{names[i]}//{part}": t for i, held in moments.items() for part, t in held.items() if t is not None}
+    return {f"{names[i]}//{moment}": t for i, held in moments.items() for moment, t in held.items() if t is not None}
 
 
 def _without_moments(session: Session) -> set[str]:
@@ -160,4 +160,4 @@ def _expected_moments(session: Session, without: Sequence[str]) -> dict[str, tor
     adam = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": None, "exp_avg_sq": None}
     parts = {"momentum_buffer": None} if session.config.training.optimizer == "sgd" else adam
     trained = [(name, p) for name, p in session.model.named_parameters() if p.requires_grad and name not in without]
-    return {f"{name}//{part}": p if form is None else form for name, p in trained for part, form in parts.items()}
+    return {f"{name}//{moment}": p if form is None else form for name, p in trained for moment, form in parts.items()}

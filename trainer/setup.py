@@ -201,23 +201,23 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
 
 def _codes_of(dataset: Dataset, places: Sequence[int]) -> tuple[int, ...]:
     """How many codes each feature has, code 0 included; 0 for numbers."""
-    found = []
+    counts = []
     for feature in (dataset.features[place] for place in places):
         categories = dataset.vocabularies.names[feature.name] if feature.categorical else ()
-        found.append(len(categories) + 1 if categories else 0)
-    return tuple(found)
+        counts.append(len(categories) + 1 if categories else 0)
+    return tuple(counts)
 
 
 def targets_of(config: Trainer, dataset: Dataset, columns: Selected) -> list[Target]:
     """The targets with their categories; classes are counted over the training dates where weights ask for it."""
     training = config.training
     asked = [training.class_weights, *(head.class_weights for head in (training.losses or {}).values())]
-    found = []
+    targets = []
     for place, name in zip(columns.targets, columns.target_names, strict=True):
         categories = dataset.vocabularies.names[name] if dataset.features[place].categorical else ()
         counts = class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
-        found.append(Target(name, categories, counts))
-    return found
+        targets.append(Target(name, categories, counts))
+    return targets
 
 
 def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:

@@ -165,9 +165,9 @@ class BadRows:
         """The key that reads the bad rows, where what they have in common shows it."""
         seen, units = self._seen, self.bad == 1 and first.row == self._first_row
         if seen.reasons == {NO_NUMBER} and (
-            found := remedies.of_decimals(seen.texts, seen.values, first.path, self._source.csv)
+            remedy := remedies.of_decimals(seen.texts, seen.values, first.path, self._source.csv)
         ):
-            return found
+            return remedy
         if seen.reasons == {NO_NUMBER} and (not units or remedies.are_markers(seen.texts)):
             remedy = remedies.of_markers(seen.texts, seen.values, first.path, self._source.csv.missing)
             if remedy:

@@ -49,8 +49,8 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
             frame = pl.from_arrow(pa.table(reader.get_batch(index)))
             assert isinstance(frame, pl.DataFrame)
             for rows in frame.iter_slices(size):
-                for (number,), part in rows.partition_by(FILE, as_dict=True, maintain_order=True).items():
-                    yield _piece(part, cut_files.files[number])
+                for (number,), of_file in rows.partition_by(FILE, as_dict=True, maintain_order=True).items():
+                    yield _piece(of_file, cut_files.files[number])
 
 
 def _piece(frame: pl.DataFrame, file: Path) -> RowBlock:
@@ -155,13 +155,15 @@ class _Spills:
         if not self._held:
             return
         together = pl.concat(self._held, how="diagonal")
-        for (date,), part in together.partition_by(
+        for (date,), dated in together.partition_by(
             "__date", as_dict=True, include_key=False, maintain_order=True
         ).items():
-            self.rows[str(date)] = self.rows.get(str(date), 0) + len(part)
+            self.rows[str(date)] = self.rows.get(str(date), 0) + len(dated)
             number = self._flushed[str(date)] = self._flushed.get(str(date), -1) + 1
-            of_others = [name for name in part.columns if name.startswith(BAD) and part[name].null_count() == len(part)]
-            part.drop(of_others).write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
+            of_others = [
+                name for name in dated.columns if name.startswith(BAD) and dated[name].null_count() == len(dated)
+            ]
+            dated.drop(of_others).write_ipc(self.folder / f"{date}.{number}", compression="uncompressed")
         self._held, self._num_bytes = [], 0
 
     def close(self) -> dict[str, tuple[int, str]]:
@@ -173,14 +175,14 @@ class _Spills:
             final = self.folder / f"{date}.arrow"
             _join(parts, final)
             files[final.name] = hash_file(final)
-            for part in parts:
-                part.unlink()
+            for path in parts:
+                path.unlink()
         return files
 
 
-def _read_part(part: Path, schema: dict[str, Any], names: list[str]) -> pl.DataFrame:
+def _read_part(path: Path, schema: dict[str, Any], names: list[str]) -> pl.DataFrame:
     """A part's rows with all columns. Read, not mapped: what is mapped counts as resident."""
-    frame = pl.read_ipc(part.read_bytes())
+    frame = pl.read_ipc(path.read_bytes())
     lacking = schema.keys() - set(frame.columns)
     return frame.with_columns([pl.lit(None, dtype=schema[name]).alias(name) for name in sorted(lacking)]).select(names)
 
@@ -188,15 +190,15 @@ def _read_part(part: Path, schema: dict[str, Any], names: list[str]) -> pl.DataF
 def _join(parts: list[Path], final: Path) -> None:
     """Writes the rows of all parts as batches of equal size, columns in order of name."""
     schema: dict[str, Any] = {}
-    for part in parts:
-        schema |= dict(pl.read_ipc_schema(part))
+    for path in parts:
+        schema |= dict(pl.read_ipc_schema(path))
     names = sorted(schema)
     size = batch_rows(len(names))
     held: pl.DataFrame | None = None
     writer = None
     try:
-        for number, part in enumerate(parts):
-            whole = _read_part(part, schema, names)
+        for number, path in enumerate(parts):
+            whole = _read_part(path, schema, names)
             held = whole if held is None else pl.concat([held, whole], rechunk=False)
             del whole
             last = number == len(parts) - 1

@@ -139,7 +139,7 @@ def node_of(path: Path, pattern: str) -> str | None:
     A path elsewhere is held against the pattern's parts from the first `{node}` or date on.
     """
     parts = Path(pattern).parts
-    first = next(index for index, part in enumerate(parts) if FIELD.search(part))
+    first = next(index for index, folder in enumerate(parts) if FIELD.search(folder))
     for form in (parts, parts[first:]):
         expression = _expression(str(Path(*form)))
         for place in (path, *path.parents):
@@ -222,7 +222,7 @@ def _near(pattern: str) -> str:
 def date_of(path: Path, pattern: str) -> dt.date | None:
     """The date that a path's names tell: as `pattern` spells it, else as 2013-03-05 or 20130305 in its last name."""
     matches = list(PLACEHOLDER.finditer(pattern))
-    parts = [part for part in Path(pattern).parts if PLACEHOLDER.search(part)]
+    parts = [folder for folder in Path(pattern).parts if PLACEHOLDER.search(folder)]
     style = (matches[0][1] or "%Y-%m-%d") if matches else ""
     if matches and len({match[1] for match in matches}) == 1:
         tail = Path(*Path(pattern).parts[Path(pattern).parts.index(parts[0]) :])
@@ -245,7 +245,7 @@ def place_of(pattern: str, date: dt.date) -> str:
 def _wildcard(pattern: str) -> str:
     """The pattern for glob: the user's own `*` stay, everything else is taken as it is."""
     parts = re.split(r"(\{date(?::[^}]+)?\}|\{node\}|\*)", pattern)
-    return "".join("*" if part == "*" or FIELD.fullmatch(part) else glob.escape(part) for part in parts)
+    return "".join("*" if piece == "*" or FIELD.fullmatch(piece) else glob.escape(piece) for piece in parts)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -263,8 +263,8 @@ def _expression(pattern: str) -> re.Pattern[str]:
 def _written(style: str) -> str:
     """A regular expression of dates in that style: `{date}*.csv` must know where the date ends."""
     parts = re.split(r"(%.)", style)
-    known = all(part in DIGITS for part in parts[1::2])
-    return "".join(DIGITS.get(part) or re.escape(part) for part in parts) if known else ".+?"
+    known = all(directive in DIGITS for directive in parts[1::2])
+    return "".join(DIGITS.get(directive) or re.escape(directive) for directive in parts) if known else ".+?"
 
 
 def _date_in(match: re.Match[str], style: str) -> dt.date | None:
@@ -278,7 +278,7 @@ def _date_in(match: re.Match[str], style: str) -> dt.date | None:
 
 
 def _literal(text: str) -> str:
-    return "[^/]*".join(re.escape(part) for part in text.split("*"))
+    return "[^/]*".join(re.escape(literal) for literal in text.split("*"))
 
 
 def _files(path: Path) -> list[Path]:

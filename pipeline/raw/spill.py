@@ -73,8 +73,8 @@ class Spool:
         for index in range(self.num_stretches):
             start = self.day.start + index * self.stretch
             length = min(self.stretch, self.day.end - start)
-            part = replace(self.day, start=start, num_steps=length // self.day.step if self.day.step else 0)
-            yield part if self.day.step else replace(part, length=length), self._load(index)
+            stretch = replace(self.day, start=start, num_steps=length // self.day.step if self.day.step else 0)
+            yield stretch if self.day.step else replace(stretch, length=length), self._load(index)
 
     def _joined(self) -> Chunk:
         """All chunks as one, column by column, so that one column is held twice and no more."""

@@ -28,14 +28,14 @@ def readings(columns: Mapping[str, pl.Series], form: str | None, *, midnight: bo
     if "date" in columns:
         days, valid = _days_of_dates(columns["date"], form)
     else:
-        wholes = [_whole(columns[part], LARGEST[part]) for part in ("year", "month", "day")]
+        wholes = [_whole(columns[name], LARGEST[name]) for name in ("year", "month", "day")]
         days, valid = days_of(*(values.astype(np.int32) for values, _ in wholes))
         valid = np.logical_and.reduce([valid, *(there for _, there in wholes)])
     clock = np.zeros(len(days), dtype=np.int64)
-    for part, unit in (("minute", MINUTE), ("second", SECOND)):
-        if part in columns:
-            values, there = _whole(columns[part], 59) if part == "minute" else _seconds(columns[part])
-            clock, valid = clock + values * (unit if part == "minute" else 1), valid & there
+    for name, unit in (("minute", MINUTE), ("second", SECOND)):
+        if name in columns:
+            values, there = _whole(columns[name], 59) if name == "minute" else _seconds(columns[name])
+            clock, valid = clock + values * (unit if name == "minute" else 1), valid & there
     if "hour" in columns:
         hours, there = _whole(columns["hour"], LARGEST["hour"])
         valid = valid & there & ((hours < 24) | (midnight & (clock == 0)))

@@ -327,8 +327,8 @@ def _fixed_width(texts: pl.Series, sample: str) -> tuple[Instants | None, Valid]
     naive, valid = np.empty(len(matrix), dtype=np.int64), np.empty(len(matrix), dtype=bool)
     digits = len(match["f"]) - 1 if match["f"] else 0
     for start in range(0, len(matrix), CHUNK):
-        part = slice(start, start + CHUNK)
-        naive[part], valid[part] = _take_apart(matrix[part], sample, digits, seconds=bool(match["s"]))
+        chunk = slice(start, start + CHUNK)
+        naive[chunk], valid[chunk] = _take_apart(matrix[chunk], sample, digits, seconds=bool(match["s"]))
     return naive, valid
 
 

@@ -38,7 +38,7 @@ def _no_date(pattern: str, style: str) -> UsageError:
     """Makes the error of a pattern that leaves parts of a date open, or that nothing can be read by."""
     first = SAMPLES[0]
     others = {"year": first.replace(year=2015), "month": first.replace(month=9), "day": first.replace(day=25)}
-    lacking = [part for part, other in others.items() if other.strftime(style) == first.strftime(style)]
+    lacking = [unit for unit, other in others.items() if other.strftime(style) == first.strftime(style)]
     if len(lacking) in (0, len(others)):
         todo = "Write %Y, %m and %d, as in {date:%Y%m%d}"
         return UsageError(f"'{{date:{style}}}' is no pattern that dates are read by", todo=todo)

@@ -183,9 +183,9 @@ def _named(manifest: Manifest) -> Iterator[str]:
     if manifest.vocabularies:
         yield f"vocabularies/{manifest.vocabularies}"
     for date, entry in manifest.dates.items():
-        for part in entry.parts:
-            yield f"{'shards' if 'zarr' in part.formats else 'cache'}/{date}/{part.id}"
-            yield from (f"{name}/{date}/{stored.folder}" for name, stored in part.formats.items() if stored)
+        for shard in entry.parts:
+            yield f"{'shards' if 'zarr' in shard.formats else 'cache'}/{date}/{shard.id}"
+            yield from (f"{name}/{date}/{stored.folder}" for name, stored in shard.formats.items() if stored)
 
 
 def _judge(root: Path, named: set[str], kinds: Iterable[str], garbage: Garbage) -> None:

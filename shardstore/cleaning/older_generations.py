@@ -56,7 +56,7 @@ def _names(manifest: Manifest) -> set[tuple[Any, ...]]:
 
 def _key(date: dt.date, entry: Entry) -> tuple[Any, ...]:
     """All that tells a date's files from those of another generation."""
-    return date, *((part.id, *sorted(part.formats)) for part in entry.parts)
+    return date, *((shard.id, *sorted(shard.formats)) for shard in entry.parts)
 
 
 def _frozen(manifest: Manifest) -> tuple[str, str, str]:

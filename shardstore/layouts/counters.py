@@ -32,7 +32,7 @@ class Counters:
         self._before = {place: np.full(num_nodes, np.nan) for place in self._names}  # at the end of the step before
         self.resets: dict[str, int] = {}
 
-    def take(self, values_TNF: Floats, records: Records, order: Integers, part: Day) -> None:
+    def take(self, values_TNF: Floats, records: Records, order: Integers, stretch: Day) -> None:
         """Makes increases of the last readings of a stretch's steps, in place; a step with a reset becomes unobserved.
 
         Args:
@@ -49,7 +49,7 @@ class Counters:
             self._before[place] = reading_TN[-1]
             fallen = self._fallen(place, column[kept], records.node_R[kept])
             if fallen.any():
-                step = (records.time_R[kept] - part.start) // part.step
+                step = (records.time_R[kept] - stretch.start) // stretch.step
                 values_TNF[step[fallen], records.node_R[kept][fallen], place] = np.nan
                 self.resets[name] = self.resets.get(name, 0) + int(fallen.sum())
 

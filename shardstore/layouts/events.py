@@ -41,8 +41,8 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
     Memory: the records' columns twice.
     """
     kept, duplicates = list[Records](), NO_DUPLICATES
-    for part, records, place_R in stretches:
-        order, again = without_earlier(records, arrange(records, part, len(to.names)), place_R, to)
+    for stretch, records, place_R in stretches:
+        order, again = without_earlier(records, arrange(records, stretch, len(to.names)), place_R, to)
         columns = tuple(None if column is None else column[order] for column in records.values)
         kept.append(Records(records.time_R[order], records.node_R[order], columns))
         duplicates = duplicates.and_of(again)

@@ -36,8 +36,8 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
 
 
 def _in_buckets(stretches: Iterable[Stretch], categories: Mapping[int, Sequence[str]]) -> Iterator[Stretch]:
-    for part, rows, place_R in stretches:
-        yield part, Records(rows.time_R, bucket_of(rows.values, categories), rows.values), place_R
+    for stretch, rows, place_R in stretches:
+        yield stretch, Records(rows.time_R, bucket_of(rows.values, categories), rows.values), place_R
 
 
 def bucket_of(columns: Sequence[Floats | None], categories: Mapping[int, Sequence[str]]) -> NDArray[np.int64]:

@@ -70,7 +70,7 @@ class Histogram:
     @staticmethod
     def merged(parts: Iterable[Histogram]) -> Histogram:
         """Sums histograms; the sum is the same whatever the parts and their order."""
-        occupied = [part.rows_4K for part in parts if part.rows_4K.size]
+        occupied = [histogram.rows_4K for histogram in parts if histogram.rows_4K.size]
         if not occupied:
             return Histogram()
         rows = np.concatenate(occupied, axis=1)
@@ -151,10 +151,10 @@ class HistogramSum:
         self._parts: list[Histogram] = []
         self._waiting = 0
 
-    def add(self, part: Histogram) -> None:
+    def add(self, histogram: Histogram) -> None:
         """Adds the histogram of one part."""
-        self._parts.append(part)
-        self._waiting += part.rows_4K.shape[1]
+        self._parts.append(histogram)
+        self._waiting += histogram.rows_4K.shape[1]
         if self._waiting > max(self._parts[0].rows_4K.shape[1], MERGE_AT):
             self._parts, self._waiting = [self.total()], 0
 

@@ -39,7 +39,7 @@ class Scale:
         """The scale of some features, in this order."""
         chosen = list(features)
         parts = (self.pivot_NF, self.delta_NF, self.spread_NF, self.mean_NF, self.empty_NF)
-        return Scale(*(part[:, chosen] for part in parts))
+        return Scale(*(array[:, chosen] for array in parts))
 
     def apply(self, values: Floats) -> Floats:
         """Scaled float64 values of [..., N, F] raw ones."""

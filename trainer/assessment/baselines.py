@@ -195,7 +195,7 @@ class Baselines:
 
     def _tell(self, name: str, ridge: Ridge) -> None:
         names = self.setting.columns.target_names
-        self.notes.extend(f"{name}: {part}" for part in tuning_notes(names, ridge.tunings()))
+        self.notes.extend(f"{name}: {note}" for note in tuning_notes(names, ridge.tunings()))
 
     def _tell_choice(self, name: str, reach: int, chosen: Sequence[Chosen], tried: int) -> None:
         if any(choice.scores for choice in chosen):

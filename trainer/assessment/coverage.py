@@ -59,13 +59,13 @@ class Group:
 
 def worst(coverage: Coverage, level: float) -> list[Group]:
     """Returns for each kind the group furthest from the level, if it is `FAR` off and has `FEWEST_TARGETS`."""
-    found = []
+    furthest = []
     for kind, groups in (("node", coverage.by_node), ("hour", coverage.by_hour), ("month", coverage.by_month)):
         ranked = _furthest(kind, groups or {}, level)
         if ranked:
-            chosen = max(ranked, key=lambda one: abs(one.share - level))
-            found += [chosen] if abs(chosen.share - level) >= FAR else []
-    return found
+            chosen = max(ranked, key=lambda group: abs(group.share - level))
+            furthest += [chosen] if abs(chosen.share - level) >= FAR else []
+    return furthest
 
 
 def _furthest(kind: str, groups: Mapping[str, Any], level: float) -> list[Group]:

@@ -73,12 +73,12 @@ def evaluate(
         forecasts[model[0]] = of_model(model[1], setting.form.heads, setting.columns.inputs, setting.window)
         if isinstance(model[1], Ridge):
             named = [target.name for target in setting.form.targets]  # as configured: the order of its weights
-            notes.extend(f"{model[0]}: {part}" for part in tuning_notes(named, model[1].tunings()))
+            notes.extend(f"{model[0]}: {note}" for note in tuning_notes(named, model[1].tunings()))
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
     counted, by_date, ranking = _accumulate(setting, order, rivals)
-    rows = [_row(name, part, setting, is_model=name == rivals.model) for name, part in counted.items()]
+    rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
     _refuse_blind(rows, split, order.num_windows, notes)
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
@@ -142,13 +142,13 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
 
 def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) -> Row:
     features = setting.columns.target_names
-    told = {target: part for target, part in counted.classes_by_target().items() if part["count"]}
+    by_target = {target: report for target, report in counted.classes_by_target().items() if report["count"]}
     return Row(
         name,
         "model" if is_model else "baseline",
         counted.sums.report(features),
         counted.raw.report(features, setting.dataset.nodes.names) if counted.raw else {},
-        told,
+        by_target,
         counted.sampled(),
         counted.loss() if is_model else None,
     )
@@ -207,12 +207,12 @@ def _accumulate(
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
         day_B = date_of(order.positions(number), ANCHOR)[:, 0]
         for name, forecast in rivals.forecasts.items():
-            predicted, found = forecast(batch), {}
+            predicted, losses = forecast(batch), {}
             if name == rivals.model:
-                found = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
+                losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
                 if (cells := cell_errors(form, predicted, batch)) is not None:
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
-            counted[name].add(predicted, batch, found, order.positions(number))
+            counted[name].add(predicted, batch, losses, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
             by_date[name].add(predicted, batch, day_B)
     return counted, by_date, ranking

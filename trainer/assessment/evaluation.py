@@ -83,11 +83,11 @@ class Evaluation:
         `beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them."""
         if not self.comparisons:
             return None
-        if all(one.outcome == "better" for one in self.comparisons):
+        if all(comparison.outcome == "better" for comparison in self.comparisons):
             return "beats"
         best = {target: self._best(target) for target in (None, *self.categorical)}
-        against = [one for one in self.comparisons if one.baseline == best[one.target]]
-        return "loses" if against and all(one.outcome == "worse" for one in against) else "unclear"
+        against = [comparison for comparison in self.comparisons if comparison.baseline == best[comparison.target]]
+        return "loses" if against and all(comparison.outcome == "worse" for comparison in against) else "unclear"
 
     @property
     def beats_baselines(self) -> bool | None:
@@ -107,7 +107,7 @@ class Evaluation:
             "outcome": self.outcome,
             "beats_baselines": self.beats_baselines,
             "best_baseline": self.best_baseline,
-            "comparisons": [{**asdict(one), "outcome": one.outcome} for one in self.comparisons],
+            "comparisons": [{**asdict(comparison), "outcome": comparison.outcome} for comparison in self.comparisons],
             "difficulty": dict(self.difficulty),
             "notes": self.notes,
         }

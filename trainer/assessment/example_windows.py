@@ -52,25 +52,25 @@ class Drawn:
     @torch.no_grad()
     def windows(self, ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
         """Each as JSON; memory: one batch at a time."""
-        return [self._window(one) for one in ranked]
+        return [self._window(example) for example in ranked]
 
-    def _window(self, one: Ranked) -> dict[str, Any]:
-        batch = self._batch(one.position)
-        told = {name: forecast(batch) for name, forecast in self.forecasts.items()}
-        cells = cell_errors(self.form, next(iter(told.values())), batch)
+    def _window(self, example: Ranked) -> dict[str, Any]:
+        batch = self._batch(example.position)
+        predicted = {name: forecast(batch) for name, forecast in self.forecasts.items()}
+        cells = cell_errors(self.form, next(iter(predicted.values())), batch)
         assert cells is not None, "it was ranked"
         errors_N = mean_errors(cells, (0, 1, 3))
-        away = -errors_N if one.kind == "worst" else np.abs(errors_N - one.error)
+        away = -errors_N if example.kind == "worst" else np.abs(errors_N - example.error)
         node = int(np.argmin(np.where(np.isnan(away), np.inf, away)))
-        values, time_T = self._read(one.position)
+        values, time_T = self._read(example.position)
         names = [target.name for target in self.form.targets]
         targets = []
         for place, name in enumerate(names[:MOST_TARGETS]):
-            by_name = {who: self._raw(forecast, place, node) for who, forecast in told.items()}
+            by_name = {who: self._raw(forecast, place, node) for who, forecast in predicted.items()}
             targets.append({"name": name, "values": _plain(values[:, node, place]), "forecasts": by_name})
         return {
-            "kind": one.kind,
-            "error": one.error if np.isfinite(one.error) else None,
+            "kind": example.kind,
+            "error": example.error if np.isfinite(example.error) else None,
             "node": self.reader.dataset.nodes.names[node],
             "first_ns": int(time_T[0]),
             "begins": spell(int(time_T[-self.form.num_steps]), self.reader.dataset.manifest.timezone),

@@ -57,9 +57,9 @@ class Forecaster:
         """Heads of one categorical target each."""
         return tuple(head for head in self.heads if head.loss == "cross_entropy")
 
-    def numeric(self, told: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def numeric(self, predicted: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns [B, P, N, numbers] scaled, of what `forecast` gave."""
-        parts = [told[head.name] for head in self.heads if head.loss != "cross_entropy"]
+        parts = [predicted[head.name] for head in self.heads if head.loss != "cross_entropy"]
         return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
@@ -76,15 +76,15 @@ class Forecaster:
         history = torch.from_numpy(np.ascontiguousarray(values_HNF))[None]
         codes = torch.from_numpy(np.ascontiguousarray(codes_W))[None]
         known = None if known_HNF is None else torch.from_numpy(np.ascontiguousarray(known_HNF))[None]
-        told = self.forecast(Batch(history, history[:, :0], None, codes, known))
+        predicted = self.forecast(Batch(history, history[:, :0], None, codes, known))
         chances = {}
         for head in self.categorical:
-            known = told[head.name][0, ..., 1:].double()
+            known = predicted[head.name][0, ..., 1:].double()
             chances[self.targets[head.targets[0]].name] = known.softmax(-1).numpy()
-        return (self.numeric(told)[0].numpy() if self.numbers else None), chances
+        return (self.numeric(predicted)[0].numpy() if self.numbers else None), chances
 
 
-def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpoint) -> Forecaster:
+def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpoint) -> Forecaster:
     """The model of a checkpoint; every byte of its weights is verified before it is used.
 
     Memory: the checkpoint's tensors, and the model.
@@ -105,8 +105,8 @@ def load_forecaster(config: Trainer, dataset: Dataset, found: checkpoint.Checkpo
     shape = shape_of(dataset, columns, heads, window)
     model = build(shape, config.model)
     refuse_unfit(model, shape, config.model.name)  # a lazy one has no parameters before
-    groups = checkpoint.read_files(found)
-    checkpoint.refuse_unfit(found, groups, "model", model.state_dict())
+    groups = checkpoint.read_files(saved)
+    checkpoint.refuse_unfit(saved, groups, "model", model.state_dict())
     model.load_state_dict(groups["model"], strict=True)
     model.to(devices.choose(config.training.device))
     uses_codes = bool(getattr(model, "uses_codes", False))
@@ -132,7 +132,7 @@ def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], win
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
         known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
         own = Batch(batch.history_BHNF[:, -history:][..., chosen], batch.target_BPNF, None, codes, known)
-        out = outputs(model, own.changed(lambda part: part.to(device)), heads)
-        return {name: part.cpu() for name, part in out.items()}
+        out = outputs(model, own.changed(lambda tensor: tensor.to(device)), heads)
+        return {name: tensor.cpu() for name, tensor in out.items()}
 
     return forecast

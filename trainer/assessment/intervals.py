@@ -104,12 +104,12 @@ def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], 
     mean = Units(forecaster.dataset, targets).mean_scaled_NF
     sums: dict[str, float] = {}
     for batch in _batches(forecaster, order):
-        told = forecaster.numeric(forecaster.forecast(batch))
-        missed = (batch.target_BPNF - told).numpy()
+        predicted = forecaster.numeric(forecaster.forecast(batch))
+        missed = (batch.target_BPNF - predicted).numpy()
         seen = np.ones(missed.shape, bool) if batch.observed_BPNF is None else batch.observed_BPNF.numpy()
         scores[at : at + batch.size] = np.where(seen, missed, np.nan)
         at += batch.size
-        guesses = {"model": told, "mean": mean.expand(batch.size, *shape)}
+        guesses = {"model": predicted, "mean": mean.expand(batch.size, *shape)}
         if forecaster.window.horizon:
             guesses["repeat"] = repeated(batch, targets, (forecaster.window.history, 1, shape[0]), mean)
         for name, guess in guesses.items():
@@ -157,7 +157,7 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage 
     if not order.num_windows or np.isnan(intervals.reach_2PNF).all():
         return None
     low, high = intervals.reach_2PNF
-    told, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
+    has_interval, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
     names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
     tally = CoverageTally(dataset.nodes.names, [day.date for day in dataset.days], names)
     first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
@@ -165,7 +165,7 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage 
     for number, batch in enumerate(_batches(forecaster, order)):
         missed = (batch.target_BPNF - forecaster.numeric(forecaster.forecast(batch))).numpy()
         seen = np.broadcast_to(
-            told & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy()), missed.shape
+            has_interval & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy()), missed.shape
         )
         with np.errstate(invalid="ignore"):
             inside = (missed >= low) & (missed <= high) & seen

@@ -26,13 +26,15 @@ from dateshard.trainer.checkpoint import Checkpoint
 FOLDER = "intervals"
 
 
-def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: Path) -> tuple[Intervals | None, str]:
+def intervals_of(
+    forecaster: Forecaster, checkpoint: Checkpoint, level: float, run: Path
+) -> tuple[Intervals | None, str]:
     """Returns a checkpoint's intervals, kept or made now, and what a person should know of it (nothing if all is well).
 
     Owns intervals/ in the folder of the run. None where no validation window is there to make them on.
     """
-    path = run / FOLDER / f"{found.name}_{level:g}.json"
-    bound = _bound(forecaster, found, level)
+    path = run / FOLDER / f"{checkpoint.name}_{level:g}.json"
+    bound = _bound(forecaster, checkpoint, level)
     with suppress(FileNotFoundError):
         try:
             content = unseal(path.read_bytes(), str(path))
@@ -52,9 +54,9 @@ def intervals_of(forecaster: Forecaster, found: Checkpoint, level: float, run: P
     return intervals, ""
 
 
-def _bound(forecaster: Forecaster, found: Checkpoint, level: float) -> dict[str, Any]:
+def _bound(forecaster: Forecaster, checkpoint: Checkpoint, level: float) -> dict[str, Any]:
     """What intervals belong to: the weights, the data, the level, and this code."""
-    files = {name: [size, digest] for name, (size, digest) in found.files.items()}
+    files = {name: [size, digest] for name, (size, digest) in checkpoint.files.items()}
     data, bounds = data_identity(forecaster.dataset)["id"], forecaster.config.model_dump(mode="json")["bounds"]
     return {"code": CODE, "checkpoint": files, "data": data, "level": level, "bounds": bounds}
 
@@ -89,9 +91,13 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
     if coverage is not None:
         shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
         nodes, hours, months = (
-            {name: found[name] for name in (kind, *shares)}
-            for kind, found in (("nodes", coverage.by_node), ("hours", coverage.by_hour), ("months", coverage.by_month))
-            if found is not None
+            {name: by_group[name] for name in (kind, *shares)}
+            for kind, by_group in (
+                ("nodes", coverage.by_node),
+                ("hours", coverage.by_hour),
+                ("months", coverage.by_month),
+            )
+            if by_group is not None
         )
         coverage = replace(coverage, by_feature=shares, by_node=nodes, by_hour=hours, by_month=months)
     return Intervals(content["bound"]["level"], reach, *counts, dict(content["errors"]), coverage)

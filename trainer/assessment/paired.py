@@ -91,7 +91,7 @@ class DateOf:
 
     def __call__(self, positions: range, offsets_P: Integers) -> Integers:
         """Returns [B, P] days of the steps at some offsets from the anchor; 0 is the anchor, whose date is the window's."""
-        found = []
+        days = []
         for piece in self.order.pieces(positions.start, positions.stop):
             segment_B = self.segment_R[piece.block_runs[piece.run_K]]
             step_BP = piece.anchor_K[:, None] + offsets_P
@@ -99,8 +99,8 @@ class DateOf:
             for segment in np.unique(segment_B).tolist():
                 own = segment_B == segment
                 day_BP[own] = self.first_S[segment] + np.searchsorted(self.ends_S[segment], step_BP[own], side="right")
-            found.append(day_BP)
-        return np.concatenate(found)
+            days.append(day_BP)
+        return np.concatenate(days)
 
 
 @dataclass(slots=True)
@@ -118,10 +118,10 @@ class ByDate:
     def add(self, forecast: Mapping[str, torch.Tensor], batch: Batch, day_B: Integers) -> None:
         """Adds a batch; a predictor may leave heads out."""
         if (numbers := numbers_of(self.form, forecast, batch)) is not None:
-            told, target, observed = (None if part is None else part.detach().cpu() for part in numbers)
-            assert told is not None
+            predicted, target, observed = (None if tensor is None else tensor.detach().cpu() for tensor in numbers)
+            assert predicted is not None
             assert target is not None
-            error = torch.sub(told.double(), target.double())
+            error = torch.sub(predicted.double(), target.double())
             seen = torch.ones_like(error, dtype=torch.bool) if observed is None else observed
             error = torch.where(seen, error, 0.0)
             self._add(None, (seen, error.square(), error.abs()), day_B)
@@ -148,7 +148,7 @@ def _of_category(logits_BPNC: torch.Tensor, batch: Batch, place: int) -> tuple[t
 
 def compare(mine: ByDate, theirs: ByDate, baseline: str, horizon_days: int) -> list[Comparison]:
     """The model beside a baseline, in everything that both forecast."""
-    found = []
+    comparisons = []
     for target, own in mine.sums.items():
         other = theirs.sums.get(target)
         if other is None or not own[0].any():
@@ -160,8 +160,8 @@ def compare(mine: ByDate, theirs: ByDate, baseline: str, horizon_days: int) -> l
         there = own[0] > 0
         gain, ends = interval(gain_D[there], size_D[there], horizon_days)
         same = gain is not None and bool(agrees < 0 if gain > 0 else agrees >= 0)
-        found.append(Comparison(baseline, target, gain, *ends, int(there.sum()), same))
-    return found
+        comparisons.append(Comparison(baseline, target, gain, *ends, int(there.sum()), same))
+    return comparisons
 
 
 def interval(
@@ -180,7 +180,7 @@ def interval(
         return value, (None, None)
     drawn = math.ceil(dates / block)
     starts = np.random.default_rng(SEED).integers(0, dates, (DRAWS, drawn))
-    gains, sizes = (_block_sums(part, block)[starts].sum(1) for part in (gain_D, size_D))
+    gains, sizes = (_block_sums(values_D, block)[starts].sum(1) for values_D in (gain_D, size_D))
     away = np.quantile(gains / sizes - value, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # fewer dates than were drawn; blocks that share dates; few blocks
     widened = (
@@ -193,8 +193,8 @@ def interval(
 def _block_sums(values_D: Floats, block: int) -> Floats:
     """Sums of `block` dates from each one on, the first following the last."""
     sums = np.cumsum(np.concatenate([[0.0], values_D, values_D[: block - 1]]))
-    found: NDArray[np.float64] = sums[block:] - sums[:-block]
-    return found
+    block_sums: NDArray[np.float64] = sums[block:] - sums[:-block]
+    return block_sums
 
 
 def _student(degrees: float) -> float:

@@ -60,15 +60,15 @@ class Ranking:
         rows = permute(at, self.num_windows, self.seed)
         kept = np.flatnonzero(seen & (rows < len(self._sampled)))
         self._sampled[rows[kept]], self._positions[rows[kept]] = errors_B[kept], at[kept]
-        found = (errors_B[seen], at[seen])
-        self._low = self._merged(self._low, found, 1)
-        self._high = self._merged(self._high, found, -1)
+        ranked = (errors_B[seen], at[seen])
+        self._low = self._merged(self._low, ranked, 1)
+        self._high = self._merged(self._high, ranked, -1)
 
     def _merged(
-        self, one: tuple[Floats, Integers], other: tuple[Floats, Integers], sign: int
+        self, left: tuple[Floats, Integers], right: tuple[Floats, Integers], sign: int
     ) -> tuple[Floats, Integers]:
         """The first `POOL` of both by error (times sign), then position, one a stretch."""
-        errors, positions = (np.concatenate(pair) for pair in zip(one, other, strict=True))
+        errors, positions = (np.concatenate(pair) for pair in zip(left, right, strict=True))
         ordered = np.lexsort((positions, sign * errors))
         _, first = np.unique(positions[ordered] // self.stretch, return_index=True)
         chosen = ordered[np.sort(first)[:POOL]]
@@ -79,15 +79,15 @@ class Ranking:
 
         A window is told once: of very few ones each kind has its first before any has its second."""
         parts = {"worst": self._high, "median": self._middle(), "best": self._low}
-        found = {kind: self._apart(*part) for kind, part in parts.items()}
-        told, taken = {kind: list[Ranked]() for kind in KINDS}, set[int]()
+        candidates = {kind: self._apart(*ranked) for kind, ranked in parts.items()}
+        by_kind, taken = {kind: list[Ranked]() for kind in KINDS}, set[int]()
         for rank in range(KEPT):
             for kind in ("worst", "best", "median"):
-                errors, positions = found[kind]
+                errors, positions = candidates[kind]
                 if rank < len(errors) and int(positions[rank]) not in taken:
                     taken.add(int(positions[rank]))
-                    told[kind].append(Ranked(kind, int(positions[rank]), float(errors[rank])))
-        return [one for kind in KINDS for one in told[kind]]
+                    by_kind[kind].append(Ranked(kind, int(positions[rank]), float(errors[rank])))
+        return [window for kind in KINDS for window in by_kind[kind]]
 
     def _apart(self, errors: Floats, positions: Integers) -> tuple[Floats, Integers]:
         """The first `KEPT` that are a stretch or more from those before them."""
@@ -124,10 +124,10 @@ def cell_errors(
         return None
     errors, counts = list[Floats](), list[NDArray[np.bool_]]()
     if (numbers := numbers_of(form, forecast, batch)) is not None:
-        told, target, observed = (None if part is None else part.detach().cpu() for part in numbers)
-        assert told is not None
+        predicted, target, observed = (None if tensor is None else tensor.detach().cpu() for tensor in numbers)
+        assert predicted is not None
         assert target is not None
-        squared = torch.sub(told.double(), target.double()).square_().nan_to_num_(nan=torch.inf).numpy()
+        squared = torch.sub(predicted.double(), target.double()).square_().nan_to_num_(nan=torch.inf).numpy()
         errors.append(squared)
         counts.append(np.ones(squared.shape, dtype=np.bool_) if observed is None else observed.numpy())
     for head in form.categorical:

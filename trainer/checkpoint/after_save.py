@@ -28,15 +28,15 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
     Raises:
         DiskFullError: an export did not fit; every checkpoint is whole.
     """
-    found = inspect(saved)
-    point(saved, "latest.json", found.state)
-    is_best = found.state["validated"] and found.state["progress"]["best_epoch"] == found.state["epoch"]
+    checkpoint = inspect(saved)
+    point(saved, "latest.json", checkpoint.state)
+    is_best = checkpoint.state["validated"] and checkpoint.state["progress"]["best_epoch"] == checkpoint.state["epoch"]
     if is_best:
-        point(saved, BEST_NOTE, found.state)
+        point(saved, BEST_NOTE, checkpoint.state)
     if is_best and config.export_pth != "none":
-        export(found, parent / BEST_EXPORT)
+        export(checkpoint, parent / BEST_EXPORT)
     if config.export_pth == "all":
-        export(found, export_of(saved))
+        export(checkpoint, export_of(saved))
     policy = RetentionPolicy.of(config)
     return retain(parent, policy).gone if policy.removes else []
 
@@ -46,23 +46,23 @@ def mend(parent: Path, config: CheckpointConfig) -> None:
     policy = RetentionPolicy.of(config)
     if policy.removes or any(parent.glob(f"{GONE}*")):  # no save may come any more that would bring it about
         retain(parent, policy)
-    found, _ = scan(parent)
-    best = next(iter(ranked(found)), None)
-    if found:
-        point(found[-1].folder, "latest.json", found[-1].state)
+    checkpoints, _ = scan(parent)
+    best = next(iter(ranked(checkpoints)), None)
+    if checkpoints:
+        point(checkpoints[-1].folder, "latest.json", checkpoints[-1].state)
     if best is not None:
         point(best.folder, BEST_NOTE, best.state)
     else:
         for name in (BEST_NOTE, BEST_EXPORT):
             (parent / name).unlink(missing_ok=True)
-    wanted = [(one, export_of(one.folder)) for one in found if config.export_pth == "all"]
+    wanted = [(saved, export_of(saved.folder)) for saved in checkpoints if config.export_pth == "all"]
     wanted = [pair for pair in wanted if not pair[1].exists()]
     if best is not None and config.export_pth != "none":
         wanted.append((best, parent / BEST_EXPORT))
-    for one, path in wanted:
-        if _damage(one) is None and not (path.exists() and matches(path, one)):
-            export(one, path)
-    present = {export_of(one.folder) for one in found}
+    for saved, path in wanted:
+        if _damage(saved) is None and not (path.exists() and matches(path, saved)):
+            export(saved, path)
+    present = {export_of(saved.folder) for saved in checkpoints}
     for path in parent.glob("checkpoint_epoch_*.pth"):  # a removal was cut off behind it
         if NAME.fullmatch(path.stem) and path not in present and not path.with_suffix("").exists():
             path.unlink()
@@ -95,37 +95,42 @@ def retain(parent: Path, policy: RetentionPolicy, *, dry_run: bool = False, thor
     with nullcontext() if dry_run else removal_lock(parent):
         if not dry_run:
             sweep(parent)
-        found, damaged = scan(parent)
+        checkpoints, damaged = scan(parent)
         while True:
-            gone = _going(found, policy)
-            bad = [(one, error) for one in _decisive(found, gone, thorough=thorough) if (error := _damage(one))]
+            gone = _going(checkpoints, policy)
+            bad = [
+                (saved, error) for saved in _decisive(checkpoints, gone, thorough=thorough) if (error := _damage(saved))
+            ]
             if not bad:
                 break
             damaged += [str(error) for _, error in bad]
-            found = [one for one in found if one.name not in {other.name for other, _ in bad}]
-        kept = [one.name for one in found if one.name not in gone]
+            checkpoints = [saved for saved in checkpoints if saved.name not in {other.name for other, _ in bad}]
+        kept = [saved.name for saved in checkpoints if saved.name not in gone]
         if dry_run:
             return Retained(kept, gone, sum(bytes_of(parent / name) for name in gone), damaged)
         return Retained(kept, gone, remove(parent / name for name in gone), damaged)
 
 
-def _going(found: Sequence[Checkpoint], policy: RetentionPolicy) -> list[str]:
-    sized = [replace(one, num_bytes=bytes_of(found[k].folder)) for k, one in enumerate(listed(found))]
-    return going(sized, policy, {one.name for one in found if is_pinned(one.folder)})
+def _going(checkpoints: Sequence[Checkpoint], policy: RetentionPolicy) -> list[str]:
+    sized = [replace(saved, num_bytes=bytes_of(checkpoints[k].folder)) for k, saved in enumerate(listed(checkpoints))]
+    return going(sized, policy, {saved.name for saved in checkpoints if is_pinned(saved.folder)})
 
 
-def _decisive(found: Sequence[Checkpoint], gone: Sequence[str], *, thorough: bool) -> list[Checkpoint]:
+def _decisive(checkpoints: Sequence[Checkpoint], gone: Sequence[str], *, thorough: bool) -> list[Checkpoint]:
     """Lists the checkpoints that stay, and whose damage would change what may go."""
-    stay = [one for one in found if one.name not in gone]
+    stay = [saved for saved in checkpoints if saved.name not in gone]
     if thorough or not gone:
         return stay if thorough else []
-    loses_judged = any(one.name in gone for one in ranked(found))
-    return [*stay[-1:], *([one for one in ranked(found) if one.name not in gone][:1] if loses_judged else [])]
+    loses_judged = any(saved.name in gone for saved in ranked(checkpoints))
+    return [
+        *stay[-1:],
+        *([saved for saved in ranked(checkpoints) if saved.name not in gone][:1] if loses_judged else []),
+    ]
 
 
-def _damage(one: Checkpoint) -> StoreError | None:
+def _damage(checkpoint: Checkpoint) -> StoreError | None:
     try:
-        verify(one)
+        verify(checkpoint)
     except StoreError as error:
         return error
     return None

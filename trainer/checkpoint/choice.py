@@ -16,35 +16,35 @@ from dateshard.trainer.checkpoint.removal import export_of
 
 def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
     """All checkpoints of a folder, oldest first, and why others were passed over. Tensors are not read."""
-    found, passed = [], []
+    checkpoints, passed = [], []
     if parent.is_dir():
         for folder in parent.iterdir():
             if NAME.fullmatch(folder.name):
                 try:
-                    found.append(inspect(folder))
+                    checkpoints.append(inspect(folder))
                 except StoreError as error:
                     passed.append(str(error))
-    return sorted(found, key=lambda checkpoint: checkpoint.place), passed
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.place), passed
 
 
 def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose every byte verifies, and why newer ones were passed over."""
-    found, passed = scan(parent)
-    return _first_good(found[::-1], passed)
+    checkpoints, passed = scan(parent)
+    return _first_good(checkpoints[::-1], passed)
 
 
 def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint with the lowest validation loss measured on its very weights; ties go to the older."""
-    found, passed = scan(parent)
-    return _first_good(ranked(found), passed)
+    checkpoints, passed = scan(parent)
+    return _first_good(ranked(checkpoints), passed)
 
 
-def ranked(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+def ranked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Lists checkpoints by validation loss of their own weights, best first; by training loss without validation dates."""
     for loss in ("val_loss", "train_loss"):
-        judged = [one for one in found if one.state["validated"] and one.state.get(loss) is not None]
+        judged = [saved for saved in checkpoints if saved.state["validated"] and saved.state.get(loss) is not None]
         if judged:
-            return sorted(judged, key=lambda one: (one.state[loss], one.place))
+            return sorted(judged, key=lambda saved: (saved.state[loss], saved.place))
     return []
 
 
@@ -72,8 +72,8 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
     """
     name = name.removesuffix(".pth")
     if name in ("latest", "best", "best_model"):
-        found, passed = newest(parent) if name == "latest" else best(parent)
-        if found is None:
+        checkpoint, passed = newest(parent) if name == "latest" else best(parent)
+        if checkpoint is None:
             reason = f" ({'; '.join(passed)})" if passed else ""
             todo = f"Train afresh. {to_run('train', config=True)}"
             if name != "latest" and newest(parent)[0] is not None:
@@ -85,32 +85,32 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
                 )
                 raise NotThereError(f"{what}{reason}", where=Where(file=str(parent)), todo=todo)
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
-        return found, passed
+        return checkpoint, passed
     if not NAME.fullmatch(name):
         what = f"'{shorten(name)}' is no checkpoint's name"
         raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
     candidates, passed, first = [parent / name, *sorted(parent.glob(f"{name}-*"))], list[str](), None
     for folder in candidates:
         try:
-            found = inspect(folder)
-            read_files(found)
+            checkpoint = inspect(folder)
+            read_files(checkpoint)
         except StoreError as error:
             first = first or error
             passed.append(str(error))
         else:
-            return found, passed
+            return checkpoint, passed
     assert first is not None
     raise first
 
 
-def set_aside_later(found: Checkpoint) -> int:
-    """Renames the checkpoints after `found`, which a run that continues from it would else take for its own."""
-    later = [one for one in scan(found.folder.parent)[0] if one.place > found.place]
-    for one in later:
-        aside = one.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{one.name}")
+def set_aside_later(resumed: Checkpoint) -> int:
+    """Renames the checkpoints after `resumed`, which a run that continues from it would else take for its own."""
+    later = [checkpoint for checkpoint in scan(resumed.folder.parent)[0] if checkpoint.place > resumed.place]
+    for checkpoint in later:
+        aside = checkpoint.folder.with_name(f"set_aside-{uuid.uuid4().hex[:8]}-{checkpoint.name}")
         with suppress(FileNotFoundError):  # it was not exported
-            export_of(one.folder).rename(export_of(aside))
-        one.folder.rename(aside)
+            export_of(checkpoint.folder).rename(export_of(aside))
+        checkpoint.folder.rename(aside)
     return len(later)
 
 

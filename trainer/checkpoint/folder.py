@@ -135,10 +135,10 @@ def verify(checkpoint: Checkpoint) -> None:
     for name, wanted in checkpoint.files.items():
         path, todo = checkpoint.folder / name, _another(checkpoint.folder)
         try:
-            found = hash_file(path)
+            size_and_hash = hash_file(path)
         except OSError as error:
             raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
-        if found != wanted:
+        if size_and_hash != wanted:
             raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
 
 
@@ -166,7 +166,7 @@ def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
     return groups
 
 
-def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[str, torch.Tensor]) -> None:
+def refuse_unfit(checkpoint: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[str, torch.Tensor]) -> None:
     """Refuses tensors that are not those of this run.
 
     Raises:
@@ -175,9 +175,9 @@ def refuse_unfit(found: Checkpoint, groups: Tensors, stem: str, wanted: Mapping[
     forms = [{name: (t.shape, t.dtype) for name, t in group.items()} for group in (groups.get(stem, {}), wanted)]
     if forms[0] != forms[1]:
         names = sorted(name for name in forms[0].keys() | forms[1].keys() if forms[0].get(name) != forms[1].get(name))
-        where = Where(file=str(found.folder / f"{stem}.safetensors"))
+        where = Where(file=str(checkpoint.folder / f"{stem}.safetensors"))
         what = f"not the tensors of this run: '{shorten(names[0])}' differs"
-        raise DamagedError(what, where=where, todo=_another(found.folder))
+        raise DamagedError(what, where=where, todo=_another(checkpoint.folder))
 
 
 def _another(folder: Path) -> str:

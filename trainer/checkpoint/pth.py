@@ -24,7 +24,7 @@ from dateshard.trainer.optimization.optimizer import make_optimizer
 BUFFER_BYTES = 1 << 20
 
 
-def export(found: Checkpoint, path: Path) -> None:
+def export(saved: Checkpoint, path: Path) -> None:
     """Writes `path` durably, in place of what was there; the checkpoint is verified first and never touched.
 
     Memory: the tensors are mapped, not read; one of them is copied at a time.
@@ -32,12 +32,12 @@ def export(found: Checkpoint, path: Path) -> None:
     Raises:
         DamagedError: the checkpoint is. DiskFullError: `path` is as it was.
     """
-    verify(found)
-    told = content(found)
+    verify(saved)
+    exported = content(saved)
     half = path.with_name(f".tmp-{uuid.uuid4().hex}.pth")  # a name that `tidy` knows
     with appearing(path, half) as temporary, open(temporary, "xb", buffering=BUFFER_BYTES) as file:
         out = _Out(file)
-        torch.save(told, cast(IO[bytes], out))
+        torch.save(exported, cast(IO[bytes], out))
         if out.error is not None:
             raise out.error
 
@@ -62,10 +62,10 @@ class _Out:
         """Left to whoever opened the file."""
 
 
-def content(found: Checkpoint) -> dict[str, Any]:
+def content(checkpoint: Checkpoint) -> dict[str, Any]:
     """The notes' keys, then what else is known. Epochs count from 1, as in the checkpoint's name."""
-    state = found.state
-    groups = {name.partition(".")[0]: _mapped(found.folder / name) for name in found.files}
+    state = checkpoint.state
+    groups = {name.partition(".")[0]: _mapped(checkpoint.folder / name) for name in checkpoint.files}
     losses = {f"{name}_loss": loss for name, loss in state["losses"].items()}
     return {
         **losses,
@@ -78,7 +78,7 @@ def content(found: Checkpoint) -> dict[str, Any]:
         "val_loss": state["val_loss"],
         "losses": state["losses"],
         "step": state["step"],
-        "checkpoint": found.name,
+        "checkpoint": checkpoint.name,
         "config": state["config"],
     }
 
@@ -102,30 +102,30 @@ def _optimizer(
         return None
     held: dict[int, dict[str, torch.Tensor]] = {}
     for joined, tensor in moments.items():
-        name, _, part = joined.rpartition("//")
-        held.setdefault(names.index(name), {})[part] = tensor
+        name, _, moment = joined.rpartition("//")
+        held.setdefault(names.index(name), {})[moment] = tensor
     rate = {"lr": state["learning_rate"]} if "learning_rate" in state else {}
     groups = [{**group, **rate} for group in optimizer.state_dict()["param_groups"]]
     return {"state": dict(sorted(held.items())), "param_groups": groups}
 
 
-def matches(path: Path, found: Checkpoint) -> bool:
+def matches(path: Path, checkpoint: Checkpoint) -> bool:
     """Whether `path` holds exactly this checkpoint."""
     try:
-        return _equal(read(path), content(found))
+        return _equal(read(path), content(checkpoint))
     except (NotThereError, DamagedError):
         return False
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        bits = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other)]
-        return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(*bits)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return type(one) is type(other) and one == other
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        bits = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in (left, right)]
+        return (left.shape, left.dtype) == (right.shape, right.dtype) and torch.equal(*bits)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    return type(left) is type(right) and left == right
 
 
 def read(path: Path) -> Any:

@@ -48,25 +48,27 @@ class RetentionPolicy:
         return self.keep_last is not None or self.max_bytes is not None
 
 
-def listed(found: Sequence[Checkpoint]) -> list[Listed]:
+def listed(checkpoints: Sequence[Checkpoint]) -> list[Listed]:
     """What retention needs to know of checkpoints."""
-    order = {one.name: rank for rank, one in enumerate(ranked(found))}
-    return [Listed(one.name, one.place, one.num_bytes, order.get(one.name)) for one in found]
+    order = {saved.name: rank for rank, saved in enumerate(ranked(checkpoints))}
+    return [Listed(saved.name, saved.place, saved.num_bytes, order.get(saved.name)) for saved in checkpoints]
 
 
-def going(found: Collection[Listed], policy: RetentionPolicy, pinned: Collection[str] = ()) -> list[str]:
+def going(entries: Collection[Listed], policy: RetentionPolicy, pinned: Collection[str] = ()) -> list[str]:
     """Names of those that go, the oldest first. The newest and the best always stay."""
-    by_time = sorted(found, key=lambda one: one.place)
-    by_loss = sorted((one for one in by_time if one.rank is not None), key=lambda one: (one.rank, one.place))
-    safe = {one.name for one in (*by_time[-1:], *by_loss[: max(1, policy.keep_best)])} | set(pinned)
+    by_time = sorted(entries, key=lambda entry: entry.place)
+    by_loss = sorted(
+        (entry for entry in by_time if entry.rank is not None), key=lambda entry: (entry.rank, entry.place)
+    )
+    safe = {entry.name for entry in (*by_time[-1:], *by_loss[: max(1, policy.keep_best)])} | set(pinned)
     gone = []
     if policy.keep_last is not None:
-        gone += [one for one in by_time[: -policy.keep_last] if one.name not in safe]
+        gone += [entry for entry in by_time[: -policy.keep_last] if entry.name not in safe]
     if policy.max_bytes is not None:
-        left = [one for one in by_time if one not in gone]
-        total = sum(one.num_bytes for one in left)
-        for one in left:
-            if total > policy.max_bytes and one.name not in safe:
-                gone.append(one)
-                total -= one.num_bytes
-    return [one.name for one in sorted(gone, key=lambda one: one.place)]
+        left = [entry for entry in by_time if entry not in gone]
+        total = sum(entry.num_bytes for entry in left)
+        for entry in left:
+            if total > policy.max_bytes and entry.name not in safe:
+                gone.append(entry)
+                total -= entry.num_bytes
+    return [entry.name for entry in sorted(gone, key=lambda entry: entry.place)]

@@ -46,21 +46,21 @@ def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]
     return final
 
 
-def copy(found: Checkpoint, directory: Path) -> Path:
+def copy(checkpoint: Checkpoint, directory: Path) -> Path:
     """A verified, durable copy below `directory`; an equal one that lies there already is kept. Its pin stays behind.
 
     Raises:
         DamagedError: the checkpoint is, or what was read back is not what was written. UsageError: another checkpoint of
             that name lies there.
     """
-    final = directory / found.name
+    final = directory / checkpoint.name
     with disk_full_as_error(final):
         directory.mkdir(parents=True, exist_ok=True)
         fsync_above(directory / "below", 3)
     if final.exists():
         there = inspect(final)
         verify(there)
-        if (there.state, there.files) != (found.state, found.files):
+        if (there.state, there.files) != (checkpoint.state, checkpoint.files):
             what = "another checkpoint of that name lies there"
             raise UsageError(what, where=Where(file=str(final)), todo="Name another folder")
         return final
@@ -68,9 +68,9 @@ def copy(found: Checkpoint, directory: Path) -> Path:
     try:
         with disk_full_as_error(final):
             temporary.mkdir()
-            for name in (*found.files, "manifest.json"):
-                shutil.copyfile(found.folder / name, temporary / name)
-                shutil.copystat(found.folder / name, temporary / name)  # when it was saved, not when it was copied
+            for name in (*checkpoint.files, "manifest.json"):
+                shutil.copyfile(checkpoint.folder / name, temporary / name)
+                shutil.copystat(checkpoint.folder / name, temporary / name)  # when it was saved, not when it was copied
                 fsync_path(temporary / name)
             verify(inspect(temporary))
             fsync_path(temporary)
@@ -85,10 +85,10 @@ def _equal(parent: Path, stem: str, content: Mapping[str, Any]) -> Path | None:
     """A checkpoint of this position that verifies and holds the same: a replayed batch need not be saved again."""
     for folder in parent.glob(f"{stem}*"):
         try:
-            found = inspect(folder)
-            files = {name: list(file) for name, file in found.files.items()}
-            if canonical({"version": VERSION, "state": found.state, "files": files}) == canonical(content):
-                read_files(found)
+            checkpoint = inspect(folder)
+            files = {name: list(file) for name, file in checkpoint.files.items()}
+            if canonical({"version": VERSION, "state": checkpoint.state, "files": files}) == canonical(content):
+                read_files(checkpoint)
                 return folder
         except StoreError:
             continue

@@ -86,8 +86,8 @@ class _File:
         form = form_of(group)
         if form != self._form:
             self.lay_out(form, group)
-        for name, part in group.items():
-            _copy(part, self._views[name])
+        for name, tensor in group.items():
+            _copy(tensor, self._views[name])
         return self.buffer.data[: self._size]
 
     def lay_out(self, form: Form, group: Mapping[str, Part]) -> NDArray[np.uint8]:
@@ -96,9 +96,9 @@ class _File:
         head, places = header(form)
         self._size = len(head) + sum(_num_bytes(*kind) for kind in form.values())
         if self._size > self.buffer.nbytes:
-            most = self._size + sum(_num_missing(part) for part in group.values() if isinstance(part, TakenRows))
+            most = self._size + sum(_num_missing(tensor) for tensor in group.values() if isinstance(tensor, TakenRows))
             self.buffer = np.empty(0, dtype=np.uint8)  # before the new one is there: never two
-            far = any(isinstance(part, torch.Tensor) and part.is_cuda for part in group.values())
+            far = any(isinstance(tensor, torch.Tensor) and tensor.is_cuda for tensor in group.values())
             self.buffer = device.pinned(most) if far else aligned(most)
         self.buffer[: len(head)] = np.frombuffer(head, dtype=np.uint8)
         whole = torch.from_numpy(self.buffer)
@@ -111,20 +111,20 @@ class _File:
 
 def form_of(group: Mapping[str, Part]) -> Form:
     """Returns {name: (type, shape)} of a group's tensors."""
-    return {name: (part.dtype, part.shape) for name, part in group.items()}
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in group.items()}
 
 
-def _copy(part: Part, view: torch.Tensor) -> None:
+def _copy(data: Part, view: torch.Tensor) -> None:
     """Copies a tensor by numpy, on this one thread.
 
     torch would wake its threads for a copy that memory alone bounds, and on a machine with other work wait for the last
     of them (docs/decisions/0031)."""
-    if isinstance(part, TakenRows):
-        np.take(part.tensor.numpy(), part.at.numpy(), axis=0, out=view.numpy(), mode="clip")  # other modes copy twice
-    elif part.device.type == "cpu" and part.is_contiguous():
-        np.copyto(_as_bytes(view), _as_bytes(part.detach()))
+    if isinstance(data, TakenRows):
+        np.take(data.tensor.numpy(), data.at.numpy(), axis=0, out=view.numpy(), mode="clip")  # other modes copy twice
+    elif data.device.type == "cpu" and data.is_contiguous():
+        np.copyto(_as_bytes(view), _as_bytes(data.detach()))
     else:
-        view.copy_(part.detach(), non_blocking=part.is_cuda)
+        view.copy_(data.detach(), non_blocking=data.is_cuda)
 
 
 def _as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:

@@ -47,12 +47,13 @@ class Batch:
 
     def rows(self, chosen: slice) -> Batch:
         """Some of its windows."""
-        return self.changed(lambda part: part[chosen])
+        return self.changed(lambda tensor: tensor[chosen])
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor changed."""
         observed, codes, known = (
-            None if part is None else change(part) for part in (self.observed_BPNF, self.codes_BW, self.known_BHNF)
+            None if tensor is None else change(tensor)
+            for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF)
         )
         return Batch(change(self.history_BHNF), change(self.target_BPNF), observed, codes, known)
 

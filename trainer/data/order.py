@@ -262,13 +262,13 @@ class EpochOrder:
 
     def pieces(self, low: int, high: int) -> list[WindowBatch]:
         """The windows at positions [low, high), cut where a block ends."""
-        found = []
+        pieces = []
         while low < high:
             block = self.block_of(low)
             stop = min(high, int(self.starts[block + 1]))
-            found.append(self._piece(block, low - int(self.starts[block]), stop - int(self.starts[block])))
+            pieces.append(self._piece(block, low - int(self.starts[block]), stop - int(self.starts[block])))
             low = stop
-        return found
+        return pieces
 
     def _piece(self, block: int, low: int, high: int) -> WindowBatch:
         local = np.arange(low, high, dtype=np.int64)
@@ -322,10 +322,10 @@ class Draw:
         """Returns (piece, which of its windows) of positions [begin + rank :: world] below `end`."""
         if len(self.pieces) == 1:
             return [(0, slice(begin - self.low + rank, end - self.low, world))]
-        found = []
+        chosen = []
         for number, (low, high) in enumerate(pairwise(self.edges)):
             first, last = max(begin, low), min(end, high)
             first += -(first - begin - rank) % world
             if first < last:
-                found.append((number, slice(first - low, last - low, world)))
-        return found
+                chosen.append((number, slice(first - low, last - low, world)))
+        return chosen

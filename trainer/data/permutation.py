@@ -24,8 +24,8 @@ def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def key(*parts: int) -> int:
     """One 64-bit key of several integers, by chained splitmix64."""
     state = np.zeros(1, dtype=np.uint64)
-    for part in parts:
-        state = splitmix64(state ^ splitmix64(np.array([part % (1 << 64)], dtype=np.uint64)))
+    for number in parts:
+        state = splitmix64(state ^ splitmix64(np.array([number % (1 << 64)], dtype=np.uint64)))
     return int(state[0])
 
 

@@ -113,8 +113,8 @@ class Reader:
                         if which not in prepared:
                             held = places.send(draw.pieces[which])
                             prepared[which] = held.prepare(draw.pieces[which])
-                        part = prepared[which][chosen]
-                        held.gather(slot, at, part)
-                        at += len(part)
+                        rows = prepared[which][chosen]
+                        held.gather(slot, at, rows)
+                        at += len(rows)
                     self._turn += 1
                     yield slot.batch(at)

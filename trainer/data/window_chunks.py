@@ -93,13 +93,13 @@ def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
     dataset, window = windows.dataset, windows.window
     places = list(windows.targets)
     shape = (dataset.manifest.num_nodes, len(dataset.features))
-    found: set[int] = set()
+    incomplete: set[int] = set()
     for run in windows.runs:
         end = run.first + (run.count - 1) * window.stride + window.target_steps
         for day, rows in dataset.timeline.spans(run.segment, run.first - window.before, end):
             ask(should_stop)
-            if len(found) < len(places) and dataset.has_mask(day.date):
+            if len(incomplete) < len(places) and dataset.has_mask(day.date):
                 seen = np.empty((rows.stop - rows.start, *shape), dtype=np.bool_)
                 dataset.read_observed(day.date, rows, seen)
-                found |= {k for k, place in enumerate(places) if not seen[..., place].all()}
-    return found
+                incomplete |= {k for k, place in enumerate(places) if not seen[..., place].all()}
+    return incomplete

@@ -53,8 +53,8 @@ class WindowSample:
         """How many of windows [0, w) are drawn, for each w."""
         place = self._turn + windows
         around = place >= self.total
-        found = self._before(np.where(around, place - self.total, place)) - self._first
-        return np.where(around, found + self.size, found)
+        drawn = self._before(np.where(around, place - self.total, place)) - self._first
+        return np.where(around, drawn + self.size, drawn)
 
     def _edges(self, cell: Integers) -> Integers:
         """Where cells begin: cell x total / size, rounded down; no product above size squared."""

@@ -68,8 +68,8 @@ class Classes:
         codes = codes_BPN.cpu().numpy().astype(np.int64)
         seen = codes > 0 if observed_BPN is None else (codes > 0) & observed_BPN.cpu().numpy()
         guess = logits[..., 1:].argmax(-1).numpy() + 1
-        for row, part in zip(self.steps_3P, (seen, seen & (guess == codes)), strict=False):
-            row += part.sum((0, 2))
+        for row, counted in zip(self.steps_3P, (seen, seen & (guess == codes)), strict=False):
+            row += counted.sum((0, 2))
         self._count(codes[seen] - 1, guess[seen] - 1)
         if self.thorough:
             mask = torch.from_numpy(seen)
@@ -83,8 +83,8 @@ class Classes:
 
     def _count(self, true: Counts, guess: Counts) -> None:
         size = len(self.names)
-        for row, part in zip(self.told_3K, (true, guess, true[true == guess]), strict=True):
-            row += np.bincount(part, minlength=size)
+        for row, codes in zip(self.told_3K, (true, guess, true[true == guess]), strict=True):
+            row += np.bincount(codes, minlength=size)
         if self.confusion_KK.size:
             self.confusion_KK += np.bincount(true * size + guess, minlength=size * size).reshape(size, size)
 
@@ -99,8 +99,8 @@ class Classes:
         size = len(self.names)
         mine = torch.zeros_like(places).scatter_(1, true[:, None], 1)
         flat = (mine * size + torch.arange(size)) * BINS + places
-        found = np.bincount(flat.numpy().ravel(), minlength=self.scores_2KS.size)
-        self.scores_2KS += found.reshape(self.scores_2KS.shape)
+        counts = np.bincount(flat.numpy().ravel(), minlength=self.scores_2KS.size)
+        self.scores_2KS += counts.reshape(self.scores_2KS.shape)
 
     @property
     def accuracy(self) -> float | None:
@@ -111,15 +111,15 @@ class Classes:
         """What a classification report tells, and confusion counts."""
         seen, right, top = self.steps_3P
         by_class = {name: self._of_class(index) for index, name in enumerate(self.names)}
-        told = [row for row in by_class.values() if row is not None]
+        classes = [row for row in by_class.values() if row is not None]
         labels = list(self.names)
         return {
             "count": int(seen.sum()),
             "accuracy": self.accuracy,
             f"top_{TOP}_accuracy": _ratio(top.sum(), seen.sum()) if self.thorough and len(self.names) > TOP else None,
             "log_loss": finite(float(self.log_loss[0] / self.log_loss[1])) if self.log_loss[1] else None,
-            "macro_avg": _average(told, weighted=False),
-            "weighted_avg": _average(told, weighted=True),
+            "macro_avg": _average(classes, weighted=False),
+            "weighted_avg": _average(classes, weighted=True),
             "by_class": by_class,
             "by_horizon": [
                 {"count": int(n), "accuracy": _ratio(k, n)} for n, k in zip(seen.tolist(), right.tolist(), strict=True)
@@ -150,27 +150,27 @@ class Classes:
             "confusion": self.confusion_KK,
             "log_loss": self.log_loss,
         }
-        return {name: torch.from_numpy(part.copy()) for name, part in parts.items()}
+        return {name: torch.from_numpy(array.copy()) for name, array in parts.items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
-        for name, part in (("steps", self.steps_3P), ("told", self.told_3K), ("confusion", self.confusion_KK)):
-            part[...] = tensors[name].numpy()
+        for name, array in (("steps", self.steps_3P), ("told", self.told_3K), ("confusion", self.confusion_KK)):
+            array[...] = tensors[name].numpy()
         self.log_loss[:] = tensors["log_loss"].numpy()
 
 
-def _ratio(part: float, whole: float, nothing: float | None = None) -> float | None:
-    return float(part / whole) if whole else nothing
+def _ratio(count: float, whole: float, nothing: float | None = None) -> float | None:
+    return float(count / whole) if whole else nothing
 
 
 def _average(rows: Sequence[Mapping[str, float | None]], *, weighted: bool) -> dict[str, float | None]:
     """Averages each figure over the classes that have it."""
-    told: dict[str, float | None] = {}
+    averages: dict[str, float | None] = {}
     for figure in ("precision", "recall", "f1", "auroc", "average_precision"):
         have = [(row[figure], row["support"] if weighted else 1) for row in rows if row[figure] is not None]
         total = sum(weight or 0 for _, weight in have)
-        told[figure] = _ratio(sum((value or 0) * (weight or 0) for value, weight in have), total)
-    return told
+        averages[figure] = _ratio(sum((value or 0) * (weight or 0) for value, weight in have), total)
+    return averages
 
 
 def _ranking(others_S: Counts, own_S: Counts) -> tuple[float | None, float | None]:

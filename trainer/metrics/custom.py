@@ -33,20 +33,20 @@ class Custom:
         """Returns {"metrics": {name: number or None}, "error": None or what went wrong}; whatever the function does."""
         try:
             if self.masked:
-                told = self.function(targets, predictions, observed)
+                returned = self.function(targets, predictions, observed)
             else:
                 nothing = np.where(observed, 0.0, np.nan)
-                told = self.function(targets + nothing, predictions + nothing)
-            return {"metrics": _numbers(told), "error": None}
+                returned = self.function(targets + nothing, predictions + nothing)
+            return {"metrics": _numbers(returned), "error": None}
         except Exception as error:
             said = shorten(str(error).splitlines()[0] if str(error) else "", 200)
             return {"metrics": {}, "error": f"{self.name}: {type(error).__name__}: {said}"}
 
 
-def _numbers(told: Any) -> dict[str, float | None]:
-    if not isinstance(told, Mapping):
-        raise TypeError(f"returned {type(told).__name__}, not a dict of numbers")
-    return {str(name): finite(float(value)) for name, value in told.items()}
+def _numbers(returned: Any) -> dict[str, float | None]:
+    if not isinstance(returned, Mapping):
+        raise TypeError(f"returned {type(returned).__name__}, not a dict of numbers")
+    return {str(name): finite(float(value)) for name, value in returned.items()}
 
 
 def load(path: str) -> Custom:

@@ -96,20 +96,20 @@ class EpochMetrics:
         self,
         forecast: Mapping[str, torch.Tensor],
         batch: Batch,
-        found: Mapping[str, Summed],
+        losses: Mapping[str, Summed],
         positions: range | None = None,
     ) -> None:
         """Adds a batch.
 
         Args:
             forecast: [B, P, N, channels] by head; a predictor may leave heads out.
-            found: (sum, count) of each head's loss.
+            losses: (sum, count) of each head's loss.
             positions: of the windows in the epoch, for the sample.
         """
         cells = batch.target_BPNF[..., 0].numel()
         for row, head in zip(self.losses_H3, self.form.heads, strict=True):
-            if head.name in found:
-                total, count = found[head.name]
+            if head.name in losses:
+                total, count = losses[head.name]
                 row += torch.tensor([float(total), float(count), cells * len(head.targets)], dtype=torch.float64)
         for head in self.form.categorical:
             if head.name in forecast:
@@ -145,8 +145,12 @@ class EpochMetrics:
 
     def accuracy(self) -> float | None:
         """Share of right forecasts over all categorical targets; None where there is none."""
-        told = np.sum([part.told_3K.sum(1) for part in self.classes.values()], axis=0) if self.classes else np.zeros(3)
-        return float(told[2] / told[0]) if told[0] else None
+        total = (
+            np.sum([counted.told_3K.sum(1) for counted in self.classes.values()], axis=0)
+            if self.classes
+            else np.zeros(3)
+        )
+        return float(total[2] / total[0]) if total[0] else None
 
     def report(self) -> dict[str, Any]:
         """All of it but the raw errors: numbers also by feature and target step, categories by class."""
@@ -173,29 +177,29 @@ class EpochMetrics:
         if self.sample is None or self.form.custom is None:
             return None
         seen = self.sample.seen
-        told: dict[str, Any] = {"windows": int(seen.sum()), "of": self.sample.num_windows, "whole": self.sample.whole}
-        if not told["windows"]:
-            return {**told, "metrics": {}, "error": "no window is sampled: see metrics.buffer, metrics.buffer_bytes"}
-        values = [part[seen].double() for part in (self.sample.target_SPNT, self.sample.forecast_SPNT)]
+        report: dict[str, Any] = {"windows": int(seen.sum()), "of": self.sample.num_windows, "whole": self.sample.whole}
+        if not report["windows"]:
+            return {**report, "metrics": {}, "error": "no window is sampled: see metrics.buffer, metrics.buffer_bytes"}
+        values = [tensor[seen].double() for tensor in (self.sample.target_SPNT, self.sample.forecast_SPNT)]
         if self.form.units is not None and self.form.numbers:
             places = list(self.form.numbers)
-            for part in values:
-                part[..., places] = self.form.units.raw(part[..., places])
+            for tensor in values:
+                tensor[..., places] = self.form.units.raw(tensor[..., places])
         observed = self.sample.observed_SPNT[seen].numpy()
-        return told | self.form.custom.call(values[0].numpy(), values[1].numpy(), observed)
+        return report | self.form.custom.call(values[0].numpy(), values[1].numpy(), observed)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Returns copies of its tensors, for a checkpoint; without the sample, which has a file of its own."""
         parts = {"losses": self.losses_H3.clone(), "sums": torch.from_numpy(self.sums.values_6GF.copy())}
-        inner = {f"{name}//{key}": t for name, part in self.classes.items() for key, t in part.tensors().items()}
+        inner = {f"{name}//{key}": t for name, counted in self.classes.items() for key, t in counted.tensors().items()}
         return parts | inner
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         self.losses_H3.copy_(tensors["losses"])
         self.sums.values_6GF[...] = tensors["sums"].numpy()
-        for name, part in self.classes.items():
-            part.load({key: tensors[f"{name}//{key}"] for key in part.tensors()})
+        for name, counted in self.classes.items():
+            counted.load({key: tensors[f"{name}//{key}"] for key in counted.tensors()})
 
 
 def with_raw(metrics: EpochMetrics, floor: float) -> EpochMetrics:
@@ -218,11 +222,11 @@ def numbers_of(
     if not heads or any(head.name not in forecast for head in heads):
         return None
     joined, places = [forecast[head.name] for head in heads], list(form.numbers)
-    told = joined[0] if len(joined) == 1 else torch.cat(joined, dim=-1)
+    predicted = joined[0] if len(joined) == 1 else torch.cat(joined, dim=-1)
     if places == list(range(batch.target_BPNF.shape[-1])):
-        return told, batch.target_BPNF, batch.observed_BPNF
+        return predicted, batch.target_BPNF, batch.observed_BPNF
     observed = None if batch.observed_BPNF is None else batch.observed_BPNF[..., places]
-    return told, batch.target_BPNF[..., places], observed
+    return predicted, batch.target_BPNF[..., places], observed
 
 
 def _values(form: Form, forecast: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -230,10 +234,10 @@ def _values(form: Form, forecast: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
     NaN where a predictor has none."""
     some = next(iter(forecast.values())).detach()
-    told = torch.full((*some.shape[:3], len(form.targets)), torch.nan, device=some.device)
+    values = torch.full((*some.shape[:3], len(form.targets)), torch.nan, device=some.device)
     for head in form.heads:
         if head.name in forecast:
             given = forecast[head.name].detach()
             value = given[..., 1:].argmax(-1, keepdim=True) + 1 if head.loss == "cross_entropy" else given
-            told[..., list(head.targets)] = value.to(told.dtype)
-    return told
+            values[..., list(head.targets)] = value.to(values.dtype)
+    return values

@@ -45,8 +45,8 @@ class ErrorCounts:
             seen = np.isfinite(cells) if observed is None else np.isfinite(cells) & observed[..., feature]
             bins = bins_of(np.minimum(cells[seen], LARGEST)) - ZERO
             if bins.size:
-                found = np.bincount(bins)
-                counts[: len(found)] += found
+                counted = np.bincount(bins)
+                counts[: len(counted)] += counted
 
     def quantile(self, feature: int, share: float) -> float | None:
         """The error that `share` of them do not exceed, within 0.4 %; None where there is none.
@@ -78,12 +78,12 @@ class Relative:
             size *= observed
         counted = size >= self.floor_NF
         share = np.divide(absolute, size, out=np.zeros_like(size), where=counted)
-        for row, part in enumerate((size, share, counted)):
-            self.values_3PF[row, steps] += part.sum((0, 2))
+        for row, values in enumerate((size, share, counted)):
+            self.values_3PF[row, steps] += values.sum((0, 2))
 
     def metrics(self, sums: dict[str, Any], step: slice, feature: slice) -> dict[str, float | None]:
         """WAPE, MAPE (shares: 0.05 is 5 %), and how many targets MAPE leaves out."""
-        size, share, counted = (float(part) for part in self.values_3PF[:, step, feature].sum((1, 2)))
+        size, share, counted = (float(summed) for summed in self.values_3PF[:, step, feature].sum((1, 2)))
         total = sums["mae"] * sums["count"] if sums["mae"] is not None else None
         return {
             "wape": finite(total / size) if total is not None and size else None,
@@ -160,11 +160,13 @@ class RawFigures:
         report = self.sums.report(features)
         report |= self.relative.metrics(report, everything, everything)
         for index, name in enumerate(features):
-            told = report["by_feature"][name]
-            told |= self.relative.metrics(told, everything, slice(index, index + 1))
-            told["error_quantiles"] = {f"p{share * 100:g}": self.errors.quantile(index, share) for share in QUANTILES}
-        for step, told in enumerate(report["by_horizon"]):
-            told |= self.relative.metrics(told, slice(step, step + 1), everything)
+            figures = report["by_feature"][name]
+            figures |= self.relative.metrics(figures, everything, slice(index, index + 1))
+            figures["error_quantiles"] = {
+                f"p{share * 100:g}": self.errors.quantile(index, share) for share in QUANTILES
+            }
+        for step, figures in enumerate(report["by_horizon"]):
+            figures |= self.relative.metrics(figures, slice(step, step + 1), everything)
         report["by_node"] = {"nodes": list(nodes), **_columns(self.nodes, features)}
         report["by_hour"] = (
             {"hours": list(range(HOURS)), **_columns(self.hours, features)} if self._hours_seen else None
@@ -174,7 +176,7 @@ class RawFigures:
 
 def _columns(sums: Sums, features: list[str]) -> dict[str, dict[str, list[Any]]]:
     """Returns {feature: {figure: its values by group}}: thousands of nodes stay a few lists."""
-    told = {}
+    by_feature = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         for index, name in enumerate(features):
             count, error, absolute, squared, moved, moved_squared = sums.values_6GF[:, :, index]
@@ -182,8 +184,8 @@ def _columns(sums: Sums, features: list[str]) -> dict[str, dict[str, list[Any]]]
             r2 = np.where(spread > 0, 1 - squared / spread, np.nan)
             figures = {"mae": absolute / count, "rmse": np.sqrt(squared / count), "bias": error / count, "r2": r2}
             rows = {key: finite_values(column) for key, column in figures.items()}
-            told[name] = {"count": count.astype(np.int64).tolist(), **rows}
-    return told
+            by_feature[name] = {"count": count.astype(np.int64).tolist(), **rows}
+    return by_feature
 
 
 def hours_of(codes_BW: torch.Tensor | None, history: int, num_steps: int, step_ns: int) -> NDArray[np.int64] | None:

@@ -56,10 +56,10 @@ class MetricSample:
 
     def rows_of(self, positions: range) -> Integers:
         """The row of each position; those at `size` and above are not kept."""
-        return np.concatenate([self._rows(part)[part.start % DRAWN :][: len(part)] for part in _chunks(positions)])
+        return np.concatenate([self._rows(chunk)[chunk.start % DRAWN :][: len(chunk)] for chunk in _chunks(positions)])
 
-    def _rows(self, part: range) -> Integers:
-        chunk = part.start // DRAWN
+    def _rows(self, positions: range) -> Integers:
+        chunk = positions.start // DRAWN
         if self._drawn[0] != chunk:
             places = np.arange(chunk * DRAWN, min((chunk + 1) * DRAWN, self.num_windows), dtype=np.int64)
             self._drawn = (chunk, permute(places, self.num_windows, self.seed))
@@ -89,18 +89,18 @@ class MetricSample:
     def held(self) -> dict[str, Part]:
         """Returns what is held, row by row and without copies, for a checkpoint; nothing of the rows that are empty yet."""
         at = torch.nonzero(self.seen).ravel()
-        rows: dict[str, Part] = {name: TakenRows(part, at) for name, part in self._parts().items()}
+        rows: dict[str, Part] = {name: TakenRows(tensor, at) for name, tensor in self._parts().items()}
         return {**rows, "form": torch.tensor([self.num_windows, self.size, int(self.whole)])}
 
     @property
     def most_bytes(self) -> int:
         """What a checkpoint of it takes when every row holds a window."""
-        return sum(part.nbytes for part in self._parts().values())
+        return sum(tensor.nbytes for tensor in self._parts().values())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Returns what is held, copied."""
         held = self.held().items()
-        return {name: part.tensor[part.at] if isinstance(part, TakenRows) else part for name, part in held}
+        return {name: rows.tensor[rows.at] if isinstance(rows, TakenRows) else rows for name, rows in held}
 
     def load(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
         """Puts every window back to its row: the inverse of `held` and `tensors`.
@@ -116,8 +116,8 @@ class MetricSample:
         self.whole = bool(tensors["form"][2])
         if len(tensors["position"]):
             at = torch.from_numpy(permute(tensors["position"].numpy(), self.num_windows, self.seed))
-            for name, part in self._parts().items():
-                part[at] = tensors[name]
+            for name, tensor in self._parts().items():
+                tensor[at] = tensors[name]
 
     def _parts(self) -> dict[str, torch.Tensor]:
         return {
@@ -135,9 +135,9 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 def _chunks(positions: range) -> list[range]:
     """Neighbouring positions, cut where a chunk of `DRAWN` ends."""
-    found, low = [], positions.start
+    chunks, low = [], positions.start
     while low < positions.stop:
         high = min(positions.stop, (low // DRAWN + 1) * DRAWN)
-        found.append(range(low, high))
+        chunks.append(range(low, high))
         low = high
-    return found
+    return chunks

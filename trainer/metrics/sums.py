@@ -42,11 +42,11 @@ class Cells:
 
         A term is overwritten by the next one. Without a mask there is no term `count`.
         """
-        given = [None if part is None else part.detach().cpu().numpy() for part in (forecast, target, observed)]
+        given = [None if array is None else array.detach().cpu().numpy() for array in (forecast, target, observed)]
         steps = max(1, CHUNK // max(1, target[:, 0].numel()))
         for low in range(0, target.shape[1], steps):
             chosen = slice(low, min(low + steps, target.shape[1]))
-            yield chosen, self._terms([None if part is None else part[:, chosen] for part in given], shift)
+            yield chosen, self._terms([None if array is None else array[:, chosen] for array in given], shift)
 
     def _terms(self, given: list[NDArray[Any] | None], shift: Floats | None) -> Iterator[tuple[int, Floats]]:
         forecast, target, observed = given
@@ -125,14 +125,14 @@ class Sums:
             return {"count": 0, "mse": None, "rmse": None, "mae": None, "bias": None, "r2": None}
         spread = moved_squared - moved * moved / count
         mse = squared / count
-        told = {
+        figures = {
             "mse": mse,
             "rmse": mse**0.5,
             "mae": absolute / count,
             "bias": error / count,
             "r2": 1 - squared / spread if spread > 0 else None,
         }
-        return {"count": int(count), **{name: finite(value) for name, value in told.items()}}
+        return {"count": int(count), **{name: finite(value) for name, value in figures.items()}}
 
     def report(self, features: list[str]) -> dict[str, Any]:
         """All of it: overall, by feature, by target step."""

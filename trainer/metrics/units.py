@@ -29,7 +29,7 @@ class Units:
     def __init__(self, dataset: Dataset, targets: Sequence[int]) -> None:
         scale, chosen = dataset.scale, list(targets)
         self.pivot, self.delta, self.spread = (
-            torch.from_numpy(part[:, chosen].copy()) for part in (scale.pivot_NF, scale.delta_NF, scale.spread_NF)
+            torch.from_numpy(array[:, chosen].copy()) for array in (scale.pivot_NF, scale.delta_NF, scale.spread_NF)
         )
         self.logs = [k for k, t in enumerate(chosen) if dataset.features[t].transform == "log1p"]
         statistics = dataset.statistics

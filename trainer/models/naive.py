@@ -33,22 +33,22 @@ def newest(
     last_BSNF = values_BHNF[:, begin : begin + phases]
     if known_BHNF is None or bool(known_BHNF[:, begin : begin + phases].all()):
         return last_BSNF[:, order]
-    found = otherwise.to(last_BSNF.dtype).expand(last_BSNF.shape).clone()
+    newest_BSNF = otherwise.to(last_BSNF.dtype).expand(last_BSNF.shape).clone()
     lacking = torch.ones_like(last_BSNF, dtype=torch.bool)
     for back in range(begin, -phases, -season):
         steps_of, phases_of = slice(max(back, 0), back + phases), slice(max(-back, 0), phases)
         here = known_BHNF[:, steps_of] & lacking[:, phases_of]
-        found[:, phases_of] = torch.where(here, values_BHNF[:, steps_of], found[:, phases_of])
+        newest_BSNF[:, phases_of] = torch.where(here, values_BHNF[:, steps_of], newest_BSNF[:, phases_of])
         lacking[:, phases_of] &= ~here
         if not bool(lacking.any()):
-            return found[:, order]
+            return newest_BSNF[:, order]
         if (
             season == 1 and begin - back == LOOKED
         ):  # a node may have none at all: not step by step through a long history
             return _newest_of_all(values_BHNF, known_BHNF, otherwise)[:, order]
     if season > 1:
-        _fill_nearest(found, lacking, (values_BHNF, known_BHNF), begin)
-    return found[:, order]
+        _fill_nearest(newest_BSNF, lacking, (values_BHNF, known_BHNF), begin)
+    return newest_BSNF[:, order]
 
 
 def _newest_of_all(values_BHNF: torch.Tensor, known_BHNF: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def _fill_nearest(
     """
     window_C, node_C, feature_C = torch.nonzero(lacking_BSNF.any(1), as_tuple=True)
     chosen = (window_C, slice(None), node_C, feature_C)
-    values_CH, known_CH = (part[chosen].numpy() for part in given)
+    values_CH, known_CH = (tensor[chosen].numpy() for tensor in given)
     length, count = values_CH.shape[1], found_BSNF.shape[1]
     step_H = np.arange(length, dtype=np.int32)
     before_CS = np.maximum.accumulate(np.where(known_CH, step_H, -length), axis=1)[:, begin : begin + count]

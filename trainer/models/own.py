@@ -71,11 +71,13 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
 
 
 def _refuse_state(model: nn.Module, name: str) -> None:
-    for key, part in model.state_dict().items():
-        plain = isinstance(part, torch.Tensor) and part.layout is torch.strided and part.dtype is not torch.complex128
-        if not plain or part.is_quantized:
+    for key, tensor in model.state_dict().items():
+        plain = (
+            isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided and tensor.dtype is not torch.complex128
+        )
+        if not plain or tensor.is_quantized:
             what = (
-                f"the model '{name}' keeps '{shorten(key)}', {_form(part)}, in its state: a checkpoint cannot hold it"
+                f"the model '{name}' keeps '{shorten(key)}', {_form(tensor)}, in its state: a checkpoint cannot hold it"
             )
             raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
@@ -119,22 +121,22 @@ def _refuse_form(out: Any, shape: Shape, name: str) -> None:
     if isinstance(out, Mapping):
         wrong = next((head for head in wanted if not _fits(out.get(head), wanted[head])), None)
         if wrong is not None:
-            found = (
+            returned = (
                 _form(out[wrong]) if wrong in out else f"none (it returned {', '.join(map(repr, out)) or 'nothing'})"
             )
-            raise _misfit(name, f"for '{wrong}' float32 {list(wanted[wrong])}", found)
+            raise _misfit(name, f"for '{wrong}' float32 {list(wanted[wrong])}", returned)
     elif not _fits(out, (*sizes, shape.num_outputs)):
         heads = f", or a dict with a tensor for each of {', '.join(wanted)}" if len(wanted) > 1 else ""
         raise _misfit(name, f"float32 {[*sizes, shape.num_outputs]}{heads}", _form(out))
 
 
-def _misfit(name: str, wanted: str, found: str) -> UsageError:
-    what = f"the model '{name}' must return {wanted}, and returned {found}"
+def _misfit(name: str, wanted: str, returned: str) -> UsageError:
+    what = f"the model '{name}' must return {wanted}, and returned {returned}"
     return UsageError(what, todo="The axes are windows, target steps, nodes, channels (one a number, one a class)")
 
 
-def _fits(part: Any, wanted: tuple[int, ...]) -> bool:
-    return isinstance(part, torch.Tensor) and part.dtype == torch.float32 and tuple(part.shape) == wanted
+def _fits(value: Any, wanted: tuple[int, ...]) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32 and tuple(value.shape) == wanted
 
 
 def _form(value: Any) -> str:

@@ -61,7 +61,8 @@ class RevIN(nn.Module):
             return self._back(out, mean, spread, self.index_C)
         chosen = {name: self.index_C[list(channels)] for name, channels in self.heads.items()}
         return {
-            name: self._back(part, mean, spread, chosen[name]) if name in chosen else part for name, part in out.items()
+            name: self._back(scaled, mean, spread, chosen[name]) if name in chosen else scaled
+            for name, scaled in out.items()
         }
 
     def _figures(self, own_BHNK: torch.Tensor, known_BHNK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

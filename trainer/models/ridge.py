@@ -61,7 +61,7 @@ class Grid:
 
     def lengths(self, longest: int) -> list[int]:
         """The histories in falling order, none above `longest`."""
-        wanted = self.histories or [max(1, longest // part) for part in (1, 2, 4, 8)]
+        wanted = self.histories or [max(1, longest // divisor) for divisor in (1, 2, 4, 8)]
         return sorted({min(history, longest) for history in wanted}, reverse=True)
 
     def tunings(self, longest: int) -> list[Tuning]:
@@ -229,16 +229,16 @@ class Judging:
     def add(self, fitted: Equations, held: Equations, weight: float, should_stop: ShouldStop) -> None:
         """Judges on `held` what `fitted` gives; nothing where one of them has no observed target."""
         every = range(fitted.window.horizon)
-        count = sum(part.count * len(part.steps) for part in held.systems(every))
-        if not count or not any(part.count for part in fitted.systems(every)):
+        count = sum(judge.count * len(judge.steps) for judge in held.systems(every))
+        if not count or not any(judge.count for judge in fitted.systems(every)):
             return
         errors = dict.fromkeys(self.tunings, 0.0)
         for system in fitted.systems(every):
             judges = list(held.systems(system.steps))
             for tuning, weights, bias in solutions(system, self.tunings, should_stop):
-                for part in judges:
-                    own = slice(part.steps.start - system.steps.start, part.steps.stop - system.steps.start)
-                    errors[tuning] += part.squared_error(weights[:, own], bias[own])
+                for judge in judges:
+                    own = slice(judge.steps.start - system.steps.start, judge.steps.stop - system.steps.start)
+                    errors[tuning] += judge.squared_error(weights[:, own], bias[own])
         for tuning, error in errors.items():
             self.sums[tuning] = self.sums.get(tuning, 0.0) + weight * math.log(max(error / count, LEAST_ERROR))
         self.weight += weight
@@ -255,10 +255,10 @@ class Judging:
 def error_of(equations: Equations, weight_jP: torch.Tensor, bias_P: torch.Tensor) -> tuple[float, float]:
     """Returns (sum of squared errors, observed targets) of a solution on the windows of some equations."""
     total = count = 0.0
-    for part in equations.systems(range(equations.window.horizon)):
-        own = slice(part.steps.start, part.steps.stop)
-        total += part.squared_error(weight_jP[:, own], bias_P[own])
-        count += part.count * len(part.steps)
+    for system in equations.systems(range(equations.window.horizon)):
+        own = slice(system.steps.start, system.steps.stop)
+        total += system.squared_error(weight_jP[:, own], bias_P[own])
+        count += system.count * len(system.steps)
     return total, count
 
 

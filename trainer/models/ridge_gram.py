@@ -73,9 +73,9 @@ class GramPart:
         nodes = max(1, most // self.count)
         for node in range(0, len(values), nodes):
             for low in range(0, self.count, most):
-                part = (slice(node, node + nodes), slice(low, low + most))
-                observed = None if seen is None else seen[part].reshape(-1, length)
-                yield values[part].reshape(-1, length), observed, newest[part].reshape(-1)
+                windows = (slice(node, node + nodes), slice(low, low + most))
+                observed = None if seen is None else seen[windows].reshape(-1, length)
+                yield values[windows].reshape(-1, length), observed, newest[windows].reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Equations(Protocol):
 
     window: Window
 
-    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
+    def add(self, gram_part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part."""
         ...
 
@@ -136,31 +136,31 @@ class Joint:
         self.gram = torch.zeros(window.length, window.length, dtype=torch.float64)
         self.total = torch.zeros(window.length, dtype=torch.float64)
 
-    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
+    def add(self, gram_part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part; asks between nodes."""
         stride = self.window.stride
         if stride == 1:
-            self._add_lags(part, should_stop)
+            self._add_lags(gram_part, should_stop)
         else:
-            for rows, _, _ in part.rows(self.window):
+            for rows, _, _ in gram_part.rows(self.window):
                 ask(should_stop)
                 self.gram[:stride] += rows[:, :stride].T @ rows
                 self.total[:stride] += rows[:, :stride].sum(0)
-        for sign, steps in part.edges(stride):
-            edge = part.values_NT[:, steps]
+        for sign, steps in gram_part.edges(stride):
+            edge = gram_part.values_NT[:, steps]
             self.gram[stride:, stride:] += sign * (edge.T @ edge)
             self.total[stride:] += sign * edge.sum(0)
-        self.count += part.count * len(part.values_NT)
+        self.count += gram_part.count * len(gram_part.values_NT)
 
-    def _add_lags(self, part: GramPart, should_stop: ShouldStop) -> None:
+    def _add_lags(self, gram_part: GramPart, should_stop: ShouldStop) -> None:
         """The first row is a correlation of a node's steps with themselves."""
         first, length = self.gram[0].numpy(), self.window.length
-        for values in part.values_NT.numpy():
+        for values in gram_part.values_NT.numpy():
             ask(should_stop)
-            for low in range(0, part.count, LAG_STEPS):
-                own = values[low : min(low + LAG_STEPS, part.count)]
+            for low in range(0, gram_part.count, LAG_STEPS):
+                own = values[low : min(low + LAG_STEPS, gram_part.count)]
                 first += np.correlate(values[low : low + len(own) + length - 1], own, "valid")
-        self.total[0] += part.values_NT[:, : part.count].sum()
+        self.total[0] += gram_part.values_NT[:, : gram_part.count].sum()
 
     def finish(self, should_stop: ShouldStop) -> None:
         """Completes the sums from their first rows to all of them."""
@@ -208,15 +208,15 @@ class Masked:
         self.newest_PJ = torch.zeros(steps, history + 1, dtype=torch.float64)
         self.newest_cross_P, self.newest_total_P = (torch.zeros(steps, dtype=torch.float64) for _ in range(2))
 
-    def add(self, part: GramPart, should_stop: ShouldStop) -> None:
+    def add(self, gram_part: GramPart, should_stop: ShouldStop) -> None:
         """Adds a part; asks before every `WRITTEN_BYTES` of windows."""
         history, stride = self.window.history, self.window.stride
-        for rows, seen, newest in part.rows(self.window):
+        for rows, seen, newest in gram_part.rows(self.window):
             ask(should_stop)
             observed = torch.ones_like(rows[:, history:]) if seen is None else seen[:, history:].double()
             self._add_rows(rows[:, :history], rows[:, history:] * observed, observed, newest)
-        for sign, steps in part.edges(stride):
-            self._add_edge(part, sign, steps, should_stop)
+        for sign, steps in gram_part.edges(stride):
+            self._add_edge(gram_part, sign, steps, should_stop)
 
     def _add_rows(self, x: torch.Tensor, y: torch.Tensor, seen: torch.Tensor, newest: torch.Tensor) -> None:
         stride = self.window.stride
@@ -240,11 +240,11 @@ class Masked:
         self.level += y.sum(0)
         self.square += (y * y).sum(0)
 
-    def _add_edge(self, part: GramPart, sign: float, steps: slice, should_stop: ShouldStop) -> None:
+    def _add_edge(self, gram_part: GramPart, sign: float, steps: slice, should_stop: ShouldStop) -> None:
         """A run's first window or the one after its last; step p of it belongs to step p + stride of the others."""
         stride, history = self.window.stride, self.window.history
-        values = part.values_NT[:, steps]
-        seen = None if part.seen_NT is None else part.seen_NT[:, steps]
+        values = gram_part.values_NT[:, steps]
+        seen = None if gram_part.seen_NT is None else gram_part.seen_NT[:, steps]
         x = values[:, : max(0, history - stride)]
         for step in range(stride, len(self.gram)):
             ask(should_stop)

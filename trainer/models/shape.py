@@ -46,10 +46,10 @@ class Shape:
     def outputs_in_inputs(self) -> tuple[int, ...]:
         """Returns for each output channel the input that it continues; -1: a class, or a target that is no input."""
         codes = self.target_codes or (0,) * len(self.targets_in_inputs)
-        found: list[int] = []
+        inputs: list[int] = []
         for place, number in zip(self.targets_in_inputs, codes, strict=True):
-            found += [-1] * number if number else [place]
-        return tuple(found)
+            inputs += [-1] * number if number else [place]
+        return tuple(inputs)
 
     def with_inputs(self, places: tuple[int, ...], num_inputs: int) -> Shape:
         """The shape behind a change of the inputs: `places` of the old ones come first, and all are numbers."""

@@ -45,7 +45,7 @@ def need(session: Session, folder: Path) -> Need:
     epochs = config.training.epochs if session.optimizer else 1
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
-    present = sum(bytes_of(one.folder) for one in scan(folder)[0])
+    present = sum(bytes_of(checkpoint.folder) for checkpoint in scan(folder)[0])
     return Need(within + 1, each + (sample if within else 0), epoch, epochs * epoch + best, present, free)
 
 

@@ -170,13 +170,13 @@ class TrainingRun:
 
     def recovered(self) -> dict[str, Any] | None:
         """What run.json must hold, as the newest good checkpoint tells it; None without one."""
-        found, _ = checkpoint.newest(self.checkpoints)
-        if found is None:
+        newest, _ = checkpoint.newest(self.checkpoints)
+        if newest is None:
             return None
-        state = found.state
-        told = {key: state[key] for key in ("config", "environment")}
+        state = newest.state
+        facts = {key: state[key] for key in ("config", "environment")}
         created = self.created({}).astimezone().isoformat()
-        return {"name": self.name, "created": created, "made_again_from": found.name, **state["bound"], **told}
+        return {"name": self.name, "created": created, "made_again_from": newest.name, **state["bound"], **facts}
 
     def facts_or_recovered(self) -> dict[str, Any] | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""

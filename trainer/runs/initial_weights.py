@@ -57,15 +57,15 @@ def read_initial(name: str, runs: Path) -> Initial:
         return Initial(path, weights(path))
     folder = path.with_name(path.name.removesuffix(".pth")) if path.name else path
     if (folder / "manifest.json").is_file():
-        found = checkpoint.inspect(folder)
+        saved = checkpoint.inspect(folder)
     elif folder.name in ("best", "best_model", "latest") and run_of(folder.parent) is not None:
-        found, _ = checkpoint.find(folder.parent, folder.name)
+        saved, _ = checkpoint.find(folder.parent, folder.name)
     elif len(path.parts) == 1 and (runs / name / "run.json").is_file():
-        found = _of_run(TrainingRun.open(runs, name))
+        saved = _of_run(TrainingRun.open(runs, name))
     else:
         what = f"no .pth, no checkpoint and no run: '{shorten(name, 100)}'"
         raise NotThereError(what, todo=f"Name one of them; see: {command('runs')}, {command('checkpoints', 'list')}")
-    return Initial(found.folder, checkpoint.read_files(found)["model"])
+    return Initial(saved.folder, checkpoint.read_files(saved)["model"])
 
 
 def _of_run(run: TrainingRun) -> checkpoint.Checkpoint:
@@ -89,18 +89,18 @@ def begin_with(session: Session, initial: Initial) -> None:
     session.bound = {**session.bound, "init_from": initial.facts()}
 
 
-def begin_with_same(session: Session, told: Mapping[str, str], runs: Path) -> None:
+def begin_with_same(session: Session, noted: Mapping[str, str], runs: Path) -> None:
     """Begins with the very weights that a run had which was cut off before its first checkpoint.
 
     Raises:
         StoreError: they are gone, or others stand in their place.
     """
-    where, todo = Where(file=told["source"]), f"Begin a new run: {command('train', config=True)} --init-from ..."
+    where, todo = Where(file=noted["source"]), f"Begin a new run: {command('train', config=True)} --init-from ..."
     try:
-        initial = read_initial(told["source"], runs)
+        initial = read_initial(noted["source"], runs)
     except StoreError as error:
         what = f"the weights that this run began with cannot be read again ({error.what})"
         raise NotThereError(what, where=where, todo=todo) from None
-    if initial.digest != told["weights"]:
+    if initial.digest != noted["weights"]:
         raise StoreError("no longer the weights that this run began with", where=where, todo=todo)
     begin_with(session, initial)

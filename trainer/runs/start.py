@@ -143,19 +143,19 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
         return _begin_again(run, config, shards)
-    found, notes = checkpoint.find(run.checkpoints, which)
-    generation = found.state["bound"]["data"]["generation"]
+    saved, notes = checkpoint.find(run.checkpoints, which)
+    generation = saved.state["bound"]["data"]["generation"]
     dataset = Dataset.open(shards, generation)
     dataset.pin(run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
-    refuse_difference(found.state["bound"], session.bound, found.folder)
-    session.bound = {**found.state["bound"], **session.bound}  # also what it began with
-    restore(session, found)
+    refuse_difference(saved.state["bound"], session.bound, saved.folder)
+    session.bound = {**saved.state["bound"], **session.bound}  # also what it began with
+    restore(session, saved)
     if finished(session) is None:
         refuse_batch_of_one(session)
     _note_settings(run, session, dataset)
     notes = [*mended, *(f"passed over: {note}" for note in notes)]
-    later = checkpoint.set_aside_later(found)
+    later = checkpoint.set_aside_later(saved)
     run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
     if later:
         them = "1 later checkpoint is" if later == 1 else f"{later} later checkpoints are"
@@ -164,9 +164,9 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
-    notes += _environment_notes(found.state["environment"], dict(session.environment))
+    notes += _environment_notes(saved.state["environment"], dict(session.environment))
     warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
-    return Started(run, dataset, session, found.name, notes, warnings, finished(session) is not None)
+    return Started(run, dataset, session, saved.name, notes, warnings, finished(session) is not None)
 
 
 def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
@@ -211,7 +211,7 @@ def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     facts = run.facts()
-    if (told := noted(run)) and told.why.startswith("overfit"):
+    if (ended := noted(run)) and ended.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
     data = {key: value for key, value in facts["data"].items() if key != "root"}

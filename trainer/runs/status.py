@@ -66,16 +66,16 @@ def standing(run: TrainingRun, newest: Checkpoint | None) -> Standing:
     Args:
         newest: its newest checkpoint, which tells where the file is missing.
     """
-    told, busy = noted(run), is_locked(run)
+    last, busy = noted(run), is_locked(run)
     if busy:
-        seconds = _until(told, dt.datetime.now().timestamp()) if told and told.state == "running" else None
-        return replace(told or Standing("running"), state="running", why="", seconds=seconds)
-    if told is None:
+        seconds = _until(last, dt.datetime.now().timestamp()) if last and last.state == "running" else None
+        return replace(last or Standing("running"), state="running", why="", seconds=seconds)
+    if last is None:
         why = _by_checkpoint(newest)
         return Standing("ended", why) if why else Standing("cut off")
-    if told.state == "running":
-        return replace(told, state="cut off", seconds=_until(told, _last_written(run)))
-    return told
+    if last.state == "running":
+        return replace(last, state="cut off", seconds=_until(last, _last_written(run)))
+    return last
 
 
 def is_locked(run: TrainingRun) -> bool:
@@ -112,11 +112,11 @@ def _by_checkpoint(newest: Checkpoint | None) -> str:
 def noted(run: TrainingRun) -> Standing | None:
     """What the last process of the run wrote; None where there is nothing that could be read."""
     try:
-        told = json.loads((run.folder / FILE).read_bytes())
-        found = Standing(**told)
-        texts = isinstance(found.state, str) and isinstance(found.why, str)
-        dt.datetime.fromisoformat(found.began or "")
-        return found if texts and isinstance(found.seconds, float | int | None) and found.from_step + 0 >= 0 else None
+        content = json.loads((run.folder / FILE).read_bytes())
+        last = Standing(**content)
+        texts = isinstance(last.state, str) and isinstance(last.why, str)
+        dt.datetime.fromisoformat(last.began or "")
+        return last if texts and isinstance(last.seconds, float | int | None) and last.from_step + 0 >= 0 else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
