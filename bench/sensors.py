@@ -9,6 +9,7 @@ bench/reader.py: bytes delivered per CPU second over those of np.copyto between 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime as dt
 import os
 import platform
@@ -31,7 +32,7 @@ from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.split_runs import runs_of
 
-LAB, NUM_DATES, HISTORY = Lab(num_subjects=8, num_sensors=8, num_joints=12, seconds=120), 3, 500
+LAB, NUM_DATES, HISTORY = Lab(num_subjects=8, num_sensors=8, num_joints=12, seconds=600), 3, 500
 
 
 def prepared(folder: Path) -> Dataset:
@@ -75,7 +76,26 @@ def main() -> None:
             for batch in readers[policy].batches(0):
                 yield batch.size, batch.size * HISTORY * ctx.F * 4
 
-        ways = {"memcpy": memcpy, "resident block": lambda _: served("blocks"), "mapped": lambda _: served("mapped")}
+        series, slots = (
+            np.fromfile(raw, dtype=np.float32),
+            [np.zeros((BATCH, HISTORY * ctx.F), np.float32) for _ in range(2)],
+        )
+        generator = np.random.default_rng(3)
+
+        def one_by_one() -> Iterator[tuple[int, int]]:
+            size, begin = HISTORY * ctx.F * 4, series.ctypes.data
+            for number in range(1 << 10):
+                into = slots[number % 2].ctypes.data
+                for row, place in enumerate(generator.integers(0, len(series) // ctx.F - HISTORY, BATCH).tolist()):
+                    ctypes.memmove(into + row * size, begin + place * ctx.F * 4, size)
+                yield BATCH, BATCH * size
+
+        ways = {
+            "memcpy": memcpy,
+            "memmove, window by window": lambda _: one_by_one(),
+            "resident block": lambda _: served("blocks"),
+            "mapped": lambda _: served("mapped"),
+        }
         for run in ways.values():
             measure(run, ctx, 0.2)
         rounds = [

@@ -340,7 +340,8 @@ def _refuse_empty(config: Trainer, order: Order, dataset: Dataset, window: Windo
         todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
         raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
     longest = longest_piece(dataset, "train", window)
-    shape = f"history {config.window.history}, horizon {window.horizon:,}"
+    history = config.window.history if window.interval else f"{window.history:,}"
+    shape = f"history {history}, horizon {window.horizon:,}"
     raise UsageError(
         f"no training window fits (trainer.window: {shape}): the longest {longest.kind} has {longest.num_steps:,} "
         f"{'steps' if dataset.manifest.step else 'records'}, and a window takes {window.needed + window.reach:,}",

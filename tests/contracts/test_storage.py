@@ -18,6 +18,7 @@ import zarr
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.layouts.events import decode_names, encode_names
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Part
 from dateshard.shardstore.scaling.scale import Scale
@@ -92,6 +93,18 @@ class StorageContract:
         for name, array in arrays.items():
             assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
             assert found[name].tobytes() == array.tobytes(), name
+
+    @pytest.mark.parametrize("names", [("a",), ("ärger", 'quote "', "new\nline", "")])
+    def test_cuts_come_back_bit_for_bit(self, root: Path, names: tuple[str, ...]) -> None:
+        starts = np.arange(len(names), dtype=np.int64) * 3
+        count = 3 * len(names)
+        time = np.concatenate([np.arange(3) * 10**9 for _ in names])  # another cut begins anew
+        values = np.random.default_rng(1).standard_normal((count, 1, 2)).astype(np.float32)
+        arrays = {"values": values, "time": time, "cuts": starts, "cut_names": encode_names(names)}
+        part = self.publish(root, arrays, ["x", "y"])
+        found = self.read(root, part, arrays)
+        assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in arrays.items()}
+        assert decode_names(found["cut_names"]) == list(names)
 
     @pytest.mark.parametrize("value", [0.0, -0.0, 5.0])
     def test_a_date_of_one_value_is_no_date_without_any(self, root: Path, value: float) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+import xarray
 from pydantic import ValidationError
 
 from dateshard.pipeline.arrays import reduce
@@ -229,3 +231,58 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean"}
     refused = world.run("evaluate", "r", "--baselines", "ridge", code=None)
     assert "of windows of one length" in refused.stderr
+
+
+def test_other_libraries_read_a_shard_of_events(tmp_path: Path) -> None:
+    records = records_of(DATES[:2])
+    world = event_world(tmp_path, records, cut=True, split={"train": str(DATES[0]), "validation": str(DATES[1])})
+    world.tree["pipeline"]["store"] = {"formats": ["zarr", "parquet"]}
+    assert not world.prepare().failed
+    dataset = world.open()
+    day = dataset.days[0]
+    (part,) = dataset.manifest.dates[day.date].parts
+    rows = in_order(records[day.date], cut=True)
+    with xarray.open_zarr(world.store / "shards" / str(day.date) / part.id, consolidated=False) as group:
+        assert group["values"].dims == ("time", "node", "feature")
+        assert group["values"][:, 0, 0].values.tolist() == [row.value for row in rows]
+        assert json.loads(group["cut_names"].values.tobytes()) == list(dataset.cuts(day).names)
+    stored = part.formats["parquet"]
+    assert stored is not None
+    frame = pl.read_parquet(world.store / "parquet" / str(day.date) / stored.folder / f"{day.date}.parquet")
+    assert frame["cut"].to_list() == [row.cut for row in rows]
+    assert frame["time"].cast(pl.Int64).to_list() == [row.time for row in rows]
+
+
+def test_a_store_of_parquet_alone_trains_on_the_same_windows(tmp_path: Path) -> None:
+    orders = []
+    for formats in (["zarr"], ["parquet"]):
+        world = event_world(tmp_path / formats[0], records_of(DATES), cut=True, split=BY)
+        world.tree["pipeline"]["store"] = {"formats": formats}
+        config = str(world.config_file())
+        world.run("preprocess", "-c", config)
+        world.run("train", "-c", config, "--run", "r")
+        lines = (world.folder / "data" / "runs" / "r" / "metrics.jsonl").read_text().splitlines()
+        orders.append([json.loads(line).get("loss") for line in lines])
+    assert len(orders[0]) > 4
+    assert orders[0] == orders[1]
+
+
+def test_an_export_names_the_cut_and_the_instant_of_each_record(tmp_path: Path) -> None:
+    records = records_of(DATES[:2])
+    world = event_world(tmp_path, records, cut=True, split={"train": str(DATES[0]), "validation": str(DATES[1])})
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    world.run("export", str(DATES[0]), "--to", "parquet", "--out", str(tmp_path / "out"), "-c", config)
+    frame, rows = pl.read_parquet(tmp_path / "out" / f"{DATES[0]}.parquet"), in_order(records[DATES[0]], cut=True)
+    assert frame["session"].to_list() == [row.cut for row in rows]
+    assert frame["time_utc"].cast(pl.Int64).to_list() == [row.time for row in rows]
+    assert frame["value"].to_list() == [row.value for row in rows]
+
+
+def test_what_a_forecast_cannot_be_made_of_is_said(tmp_path: Path) -> None:
+    world = event_world(tmp_path, records_of(DATES), cut=True, split=BY)
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    world.run("train", "-c", config, "--run", "r")
+    done = world.run("predict", "r", code=2)
+    assert "and dataset world is of records" in done.stderr

@@ -25,6 +25,7 @@ from dateshard.shardstore.pinning.runs_id import runs_id
 from dateshard.trainer import checkpoint, loop
 from dateshard.trainer.runs.start import New, start
 from tests.conftest import World, build_world
+from tests.kit.events import FIRST, event_world, make_records
 from tests.kit.states import State, committed, content, differing, files_below, left_behind
 from tests.kit.zygote import MAIN, WRITER, Zygote
 
@@ -262,6 +263,14 @@ def _changed(folder: Path, prepare: Prepare) -> None:
     change_dump(world)
 
 
+def events(folder: Path, prepare: Prepare) -> Scene:
+    """The first preprocess of two dates of events, cut by session, whose sessions are divided."""
+    records = {date: make_records(date, 30, ("a", "b", "c"), 5) for date in (FIRST, FIRST + dt.timedelta(days=1))}
+    split = {"by": "session", "train": 0.6, "validation": 0.4}
+    event_world(folder, records, cut=True, split=split).config_file()
+    return Scene("preprocess", folder, PREPARE, observe_store, lambda _: PREPARE)
+
+
 def rerun(folder: Path, prepare: Prepare) -> Scene:
     """One date again after its dump changed."""
     _changed(folder, prepare)
@@ -373,6 +382,7 @@ def checkpoints(folder: Path, prepare: Prepare) -> Scene:
 
 SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "preprocess": first,
+    "events": events,
     "rerun": rerun,
     "refit": refit,
     "formats": formats,

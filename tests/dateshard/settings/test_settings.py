@@ -89,7 +89,7 @@ def test_each_half_is_read_with_its_defaults(load: Load) -> None:
             "step: 5 min",
             "a.yaml:7:3: pipeline.step: '5 min' is not a step. Write it as 10ms, 30s, 5m, 1h or 1d; one millisecond is the least",
         ),
-        ("    time: timestamp\n", "", "a.yaml:3:3: pipeline.source.time: is missing"),
+        ("    time: timestamp\n", "", "a.yaml:2:1: pipeline: layout grid needs source.time, the column of times"),
         (
             "    node: sensor",
             "    node: sensor\n    timezone: Mars/Base",
