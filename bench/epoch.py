@@ -34,8 +34,7 @@ class OneBatch:
     def __init__(self, session: Session) -> None:
         self.order = session.train.order
         first = next(iter(session.train.batches(0)))
-        parts = (first.history_BHNF, first.target_BPNF, first.observed_BPNF, first.codes_BW)
-        self.batch = Batch(*(None if part is None else part.clone() for part in parts))  # type: ignore[arg-type]
+        self.batch = first.copy()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for _ in range(start, self.order.num_batches):

@@ -79,7 +79,9 @@ class Growing:
         date = self.city.first + dt.timedelta(days=index)
         (self.folder / "raw" / f"{date}.csv").unlink()
         write_long(
-            City(self.city.num_sensors, seed=int(time.time_ns() % 2**31), short_lived=0), [date], self.folder / "raw"
+            City(num_sensors=self.city.num_sensors, seed=int(time.time_ns() % 2**31), short_lived=0),
+            [date],
+            self.folder / "raw",
         )
 
     def run(self, what: str, *words: str) -> Cost:

@@ -63,17 +63,17 @@ def ours(count: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     targets = tuple(Target(f"joint{index}") for index in range(F))
-    head = Head("mse", "mse", 1.0, tuple(range(F)), tuple(range(F)))
+    head = Head(name="mse", loss="mse", weight=1.0, targets=tuple(range(F)), channels=tuple(range(F)))
     nothing = torch.zeros(B, 1, 1, 1)
     squared = absolute = 0
-    metrics = EpochMetrics.empty(Form((head,), targets, P))
+    metrics = EpochMetrics.empty(Form(heads=(head,), targets=targets, num_steps=P))
     before = peak = 0
     for number, (forecast, target, squares, absolutes) in enumerate(batches(count)):
-        given = Batch(nothing, torch.from_numpy(target), None, None)
+        given = Batch(history_BHNF=nothing, target_BPNF=torch.from_numpy(target), observed_BPNF=None, codes_BW=None)
         if number == 10:  # the allocator holds what making the batches takes
             del metrics
             before = anonymous()
-            metrics, squared, absolute = EpochMetrics.empty(Form((head,), targets, P)), 0, 0
+            metrics, squared, absolute = EpochMetrics.empty(Form(heads=(head,), targets=targets, num_steps=P)), 0, 0
         metrics.add(
             {"mse": torch.from_numpy(forecast)}, given, {"mse": (torch.tensor(squares / UNIT**2), float(target.size))}
         )
@@ -130,11 +130,14 @@ def step_seconds(name: str, rounds: int = 5, steps: int = 8) -> tuple[float, flo
     own = None if name in sizes else Mlp(P * F, (P, F), 1, (64, 32), 0.2, anchor=P - 1, steps_per_day=1440)
     model = own or Lstm(*sizes[name])
     optimizer = torch.optim.Adam(model.parameters())
-    head = Head("mse", "mse", 1.0, tuple(range(F)), tuple(range(F)))
-    metrics = EpochMetrics.empty(Form((head,), tuple(Target(str(k)) for k in range(F)), P))
+    head = Head(name="mse", loss="mse", weight=1.0, targets=tuple(range(F)), channels=tuple(range(F)))
+    metrics = EpochMetrics.empty(Form(heads=(head,), targets=tuple(Target(str(k)) for k in range(F)), num_steps=P))
     history, target = torch.randn(B, P, 1, F), torch.randn(B, P, 1, F)
     codes = torch.zeros(B, P, dtype=torch.int32)
-    clear, masked = Batch(history, target, None, codes), Batch(history, target, torch.rand(B, P, 1, F) > 0.1, codes)
+    clear, masked = (
+        Batch(history_BHNF=history, target_BPNF=target, observed_BPNF=None, codes_BW=codes),
+        Batch(history_BHNF=history, target_BPNF=target, observed_BPNF=torch.rand(B, P, 1, F) > 0.1, codes_BW=codes),
+    )
     best = [float("inf")] * 3
     for _ in range(rounds):
         spent = [0.0] * 3

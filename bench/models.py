@@ -34,7 +34,14 @@ class Timed:
 
     def __init__(self, name: str, revin: bool) -> None:
         torch.manual_seed(0)
-        shape = Shape(Window(HISTORY, HORIZON), NODES, INPUTS, 1, (0,), 288)
+        shape = Shape(
+            window=Window(HISTORY, HORIZON),
+            num_nodes=NODES,
+            num_inputs=INPUTS,
+            num_outputs=1,
+            targets_in_inputs=(0,),
+            steps_per_day=288,
+        )
         self.model: nn.Module = build(shape, ModelConfig(name=name, revin=revin))
         self.optimizer = torch.optim.Adam(self.model.parameters())
         self.seconds: list[tuple[float, float]] = []

@@ -81,10 +81,21 @@ def make_reader(ctx: Any, shuffle: Shuffle, policy: str, *, codes: bool = False,
     window = Window(ctx.hist, ctx.hor)
     everywhere = [True] * len(dataset.days)
     runs = make_runs(dataset.days, dataset.segments, everywhere, window, shuffle.days_per_run)
-    order = Order(tuple(runs), 1, ctx.B, shuffle.runs_per_block, SEED, shuffle.shuffle_runs)
+    order = Order(
+        runs=tuple(runs),
+        stride=1,
+        batch_size=ctx.B,
+        runs_per_block=shuffle.runs_per_block,
+        seed=SEED,
+        shuffle_runs=shuffle.shuffle_runs,
+    )
     features = tuple(range(ctx.F))
     return Reader(
-        dataset, order, BatchForm(window, features, features, codes=codes), policy=policy, memory_budget=budget
+        dataset,
+        order,
+        BatchForm(window=window, inputs=features, targets=features, codes=codes),
+        policy=policy,
+        memory_budget=budget,
     )
 
 
@@ -121,7 +132,8 @@ def write_store(root: Path, series: Any) -> None:
             entries[day.date] = Entry(day.start, steps, (Part(folders[-1].name, (0, num_nodes), files),))
         writer.published(folders)
         manifest = Manifest(
-            "bench", "UTC", step, tuple(Feature(n, scale="none") for n in names), nodes.id, num_nodes, statistics.id, "bench",
-            {"train": ((min(entries), max(entries)),)}, entries,
+            dataset="bench", timezone="UTC", step=step, features=tuple(Feature(name=name, scale="none") for name in names),
+            nodes=nodes.id, num_nodes=num_nodes, statistics=statistics.id, normalise="bench",
+            split={"train": ((min(entries), max(entries)),)}, dates=entries,
         )  # fmt: skip
         writer.commit(manifest, {"dates": {}, "failed": {}}, None)

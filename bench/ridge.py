@@ -46,7 +46,9 @@ def part_of(shape: str, share: float = 1.0) -> tuple[GramPart, Window]:
     steps = count + history + horizon - 1
     wave = np.sin(np.arange(steps) / 24 * 2 * np.pi) + generator.normal(size=(nodes, steps)) * 0.5
     seen = torch.from_numpy(generator.random((nodes, steps)) >= masked) if masked else None
-    return GramPart(torch.from_numpy(wave), seen, None, count, opens=True, closes=True), Window(history, horizon)
+    return GramPart(
+        values_NT=torch.from_numpy(wave), seen_NT=seen, newest_NK=None, count=count, opens=True, closes=True
+    ), Window(history, horizon)
 
 
 def lag_products(part: GramPart, window: Window) -> Joint | Masked:

@@ -138,7 +138,7 @@ def source_row(
     return {"staged": plan.key, "measure": measure, "dump": dump, "rows": dict(rows), **counts}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """What a preprocess did, beside the receipts of its dates. `changed`: shards that are others than before."""
 

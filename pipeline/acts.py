@@ -48,7 +48,7 @@ from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.times.calendar import instants
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What the parent process needs of a measured date: small, whatever the date's size.
 
@@ -65,7 +65,7 @@ class Measured:
     unknown_nodes: Strangers = NO_STRANGERS  # rows of nodes that the node table lacks are left out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normalised:
     """Receipt of a normalised date.
 
@@ -102,7 +102,9 @@ def measure_date(
         staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
     if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
         raise DumpError(
-            "the dump changed while it was read", where=Where(str(dump.path), date), todo="Run the command again"
+            "the dump changed while it was read",
+            where=Where(file=str(dump.path), date=date),
+            todo="Run the command again",
         )
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
     beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
@@ -111,7 +113,9 @@ def measure_date(
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt, beside)
     unknown = Strangers.of(staged.strangers, staged.nodes)
     weight, folders = weight_of(staged.values_TNF, rows, config), (folder, *([partial] if partial else []))
-    return Measured(date, key, rows, weight, folders, conflicts=staged.conflicts, unknown_nodes=unknown)
+    return Measured(
+        date=date, key=key, rows=rows, weight=weight, folders=folders, conflicts=staged.conflicts, unknown_nodes=unknown
+    )
 
 
 def publish_partial(
@@ -290,4 +294,12 @@ def normalise_date(
     unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
     cells = day.num_steps * len(target.nodes.names)
     seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
-    return Normalised(date, entry, folders, tuple(map(int, seen)), weight, unknown, encoded.unknown_categories)
+    return Normalised(
+        date=date,
+        entry=entry,
+        folders=folders,
+        observed=tuple(map(int, seen)),
+        weight=weight,
+        unknown_nodes=unknown,
+        unknown_categories=encoded.unknown_categories,
+    )

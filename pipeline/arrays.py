@@ -64,7 +64,15 @@ class Normaliser:
         ids = {"nodes": manifest.nodes, "statistics": manifest.statistics}
         ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
         features, nodes = manifest.features, frozen.nodes.names
-        about = About(manifest.dataset, manifest.timezone, manifest.step, features, nodes, ids, scale)
+        about = About(
+            dataset=manifest.dataset,
+            timezone=manifest.timezone,
+            step=manifest.step,
+            features=features,
+            nodes=nodes,
+            ids=ids,
+            scale=scale,
+        )
         return Normaliser(frozen.nodes, frozen.vocabularies, scale, about)
 
 
@@ -138,7 +146,7 @@ def stage(
 
     try:
         if not dump.files:
-            where, todo = Where(str(dump.path), date), "Write the dump again, or remove the folder"
+            where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"
             raise NoRowsError("the folder holds no file", where=where, todo=todo)
         budget = record_budget(memory_bytes, config.day(date), config, len(table_nodes or ()))
         decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
@@ -203,7 +211,9 @@ def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> Dum
     file, row = decoded.places.of(place)
     return DumpError(
         f"the row's node and instant come again in a later row ({count:,} such rows)",
-        where=Where(str(file), decoded.day.date, next(iter(config.source.time_columns[-1:]), None), row),
+        where=Where(
+            file=str(file), date=decoded.day.date, column=next(iter(config.source.time_columns[-1:]), None), row=row
+        ),
         todo="Correct the dump, or set pipeline.source.duplicates to last or keep",
     )
 

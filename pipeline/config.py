@@ -403,7 +403,7 @@ class Pipeline(SourceSection):
         """What the encoder needs of each feature, in configuration order."""
         decoding = {"column", "range", "outside", "ahead"}
         return tuple(
-            Feature(name, ahead=feature.nanoseconds_ahead, **feature.model_dump(exclude=decoding))
+            Feature(name=name, ahead=feature.nanoseconds_ahead, **feature.model_dump(exclude=decoding))
             for name, feature in self.features.items()
         )
 

@@ -22,7 +22,7 @@ from dateshard.shardstore.manifest import Ranges
 from dateshard.shardstore.times.calendar import collapse
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """What a drop did, or would do.
 
@@ -77,7 +77,15 @@ def _drop(config: Pipeline, writer: StoreWriter, dates: Collection[dt.date], *, 
     done = current if dry_run else writer.commit(manifest, after.sources, current)
     dumps = {date: seen.dumps[date].path for date in going if date in seen.dumps}
     splits = current.manifest.split, split
-    return Dropped(done.generation, tuple(going), len(manifest.dates), dumps, tuple(held), splits, tuple(notes))
+    return Dropped(
+        generation=done.generation,
+        dates=tuple(going),
+        left=len(manifest.dates),
+        dumps=dumps,
+        in_statistics=tuple(held),
+        split=splits,
+        notes=tuple(notes),
+    )
 
 
 def _refuse_absent(dates: Collection[dt.date], current: Committed, root: Path) -> None:

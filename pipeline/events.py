@@ -56,7 +56,7 @@ class Began:
     num_workers: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DateDone:
     """An act on a date ended well. `changed` is False where the shard's bytes were already there; `size` is of a dump."""
 
@@ -133,7 +133,7 @@ class CommitDone:
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """Last event; `plan`: as it was carried out."""
 

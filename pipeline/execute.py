@@ -127,11 +127,23 @@ def preprocess(
         most, share = shares(*dates, config, num_workers, memory_bytes, len(table.names) if table else 0, largest)
         with Workers(most, stop) as workers:
             share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
-            given = (workers, share, done.rows if done else None, fail_fast)
-            yield from _Run(dataset, config, writer, current, seen, table, wish, plan, *given).events()
+            yield from _Run(
+                dataset=dataset,
+                config=config,
+                writer=writer,
+                current=current,
+                seen=seen,
+                table=table,
+                wish=wish,
+                plan=plan,
+                workers=workers,
+                worker_bytes=share,
+                cut_rows=done.rows if done else None,
+                fail_fast=fail_fast,
+            ).events()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Run:
     """State of one preprocess: what was measured, written and failed so far."""
 
@@ -228,7 +240,7 @@ class _Run:
             if isinstance(result, Measured):
                 self.measured[date] = result
                 self.writer.published(result.folders)
-                yield DateDone("measure", date, result.rows, size=self.seen.dumps[date].size)
+                yield DateDone(act="measure", date=date, rows=result.rows, size=self.seen.dumps[date].size)
             elif isinstance(result, Again):
                 yield DateAgain("measure", date, result.why)
             else:
@@ -400,10 +412,10 @@ class _Run:
         self.writer.published(result.folders)
         if isinstance(result, StoredAgain):
             self.stored += 1
-            return DateDone("store", result.date, changed=changed)
+            return DateDone(act="store", date=result.date, changed=changed)
         self.made[result.date] = result
         self.changed |= {result.date} if changed else set()
-        return DateDone("normalise", result.date, changed=changed)
+        return DateDone(act="normalise", date=result.date, changed=changed)
 
     def _commit(self, skeleton: Manifest) -> CommitDone:
         config, dumps = self.config, self.seen.dumps
@@ -430,7 +442,16 @@ class _Run:
 
     def _finished(self, *, cut_short: bool = False) -> Finished:
         seconds, changed = time.monotonic() - self.began, len(self.changed)
-        end = account.End(self.plan, self.failed, self.dropped, self.cut_rows, seconds, changed, self.stored, cut_short)
+        end = account.End(
+            plan=self.plan,
+            failed=self.failed,
+            dropped=self.dropped,
+            cut_rows=self.cut_rows,
+            seconds=seconds,
+            changed=changed,
+            stored=self.stored,
+            cut_short=cut_short,
+        )
         return account.finished(self.writer.root, self.current, self.statistics, self.measured, self.made, end)
 
 

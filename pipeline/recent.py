@@ -44,7 +44,7 @@ class RecentRows:
     last: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecentSteps:
     """The window's inputs, and where they come from.
 
@@ -65,7 +65,7 @@ class RecentSteps:
     unknown_categories: Mapping[str, Strangers]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
     """The raw files of a history by date; those of `cut` are spills of a file of many dates.
 
@@ -113,7 +113,7 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
             cut |= spills
         if not dumps:
             raise DumpError("no row of any date is there", where=Where(file=names[0]), todo=f"Check {_option()}")
-        yield Raw(config, dumps, frozenset(cut), Path(temporary), tuple(names))
+        yield Raw(config=config, dumps=dumps, cut=frozenset(cut), folder=Path(temporary), names=tuple(names))
 
 
 def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
@@ -122,12 +122,14 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
         matches = find_dumps(name)
         if not matches:
             raise _nothing(name)
-        return {date: Dump(path, 0, "", files, ()) for date, (path, files) in matches.items()}, frozenset()
+        return {
+            date: Dump(path=path, size=0, hash="", files=files, hashes=()) for date, (path, files) in matches.items()
+        }, frozenset()
     files = find_files(name)
     if not files or not all(file.exists() for file in files):
         raise _nothing(name)
     if (date := date_of(Path(name), config.source.path)) is not None:
-        return {date: Dump(Path(name), 0, "", files, ())}, frozenset()
+        return {date: Dump(path=Path(name), size=0, hash="", files=files, hashes=())}, frozenset()
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
         raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
@@ -177,7 +179,15 @@ def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, unt
     unseen = [encoded.unknown_categories for encoded in encoded_dates]
     features = sorted({name for names in unseen for name in names})
     most = {name: max((names[name] for names in unseen if name in names), key=lambda s: s.count) for name in features}
-    return RecentSteps(values, observed, end, pieces[0].last, tuple(reversed(pieces)), strangers, most)
+    return RecentSteps(
+        values_HNF=values,
+        observed_HNF=observed,
+        end=end,
+        last=pieces[0].last,
+        pieces=tuple(reversed(pieces)),
+        unknown_nodes=strangers,
+        unknown_categories=most,
+    )
 
 
 class _Dates:

@@ -387,7 +387,9 @@ class Dataset:
             actual = hash_descriptor(descriptor) if status.st_size == size else None
         except OSError as error:
             raise DamagedError(
-                f"a committed file cannot be read: {error.strerror}", where=Where(key, date), todo=_repair(path)
+                f"a committed file cannot be read: {error.strerror}",
+                where=Where(file=key, date=date),
+                todo=_repair(path),
             ) from None
         if actual != (size, digest):
             raise DamagedError(

@@ -47,7 +47,7 @@ SPECIAL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
     """The place of a fault. `row` counts a text file's header as row 1, as an editor shows it."""
 

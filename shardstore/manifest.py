@@ -68,7 +68,7 @@ class Entry:
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The content of one generation: all its dates, their shards, and the settings they were made with.
 
@@ -104,7 +104,7 @@ class Manifest:
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
         entry = self.dates[date]
-        return Day(date, entry.start, self.step, entry.num_steps, entry.length)
+        return Day(date=date, start=entry.start, step=self.step, num_steps=entry.num_steps, length=entry.length)
 
     def days(self) -> list[Day]:
         """All committed dates in order."""

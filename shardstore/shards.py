@@ -188,6 +188,6 @@ def _damaged(path: Path, what: str) -> DamagedError:
     date = path.parents[1].name
     return DamagedError(
         what,
-        where=Where(str(path), dt.date.fromisoformat(date)),
+        where=Where(file=str(path), date=dt.date.fromisoformat(date)),
         todo=to_run("preprocess", date, "--force", config=True),
     )

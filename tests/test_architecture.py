@@ -22,6 +22,7 @@ FLOORS = {
 FILES = sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted(path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 MOST_IN_A_PACKAGE = 20
+MOST_BY_POSITION = 4  # fields of a dataclass
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 500, 60  # a place to look, not a measure of what is readable
 NO_NOUNS = {"utils", "helpers", "base", "common", "core", "managers", "factories", "callbacks", "misc"}
 PRINTING = r"(?<!def )(?<![\w.])print\(|click\.(secho|echo|echo_via_pager)\(|sys\.std(out|err)\.write"
@@ -143,6 +144,23 @@ def test_public_things_say_what_they_are(path: Path) -> None:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+def unnamed(path: Path) -> list[str]:
+    """The dataclasses of a file that have more than `MOST_BY_POSITION` fields and take them by position."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(re.match(r"dataclass\b(?!.*kw_only=True)", ast.unparse(mark)) for mark in node.decorator_list)
+        and sum(isinstance(line, ast.AnnAssign) for line in node.body) > MOST_BY_POSITION
+    ]
+
+
+def test_more_than_four_fields_are_given_by_name() -> None:
+    """A figure in another one's place mostly has the same type: nothing else would notice."""
+    below = [path for path in FILES if path.relative_to(ROOT).parts[0] != "dateshard"]
+    assert {str(path.relative_to(ROOT)): names for path in below if (names := unnamed(path))} == {}
 
 
 def is_sentence(line: str) -> bool:

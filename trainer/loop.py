@@ -28,7 +28,7 @@ from dateshard.trainer.step import Outcome, Step
 from dateshard.trainer.stop import Interrupted, ShouldStop, ask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
     """One optimizer step, over `accumulate` batches. Losses stay tensors: reading them is left to who shows them.
 
@@ -48,7 +48,7 @@ class Stepped:
     wait_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDone:
     """An epoch with its validation; the checkpoint of it comes next."""
 
@@ -162,23 +162,23 @@ def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
     step, asked, waited = None, time.perf_counter(), 0.0
     for number, batch in enumerate(session.train.batches(state.epoch, start=state.batch), start=state.batch + 1):
         waited += time.perf_counter() - asked
-        step = step or Step(session, order.windows_in(number - 1, training.accumulate))
+        step = step or Step(session=session, num_windows=order.windows_in(number - 1, training.accumulate))
         step.add(batch)
         if number % training.accumulate == 0 or number == order.num_batches:
             rate = set_learning_rate(session)
             outcome, step = step.finish(), None
             _note(session, writer, number, outcome)
             yield Stepped(
-                state.epoch,
-                number,
-                order.num_batches,
-                state.step,
-                outcome.loss,
-                outcome.parts,
-                state.skipped,
-                outcome.size,
-                rate,
-                waited,
+                epoch=state.epoch,
+                batch=number,
+                num_batches=order.num_batches,
+                step=state.step,
+                loss=outcome.loss,
+                losses=outcome.parts,
+                skipped=state.skipped,
+                size=outcome.size,
+                learning_rate=rate,
+                wait_seconds=waited,
             )
             yield from writer.drain_saved()
             due = save_freq and number // save_freq > since // save_freq and number < order.num_batches
@@ -249,16 +249,16 @@ def _close_epoch(
     best = state.progress.note(judged, state.epoch, config.early_stopping, config.scheduler)
     state.validated = True
     yield EpochDone(  # told before it is saved: what follows a save is never told again by a resumed run
-        state.epoch,
-        state.step,
-        session.metrics.report(),
-        report,
-        state.train_loss,
-        state.val_loss,
-        best,
-        state.skipped,
-        time.perf_counter() - began,
-        rate,
+        epoch=state.epoch,
+        step=state.step,
+        train=session.metrics.report(),
+        validation=report,
+        train_loss=state.train_loss,
+        val_loss=state.val_loss,
+        best=best,
+        skipped=state.skipped,
+        seconds=time.perf_counter() - began,
+        learning_rate=rate,
     )
     save(session, writer)
     yield from writer.drain_saved()

@@ -20,7 +20,7 @@ from dateshard.trainer.optimization.optimizer import moments_a_weight
 from dateshard.trainer.optimization.schedule import LossHistory, learning_rate
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class State:
     """Where training stands: the position after `batch` batches of `epoch` (0-based), and what it remembers.
 
@@ -47,7 +47,7 @@ class State:
         return 0 < self.step <= self.skipped_in_a_row
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Session:
     """All that one process trains with."""
 

@@ -148,7 +148,13 @@ def sizing_of(config: Trainer, dataset: Dataset, window: Window) -> Sizing:
     def order(shuffle: Shuffle) -> Order:
         return order_of(dataset, "train", window, config.training.batch_size, shuffle, config.training.seed)
 
-    return Sizing(dataset, window, config, order, lambda days: _resolve(plain, dataset, window, days))
+    return Sizing(
+        dataset=dataset,
+        window=window,
+        config=config,
+        order_of=order,
+        shuffle_of_days=lambda days: _resolve(plain, dataset, window, days),
+    )
 
 
 def order_of(
@@ -156,7 +162,14 @@ def order_of(
 ) -> Order:
     """The order of one split; `seed` None keeps date order (evaluation)."""
     runs = runs_of(dataset, split, window, shuffle.days_per_run)
-    return Order(tuple(runs), window.stride, batch_size, shuffle.runs_per_block, seed, shuffle.shuffle_runs)
+    return Order(
+        runs=tuple(runs),
+        stride=window.stride,
+        batch_size=batch_size,
+        runs_per_block=shuffle.runs_per_block,
+        seed=seed,
+        shuffle_runs=shuffle.shuffle_runs,
+    )
 
 
 def training_order(config: Trainer, dataset: Dataset, window: Window, shuffle: Shuffle) -> Order:
@@ -187,7 +200,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
     """What the model must fit."""
     target_codes = _codes_of(dataset, columns.targets)
     return Shape(
-        window,
+        window=window,
         num_nodes=dataset.manifest.num_nodes,
         num_inputs=len(columns.inputs),
         num_outputs=sum(codes or 1 for codes in target_codes),
@@ -246,7 +259,12 @@ def form_of(
     plan = SamplePlan(
         config.training.seed, asked.buffer.train * size, asked.buffer.evaluation * size, asked.buffer_bytes
     )
-    form = Form(tuple(heads), tuple(targets), window_of(config).target_steps, dataset.manifest.num_nodes)
+    form = Form(
+        heads=tuple(heads),
+        targets=tuple(targets),
+        num_steps=window_of(config).target_steps,
+        num_nodes=dataset.manifest.num_nodes,
+    )
     units = Units(dataset, [columns.targets[place] for place in form.numbers])
     shift = units.shift_scaled_F.numpy()
     far = bool((np.abs(shift) > NEAR).any())
@@ -276,7 +294,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     devices.reseed(key(config.training.seed, 4))
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
-    wanted = BatchForm(window, columns.inputs, columns.targets, **uses)
+    wanted = BatchForm(window=window, inputs=columns.inputs, targets=columns.targets, **uses)
     return Session(
         config=config,
         model=model,

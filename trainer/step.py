@@ -34,7 +34,7 @@ class Outcome:
     skipped: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Step:
     """One step that is being taken: `add` its batches, then `finish`.
 

@@ -162,7 +162,7 @@ def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]
     chosen = select_dates(selectors, known, dict(dataset.manifest.split), lacking)
     dates = known if chosen is None else sorted(chosen)
     if missing := [date for date in dates if date not in dataset.manifest.dates]:
-        where, todo = Where(str(dataset.root), missing[0]), to_run("preprocess", missing[0], config=True)
+        where, todo = Where(file=str(dataset.root), date=missing[0]), to_run("preprocess", missing[0], config=True)
         raise NotThereError("the date is not in this generation", where=where, todo=todo)
     if not dates:
         raise lacking("no committed date is meant")

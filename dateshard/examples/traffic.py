@@ -31,7 +31,7 @@ def dumps(folder: Path, num_dates: int | None, num_sensors: int | None) -> Itera
     if there and num_dates is None and num_sensors in (None, there):
         return iter(())
     if there and num_sensors not in (None, there):
-        where, todo = Where(str(folder / NODES)), "Choose another DIR, or remove the example's data"
+        where, todo = Where(file=str(folder / NODES)), "Choose another DIR, or remove the example's data"
         raise UsageError(f"the city that lies there has {there:,} sensors, not {num_sensors:,}", where=where, todo=todo)
     dates = NUM_DATES if num_dates is None else num_dates
     if not FEWEST_DATES <= dates <= MOST_DATES:

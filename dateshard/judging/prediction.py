@@ -224,7 +224,15 @@ def _from_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
         dataset.read_observed(day.date, rows, observed[first:stop])
         first = stop
     pieces = tuple(RecentRows(day, rows, {}, None) for day, rows in chosen)
-    return RecentSteps(values, observed, end, None, pieces, (), {})
+    return RecentSteps(
+        values_HNF=values,
+        observed_HNF=observed,
+        end=end,
+        last=None,
+        pieces=pieces,
+        unknown_nodes=(),
+        unknown_categories={},
+    )
 
 
 def _end_of_values(dataset: Dataset) -> int:

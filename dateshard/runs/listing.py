@@ -50,7 +50,7 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
     state = found[-1].state if found else {}
     stands = standing(run, found[-1] if found else None)
     if fault and stands.state != "running":
-        stands = Standing("damaged", began=stands.began, seconds=stands.seconds)
+        stands = Standing(state="damaged", began=stands.began, seconds=stands.seconds)
     config = (facts or state).get("config", {})
     progress = state.get("progress", {})
     return {

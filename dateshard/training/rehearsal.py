@@ -78,7 +78,7 @@ def _step(session: Session) -> tuple[str, str]:
     if session.optimizer is None:
         return NOT_TRIED, f"{session.config.model.name} is solved in one pass over all windows, it takes no steps"
     count = min(session.config.training.accumulate, session.train.order.num_batches)
-    step = Step(session, session.train.order.windows_in(0, count))
+    step = Step(session=session, num_windows=session.train.order.windows_in(0, count))
     for _, batch in zip(range(count), session.train.batches(0), strict=False):
         step.add(batch)
     set_learning_rate(session)
@@ -111,7 +111,9 @@ def _save(session: Session, dataset: Dataset) -> tuple[str, str]:
     restore(again, found)
     weights = again.model.state_dict()
     if not all(torch.equal(tensor, weights[name]) for name, tensor in session.model.state_dict().items()):
-        raise DamagedError("the checkpoint's weights are not those that were saved", where=Where(str(saved.folder)))
+        raise DamagedError(
+            "the checkpoint's weights are not those that were saved", where=Where(file=str(saved.folder))
+        )
     return WORKS, f"{found.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
 
 

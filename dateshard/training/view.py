@@ -142,7 +142,7 @@ class View:
 
     def __init__(self, started: Started, screen: Screen) -> None:
         self.started, self.screen = started, screen
-        self.config, self.saved = started.session.config, Saved(Path(), -1, 0, 0, 0.0)
+        self.config, self.saved = started.session.config, Saved(folder=Path(), epoch=-1, batch=0, step=0, seconds=0.0)
         self.shown = self.began = time.monotonic()
         self.waited, self.windows, self.first = 0.0, 0, 0
         self.bar: Bar | None = None

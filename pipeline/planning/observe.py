@@ -118,7 +118,9 @@ def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fre
         hashes.append(digest)
     named = [node_of(file, source.path) for file in files] if NODE in source.path else []
     whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
-    return Dump(path, size, whole, files, tuple(hashes), is_typed(files, source.format))
+    return Dump(
+        path=path, size=size, hash=whole, files=files, hashes=tuple(hashes), typed=is_typed(files, source.format)
+    )
 
 
 def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:

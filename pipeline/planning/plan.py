@@ -29,7 +29,7 @@ class ToCut:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """All that a plan looks at.
 
@@ -65,7 +65,7 @@ class Wish:
     resplit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatePlan:
     """One date: its state with the reason, and what will be done with it."""
 
@@ -78,7 +78,7 @@ class DatePlan:
     store: bool = False  # only written in the formats that it should have
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Acts with reasons.
 
@@ -188,7 +188,14 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     everything = bool(merge or wanted.other_scale)
     acts = (_acts(plan, seen, wish, bool(merge), everything, split) for plan in states)
     plans = tuple(_with_formats(plan, config, seen, wish) for plan in acts)
-    plan = Plan(plans, merge, split, basis, tuple(in_no_split(split, known)), _missing(config, seen, known, left_out))
+    plan = Plan(
+        dates=plans,
+        merge=merge,
+        split=split,
+        basis=basis,
+        in_no_split=tuple(in_no_split(split, known)),
+        missing_days=_missing(config, seen, known, left_out),
+    )
     remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
     warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
@@ -270,12 +277,14 @@ def refuse_unknown(plan: Plan, wish: Wish, seen: Observed, path: str) -> None:
 def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     measure = wanted.measure
     if date in wanted.left_out:
-        return DatePlan(date, "excluded", wanted.left_out[date], "")
+        return DatePlan(date=date, state="excluded", reason=wanted.left_out[date], key="")
     dump = seen.dumps.get(date)
     source = seen.sources.get("dates", {}).get(str(date))
     if dump is None and seen.to_cut:
         state = "stale(dump)" if source else "missing"
-        return DatePlan(date, state, "known once its file is cut", source["staged"] if source else "")
+        return DatePlan(
+            date=date, state=state, reason="known once its file is cut", key=source["staged"] if source else ""
+        )
     if dump is None:
         committed = seen.manifest is not None and date in seen.manifest.dates
         kept = (
@@ -284,16 +293,23 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
             else f"no dump: {place_of(wanted.config.source.path, date)}"
         )
         if source and not measured_so(source, measure):
-            return DatePlan(date, "no-dump", "the dump is gone, and it was measured with other settings", "")
-        return DatePlan(date, "no-dump", kept, source["staged"] if source else "")
+            return DatePlan(
+                date=date, state="no-dump", reason="the dump is gone, and it was measured with other settings", key=""
+            )
+        return DatePlan(date=date, state="no-dump", reason=kept, key=source["staged"] if source else "")
     key = staged_key(dump.hash, measure, dump.code)
     failed = seen.sources.get("failed", {}).get(str(date))
     if failed and not (source and source["staged"] == key):
         changed = "the dump or its settings changed since it failed"
-        return DatePlan(date, "failed", failed["what"] if failed["staged"] == key else changed, key)
+        return DatePlan(
+            date=date, state="failed", reason=failed["what"] if failed["staged"] == key else changed, key=key
+        )
     if seen.manifest is None or date not in seen.manifest.dates or source is None:
-        return DatePlan(date, "measured" if key in seen.staged[date] else "missing", "no shard yet", key)
-    return DatePlan(date, *_staleness(wanted, source, dump, key), key)
+        return DatePlan(
+            date=date, state="measured" if key in seen.staged[date] else "missing", reason="no shard yet", key=key
+        )
+    state, reason = _staleness(wanted, source, dump, key)
+    return DatePlan(date=date, state=state, reason=reason, key=key)
 
 
 def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
@@ -360,7 +376,9 @@ def _acts(
         return plan
     staged = plan.key in seen.staged[plan.date]
     measure = plan.state != "no-dump" and ((wanted and wish.force) or not staged)
-    return DatePlan(plan.date, plan.state, plan.reason, plan.key, measure, normalise)
+    return DatePlan(
+        date=plan.date, state=plan.state, reason=plan.reason, key=plan.key, measure=measure, normalise=normalise
+    )
 
 
 def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:

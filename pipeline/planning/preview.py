@@ -20,7 +20,7 @@ RECEIPTS, NAME = 440, 6  # beside a measured date's, and for each node in it
 MOMENTS = 48  # bytes of partial statistics for a node and feature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What stands, and what a wish would do to it; `damaged`: files of the store had to be passed over."""
 
@@ -61,7 +61,7 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
     elif current is None:
         refuse_no_match(seen)
     plan = _with_step(make_plan(config, seen, wish), current, root)
-    return Survey(plan, current, seen, tuple(notes), bool(passed_over))
+    return Survey(plan=plan, current=current, seen=seen, notes=tuple(notes), damaged=bool(passed_over))
 
 
 def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:

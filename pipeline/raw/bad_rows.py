@@ -28,7 +28,7 @@ CORRECT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _First:
     path: Path
     row: int
@@ -37,7 +37,7 @@ class _First:
     value: str | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Seen:
     """What bad rows have in common: by it the key is found that reads them.
 
@@ -120,7 +120,9 @@ class BadRows:
             row = int(self._piece.row_R[place])
             first = self._first
             if first is None or (self._piece.path == first.path and row < first.row):
-                self._first = _First(self._piece.path, row, reason, column, shown(values, place))
+                self._first = _First(
+                    path=self._piece.path, row=row, reason=reason, column=column, value=shown(values, place)
+                )
 
     def change(self, reason: str, bad: NDArray[np.bool_]) -> None:
         """Counts values that are changed, of rows that stay: another fault of theirs may still be named."""
@@ -148,7 +150,9 @@ class BadRows:
         too_many = self.bad > max_bad_fraction * self.read
         alike = f"; {unknown.count:,} unknown nodes{unknown.hint()}" if unknown.alike else ""
         if first and (too_many or not accepted):
-            where = Where(str(first.path), self.date, first.column, first.row, first.value or "")
+            where = Where(
+                file=str(first.path), date=self.date, column=first.column, row=first.row, value=first.value or ""
+            )
             more = f" ({self.bad:,} rows are rejected of {self.read:,})" if self.bad > 1 else ""
             remedy = self._remedy(first)
             todo = f"{remedy}, or correct the dump" if remedy else CORRECT
@@ -158,7 +162,7 @@ class BadRows:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
             mend = "Correct it, or the dump" if OUTSIDE in self.rejected_by else "Correct the dump, or remove it"
             what, todo = f"no row is left of {self.read:,}: {why}{alike}", mend
-            raise NoRowsError(what, where=Where(str(self._piece.path), self.date), todo=todo)
+            raise NoRowsError(what, where=Where(file=str(self._piece.path), date=self.date), todo=todo)
         return RowCounts(self.read, accepted, dict(self.rejected_by), dict(self.changed_by))
 
     def _remedy(self, first: _First) -> str:

@@ -37,7 +37,15 @@ class Cut:
     def dumps(self, *, typed: bool = False) -> dict[dt.date, Dump]:
         """The spills as dumps; messages name the file that they were cut from."""
         return {
-            date: Dump(self.files[0], size, digest, (self.folder / f"{date}.arrow",), (digest,), typed, rows)
+            date: Dump(
+                path=self.files[0],
+                size=size,
+                hash=digest,
+                files=(self.folder / f"{date}.arrow",),
+                hashes=(digest,),
+                typed=typed,
+                rows=rows,
+            )
             for date, (size, digest, rows) in self.dates.items()
         }
 

@@ -53,7 +53,7 @@ class RowPlaces:
         return path, first + offset if gaps is None else int(gaps[offset])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """One date's records with the date's own node list (sorted by bytes)."""
 
@@ -117,7 +117,17 @@ def decode(
     feature_columns = [config.column_of(name) for name in config.features]
     column_places = tuple(None if name is None else columns.index(name) for name in feature_columns)
     categories = {k: texts[name].names for k, name in enumerate(feature_columns) if name in texts}
-    return Decoded(day, names, rows, places, spool, code_place, column_places, categories, strangers)
+    return Decoded(
+        day=day,
+        nodes=names,
+        rows=rows,
+        places=places,
+        spool=spool,
+        code_place=code_place,
+        column_places=column_places,
+        categories=categories,
+        strangers=strangers,
+    )
 
 
 def request_of(config: Pipeline, date: dt.date | None) -> Request:
@@ -129,7 +139,9 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
         kinds |= dict.fromkeys(config.raw_columns(), "number")
         kinds |= dict.fromkeys(config.categorical_columns(), "text")
     others, numeric_time = source.wide.nodes if source.wide else None, source.time_format in UNITS
-    return Request(kinds, source.csv, others, numeric_time, date, _keys(config))
+    return Request(
+        columns=kinds, csv=source.csv, others=others, numeric_time=numeric_time, date=date, keys=_keys(config)
+    )
 
 
 def _keys(config: Pipeline) -> dict[str, str]:
@@ -174,10 +186,10 @@ def one_node(path: Path, source: Source) -> str | None:
         return source.node_name or ONE_NODE
     if (name := node_of(path, source.path)) is None:
         what, todo = f"the path names no node as in {source.path}", "Lay the file where its path names its node"
-        raise DumpError(what, where=Where(str(path)), todo=todo)
+        raise DumpError(what, where=Where(file=str(path)), todo=todo)
     if any("\ud800" <= char <= "\udfff" for char in name):
         what, todo = "its path names the node, and that name is not UTF-8", "Rename it"
-        raise DumpError(what, where=Where(str(path)), todo=todo)
+        raise DumpError(what, where=Where(file=str(path)), todo=todo)
     return name
 
 
@@ -301,10 +313,12 @@ def _melt(
     names = [name for name in piece.frame.columns if name not in config.source.time_columns]
     if not names:
         what = f"no column matches pipeline.source.wide.nodes '{config.source.wide.nodes}'"  # type: ignore[union-attr]
-        raise DumpError(what, where=Request({}, date=faults.date).where(piece.path, row=1), todo="Correct the pattern")
+        raise DumpError(
+            what, where=Request(columns={}, date=faults.date).where(piece.path, row=1), todo="Correct the pattern"
+        )
     code_N = codes.of(pl.Series("node", names, dtype=pl.String))
     if (code_N < 0).any() and config.source.faults.unknown_node == "refuse":
-        where = Request({}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
+        where = Request(columns={}, date=faults.date).where(piece.path, column=names[int((code_N < 0).argmax())], row=1)
         todo = "Correct the dump or the node table, or set pipeline.source.faults.unknown_node: drop"
         raise DumpError(f"the column is no node of the table{_alike(codes)}", where=where, todo=todo)
     unknown = [name for name, code in zip(names, code_N.tolist(), strict=True) if code < 0]
@@ -315,7 +329,10 @@ def _melt(
         column = piece.frame[name]
         faults.change("of an unknown node: left out", column.is_not_nan().fill_null(value=False).to_numpy())
     if not names:
-        where, todo = Request({}, date=faults.date).where(piece.path, row=1), "Correct the dump or the node table"
+        where, todo = (
+            Request(columns={}, date=faults.date).where(piece.path, row=1),
+            "Correct the dump or the node table",
+        )
         raise DumpError(f"no column is a node of the table{_alike(codes)}", where=where, todo=todo)
     keep = ~faults.rejected
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)

@@ -35,7 +35,7 @@ HIDDEN = (".", "_")  # what writers leave beside data: _SUCCESS, _temporary, .pa
 ONE_NODE = "node"  # where nothing names nodes, nor the configuration the one that there is
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dump:
     """One date's raw files as they are now.
 

@@ -83,11 +83,11 @@ def _first_fault(rows: Iterable[tuple[Any, ...]], path: Path, columns: tuple[str
     for number, (name, *position) in enumerate(rows, start=HEADER_ROWS + 1):
         if not name or name in named:
             what = "the node's name is repeated" if name else "the node has no name"
-            where = Where(str(path), column=columns[0], row=number, value=name)
+            where = Where(file=str(path), column=columns[0], row=number, value=name)
             return UsageError(what, where=where, todo="Correct the table")
         named.add(name)
         for column, text in zip(columns[1:], position, strict=True):
             if _coordinates([text]) is None:
-                where = Where(str(path), column=column, row=number, value=text)
+                where = Where(file=str(path), column=column, row=number, value=text)
                 return UsageError("the position is not a number", where=where, todo="Correct the table")
     raise AssertionError("a table without a fault")

@@ -41,7 +41,7 @@ class PatternError(ValueError):
     """A pattern that has no meaning; says why, and what may be meant."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
     """A pattern in chrono's words.
 

@@ -29,7 +29,7 @@ CENTRE = (50.0, 10.0)  # degrees
 KM_A_DEGREE = 111.32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class City:
     """What decides every byte. A city of other `lost_records` or `outages` has the same truth.
 
@@ -80,7 +80,7 @@ class City:
                 yield date
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensors:
     """What does not change: `place_N` is 0 to 1 along the corridor, `busy_N` a factor of the demand.
 

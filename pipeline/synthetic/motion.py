@@ -25,7 +25,7 @@ DEGREES = 25.0  # standard deviation of a joint's angle
 READING_NOISE, ANGLE_NOISE = 0.1, 1.0  # of a sensor in its own units, of a recorded angle in degrees
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
     """Who is recorded, with what, and for how long a session."""
 

@@ -110,7 +110,7 @@ def _knots(city: City, utc_day: int) -> Floats:
     return city.stream("disturbance", utc_day).standard_normal((KNOTS_A_DAY, city.num_corridors, KNOTS_A_CORRIDOR))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """A place of a corridor that is hard to pass from `start` (instant in seconds) for `seconds`."""
 
@@ -127,7 +127,13 @@ def incidents(city: City, date: dt.date) -> Iterator[Incident]:
     for _ in range(random.poisson(city.incidents * city.num_corridors)):
         corridor, place = int(random.integers(city.num_corridors)), float(random.random())
         start = random.uniform(whole.start, whole.end) / SECOND
-        yield Incident(corridor, place, start, random.uniform(1800, 5400), random.uniform(0.3, 0.7))
+        yield Incident(
+            corridor=corridor,
+            place=place,
+            start=start,
+            seconds=random.uniform(1800, 5400),
+            severity=random.uniform(0.3, 0.7),
+        )
 
 
 def _passing(city: City, date: dt.date, where: Sensors, seconds_T: Integers) -> Floats:

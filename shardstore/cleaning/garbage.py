@@ -28,7 +28,7 @@ KEPT_GENERATIONS = 3
 BY_DATE = ("shards", "staged", "partials", "cache", *STORAGES)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Garbage:
     """What would go.
 
@@ -120,7 +120,7 @@ def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs:
         kept.setdefault(number, []).append(run)
     away = [look for look in away if not _seen(look.pin, kept)]
     kept |= {look.pin.generation: [] for look in away if look.pin.generation not in kept}
-    garbage = Garbage({number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
+    garbage = Garbage(kept={number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
     garbage.generations += [number for number in there if number not in kept]
     garbage.pins, garbage.away = gone, away
     named = {name for number in kept for name in _named(_manifest(root, number))}

@@ -56,7 +56,9 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
     for place, feature in enumerate(to.features):
         values_TF[:, place] = _column(joined, place, feature, starts, None if to.cut else to.day.end)
     last = int(joined.time_R.max()) if len(joined.time_R) else None
-    return Reduced(values_TF[:, None, :], to.nodes, duplicates, last, {}, beside)
+    return Reduced(
+        values_TNF=values_TF[:, None, :], nodes=to.nodes, duplicates=duplicates, last=last, resets={}, beside=beside
+    )
 
 
 def _joined(pieces: Sequence[Records]) -> Records:

@@ -37,7 +37,7 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
         cells[...] = aggregate(records, order, stretch, num_nodes, features)
         counters.take(cells, records, order, stretch)
         duplicates = duplicates.and_of(again)
-    return Reduced(values, to.nodes, duplicates, last, counters.resets)
+    return Reduced(values_TNF=values, nodes=to.nodes, duplicates=duplicates, last=last, resets=counters.resets)
 
 
 def aggregate(records: Records, order: Integers, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:

@@ -83,7 +83,7 @@ class Reduction:
     refuse: Callable[[int, int], NoReturn]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
     """A date's records, reduced.
 

@@ -30,7 +30,7 @@ from dateshard.shardstore.pinning.runs_id import make_runs_id, runs_id
 MARK = "@"  # in the name of a pin that knows its runs folder; no run's name has it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
     """One run's claim on a generation.
 
@@ -212,11 +212,17 @@ def _parsed(file: Path, content: dict[str, Any], root: Path) -> Pin:
         raise ValueError(content)
     if "owner" in content:  # of before there were ids
         owner = Path(os.path.normpath(root / content["owner"]))
-        return Pin(file, generation, owner.name, None, (owner.parent,))
+        return Pin(file=file, generation=generation, run=owner.name, runs=None, places=(owner.parent,))
     run, known = content["run"], content["runs"]
     if Path(run).name != run or run == ".." or not isinstance(known, str | None):
         raise ValueError(content)
-    return Pin(file, generation, run, known, (Path(os.path.normpath(root / content["place"])), Path(content["seen"])))
+    return Pin(
+        file=file,
+        generation=generation,
+        run=run,
+        runs=known,
+        places=(Path(os.path.normpath(root / content["place"])), Path(content["seen"])),
+    )
 
 
 @contextmanager

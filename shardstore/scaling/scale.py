@@ -6,7 +6,7 @@ Legend: N nodes, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from dateshard.shardstore.scaling.transform import Floats
 ROUNDING = 8  # units in the last place of the mean: a smaller deviation is that of a constant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """Scales x to ((x - pivot) - delta) / spread, each [N, F] float64; the difference is taken before anything is rounded.
 
@@ -38,8 +38,7 @@ class Scale:
     def of(self, features: Sequence[int]) -> Scale:
         """The scale of some features, in this order."""
         chosen = list(features)
-        parts = (self.pivot_NF, self.delta_NF, self.spread_NF, self.mean_NF, self.empty_NF)
-        return Scale(*(array[:, chosen] for array in parts))
+        return Scale(**{field.name: getattr(self, field.name)[:, chosen] for field in fields(self)})
 
     def apply(self, values: Floats) -> Floats:
         """Scaled float64 values of [..., N, F] raw ones."""
@@ -91,7 +90,7 @@ def scale_of(
         mean[:, index] = ((first - pivot[:, index]) + (rest - delta[:, index])) / spread[:, index]
         if method == "minmax":  # whose 0.0 is the least value, not a middle
             empty[:, index] = mean[:, index]
-    return Scale(pivot, delta, spread, mean, empty)
+    return Scale(pivot_NF=pivot, delta_NF=delta, spread_NF=spread, mean_NF=mean, empty_NF=empty)
 
 
 def _column(name: str, merged: PartialStatistics, over_nodes_6F: Floats, index: int, spec: tuple[str, str]) -> _Column:

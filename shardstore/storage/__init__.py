@@ -25,7 +25,7 @@ STORAGES = {"parquet": "dateshard.shardstore.storage.parquet"}
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """What a dataset's files say of themselves beside their arrays; the same for every date of a generation.
 

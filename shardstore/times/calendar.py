@@ -23,7 +23,7 @@ MILLISECOND = 1_000_000  # the codes of a day of such steps fit into int32
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
     """One date's place in time: it covers [start, start + num_steps * step) nanoseconds.
 
@@ -110,7 +110,7 @@ def day_of(date: dt.date, zone_name: str, step: int) -> Day:
             where=Where(date=date),
             todo="Choose a step that divides every day's length, or the time zone UTC",
         )
-    return Day(date, start, step, length // step)
+    return Day(date=date, start=start, step=step, num_steps=length // step)
 
 
 def day_of_records(date: dt.date, zone_name: str, num_records: int = 0) -> Day:
@@ -120,7 +120,7 @@ def day_of_records(date: dt.date, zone_name: str, num_records: int = 0) -> Day:
         UsageError: the date does not exist in the zone.
     """
     start, length = _extent(date, zone_name)
-    return Day(date, start, 0, num_records, length)
+    return Day(date=date, start=start, step=0, num_steps=num_records, length=length)
 
 
 def _extent(date: dt.date, zone_name: str) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class FormatContract:
         return path
 
     def pieces(self, path: Path, **more: Any) -> list[RowBlock]:
-        request = Request(more.pop("kinds", KINDS), **more)
+        request = Request(columns=more.pop("kinds", KINDS), **more)
         return list(reader_of(path, self.chosen)(path, request))
 
     def joined(self, path: Path, **more: Any) -> pl.DataFrame:
@@ -205,7 +205,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def rows_of(path: Path) -> pl.DataFrame:
-    return pl.concat([piece.frame for piece in reader_of(path, "auto")(path, Request(KINDS))])
+    return pl.concat([piece.frame for piece in reader_of(path, "auto")(path, Request(columns=KINDS))])
 
 
 @pytest.mark.parametrize("packing", PACK)

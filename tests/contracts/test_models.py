@@ -74,7 +74,14 @@ class ModelContract:
     # from here on: what is kept
 
     def shape(self, nodes: int = 3, horizon: int = P) -> Shape:
-        return Shape(Window(H, horizon), nodes, self.inputs, len(self.targets), self.targets, STEPS)
+        return Shape(
+            window=Window(H, horizon),
+            num_nodes=nodes,
+            num_inputs=self.inputs,
+            num_outputs=len(self.targets),
+            targets_in_inputs=self.targets,
+            steps_per_day=STEPS,
+        )
 
     def made(self, shape: Shape, seed: int = 1) -> nn.Module:
         torch.manual_seed(seed)
@@ -310,7 +317,15 @@ class TestCategoricalInputs(Built):
     name, by_node = "gru", ("inner.node.weight",)
 
     def shape(self, nodes: int = 3, horizon: int = P) -> Shape:
-        return Shape(Window(H, horizon), nodes, 3, 2, self.targets, STEPS, input_codes=(0, 5, 0))
+        return Shape(
+            window=Window(H, horizon),
+            num_nodes=nodes,
+            num_inputs=3,
+            num_outputs=2,
+            targets_in_inputs=self.targets,
+            steps_per_day=STEPS,
+            input_codes=(0, 5, 0),
+        )
 
     def buffer(self, shape: Shape, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         whole, codes = super().buffer(shape, batch)

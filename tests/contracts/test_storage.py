@@ -47,10 +47,18 @@ def dataset(make_world: Callable[..., Any]) -> Dataset:
 def about(shape: tuple[int, ...], names: list[str]) -> About:
     """What a file says of itself; the scale is another one for each cell of [N, F]."""
     cells = np.arange(shape[1] * shape[2], dtype=float).reshape(shape[1:])
-    scale = Scale(cells, cells / 3, 1 + cells / 7, cells, cells)
-    features = tuple(Feature(name, scale_per="node" if k % 2 else "feature") for k, name in enumerate(names))
+    scale = Scale(pivot_NF=cells, delta_NF=cells / 3, spread_NF=1 + cells / 7, mean_NF=cells, empty_NF=cells)
+    features = tuple(Feature(name=name, scale_per="node" if k % 2 else "feature") for k, name in enumerate(names))
     ids = {"nodes": "1", "statistics": "2"}
-    return About("trial", "UTC", 10**9, features, tuple(f"nœud {k}" for k in range(shape[1])), ids, scale)
+    return About(
+        dataset="trial",
+        timezone="UTC",
+        step=10**9,
+        features=features,
+        nodes=tuple(f"nœud {k}" for k in range(shape[1])),
+        ids=ids,
+        scale=scale,
+    )
 
 
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 16777215.0, 1 / 3]

@@ -78,7 +78,7 @@ def test_no_format_waits_for_a_pipe(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"dump.{suffix}"
     pipe(path)
     with pytest.raises(DumpError, match="cannot be read: it is a named pipe, not a file"):
-        list(reader_of(path, "auto")(path, Request({"t": "text"})))
+        list(reader_of(path, "auto")(path, Request(columns={"t": "text"})))
 
 
 @pytest.mark.parametrize(("make", "said"), ALL.values(), ids=ALL)

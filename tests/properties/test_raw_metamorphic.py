@@ -217,7 +217,7 @@ def test_whole_counts_are_exact_up_to_2_53(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_nodes", [1, 3, 106_751, 106_752, 300_000])
 def test_single_nanoseconds_of_many_nodes_are_sorted_by_node_instant_and_row(num_nodes: int) -> None:
-    day, random = Day(DATE, START, 3600 * SECOND, 24), np.random.default_rng(1)
+    day, random = Day(date=DATE, start=START, step=3600 * SECOND, num_steps=24), np.random.default_rng(1)
     node_R = np.concatenate([random.integers(0, num_nodes, 4000), [num_nodes - 1] * 50]).astype(np.int64)
     time_R = START + random.integers(0, 86400 * SECOND, len(node_R))
     time_R[-25:] = time_R[-26]

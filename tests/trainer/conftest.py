@@ -151,7 +151,7 @@ def open_reader(
     seed = config.training.seed if shuffled else None
     shuffle = shuffle if shuffled else evaluation_shuffle(shuffle)
     order: Order = order_of(dataset, split, window, config.training.batch_size, shuffle, seed)
-    return Reader(dataset, order, BatchForm(window, features, features, codes=True), **options)
+    return Reader(dataset, order, BatchForm(window=window, inputs=features, targets=features, codes=True), **options)
 
 
 @pytest.fixture

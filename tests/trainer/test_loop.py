@@ -27,7 +27,7 @@ def never() -> bool:
 
 def train_step(session: Session, *batches: Batch) -> torch.Tensor:
     """One step over these batches; returns its loss."""
-    step = Step(session, sum(batch.size for batch in batches))
+    step = Step(session=session, num_windows=sum(batch.size for batch in batches))
     for batch in batches:
         step.add(batch)
     return step.finish().loss
@@ -64,7 +64,9 @@ def test_the_gradient_of_a_step_is_that_of_a_plain_masked_mean(session: Session)
 
 def test_without_a_mask_the_gradient_is_that_of_the_mean(session: Session) -> None:
     given = next(iter(session.train.batches(0)))
-    batch = Batch(given.history_BHNF, given.target_BPNF, None, given.codes_BW)
+    batch = Batch(
+        history_BHNF=given.history_BHNF, target_BPNF=given.target_BPNF, observed_BPNF=None, codes_BW=given.codes_BW
+    )
     expected = plain_gradients(session, batch)
     train_step(session, batch)
     for parameter, gradient in zip(session.model.parameters(), expected, strict=True):
@@ -75,7 +77,15 @@ def test_a_batch_with_nothing_observed_has_no_gradient_and_no_loss(session: Sess
     given = next(iter(session.train.batches(0)))
     nothing = torch.zeros_like(given.target_BPNF, dtype=torch.bool)
     before = copy.deepcopy(session.model.state_dict())
-    loss = train_step(session, Batch(given.history_BHNF, given.target_BPNF, nothing, given.codes_BW))
+    loss = train_step(
+        session,
+        Batch(
+            history_BHNF=given.history_BHNF,
+            target_BPNF=given.target_BPNF,
+            observed_BPNF=nothing,
+            codes_BW=given.codes_BW,
+        ),
+    )
     assert float(loss) == 0.0
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in session.model.parameters())
     after = session.model.state_dict()
@@ -88,7 +98,15 @@ def test_values_that_were_not_observed_do_not_train(session: Session) -> None:
     assert given.observed_BPNF is not None
     wild = torch.where(given.observed_BPNF, given.target_BPNF, torch.tensor(1e6))
     expected = plain_gradients(session, given)
-    train_step(session, Batch(given.history_BHNF, wild, given.observed_BPNF, given.codes_BW))
+    train_step(
+        session,
+        Batch(
+            history_BHNF=given.history_BHNF,
+            target_BPNF=wild,
+            observed_BPNF=given.observed_BPNF,
+            codes_BW=given.codes_BW,
+        ),
+    )
     for parameter, gradient in zip(session.model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-7)
 

@@ -35,12 +35,17 @@ def copied(batch: Batch) -> Batch:
     observed, codes = batch.observed_BPNF, batch.codes_BW
     assert observed is not None
     assert codes is not None
-    return Batch(batch.history_BHNF.clone(), batch.target_BPNF.clone(), observed.clone(), codes.clone())
+    return Batch(
+        history_BHNF=batch.history_BHNF.clone(),
+        target_BPNF=batch.target_BPNF.clone(),
+        observed_BPNF=observed.clone(),
+        codes_BW=codes.clone(),
+    )
 
 
 def joined(batches: list[Batch]) -> Batch:
-    parts = [(b.history_BHNF, b.target_BPNF, b.observed_BPNF, b.codes_BW) for b in batches]
-    return Batch(*(torch.cat(column) for column in zip(*parts, strict=True)))  # type: ignore[arg-type]
+    names = ("history_BHNF", "target_BPNF", "observed_BPNF", "codes_BW")
+    return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_accumulated_batches_have_the_gradient_the_loss_and_the_metrics_of_one_l
     for given in (batches, [joined(batches)]):
         other = copy.deepcopy(session.model)
         session.model, session.metrics = other, session.metrics.fresh()
-        step = Step(session, sum(batch.size for batch in given))
+        step = Step(session=session, num_windows=sum(batch.size for batch in given))
         for batch in given:
             step.add(batch)
         outcome = step.finish()
@@ -110,7 +115,7 @@ def test_several_losses_have_the_gradient_of_their_weighted_sum(start: Callable[
     fast, many = huber[observed[..., 0]].sum(), error[..., 1].abs()[observed[..., 1]].sum()
     expected = (2.0 * fast / size + 0.25 * many / size) * (2 * size / seen)
     expected.backward()
-    step = Step(session, batch.size)
+    step = Step(session=session, num_windows=batch.size)
     step.add(batch)
     outcome = step.finish()
     torch.testing.assert_close(outcome.loss, expected.detach())
@@ -241,7 +246,7 @@ def test_a_dict_of_heads_trains_as_one_tensor_does(start: Callable[..., Session]
     batch, found = copied(next(iter(session.train.batches(0)))), []
     for model in (session.model, Heads()):
         session.model = model
-        step = Step(session, batch.size)
+        step = Step(session=session, num_windows=batch.size)
         step.add(batch)
         step.finish()
         found.append(gradients(session))

@@ -41,7 +41,7 @@ BATCH_BYTES = 256 << 20  # of windows that are judged at a time; no season is a 
 Numbers = Callable[[Batch], torch.Tensor]  # -> [B, P, N, F], the numeric targets alone
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What all predictors of one evaluation share.
 
@@ -59,7 +59,7 @@ class Setting:
     targets: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Baselines:
     """The baselines of one evaluation.
 
@@ -82,7 +82,7 @@ class Baselines:
         Raises:
             UsageError: a baseline does not exist, or is of other targets.
         """
-        made = Baselines(setting, setting.window.history)
+        made = Baselines(setting=setting, reach=setting.window.history)
         places = {}
         for head in setting.form.categorical:
             place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]

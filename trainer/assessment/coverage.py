@@ -21,7 +21,7 @@ Counts = NDArray[np.int64]
 Cells = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
     """Counts how many of a split's observed targets lie inside their intervals.
 
@@ -46,7 +46,7 @@ class Coverage:
         return self.inside / self.targets if self.targets else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A node, an hour or a month of one target, and which share of its observed targets lies inside."""
 
@@ -79,11 +79,13 @@ def _furthest(kind: str, groups: Mapping[str, Any], level: float) -> list[Group]
             place = np.abs(shares - level).argmax()
             at = int(counted[place])
             name = str(groups[f"{kind}s"][at])
-            chosen.append(Group(kind, target, name, float(shares[place]), int(targets_G[at])))
+            chosen.append(
+                Group(kind=kind, target=target, name=name, share=float(shares[place]), targets=int(targets_G[at]))
+            )
     return chosen
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class CoverageTally:
     """Counts of observed targets, and of those inside.
 
@@ -126,12 +128,17 @@ class CoverageTally:
         for index, date in enumerate(self.dates):
             if (month := f"{date:%Y-%m}") in place:
                 by_month[:, place[month]] += self.by_day[:, index]
-        groups = (
-            {"nodes": list(self.nodes), **self._columns(self.by_node)},
-            {"hours": list(range(HOURS)), **self._columns(self.by_hour)},
-            {"months": months, **self._columns(by_month)},
+        return Coverage(
+            split=split,
+            windows=windows,
+            of=of,
+            targets=int(targets.sum()),
+            inside=int(inside.sum()),
+            by_feature=shares,
+            by_node={"nodes": list(self.nodes), **self._columns(self.by_node)},
+            by_hour={"hours": list(range(HOURS)), **self._columns(self.by_hour)},
+            by_month={"months": months, **self._columns(by_month)},
         )
-        return Coverage(split, windows, of, int(targets.sum()), int(inside.sum()), shares, *groups)
 
     def _columns(self, counts_2GF: Counts) -> dict[str, dict[str, list[int]]]:
         return {

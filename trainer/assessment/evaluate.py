@@ -88,7 +88,16 @@ def evaluate(
     notes += _apart(difficulty)
     names = setting.columns.target_names
     result = Evaluation(
-        split, order.num_windows, names, rows, notes, categorical, twins, [], difficulty, setting.window.history
+        split=split,
+        windows=order.num_windows,
+        features=names,
+        rows=rows,
+        notes=notes,
+        categorical=categorical,
+        twins=twins,
+        comparisons=[],
+        difficulty=difficulty,
+        history=setting.window.history,
     )
     if model:
         days = max(1, math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS))
@@ -137,20 +146,28 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
     form = replace(form, shift_F=form.units.shift_scaled_F.numpy())
     names = [columns.target_names[place] for place in form.numbers]
     numbers = Selected(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
-    return Setting(config, dataset, numbers, window_of(config), split, form, columns.targets)
+    return Setting(
+        config=config,
+        dataset=dataset,
+        columns=numbers,
+        window=window_of(config),
+        split=split,
+        form=form,
+        targets=columns.targets,
+    )
 
 
 def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) -> Row:
     features = setting.columns.target_names
     by_target = {target: report for target, report in counted.classes_by_target().items() if report["count"]}
     return Row(
-        name,
-        "model" if is_model else "baseline",
-        counted.sums.report(features),
-        counted.raw.report(features, setting.dataset.nodes.names) if counted.raw else {},
-        by_target,
-        counted.sampled(),
-        counted.loss() if is_model else None,
+        name=name,
+        kind="model" if is_model else "baseline",
+        scaled=counted.sums.report(features),
+        raw=counted.raw.report(features, setting.dataset.nodes.names) if counted.raw else {},
+        classes=by_target,
+        sampled=counted.sampled(),
+        loss=counted.loss() if is_model else None,
     )
 
 
@@ -166,7 +183,13 @@ def _twins(rows: Sequence[Row]) -> list[str]:
 def _wanted(setting: Setting, reach: int) -> BatchForm:
     """Batches hold all features and `reach` steps of history."""
     window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
-    return BatchForm(window, tuple(range(len(setting.dataset.features))), setting.targets, codes=True, known=True)
+    return BatchForm(
+        window=window,
+        inputs=tuple(range(len(setting.dataset.features))),
+        targets=setting.targets,
+        codes=True,
+        known=True,
+    )
 
 
 def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:

@@ -12,7 +12,7 @@ FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
 RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the table.
 
@@ -31,7 +31,7 @@ class Row:
     loss: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """The table of an evaluation: a model beside its baselines.
 

@@ -29,7 +29,7 @@ Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecaster:
     """A model with all that its inputs and outputs mean.
 
@@ -76,7 +76,11 @@ class Forecaster:
         history = torch.from_numpy(np.ascontiguousarray(values_HNF))[None]
         codes = torch.from_numpy(np.ascontiguousarray(codes_W))[None]
         known = None if known_HNF is None else torch.from_numpy(np.ascontiguousarray(known_HNF))[None]
-        predicted = self.forecast(Batch(history, history[:, :0], None, codes, known))
+        predicted = self.forecast(
+            Batch(
+                history_BHNF=history, target_BPNF=history[:, :0], observed_BPNF=None, codes_BW=codes, known_BHNF=known
+            )
+        )
         chances = {}
         for head in self.categorical:
             known = predicted[head.name][0, ..., 1:].double()
@@ -113,7 +117,16 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
     numbers = [columns.targets[place] for head in heads if head.loss != "cross_entropy" for place in head.targets]
     bounds = scaled_bounds(config, dataset, numbers)
     forecast = bounded(of_model(model, heads, columns.inputs, window), heads, bounds)
-    return Forecaster(config, dataset, columns, window, heads, targets, uses_codes, forecast)
+    return Forecaster(
+        config=config,
+        dataset=dataset,
+        columns=columns,
+        window=window,
+        heads=heads,
+        targets=targets,
+        uses_codes=uses_codes,
+        forecast=forecast,
+    )
 
 
 def bounded(forecast: Forecast, heads: Sequence[Head], bounds_2NF: torch.Tensor | None) -> Forecast:
@@ -131,7 +144,13 @@ def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], win
     def forecast(batch: Batch) -> dict[str, torch.Tensor]:
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
         known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
-        own = Batch(batch.history_BHNF[:, -history:][..., chosen], batch.target_BPNF, None, codes, known)
+        own = Batch(
+            history_BHNF=batch.history_BHNF[:, -history:][..., chosen],
+            target_BPNF=batch.target_BPNF,
+            observed_BPNF=None,
+            codes_BW=codes,
+            known_BHNF=known,
+        )
         out = outputs(model, own.changed(lambda tensor: tensor.to(device)), heads)
         return {name: tensor.cpu() for name, tensor in out.items()}
 

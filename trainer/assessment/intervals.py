@@ -38,7 +38,7 @@ TAIL_SCORES = 10  # expected beyond each end, below which a node's own scores gi
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intervals:
     """What is added to a scaled forecast.
 
@@ -69,7 +69,7 @@ def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
         return None
     scores_KPNF, errors = _scores(forecaster, order)
     reach, own = _reach(scores_KPNF, level)
-    intervals = Intervals(level, reach, order.num_windows, of, own, errors)
+    intervals = Intervals(level=level, reach_2PNF=reach, windows=order.num_windows, of=of, own_nodes=own, errors=errors)
     del scores_KPNF
     return replace(intervals, coverage=cover(forecaster, intervals, "test"))
 
@@ -91,7 +91,7 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
     """All features as inputs, the numeric targets alone as targets."""
     targets = tuple(forecaster.columns.targets[place] for place in forecaster.numbers)
     everything = tuple(range(len(forecaster.dataset.features)))
-    wanted = BatchForm(forecaster.window, everything, targets, codes=True, known=True)
+    wanted = BatchForm(window=forecaster.window, inputs=everything, targets=targets, codes=True, known=True)
     return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
 
 
@@ -159,7 +159,7 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage 
     low, high = intervals.reach_2PNF
     has_interval, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
     names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
-    tally = CoverageTally(dataset.nodes.names, [day.date for day in dataset.days], names)
+    tally = CoverageTally(nodes=dataset.nodes.names, dates=[day.date for day in dataset.days], names=names)
     first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
     offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
     for number, batch in enumerate(_batches(forecaster, order)):

@@ -86,7 +86,6 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
     KeyError, TypeError, ValueError: content that is no intervals.
     """
     reach = np.frombuffer(base64.b64decode(content["reach"]), dtype="<f8").reshape(content["shape"])
-    counts = (content["windows"] + 0, content["of"] + 0, content["own_nodes"] + 0)
     coverage = Coverage(**content["coverage"]) if content["coverage"] else None
     if coverage is not None:
         shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
@@ -100,4 +99,12 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
             if by_group is not None
         )
         coverage = replace(coverage, by_feature=shares, by_node=nodes, by_hour=hours, by_month=months)
-    return Intervals(content["bound"]["level"], reach, *counts, dict(content["errors"]), coverage)
+    return Intervals(
+        level=content["bound"]["level"],
+        reach_2PNF=reach,
+        windows=content["windows"] + 0,
+        of=content["of"] + 0,
+        own_nodes=content["own_nodes"] + 0,
+        errors=dict(content["errors"]),
+        coverage=coverage,
+    )

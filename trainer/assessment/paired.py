@@ -49,7 +49,7 @@ NORMAL = 1.960
 Outcome = Literal["better", "worse", "unclear"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """A model beside one baseline, in all its numbers together or in one category.
 
@@ -158,9 +158,13 @@ def compare(mine: ByDate, theirs: ByDate, baseline: str, horizon_days: int) -> l
         else:
             gain_D, size_D, agrees = own[1] - other[1], own[0], own[2].sum() - other[2].sum()
         there = own[0] > 0
-        gain, ends = interval(gain_D[there], size_D[there], horizon_days)
+        gain, (low, high) = interval(gain_D[there], size_D[there], horizon_days)
         same = gain is not None and bool(agrees < 0 if gain > 0 else agrees >= 0)
-        comparisons.append(Comparison(baseline, target, gain, *ends, int(there.sum()), same))
+        comparisons.append(
+            Comparison(
+                baseline=baseline, target=target, gain=gain, low=low, high=high, dates=int(there.sum()), agrees=same
+            )
+        )
     return comparisons
 
 

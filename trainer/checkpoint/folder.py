@@ -76,7 +76,7 @@ def inspect(folder: Path) -> Checkpoint:
     with expected_form(str(path), todo):
         if content["version"] != VERSION:
             what = f"checkpoint version {content['version']}, this one reads {VERSION}"
-            raise StoreError(what, where=Where(str(path)))
+            raise StoreError(what, where=Where(file=str(path)))
         files = {name: (size + 0, digest) for name, (size, digest) in content["files"].items()}
         if not all(FILE.fullmatch(name) for name in files):
             raise ValueError(files)
@@ -137,7 +137,7 @@ def verify(checkpoint: Checkpoint) -> None:
         try:
             size_and_hash = hash_file(path)
         except OSError as error:
-            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
         if size_and_hash != wanted:
             raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
 
@@ -155,14 +155,14 @@ def read_files(checkpoint: Checkpoint) -> dict[str, dict[str, torch.Tensor]]:
         try:
             data = path.read_bytes() if path.stat().st_size == size else b""
         except OSError as error:
-            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(str(path)), todo=todo) from None
+            raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
         if (len(data), hash_bytes(data)) != (size, digest):
             raise DamagedError("size or hash is not what was saved", where=Where(file=str(path)), todo=todo)
         try:
             groups[path.stem] = parse_tensors(data)
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             first = shorten(str(error).splitlines()[0] if str(error) else type(error).__name__, 100)
-            raise DamagedError(f"not a safetensors file: {first}", where=Where(str(path)), todo=todo) from None
+            raise DamagedError(f"not a safetensors file: {first}", where=Where(file=str(path)), todo=todo) from None
     return groups
 
 

@@ -28,7 +28,7 @@ from dateshard.trainer.checkpoint.snapshot import Part, Snapshot
 Groups = Mapping[str, Mapping[str, Part]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
     """A checkpoint is on disk.
 
@@ -49,7 +49,7 @@ class Saved:
     cpu_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """A snapshot, and what is told of it. `began`: when it was due."""
 
@@ -112,7 +112,10 @@ class CheckpointWriter:
         waited = time.perf_counter() - began
         data = self._snapshot.take(tensors)
         self._taken = time.perf_counter()
-        self._coming = self._worker().submit(self._write, _Job(state, data, began, self._taken - began, waited))
+        self._coming = self._worker().submit(
+            self._write,
+            _Job(state=state, data=data, began=began, stall_seconds=self._taken - began, waited_seconds=waited),
+        )
 
     def drain_saved(self) -> list[Saved]:
         """Checkpoints that are on disk and were not told yet.
@@ -181,10 +184,10 @@ class CheckpointWriter:
         if self.after is not None:
             self.after(folder)
         return Saved(
-            folder,
-            state["epoch"],
-            state["batch"],
-            state["step"],
+            folder=folder,
+            epoch=state["epoch"],
+            batch=state["batch"],
+            step=state["step"],
             seconds=time.perf_counter() - job.began,
             stall_seconds=job.stall_seconds,
             waited_seconds=job.waited_seconds,

@@ -18,7 +18,7 @@ from dateshard.trainer.data.order import Window
 HUGE_PAGE = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Views into a buffer that is used again two batches later; not contiguous: no `.view`.
 
@@ -55,10 +55,16 @@ class Batch:
             None if tensor is None else change(tensor)
             for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF)
         )
-        return Batch(change(self.history_BHNF), change(self.target_BPNF), observed, codes, known)
+        return Batch(
+            history_BHNF=change(self.history_BHNF),
+            target_BPNF=change(self.target_BPNF),
+            observed_BPNF=observed,
+            codes_BW=codes,
+            known_BHNF=known,
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchForm:
     """What a batch is made of. `codes`, `known`: the time codes, and which cells of the history were observed."""
 
@@ -125,11 +131,11 @@ class Slot:
             if self.wanted.known:
                 known = self.mask_shaped[:size, : window.history, :, inputs].view(torch.bool)
         return Batch(
-            self.shaped[:size, : window.history, :, inputs],
-            self.shaped[:size, begin : begin + window.target_steps, :, targets],
-            observed,
-            self.codes_flat[:size] if self.codes is not None else None,
-            known,
+            history_BHNF=self.shaped[:size, : window.history, :, inputs],
+            target_BPNF=self.shaped[:size, begin : begin + window.target_steps, :, targets],
+            observed_BPNF=observed,
+            codes_BW=self.codes_flat[:size] if self.codes is not None else None,
+            known_BHNF=known,
         )
 
     def pad(self, at: int, stop: int, before_K: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ from dateshard.trainer.data.shuffle import Shuffle
 DAYS = (1, 2, 3, 4, 7, 14, 30, 60, 90, 180, 365)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSize:
     """One way to cut the training dates into blocks.
 
@@ -33,7 +33,7 @@ class BlockSize:
     reading: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
     """What is needed to size blocks. `order_of` makes the training order of a shuffle."""
 
@@ -62,7 +62,7 @@ class Sizing:
         count, prefetch = num_blocks(order), self.config.loading.prefetch
         resident = largest_block(order, self.window) * row_bytes * (2 if prefetch and count > 1 else 1)
         reading = rows_read(order, self.window) / max(self.train_steps[1], 1)
-        return BlockSize(days, shuffle, count, resident, reading)
+        return BlockSize(days=days, shuffle=shuffle, blocks=count, resident_bytes=resident, reading=reading)
 
     def table(self) -> Iterator[BlockSize]:
         """A row for 1, 2, 3, 4, 7, 14 ... days a block, and one for all dates in one block."""

@@ -67,7 +67,7 @@ class Window:
         return self.horizon or 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DateRun:
     """Consecutive dates days[first_day:last_day] of one segment and the anchors first + k * stride, k < count.
 
@@ -114,7 +114,11 @@ def make_runs(
                 for piece in _overlapping(whole, own):
                     low, count = _anchors(own, stretch, piece, window)
                     if count > 0:
-                        runs.append(DateRun(number, low, count, begin, stop, piece[0]))
+                        runs.append(
+                            DateRun(
+                                segment=number, first=low, count=count, first_day=begin, last_day=stop, begin=piece[0]
+                            )
+                        )
     return runs
 
 
@@ -167,7 +171,7 @@ class WindowBatch:
         return WindowBatch(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """The order of one split.
 

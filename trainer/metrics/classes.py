@@ -27,7 +27,7 @@ REACH = 16.0  # log odds beyond which scores share the outermost bins
 TOP = 3
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Classes:
     """Everything counted of one categorical target.
 
@@ -59,8 +59,15 @@ class Classes:
         def zeros(*shape: int) -> Counts:
             return np.zeros(shape, dtype=np.int64)
 
-        counts = (zeros(3, num_steps), zeros(3, size), zeros(confused, confused), zeros(2, scored, BINS))
-        return Classes(tuple(names), *counts, np.zeros(2), scores)
+        return Classes(
+            names=tuple(names),
+            steps_3P=zeros(3, num_steps),
+            told_3K=zeros(3, size),
+            confusion_KK=zeros(confused, confused),
+            scores_2KS=zeros(2, scored, BINS),
+            log_loss=np.zeros(2),
+            thorough=scores,
+        )
 
     def add(self, logits_BPNC: torch.Tensor, codes_BPN: torch.Tensor, observed_BPN: torch.Tensor | None) -> None:
         """Adds a batch. Logits may be -inf: a class that is ruled out."""

@@ -22,7 +22,7 @@ from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.optimization.objective import Head, Summed, Target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """What is counted.
 
@@ -52,7 +52,7 @@ class Form:
         return tuple(head for head in self.heads if head.loss == "cross_entropy")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class EpochMetrics:
     """Everything that is counted over one pass.
 
@@ -79,7 +79,13 @@ class EpochMetrics:
             for head in form.categorical
         }
         losses = torch.zeros(len(form.heads), 3, dtype=torch.float64)
-        empty = EpochMetrics(form, losses, Sums.zeros(form.num_steps, len(form.numbers)), counted, thorough)
+        empty = EpochMetrics(
+            form=form,
+            losses_H3=losses,
+            sums=Sums.zeros(form.num_steps, len(form.numbers)),
+            classes=counted,
+            thorough=thorough,
+        )
         if form.plan is not None and form.custom is not None:
             most = form.plan.evaluation if thorough else form.plan.train
             shape = (form.num_steps, form.num_nodes, len(form.targets))

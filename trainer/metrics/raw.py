@@ -92,7 +92,7 @@ class Relative:
         }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RawFigures:
     """All errors in raw units of one predictor over one split.
 
@@ -113,7 +113,9 @@ class RawFigures:
         num_nodes, features = units.shift_raw_NF.shape
         relative = Relative(np.maximum(floor, units.rounding_NF), np.zeros((3, num_steps, features), dtype=np.float64))
         steps, nodes, hours = (Sums.zeros(groups, features) for groups in (num_steps, num_nodes, HOURS))
-        return RawFigures(units, steps, nodes, hours, relative, ErrorCounts.none(features))
+        return RawFigures(
+            units=units, sums=steps, nodes=nodes, hours=hours, relative=relative, errors=ErrorCounts.none(features)
+        )
 
     def add(
         self,

@@ -38,7 +38,7 @@ WRITTEN_BYTES = 6 << 20  # of windows written out at a time, where they must be
 LAG_STEPS = 8192  # of one dot product: so short, numpy starts no threads
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GramPart:
     """Neighbouring windows of one feature.
 
@@ -78,7 +78,7 @@ class GramPart:
                 yield values[windows].reshape(-1, length), observed, newest[windows].reshape(-1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     """What least squares of Q target steps on the history needs: its H steps, the oldest first, and its newest value.
 
@@ -179,13 +179,13 @@ class Joint:
         history = self.window.history
         target, own = slice(history + steps.start, history + steps.stop), [*range(history), history - 1]
         yield System(
-            steps,
-            self.count,
-            self.gram[own][:, own],
-            self.total[own],
-            self.gram[own, target],
-            self.total[target],
-            self.gram.diagonal()[target],
+            steps=steps,
+            count=self.count,
+            gram_JJ=self.gram[own][:, own],
+            total_J=self.total[own],
+            cross_JQ=self.gram[own, target],
+            level_Q=self.total[target],
+            square_Q=self.gram.diagonal()[target],
         )
 
 
@@ -274,13 +274,13 @@ class Masked:
         for step in steps:
             own, newest = slice(step, step + 1), self.newest_PJ[step]
             yield System(
-                range(step, step + 1),
-                float(self.count[step]),
-                torch.cat([torch.cat([self.gram[step], newest[None, :-1]]), newest[:, None]], dim=1),
-                torch.cat([self.total[step], self.newest_total_P[own]]),
-                torch.cat([self.cross[own].T, self.newest_cross_P[own][None]]),
-                self.level[own],
-                self.square[own],
+                steps=range(step, step + 1),
+                count=float(self.count[step]),
+                gram_JJ=torch.cat([torch.cat([self.gram[step], newest[None, :-1]]), newest[:, None]], dim=1),
+                total_J=torch.cat([self.total[step], self.newest_total_P[own]]),
+                cross_JQ=torch.cat([self.cross[own].T, self.newest_cross_P[own][None]]),
+                level_Q=self.level[own],
+                square_Q=self.square[own],
             )
 
 
@@ -306,9 +306,29 @@ def accumulate(
             if isinstance(own, Masked):
                 seen = torch.from_numpy(seen_TNF[..., place]).T.contiguous()
                 newest = _newest(values, seen, window, count)
-                own.add(GramPart(values[:, begin:], seen[:, begin:], newest, count, opens, closes), should_stop)
+                own.add(
+                    GramPart(
+                        values_NT=values[:, begin:],
+                        seen_NT=seen[:, begin:],
+                        newest_NK=newest,
+                        count=count,
+                        opens=opens,
+                        closes=closes,
+                    ),
+                    should_stop,
+                )
             else:
-                own.add(GramPart(values[:, begin:], None, None, count, opens, closes), should_stop)
+                own.add(
+                    GramPart(
+                        values_NT=values[:, begin:],
+                        seen_NT=None,
+                        newest_NK=None,
+                        count=count,
+                        opens=opens,
+                        closes=closes,
+                    ),
+                    should_stop,
+                )
     for own in equations.values():
         own.finish(should_stop)
 

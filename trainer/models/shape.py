@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from dateshard.trainer.data.order import Window
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a model must fit.
 

@@ -45,7 +45,7 @@ class Target:
         return len(self.categories) + 1 if self.categories else 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """One named loss.
 
@@ -170,7 +170,15 @@ def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:
     for place in places:
         _refuse_unfit(name, config, targets[place])
     weights = _class_weights(config, targets[places[0]]) if config.loss == "cross_entropy" else ()
-    return Head(name, config.loss, config.weight, places, channels, config.huber_delta, weights)
+    return Head(
+        name=name,
+        loss=config.loss,
+        weight=config.weight,
+        targets=places,
+        channels=channels,
+        huber_delta=config.huber_delta,
+        class_weights=weights,
+    )
 
 
 def _refuse_unfit(name: str, config: HeadConfig, target: Target) -> None:

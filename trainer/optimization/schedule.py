@@ -18,7 +18,7 @@ from dateshard.trainer.config import (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LossHistory:
     """What early stopping, `best` and the plateau schedule remember. A loss that is no number never wins.
 

@@ -22,7 +22,7 @@ LEARNING = 0.9  # below this share the loss does fall
 STEPS = 2000  # at most, unless training.max_steps says otherwise
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overfitted:
     """The last event of `--overfit`. Losses are means over a pass through the batches; `last` is the lowest of all passes.
 
@@ -59,13 +59,15 @@ def overfit(session: Session, num_batches: int, should_stop: Callable[[], bool])
             total = total + event.loss.detach().cpu() * batch.size
             yield event
             if should_stop():
-                yield Overfitted("stopped", first, lowest, state.step, len(batches), windows)
+                yield Overfitted(
+                    verdict="stopped", first=first, last=lowest, steps=state.step, batches=len(batches), windows=windows
+                )
                 return
         mean = float(total) / windows
         first, lowest = (mean if first != first else first), min(lowest, mean)
         verdict = _verdict(first, lowest, over=state.step + len(batches) > most)
         session.metrics = session.metrics.fresh(0)
-    yield Overfitted(verdict, first, lowest, state.step, len(batches), windows)
+    yield Overfitted(verdict=verdict, first=first, last=lowest, steps=state.step, batches=len(batches), windows=windows)
 
 
 def _first_batches(session: Session, count: int) -> list[Batch]:
@@ -79,13 +81,22 @@ def _first_batches(session: Session, count: int) -> list[Batch]:
 
 
 def _take(session: Session, batch: Batch, number: int, count: int) -> Stepped:
-    step, state = Step(session, batch.size), session.state
+    step, state = Step(session=session, num_windows=batch.size), session.state
     step.add(batch)
     rate = set_learning_rate(session)
     outcome = step.finish()
     state.step, state.skipped = state.step + 1, state.skipped + outcome.skipped
     return Stepped(
-        0, number, count, state.step, outcome.loss, outcome.parts, state.skipped, outcome.size, rate, wait_seconds=0.0
+        epoch=0,
+        batch=number,
+        num_batches=count,
+        step=state.step,
+        loss=outcome.loss,
+        losses=outcome.parts,
+        skipped=state.skipped,
+        size=outcome.size,
+        learning_rate=rate,
+        wait_seconds=0.0,
     )
 
 

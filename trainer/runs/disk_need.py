@@ -16,7 +16,7 @@ from dateshard.trainer.session import Session
 SHARE = 2  # retention switches itself on where all checkpoints would take more than 1 / SHARE of the free disk
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """Checkpoints of a whole run.
 
@@ -46,7 +46,14 @@ def need(session: Session, folder: Path) -> Need:
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     present = sum(bytes_of(checkpoint.folder) for checkpoint in scan(folder)[0])
-    return Need(within + 1, each + (sample if within else 0), epoch, epochs * epoch + best, present, free)
+    return Need(
+        an_epoch=within + 1,
+        bytes_each=each + (sample if within else 0),
+        bytes_epoch=epoch,
+        bytes_all=epochs * epoch + best,
+        present=present,
+        free=free,
+    )
 
 
 def state_bytes(session: Session) -> int:

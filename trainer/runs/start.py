@@ -29,7 +29,7 @@ BY_WORD = ("best", "best_model", "latest")
 MOST_TRIES = 5  # to pin a generation that others clean away meanwhile
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Started:
     """A run that is ready to train, locked until `close` or the end of the process.
 
@@ -103,7 +103,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         session.checkpoints = run.checkpoints
         dataset.pin(run.folder)
         warnings = [*_keep_to_the_disk(session), *blind_inputs(session)]
-        return Started(run, dataset, session, notes=notes, warnings=warnings, lock=lock)
+        return Started(run=run, dataset=dataset, session=session, notes=notes, warnings=warnings, lock=lock)
 
 
 def _keep_to_the_disk(session: Session) -> list[str]:
@@ -166,7 +166,15 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
     notes += _environment_notes(saved.state["environment"], dict(session.environment))
     warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
-    return Started(run, dataset, session, saved.name, notes, warnings, finished(session) is not None)
+    return Started(
+        run=run,
+        dataset=dataset,
+        session=session,
+        continued=saved.name,
+        notes=notes,
+        warnings=warnings,
+        finished=finished(session) is not None,
+    )
 
 
 def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
@@ -226,7 +234,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
     notes = [f"{run.name} has no checkpoint yet: it begins again"]
     warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
-    return Started(run, dataset, session, notes=notes, warnings=warnings)
+    return Started(run=run, dataset=dataset, session=session, notes=notes, warnings=warnings)
 
 
 def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ FILE = "state.json"
 RESUMABLE = ("stopped", "cut off", "failed")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How a run stands.
 
@@ -48,7 +48,7 @@ def begin(run: TrainingRun, step: int) -> Standing:
     """Notes that this process, which holds the run's lock, trains it from here on."""
     before = noted(run)
     now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
-    standing = Standing("running", "", now, before.seconds if before else None, step)
+    standing = Standing(state="running", why="", began=now, seconds=before.seconds if before else None, from_step=step)
     if before and before.state == "running":  # killed: its time is told by the last thing that it wrote
         standing = replace(standing, seconds=_until(before, _last_written(run)))
     _write(run, standing)
@@ -69,10 +69,10 @@ def standing(run: TrainingRun, newest: Checkpoint | None) -> Standing:
     last, busy = noted(run), is_locked(run)
     if busy:
         seconds = _until(last, dt.datetime.now().timestamp()) if last and last.state == "running" else None
-        return replace(last or Standing("running"), state="running", why="", seconds=seconds)
+        return replace(last or Standing(state="running"), state="running", why="", seconds=seconds)
     if last is None:
         why = _by_checkpoint(newest)
-        return Standing("ended", why) if why else Standing("cut off")
+        return Standing(state="ended", why=why) if why else Standing(state="cut off")
     if last.state == "running":
         return replace(last, state="cut off", seconds=_until(last, _last_written(run)))
     return last

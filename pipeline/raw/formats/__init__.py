@@ -37,7 +37,7 @@ DIALECT = Csv()
 NAMES = "the column's name in the configuration"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is wanted of a file.
 
@@ -60,7 +60,7 @@ class Request:
         self, path: Path, *, column: str | None = None, row: int | None = None, value: str | None = None
     ) -> Where:
         """A place in the file."""
-        return Where(str(path), self.date, column, row, value)
+        return Where(file=str(path), date=self.date, column=column, row=row, value=value)
 
     def resolve(self, path: Path, header: Sequence[str], row: int = 1) -> dict[str, Kind]:
         """Returns {name: kind} of all wanted columns, in the file's order; `row` is the header's.
@@ -160,7 +160,7 @@ def reader_of(path: Path, chosen: str) -> Reader:
             known = f"{', '.join(plain)}; texts also with {', '.join(packed.SUFFIXES)}"
             raise DumpError(
                 "no format is known by its suffix",
-                where=Where(str(path)),
+                where=Where(file=str(path)),
                 todo=f"Name it with a _ in front if it is no data, set pipeline.source.format, or use one of {known}",
             )
         chosen = SUFFIXES[suffix]

@@ -505,7 +505,16 @@ def test_too_much_coverage_is_told_like_too_little_and_the_worst_of_each_kind_is
 ) -> None:
     nodes = {"nodes": ["a", "b"], "speed": {"inside": [90, 68], "targets": [100, 100]}}
     hours = {"hours": [6, 7], "speed": {"inside": [90, 99], "targets": [100, 100]}}
-    found = Coverage("test", 9, 9, 1000, int(1000 * share), {"speed": share}, nodes, hours)
+    found = Coverage(
+        split="test",
+        windows=9,
+        of=9,
+        targets=1000,
+        inside=int(1000 * share),
+        by_feature={"speed": share},
+        by_node=nodes,
+        by_hour=hours,
+    )
     first, *others = prediction_screen._covered(found, share, 0.9)
     assert first == f"           covers {100 * share:.1f} % of the targets of 9 test windows"
     assert [line.strip().split(":")[0].split(",")[0] for line in others[: bool(words)]] == [words] * bool(words)

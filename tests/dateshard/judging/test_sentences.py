@@ -18,7 +18,7 @@ def said(*comparisons: Comparison, **changes: Any) -> list[tuple[str, bool]]:
 
 def found(baseline: str, low: float | None, high: float | None, *, agrees: bool = True, dates: int = 46) -> Comparison:
     gain = 0.015 if low is None or high is None else (low + high) / 2
-    return Comparison(baseline, None, gain, low, high, dates, agrees=agrees)
+    return Comparison(baseline=baseline, target=None, gain=gain, low=low, high=high, dates=dates, agrees=agrees)
 
 
 SURE, TIE, LOST = (0.009, 0.021), (-0.01, 0.04), (-0.06, -0.02)
@@ -66,20 +66,22 @@ def test_a_single_baseline_is_not_every_baseline() -> None:
 
 
 def test_what_is_without_error_cannot_be_beaten() -> None:
-    result = judged(Comparison("repeat", None, None, None, None, 46, agrees=False))
+    result = judged(Comparison(baseline="repeat", target=None, gain=None, low=None, high=None, dates=46, agrees=False))
     next(row for row in result.rows if row.name == "repeat").scaled["mse"] = 0.0
     assert verdicts(result.to_json()) == [("repeat is without any error.", False)]
 
 
 def test_a_category_is_judged_by_its_accuracy() -> None:
-    better = Comparison("mean", "kind", 0.05, 0.03, 0.07, 46, agrees=True)
-    assert said(better, Comparison("repeat", "kind", 0.25, 0.2, 0.3, 46, agrees=True)) == [
+    better = Comparison(baseline="mean", target="kind", gain=0.05, low=0.03, high=0.07, dates=46, agrees=True)
+    assert said(
+        better, Comparison(baseline="repeat", target="kind", gain=0.25, low=0.2, high=0.3, dates=46, agrees=True)
+    ) == [
         (
             "kind: the model beats every baseline: 5.0 points more accuracy than mean (95 %: 3.0 to 7.0 over 46 dates).",
             True,
         )
     ]
-    worse = Comparison("mean", "kind", -0.05, -0.07, -0.03, 46, agrees=True)
+    worse = Comparison(baseline="mean", target="kind", gain=-0.05, low=-0.07, high=-0.03, dates=46, agrees=True)
     assert said(worse) == [
         (
             "kind: the model does NOT beat mean: 5.0 points less accuracy than mean (95 %: 3.0 to 7.0 over 46 dates). Use mean.",

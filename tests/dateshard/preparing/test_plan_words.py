@@ -43,9 +43,11 @@ def test_rows_and_values_with_a_fault_are_told_one_by_one() -> None:
 
 
 def test_states_stand_in_ranges_what_needs_work_first(terminal: Any) -> None:
-    plans = [DatePlan(d, "fresh", "nothing changed", "k") for d in dates(20)]
+    plans = [DatePlan(date=d, state="fresh", reason="nothing changed", key="k") for d in dates(20)]
     for k in (3, 7, 11):
-        plans[k] = DatePlan(plans[k].date, "stale(dump)", "dump changed", "k", measure=True, normalise=True)
+        plans[k] = DatePlan(
+            date=plans[k].date, state="stale(dump)", reason="dump changed", key="k", measure=True, normalise=True
+        )
     piped = grouped(Screen(), plans, acts=True)
     assert [row[0] for row in piped] == ["stale(dump)", "fresh"]
     assert piped[0][1:] == ["2024-03-04, 2024-03-08, 2024-03-12", "3", "dump changed; measure + normalise"]

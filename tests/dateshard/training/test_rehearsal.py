@@ -114,7 +114,9 @@ def test_trials_stand_alone(world: Any, ds: Run) -> None:
     ):
         assert "stand alone" in ds("train", "-c", "config.yaml", *words, code=2).err
     assert ds("train", "-c", "config.yaml", "--overfit", "0", code=2)
-    told = Overfitted("learning", 1.0, float("inf"), 5, 1, 8)  # no pass had a finite loss
+    told = Overfitted(
+        verdict="learning", first=1.0, last=float("inf"), steps=5, batches=1, windows=8
+    )  # no pass had a finite loss
     assert told.last > told.first
 
 

@@ -134,7 +134,12 @@ def test_an_allocation_that_fails_all_the_same_is_one_sentence(
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge"])
 def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape, model = Shape(Window(24, 6), 5, 2, 2, (0, 1), 24), ModelConfig(name=name, hidden_units=(12, 7))
+    shape, model = (
+        Shape(
+            window=Window(24, 6), num_nodes=5, num_inputs=2, num_outputs=2, targets_in_inputs=(0, 1), steps_per_day=24
+        ),
+        ModelConfig(name=name, hidden_units=(12, 7)),
+    )
     monkeypatch.setattr(memory, "FEW", 0)
     expected = sum(tensor.nbytes for tensor in build(shape, model).state_dict().values())
     assert memory.weights_bytes(model, shape) == expected

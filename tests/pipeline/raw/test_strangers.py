@@ -145,9 +145,9 @@ def test_texts_of_typed_columns_are_whole_numbers_or_as_they_were_and_nan_is_non
         writer.write_table(table)
     (tmp_path / "a.jsonl").write_text('{"node": 7.0, "kind": 7}\n{"node": 7.5, "kind": "7.0"}\n')
     for name in ("a.parquet", "a.arrow"):
-        (piece,) = reader_of(tmp_path / name, "auto")(tmp_path / name, Request(KINDS))  # type: ignore[arg-type]
+        (piece,) = reader_of(tmp_path / name, "auto")(tmp_path / name, Request(columns=KINDS))  # type: ignore[arg-type]
         assert piece.frame["node"].to_list() == piece.frame["kind"].to_list() == wanted
-    (piece,) = reader_of(tmp_path / "a.jsonl", "auto")(tmp_path / "a.jsonl", Request(KINDS))  # type: ignore[arg-type]
+    (piece,) = reader_of(tmp_path / "a.jsonl", "auto")(tmp_path / "a.jsonl", Request(columns=KINDS))  # type: ignore[arg-type]
     assert piece.frame.to_dict(as_series=False) == {"node": ["7", "7.5"], "kind": ["7", "7.0"]}
 
 

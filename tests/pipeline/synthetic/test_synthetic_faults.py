@@ -168,7 +168,9 @@ REJECTED = [
 @pytest.mark.parametrize("name", [*REJECTED, "equal_duplicates", "conflicting_duplicates", "ambiguous_times"])
 def test_the_pipeline_counts_the_rows_that_a_fault_says_it_touched(name: str, tmp_path: Path) -> None:
     city, date = (
-        (CITY, DATE) if name != "ambiguous_times" else (City(4, timezone="Europe/Berlin"), dt.date(2024, 10, 27))
+        (CITY, DATE)
+        if name != "ambiguous_times"
+        else (City(num_sensors=4, timezone="Europe/Berlin"), dt.date(2024, 10, 27))
     )
     spoiled = spoil(city, date, name, many=50)
     (tmp_path / f"{date}.csv").write_bytes(spoiled.data())

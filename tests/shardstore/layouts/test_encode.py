@@ -19,7 +19,17 @@ from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import transform
 
 DATE = dt.date(2024, 3, 1)
-NO_SCALE = Scale(*(np.full((1, 1), number) for number in (0.0, 0.0, 1.0, 0.0, 0.0)))
+
+
+def scale_of(shape: tuple[int, int], pivot: float, delta: float, spread: float, mean: float, empty: float) -> Scale:
+    """A scale of the same five numbers everywhere."""
+    pivot_NF, delta_NF, spread_NF, mean_NF, empty_NF = (
+        np.full(shape, number) for number in (pivot, delta, spread, mean, empty)
+    )
+    return Scale(pivot_NF=pivot_NF, delta_NF=delta_NF, spread_NF=spread_NF, mean_NF=mean_NF, empty_NF=empty_NF)
+
+
+NO_SCALE = scale_of((1, 1), 0.0, 0.0, 1.0, 0.0, 0.0)
 
 
 def make_dense(missing: float, steps: int = 48) -> np.ndarray:
@@ -46,9 +56,9 @@ columns = st.lists(st.sampled_from([math.nan, math.nan, 1.5, 40.0, -7.25]), min_
 @settings(max_examples=200)
 @given(columns, st.sampled_from(["none", "zero", "forward", "mean"]), st.sampled_from([None, 1, 2, 5]))
 def test_filling_equals_plain_python(column: list[float], how: str, limit: int | None) -> None:
-    feature = Feature("a", fill=how, fill_limit=limit if how != "none" else None)
+    feature = Feature(name="a", fill=how, fill_limit=limit if how != "none" else None)
     values = np.array(column).reshape(-1, 1, 1)
-    scale = Scale(*(np.full((1, 1), number) for number in (10.0, 0.0, 4.0, 0.25, -99.0)))  # scaled mean, empty
+    scale = scale_of((1, 1), 10.0, 0.0, 4.0, 0.25, -99.0)  # scaled mean, empty
     encoded, observed = encode(values, [feature], scale)
     wanted = filled_by_hand(column, how, limit if how != "none" else None, mean=10.0 + 4.0 * 0.25)
     scaled = [-99.0 if math.isnan(x) else (x - 10.0) / 4.0 for x in wanted]
@@ -59,7 +69,7 @@ def test_filling_equals_plain_python(column: list[float], how: str, limit: int |
 
 def test_each_feature_and_node_is_filled_by_itself() -> None:
     values = make_dense(missing=0.6)
-    found = fill(values, [Feature("a", fill="forward", fill_limit=2), Feature("b")])
+    found = fill(values, [Feature(name="a", fill="forward", fill_limit=2), Feature(name="b")])
     assert np.array_equal(found[..., 1], values[..., 1], equal_nan=True)
     for node in range(3):
         wanted = filled_by_hand(values[:, node, 0].tolist(), "forward", 2, math.nan)
@@ -76,7 +86,7 @@ def test_mean_fill_is_the_frozen_mean_of_the_transformed_training_cells(method: 
     scale = statistics.scale([(method, per)])
     later = np.full((24, 3, 1), np.nan)  # a date of which nothing is known
     later[0] = 50.0
-    encoded, observed = encode(later, [Feature("a", fill="mean", transform=how)], scale)
+    encoded, observed = encode(later, [Feature(name="a", fill="mean", transform=how)], scale)
     means = np.nanmean(cells[:, :, 0], axis=0) if per == "node" else np.full(3, np.nanmean(cells))
     wanted = scale.apply(np.broadcast_to(means[None, :, None], (23, 3, 1)))
     np.testing.assert_allclose(encoded[1:], wanted, rtol=1e-6, atol=1e-7)
@@ -88,17 +98,17 @@ def test_mean_fill_is_the_frozen_mean_of_the_transformed_training_cells(method: 
 def test_an_empty_cell_holds_the_middle_of_its_scale(method: str, wanted: float | None) -> None:
     train = make_dense(missing=0.3)[:, :, :1]
     scale = Statistics.of(["a"], [(DATE, PartialStatistics.of(train, [(0, "feature")]))]).scale([(method, "feature")])
-    encoded, _ = encode(np.full((24, 3, 1), np.nan), [Feature("a", scale=method)], scale)
+    encoded, _ = encode(np.full((24, 3, 1), np.nan), [Feature(name="a", scale=method)], scale)
     middle = (np.nanmean(train) - np.nanmin(train)) / (np.nanmax(train) - np.nanmin(train))
     np.testing.assert_allclose(encoded, middle if wanted is None else wanted, rtol=1e-6)
 
 
 def test_clipping_comes_last_and_holds_for_every_cell() -> None:
     values = make_dense(missing=0.5)
-    scale = Scale(*(np.full((3, 2), number) for number in (60.0, 0.0, 12.0, 0.0, -5.0)))
-    features = [Feature("a", fill="zero", fill_limit=1, clip=(-1.5, 0.7)), Feature("b")]
+    scale = scale_of((3, 2), 60.0, 0.0, 12.0, 0.0, -5.0)
+    features = [Feature(name="a", fill="zero", fill_limit=1, clip=(-1.5, 0.7)), Feature(name="b")]
     clipped, observed = encode(values, features, scale)
-    plain, same = encode(values, [Feature("a", fill="zero", fill_limit=1), Feature("b")], scale)
+    plain, same = encode(values, [Feature(name="a", fill="zero", fill_limit=1), Feature(name="b")], scale)
     assert clipped[..., 0].tobytes() == np.clip(plain[..., 0], np.float32(-1.5), np.float32(0.7)).tobytes()
     assert clipped[..., 1].tobytes() == plain[..., 1].tobytes()
     assert (clipped[..., 0] == np.float32(-1.5)).any()
@@ -108,15 +118,15 @@ def test_clipping_comes_last_and_holds_for_every_cell() -> None:
 
 def test_a_value_beyond_float32_is_clipped_or_becomes_infinite_without_a_warning() -> None:
     values = np.full((24, 1, 1), 3e38)
-    tiny = Scale(*(np.full((1, 1), number) for number in (0.0, 0.0, 1e-300, 0.0, 0.0)))
-    assert (encode(values, [Feature("a", clip=(-3.0, 3.0))], tiny)[0] == 3).all()
-    assert np.isinf(encode(values, [Feature("a")], tiny)[0]).all()
+    tiny = scale_of((1, 1), 0.0, 0.0, 1e-300, 0.0, 0.0)
+    assert (encode(values, [Feature(name="a", clip=(-3.0, 3.0))], tiny)[0] == 3).all()
+    assert np.isinf(encode(values, [Feature(name="a")], tiny)[0]).all()
 
 
 def test_filling_leaves_its_input_alone() -> None:
     values = make_dense(missing=0.5)
     before = values.copy()
-    fill(values, [Feature("a", fill="zero"), Feature("b", fill="forward")])
+    fill(values, [Feature(name="a", fill="zero"), Feature(name="b", fill="forward")])
     assert np.array_equal(values, before, equal_nan=True)
 
 
@@ -124,8 +134,8 @@ def test_a_dates_first_gap_stays_empty_and_is_not_observed() -> None:
     values = make_dense(missing=0.0)[:24]
     values[:5, 0, 0] = np.nan
     values[9, 0, 0] = np.nan
-    wide = Scale(*(np.full((3, 2), number) for number in (60.0, 0.0, 12.0, 0.0, 0.0)))
-    encoded, observed = encode(values, [Feature("a", fill="forward"), Feature("b")], wide)
+    wide = scale_of((3, 2), 60.0, 0.0, 12.0, 0.0, 0.0)
+    encoded, observed = encode(values, [Feature(name="a", fill="forward"), Feature(name="b")], wide)
     assert observed is not None
     assert not observed[[0, 1, 2, 3, 4, 9], 0, 0].any()
     assert observed.sum() == values.size - 6
@@ -135,7 +145,7 @@ def test_a_dates_first_gap_stays_empty_and_is_not_observed() -> None:
 
 
 def test_nothing_missing_has_no_mask() -> None:
-    encoded, observed = encode(make_dense(0.0), [Feature("a"), Feature("b")], NO_SCALE)
+    encoded, observed = encode(make_dense(0.0), [Feature(name="a"), Feature(name="b")], NO_SCALE)
     assert observed is None
     assert encoded.tobytes() == make_dense(0.0).astype(np.float32).tobytes()
 
@@ -143,7 +153,7 @@ def test_nothing_missing_has_no_mask() -> None:
 def test_the_cast_to_float32_comes_last() -> None:
     values = 1e9 + np.arange(24).reshape(24, 1, 1) * 1e-3
     statistics = Statistics.of(["a"], [(DATE, PartialStatistics.of(values))])
-    encoded, _ = encode(values, [Feature("a")], statistics.scale([("zscore", "feature")]))
+    encoded, _ = encode(values, [Feature(name="a")], statistics.scale([("zscore", "feature")]))
     exact = (values - values[0]).astype(np.longdouble)
     truth = (exact - exact.mean()) / exact.std()
     np.testing.assert_allclose(encoded, truth.astype(np.float64), rtol=1e-6)
@@ -152,7 +162,7 @@ def test_the_cast_to_float32_comes_last() -> None:
 
 def test_log1p_is_taken_before_scaling_and_after_filling() -> None:
     values = np.abs(make_dense(missing=0.4))
-    features = [Feature("a", fill="zero", transform="log1p"), Feature("b")]
+    features = [Feature(name="a", fill="zero", transform="log1p"), Feature(name="b")]
     names = [feature.transform for feature in features]
     statistics = Statistics.of(["a", "b"], [(DATE, PartialStatistics.of(transform(values, names)))])
     scale = statistics.scale([("zscore", "feature")] * 2)

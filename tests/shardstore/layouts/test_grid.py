@@ -17,7 +17,12 @@ from dateshard.shardstore.layouts.records import Records, arrange, keep_last
 from dateshard.shardstore.times.calendar import Day, day_of, parse_step
 
 DAY = day_of(dt.date(2024, 3, 1), "UTC", parse_step("1h"))
-FEATURES = [Feature("mean"), Feature("sum", "sum"), Feature("count", "count"), Feature("last", "last")]
+FEATURES = [
+    Feature(name="mean"),
+    Feature(name="sum", aggregate="sum"),
+    Feature(name="count", aggregate="count"),
+    Feature(name="last", aggregate="last"),
+]
 HOWS = ["first", "last", "min", "max", "mean", "sum", "count"]
 
 
@@ -83,7 +88,7 @@ def test_every_aggregate_equals_plain_python_by_instant_and_file_row(rows: list[
     """Instants are drawn from a few, so that many records share one: among them the file's order decides."""
     node, minute, value = (np.array(column) for column in zip(*rows, strict=True))
     records = Records(DAY.start + minute * 60 * 10**9, node.astype(np.int64), (value.astype(float),) * len(HOWS))
-    features = [Feature(how, how) for how in HOWS]
+    features = [Feature(name=how, aggregate=how) for how in HOWS]
     found = aggregate(records, arrange(records, DAY, 6), DAY, 6, features)
     cells: dict[tuple[int, int], list[tuple[int, int, float]]] = defaultdict(list)
     for row, (n, m, x) in enumerate(rows):
@@ -102,7 +107,7 @@ def test_every_aggregate_equals_plain_python_by_instant_and_file_row(rows: list[
 @pytest.mark.parametrize("how", HOWS)
 def test_an_aggregate_of_nothing_is_missing_but_a_count_is_zero(how: str) -> None:
     records = Records(np.array([DAY.start]), np.array([0]), (np.array([np.nan]),))
-    found = aggregate(records, np.arange(1), DAY, 2, [Feature("a", how)])
+    found = aggregate(records, np.arange(1), DAY, 2, [Feature(name="a", aggregate=how)])
     assert (found == 0).all() if how == "count" else np.isnan(found).all()
 
 
@@ -111,7 +116,7 @@ def test_a_count_of_a_column_counts_its_values_and_is_zero_where_nothing_is() ->
     column = records.values[0]
     assert column is not None
     counted = Records(records.time_R, records.node_R, (column, None))
-    features = [Feature("of", "count"), Feature("rows", "count")]
+    features = [Feature(name="of", aggregate="count"), Feature(name="rows", aggregate="count")]
     found = aggregate(counted, arrange(counted, DAY, 3), DAY, 3, features)
     assert found[..., 0].sum() == (~np.isnan(column)).sum()
     assert found[..., 1].sum() == 100
@@ -122,7 +127,7 @@ def test_rows_in_another_order_give_the_same_bytes() -> None:
     records = make_records(500, 4)
     assert records.values[0] is not None
     records = Records(records.time_R, records.node_R, (records.values[0],) * len(HOWS))
-    features = [Feature(how, how) for how in HOWS]
+    features = [Feature(name=how, aggregate=how) for how in HOWS]
     truth = aggregate(records, arrange(records, DAY, 4), DAY, 4, features).tobytes()
     for seed in range(3):
         mixed = shuffled(records, seed)
@@ -170,7 +175,7 @@ def test_without_repeats_every_record_is_kept() -> None:
 
 def test_one_record_is_a_date() -> None:
     records = Records(np.array([DAY.end - 1]), np.array([1]), (np.array([3.0]),))
-    found = aggregate(records, arrange(records, DAY, 2), DAY, 2, [Feature("a")])
+    found = aggregate(records, arrange(records, DAY, 2), DAY, 2, [Feature(name="a")])
     assert found[23, 1, 0] == 3
     assert np.isnan(found).sum() == 47
 
@@ -185,7 +190,7 @@ def test_counts_and_cells_do_not_overflow_32_bits() -> None:
     assert order.tolist() == [1, 0]
     assert ((records.time_R - day.start) // day.step * nodes + records.node_R).tolist() == [cell, 0]
     big = Records(np.full(3, DAY.start), np.zeros(3, np.int64), (np.full(3, 2.0**31),))
-    assert aggregate(big, np.arange(3), DAY, 1, [Feature("s", "sum")])[0, 0, 0] == 3 * 2.0**31
+    assert aggregate(big, np.arange(3), DAY, 1, [Feature(name="s", aggregate="sum")])[0, 0, 0] == 3 * 2.0**31
 
 
 def test_nodes_move_to_the_frozen_list_and_unseen_ones_are_dropped() -> None:

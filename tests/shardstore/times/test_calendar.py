@@ -115,7 +115,7 @@ def test_segments_end_where_a_date_is_missing_and_run_through_dst() -> None:
 
 
 def test_a_days_end_is_the_first_instant_after_it() -> None:
-    day = Day(D(2024, 1, 1), 100, 10, 3)
+    day = Day(date=D(2024, 1, 1), start=100, step=10, num_steps=3)
     assert day.end == 130
     assert instants(day).tolist() == [100, 110, 120]
 

@@ -137,7 +137,7 @@ def test_categorical_baselines_are_what_plain_numpy_makes_of_the_shards(world: A
 
 def test_repeat_takes_the_last_known_category() -> None:
     codes = torch.tensor([[2, 0, 0], [3, 1, 0], [0, 2, 0]]).float()[None, :, :, None]  # [1, H, N, 1]
-    batch = Batch(codes, torch.zeros(1, 2, 3, 1), None, None)
+    batch = Batch(history_BHNF=codes, target_BPNF=torch.zeros(1, 2, 3, 1), observed_BPNF=None, codes_BW=None)
     chosen = guesses("repeat", {"kind": (0, (0, 5, 9, 1))}, 2, 3)
     assert chosen is not None
     logits = chosen["kind"](batch)

@@ -179,11 +179,21 @@ def test_of_nodes_hours_and_months_the_worst_is_named_too_much_is_as_bad_as_too_
 
     few = group("months", 1, 2, 3, of=99)
     made = Coverage(
-        "test", 9, 9, 300, 264, {"speed": 0.88}, group("nodes", 90, inside, 89), group("hours", 90, 90, 90), few
+        split="test",
+        windows=9,
+        of=9,
+        targets=300,
+        inside=264,
+        by_feature={"speed": 0.88},
+        by_node=group("nodes", 90, inside, 89),
+        by_hour=group("hours", 90, 90, 90),
+        by_month=few,
     )
-    found = [Group("node", "speed", "b", inside / 100, 100)] if named else []
+    found = [Group(kind="node", target="speed", name="b", share=inside / 100, targets=100)] if named else []
     assert worst(made, 0.9) == found
-    assert worst(Coverage("test", 9, 9, 300, 264, {"speed": 0.88}), 0.9) == []
+    assert (
+        worst(Coverage(split="test", windows=9, of=9, targets=300, inside=264, by_feature={"speed": 0.88}), 0.9) == []
+    )
 
 
 def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(

@@ -115,7 +115,10 @@ def test_what_makes_no_error_or_is_no_number_is_compared_with_nothing() -> None:
     assert interval(np.zeros(9), np.zeros(9), 1) == (None, (None, None))
     assert interval(np.full(9, np.nan), np.ones(9), 1) == (None, (None, None))
     assert interval(np.full(9, -np.inf), np.ones(9), 1) == (None, (None, None))
-    assert Comparison("repeat", None, None, None, None, 9, agrees=False).outcome == "worse"
+    assert (
+        Comparison(baseline="repeat", target=None, gain=None, low=None, high=None, dates=9, agrees=False).outcome
+        == "worse"
+    )
 
 
 @pytest.mark.parametrize("dates", [10, 46])
@@ -151,7 +154,9 @@ def test_better_is_who_is_so_beyond_chance_and_by_both_errors(squared: float, ab
 
 def told(baseline: str, target: str | None, outcome: str) -> Comparison:
     low, high = {"better": (0.1, 0.3), "worse": (-0.3, -0.1), "unclear": (-0.1, 0.3)}[outcome]
-    return Comparison(baseline, target, (low + high) / 2, low, high, 46, agrees=True)
+    return Comparison(
+        baseline=baseline, target=target, gain=(low + high) / 2, low=low, high=high, dates=46, agrees=True
+    )
 
 
 def judged(*comparisons: Comparison) -> Evaluation:
@@ -159,10 +164,21 @@ def judged(*comparisons: Comparison) -> Evaluation:
 
     def row(name: str, kind: str, error: float, right: float) -> Row:
         scaled = {"mse": error, "mae": error}
-        return Row(name, kind, scaled, {}, {"kind": {"accuracy": right, "log_loss": 1 - right}})
+        return Row(
+            name=name, kind=kind, scaled=scaled, raw={}, classes={"kind": {"accuracy": right, "log_loss": 1 - right}}
+        )
 
     rows = [row("repeat", "baseline", 1.0, 0.6), row("mean", "baseline", 2.0, 0.8), row("mlp", "model", 0.9, 0.85)]
-    return Evaluation("test", 9, ["speed"], rows, [], ["kind"], [], list(comparisons))
+    return Evaluation(
+        split="test",
+        windows=9,
+        features=["speed"],
+        rows=rows,
+        notes=[],
+        categorical=["kind"],
+        twins=[],
+        comparisons=list(comparisons),
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,12 @@ def test_a_category_that_is_unseen_or_not_observed_is_no_error_and_a_forecast_th
     observed = torch.tensor([[True, True], [True, True], [True, False], [False, True]])[None, :, None]
     logits = torch.tensor([0.0, 0.0, 5.0]).expand(1, 4, 1, 3)  # always the second category
     told = {"speed": torch.tensor([1.5, torch.nan, 3.0, 9.0])[None, :, None, None], "kind": logits}
-    errors, counts = cell_errors(form, told, Batch(target[:, :0], target, observed, None)) or ()
+    errors, counts = (
+        cell_errors(
+            form, told, Batch(history_BHNF=target[:, :0], target_BPNF=target, observed_BPNF=observed, codes_BW=None)
+        )
+        or ()
+    )
     assert errors[0, :, 0].T.tolist() == [[0.25, np.inf, 0.0, 25.0], [1.0, 0.0, 1.0, 1.0]]
     assert counts[0, :, 0].T.tolist() == [[True, True, True, False], [False, True, False, True]]
 

@@ -72,7 +72,9 @@ def served(
     config = Trainer.model_validate({**world.tree["trainer"], "loading": loading})
     window = window_of(config)
     order = order_of(dataset, split, window, 16, shuffle_of(config, dataset, window), 7 if shuffled else None)
-    reader = make_reader(config, dataset, order, BatchForm(window, (0,), (0,), codes=True, known=True))
+    reader = make_reader(
+        config, dataset, order, BatchForm(window=window, inputs=(0,), targets=(0,), codes=True, known=True)
+    )
     made: dict[tuple[float, ...], tuple[list[float], list[bool]]] = {}
     for batch in reader.batches(0):
         known = np.ones(batch.history_BHNF.shape, bool) if batch.known_BHNF is None else batch.known_BHNF.numpy()

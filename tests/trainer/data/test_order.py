@@ -32,7 +32,9 @@ def make_days(lengths: Sequence[int], gaps: Sequence[int] = ()) -> list[Day]:
     days, start = [], 0
     for index, hours in enumerate(lengths):
         if index not in gaps:
-            days.append(Day(dt.date(2024, 1, 1) + dt.timedelta(days=index), start, HOUR, hours))
+            days.append(
+                Day(date=dt.date(2024, 1, 1) + dt.timedelta(days=index), start=start, step=HOUR, num_steps=hours)
+            )
         start += hours * HOUR
     return days
 
@@ -72,7 +74,7 @@ def order_of(
     batch: int = 16,
 ) -> Order:
     runs = make_runs(DAYS, segments(DAYS), member, window, shuffle[0])
-    return Order(tuple(runs), window.stride, batch, shuffle[1], seed)
+    return Order(runs=tuple(runs), stride=window.stride, batch_size=batch, runs_per_block=shuffle[1], seed=seed)
 
 
 def windows_of(order: Order, pieces: Sequence[WindowBatch]) -> list[tuple[int, int]]:
@@ -121,7 +123,7 @@ def test_without_a_seed_windows_come_in_date_order(shuffle: Any) -> None:
 
 def test_dates_come_in_date_order_and_are_shuffled_inside() -> None:
     runs = tuple(make_runs(DAYS, segments(DAYS), MEMBERS["all"], Window(12, 6), 1))
-    order = Order(runs, 1, 16, 1, seed=7, shuffle_runs=False)
+    order = Order(runs=runs, stride=1, batch_size=16, runs_per_block=1, seed=7, shuffle_runs=False)
     flat = [w for batch in batches_of(order, 0) for w in batch]
     at = 0
     for run in runs:
@@ -246,7 +248,13 @@ def golden() -> dict[str, Any]:
         indices = np.arange(min(size, 12))
         drawn[f"size {size} seed {seed} epoch {epoch}"] = permute(indices, size, key(seed, 2, epoch, 0)).tolist()
     window = Window(4, 2, 5)
-    tiny = Order(tuple(make_runs(DAYS, segments(DAYS), MEMBERS["first six"], window, 1)), 5, 8, 2, seed=7)
+    tiny = Order(
+        runs=tuple(make_runs(DAYS, segments(DAYS), MEMBERS["first six"], window, 1)),
+        stride=5,
+        batch_size=8,
+        runs_per_block=2,
+        seed=7,
+    )
     return {
         "keys": {"7": str(key(7)), "7 1 0": str(key(7, 1, 0)), "0 2 5 1": str(key(0, 2, 5, 1)), "-1": str(key(-1))},
         "shuffled": {"3 9": shuffled(3, 9).tolist(), "12 key(7, 1, 0)": shuffled(12, key(7, 1, 0)).tolist()},

@@ -177,10 +177,12 @@ def test_chosen_inputs_and_targets_are_those_columns(make_world: Make) -> None:
     world = make_world(3, split={"train": "2024-03-01..2024-03-03"})
     world.prepare()
     dataset, window = world.open(), Window(12, 6)
-    order = Order(tuple(make_runs(dataset.days, dataset.segments, [True] * 3, window, None)), 1, 16)
+    order = Order(
+        runs=tuple(make_runs(dataset.days, dataset.segments, [True] * 3, window, None)), stride=1, batch_size=16
+    )
 
     def batch(inputs: tuple[int, ...], targets: tuple[int, ...]) -> Any:
-        return next(iter(Reader(dataset, order, BatchForm(window, inputs, targets)).batches(0)))
+        return next(iter(Reader(dataset, order, BatchForm(window=window, inputs=inputs, targets=targets)).batches(0)))
 
     both, turned, one = batch((0, 1), (0, 1)), batch((1, 0), (1,)), batch((1,), (0,))
     assert both.codes_BW is None
@@ -355,9 +357,14 @@ def test_a_run_reads_only_the_steps_that_its_windows_cover(make_world: Make) -> 
     world = make_world(5, split={"train": "2024-03-01..2024-03-05"})
     world.prepare()
     dataset, window = world.open(), Window(12, 6)
-    runs = (DateRun(0, 24, 24, 1, 2),)
+    runs = (DateRun(segment=0, first=24, count=24, first_day=1, last_day=2),)
     for date in ("2024-03-04", "2024-03-05"):
         next(world.store.glob(f"shards/{date}/*/values/0.0.0")).unlink()
     for policy in ("blocks", "mapped"):
-        served = Reader(dataset, Order(runs, 1, 8), BatchForm(window, (0, 1), (0, 1)), policy=policy)
+        served = Reader(
+            dataset,
+            Order(runs=runs, stride=1, batch_size=8),
+            BatchForm(window=window, inputs=(0, 1), targets=(0, 1)),
+            policy=policy,
+        )
         assert sum(batch.size for batch in served.batches(0)) == 24

@@ -105,7 +105,7 @@ def test_a_sample_is_shuffled_anew_every_epoch_and_reached_directly() -> None:
 
 def test_blocks_of_which_the_sample_has_nothing_are_no_blocks() -> None:
     runs = tuple(make_runs(DAYS, segments(DAYS), [True] * len(DAYS), Window(3, 1), 1))
-    order = sampled(Order(runs, 1, 4, 1, seed=7, shuffle_runs=False), 4)
+    order = sampled(Order(runs=runs, stride=1, batch_size=4, runs_per_block=1, seed=7, shuffle_runs=False), 4)
     assert len(LENGTHS) > 4
     assert 1 <= len(order.epoch(0).blocks) <= 4
 

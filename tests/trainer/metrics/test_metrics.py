@@ -138,14 +138,16 @@ def test_a_forecast_that_is_no_number_behind_the_mask_does_not_matter(wrong: flo
 
 
 def batch_of(target: torch.Tensor, observed: torch.Tensor | None) -> Batch:
-    return Batch(torch.zeros(len(target), 1, N, F), target, observed, None)
+    return Batch(
+        history_BHNF=torch.zeros(len(target), 1, N, F), target_BPNF=target, observed_BPNF=observed, codes_BW=None
+    )
 
 
 @pytest.mark.parametrize("share", [None, 0.6])
 def test_the_loss_is_the_sum_of_squares_of_the_observed_and_their_count(share: float | None) -> None:
     for forecast, target, observed in draw(share=share):
         seen = None if observed is None else torch.from_numpy(observed)
-        head = Head("mse", "mse", 1.0, (0, 1), (0, 1))
+        head = Head(name="mse", loss="mse", weight=1.0, targets=(0, 1), channels=(0, 1))
         total, count = head.sums(torch.from_numpy(forecast), batch_of(torch.from_numpy(target), seen))
         error = forecast.astype(float) - target
         plain = error**2 if observed is None else error[observed] ** 2

@@ -47,7 +47,12 @@ def newest_by_hand(history: torch.Tensor, known: torch.Tensor) -> np.ndarray:
 
 
 def test_nlinear_begins_at_the_newest_observed_value() -> None:
-    model = build(Shape(Window(H, P), N, F, 2, (2, 0), 24), ModelConfig(name="nlinear"))
+    model = build(
+        Shape(
+            window=Window(H, P), num_nodes=N, num_inputs=F, num_outputs=2, targets_in_inputs=(2, 0), steps_per_day=24
+        ),
+        ModelConfig(name="nlinear"),
+    )
     history, known = given()
     wanted = newest_by_hand(history, known)[:, None, :, [2, 0]]
     assert H > LOOKED  # so far back that it is no longer looked for step by step
@@ -86,7 +91,12 @@ def test_revin_moves_a_window_by_what_was_observed_of_it(affine: str) -> None:
 @pytest.mark.parametrize("config", [ModelConfig(name="nlinear"), ModelConfig(name="nlinear", revin=True)])
 def test_where_nothing_is_missing_every_bit_is_as_before(config: ModelConfig) -> None:
     torch.manual_seed(0)
-    model = build(Shape(Window(H, P), N, F, 2, (2, 0), 24), config)
+    model = build(
+        Shape(
+            window=Window(H, P), num_nodes=N, num_inputs=F, num_outputs=2, targets_in_inputs=(2, 0), steps_per_day=24
+        ),
+        config,
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     history, known = given()

@@ -27,7 +27,14 @@ B, H, P, N, F, STEPS = 3, 6, 4, 2, 3, 24
 def made(name: str, horizon: int = P, **config: Any) -> tuple[nn.Module, Weights]:
     """A model whose every weight is random, and its weights."""
     torch.manual_seed(3)
-    shape = Shape(Window(H, horizon), N, F, 2, (2, 0), STEPS)
+    shape = Shape(
+        window=Window(H, horizon),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=2,
+        targets_in_inputs=(2, 0),
+        steps_per_day=STEPS,
+    )
     model = build(shape, ModelConfig.model_validate({"name": name, "hidden_units": [5, 4], **config})).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -172,7 +179,12 @@ def test_nlinear_is_a_linear_map_of_the_changes_since_the_last_step_and_begins_b
         change = np.einsum("ph,bhn->bpn", weights["linear.weight"], own - own[:, -1:])
         expected = change + weights["linear.bias"][None, :, None] + own[:, -1:]
         np.testing.assert_allclose(found[..., feature], expected, rtol=1e-4, atol=1e-5)
-    fresh = build(Shape(Window(H, P), N, F, 2, (2, 0), STEPS), ModelConfig(name="nlinear"))
+    fresh = build(
+        Shape(
+            window=Window(H, P), num_nodes=N, num_inputs=F, num_outputs=2, targets_in_inputs=(2, 0), steps_per_day=STEPS
+        ),
+        ModelConfig(name="nlinear"),
+    )
     assert torch.equal(fresh(history), history[:, -1:, :, [2, 0]].expand(-1, P, -1, -1))
 
 
@@ -284,7 +296,15 @@ def test_a_model_sees_the_numbers_and_then_each_categorys_embedding() -> None:
 
 
 def test_an_embedding_width_of_0_hands_on_the_bare_codes() -> None:
-    shape = Shape(Window(H, P), N, F, 2, (2, 0), STEPS, input_codes=(0, 9, 0))
+    shape = Shape(
+        window=Window(H, P),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=2,
+        targets_in_inputs=(2, 0),
+        steps_per_day=STEPS,
+        input_codes=(0, 9, 0),
+    )
     assert isinstance(build(shape, ModelConfig()), CategoricalInputs)
     assert not isinstance(build(shape, ModelConfig(embedding_width=0)), CategoricalInputs)
     wide = build(shape, ModelConfig(embedding_width=7, name="lstm"))
@@ -293,7 +313,15 @@ def test_an_embedding_width_of_0_hands_on_the_bare_codes() -> None:
 
 @pytest.mark.parametrize("name", ["dlinear", "nlinear", "ridge"])
 def test_linear_models_keep_to_the_targets_own_history_and_refuse_a_category_as_target(name: str) -> None:
-    shape = Shape(Window(H, P), N, F, 2, (2, 0), STEPS, input_codes=(0, 9, 0))
+    shape = Shape(
+        window=Window(H, P),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=2,
+        targets_in_inputs=(2, 0),
+        steps_per_day=STEPS,
+        input_codes=(0, 9, 0),
+    )
     model = build(shape, ModelConfig(name=name))
     assert not isinstance(model, CategoricalInputs)
     history, _ = given()
@@ -301,7 +329,18 @@ def test_linear_models_keep_to_the_targets_own_history_and_refuse_a_category_as_
     changed[..., 1] += 5
     assert torch.equal(model(history), model(changed))
     with pytest.raises(UsageError, match=f"{name} forecasts numbers, and a target is categorical"):
-        build(Shape(Window(H, P), N, F, 10, (2, 1), STEPS, target_codes=(0, 9)), ModelConfig(name=name))
+        build(
+            Shape(
+                window=Window(H, P),
+                num_nodes=N,
+                num_inputs=F,
+                num_outputs=10,
+                targets_in_inputs=(2, 1),
+                steps_per_day=STEPS,
+                target_codes=(0, 9),
+            ),
+            ModelConfig(name=name),
+        )
 
 
 @pytest.fixture

@@ -31,13 +31,27 @@ def batches(seed: int, count: int, *, masked: bool) -> list[Batch]:
         values = np.cumsum(generator.normal(size=(size, H + P, N, F)), axis=1) * 0.3 + 0.5
         values = torch.from_numpy(values.astype(np.float32))
         observed = torch.from_numpy(generator.random((size, P, N, 2)) < 0.6) if masked else None
-        found.append(Batch(values[:, :H], values[:, H:, :, list(TARGETS)], observed, None))
+        found.append(
+            Batch(
+                history_BHNF=values[:, :H],
+                target_BPNF=values[:, H:, :, list(TARGETS)],
+                observed_BPNF=observed,
+                codes_BW=None,
+            )
+        )
     return found
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 4, 25])
 def test_dlinear_is_two_linear_maps_of_moving_average_and_remainder(kernel: int) -> None:
-    shape = Shape(Window(H, P), N, F, len(TARGETS), TARGETS, 24)
+    shape = Shape(
+        window=Window(H, P),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=len(TARGETS),
+        targets_in_inputs=TARGETS,
+        steps_per_day=24,
+    )
     torch.manual_seed(1)
     model = build(shape, ModelConfig(name="dlinear", kernel=kernel))
     for parameter in model.parameters():
@@ -58,7 +72,14 @@ def test_dlinear_is_two_linear_maps_of_moving_average_and_remainder(kernel: int)
 
 
 def test_dlinear_begins_as_the_mean_of_the_history() -> None:
-    shape = Shape(Window(H, P), N, F, len(TARGETS), TARGETS, 24)
+    shape = Shape(
+        window=Window(H, P),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=len(TARGETS),
+        targets_in_inputs=TARGETS,
+        steps_per_day=24,
+    )
     model = build(shape, ModelConfig(name="dlinear"))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -70,7 +91,14 @@ def test_dlinear_begins_as_the_mean_of_the_history() -> None:
 
 def perceptron(**config: Any) -> torch.nn.Module:
     torch.manual_seed(3)
-    shape = Shape(Window(H, P), N, F, len(TARGETS), TARGETS, 24)
+    shape = Shape(
+        window=Window(H, P),
+        num_nodes=N,
+        num_inputs=F,
+        num_outputs=len(TARGETS),
+        targets_in_inputs=TARGETS,
+        steps_per_day=24,
+    )
     return build(shape, ModelConfig(name="mlp", **config)).eval()
 
 
@@ -128,6 +156,21 @@ def test_hidden_units_are_the_widths_of_the_layers() -> None:
 def test_forecasters_refuse_a_window_without_horizon_and_targets_that_are_no_inputs(name: str) -> None:
     config = Trainer.model_validate({"model": {"name": name}}).model
     with pytest.raises(UsageError, match="horizon"):
-        build(Shape(Window(H, 0), N, F, 1, (0,), 24), config)
+        build(
+            Shape(
+                window=Window(H, 0), num_nodes=N, num_inputs=F, num_outputs=1, targets_in_inputs=(0,), steps_per_day=24
+            ),
+            config,
+        )
     with pytest.raises(UsageError, match=r"trainer\.inputs"):
-        build(Shape(Window(H, P), N, F, 2, (0, -1), 24), config)
+        build(
+            Shape(
+                window=Window(H, P),
+                num_nodes=N,
+                num_inputs=F,
+                num_outputs=2,
+                targets_in_inputs=(0, -1),
+                steps_per_day=24,
+            ),
+            config,
+        )

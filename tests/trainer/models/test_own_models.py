@@ -24,7 +24,7 @@ from dateshard.trainer.models.shape import Shape
 
 Make = Callable[..., Any]
 GUIDE = Path(__file__).parents[3] / "docs" / "models.md"
-SHAPE = Shape(Window(6, 4), 3, 2, 2, (0, 1), 24)
+SHAPE = Shape(window=Window(6, 4), num_nodes=3, num_inputs=2, num_outputs=2, targets_in_inputs=(0, 1), steps_per_day=24)
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05"}
 
 
@@ -176,7 +176,15 @@ FORMS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
 @pytest.mark.parametrize(("make", "told"), FORMS.values(), ids=FORMS)
 def test_a_forecast_of_a_wrong_form_is_told_beside_the_right_one(make: Callable[..., Any], told: str) -> None:
     heads = {"cls": (0,), "geo": (1,)}
-    shape = Shape(Window(6, 4), 3, 2, 2, (0, 1), 24, heads=heads)
+    shape = Shape(
+        window=Window(6, 4),
+        num_nodes=3,
+        num_inputs=2,
+        num_outputs=2,
+        targets_in_inputs=(0, 1),
+        steps_per_day=24,
+        heads=heads,
+    )
     refuse_unfit(Returns(lambda _: GOOD), shape, "own:build")
     refuse_unfit(Returns(lambda _: {"cls": GOOD[..., :1], "geo": GOOD[..., 1:]}), shape, "own:build")
     with pytest.raises(UsageError, match=told):
@@ -208,7 +216,15 @@ class Counting(Returns):
 )
 def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training(model: torch.nn.Module, told: str) -> None:
     heads = {"all": (0, 1)}
-    shape = Shape(Window(6, 4), 3, 2, 2, (0, 1), 24, heads=heads)
+    shape = Shape(
+        window=Window(6, 4),
+        num_nodes=3,
+        num_inputs=2,
+        num_outputs=2,
+        targets_in_inputs=(0, 1),
+        steps_per_day=24,
+        heads=heads,
+    )
     refuse_unfit(Buffered(torch.zeros(3, dtype=torch.complex64)), shape, "own:build")
     with pytest.raises(UsageError, match=f"keeps {told}.*a checkpoint cannot hold it"):
         refuse_unfit(model, shape, "own:build")

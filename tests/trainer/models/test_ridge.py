@@ -44,7 +44,9 @@ def written_out(world: Any, split: str, window: Window) -> list[Rows]:
     everything = tuple(range(len(dataset.features)))
     order = order_of(dataset, split, window, 16, Shuffle(None, None), None)
     found: list[list[Rows]] = [[] for _ in everything]
-    for batch in make_reader(config, dataset, order, BatchForm(window, everything, everything, known=True)).batches(0):
+    for batch in make_reader(
+        config, dataset, order, BatchForm(window=window, inputs=everything, targets=everything, known=True)
+    ).batches(0):
         seen = torch.ones_like(batch.target_BPNF) if batch.observed_BPNF is None else batch.observed_BPNF
         known = torch.ones_like(batch.history_BHNF) if batch.known_BHNF is None else batch.known_BHNF
         for feature in everything:
@@ -529,8 +531,15 @@ def anchors(run: DateRun) -> range:
 
 
 def test_reaching_drops_anchors_and_moves_none() -> None:
-    runs = [DateRun(0, 12, 4, 0, 1), DateRun(1, 40, 2, 1, 2), DateRun(2, 12, 2, 2, 3)]
-    assert reaching(runs, 20, 5) == (DateRun(0, 22, 2, 0, 1), DateRun(1, 40, 2, 1, 2))
+    runs = [
+        DateRun(segment=0, first=12, count=4, first_day=0, last_day=1),
+        DateRun(segment=1, first=40, count=2, first_day=1, last_day=2),
+        DateRun(segment=2, first=12, count=2, first_day=2, last_day=3),
+    ]
+    assert reaching(runs, 20, 5) == (
+        DateRun(segment=0, first=22, count=2, first_day=0, last_day=1),
+        DateRun(segment=1, first=40, count=2, first_day=1, last_day=2),
+    )
     assert reaching(runs, 12, 5) == tuple(runs)
 
 

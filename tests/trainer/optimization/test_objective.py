@@ -19,7 +19,9 @@ GAIT = Target("gait", ("run", "stand", "walk"), (9, 10, 0, 30))
 
 
 def batch_of(target: torch.Tensor, observed: torch.Tensor | None = None) -> Batch:
-    return Batch(torch.zeros(len(target), 1, N, 1), target, observed, None)
+    return Batch(
+        history_BHNF=torch.zeros(len(target), 1, N, 1), target_BPNF=target, observed_BPNF=observed, codes_BW=None
+    )
 
 
 def drawn(channels: int, seed: int = 3) -> torch.Tensor:
@@ -38,7 +40,9 @@ def drawn(channels: int, seed: int = 3) -> torch.Tensor:
 def test_the_loss_of_numbers_is_that_of_torch_over_the_observed(loss: str, theirs: Any, masked: bool) -> None:
     forecast, target = drawn(2), drawn(2, seed=4)
     observed = drawn(2, seed=5) > 0 if masked else None
-    total, count = Head(loss, loss, 1.0, (0, 1), (0, 1), huber_delta=0.3).sums(forecast, batch_of(target, observed))
+    total, count = Head(name=loss, loss=loss, weight=1.0, targets=(0, 1), channels=(0, 1), huber_delta=0.3).sums(
+        forecast, batch_of(target, observed)
+    )
     chosen = observed if observed is not None else torch.ones_like(target, dtype=torch.bool)
     torch.testing.assert_close(total / count, theirs(forecast[chosen], target[chosen]))
 
@@ -47,7 +51,9 @@ def test_a_value_that_is_no_number_behind_the_mask_reaches_neither_loss_nor_grad
     forecast, target = drawn(1).requires_grad_(), drawn(1, seed=4)
     observed = torch.ones_like(target, dtype=torch.bool)
     target[0, 0, 0], observed[0, 0, 0] = float("nan"), False
-    total, _ = Head("mae", "mae", 1.0, (0,), (0,)).sums(forecast, batch_of(target, observed))
+    total, _ = Head(name="mae", loss="mae", weight=1.0, targets=(0,), channels=(0,)).sums(
+        forecast, batch_of(target, observed)
+    )
     total.backward()
     assert torch.isfinite(total)
     assert forecast.grad is not None

@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.formats import Request, reader_of
 from dateshard.shardstore.errors import DumpError
 
 TEXT = b"t,n,v\n2024-03-01 00:00,a,1\n"
-WANTED = Request({"t": "text", "n": "text", "v": "number"})
+WANTED = Request(columns={"t": "text", "n": "text", "v": "number"})
 
 
 def zipped(data: bytes) -> bytes:
