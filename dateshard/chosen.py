@@ -21,8 +21,8 @@ LISTED, FIRST_BYTES = 8, 64 << 10
 
 def configurations() -> list[Path]:
     """The files of `configs/` that are whole configurations, by name."""
-    found = sorted(path for path in Path("configs").glob("*") if path.suffix in ENDINGS)
-    return [path for path in found if _names_a_dataset(path)]
+    paths = sorted(path for path in Path("configs").glob("*") if path.suffix in ENDINGS)
+    return [path for path in paths if _names_a_dataset(path)]
 
 
 def _names_a_dataset(path: Path) -> bool:
@@ -80,6 +80,8 @@ def refuse_as_word(_context: click.Context, _parameter: click.Parameter, value: 
     """
     for word in (value,) if isinstance(value, str) else value or ():
         if word.endswith(ENDINGS) and Path(word).is_file():
-            words = [part for given in door().words for part in (("-c", given) if given == word else (given,))]
+            words = [
+                word_given for given in door().words for word_given in (("-c", given) if given == word else (given,))
+            ]
             raise click.UsageError(f"{shorten(word, 200)} is a file: a configuration comes after -c: {command(*words)}")
     return value

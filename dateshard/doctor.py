@@ -90,12 +90,12 @@ def _dumps(path: str) -> Check:
     from dateshard.shardstore.times.calendar import collapse
 
     if is_one_file(path):
-        count, told = len(find_files(path)), f"one table of many dates: {path}"
+        count, sentence = len(find_files(path)), f"one table of many dates: {path}"
     else:
         dumps = find_dumps(path)
-        count, told = len(dumps), f"{len(dumps):,} dates: {collapse(dumps)}"
+        count, sentence = len(dumps), f"{len(dumps):,} dates: {collapse(dumps)}"
     if count:
-        return Check("dumps", "ok", told if len(told) < MOST_TOLD else f"{count:,} dates")
+        return Check("dumps", "ok", sentence if len(sentence) < MOST_TOLD else f"{count:,} dates")
     return Check("dumps", "warn", no_match(path), "Correct pipeline.source.path, or the folder you are in")
 
 
@@ -132,10 +132,10 @@ def _places() -> Iterator[Check]:
     own = Path(__file__).resolve().parent
     yield Check("dateshard", "ok", str(own))
     for folder in dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path):
-        for found in (folder / "dateshard" / "__init__.py", folder / "dateshard.py"):
-            if found.exists() and found.resolve().parent != own:
+        for path in (folder / "dateshard" / "__init__.py", folder / "dateshard.py"):
+            if path.exists() and path.resolve().parent != own:
                 todo = "Uninstall it, or use an environment of its own: it may win the import elsewhere"
-                yield Check("another dateshard", "warn", str(found), todo)
+                yield Check("another dateshard", "warn", str(path), todo)
 
 
 def _requirements() -> dict[str, str]:
@@ -144,23 +144,23 @@ def _requirements() -> dict[str, str]:
         declared = importlib.metadata.requires("dateshard") or []
     except importlib.metadata.PackageNotFoundError:
         return {}
-    found = (re.match(r"([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)(?!.*extra)", text) for text in declared)
-    return {match[1]: match[2] for match in found if match}
+    matches = (re.match(r"([A-Za-z0-9_.-]+)\s*>=\s*([0-9.]+)(?!.*extra)", text) for text in declared)
+    return {match[1]: match[2] for match in matches if match}
 
 
 def _library(distribution: str, module: str, least: str | None) -> Check:
     try:
         import_module(module)
-        found = importlib.metadata.version(distribution)
+        installed = importlib.metadata.version(distribution)
     except Exception as error:
         return Check(distribution, "fail", f"{type(error).__name__}: {error}".splitlines()[0], REINSTALL)
-    if least and _numbers(found) < _numbers(least):
-        return Check(distribution, "fail", f"{found}, {least} or newer is needed", REINSTALL)
-    return Check(distribution, "ok", found)
+    if least and _numbers(installed) < _numbers(least):
+        return Check(distribution, "fail", f"{installed}, {least} or newer is needed", REINSTALL)
+    return Check(distribution, "ok", installed)
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
+    return [int(digits) for digits in re.findall(r"\d+", version.split("+")[0])[:3]]
 
 
 def _torch() -> Check:
@@ -212,8 +212,8 @@ def _limits() -> Iterator[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = hard != resource.RLIM_INFINITY and hard < LEAST_FILES
     todo = f"Raise it (ulimit -Hn {LEAST_FILES}): each mapped date takes one, else blocks are read" if few else ""
-    told = "no limit" if hard == resource.RLIM_INFINITY else f"{soft:,} (can be raised to {hard:,})"
-    yield Check("open files", "warn" if few else "ok", told, todo)
+    limit = "no limit" if hard == resource.RLIM_INFINITY else f"{soft:,} (can be raised to {hard:,})"
+    yield Check("open files", "warn" if few else "ok", limit, todo)
     try:
         maps = int(Path("/proc/sys/vm/max_map_count").read_text())
     except (OSError, ValueError):

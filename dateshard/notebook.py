@@ -110,9 +110,9 @@ class Opened:
         """Returns {format: bytes of all dates in it}."""
         total: dict[str, int] = {}
         for entry in self.dataset.manifest.dates.values():
-            for part in entry.parts:
-                for name, stored in part.formats.items():
-                    num_bytes = stored.size if stored else sum(count for count, _ in part.files.values())
+            for shard in entry.parts:
+                for name, stored in shard.formats.items():
+                    num_bytes = stored.size if stored else sum(count for count, _ in shard.files.values())
                     total[name] = total.get(name, 0) + num_bytes
         return total
 
@@ -155,7 +155,7 @@ class Opened:
         import polars as pl
 
         manifest, names = self.dataset.manifest, pl.Series("node", self.dataset.nodes.names, pl.String)
-        found = []
+        frames = []
         for date in self._chosen(dates):
             arrays = self.read(date)
             steps, nodes, _ = arrays.values.shape
@@ -169,10 +169,10 @@ class Opened:
                 column = self._column(index, np.ascontiguousarray(cells[..., index]).ravel(), units)
                 seen = pl.Series(np.ascontiguousarray(arrays.observed[..., index]).ravel())
                 columns[name] = column if filled else column.zip_with(seen, pl.Series([None], dtype=column.dtype))
-            found.append(pl.DataFrame(columns))
-        if not found:
+            frames.append(pl.DataFrame(columns))
+        if not frames:
             raise UsageError("no committed date is among those named", todo="See .dates")
-        return pl.concat(found)
+        return pl.concat(frames)
 
     def _column(self, index: int, cells: NDArray[Any], units: str) -> polars.Series:
         import polars as pl
@@ -218,16 +218,16 @@ class Opened:
         Raises:
             NotThereError: a date that is not stored as Parquet.
         """
-        found, manifest = list[str](), self.dataset.manifest
+        paths, manifest = list[str](), self.dataset.manifest
         for date in (chosen := self._chosen(dates)):
             if (stored := manifest.dates[date].parts[0].formats.get("parquet")) is None:
                 todo = f"Set pipeline.store.formats: [zarr, parquet] and run: {command('preprocess', config=True)}"
                 raise NotThereError("the date is not stored as Parquet", where=Where(date=date), todo=todo)
-            found.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
+            paths.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
         for _, error in self.dataset.verify_dates(chosen, full=False):
             if error is not None:
                 raise error
-        return found
+        return paths
 
     def _chosen(self, dates: Dates) -> list[dt.date]:
         """Committed dates that selectors name.

@@ -54,10 +54,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        found = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
-        assert isinstance(found, click.Command)
-        _refuse_files(found)
-        return found
+        loaded = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
+        assert isinstance(loaded, click.Command)
+        _refuse_files(loaded)
+        return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -75,12 +75,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _refuse_files(found: click.Command) -> None:
+def _refuse_files(loaded: click.Command) -> None:
     """No word of a command is a configuration's file: that is named with -c."""
-    for parameter in found.params:
+    for parameter in loaded.params:
         if isinstance(parameter, click.Argument) and parameter.callback is None:
             parameter.callback = refuse_as_word
-    for inner in found.commands.values() if isinstance(found, click.Group) else ():
+    for inner in loaded.commands.values() if isinstance(loaded, click.Group) else ():
         _refuse_files(inner)
 
 

@@ -81,11 +81,11 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     from dateshard.runs.checkpoints_screen import show_list
     from dateshard.terminal.screen import Screen
 
-    told = list_checkpoints(place_of(run, directory))
+    document = list_checkpoints(place_of(run, directory))
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_list(Screen(), told)
+        show_list(Screen(), document)
     return 0
 
 
@@ -100,12 +100,12 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     from dateshard.runs.checkpoints_screen import show_info
     from dateshard.terminal.screen import Screen
 
-    told = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
+    document = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_info(Screen(), told)
-    return 4 if told["damage"] else 0
+        show_info(Screen(), document)
+    return 4 if document["damage"] else 0
 
 
 @checkpoints.command(short_help="compare every byte, of all or of the named ones")
@@ -125,18 +125,18 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     if wanted:
         each = [named([*runs, word], directory, "latest") for word in wanted]
         place: CheckpointPlace = each[0].place
-        if any(one.place != place for one in each):
+        if any(checkpoint_named.place != place for checkpoint_named in each):
             raise click.UsageError("Name checkpoints of one folder at a time.")
-        told = compare(place, [one.name for one in each])
+        document = compare(place, [checkpoint_named.name for checkpoint_named in each])
     else:
         if len(runs) > 1:
             raise click.UsageError("Name one run.")
-        told = compare(place_of(runs[0] if runs else None, directory), [])
+        document = compare(place_of(runs[0] if runs else None, directory), [])
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_verified(Screen(), told)
-    return 4 if told["damaged"] else 0
+        show_verified(Screen(), document)
+    return 4 if document["damaged"] else 0
 
 
 @checkpoints.command(short_help="verify one, build its model and compute a batch")
@@ -152,11 +152,11 @@ def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     from dateshard.runs.trial import load as bring_back
     from dateshard.terminal.screen import Screen
 
-    told = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
+    document = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_loaded(Screen(), told)
+        show_loaded(Screen(), document)
     return 0
 
 
@@ -180,11 +180,11 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     from dateshard.terminal.screen import Screen, size
 
     words, file = _last(words, "the file to write")
-    told = write(named(words, directory, "best"), Path(file), force=force)
+    document = write(named(words, directory, "best"), Path(file), force=force)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        Screen().tell(f"{told['name']} -> {told['file']} ({size(told['bytes'])})")
+        Screen().tell(f"{document['name']} -> {document['file']} ({size(document['bytes'])})")
     return 0
 
 
@@ -201,11 +201,11 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     from dateshard.terminal.screen import Screen, size
 
     words, target = _last(words, "the folder to copy it to")
-    told = duplicate(named(words, directory, "best"), Path(target))
+    document = duplicate(named(words, directory, "best"), Path(target))
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        Screen().tell(f"{told['name']} -> {told['folder']} ({size(told['bytes'])}, verified)")
+        Screen().tell(f"{document['name']} -> {document['folder']} ({size(document['bytes'])}, verified)")
     return 0
 
 
@@ -243,11 +243,11 @@ def clean(
         most = None if max_bytes is None else int(parse_bytes(max_bytes))
     except ValueError as error:
         raise click.UsageError(f"--max-bytes: {error}") from None
-    told = remove(place_of(run, directory), RetentionPolicy(keep_count, keep_best, most), dry_run=dry_run)
+    document = remove(place_of(run, directory), RetentionPolicy(keep_count, keep_best, most), dry_run=dry_run)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_cleaned(Screen(), told)
+        show_cleaned(Screen(), document)
     return 0
 
 
@@ -257,12 +257,12 @@ def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pi
 
     if not any(map(is_checkpoint, words)):
         raise click.UsageError("Name a checkpoint.")
-    told = set_pin(named(words, directory, "latest"), pinned=pinned)
+    document = set_pin(named(words, directory, "latest"), pinned=pinned)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        kept = "pinned: nothing removes it" if told["pinned"] else "not pinned"
-        Screen().tell(f"{told['folder']}  {kept}")
+        kept = "pinned: nothing removes it" if document["pinned"] else "not pinned"
+        Screen().tell(f"{document['folder']}  {kept}")
     return 0
 
 

@@ -97,7 +97,7 @@ def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
         put(f"{counted(len(faults), 'fault')} in {', '.join(files)}", sys.stderr)
         return 2
     features = settings.pipeline.features if settings.pipeline else {}
-    told = f"{counted(len(features), 'feature')}: {', '.join(features)}" if features else "no `pipeline:` half"
-    ok = f"ok: dataset {settings.dataset}, {told}; model {settings.trainer.model.name}"
+    pipeline = f"{counted(len(features), 'feature')}: {', '.join(features)}" if features else "no `pipeline:` half"
+    ok = f"ok: dataset {settings.dataset}, {pipeline}; model {settings.trainer.model.name}"
     put(ok, sys.stderr if as_json else sys.stdout)
     return 0

@@ -117,7 +117,7 @@ def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> D
     """Reads the dates, with a bar."""
     from dateshard.insight.survey import DataSurvey
 
-    survey, chosen = DataSurvey(dataset), list(dates)
+    survey, chosen = DataSurvey(dataset=dataset), list(dates)
     bar = screen.bar("dates", len(chosen))
     try:
         for date in chosen:

@@ -125,14 +125,14 @@ def select_dates(
     words = list(selectors)
     if not words:
         return None
-    found: set[dt.date] = set()
+    chosen_dates: set[dt.date] = set()
     for word in words:
         for inner in _listed(word[1:]) if word.startswith("@") else [word]:
             dates = _select(inner, sorted(known), split or {})
             if not dates and absent:
                 raise absent(f"no date lies in '{inner}'; {_reach(known)}")
-            found |= set(dates)
-    return frozenset(found)
+            chosen_dates |= set(dates)
+    return frozenset(chosen_dates)
 
 
 def _reach(known: Sequence[dt.date]) -> str:

@@ -96,7 +96,19 @@ def predict(
     pipeline = settings.preparing() if settings else None
     bounds = settings.trainer.bounds or None if settings else None
     screen = Screen(as_json=as_json or not (out or sys.stdout.isatty()), quiet=quiet)
-    made = predict_run(PredictRequest(names[0], history, until, at, which, level, pipeline, bounds, trust))
+    made = predict_run(
+        PredictRequest(
+            run=names[0],
+            history=history,
+            until=until,
+            at=at,
+            checkpoint=which,
+            interval=level,
+            pipeline=pipeline,
+            bounds=bounds,
+            trust=trust,
+        )
+    )
     prediction_screen.headline(screen, made)
     if out:
         forecast_table.write(made.frame, Path(out))

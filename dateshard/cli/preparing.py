@@ -70,26 +70,26 @@ def plan(
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
     root = shards_folder(settings.dataset)
-    found = survey(settings.preparing(), root, wish)
-    _refuse_unknown(settings, found, wish)
-    cost = cost_of(found, settings.preparing(), root)
-    expected = expect(settings.dataset, found, cost, workers or _cores())
+    surveyed = survey(settings.preparing(), root, wish)
+    _refuse_unknown(settings, surveyed, wish)
+    cost = cost_of(surveyed, settings.preparing(), root)
+    expected = expect(settings.dataset, surveyed, cost, workers or _cores())
     flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
     chosen = [*(["--only", only] if only else []), *(word for dates in exclude for word in ("--exclude", dates))]
     more = ["--workers", str(workers)] if workers else []
     set_flags = [flag for flag, on in flags.items() if on]
     following = command("preprocess", *selectors, *chosen, *set_flags, *more, config=True)
     if as_json:
-        emit(plan_document(settings.dataset, found, cost, expected, following))
+        emit(plan_document(settings.dataset, surveyed, cost, expected, following))
         return 0
-    for note in found.notes:
+    for note in surveyed.notes:
         screen.say(f"note: {note}")
-    current = found.current
+    current = surveyed.current
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
-    headline(screen, settings.dataset, generation, manifest, found.plan)
-    show_plan(screen, found.plan, explain=explain, asked=wish.dates)
-    show_cost(screen, found, cost, expected, wish.dates)
-    if needs_run(found):
+    headline(screen, settings.dataset, generation, manifest, surveyed.plan)
+    show_plan(screen, surveyed.plan, explain=explain, asked=wish.dates)
+    show_cost(screen, surveyed, cost, expected, wish.dates)
+    if needs_run(surveyed):
         screen.tell(f"Run: {following}")
     return 0
 
@@ -146,10 +146,10 @@ def preprocess(
         try:
             return _carry_out(words, files, acts, stop, HowToTell(as_json, quiet, again))
         except KeyboardInterrupt:
-            told = f"stopped: {_kept(force=force)}. This goes on: {again}"
+            stopped = f"stopped: {_kept(force=force)}. This goes on: {again}"
             if as_json:
-                emit({"error": {"kind": "stopped", "message": told, "exit_code": signals.exit_code}})
-            put(told, sys.stderr)
+                emit({"error": {"kind": "stopped", "message": stopped, "exit_code": signals.exit_code}})
+            put(stopped, sys.stderr)
             return signals.exit_code
 
 
@@ -221,19 +221,19 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
-    found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
-    made, current = found.plan, found.current
-    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, found))
-    refuse_unknown(made, Wish(chosen), found.seen, settings.preparing().source.path)
+    surveyed = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
+    made, current = surveyed.plan, surveyed.current
+    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, surveyed))
+    refuse_unknown(made, Wish(chosen), surveyed.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
     mend = command(
-        "preprocess", *(() if found.seen.to_cut else selectors), config=True
+        "preprocess", *(() if surveyed.seen.to_cut else selectors), config=True
     )  # a range needs dates that are known
-    good = all_good(found, dates)
+    good = all_good(surveyed, dates)
     if as_json:
-        emit(status_document(settings.dataset, found, dates, mend))
+        emit(status_document(settings.dataset, surveyed, dates, mend))
         return 0 if good else 4
-    for note in found.notes:
+    for note in surveyed.notes:
         screen.say(f"note: {note}")
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, made)
@@ -292,23 +292,23 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bo
         for kind, rows in (("damaged", damaged), ("absent ", absent)):
             for row in rows:
                 screen.tell(f"{kind}  {row['name']}  {row['error']}")
-        told = f"{checked - len(damaged) - len(absent)} of {checked} verified, {len(damaged)} damaged"
+        sentence = f"{checked - len(damaged) - len(absent)} of {checked} verified, {len(damaged)} damaged"
         more = f", {len(absent)} not in this generation" if absent else ""
-        screen.tell(f"generation {dataset.generation}: {told}{more}")
+        screen.tell(f"generation {dataset.generation}: {sentence}{more}")
     return 4 if damaged or absent else 0
 
 
-def _no_dump(settings: Settings, found: Survey) -> Callable[[str], DumpError]:
+def _no_dump(settings: Settings, surveyed: Survey) -> Callable[[str], DumpError]:
     """Makes the error of a selector that names no date, neither of dumps nor of shards."""
     from dateshard.shardstore.errors import DumpError, Where
 
     where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
-    if found.seen.to_cut:
-        todo = f"{found.seen.to_cut.why}. {to_run('preprocess', config=True)}"
+    if surveyed.seen.to_cut:
+        todo = f"{surveyed.seen.to_cut.why}. {to_run('preprocess', config=True)}"
     return lambda what: DumpError(what, where=where, todo=todo)
 
 
-def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
+def _refuse_unknown(settings: Settings, surveyed: Survey, wish: Wish) -> None:
     """What preprocess refuses too: dates without a dump and a shard. One that is still to be cut out is not known yet.
 
     Raises:
@@ -316,8 +316,8 @@ def _refuse_unknown(settings: Settings, found: Survey, wish: Wish) -> None:
     """
     from dateshard.pipeline.planning.plan import refuse_unknown
 
-    if not found.seen.to_cut:
-        refuse_unknown(found.plan, wish, found.seen, settings.preparing().source.path)
+    if not surveyed.seen.to_cut:
+        refuse_unknown(surveyed.plan, wish, surveyed.seen, settings.preparing().source.path)
 
 
 def _wish(
@@ -342,15 +342,15 @@ def _wish(
     named = [] if only or exclude else plain_dates(selectors)
     if named:  # no need to look twice at a store of thousands
         return Wish(frozenset(named), force, refit, resplit)
-    found = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
-    if found.seen.to_cut:  # its new dates would be passed over in silence
+    surveyed = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
+    if surveyed.seen.to_cut:  # its new dates would be passed over in silence
         todo = f"Name single dates, or run: {command('preprocess', config=True)}"
-        raise DumpError(f"{found.seen.to_cut.why}. Which dates are meant is not known before", todo=todo)
-    everything = found.plan
+        raise DumpError(f"{surveyed.seen.to_cut.why}. Which dates are meant is not known before", todo=todo)
+    everything = surveyed.plan
     known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
-    selected = select_dates(selectors, known, dict(everything.split), _no_dump(settings, found))
+    selected = select_dates(selectors, known, dict(everything.split), _no_dump(settings, surveyed))
     chosen = set(known if selected is None else selected)
-    _refuse_unknown(settings, found, Wish(frozenset(chosen)))
+    _refuse_unknown(settings, surveyed, Wish(frozenset(chosen)))
     chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
     if only:
         wanted = {state.strip() for state in only.split(",")}

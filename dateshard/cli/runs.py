@@ -53,11 +53,11 @@ def compare(names: tuple[str, ...], as_json: bool) -> int:
     from dateshard.runs.screen import show_comparison
     from dateshard.terminal.screen import Screen
 
-    told = look(names)
+    document = look(names)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show_comparison(Screen(), told)
+        show_comparison(Screen(), document)
     return 0
 
 
@@ -81,7 +81,7 @@ def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
     from dateshard.terminal.screen import Screen
 
     run = open_run(name)
-    follower = Follower(run.folder / "metrics.jsonl")
+    follower = Follower(path=run.folder / "metrics.jsonl")
     last = [row for row in follower.rows() if not isinstance(row, Rewound)]
     last = last[len(last) - min(lines, len(last)) :]
     if as_json:
@@ -106,6 +106,8 @@ def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower 
             screen.tell(f"{run.name} was continued from step {news.step}: later lines come again")
         else:
             screen.tell(line_of(news, epochs, batches))
-    found, _ = describe(run)
-    if found["state"] != "running":
-        screen.tell(f"{run.name}: {standing_text(found)}" + (f". Go on: {found['resume']}" if found["resume"] else ""))
+    document, _ = describe(run)
+    if document["state"] != "running":
+        screen.tell(
+            f"{run.name}: {standing_text(document)}" + (f". Go on: {document['resume']}" if document["resume"] else "")
+        )

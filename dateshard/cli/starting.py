@@ -95,8 +95,8 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
     shown = [[c.level, c.name, c.value + (f". {c.todo}" if c.todo else "")] for c in checks]
     screen.table(shown, wrap=True)
     warnings = sum(1 for check in checks if check.level == "warn")
-    told = f"{counted(len(bad), 'thing')} must be mended" if bad else "all that is needed works"
-    screen.tell(told + (f", {counted(warnings, 'warning')}" if warnings else ""))
+    sentence = f"{counted(len(bad), 'thing')} must be mended" if bad else "all that is needed works"
+    screen.tell(sentence + (f", {counted(warnings, 'warning')}" if warnings else ""))
     return 1 if bad else 0
 
 
@@ -114,9 +114,9 @@ def completion(shell: str) -> None:
 
     from dateshard.cli import root
 
-    found = get_completion_class(shell)
-    assert found is not None
-    put(found(root, {}, "dateshard", "_DATESHARD_COMPLETE").source(), lines=True)
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    put(completion_class(root, {}, "dateshard", "_DATESHARD_COMPLETE").source(), lines=True)
 
 
 @click.command()

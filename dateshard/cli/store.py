@@ -51,19 +51,19 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     manifest = Dataset.open(root).manifest
     known = sorted({*manifest.dates, *manifest.failed})
     dates = select_dates(selectors, known, dict(manifest.split), not_there(root)) or frozenset()
-    found = take_out(config, root, dates, dry_run=True)
+    dropped = take_out(config, root, dates, dry_run=True)
     asking = bool(dates) and not (dry_run or yes)
     if asking:
-        _show_drop(Screen(as_json=True), found, done=False)  # the question goes to stderr, so does what it is about
-        if not _agreed(f"Take {len(dates)} of {len(dates) + found.left} dates out of {settings.dataset}?"):
+        _show_drop(Screen(as_json=True), dropped, done=False)  # the question goes to stderr, so does what it is about
+        if not _agreed(f"Take {len(dates)} of {len(dates) + dropped.left} dates out of {settings.dataset}?"):
             screen.tell("nothing was dropped")
             return 0
     if dates and not dry_run:
-        found = take_out(config, root, dates, dry_run=False)
+        dropped = take_out(config, root, dates, dry_run=False)
     if as_json:
-        emit(_drop_to_json(found, dry_run=dry_run))
+        emit(_drop_to_json(dropped, dry_run=dry_run))
     else:
-        _show_drop(screen, found, done=not dry_run, brief=asking)
+        _show_drop(screen, dropped, done=not dry_run, brief=asking)
     return 0
 
 
@@ -75,40 +75,42 @@ def _agreed(question: str) -> bool:
     return click.confirm(in_a_line(question), err=True)
 
 
-def _show_drop(screen: Screen, found: Dropped, *, done: bool, brief: bool = False) -> None:
+def _show_drop(screen: Screen, dropped: Dropped, *, done: bool, brief: bool = False) -> None:
     """What is taken out, and what that means; `brief` where that was told with the question."""
     from dateshard.pipeline.planning.remarks import moved_split
     from dateshard.shardstore.times.calendar import collapse
     from dateshard.terminal.screen import counted
 
-    for note in found.notes:
+    for note in dropped.notes:
         screen.tell(f"passed over: {note}")
-    if not found.dates:
+    if not dropped.dates:
         screen.tell("nothing to drop: no date of the dataset is meant")
         return
-    dates, one = collapse(found.dates), len(found.dates) == 1
-    state = f"generation {found.generation}: {counted(found.left, 'date')}, without" if done else "would be dropped:"
+    dates, single = collapse(dropped.dates), len(dropped.dates) == 1
+    state = (
+        f"generation {dropped.generation}: {counted(dropped.left, 'date')}, without" if done else "would be dropped:"
+    )
     screen.tell(f"{state} {dates}")
     if brief:
         return
-    if found.dumps:
-        it = "its dump stays" if one else f"{counted(len(found.dumps), 'dump')} of them stay"
-        screen.tell(f"  {it}; preprocess leaves {'it' if one else 'them'} out until asked by name")
-    if found.in_statistics:
-        held = collapse(found.in_statistics)
+    if dropped.dumps:
+        it = "its dump stays" if single else f"{counted(len(dropped.dumps), 'dump')} of them stay"
+        screen.tell(f"  {it}; preprocess leaves {'it' if single else 'them'} out until asked by name")
+    if dropped.in_statistics:
+        held = collapse(dropped.in_statistics)
         screen.tell(f"  the frozen statistics still rest on {held}, unless --refit-statistics")
-    for line in moved_split(*found.split):
+    for line in moved_split(*dropped.split):
         screen.tell(f"  {line}")
 
 
-def _drop_to_json(found: Dropped, *, dry_run: bool) -> DropDocument:
+def _drop_to_json(dropped: Dropped, *, dry_run: bool) -> DropDocument:
     return {
         "dry_run": dry_run,
-        "generation": found.generation,
-        "dropped": [str(date) for date in found.dates],
-        "dates": found.left,
-        "dumps": {str(date): str(path) for date, path in found.dumps.items()},
-        "in_statistics": [str(date) for date in found.in_statistics],
+        "generation": dropped.generation,
+        "dropped": [str(date) for date in dropped.dates],
+        "dates": dropped.left,
+        "dumps": {str(date): str(path) for date, path in dropped.dumps.items()},
+        "in_statistics": [str(date) for date in dropped.in_statistics],
     }
 
 
@@ -143,14 +145,14 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
             screen.tell("nothing was removed")
             return 0
     runs = Runs(runs_folder(), None if yes or dry_run else frozenset(look.pin.file for look in gone))
-    found = remove(settings.preparing(), root, keep, dry_run=dry_run, runs=runs)
+    garbage = remove(settings.preparing(), root, keep, dry_run=dry_run, runs=runs)
     if as_json:
-        emit(_to_json(found, dry_run=dry_run))
+        emit(_to_json(garbage, dry_run=dry_run))
         return 0
     if not gone:
-        _show_gone(screen, found.pins)
-    _show(screen, found, dry_run=dry_run)
-    if found.damaged:
+        _show_gone(screen, garbage.pins)
+    _show(screen, garbage, dry_run=dry_run)
+    if garbage.damaged:
         screen.tell(
             f"Damaged folders are never deleted here: when you no longer need them, empty {root / 'quarantine'}"
         )
@@ -162,35 +164,35 @@ def _show_gone(screen: Screen, gone: list[Look]) -> None:
         screen.tell(f"{look.label} is gone: generation {look.pin.generation} is no longer kept for it")
 
 
-def _show(screen: Screen, found: Garbage, *, dry_run: bool) -> None:
+def _show(screen: Screen, garbage: Garbage, *, dry_run: bool) -> None:
     from dateshard.terminal.screen import counted, size
 
-    for number, runs in found.kept.items():
+    for number, runs in garbage.kept.items():
         reasons = [
             f"{look.label}, {look.why}. If that run is over: rm {look.pin.file}"
-            for look in found.away
+            for look in garbage.away
             if look.pin.generation == number
         ]
         for reason in ([", ".join(runs)] if runs else []) + reasons or [""]:
             screen.tell(f"generation {number} stays" + (f": {reason}" if reason else ""))
-    for note in found.notes:
+    for note in garbage.notes:
         screen.tell(f"note: {note}")
-    rows = [(kind, count, num_bytes) for kind, (count, num_bytes) in found.sizes.items() if count]
+    rows = [(kind, count, num_bytes) for kind, (count, num_bytes) in garbage.sizes.items() if count]
     screen.table([[kind, str(count), size(num_bytes)] for kind, count, num_bytes in rows], right=(1, 2))
     freed = sum(num_bytes for kind, _, num_bytes in rows if kind != "damaged")
-    told = f"{size(freed)} would go" if dry_run else f"{size(freed)} freed"
-    pins = f", {counted(len(found.pins), 'pin')} of runs that are gone" if found.pins else ""
-    screen.tell(f"{told}{pins}" if rows or pins else "nothing to remove")
+    sentence = f"{size(freed)} would go" if dry_run else f"{size(freed)} freed"
+    pins = f", {counted(len(garbage.pins), 'pin')} of runs that are gone" if garbage.pins else ""
+    screen.tell(f"{sentence}{pins}" if rows or pins else "nothing to remove")
 
 
-def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
+def _to_json(garbage: Garbage, *, dry_run: bool) -> CleanDocument:
     return {
         "dry_run": dry_run,
-        "kept": {str(number): runs for number, runs in found.kept.items()},
+        "kept": {str(number): runs for number, runs in garbage.kept.items()},
         "removed": {
-            kind: {"count": count, "bytes": num_bytes} for kind, (count, num_bytes) in found.sizes.items() if count
+            kind: {"count": count, "bytes": num_bytes} for kind, (count, num_bytes) in garbage.sizes.items() if count
         },
-        "pins": [look.pin.run for look in found.pins],
+        "pins": [look.pin.run for look in garbage.pins],
         "away": [
             {
                 "run": look.pin.run,
@@ -199,9 +201,9 @@ def _to_json(found: Garbage, *, dry_run: bool) -> CleanDocument:
                 "why": look.why,
                 "pin": str(look.pin.file),
             }
-            for look in found.away
+            for look in garbage.away
         ],
-        "notes": found.notes,
+        "notes": garbage.notes,
     }
 
 

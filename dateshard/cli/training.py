@@ -115,11 +115,11 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     if stray:
         raise click.UsageError(f"estimate takes KEY=VALUE, not '{stray[0]}'.")
     settings = settings_of(files, overrides)
-    told = work_out(settings)
+    document = work_out(settings)
     if as_json:
-        emit(told)
+        emit(document)
     else:
-        show(Screen(), told, settings)
+        show(Screen(), document, settings)
     return 0
 
 

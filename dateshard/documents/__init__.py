@@ -83,10 +83,12 @@ def document_schema(name: str) -> dict[str, Any]:
         KeyError: no command of that name prints JSON.
     """
     if name in WRITTEN_OUT:
-        found: dict[str, Any] = json.loads(files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text())
-        return {"$schema": GenerateJsonSchema.schema_dialect, **found}
+        schema_read: dict[str, Any] = json.loads(
+            files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text()
+        )
+        return {"$schema": GenerateJsonSchema.schema_dialect, **schema_read}
     schema = TypeAdapter(DOCUMENTS[name]).json_schema()
-    for part in [schema, *schema.get("$defs", {}).values()]:
-        if "properties" in part:
-            part["additionalProperties"] = False
+    for section in [schema, *schema.get("$defs", {}).values()]:
+        if "properties" in section:
+            section["additionalProperties"] = False
     return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": f"dateshard {name} --json"}

@@ -35,17 +35,17 @@ def _section(name: str) -> Iterator[str]:
         see = f" More in [{SEE[name]}]({SEE[name]})." if name in SEE else ""
         yield f"{schema['description']}{see}\n"
         yield from _table(schema)
-    for part, inner in sorted(schema.get("$defs", {}).items()):
-        yield f"\n**{part}**: {inner['description']}\n"
+    for name_inner, inner in sorted(schema.get("$defs", {}).items()):
+        yield f"\n**{name_inner}**: {inner['description']}\n"
         yield from _table(inner)
 
 
 def _table(schema: Schema) -> Iterator[str]:
     yield from ("| key | what | |", "|---|---|---|")
-    for key, part in schema["properties"].items():
-        notes = [part["description"]] if "description" in part else []
+    for key, kind in schema["properties"].items():
+        notes = [kind["description"]] if "description" in kind else []
         notes += ["may be absent"] if key not in schema["required"] else []
-        yield f"| `{key}` | {_kind(part)} | {'; '.join(notes).replace('|', chr(92) + '|')} |"
+        yield f"| `{key}` | {_kind(kind)} | {'; '.join(notes).replace('|', chr(92) + '|')} |"
 
 
 def _kind(schema: Schema) -> str:
@@ -87,13 +87,13 @@ def _kind_of_list(schema: Schema) -> str:
 def _written_out(name: str) -> Iterator[str]:
     yield f"## {name}\n\n{WRITTEN[name]} Of a list the keys are those of its items.\n"
     yield from ("| key | what |", "|---|---|")
-    yield from (f"| `{path}` | {_kind(part)} |" for path, part in _paths(document_schema(name), ""))
+    yield from (f"| `{path}` | {_kind(kind)} |" for path, kind in _paths(document_schema(name), ""))
 
 
 def _paths(schema: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
     """Walks the dotted keys of a schema with what they are; of a list its items' keys."""
-    for part in (schema, schema.get("items") or {}, *schema.get("anyOf", ())):
-        for key, inner in part.get("properties", {}).items():
+    for branch in (schema, schema.get("items") or {}, *schema.get("anyOf", ())):
+        for key, inner in branch.get("properties", {}).items():
             yield prefix + key, inner
             yield from _paths(inner, f"{prefix}{key}.")
 

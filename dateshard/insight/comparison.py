@@ -84,8 +84,8 @@ def comparison(old: Dataset, new: Dataset) -> Document:
 def _dates(a: Manifest, b: Manifest) -> Document:
     both = sorted(set(a.dates) & set(b.dates))
     changed = [date for date in both if a.dates[date] != b.dates[date]]
-    found = _came_and_went(a.dates, b.dates)
-    return {**found, "changed": [str(date) for date in changed], "unchanged": len(both) - len(changed)}
+    changes = _came_and_went(a.dates, b.dates)
+    return {**changes, "changed": [str(date) for date in changed], "unchanged": len(both) - len(changed)}
 
 
 def _came_and_went(a: Collection[dt.date], b: Collection[dt.date]) -> Document:
@@ -118,24 +118,24 @@ def _nodes(old: Dataset, new: Dataset) -> Document:
 
 def _statistics(old: Dataset, new: Dataset) -> Document:
     a, b = old.manifest.statistics, new.manifest.statistics
-    found: Document = {"from": a, "to": b, "sources": None, "features": []}
+    document: Document = {"from": a, "to": b, "sources": None, "features": []}
     if a == b:
-        return found
-    one, other = old.statistics, new.statistics
-    before, after = dict(one.sources), dict(other.sources)
+        return document
+    first, other = old.statistics, new.statistics
+    before, after = dict(first.sources), dict(other.sources)
     again = sorted(date for date in before.keys() & after.keys() if before[date] != after[date])
-    found["sources"] = {**_came_and_went(before, after), "changed": [str(date) for date in again]}
-    found["features"] = list(_moved(one, other, old.features, new.features))
-    return found
+    document["sources"] = {**_came_and_went(before, after), "changed": [str(date) for date in again]}
+    document["features"] = list(_moved(first, other, old.features, new.features))
+    return document
 
 
 def _moved(
-    one: Statistics, other: Statistics, old: tuple[Feature, ...], new: tuple[Feature, ...]
+    first: Statistics, other: Statistics, old: tuple[Feature, ...], new: tuple[Feature, ...]
 ) -> Iterator[Document]:
     """Yields each feature that both have under the same transform: moments before and after, and how far they moved."""
     transforms = {feature.name: feature.transform for feature in old if not feature.categorical}
-    before, after = (s.over_nodes for s in (one, other))
-    shifts = {row["feature"]: row for row in (drift(one, other) if one.features == other.features else [])}
+    before, after = (s.over_nodes for s in (first, other))
+    shifts = {row["feature"]: row for row in (drift(first, other) if first.features == other.features else [])}
     for index, feature in enumerate(new):
         if transforms.get(feature.name) != feature.transform or feature.categorical:
             continue
@@ -144,7 +144,7 @@ def _moved(
             "feature": feature.name,
             "mean_shift": figure(row["mean_shift"]),
             "spread_ratio": figure(row["spread_ratio"]),
-            "from": moments_to_json(before[:, one.features.index(feature.name)]),
+            "from": moments_to_json(before[:, first.features.index(feature.name)]),
             "to": moments_to_json(after[:, index]),
         }
 

@@ -64,7 +64,9 @@ def without_position(nodes: Nodes) -> int:
 def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[Document]) -> Document:
     """Makes the document of `inspect --json`: what the surveyed dates hold, and the first rows."""
     manifest, days = dataset.manifest, [survey.dates[date].day for date in sorted(survey.dates)]
-    num_bytes = sum(size for day in days for part in manifest.dates[day.date].parts for size, _ in part.files.values())
+    num_bytes = sum(
+        size for day in days for shard in manifest.dates[day.date].parts for size, _ in shard.files.values()
+    )
     return {
         "dataset": manifest.dataset,
         "generation": dataset.generation,
@@ -124,7 +126,7 @@ def _categories(survey: DataSurvey, index: int) -> Document:
 
 def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     """The first cells of a date, node by node and step by step, in raw units; null where nothing was observed."""
-    survey, day = DataSurvey(dataset), dataset.manifest.day(date)
+    survey, day = DataSurvey(dataset=dataset), dataset.manifest.day(date)
     nodes = dataset.nodes.names
     steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
     shape = (steps, len(nodes), len(dataset.features))
@@ -211,9 +213,9 @@ def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
     """Makes the rows of `by_date` of statistics: a row a date and feature, in raw units."""
     rows = []
     for date in sorted(dates):
-        found, cells = survey.dates[date], survey.cells([date])
+        columns, cells = survey.dates[date], survey.cells([date])
         for index, feature in enumerate(survey.dataset.features):
-            moments = found.moments["raw"][:, index]
+            moments = columns.moments["raw"][:, index]
             rows.append(
                 {
                     "date": str(date),
@@ -221,7 +223,7 @@ def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
                     "observed": int(moments[0]),
                     "missing_share": figure(1 - moments[0] / cells) if cells else None,
                     **moments_to_json(moments),
-                    **{q: figure(v) for q, v in zip(QUARTILES, found.quartiles_3F[:, index], strict=True)},
+                    **{q: figure(v) for q, v in zip(QUARTILES, columns.quartiles_3F[:, index], strict=True)},
                 }
             )
     return rows
@@ -239,8 +241,8 @@ def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
             continue
         training = reference(survey, index)
         for date in sorted(dates):
-            found = survey.dates[date]
-            count, pivot, delta, m2, *_ = map(float, found.moments["unit"][:, index])
+            columns = survey.dates[date]
+            count, pivot, delta, m2, *_ = map(float, columns.moments["unit"][:, index])
             if count:
                 rows.append(
                     {
@@ -249,7 +251,7 @@ def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
                         "split": survey.dataset.manifest.split_of(date),
                         "mean_shift": figure(pivot + delta),
                         "std_ratio": figure(math.sqrt(m2 / count)),
-                        "distance": figure(distance(found.bins_FB[index], training)),
+                        "distance": figure(distance(columns.bins_FB[index], training)),
                     }
                 )
     return sorted(rows, key=lambda row: (-(row["distance"] or 0.0), row["date"], row["feature"]))

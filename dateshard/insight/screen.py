@@ -31,9 +31,9 @@ def show_inspection(screen: Screen, document: Document) -> None:
     screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
     screen.tell(f"{shape} x {counted(len(document['features']), 'feature')}, {size(document['bytes'])}")
     if hours:
-        told = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
+        changed = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
         more = f", and {len(hours) - MOST_NAMES} more" if len(hours) > MOST_NAMES else ""
-        screen.tell(f"clock changes: {told}{more}")
+        screen.tell(f"clock changes: {changed}{more}")
     if missing := document["nodes_without_position"]:
         screen.tell(f"{counted(missing, 'node')} of {document['nodes']:,} without a position")
     screen.table([["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(1, 3, 4, 5, 6))
@@ -59,9 +59,9 @@ def _features(document: Document) -> list[list[str]]:
 
 
 def _show_categories(screen: Screen, feature: Document) -> None:
-    found = feature["categories"]
-    most = ", ".join(f"{row['name']} {row['cells']:,}" for row in found["most"])
-    unseen = f"; {found['unseen']:,} cells of unseen categories" if found["unseen"] else ""
+    categories = feature["categories"]
+    most = ", ".join(f"{row['name']} {row['cells']:,}" for row in categories["most"])
+    unseen = f"; {categories['unseen']:,} cells of unseen categories" if categories["unseen"] else ""
     screen.tell(f"{feature['feature']}: {most}{unseen}")
 
 
@@ -146,8 +146,8 @@ def show_comparison(screen: Screen, document: Document) -> None:
     rows.append(["dates unchanged", str(dates["unchanged"]), ""])
     for what in ("failed", "provisional"):
         for kind, word in (("added", "now"), ("removed", "no longer")):
-            if found := document[what][kind]:
-                rows.append([f"{word} {what}", str(len(found)), dates_of(found)])
+            if changes := document[what][kind]:
+                rows.append([f"{word} {what}", str(len(changes)), dates_of(changes)])
     for what in ("nodes", "features"):
         rows += _names(what, document[what])
     if document["nodes"]["moved"]:
@@ -160,23 +160,23 @@ def show_comparison(screen: Screen, document: Document) -> None:
         screen.tell(f"split {row['name']}: {_ranges(row['from'])} -> {_ranges(row['to'])}")
 
 
-def _names(what: str, found: Document) -> list[list[str]]:
+def _names(what: str, changes: Document) -> list[list[str]]:
     rows = []
     for kind in ("added", "removed"):
-        if count := found[f"num_{kind}"]:
+        if count := changes[f"num_{kind}"]:
             more = f", and {count - MOST_NAMES} more" if count > MOST_NAMES else ""
-            rows.append([f"{what} {kind}", str(count), ", ".join(found[kind][:MOST_NAMES]) + more])
+            rows.append([f"{what} {kind}", str(count), ", ".join(changes[kind][:MOST_NAMES]) + more])
     return rows
 
 
-def _show_moved(screen: Screen, found: Document) -> None:
-    if found["from"] == found["to"]:
-        screen.tell(f"statistics {found['from'][:6]} as before")
+def _show_moved(screen: Screen, moved: Document) -> None:
+    if moved["from"] == moved["to"]:
+        screen.tell(f"statistics {moved['from'][:6]} as before")
         return
-    sources = found["sources"]
+    sources = moved["sources"]
     parts = [f"{len(sources[kind])} {kind}" for kind in ("added", "removed", "changed") if sources[kind]]
-    told = f" (training dates: {', '.join(parts)})" if parts else ""
-    screen.tell(f"statistics {found['from'][:6]} -> {found['to'][:6]}{told}; the means' shift in old deviations")
+    split_sizes = f" (training dates: {', '.join(parts)})" if parts else ""
+    screen.tell(f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; the means' shift in old deviations")
     rows = [
         [
             row["feature"],
@@ -184,7 +184,7 @@ def _show_moved(screen: Screen, found: Document) -> None:
             f"{figure(row['from']['mean'])} -> {figure(row['to']['mean'])}",
             f"{figure(row['from']['std'])} -> {figure(row['to']['std'])}",
         ]
-        for row in found["features"]
+        for row in moved["features"]
     ]
     if rows:
         screen.table([["feature", "shift", "mean", "std"], *rows], right=(1,))

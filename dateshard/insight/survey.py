@@ -33,7 +33,7 @@ WEEK, HOURS = 7, 24
 HOUR = 3_600_000_000_000  # nanoseconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DateSurvey:
     """What a survey counts of one date.
 
@@ -51,7 +51,7 @@ class DateSurvey:
     seen_GF: NDArray[np.int32]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DataSurvey:
     """Running sums over the dates that were added.
 
@@ -100,11 +100,11 @@ class DataSurvey:
             self._column(day, values[..., k], None if mask is None else mask[..., k], k) for k in range(num_features)
         ]
         self.dates[date] = DateSurvey(
-            day,
-            {kind: np.stack([column.moments[kind] for column in columns], axis=1) for kind in KINDS},
-            np.stack([column.quartiles for column in columns], axis=1),
-            np.stack([column.bins for column in columns]),
-            np.stack([column.seen_G for column in columns], axis=1),
+            day=day,
+            moments={kind: np.stack([column.moments[kind] for column in columns], axis=1) for kind in KINDS},
+            quartiles_3F=np.stack([column.quartiles for column in columns], axis=1),
+            bins_FB=np.stack([column.bins for column in columns]),
+            seen_GF=np.stack([column.seen_G for column in columns], axis=1),
         )
 
     def _column(
@@ -260,10 +260,10 @@ def distance(one_B: NDArray[np.integer], other_B: NDArray[np.integer]) -> float:
     The area between two distribution functions: Vallender, Theory of Probability and Its Applications 18 (1974),
     784-786. Inside a bin both are taken as straight lines; cells beyond +-50 deviations count as standing there.
     """
-    one, other = (bins.astype(np.float64) for bins in (one_B, other_B))
-    if not one.sum() or not other.sum():
+    first, other = (bins.astype(np.float64) for bins in (one_B, other_B))
+    if not first.sum() or not other.sum():
         return float("nan")
-    apart = np.cumsum(one)[:-1] / one.sum() - np.cumsum(other)[:-1] / other.sum()
+    apart = np.cumsum(first)[:-1] / first.sum() - np.cumsum(other)[:-1] / other.sum()
     left, right, width = apart[:-1], apart[1:], np.diff(EDGES_B)
     crossing = left * right < 0  # there the area is two triangles
     steep = np.abs(left) + np.abs(right)

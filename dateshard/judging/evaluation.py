@@ -53,12 +53,12 @@ def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[s
     """
     settings = settings_of_run(run)
     refuse_absent(run.folder)
-    found, passed = checkpoint.find(run.checkpoints, which)
-    judged = _judge(run, settings, found, split, baselines)
+    saved, passed = checkpoint.find(run.checkpoints, which)
+    judged = _judge(run, settings, saved, split, baselines)
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
     if which in ("best", "best_model"):
-        _keep(run, judged, found)
-    place = f"epoch {found.state['epoch'] + 1} batch {found.state['batch']}"
+        _keep(run, judged, saved)
+    place = f"epoch {saved.state['epoch'] + 1} batch {saved.state['batch']}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
     return judged.result, headline
 
@@ -87,12 +87,12 @@ def verdict_on(run: TrainingRun, split: str) -> tuple[Verdict, bool]:
     """
     run.facts()  # a damaged run.json is told before anything else of the run
     refuse_absent(run.folder)
-    found = checkpoint.best(run.checkpoints)[0]
-    if found is None:
-        found, _ = checkpoint.find(run.checkpoints, "latest")
-    if (known := kept(run, split, found)) is not None:
+    saved = checkpoint.best(run.checkpoints)[0]
+    if saved is None:
+        saved, _ = checkpoint.find(run.checkpoints, "latest")
+    if (known := kept(run, split, saved)) is not None:
         return known, False
-    return _keep(run, _judge(run, settings_of_run(run), found, split, None), found), True
+    return _keep(run, _judge(run, settings_of_run(run), saved, split, None), saved), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +104,25 @@ class _Judged:
 
 
 def _judge(
-    run: TrainingRun, settings: Settings, found: Checkpoint, split: str, baselines: Sequence[str] | None
+    run: TrainingRun, settings: Settings, saved: Checkpoint, split: str, baselines: Sequence[str] | None
 ) -> _Judged:
     began = time.perf_counter()
-    dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
+    dataset = Dataset.open(shards_folder(settings.dataset), saved.state["bound"]["data"]["generation"])
     session = make_session(settings.trainer, dataset, run.checkpoints)
-    restore(session, found)
+    restore(session, saved)
     wanted, notes = _chosen(settings, dataset, split, baselines)
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
     _look(result, settings, dataset)
     result.notes.extend(notes)
-    if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
+    if data_identity(dataset)["id"] != saved.state["bound"]["data"]["id"]:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
     return _Judged(result, dataset, time.perf_counter() - began, num_parameters(session.model))
 
 
-def _keep(run: TrainingRun, judged: _Judged, found: Checkpoint) -> Verdict:
-    verdict = of_evaluation(judged.result, found, judged.seconds, judged.parameters)
+def _keep(run: TrainingRun, judged: _Judged, saved: Checkpoint) -> Verdict:
+    verdict = of_evaluation(judged.result, saved, judged.seconds, judged.parameters)
     if failure := keep(run, verdict):
         judged.result.notes.append(f"note: {failure}")
     return verdict

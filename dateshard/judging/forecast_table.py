@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%:z"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """What a model said of one window.
 
@@ -81,7 +81,7 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
     """Returns the columns value, low and high; null where there is none."""
     import polars as pl
 
-    found, forecaster = np.full((3, *shape), np.nan), made.forecaster
+    bands, forecaster = np.full((3, *shape), np.nan), made.forecaster
     if made.scaled_PNT is not None:
         places = [forecaster.columns.targets[place] for place in forecaster.numbers]
         ends = [made.scaled_PNT.astype(np.float64)]
@@ -89,11 +89,11 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
             ends += [made.scaled_PNT + reach for reach in made.intervals.reach_2PNF]
         low, high = bounds_of(forecaster.config, forecaster.dataset, places)
         for kind, scaled in enumerate(ends):
-            found[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
-    found[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
-    found[1], found[2] = np.minimum(found[1], found[0]), np.maximum(found[2], found[0])  # whatever was rounded
+            bands[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
+    bands[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
+    bands[1], bands[2] = np.minimum(bands[1], bands[0]), np.maximum(bands[2], bands[0])  # whatever was rounded
     return {
-        name: pl.Series(part.ravel()).fill_nan(None) for name, part in zip(("value", "low", "high"), found, strict=True)
+        name: pl.Series(band.ravel()).fill_nan(None) for name, band in zip(("value", "low", "high"), bands, strict=True)
     }
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 LATEST = "latest"  # the newest run; the end of what is prepared
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictRequest:
     """What is to be forecast, and by which weights.
 
@@ -74,7 +74,7 @@ class PredictRequest:
     trust: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """A forecast with all that a person should know of it.
 
@@ -85,7 +85,7 @@ class Prediction:
     """
 
     run: str
-    found: Checkpoint
+    saved: Checkpoint
     which: str
     dataset: Dataset
     forecaster: Forecaster
@@ -127,7 +127,11 @@ def predict(
         UsageError, DumpError, StoreError: what happened, where, and what to do next.
     """
     names = (history,) if isinstance(history, str) else tuple(history)
-    return predict_run(PredictRequest(run, names, until, at, checkpoint, interval, trust=trust)).frame
+    return predict_run(
+        PredictRequest(
+            run=run, history=names, until=until, at=at, checkpoint=checkpoint, interval=interval, trust=trust
+        )
+    ).frame
 
 
 def predict_run(asked: PredictRequest) -> Prediction:
@@ -140,8 +144,8 @@ def predict_run(asked: PredictRequest) -> Prediction:
     run, which = _run_of(asked)
     settings = settings_of_run(run, trust=asked.trust)
     refuse_absent(run.folder)
-    found, passed = checkpoint.find(run.checkpoints, which)
-    dataset = Dataset.open(shards_folder(settings.dataset), found.state["bound"]["data"]["generation"])
+    saved, passed = checkpoint.find(run.checkpoints, which)
+    dataset = Dataset.open(shards_folder(settings.dataset), saved.state["bound"]["data"]["generation"])
     if not dataset.manifest.step:
         what = (
             f"predict forecasts the steps that come after a grid, and dataset {dataset.manifest.dataset} is of records"
@@ -151,28 +155,46 @@ def predict_run(asked: PredictRequest) -> Prediction:
             what, where=Where(file=str(dataset.root)), todo=f"Judge the model on the records it held out. {judge}"
         )
     notes = [f"passed over: {note}" for note in passed]
-    if data_identity(dataset)["id"] != found.state["bound"]["data"]["id"]:
+    if data_identity(dataset)["id"] != saved.state["bound"]["data"]["id"]:
         notes.append("the store was made anew since: this is not the data that the run was trained on")
     given = {} if asked.bounds is None else {"bounds": dict(asked.bounds)}
-    forecaster = load_forecaster(settings.trainer.model_copy(update=given), dataset, found)
+    forecaster = load_forecaster(settings.trainer.model_copy(update=given), dataset, saved)
     history = _history(asked, dataset, forecaster)
     decoded = time.perf_counter()
     scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history), history.observed_HNF)
     intervals, note = None, ""
     if asked.interval is not None and forecaster.numbers:
-        intervals, note = intervals_of(forecaster, found, asked.interval, run.folder)
+        intervals, note = intervals_of(forecaster, saved, asked.interval, run.folder)
     calibrated = time.perf_counter()
     made = Made(
-        forecaster, _targets(forecaster, history), scaled, chances, intervals, known_targets(forecaster, history)
+        forecaster=forecaster,
+        steps=_targets(forecaster, history),
+        scaled_PNT=scaled,
+        chances=chances,
+        intervals=intervals,
+        known_NK=known_targets(forecaster, history),
     )
     frame = frame_of(made)
     silent = silent_nodes(forecaster, made.known_NK)
     notes += [*_notes(history, asked, dataset), *silence(silent), *([note] if note else [])]
     seconds = {"history": decoded - began, "intervals": calibrated - decoded, "all": time.perf_counter() - began}
-    verdicts = [one for split in ("validation", "test") if (one := kept(run, split, found)) is not None]
-    verdict = max(verdicts, key=lambda one: len(one.document["comparisons"]), default=None)  # beside most baselines
-    taken = (bool(asked.history), intervals, asked.interval, verdict, frame, silent, notes, seconds)
-    return Prediction(run.name, found, which, dataset, forecaster, history, *taken)
+    known = [verdict for split in ("validation", "test") if (verdict := kept(run, split, saved)) is not None]
+    return Prediction(
+        run=run.name,
+        saved=saved,
+        which=which,
+        dataset=dataset,
+        forecaster=forecaster,
+        history=history,
+        from_dumps=bool(asked.history),
+        intervals=intervals,
+        level=asked.interval,
+        verdict=max(known, key=lambda verdict: len(verdict.document["comparisons"]), default=None),  # of most baselines
+        frame=frame,
+        silent=silent,
+        notes=notes,
+        seconds=seconds,
+    )
 
 
 def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
@@ -288,7 +310,7 @@ def account_of(history: RecentSteps) -> dict[str, object]:
 
 def _notes(history: RecentSteps, asked: PredictRequest, dataset: Dataset) -> list[str]:
     """What a person should know of the history: where it ends, what was left out of it."""
-    found, day = list[str](), history.pieces[-1].day
+    notes, day = list[str](), history.pieces[-1].day
     zone_name, step = dataset.manifest.timezone, dataset.manifest.step
     if history.end < day.end and (asked.at == LATEST or not (asked.at or asked.until)):
         begun, over = spell(history.end - step, zone_name), neighbour(day, zone_name, 1).date
@@ -296,18 +318,18 @@ def _notes(history: RecentSteps, asked: PredictRequest, dataset: Dataset) -> lis
             begun = spell(history.last, zone_name)
         until = f"{_option('until', day.date)}: the date is over; {_option('until', begun[:16])}: only steps that ended by then"
         options = until if asked.history else f"{_option('at', over)}: the date is over"
-        found.append(
+        notes.append(
             f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({options})."
         )
     if names := history.unknown_nodes:
         hint = Strangers.of(names, dataset.nodes.names).hint()
-        found.append(f"{counted(len(names), 'node')} that training never saw left out: {some_names(names)}{hint}.")
+        notes.append(f"{counted(len(names), 'node')} that training never saw left out: {some_names(names)}{hint}.")
     for feature, unseen in history.unknown_categories.items():
         most = f"up to {unseen.count} on a date{unseen.hint()}"
-        found.append(f"Categories of '{feature}' that no training date has get code 0: {most}.")
+        notes.append(f"Categories of '{feature}' that no training date has get code 0: {most}.")
     rows = account_of(history)
     for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
         counts = rows[kind]
         assert isinstance(counts, dict)
-        found += [f"{count:,} {what}: {reason}." for reason, count in counts.items()]
-    return found
+        notes += [f"{count:,} {what}: {reason}." for reason, count in counts.items()]
+    return notes

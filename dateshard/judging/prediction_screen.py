@@ -33,13 +33,13 @@ def document(made: Prediction) -> PredictDocument:
 
 def _facts(made: Prediction) -> dict[str, Any]:
     """The document without its rows."""
-    manifest, history, state = made.dataset.manifest, made.history, made.found.state
-    told, zone = history.pieces, manifest.timezone
-    begin = told[0].day.start + told[0].rows.start * manifest.step
+    manifest, history, state = made.dataset.manifest, made.history, made.saved.state
+    pieces, zone = history.pieces, manifest.timezone
+    begin = pieces[0].day.start + pieces[0].rows.start * manifest.step
     return {
         "run": made.run,
         "model": made.forecaster.config.model.name,
-        "checkpoint": made.found.name,
+        "checkpoint": made.saved.name,
         "epoch": state["epoch"] + 1,
         "batch": state["batch"],
         "dataset": manifest.dataset,
@@ -52,7 +52,7 @@ def _facts(made: Prediction) -> dict[str, Any]:
             "begin": spell(begin, zone),
             "end": spell(history.end, zone),
             "steps": len(history.values_HNF),
-            "dates": [str(piece.day.date) for piece in told],
+            "dates": [str(piece.day.date) for piece in pieces],
             "last_record": None if history.last is None else spell(history.last, zone),
             "observed": float(history.observed_HNF.mean()),
             "rows": account_of(history) if made.from_dumps else None,
@@ -70,19 +70,19 @@ def _facts(made: Prediction) -> dict[str, Any]:
 
 def _interval(intervals: Intervals) -> IntervalDocument:
     coverage: CoverageDocument | None = None
-    if (found := intervals.coverage) is not None:
+    if (measured := intervals.coverage) is not None:
         coverage = {
-            "split": found.split,
-            "windows": found.windows,
-            "of": found.of,
-            "targets": found.targets,
-            "inside": found.inside,
-            "share": found.share,
-            "by_feature": dict(found.by_feature),
-            "by_node": found.by_node,
-            "by_hour": found.by_hour,
-            "by_month": found.by_month,
-            "worst": [cast(GroupDocument, asdict(group)) for group in worst(found, intervals.level)],
+            "split": measured.split,
+            "windows": measured.windows,
+            "of": measured.of,
+            "targets": measured.targets,
+            "inside": measured.inside,
+            "share": measured.share,
+            "by_feature": dict(measured.by_feature),
+            "by_node": measured.by_node,
+            "by_hour": measured.by_hour,
+            "by_month": measured.by_month,
+            "worst": [cast(GroupDocument, asdict(group)) for group in worst(measured, intervals.level)],
         }
     return {
         "level": intervals.level,
@@ -93,20 +93,20 @@ def _interval(intervals: Intervals) -> IntervalDocument:
     }
 
 
-def _verdict(found: Verdict | None) -> VerdictDocument | None:
-    if found is None:
+def _verdict(verdict: Verdict | None) -> VerdictDocument | None:
+    if verdict is None:
         return None
-    beats = None if found.outcome is None else found.outcome == "beats"
-    outcome = {"outcome": found.outcome, "beats_baselines": beats}
-    return cast(VerdictDocument, {"split": found.split, "best_baseline": found.best_baseline, **outcome})
+    beats = None if verdict.outcome is None else verdict.outcome == "beats"
+    outcome = {"outcome": verdict.outcome, "beats_baselines": beats}
+    return cast(VerdictDocument, {"split": verdict.split, "best_baseline": verdict.best_baseline, **outcome})
 
 
 def headline(screen: Screen, made: Prediction) -> None:
     """Which weights, which history, which instants, how sure; then the notes."""
-    told = _facts(made)
-    history, manifest = told["history"], made.dataset.manifest
-    place = f"epoch {told['epoch']} batch {told['batch']}"
-    screen.say(f"run {made.run}, {made.which} checkpoint ({place}), generation {told['generation']}")
+    facts = _facts(made)
+    history, manifest = facts["history"], made.dataset.manifest
+    place = f"epoch {facts['epoch']} batch {facts['batch']}"
+    screen.say(f"run {made.run}, {made.which} checkpoint ({place}), generation {facts['generation']}")
     dates = counted(len(history["dates"]), "date")
     source = f"{dates} of dumps" if made.from_dumps else f"{dates} of shards"
     screen.say(f"history    {history['begin']} to {history['end']}")
@@ -133,47 +133,47 @@ def _sure(made: Prediction) -> list[str]:
     lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows} validation windows"]
     if made.frame["low"].null_count() == made.frame.height:
         lines[0] = f"interval   none: {windows} validation windows are too few for {100 * intervals.level:g} %"
-    elif (found := intervals.coverage) is not None and found.share is not None:
-        lines += _covered(found, found.share, intervals.level)
+    elif (coverage := intervals.coverage) is not None and coverage.share is not None:
+        lines += _covered(coverage, coverage.share, intervals.level)
     else:
         lines.append("           no test window: its coverage was not measured")
     mine = intervals.errors.get("model")
     others = {name: error for name, error in intervals.errors.items() if name != "model" and error > 0}
     if mine is not None and others:
-        told = [
+        said = [
             f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
             for name, error in sorted(others.items())
         ]
-        lines.append(f"validation squared error {', '.join(told)}")
+        lines.append(f"validation squared error {', '.join(said)}")
     return lines
 
 
 def _judged(made: Prediction) -> str:
     """Whether the model is worth asking, as far as an evaluation told."""
-    found = made.verdict
-    if found is None or found.outcome is None:
+    verdict = made.verdict
+    if verdict is None or verdict.outcome is None:
         return f"baselines  not compared yet: {command('evaluate', made.run)}"
-    rivals = dict.fromkeys(one["baseline"] for one in found.document["comparisons"])
-    if found.outcome == "beats":
+    rivals = dict.fromkeys(comparison["baseline"] for comparison in verdict.document["comparisons"])
+    if verdict.outcome == "beats":
         if len(rivals) == 1:
-            return f"baselines  {found.best_baseline} is beaten on the {found.split} windows, no other was tried"
-        return f"baselines  all {len(rivals)} beaten on the {found.split} windows (the best: {found.best_baseline})"
-    said = "no clear winner" if found.outcome == "unclear" else "NOT all beaten"
-    return f"baselines  {said} on the {found.split} windows (the best: {found.best_baseline})"
+            return f"baselines  {verdict.best_baseline} is beaten on the {verdict.split} windows, no other was tried"
+        return f"baselines  all {len(rivals)} beaten on the {verdict.split} windows (the best: {verdict.best_baseline})"
+    said = "no clear winner" if verdict.outcome == "unclear" else "NOT all beaten"
+    return f"baselines  {said} on the {verdict.split} windows (the best: {verdict.best_baseline})"
 
 
-def _covered(found: Coverage, share: float, level: float) -> list[str]:
+def _covered(coverage: Coverage, share: float, level: float) -> list[str]:
     """Tells what share of the test targets the intervals cover, by target where there are a few.
 
     Also whether it is less or more than was promised, and the worst node, hour and month."""
-    lines = [f"           covers {100 * share:.1f} % of the targets of {found.windows:,} test windows"]
-    known = {name: part for name, part in found.by_feature.items() if part is not None}
+    lines = [f"           covers {100 * share:.1f} % of the targets of {coverage.windows:,} test windows"]
+    known = {name: covered for name, covered in coverage.by_feature.items() if covered is not None}
     if 1 < len(known) <= SHOWN_FEATURES:
-        lines.append("           " + ", ".join(f"{name} {100 * part:.1f} %" for name, part in known.items()))
+        lines.append("           " + ", ".join(f"{name} {100 * covered:.1f} %" for name, covered in known.items()))
     if abs(share - level) > MISMATCH:
         much = "less than promised" if share < level else "more than promised"
         lines.append(f"           {much}: the test dates are unlike the validation dates")
-    for group in worst(found, level):
+    for group in worst(coverage, level):
         where = f"{group.name}:00" if group.kind == "hour" else group.name
         lines.append(
             f"           {group.kind} {where}: {100 * group.share:.1f} % of {group.target}, the worst {group.kind}"

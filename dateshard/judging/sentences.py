@@ -13,15 +13,15 @@ Document = Mapping[str, Any]
 def verdicts(document: Document) -> list[tuple[str, bool]]:
     """Returns (sentence, whether the model is surely better): of the numbers, then of each categorical target."""
     compared = {target: _compared(document, target) for target in (None, *document["categorical"])}
-    return [_verdict(document, target, found) for target, found in compared.items() if found]
+    return [_verdict(document, target, rows) for target, rows in compared.items() if rows]
 
 
 def training_command(document: Document) -> str | None:
     """The command that trains the baseline that the model loses to; None where it does not lose, or nothing is trained."""
-    found = _compared(document, None)
-    if not found or found[0]["outcome"] != "worse" or not found[0]["baseline"].startswith("ridge"):
+    rows = _compared(document, None)
+    if not rows or rows[0]["outcome"] != "worse" or not rows[0]["baseline"].startswith("ridge"):
         return None
-    kind, chosen = found[0]["baseline"].partition(":")[2], ["trainer.model.name=ridge"]
+    kind, chosen = rows[0]["baseline"].partition(":")[2], ["trainer.model.name=ridge"]
     if kind == "last":
         chosen += ["trainer.model.normalisations=[last]", f"trainer.model.histories=[{document['history']}]"]
     elif kind:
@@ -31,9 +31,9 @@ def training_command(document: Document) -> str | None:
 
 def _compared(document: Document, target: str | None) -> list[Mapping[str, Any]]:
     """The model beside each baseline in one thing, the strongest baseline first."""
-    found = [one for one in document.get("comparisons", ()) if one["target"] == target]
+    rows = [comparison for comparison in document.get("comparisons", ()) if comparison["target"] == target]
     strength = {row["name"]: -_first(row, target) for row in document["rows"] if _first(row, target) is not None}
-    return sorted(found, key=lambda one: -strength.get(one["baseline"], float("-inf")))
+    return sorted(rows, key=lambda comparison: -strength.get(comparison["baseline"], float("-inf")))
 
 
 def _first(row: Mapping[str, Any], target: str | None) -> Any:
@@ -49,16 +49,16 @@ def _second(row: Mapping[str, Any], target: str | None) -> Any:
     return row["scaled"]["mae"] if target is None else row["classes"].get(target, {}).get("log_loss")
 
 
-def _verdict(document: Document, target: str | None, found: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
-    best, subject = found[0], "The model" if target is None else f"{target}: the model"
+def _verdict(document: Document, target: str | None, rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
+    best, subject = rows[0], "The model" if target is None else f"{target}: the model"
     if best["gain"] is None:
         return f"{'' if target is None else f'{target}: '}{_no_gain(document, best, target)}", False
-    if all(one["outcome"] == "better" for one in found):
-        whom = "every baseline" if len(found) > 1 else f"the only baseline {best['baseline']}"
+    if all(row["outcome"] == "better" for row in rows):
+        whom = "every baseline" if len(rows) > 1 else f"the only baseline {best['baseline']}"
         return f"{subject} beats {whom}: {_gain(best, target)}.", True
     if best["outcome"] == "worse":
         return f"{subject} does NOT beat {best['baseline']}: {_gain(best, target)}. Use {best['baseline']}.", False
-    doubtful = next(one for one in found if one["outcome"] != "better")
+    doubtful = next(row for row in rows if row["outcome"] != "better")
     start = "No clear winner" if target is None else f"{target}: no clear winner"
     if doubtful["low"] is None:
         start += " can be told"
@@ -72,17 +72,17 @@ def _no_gain(document: Document, best: Mapping[str, Any], target: str | None) ->
     return f"The model's forecasts are no finite numbers. Use {best['baseline']}."
 
 
-def _gain(one: Mapping[str, Any], target: str | None) -> str:
+def _gain(row: Mapping[str, Any], target: str | None) -> str:
     """Writes `1.5 % less squared error than ridge (95 %: 0.9 to 2.1 % over 46 dates)`."""
-    sign, unit = (1, "less") if one["gain"] >= 0 else (-1, "more")
-    measure, said = " %", f"{100 * sign * one['gain']:.1f} % {unit} squared error than {one['baseline']}"
+    sign, unit = (1, "less") if row["gain"] >= 0 else (-1, "more")
+    measure, said = " %", f"{100 * sign * row['gain']:.1f} % {unit} squared error than {row['baseline']}"
     if target is not None:
         unit = "more" if sign > 0 else "less"
-        measure, said = "", f"{100 * sign * one['gain']:.1f} points {unit} accuracy than {one['baseline']}"
-    dates = "1 date" if one["dates"] == 1 else f"{one['dates']:,} dates"
-    if one["low"] is None:
+        measure, said = "", f"{100 * sign * row['gain']:.1f} points {unit} accuracy than {row['baseline']}"
+    dates = "1 date" if row["dates"] == 1 else f"{row['dates']:,} dates"
+    if row["low"] is None:
         return f"{said} ({dates}: too few for an interval)"
-    low, high = sorted((100 * sign * one["low"], 100 * sign * one["high"]))
+    low, high = sorted((100 * sign * row["low"], 100 * sign * row["high"]))
     return f"{said} (95 %: {low:.1f} to {high:.1f}{measure} over {dates})"
 
 

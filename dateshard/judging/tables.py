@@ -16,11 +16,11 @@ CONFUSED = 8  # categories up to which the confusion counts are shown
 
 Column = tuple[str, Callable[[Mapping[str, Any]], float | None], bool]  # (head, figure of a report, higher is better)
 CLASS_COLUMNS: tuple[Column, ...] = (
-    ("accuracy", lambda told: told["accuracy"], True),
-    ("F1 macro", lambda told: told["macro_avg"]["f1"], True),
-    ("F1 weighted", lambda told: told["weighted_avg"]["f1"], True),
-    ("AUROC", lambda told: told["macro_avg"]["auroc"], True),
-    ("log loss", lambda told: told["log_loss"], False),
+    ("accuracy", lambda report: report["accuracy"], True),
+    ("F1 macro", lambda report: report["macro_avg"]["f1"], True),
+    ("F1 weighted", lambda report: report["weighted_avg"]["f1"], True),
+    ("AUROC", lambda report: report["macro_avg"]["auroc"], True),
+    ("log loss", lambda report: report["log_loss"], False),
 )
 
 
@@ -90,8 +90,8 @@ def _percent(share: float | None) -> float | None:
 def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
     figures: list[float | None] = [row.scaled["mse"], row.scaled["r2"]]
     for name in features:
-        part = row.raw["by_feature"][name]
-        figures += [part["mae"], part["rmse"]]
+        errors = row.raw["by_feature"][name]
+        figures += [errors["mae"], errors["rmse"]]
     return figures
 
 
@@ -116,9 +116,9 @@ def _raw_errors(screen: Screen, result: Evaluation) -> None:
         return
     lines = [[f"{row.name}, raw units", "bias", "|e| p50", "p90", "p99", "MAPE leaves out"]]
     for name in result.features[:SHOWN_FEATURES] if screen.terminal else result.features:
-        told = row.raw["by_feature"][name]
-        quantiles = [number(value, 3) for value in told["error_quantiles"].values()]
-        lines.append([name, number(told["bias"], 3), *quantiles, str(told["mape_left_out"])])
+        errors = row.raw["by_feature"][name]
+        quantiles = [number(value, 3) for value in errors["error_quantiles"].values()]
+        lines.append([name, number(errors["bias"], 3), *quantiles, str(errors["mape_left_out"])])
     screen.tell()
     screen.table(lines, right=range(1, 6))
 
@@ -148,21 +148,21 @@ def _categories(screen: Screen, result: Evaluation, target: str) -> None:
     _report(screen, f"{target}, {chosen.name}", chosen.classes[target])
 
 
-def _report(screen: Screen, title: str, told: Mapping[str, Any]) -> None:
+def _report(screen: Screen, title: str, report: Mapping[str, Any]) -> None:
     """Lines as in scikit-learn's classification report."""
     keys = ("precision", "recall", "f1", "auroc", "average_precision")
     lines = [[title, "precision", "recall", "F1", "AUROC", "AP", "support"]]
-    classes = [(name, row) for name, row in told["by_class"].items() if row is not None]
+    classes = [(name, row) for name, row in report["by_class"].items() if row is not None]
     shown = classes[:SHOWN_CLASSES] if screen.terminal else classes
     for name, row in shown:
         lines.append([name, *(number(row[key], 3) for key in keys), str(row["support"])])
-    for label, average in (("macro avg", told["macro_avg"]), ("weighted avg", told["weighted_avg"])):
-        lines.append([label, *(number(average[key], 3) for key in keys), str(told["count"])])
-    lines.append(["accuracy", "", "", number(told["accuracy"], 3), "", "", str(told["count"])])
+    for label, average in (("macro avg", report["macro_avg"]), ("weighted avg", report["weighted_avg"])):
+        lines.append([label, *(number(average[key], 3) for key in keys), str(report["count"])])
+    lines.append(["accuracy", "", "", number(report["accuracy"], 3), "", "", str(report["count"])])
     screen.table(lines, right=range(1, 7))
     if len(shown) < len(classes):
         screen.tell(f"{len(classes) - len(shown)} more categories: see --json")
-    confusion = told["confusion"]
+    confusion = report["confusion"]
     if screen.terminal and confusion and len(confusion["labels"]) <= CONFUSED:
         screen.tell()
         counts = [[label, *map(str, row)] for label, row in zip(confusion["labels"], confusion["counts"], strict=True)]
@@ -174,9 +174,9 @@ def _sampled(screen: Screen, result: Evaluation) -> None:
     rows = [row for row in result.rows if row.sampled and row.sampled["metrics"]]
     if not rows:
         return
-    told = rows[0].sampled or {}
-    names = list(told["metrics"])
-    title = f"sampled: {told['windows']:,} of {told['of']:,} windows"
+    sampled = rows[0].sampled or {}
+    names = list(sampled["metrics"])
+    title = f"sampled: {sampled['windows']:,} of {sampled['of']:,} windows"
     lines = [[title, *names]]
     lines += [[row.name, *(number((row.sampled or {})["metrics"].get(name)) for name in names)] for row in rows]
     screen.tell()

@@ -26,7 +26,7 @@ NODE_FIGURES = ("count", "mae")
 STEP_FIGURES = ("count", "mse", "mae")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """An evaluation of one checkpoint.
 
@@ -53,8 +53,8 @@ class Verdict:
     @property
     def outcome(self) -> str | None:
         """Returns `beats`, `loses` or `unclear`; None without a model or a rival, or where an older version judged."""
-        found: str | None = self.document.get("outcome")
-        return found
+        outcome: str | None = self.document.get("outcome")
+        return outcome
 
     @property
     def baseline(self) -> Mapping[str, Any] | None:
@@ -70,7 +70,7 @@ class Verdict:
             "windows": self.document["windows"],
             "mse": model["scaled"]["mse"] if model else None,
             "mae": model["scaled"]["mae"] if model else None,
-            "accuracy": {name: told["accuracy"] for name, told in model["classes"].items()} if model else {},
+            "accuracy": {name: report["accuracy"] for name, report in model["classes"].items()} if model else {},
             "best_baseline": self.best_baseline,
             "best_baseline_mse": baseline["scaled"]["mse"] if baseline else None,
             "outcome": self.outcome,
@@ -83,19 +83,27 @@ def path_of(run: TrainingRun, split: str) -> Path:
     return run.folder / f"evaluation-{split}.json"
 
 
-def binding_of(found: Checkpoint) -> dict[str, Any]:
+def binding_of(saved: Checkpoint) -> dict[str, Any]:
     """What a verdict on this checkpoint is bound to."""
-    data = found.state["bound"]["data"]
-    files = identity({name: list(part) for name, part in found.files.items()})
+    data = saved.state["bound"]["data"]
+    files = identity({name: list(file) for name, file in saved.files.items()})
     return {"files": files, "generation": data["generation"], "data": data["id"]}
 
 
-def of_evaluation(result: Evaluation, found: Checkpoint, seconds: float, parameters: int) -> Verdict:
+def of_evaluation(result: Evaluation, saved: Checkpoint, seconds: float, parameters: int) -> Verdict:
     """What is kept of an evaluation."""
     document, best = result.to_json(), result.best_baseline
     document["rows"] = [_trimmed(row, whole=row["kind"] == "model" or row["name"] == best) for row in document["rows"]]
-    told = (document, best, list(result.shown), round(seconds, 3), parameters)
-    return Verdict(result.split, found.name, binding_of(found), *told)
+    return Verdict(
+        split=result.split,
+        checkpoint=saved.name,
+        bound=binding_of(saved),
+        document=document,
+        best_baseline=best,
+        shown=list(result.shown),
+        seconds=round(seconds, 3),
+        parameters=parameters,
+    )
 
 
 def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
@@ -103,10 +111,10 @@ def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     steps = [{"scaled": {key: step["scaled"][key] for key in STEP_FIGURES}} for step in row["by_horizon"]]
     nodes, classes = row["by_node"] if whole else None, row["classes"]
     if nodes:
-        parts = {name: part for name, part in nodes.items() if name != "nodes"}
-        nodes = {name: {key: part[key] for key in NODE_FIGURES} for name, part in parts.items()}
+        parts = {name: errors for name, errors in nodes.items() if name != "nodes"}
+        nodes = {name: {key: errors[key] for key in NODE_FIGURES} for name, errors in parts.items()}
     if row["kind"] != "model":
-        classes = {name: {**told, "confusion": None, "by_class": {}} for name, told in classes.items()}
+        classes = {name: {**report, "confusion": None, "by_class": {}} for name, report in classes.items()}
     hours = row["by_hour"] if whole else None
     return {**row, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
 
@@ -132,7 +140,7 @@ def keep(run: TrainingRun, verdict: Verdict) -> str | None:
     return None
 
 
-def kept(run: TrainingRun, split: str, found: Checkpoint | None = None, *, older: bool = False) -> Verdict | None:
+def kept(run: TrainingRun, split: str, saved: Checkpoint | None = None, *, older: bool = False) -> Verdict | None:
     """The verdict that lies beside a run.
 
     Args:
@@ -151,6 +159,6 @@ def kept(run: TrainingRun, split: str, found: Checkpoint | None = None, *, older
             names = Verdict.__dataclass_fields__
             verdict = Verdict(**{name: content[name] for name in names})
             verdict.headline()
-        if found is None or (verdict.checkpoint, verdict.bound) == (found.name, binding_of(found)):
+        if saved is None or (verdict.checkpoint, verdict.bound) == (saved.name, binding_of(saved)):
             return verdict
     return None

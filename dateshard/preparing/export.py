@@ -43,7 +43,7 @@ TIMES = ("time_utc", "time_local", "node")
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
     """One date's file; `missing` counts the cells that are null."""
 
@@ -56,8 +56,8 @@ class Exported:
 
 def targets(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path) -> list[Path]:
     """All files that an export of these dates writes."""
-    found = [folder / f"{date}.{to}" for date in dates]
-    return [*found, *(folder / f"{date}.time.npy" for date in dates), folder / "axes.json"] if to == "npy" else found
+    paths = [folder / f"{date}.{to}" for date in dates]
+    return [*paths, *(folder / f"{date}.time.npy" for date in dates), folder / "axes.json"] if to == "npy" else paths
 
 
 def export(
@@ -92,7 +92,9 @@ def export(
         else:
             with _new_file(path, force=force) as temporary:
                 _write_table(dataset, day, values, observed, temporary, as_csv=to == "csv", scaled=scaled)
-        yield Exported(date, path, path.stat().st_size, len(values), int((~observed).sum()))
+        yield Exported(
+            date=date, file=path, num_bytes=path.stat().st_size, steps=len(values), missing=int((~observed).sum())
+        )
 
 
 def _refuse(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *, force: bool) -> None:

@@ -44,15 +44,15 @@ def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) 
         again: the command that goes on where this one is cut off.
     """
     with Progress(screen) as progress:
-        told = _Told(screen, dataset, progress, again)
+        so_far = _Told(screen=screen, dataset=dataset, progress=progress, again=again)
         try:
-            event = _last(events, told)
+            event = _last(events, so_far)
         except BaseException:
-            for line in told.alike():
+            for line in so_far.alike():
                 progress.print(line)
             raise
-    _summary(screen, event, progress.peak_bytes, told)
-    return Ending(event, progress.peak_bytes, [*told.notes, *_observed(screen, event)])
+    _summary(screen, event, progress.peak_bytes, so_far)
+    return Ending(event, progress.peak_bytes, [*so_far.notes, *_observed(screen, event)])
 
 
 def settled(events: Iterable[e.Event]) -> Iterator[e.Event]:
@@ -73,15 +73,15 @@ def settled(events: Iterable[e.Event]) -> Iterator[e.Event]:
         (gc.enable if on else gc.disable)()
 
 
-def _last(events: Iterable[e.Event], told: _Told) -> e.Finished:
+def _last(events: Iterable[e.Event], so_far: _Told) -> e.Finished:
     for event in events:
         if isinstance(event, e.Finished):
             return event
-        told.tell(event)
+        so_far.tell(event)
     raise AssertionError("a preprocess ends with Finished or raises")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Told:
     """One event after the other, in words. Failures of one likeness are told once, and counted at the end."""
 
@@ -188,11 +188,11 @@ def _moved(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"  {r['feature']} mean {r['mean_shift']:+.2e} sd, spread x{r['spread_ratio']:.6f}" for r in rows)
 
 
-def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told) -> None:
+def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, so_far: _Told) -> None:
     rows = finished.rows
     done = finished.measured + finished.written + finished.unchanged + finished.stored + len(finished.dropped)
     if not done and not finished.failed:
-        screen.tell(_nothing(finished, changed=told.changed))
+        screen.tell(_nothing(finished, changed=so_far.changed))
         return
     wrote = f"{counted(finished.written, 'shard')} written"
     if finished.unchanged:
@@ -228,7 +228,7 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, told: _Told)
     if finished.manifest:
         _tell_provisional(screen, finished.manifest)
     if finished.failed:
-        _failures(screen, finished, told)
+        _failures(screen, finished, so_far)
 
 
 def _tell_duplicates(screen: Screen, rows_by_date: Mapping[str, Any]) -> bool:
@@ -274,16 +274,16 @@ def _up_to(unknown: Mapping[dt.date, Strangers]) -> str:
     return f"up to {count:,} on {collapse(unknown)}{most.hint()}"
 
 
-def _failures(screen: Screen, finished: e.Finished, told: _Told) -> None:
+def _failures(screen: Screen, finished: e.Finished, so_far: _Told) -> None:
     """Which dates failed, which of them alike, and what goes on."""
     if finished.cut_short:
         screen.tell("stopped at the first failure (--fail-fast): nothing was committed after it")
-    failed, alike = finished.failed, told.alike()
-    all_alike = len(told.kinds) == 1 and len(failed) > 1
+    failed, alike = finished.failed, so_far.alike()
+    all_alike = len(so_far.kinds) == 1 and len(failed) > 1
     for line in () if all_alike else alike:
         screen.tell(line)
     state = "failed alike" if all_alike else "failed"
-    screen.tell(f"{len(failed)} {state}: {collapse(failed)}. Mend what is said of them, then: {told.again}")
+    screen.tell(f"{len(failed)} {state}: {collapse(failed)}. Mend what is said of them, then: {so_far.again}")
 
 
 def ending_to_json(ending: Ending) -> PreprocessDocument:

@@ -55,12 +55,12 @@ def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
     groups: dict[str, list[dt.date]] = {}
     for date in sorted(reasons):
         groups.setdefault(likeness(date, reasons[date]), []).append(date)
-    found = []
+    alike_dates = []
     for dates in groups.values():
         first = reasons[dates[0]]
         same = all(reasons[date] == first for date in dates)
-        found.append((dates, first if same else f"{first} (the first of {len(dates)})"))
-    return found
+        alike_dates.append((dates, first if same else f"{first} (the first of {len(dates)})"))
+    return alike_dates
 
 
 def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[list[str]]:
@@ -70,10 +70,12 @@ def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[li
         groups.setdefault((p.state, _acts(p) if acts else ""), {})[p.date] = p.reason
     rows = []
     for (state, does), reasons in groups.items():
-        for found, reason in alike(reasons):
-            told = f"{reason}; {does}" if does else reason
+        for alike_dates, reason in alike(reasons):
+            sentence = f"{reason}; {does}" if does else reason
             rank = ORDER.index(state.split("(")[0])
-            rows.append((rank, found[0], [state, spans(screen, found, state), str(len(found)), told]))
+            rows.append(
+                (rank, alike_dates[0], [state, spans(screen, alike_dates, state), str(len(alike_dates)), sentence])
+            )
     return [row for _, _, row in sorted(rows)]
 
 
@@ -105,16 +107,16 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
 
 
 def show_cost(
-    screen: Screen, found: Survey, cost: Cost, expected: pace.Estimate | None, asked: frozenset[dt.date] | None
+    screen: Screen, surveyed: Survey, cost: Cost, expected: pace.Estimate | None, asked: frozenset[dt.date] | None
 ) -> None:
     """What the plan's acts read and write, and how long they will take where earlier runs tell."""
-    made = found.plan
-    if found.seen.to_cut:
+    made = surveyed.plan
+    if surveyed.seen.to_cut:
         reads = f"Reads {size(cost.read_bytes)} once to cut it ({size(cost.free_bytes)} free)"
         screen.explain(f"{reads}; its dates, and what they take, are known then.")
         return
     if not made.to_measure + made.to_normalise + made.to_store:
-        screen.explain(_without_acts(found, asked))
+        screen.explain(_without_acts(surveyed, asked))
         return
     stored = f", {len(made.to_store)} to store in other formats" if made.to_store else ""
     screen.tell(f"{counted(len(made.to_measure), 'date')} to measure, {len(made.to_normalise)} to normalise{stored}.")
@@ -125,19 +127,19 @@ def show_cost(
         screen.explain("There is too little free disk for it: free some, or name fewer dates.")
 
 
-def _without_acts(found: Survey, asked: frozenset[dt.date] | None) -> str:
+def _without_acts(surveyed: Survey, asked: frozenset[dt.date] | None) -> str:
     """What is left of a plan that reads and writes no date."""
-    if changes := _changes(found):
+    if changes := _changes(surveyed):
         return f"No shard is written, but the generation changes: {'; '.join(changes)}."
-    due = sum(p.state not in GOOD for p in found.plan.dates)
+    due = sum(p.state not in GOOD for p in surveyed.plan.dates)
     if asked is None or not due:
         return "Nothing to do."
     return f"Nothing to do for the dates that were named; {counted(due, 'other is', 'others are')} not fresh."
 
 
-def _changes(found: Survey) -> list[str]:
+def _changes(surveyed: Survey) -> list[str]:
     """What a preprocess changes although it writes no shard for it."""
-    return [*found.plan.beside_shards, *(["what was passed over is written anew"] if found.damaged else [])]
+    return [*surveyed.plan.beside_shards, *(["what was passed over is written anew"] if surveyed.damaged else [])]
 
 
 def _time(expected: pace.Estimate | None) -> str:
@@ -147,25 +149,25 @@ def _time(expected: pace.Estimate | None) -> str:
     return f"about {seconds(expected.seconds)}{less} (by an earlier run over {counted(expected.dates, 'date')})"
 
 
-def needs_run(found: Survey) -> bool:
+def needs_run(surveyed: Survey) -> bool:
     """Whether preprocess has anything to do."""
-    made = found.plan
-    return bool(found.seen.to_cut or made.to_measure or made.to_normalise or made.to_store or _changes(found))
+    made = surveyed.plan
+    return bool(surveyed.seen.to_cut or made.to_measure or made.to_normalise or made.to_store or _changes(surveyed))
 
 
-def expect(dataset: str, found: Survey, cost: Cost, num_workers: int) -> pace.Estimate | None:
+def expect(dataset: str, surveyed: Survey, cost: Cost, num_workers: int) -> pace.Estimate | None:
     """Time of a plan by what earlier runs took; None where nobody knows its dates yet."""
-    made = found.plan
-    if found.seen.to_cut:
+    made = surveyed.plan
+    if surveyed.seen.to_cut:
         return None
     return pace.estimate(dataset, {"measure": cost.read_bytes, "normalise": len(made.to_normalise)}, num_workers)
 
 
 def plan_document(
-    dataset: str, found: Survey, cost: Cost, expected: pace.Estimate | None, command: str
+    dataset: str, surveyed: Survey, cost: Cost, expected: pace.Estimate | None, command: str
 ) -> PlanDocument:
     """Makes the document of `plan --json`."""
-    made, current = found.plan, found.current
+    made, current = surveyed.plan, surveyed.current
     rows: list[PlannedRow] = [
         {
             "date": str(p.date),
@@ -177,7 +179,7 @@ def plan_document(
         }
         for p in made.dates
     ]
-    told: CostDocument = {
+    cost_document: CostDocument = {
         "read_bytes": cost.read_bytes,
         "written_bytes": cost.written_bytes,
         "free_bytes": cost.free_bytes,
@@ -194,44 +196,44 @@ def plan_document(
         "split": {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in made.split.items()},
         "in_no_split": [str(date) for date in made.in_no_split],
         "missing_days": [str(date) for date in made.missing_days],
-        "cost": told,
-        "warnings": [*made.warnings, *found.notes],
-        "to_cut": _to_cut(found),
-        "command": command if needs_run(found) else None,
+        "cost": cost_document,
+        "warnings": [*made.warnings, *surveyed.notes],
+        "to_cut": _to_cut(surveyed),
+        "command": command if needs_run(surveyed) else None,
     }
 
 
-def _to_cut(found: Survey) -> ToCutDocument | None:
-    due = found.seen.to_cut
+def _to_cut(surveyed: Survey) -> ToCutDocument | None:
+    due = surveyed.seen.to_cut
     return {"path": str(due.whole.path), "bytes": due.whole.size, "why": due.why} if due else None
 
 
-def status_document(dataset: str, found: Survey, dates: Collection[DatePlan], mend: str) -> StatusDocument:
+def status_document(dataset: str, surveyed: Survey, dates: Collection[DatePlan], mend: str) -> StatusDocument:
     """Makes the document of `status --json`."""
-    manifest = found.current.manifest if found.current else None
+    manifest = surveyed.current.manifest if surveyed.current else None
     counts: dict[str, int] = {}
     for p in dates:
         counts[p.state] = counts.get(p.state, 0) + 1
     return {
         "dataset": dataset,
-        "generation": found.current.generation if found.current else None,
+        "generation": surveyed.current.generation if surveyed.current else None,
         "statistics": manifest.statistics if manifest else None,
         "provisional": [str(date) for date in manifest.provisional] if manifest else [],
         "counts": counts,
         "dates": [{"date": str(p.date), "state": p.state, "reason": p.reason} for p in dates],
-        "in_no_split": [str(date) for date in found.plan.in_no_split],
-        "missing_days": [str(date) for date in found.plan.missing_days],
-        "warnings": list(found.plan.remarks),
-        "notes": list(found.notes),
-        "to_cut": _to_cut(found),
-        "mend": None if all_good(found, dates) else mend,
+        "in_no_split": [str(date) for date in surveyed.plan.in_no_split],
+        "missing_days": [str(date) for date in surveyed.plan.missing_days],
+        "warnings": list(surveyed.plan.remarks),
+        "notes": list(surveyed.notes),
+        "to_cut": _to_cut(surveyed),
+        "mend": None if all_good(surveyed, dates) else mend,
     }
 
 
-def all_good(found: Survey, dates: Collection[DatePlan]) -> bool:
+def all_good(surveyed: Survey, dates: Collection[DatePlan]) -> bool:
     """Whether nothing is left to do for any of them; where they are all that there are, nor for the generation."""
-    whole = len(dates) == len(found.plan.dates)
-    return not found.seen.to_cut and all(p.state in GOOD for p in dates) and not (whole and _changes(found))
+    whole = len(dates) == len(surveyed.plan.dates)
+    return not surveyed.seen.to_cut and all(p.state in GOOD for p in dates) and not (whole and _changes(surveyed))
 
 
 def show_mend(screen: Screen, dates: Collection[DatePlan], mend: str) -> None:

@@ -18,7 +18,7 @@ MOST_CIRCLES, MOST_NAMES, TILES = 400, 45, 26
 WIDTH, MARGIN, HEAD = float(HALF), 56.0, 26.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlaces:
     """Where the nodes stand, on a plane.
 
@@ -53,17 +53,26 @@ def places(names: Sequence[str], axes: Sequence[str], positions_NP: Floats) -> N
     if len(known) <= MOST_CIRCLES:
         group[known] = np.arange(len(known))
         return NodePlaces(
-            tuple(names[k] for k in known.tolist()), x, y, np.ones(len(known), dtype=np.int64), group, degrees
+            names=tuple(names[k] for k in known.tolist()),
+            x_K=x,
+            y_K=y,
+            node_count_K=np.ones(len(known), dtype=np.int64),
+            group_N=group,
+            degrees=degrees,
         )
     tile = _tiles(x, y)
-    found, first, place, counts = np.unique(tile, return_index=True, return_inverse=True, return_counts=True)
+    tiles, first, place, counts = np.unique(tile, return_index=True, return_inverse=True, return_counts=True)
     group[known] = place
     middle_x, middle_y = (np.bincount(place, weights=values) / counts for values in (x, y))
-    told = tuple(
+    labels = tuple(
         f"{count:,} nodes" if count > 1 else names[known[at]]
         for at, count in zip(first.tolist(), counts.tolist(), strict=True)
     )
-    return NodePlaces(told, middle_x, middle_y, counts, group, degrees) if len(found) else None
+    return (
+        NodePlaces(names=labels, x_K=middle_x, y_K=middle_y, node_count_K=counts, group_N=group, degrees=degrees)
+        if len(tiles)
+        else None
+    )
 
 
 def _axes(axes: Sequence[str]) -> tuple[int, int]:
@@ -78,8 +87,8 @@ def _unwrapped(longitude: Floats) -> Floats:
     gaps = np.diff(np.append(around, around[0] + 360))
     start = around[(int(np.argmax(gaps)) + 1) % len(around)]
     turned = start + (longitude - start) % 360
-    found: Floats = turned - 360 * np.round(np.median(turned) / 360)
-    return found
+    unwrapped: Floats = turned - 360 * np.round(np.median(turned) / 360)
+    return unwrapped
 
 
 def _tiles(x: Floats, y: Floats) -> Integers:
@@ -118,10 +127,10 @@ def atlas(where: NodePlaces, value_K: Floats, title: str, unit: str = "") -> str
     count_K = where.node_count_K
     radius = np.where(count_K == 1, 4.6, np.minimum(4.0 + np.log2(count_K), 12.0)).tolist()
     for (x, y), r, value, name in zip(points, radius, value_K.tolist(), where.names, strict=True):
-        told = f"{name}: {short(value)}{unit}"
+        label = f"{name}: {short(value)}{unit}"
         fill = colour(value, low, high)
         parts.append(
-            f'<circle class="node" cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" fill="{fill}"><title>{escape(told)}</title></circle>'
+            f'<circle class="node" cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" fill="{fill}"><title>{escape(label)}</title></circle>'
         )
     if len(points) <= MOST_NAMES:
         parts += _names(points, where.names, tall)

@@ -98,11 +98,13 @@ def _x(date: dt.date, first: int) -> float:
 def _square(date: dt.date, square: Square, first: int, ends: tuple[int, int]) -> str:
     x, y = _x(date, first), HEAD + date.weekday() * (CELL + GAP)
     rows = f"{square.rows:,} rows" if square.rows is not None else ""
-    told = " · ".join(part for part in (f"{date:%Y-%m-%d %a}", square.state, rows, square.split, square.reason) if part)
+    label = " · ".join(
+        word for word in (f"{date:%Y-%m-%d %a}", square.state, rows, square.split, square.reason) if word
+    )
     filled = square.rows is not None
     fill = colour(float(square.rows or 0), *ends) if filled else "none"
     state = square.state.split("(")[0]
     mark = mark_of(state, f"translate({x:g},{y:g})")
     css = f"day {state}" if filled else f"day hollow {state}"
     box = f'<rect class="{css}" x="{x:g}" y="{y:g}" width="{CELL}" height="{CELL}" rx="2.5" fill="{fill}"/>'
-    return f"<g><title>{escape(told)}</title>{box}{mark}</g>"
+    return f"<g><title>{escape(label)}</title>{box}{mark}</g>"

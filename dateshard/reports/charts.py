@@ -159,8 +159,8 @@ def below(columns: DateColumns, left: float, width: float, y: float) -> str:
 
 def hover(left: float, top: float, width: float, height: float, labels: Sequence[str]) -> str:
     """An invisible sheet: the page's script tells the label of the column under the pointer."""
-    told = escape("|".join(label.replace("|", "/") for label in labels), quote=True)
-    return f'<rect class="hit" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" data-labels="{told}"/>'
+    text = escape("|".join(label.replace("|", "/") for label in labels), quote=True)
+    return f'<rect class="hit" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" data-labels="{text}"/>'
 
 
 def over_time(columns: DateColumns, middle: Floats, low: Floats, high: Floats, title: str) -> str:
@@ -265,7 +265,7 @@ def profile(lines: Sequence[tuple[str, str, Floats]], title: str) -> str:
     return canvas(HALF, height, title, parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
     """A heat map: shades [R, C] by `low`..`high`, labels of its rows and columns for hovering."""
 
@@ -285,9 +285,9 @@ def heat_picture(heat: Heat, left: float, top: float, width: float, height: floa
         for words in (heat.row_labels, heat.column_labels)
     )
     place = f'x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}"'
-    told = f'data-rows="{rows}" data-columns="{columns}" data-low="{heat.low:.6g}" data-high="{heat.high:.6g}"'
+    attributes = f'data-rows="{rows}" data-columns="{columns}" data-low="{heat.low:.6g}" data-high="{heat.high:.6g}"'
     image = f'<image class="heat" {place} preserveAspectRatio="none" href="{source}"/>'
-    return f'{image}<rect class="hit" {place} {told} data-unit="{escape(heat.unit, quote=True)}"/>'
+    return f'{image}<rect class="hit" {place} {attributes} data-unit="{escape(heat.unit, quote=True)}"/>'
 
 
 def legend(x: float, y: float, low: str, high: str, words: str = "") -> str:
@@ -338,10 +338,10 @@ def square(heat: Heat, names: Sequence[str], counts: Floats, title: str) -> str:
     wide = cell * count
     parts = [heat_picture(heat, left, top, wide, wide), legend(left + 34, 4, "0 %", "100 %")]
     for k, name in enumerate(names):
-        told = name if len(name) <= 12 else name[:11] + "…"
+        label = name if len(name) <= 12 else name[:11] + "…"
         middle = (k + 0.5) * cell
-        parts.append(text(left - 7, top + middle + 3.5, told, anchor="end"))
-        below_it = told if cell >= 40 and len(told) <= 7 else str(k + 1)
+        parts.append(text(left - 7, top + middle + 3.5, label, anchor="end"))
+        below_it = label if cell >= 40 and len(label) <= 7 else str(k + 1)
         parts.append(text(left + middle, top + wide + 15, below_it, anchor="middle"))
     if cell >= 28:
         parts += [
@@ -361,5 +361,5 @@ def square(heat: Heat, names: Sequence[str], counts: Floats, title: str) -> str:
 def shares(counts: NDArray[np.integer] | Floats) -> Floats:
     """Counts as shares of their sum; zeros where there are none."""
     total = counts.sum()
-    found: Floats = counts / total if total else counts.astype(np.float64)
-    return found
+    heights: Floats = counts / total if total else counts.astype(np.float64)
+    return heights

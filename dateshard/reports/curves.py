@@ -54,7 +54,7 @@ class Steps:
         return LEFT + step / max(self.last, 1) * width
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One figure of a chart: its name, how it is drawn, its points; `rows`: each point is one of a few (dots)."""
 
@@ -77,32 +77,32 @@ def over_steps(steps: Steps, lines: Sequence[Line], title: str, *, wide: bool = 
     axis = _axis(lines, plot, unit)
     unit = unit or ""
     parts = [rulers(axis, LEFT, LEFT + inner)]
-    for one in lines:
-        xs = [steps.place(x, inner) for x in one.series.x_K.tolist()]
-        if one.band:
-            low, high = ([axis.place(v) for v in part.tolist()] for part in (one.series.low_K, one.series.high_K))
-            parts.append(band(xs, low, high, one.css.split()[0]))
-        ys = [axis.place(v) for v in one.series.mean_K.tolist()]
-        parts.append(line(list(zip(xs, ys, strict=True)), one.css))
-        if one.dots and len(xs) <= MOST_DOTS:
+    for curve in lines:
+        xs = [steps.place(x, inner) for x in curve.series.x_K.tolist()]
+        if curve.band:
+            low, high = ([axis.place(v) for v in bound.tolist()] for bound in (curve.series.low_K, curve.series.high_K))
+            parts.append(band(xs, low, high, curve.css.split()[0]))
+        ys = [axis.place(v) for v in curve.series.mean_K.tolist()]
+        parts.append(line(list(zip(xs, ys, strict=True)), curve.css))
+        if curve.dots and len(xs) <= MOST_DOTS:
             parts += [
-                f'<circle class="{one.css} dot" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
+                f'<circle class="{curve.css} dot" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
                 for x, y in zip(xs, ys, strict=True)
                 if math.isfinite(y)
             ]
     parts.append(_below(steps, inner, plot))
-    parts.append(_happened(steps, inner, plot, told=wide))
+    parts.append(_happened(steps, inner, plot, labelled=wide))
     parts.append(hover(LEFT, 0, inner, plot, _labels(steps, lines, unit)))
     return canvas(width, height, title, parts, "wide" if wide else "")
 
 
 def _axis(lines: Sequence[Line], plot: float, unit: str | None) -> Axis:
     parts = [
-        part
-        for one in lines
-        for part in (one.series.mean_K, *([one.series.low_K, one.series.high_K] if one.band else []))
+        values
+        for line in lines
+        for values in (line.series.mean_K, *([line.series.low_K, line.series.high_K] if line.band else []))
     ]
-    seen = np.concatenate([part[np.isfinite(part)] for part in parts]) if parts else np.empty(0)
+    seen = np.concatenate([values[np.isfinite(values)] for values in parts]) if parts else np.empty(0)
     low, high = float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf))
     if not len(seen):
         low, high = 0.0, 1.0
@@ -149,9 +149,11 @@ def _below(steps: Steps, inner: float, plot: float) -> str:
         noun = "step "
     for k, (step, words) in enumerate(marks):
         x = steps.place(step, inner)
-        told = words if k else noun + words
+        words_shown = words if k else noun + words
         anchor = "end" if x > LEFT + inner - 20 else "middle"
-        parts.append(f'<path class="axis" d="M{x:.1f},{plot + 4:g}v4"/>' + text(x, plot + 20, told, anchor=anchor))
+        parts.append(
+            f'<path class="axis" d="M{x:.1f},{plot + 4:g}v4"/>' + text(x, plot + 20, words_shown, anchor=anchor)
+        )
     return "".join(parts)
 
 
@@ -161,7 +163,7 @@ def _round_up(value: float) -> int:
     return next(int(m * power) for m in (1, 2, 5, 10) if m * power >= value - 1e-9)
 
 
-def _happened(steps: Steps, inner: float, plot: float, *, told: bool) -> str:
+def _happened(steps: Steps, inner: float, plot: float, *, labelled: bool) -> str:
     """Where the best epoch ended, and where the run was continued."""
     parts = []
     for step in steps.resumes:
@@ -169,13 +171,13 @@ def _happened(steps: Steps, inner: float, plot: float, *, told: bool) -> str:
         parts.append(
             f'<path class="resume" d="M{x:.1f},{TOP - 4}V{plot + 4:g}"><title>continued at step {step:,}</title></path>'
         )
-        if told and len(steps.resumes) <= 8:
+        if labelled and len(steps.resumes) <= 8:
             parts.append(text(min(x + 4, LEFT + inner - 52), plot - 2, "continued", css="label small"))
     if steps.best is not None:
         step, words = steps.best
         x = steps.place(step, inner)
         parts.append(f'<path class="best" d="M{x:.1f},{TOP - 4}V{plot + 4:g}"/>')
-        if told:
+        if labelled:
             side = "end" if x > LEFT + inner / 2 else "start"
             parts.append(text(x + (-6 if side == "end" else 6), TOP + 4, words, anchor=side, css="label strong halo"))
     return "".join(parts)
@@ -183,17 +185,17 @@ def _happened(steps: Steps, inner: float, plot: float, *, told: bool) -> str:
 
 def _labels(steps: Steps, lines: Sequence[Line], unit: str) -> list[str]:
     """What each column under the pointer tells: the nearest point of every line."""
-    told = []
+    labels = []
     for column in range(HOVERED):
         step = (column + 0.5) / HOVERED * steps.last
         parts = []
-        for one in lines:
-            known = np.flatnonzero(np.isfinite(one.series.mean_K))
+        for curve in lines:
+            known = np.flatnonzero(np.isfinite(curve.series.mean_K))
             if len(known):
-                k = known[int(np.argmin(np.abs(one.series.x_K[known] - step)))]
-                parts.append(f"{one.name} {short(float(one.series.mean_K[k]))}{unit}")
-        told.append(f"step {short(round(step))} · " + ", ".join(parts))
-    return told
+                k = known[int(np.argmin(np.abs(curve.series.x_K[known] - step)))]
+                parts.append(f"{curve.name} {short(float(curve.series.mean_K[k]))}{unit}")
+        labels.append(f"step {short(round(step))} · " + ", ".join(parts))
+    return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +240,8 @@ def along(columns: Along, lines: Sequence[tuple[str, str, Floats]], title: str) 
         parts.append(line(points, css))
         ends += [(y, x, name, css) for x, y in points if math.isfinite(y)][-1:]
     for (y, x, name, css), at in zip(sorted(ends), _spread([end[0] for end in sorted(ends)], plot), strict=True):
-        told = name if len(name) <= 14 else name[:13] + "…"
-        parts.append(text(x + 7, at + 4, told, css=f"label name {css}") if abs(at - y) < plot else "")
+        shown_name = name if len(name) <= 14 else name[:13] + "…"
+        parts.append(text(x + 7, at + 4, shown_name, css=f"label name {css}") if abs(at - y) < plot else "")
     labels = [
         f"{label}: " + ", ".join(f"{name} {short(float(values[k]))}" for name, _, values in lines)
         for k, label in enumerate(columns.labels)

@@ -31,7 +31,7 @@ _REPRESENTED = representatives(np.clip(np.arange(NUM_BINS), ZERO - 1 - GREATEST,
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that the page is made of.
 
@@ -67,7 +67,17 @@ def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
     column_of = {date: (date - dates[0]).days // width for date in dates}
     columns = _columns(dates[0], span, width, dataset)
     drift = drift_rows(survey, dates)
-    return Facts(dataset, survey, plan, sources, columns, width, column_of, drift, _sizes(dataset, sources))
+    return Facts(
+        dataset=dataset,
+        survey=survey,
+        plan=plan,
+        sources=sources,
+        columns=columns,
+        days_a_column=width,
+        column_of=column_of,
+        drift=drift,
+        sizes=_sizes(dataset, sources),
+    )
 
 
 def _columns(first: dt.date, span: int, width: int, dataset: Dataset) -> DateColumns:
@@ -105,12 +115,12 @@ def _marks(begins: Sequence[dt.date], span: int) -> list[tuple[int, str]]:
 
 
 def _sizes(dataset: Dataset, sources: Mapping[str, Any]) -> list[tuple[str, int]]:
-    shards = sum(size for e in dataset.manifest.dates.values() for part in e.parts for size, _ in part.files.values())
+    shards = sum(size for e in dataset.manifest.dates.values() for shard in e.parts for size, _ in shard.files.values())
     rows = [("dumps, as they were read", sum(row["dump"]["size"] for row in sources.get("dates", {}).values()))]
     rows.append(("shards of this generation", shards))
-    for name, told in (("staged", "staged arrays"), ("partials", "partial statistics"), ("cut", "cut dumps")):
+    for name, words in (("staged", "staged arrays"), ("partials", "partial statistics"), ("cut", "cut dumps")):
         if total := _bytes_below(dataset.root / name):
-            rows.append((told, total))
+            rows.append((words, total))
     return rows
 
 
@@ -121,14 +131,14 @@ def _bytes_below(folder: Path) -> int:
 def squares(facts: Facts) -> dict[dt.date, Square]:
     """A square of each date that is known."""
     rows = facts.sources.get("dates", {})
-    found = {}
+    squares_by_date = {}
     for plan in facts.plan.dates:
         source = rows.get(str(plan.date))
         count = source["rows"]["accepted"] if source and plan.date in facts.survey.dates else None
         split = facts.dataset.manifest.split_of(plan.date) or ""
         reason = "" if plan.state == "fresh" else plan.reason
-        found[plan.date] = Square(plan.state, reason, split, count)
-    return found
+        squares_by_date[plan.date] = Square(plan.state, reason, split, count)
+    return squares_by_date
 
 
 def over_columns(facts: Facts, values: Mapping[dt.date, float], *, highest: bool = False) -> Floats:
@@ -138,18 +148,18 @@ def over_columns(facts: Facts, values: Mapping[dt.date, float], *, highest: bool
     for date, value in values.items():
         if math.isfinite(value):
             lists[facts.column_of[date]].append(value)
-    for k, found in enumerate(lists):
-        if found:
-            total[k] = max(found) if highest else sum(found) / len(found)
+    for k, column in enumerate(lists):
+        if column:
+            total[k] = max(column) if highest else sum(column) / len(column)
     return total
 
 
 def quartiles(facts: Facts, index: int) -> tuple[Floats, Floats, Floats]:
     """Returns (q25, mean, q75) of a feature, each by column."""
     rows = {}
-    for date, found in facts.survey.dates.items():
-        count, pivot, delta, *_ = found.moments["raw"][:, index].tolist()
-        first, _, third = found.quartiles_3F[:, index].tolist()
+    for date, columns in facts.survey.dates.items():
+        count, pivot, delta, *_ = columns.moments["raw"][:, index].tolist()
+        first, _, third = columns.quartiles_3F[:, index].tolist()
         rows[date] = (first, pivot + delta if count else math.nan, third)
     low, middle, high = (over_columns(facts, {date: row[k] for date, row in rows.items()}) for k in range(3))
     return low, middle, high
@@ -167,14 +177,21 @@ def missing_heat(facts: Facts, index: int) -> Heat:
     starts = group_starts(len(nodes))
     sizes = np.diff(np.append(starts, len(nodes)))
     seen, cells = (np.zeros((len(starts), facts.columns.count)) for _ in range(2))
-    for date, found in facts.survey.dates.items():
-        seen[:, facts.column_of[date]] += found.seen_GF[:, index]
-        cells[:, facts.column_of[date]] += sizes * found.day.num_steps
+    for date, columns in facts.survey.dates.items():
+        seen[:, facts.column_of[date]] += columns.seen_GF[:, index]
+        cells[:, facts.column_of[date]] += sizes * columns.day.num_steps
     share = np.where(cells > 0, 1 - seen / np.maximum(cells, 1), np.nan)
     names = [
         nodes[a] if size == 1 else f"{nodes[a]} … {nodes[a + size - 1]}" for a, size in zip(starts, sizes, strict=True)
     ]
-    return Heat(share * 100, 0.0, 100.0, tuple(names), facts.columns.labels, " % missing")
+    return Heat(
+        values_RC=share * 100,
+        low=0.0,
+        high=100.0,
+        row_labels=tuple(names),
+        column_labels=facts.columns.labels,
+        unit=" % missing",
+    )
 
 
 def week_heat(facts: Facts, index: int) -> Heat:
@@ -183,7 +200,13 @@ def week_heat(facts: Facts, index: int) -> Heat:
     mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
     finite = mean[np.isfinite(mean)]
     hours = tuple(f"{slot * 24 // seen.shape[1]}:00" for slot in range(seen.shape[1]))
-    return Heat(mean, float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf)), WEEKDAYS, hours)
+    return Heat(
+        values_RC=mean,
+        low=float(finite.min(initial=np.inf)),
+        high=float(finite.max(initial=-np.inf)),
+        row_labels=WEEKDAYS,
+        column_labels=hours,
+    )
 
 
 def _by_slot(facts: Facts, index: int) -> tuple[Floats, Floats]:
@@ -233,12 +256,12 @@ def scaled_bars(facts: Facts, index: int) -> Bars:
 
 
 def _bars(values: Floats, edges: Floats, series: Sequence[tuple[str, str, Integers]]) -> Bars:
-    found, inside, total = [], 0, 0
+    bars, inside, total = [], 0, 0
     for name, css, counts in series:
         heights, _ = np.histogram(values, edges, weights=counts)
         inside, total = inside + int(heights.sum()), total + int(counts.sum())
-        found.append((name, css, shares(heights) * (heights.sum() / max(counts.sum(), 1))))
-    return Bars(edges, tuple(found), 1 - inside / total if total else 0.0)
+        bars.append((name, css, shares(heights) * (heights.sum() / max(counts.sum(), 1))))
+    return Bars(edges, tuple(bars), 1 - inside / total if total else 0.0)
 
 
 def _whole(survey: DataSurvey, index: int) -> bool:
@@ -246,11 +269,11 @@ def _whole(survey: DataSurvey, index: int) -> bool:
     _, _, _, _, low, high = survey.pooled("raw")[:, index]
     if not (math.isfinite(low) and high - low <= MOST_WHOLE):
         return False
-    ends = np.concatenate([found.moments["raw"][4:6, index] for found in survey.dates.values()])
-    middles = np.concatenate([found.quartiles_3F[:, index] for found in survey.dates.values()])
-    told = np.concatenate([ends, middles * 4])  # quartiles of whole numbers are multiples of a quarter
-    told = told[np.isfinite(told)]
-    return bool((np.abs(told - np.rint(told)) < 1e-4).all())
+    ends = np.concatenate([columns.moments["raw"][4:6, index] for columns in survey.dates.values()])
+    middles = np.concatenate([columns.quartiles_3F[:, index] for columns in survey.dates.values()])
+    known = np.concatenate([ends, middles * 4])  # quartiles of whole numbers are multiples of a quarter
+    known = known[np.isfinite(known)]
+    return bool((np.abs(known - np.rint(known)) < 1e-4).all())
 
 
 def _edges(values: Floats, counts: Integers, low: float, high: float, *, whole: bool) -> Floats:

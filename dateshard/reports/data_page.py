@@ -89,13 +89,13 @@ def _dates(facts: Facts) -> str:
     cut = f" The last {MOST_YEARS} of {len(years)} years are drawn." if len(years) > MOST_YEARS else ""
     shade = "shaded by its number of accepted rows; a mark tells a state that needs attention."
     caption = f"<b>Every date is a square</b>, {shade}{cut}"
-    told = "".join(
+    items = "".join(
         f"<li>{key_of(s)}<b>{states[s]:,}</b> {escape(s)}</li>"
         for s in sorted(states, key=lambda s: STATES.index(s.split("(")[0]))
     )
     parts = [
         charts.figure(calendar(known, f"Calendar of {len(known)} dates with their states"), caption),
-        f'<ul class="states">{told}</ul>',
+        f'<ul class="states">{items}</ul>',
     ]
     attention = [p for p in facts.plan.dates if p.state not in ("fresh", "no-dump")]
     rows = [[str(p.date), p.state, p.reason] for p in attention[: 3 * MOST_ROWS]]
@@ -205,7 +205,7 @@ def _figures(facts: Facts, index: int, name: str) -> str:
     survey, rows = facts.survey, []
     train = [date for date in facts.dates if facts.dataset.manifest.split_of(date) == "train"]
     rest = [date for date in facts.dates if date not in set(train)]
-    for told, dates in (("training dates", train), ("other dates", rest)):
+    for words, dates in (("training dates", train), ("other dates", rest)):
         for kind in ("raw", "scaled") if dates else ():
             count, pivot, delta, m2, low, high = survey.pooled(kind, dates)[:, index].tolist()
             share = 1 - count / survey.cells(dates)
@@ -214,7 +214,7 @@ def _figures(facts: Facts, index: int, name: str) -> str:
                 short(round(v, 6) if kind == "scaled" else v) if count else "–"
                 for v in (pivot + delta, spread, low, high)
             ]
-            rows.append([f"{told}, {kind}", f"{int(count):,}", percent(share), *row])
+            rows.append([f"{words}, {kind}", f"{int(count):,}", percent(share), *row])
     heads = ("", "observed cells", "missing", "mean", "std", "min", "max")
     far = [r for r in facts.drift if r["feature"] == name][:5]
     drift = [
@@ -332,14 +332,16 @@ def _node_table(facts: Facts) -> str:
 
 
 def _rows(facts: Facts) -> str:
-    found = rows_account(facts)
-    rows = [["read", f"{found['read']:,}", ""], ["accepted", f"{found['accepted']:,}", ""]]
+    account = rows_account(facts)
+    rows = [["read", f"{account['read']:,}", ""], ["accepted", f"{account['accepted']:,}", ""]]
     for kind in ("rejected", "changed"):
-        rows += [[kind, f"{count:,}", reason] for reason, count in sorted(found[kind].items(), key=lambda row: -row[1])]
-    if not found["rejected"]:
+        rows += [
+            [kind, f"{count:,}", reason] for reason, count in sorted(account[kind].items(), key=lambda row: -row[1])
+        ]
+    if not account["rejected"]:
         rows.append(["rejected", "0", "every row was accepted"])
     parts = [table("Raw rows of the prepared dates", ("rows", "count", "why"), rows, numbers=(1,))]
-    worst = [[date, f"{count:,}", percent(count / read if read else None)] for date, count, read in found["worst"]]
+    worst = [[date, f"{count:,}", percent(count / read if read else None)] for date, count, read in account["worst"]]
     parts.append(table("Dates with most rejected rows", ("date", "rejected", "share"), worst, numbers=(1, 2)))
     parts.append(table("Files", ("what", "size"), [[what, size(count)] for what, count in facts.sizes], numbers=(1,)))
     return section("rows", "Rows and files", [card(parts)])

@@ -31,7 +31,7 @@ SPANS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HO
 Values = Sequence[float | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnWindow:
     """One window of one target.
 
@@ -66,7 +66,13 @@ def shown(
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
     first = window["first_ns"] / NANOSECONDS
     return DrawnWindow(
-        first, step_ns / NANOSECONDS, timezone, window["horizon_from"], target["values"], lines, tuple(categories)
+        first=first,
+        step=step_ns / NANOSECONDS,
+        zone=timezone,
+        horizon_from=window["horizon_from"],
+        truth=target["values"],
+        lines=lines,
+        categories=tuple(categories),
     )
 
 
@@ -100,7 +106,7 @@ def _place(axis: Axis, codes: Mapping[int, int], value: float | None) -> float:
 
 
 def _values(window: DrawnWindow) -> Axis:
-    seen = [v for values in (window.truth, *(part for *_, part in window.lines)) for v in values if v is not None]
+    seen = [v for values in (window.truth, *(line for *_, line in window.lines)) for v in values if v is not None]
     low, high = min(seen, default=0.0), max(seen, default=1.0)
     pad = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
     return scale_of_values(low - pad if low < 0 or low > 0.2 * high else min(0.0, low), high + pad, TOP, PLOT - 4)
@@ -111,7 +117,7 @@ def _codes(window: DrawnWindow) -> dict[int, int]:
     if not window.categories:
         return {}
     seen = {
-        round(v) for values in (window.truth, *(part for *_, part in window.lines)) for v in values if v is not None
+        round(v) for values in (window.truth, *(line for *_, line in window.lines)) for v in values if v is not None
     }
     return {code: row for row, code in enumerate(sorted(seen))}
 
@@ -141,8 +147,10 @@ def _times(window: DrawnWindow, across: Any, width: float) -> str:
         if x - last >= 44 and x < SIDE + width - 12:
             last = x
             parts.append(f'<path class="axis" d="M{x:.1f},{PLOT + 4}v4"/>' + text(x, PLOT + 19, words, anchor="middle"))
-    told = window.local(window.horizon_from)
-    parts.append(text(SIDE + width, PLOT + 35, f"forecast from {told:%Y-%m-%d %H:%M}", anchor="end", css="label split"))
+    label = window.local(window.horizon_from)
+    parts.append(
+        text(SIDE + width, PLOT + 35, f"forecast from {label:%Y-%m-%d %H:%M}", anchor="end", css="label split")
+    )
     return "".join(parts)
 
 
@@ -167,14 +175,14 @@ def _marks(window: DrawnWindow) -> Iterator[tuple[float, str]]:
 
 
 def _labels(window: DrawnWindow) -> list[str]:
-    told = []
+    labels = []
     for index, value in enumerate(window.truth):
         parts = [f"truth {_said(window, value)}"]
         ahead = index - window.horizon_from
         if ahead >= 0:
             parts += [f"{name} {_said(window, values[ahead])}" for name, _, values in window.lines]
-        told.append(f"{window.local(index):%a %Y-%m-%d %H:%M} · " + ", ".join(parts))
-    return told
+        labels.append(f"{window.local(index):%a %Y-%m-%d %H:%M} · " + ", ".join(parts))
+    return labels
 
 
 def _said(window: DrawnWindow, value: float | None) -> str:

@@ -50,9 +50,9 @@ def judged_tiles(verdict: Verdict | None) -> list[Tile]:
         if baseline and baseline["scaled"]["mse"] is not None:
             rows.append((f"{baseline['scaled']['mse']:.4f}", f"best baseline: {baseline['name']}", False))
     for name in verdict.document["categorical"]:
-        told = model["classes"].get(name)
-        if told and told["accuracy"] is not None:
-            rows.append((f"{100 * told['accuracy']:.1f} %", f"{verdict.split} accuracy of {name}", lost))
+        report = model["classes"].get(name)
+        if report and report["accuracy"] is not None:
+            rows.append((f"{100 * report['accuracy']:.1f} %", f"{verdict.split} accuracy of {name}", lost))
             other = baseline["classes"].get(name) if baseline else None
             if other and other["accuracy"] is not None and model["scaled"]["mse"] is None:
                 rows.append((f"{100 * other['accuracy']:.1f} %", f"best baseline: {verdict.best_baseline}", False))
@@ -110,13 +110,13 @@ def _figures(row: Row, features: Sequence[str]) -> list[float | None]:
 
 def _best_cells(values: Sequence[Sequence[float | None]], higher: Sequence[int]) -> set[tuple[int, int]]:
     """Returns (row, column) of the best of each column; column 0 of the table is the name."""
-    found = set()
+    cells_best = set()
     for column, cells in enumerate(zip(*values, strict=True)):
         known = [value for value in cells if value is not None]
         if known:
             best = (max if column in higher else min)(known)
-            found |= {(number, column + 1) for number, value in enumerate(cells) if value == best}
-    return found
+            cells_best |= {(number, column + 1) for number, value in enumerate(cells) if value == best}
+    return cells_best
 
 
 def _figure(value: float | None) -> str:
@@ -126,8 +126,8 @@ def _figure(value: float | None) -> str:
 def _accuracies(name: str, rows: Sequence[Row]) -> str:
     known = [row for row in rows if name in row["classes"]]
     values = [
-        [told["accuracy"], told["macro_avg"]["f1"], told["macro_avg"]["auroc"], told["log_loss"]]
-        for told in (row["classes"][name] for row in known)
+        [report["accuracy"], report["macro_avg"]["f1"], report["macro_avg"]["auroc"], report["log_loss"]]
+        for report in (row["classes"][name] for row in known)
     ]
     lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(known, values, strict=True)]
     strong = _best_cells(values, higher=(0, 1, 2)) | {(k, 0) for k, row in enumerate(known) if row["kind"] == "model"}
@@ -153,19 +153,19 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
     for window in verdict.shown:
         for target in window["targets"]:
             categories = _categories(facts, target["name"])
-            told = shown(window, target, step, timezone, names, categories)
+            window_shown = shown(window, target, step, timezone, names, categories)
             title = f"{KIND_WORDS[window['kind']]} window: forecast and truth of {target['name']} at {window['node']}"
             kind = f"<b>{KIND_WORDS[window['kind']]}</b>"
             error = "no finite error" if window["error"] is None else f"error {short(window['error'])}"
             caption = f"{kind} · {escape(target['name'])} at {escape(window['node'])} · {error}"
-            drawn.append(charts.figure(forecast_chart(told, title), caption))
+            drawn.append(charts.figure(forecast_chart(window_shown, title), caption))
     return [card([intro, pair(*drawn)])]
 
 
 def _categories(facts: RunFacts, name: str) -> Sequence[str]:
     assert facts.dataset is not None
-    found: Sequence[str] = facts.dataset.vocabularies.names.get(name, ())
-    return found
+    categories: Sequence[str] = facts.dataset.vocabularies.names.get(name, ())
+    return categories
 
 
 def _errors(facts: RunFacts, verdict: Verdict) -> list[str]:
@@ -185,10 +185,14 @@ def _by_horizon(verdict: Verdict) -> Iterator[str]:
         drawn = along(target_steps(count), _model_last(lines), "Error by target step")
         yield charts.figure(drawn, "<b>By target step.</b> Root mean squared error of all numeric targets, scaled.")
     for name in verdict.document["categorical"][:MOST_TARGETS]:
-        told = [(row, row["classes"][name]["by_horizon"]) for row in verdict.document["rows"] if name in row["classes"]]
-        count = max((len(steps) for _, steps in told), default=0)
+        rows_known = [
+            (row, row["classes"][name]["by_horizon"]) for row in verdict.document["rows"] if name in row["classes"]
+        ]
+        count = max((len(steps) for _, steps in rows_known), default=0)
         if count > 1:
-            lines = [(row["name"], _css(row, verdict), _floats([s["accuracy"] for s in steps])) for row, steps in told]
+            lines = [
+                (row["name"], _css(row, verdict), _floats([s["accuracy"] for s in steps])) for row, steps in rows_known
+            ]
             drawn = along(target_steps(count), _model_last(lines), f"Accuracy of {name} by target step")
             yield charts.figure(drawn, f"<b>{escape(name)} by target step.</b> Share of right forecasts.")
 
@@ -198,7 +202,7 @@ def _css(row: Row, verdict: Verdict) -> str:
 
 
 def _model_last(lines: list[tuple[str, str, Floats]]) -> list[tuple[str, str, Floats]]:
-    return sorted(lines, key=lambda one: {"c": 0, "a": 1, "b": 2}[one[1]])
+    return sorted(lines, key=lambda line: {"c": 0, "a": 1, "b": 2}[line[1]])
 
 
 def _root(values: Sequence[float | None]) -> Floats:
@@ -270,15 +274,15 @@ def _worst_nodes(name: str, nodes: Sequence[str], mae: Floats, verdict: Verdict)
 def _classes(verdict: Verdict) -> list[str]:
     model, parts = verdict.row(), list[str]()
     for name in verdict.document["categorical"]:
-        told = model["classes"].get(name) if model else None
-        if told:
-            parts.append(card([f"<h3>{escape(name)}</h3>", pair(_confusion(name, told), _by_class(name, told))]))
+        report = model["classes"].get(name) if model else None
+        if report:
+            parts.append(card([f"<h3>{escape(name)}</h3>", pair(_confusion(name, report), _by_class(name, report))]))
     return parts
 
 
-def _by_class(name: str, told: Row) -> str:
-    rows = [(label, row) for label, row in told["by_class"].items() if row is not None]
-    rows.sort(key=lambda one: -one[1]["support"])
+def _by_class(name: str, report: Row) -> str:
+    rows = [(label, row) for label, row in report["by_class"].items() if row is not None]
+    rows.sort(key=lambda item: -item[1]["support"])
     lines = [
         [label, *(_figure(row[key]) for key in ("precision", "recall", "f1", "auroc")), f"{row['support']:,}"]
         for label, row in rows[:MOST_CLASSES]
@@ -288,22 +292,22 @@ def _by_class(name: str, told: Row) -> str:
     return table(f"Classes of {name}{more}", heads, lines, numbers=range(1, 6))
 
 
-def _confusion(name: str, told: Row) -> str:
+def _confusion(name: str, report: Row) -> str:
     """Shares of each true class (a row) by forecast; the most frequent classes where there are many."""
-    if not told["confusion"]:
+    if not report["confusion"]:
         return ""
-    labels, counts = told["confusion"]["labels"], np.asarray(told["confusion"]["counts"], dtype=np.float64)
+    labels, counts = report["confusion"]["labels"], np.asarray(report["confusion"]["counts"], dtype=np.float64)
     chosen = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:MOST_CLASSES])
-    part, names = counts[np.ix_(chosen, chosen)], [labels[k] for k in chosen]
+    corner, names = counts[np.ix_(chosen, chosen)], [labels[k] for k in chosen]
     whole = counts.sum(axis=1)[chosen][:, None]
     heat = Heat(
-        np.where(whole > 0, 100 * part / np.maximum(whole, 1), np.nan),
-        0.0,
-        100.0,
-        tuple(f"is {label}" for label in names),
-        tuple(f"forecast {label}" for label in names),
-        " %",
+        values_RC=np.where(whole > 0, 100 * corner / np.maximum(whole, 1), np.nan),
+        low=0.0,
+        high=100.0,
+        row_labels=tuple(f"is {label}" for label in names),
+        column_labels=tuple(f"forecast {label}" for label in names),
+        unit=" %",
     )
-    drawn = charts.square(heat, names, part, f"Confusion of {name}")
+    drawn = charts.square(heat, names, corner, f"Confusion of {name}")
     more = f" The {len(names)} most frequent of {len(labels):,} classes." if len(labels) > len(names) else ""
     return charts.figure(drawn, f"<b>Confusion.</b> A row is what was true, a column what was forecast; counts.{more}")

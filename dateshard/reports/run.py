@@ -23,7 +23,7 @@ from dateshard.trainer.runs.status import standing
 SPLITS = ("test", "validation")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """All that the page is made of.
 
@@ -47,8 +47,8 @@ class RunFacts:
     @property
     def config(self) -> Mapping[str, Any]:
         """The resolved `trainer:` half."""
-        found: Mapping[str, Any] = self.facts.get("config", {})
-        return found
+        config: Mapping[str, Any] = self.facts.get("config", {})
+        return config
 
     @property
     def newest(self) -> Checkpoint | None:
@@ -76,8 +76,18 @@ def gather(run: TrainingRun, split: str | None = None) -> RunFacts:
     facts = run.facts_or_recovered() or {}
     dataset = _dataset(facts)
     verdict, unjudged, fresh = _verdict(run, dataset, (split,) if split else SPLITS)
-    found, passed = checkpoint.scan(run.checkpoints)
-    return RunFacts(run, facts, history(run), verdict, unjudged, fresh, dataset, found, passed)
+    saved, passed = checkpoint.scan(run.checkpoints)
+    return RunFacts(
+        run=run,
+        facts=facts,
+        history=history(run),
+        verdict=verdict,
+        unjudged=unjudged,
+        fresh=fresh,
+        dataset=dataset,
+        checkpoints=saved,
+        passed=passed,
+    )
 
 
 def _verdict(run: TrainingRun, dataset: Dataset | None, splits: Sequence[str]) -> tuple[Verdict | None, str, bool]:
@@ -111,8 +121,8 @@ def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
 def told_standing(run: TrainingRun, newest: Checkpoint | None = None) -> str:
     """Tells `finished (epochs)`, `being trained now`, or where it stopped; looks for its newest checkpoint if not given."""
     if newest is None:
-        found, _ = checkpoint.scan(run.checkpoints)
-        newest = found[-1] if found else None
+        checkpoints, _ = checkpoint.scan(run.checkpoints)
+        newest = checkpoints[-1] if checkpoints else None
     stands = standing(run, newest)
     why = f" ({stands.why})" if stands.why else ""
     if stands.state in ("running", "ended"):

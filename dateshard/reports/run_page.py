@@ -38,11 +38,11 @@ def run_report(facts: RunFacts) -> str:
 
 
 def _head(facts: RunFacts, links: str) -> str:
-    told, data = facts.history, facts.facts.get("data", {})
+    course, data = facts.history, facts.facts.get("data", {})
     model = facts.config.get("model", {}).get("name", "a model")
     when = f", begun {facts.created}" if facts.created else ""
     lead = f"{model} on {data.get('name', '?')}{when}: {told_standing(facts.run, facts.newest)}"
-    rows = [*_best_tile(told), *judged_tiles(facts.verdict), *_cost_tiles(facts)]
+    rows = [*_best_tile(course), *judged_tiles(facts.verdict), *_cost_tiles(facts)]
     kicker = paragraph(f"Training report · generation {data.get('generation', '?')}", "kicker")
     said = "".join(
         f'<p class="verdict{"" if good else " alarm"}">{escape(words)}</p>'
@@ -54,106 +54,106 @@ def _head(facts: RunFacts, links: str) -> str:
     return f"<header>{head}{tiles(rows)}{said}<nav>{links}</nav></header>"
 
 
-def _best_tile(told: RunHistory) -> list[tuple[str, str, bool]]:
-    if told.best is None:
+def _best_tile(course: RunHistory) -> list[tuple[str, str, bool]]:
+    if course.best is None:
         return [("–", "no epoch is whole yet", True)]
-    kind = "validation" if told.best.validated else "training"
-    return [(f"{told.best.loss:.4f}", f"best {kind} loss, epoch {told.best.epoch}", False)]
+    kind = "validation" if course.best.validated else "training"
+    return [(f"{course.best.loss:.4f}", f"best {kind} loss, epoch {course.best.epoch}", False)]
 
 
 def _cost_tiles(facts: RunFacts) -> list[tuple[str, str, bool]]:
-    told, rows = facts.history, list[tuple[str, str, bool]]()
-    if (rate := _mean(told, "windows_per_second")) is not None:
+    course, rows = facts.history, list[tuple[str, str, bool]]()
+    if (rate := _mean(course, "windows_per_second")) is not None:
         rows.append((f"{rate:,.0f}", "windows/s in training", False))
-    if (wait := _mean(told, "data_wait")) is not None:
+    if (wait := _mean(course, "data_wait")) is not None:
         rows.append((percent(wait), "of it waiting for data", wait > 0.2))
-    if told.seconds:
-        rows.append((seconds(told.seconds), f"for {counted(told.whole_epochs, 'epoch')}", False))
-    if told.peak_bytes:
-        rows.append((size(told.peak_bytes), "of memory at most", False))
+    if course.seconds:
+        rows.append((seconds(course.seconds), f"for {counted(course.whole_epochs, 'epoch')}", False))
+    if course.peak_bytes:
+        rows.append((size(course.peak_bytes), "of memory at most", False))
     if facts.verdict is not None and facts.verdict.parameters:
         rows.append((f"{facts.verdict.parameters:,}", "parameters", False))
-    skipped = told.skipped
+    skipped = course.skipped
     if skipped:
         rows.append((f"{skipped:,}", "steps skipped", True))
     return rows
 
 
-def _mean(told: RunHistory, name: str) -> float | None:
+def _mean(course: RunHistory, name: str) -> float | None:
     """Averages a figure over the epochs, or, before one is whole, over the steps."""
-    for part in (told.epochs, told.steps):
-        if name in part and part[name].known:
-            return float(np.nanmean(part[name].mean_K))
+    for series_by_name in (course.epochs, course.steps):
+        if name in series_by_name and series_by_name[name].known:
+            return float(np.nanmean(series_by_name[name].mean_K))
     return None
 
 
 def _training(facts: RunFacts) -> list[str]:
-    told = facts.history
-    if not told.num_rows:
+    course = facts.history
+    if not course.num_rows:
         return [card([paragraph("metrics.jsonl has no row yet.", "note")])]
-    if not told.steps["loss"].known and told.last_step == 0:
+    if not course.steps["loss"].known and course.last_step == 0:
         return [card([paragraph("This model is solved in one pass: there are no steps to draw.", "note")])]
-    steps = _steps(told)
-    return [card([_losses(told, steps), *_components(told, steps), *_rest(told, steps)])]
+    steps = _steps(course)
+    return [card([_losses(course, steps), *_components(course, steps), *_rest(course, steps)])]
 
 
-def _steps(told: RunHistory) -> Steps:
-    ends = told.epochs["step"].mean_K.tolist()
+def _steps(course: RunHistory) -> Steps:
+    ends = course.epochs["step"].mean_K.tolist()
     count = len(ends)
-    exact = told.last_epoch <= count  # a point an epoch
-    numbers = [k + 1 if exact else round((k + 1) * told.last_epoch / count) for k in range(count)]
+    exact = course.last_epoch <= count  # a point an epoch
+    numbers = [k + 1 if exact else round((k + 1) * course.last_epoch / count) for k in range(count)]
     whole = [(step, number) for step, number in zip(ends, numbers, strict=True) if math.isfinite(step)]
-    best = (told.best.step, f"best: epoch {told.best.epoch}, {told.best.loss:.4f}") if told.best else None
-    return Steps(told.last_step, tuple(whole), best, tuple(told.resumes))
+    best = (course.best.step, f"best: epoch {course.best.epoch}, {course.best.loss:.4f}") if course.best else None
+    return Steps(course.last_step, tuple(whole), best, tuple(course.resumes))
 
 
-def _losses(told: RunHistory, steps: Steps) -> str:
+def _losses(course: RunHistory, steps: Steps) -> str:
     lines = [
-        Line("steps", "a thin", told.steps["loss"], band=True),
-        Line("training, mean of the epoch", "a", told.epochs["train_loss"], dots=True),
-        Line("validation", "b", told.epochs["val_loss"], dots=True),
+        Line(name="steps", css="a thin", series=course.steps["loss"], band=True),
+        Line(name="training, mean of the epoch", css="a", series=course.epochs["train_loss"], dots=True),
+        Line(name="validation", css="b", series=course.epochs["val_loss"], dots=True),
     ]
-    lines = [one for one in lines if one.series.known]
+    lines = [line for line in lines if line.series.known]
     if not lines:
         return paragraph("No loss is a number yet.", "note")
-    named = keys([(one.name, one.css) for one in lines])
+    named = keys([(line.name, line.css) for line in lines])
     each = (
         "; each point of the steps stands for some of them, the band for their least and greatest"
         if lines[0].band
         else ""
     )
     drawn = over_steps(steps, lines, "Loss over the steps of the training", wide=True)
-    return charts.figure(drawn, f"<b>Loss</b>, what training minimises. {named}{each}.{_events(told)}")
+    return charts.figure(drawn, f"<b>Loss</b>, what training minimises. {named}{each}.{_events(course)}")
 
 
-def _events(told: RunHistory) -> str:
-    if not told.resumes:
+def _events(course: RunHistory) -> str:
+    if not course.resumes:
         return ""
-    times = counted(len(told.resumes), "time")
+    times = counted(len(course.resumes), "time")
     return f" Continued {times} (dotted)."
 
 
-def _components(told: RunHistory, steps: Steps) -> list[str]:
+def _components(course: RunHistory, steps: Steps) -> list[str]:
     """A chart of each named loss, where there are several."""
-    if len(told.heads) < 2:
+    if len(course.heads) < 2:
         return []
     drawn = []
-    for head in told.heads[:MOST_HEADS]:
+    for head in course.heads[:MOST_HEADS]:
         lines = [
-            Line("steps", "a thin", told.steps[f"losses.{head}"], band=True),
-            Line("training", "a", told.epochs[f"train.{head}"], dots=True),
-            Line("validation", "b", told.epochs[f"validation.{head}"], dots=True),
+            Line(name="steps", css="a thin", series=course.steps[f"losses.{head}"], band=True),
+            Line(name="training", css="a", series=course.epochs[f"train.{head}"], dots=True),
+            Line(name="validation", css="b", series=course.epochs[f"validation.{head}"], dots=True),
         ]
-        lines = [one for one in lines if one.series.known]
+        lines = [line for line in lines if line.series.known]
         if lines:
             chart = over_steps(steps, lines, f"Loss {head} over the steps of the training")
             drawn.append(charts.figure(chart, f"<b>{escape(head)}</b>, one of the named losses, unweighted."))
-    left = len(told.heads) - MOST_HEADS
+    left = len(course.heads) - MOST_HEADS
     more = [paragraph(f"{counted(left, 'more loss', 'more losses')} not drawn.", "note")] if left > 0 else []
     return [pair(*drawn), *more]
 
 
-def _rest(told: RunHistory, steps: Steps) -> Iterator[str]:
+def _rest(course: RunHistory, steps: Steps) -> Iterator[str]:
     """Learning rate, throughput, waiting, memory: two beside each other."""
     drawn = []
     for name, heading, words, factor, unit in (
@@ -162,19 +162,22 @@ def _rest(told: RunHistory, steps: Steps) -> Iterator[str]:
         ("data_wait", "Waiting for data", "share of the time of a step.", 100.0, " %"),
         ("memory_bytes", "Memory", "private memory of the process, in MB.", 1e-6, ""),
     ):
-        series = _scaled(told.steps[name] if told.steps[name].known else told.epochs[name], factor)
+        series = _scaled(course.steps[name] if course.steps[name].known else course.epochs[name], factor)
         if series.known:
             chart = over_steps(
-                steps, [Line(heading.lower(), "a", series, band=True)], f"{heading} over the steps", unit=unit
+                steps,
+                [Line(name=heading.lower(), css="a", series=series, band=True)],
+                f"{heading} over the steps",
+                unit=unit,
             )
             drawn.append(charts.figure(chart, f"<b>{heading}</b>, {words}"))
     yield pair(*drawn)
-    if told.steps["loss"].known and not told.steps["windows_per_second"].known:
+    if course.steps["loss"].known and not course.steps["windows_per_second"].known:
         yield paragraph("This run is older than the figures of throughput, waiting and memory.", "note")
 
 
 def _scaled(series: Series, factor: float) -> Series:
-    return Series(series.x_K, *(part * factor for part in (series.mean_K, series.low_K, series.high_K)))
+    return Series(series.x_K, *(values * factor for values in (series.mean_K, series.low_K, series.high_K)))
 
 
 def _run(facts: RunFacts) -> list[str]:
@@ -183,47 +186,47 @@ def _run(facts: RunFacts) -> list[str]:
 
 def _notes(facts: RunFacts) -> Iterator[str]:
     """What a person should know, a line each."""
-    told = list[str]()
+    notes = list[str]()
     if facts.history.skipped:
         noun = counted(facts.history.skipped, "step")
-        told.append(f"{noun} had no finite loss or gradient and changed no weight.")
-    told += [f"Passed over: {reason}" for reason in facts.passed[:MOST_ROWS]]
-    told += [
+        notes.append(f"{noun} had no finite loss or gradient and changed no weight.")
+    notes += [f"Passed over: {reason}" for reason in facts.passed[:MOST_ROWS]]
+    notes += [
         f"Its end was written down: {path.name}"
         for path in sorted(facts.run.folder.glob("post_mortem_step_*.json"))[:5]
     ]
-    told += [f"metrics.custom: {error}" for error in facts.history.custom_errors]
+    notes += [f"metrics.custom: {error}" for error in facts.history.custom_errors]
     if "made_again_from" in facts.facts:
-        told.append(f"run.json was damaged; what stands here is told by {facts.facts['made_again_from']}.")
+        notes.append(f"run.json was damaged; what stands here is told by {facts.facts['made_again_from']}.")
     if facts.dataset is None:
-        told.append("The data that the run was trained on are gone, or were made anew: maps and names are left out.")
+        notes.append("The data that the run was trained on are gone, or were made anew: maps and names are left out.")
     if facts.verdict is not None:
-        told += [str(note) for note in facts.verdict.document["notes"]]
-    if told:
-        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{escape(note)}</li>' for note in told)}</ul>"
+        notes += [str(note) for note in facts.verdict.document["notes"]]
+    if notes:
+        yield f"<h3>Notes</h3><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
 def _checkpoints(facts: RunFacts) -> str:
-    found, best = facts.checkpoints, facts.verdict.checkpoint if facts.verdict else None
+    saved, best = facts.checkpoints, facts.verdict.checkpoint if facts.verdict else None
     rows = []
-    told = [one for k, one in enumerate(found) if k >= len(found) - MOST_ROWS or one.name == best]
-    for one in reversed(told):
-        state = one.state
-        mark = " · ".join(word for word, on in (("judged", one.name == best), ("latest", one is found[-1])) if on)
+    shown = [each for k, each in enumerate(saved) if k >= len(saved) - MOST_ROWS or each.name == best]
+    for each in reversed(shown):
+        state = each.state
+        mark = " · ".join(word for word, on in (("judged", each.name == best), ("latest", each is saved[-1])) if on)
         loss = state["val_loss"] if state["validated"] else None
         rows.append(
             [
-                one.name,
+                each.name,
                 f"{state['epoch'] + 1}",
                 f"{state['batch']:,}",
                 "–" if loss is None else f"{loss:.4f}",
-                size(one.num_bytes),
-                _saved_at(one.folder / "manifest.json"),
+                size(each.num_bytes),
+                _saved_at(each.folder / "manifest.json"),
                 mark,
             ]
         )
-    total = size(sum(one.num_bytes for one in found))
-    more = f", {len(rows)} of {len(found):,}" if len(found) > len(rows) else ""
+    total = size(sum(each.num_bytes for each in saved))
+    more = f", {len(rows)} of {len(saved):,}" if len(saved) > len(rows) else ""
     caption = f"Checkpoints{more}; {total} together"
     heads = ("name", "epoch", "batch", "val loss", "size", "saved", "")
     return table(caption, heads, rows, numbers=(1, 2, 3, 4))
@@ -257,5 +260,5 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"{prefix}{key}", "–" if value is None else short(value) if isinstance(value, float) else told
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{key}", "–" if value is None else short(value) if isinstance(value, float) else text

@@ -43,17 +43,17 @@ def run_to_show(name: str | None) -> TrainingRun:
 
 def shown_run(run: TrainingRun) -> ShowDocument:
     """What `show --json` prints."""
-    told, facts, verdict = history(run), run.facts_or_recovered() or {}, _verdict(run)
+    course, facts, verdict = history(run), run.facts_or_recovered() or {}, _verdict(run)
     page = page_of(run)
     windows = verdict.shown if verdict else []
     return {
         "run": run.name,
         "model": facts.get("config", {}).get("model", {}).get("name", "?"),
         "standing": told_standing(run),
-        "best_loss": told.best.loss if told.best else None,
-        "best_epoch": told.best.epoch if told.best else None,
-        "epochs": _epochs(told),
-        "steps": told.last_step,
+        "best_loss": course.best.loss if course.best else None,
+        "best_epoch": course.best.epoch if course.best else None,
+        "epochs": _epochs(course),
+        "steps": course.last_step,
         "verdict": _headline(verdict) if verdict else None,
         "windows": [{key: window[key] for key in ("kind", "begins", "node", "error")} for window in windows],
         "report": str(page) if page.exists() else None,
@@ -65,22 +65,22 @@ def _verdict(run: TrainingRun) -> Verdict | None:
 
 
 def _headline(verdict: Verdict) -> ShownVerdict:
-    told = verdict.headline()
-    return {key: told[key] for key in ShownVerdict.__annotations__}  # type: ignore[return-value]
+    headline = verdict.headline()
+    return {key: headline[key] for key in ShownVerdict.__annotations__}  # type: ignore[return-value]
 
 
-def _epochs(told: RunHistory) -> list[ShownEpoch]:
+def _epochs(course: RunHistory) -> list[ShownEpoch]:
     parts = {
-        key: told.epochs[key].mean_K.tolist()
+        key: course.epochs[key].mean_K.tolist()
         for key in ("train_loss", "val_loss", "learning_rate", "windows_per_second")
     }
-    ends = told.epochs["step"].high_K.tolist()
+    ends = course.epochs["step"].high_K.tolist()
     count = len(ends)
     rows: list[ShownEpoch] = []
     for k, step in enumerate(ends):
         if math.isfinite(step):
             figures = {key: None if math.isnan(values[k]) else values[k] for key, values in parts.items()}
-            epoch = k + 1 if told.last_epoch <= count else round((k + 1) * told.last_epoch / count)
+            epoch = k + 1 if course.last_epoch <= count else round((k + 1) * course.last_epoch / count)
             rows.append({"epoch": epoch, "step": int(step), **figures})  # type: ignore[typeddict-item]
     return rows
 
@@ -110,8 +110,8 @@ def _table(screen: Screen, rows: Sequence[ShownEpoch]) -> None:
 
 def _found(screen: Screen, document: ShowDocument) -> None:
     """The last evaluation in two lines, and the windows that the page draws."""
-    told = document["verdict"]
-    if told is None:
+    verdict = document["verdict"]
+    if verdict is None:
         screen.tell(f"not evaluated yet. {to_run('evaluate', document['run'])}")
         return
     words = {
@@ -120,11 +120,11 @@ def _found(screen: Screen, document: ShowDocument) -> None:
         "unclear": "no clear winner",
         None: "no verdict",
     }
-    figures = [f"MSE {number(told['mse'])}"] if told["mse"] is not None else []
-    figures += [f"{name} {100 * share:.1f} % right" for name, share in told["accuracy"].items() if share is not None]
-    if told["best_baseline_mse"] is not None:
-        figures.append(f"{told['best_baseline']} {number(told['best_baseline_mse'])}")
-    screen.explain(f"{told['split']}: {', '.join(figures)}: {words[told['outcome']]}")
+    figures = [f"MSE {number(verdict['mse'])}"] if verdict["mse"] is not None else []
+    figures += [f"{name} {100 * share:.1f} % right" for name, share in verdict["accuracy"].items() if share is not None]
+    if verdict["best_baseline_mse"] is not None:
+        figures.append(f"{verdict['best_baseline']} {number(verdict['best_baseline_mse'])}")
+    screen.explain(f"{verdict['split']}: {', '.join(figures)}: {words[verdict['outcome']]}")
     rows = [[w["kind"], w["begins"][:16].replace("T", " "), w["node"], _error(w["error"])] for w in document["windows"]]
     screen.table([["window", "begins", "node", "error"], *rows] if rows else [], right=(3,))
 
@@ -138,29 +138,34 @@ def _letters(screen: Screen) -> bool:
     return (getattr(screen.out, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
-def _chart(screen: Screen, told: RunHistory, wide: int) -> list[str]:
+def _chart(screen: Screen, course: RunHistory, wide: int) -> list[str]:
     """Loss over the steps: dots for training, `o` for each validation, `*` for the best."""
     braille = _letters(screen)
-    lines = [told.steps["loss"] if told.steps["loss"].known else told.epochs["train_loss"], told.epochs["val_loss"]]
-    seen = np.concatenate([one.mean_K[np.isfinite(one.mean_K)] for one in lines])
+    lines = [
+        course.steps["loss"] if course.steps["loss"].known else course.epochs["train_loss"],
+        course.epochs["val_loss"],
+    ]
+    seen = np.concatenate([curve.mean_K[np.isfinite(curve.mean_K)] for curve in lines])
     inner = wide - LEFT - 1
-    if told.num_rows and not told.last_step:
+    if course.num_rows and not course.last_step:
         return ["solved in one pass: there are no steps to draw"]
     if not len(seen) or inner < 20:
         return ["no loss is a number yet"] if not len(seen) else []
     place = _places(float(seen.min()), float(seen.max()))
-    grid = _dots(lines[0], told.last_step, inner, place)
+    grid = _dots(lines[0], course.last_step, inner, place)
     letters = [[_letter(cell, braille) for cell in row] for row in grid.tolist()]
-    marks = [("o", x, y) for x, y in _points(lines[1], told.last_step, inner, place)]
-    if told.best is not None:
-        series = Series(*(np.asarray([value], dtype=np.float64) for value in (told.best.step, *[told.best.loss] * 3)))
-        marks += [("*", x, y) for x, y in _points(series, told.last_step, inner, place)]
+    marks = [("o", x, y) for x, y in _points(lines[1], course.last_step, inner, place)]
+    if course.best is not None:
+        series = Series(
+            *(np.asarray([value], dtype=np.float64) for value in (course.best.step, *[course.best.loss] * 3))
+        )
+        marks += [("*", x, y) for x, y in _points(series, course.last_step, inner, place)]
     for mark, x, y in marks:
         letters[int(y) // 4][int(x) // 2] = screen.paint(mark, "1;33" if mark == "*" else "33")
     low, high = float(seen.min()), float(seen.max())
     heads = {0: short(high), ROWS - 1: short(low)}
     body = [f"{heads.get(k, ''):>{LEFT - 1}} {''.join(row).rstrip()}" for k, row in enumerate(letters)]
-    end = f"step {told.last_step:,}"
+    end = f"step {course.last_step:,}"
     foot = f"{'':{LEFT}}{'1':<{max(inner - len(end), 1)}}{end}"
     dot = "⠒" if braille else "."
     legend = f"{dot} training  o validation  * best"
@@ -191,19 +196,19 @@ class _Place:
         return np.rint((self.high - values) / width * bottom)
 
 
-def _points(one: Series, last: int, inner: int, place: _Place) -> list[tuple[float, float]]:
+def _points(series: Series, last: int, inner: int, place: _Place) -> list[tuple[float, float]]:
     """Returns (column, row) in dots of the points that have a value."""
-    known = np.isfinite(one.mean_K)
-    xs = np.rint(one.x_K[known] / max(last, 1) * (inner * 2 - 1))
-    ys = np.clip(place.of(one.mean_K[known]), 0, ROWS * 4 - 1)
+    known = np.isfinite(series.mean_K)
+    xs = np.rint(series.x_K[known] / max(last, 1) * (inner * 2 - 1))
+    ys = np.clip(place.of(series.mean_K[known]), 0, ROWS * 4 - 1)
     return list(zip(xs.tolist(), ys.tolist(), strict=True))
 
 
-def _dots(one: Series, last: int, inner: int, place: _Place) -> Integers:
+def _dots(series: Series, last: int, inner: int, place: _Place) -> Integers:
     """Returns [ROWS, inner] bits of braille letters, neighbouring points joined."""
     grid = np.zeros((ROWS, inner), dtype=np.int64)
     before: tuple[float, float] | None = None
-    for x, y in _points(one, last, inner, place):
+    for x, y in _points(series, last, inner, place):
         x0, y0 = before or (x, y)
         for k in range(int(max(abs(x - x0), abs(y - y0))) + 1):
             share = k / max(abs(x - x0), abs(y - y0), 1)

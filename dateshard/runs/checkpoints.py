@@ -122,10 +122,10 @@ def open_named(wanted: Named) -> checkpoint.Checkpoint:
     return checkpoint.inspect(wanted.place.folder / wanted.name)
 
 
-def damage_of(found: checkpoint.Checkpoint) -> str | None:
+def damage_of(saved: checkpoint.Checkpoint) -> str | None:
     """What is wrong with its files, all bytes compared."""
     try:
-        checkpoint.verify(found)
+        checkpoint.verify(saved)
     except StoreError as error:
         return str(error)
     return None
@@ -133,17 +133,17 @@ def damage_of(found: checkpoint.Checkpoint) -> str | None:
 
 def list_checkpoints(place: CheckpointPlace) -> CheckpointsListDocument:
     """Everything that lies there: the best first, the others newest first. Manifests and sizes are read, no tensors."""
-    found, damaged = [], list[DamagedRow]()
+    intact, damaged = [], list[DamagedRow]()
     for folder in _folders(place.folder, checkpoint.NAME):
         try:
-            one = checkpoint.inspect(folder)
-            _refuse_other_sizes(one)
-            found.append(one)
+            saved = checkpoint.inspect(folder)
+            _refuse_other_sizes(saved)
+            intact.append(saved)
         except StoreError as error:
             damaged.append({"name": folder.name, "message": str(error)})
-    best = next(iter(checkpoint.ranked(found)), None)
-    found.sort(key=lambda one: (one is best, one.place), reverse=True)
-    rows = [_row(one) for one in found]
+    best = next(iter(checkpoint.ranked(intact)), None)
+    intact.sort(key=lambda saved: (saved is best, saved.place), reverse=True)
+    rows = [_row(saved) for saved in intact]
     exports = [_export_row(path) for path in sorted(place.folder.glob("*.pth")) if _is_export(path)]
     aside: list[AsideRow] = [
         {"name": folder.name, "bytes": removal.bytes_of(folder)} for folder in _folders(place.folder, ASIDE)
@@ -165,46 +165,46 @@ def list_checkpoints(place: CheckpointPlace) -> CheckpointsListDocument:
 
 def _folders(parent: Path, pattern: re.Pattern[str]) -> list[Path]:
     """Lists the folders of that name, by the numbers in it: batch 4 before batch 12."""
-    found = [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: ([int(digits) for digits in re.findall(r"_(\d+)", path.name)], path.name))
+    folders = [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=lambda path: ([int(digits) for digits in re.findall(r"_(\d+)", path.name)], path.name))
 
 
 def _is_export(path: Path) -> bool:
     return path.name == BEST_EXPORT or bool(checkpoint.NAME.fullmatch(path.stem))
 
 
-def _refuse_other_sizes(found: checkpoint.Checkpoint) -> None:
+def _refuse_other_sizes(saved: checkpoint.Checkpoint) -> None:
     """Refuses a checkpoint whose files do not have their sizes, without reading one.
 
     Raises:
         NotThereError: a file is missing or cut off, without reading one.
     """
-    for name, (size, _) in found.files.items():
-        path = found.folder / name
+    for name, (size, _) in saved.files.items():
+        path = saved.folder / name
         there = path.stat().st_size if path.is_file() else None
         if there != size:
             what = "is missing" if there is None else f"has {there:,} bytes, {size:,} were saved"
             raise NotThereError(
                 what,
                 where=Where(file=str(path)),
-                todo=f"See: {command('checkpoints', 'verify', '--dir', found.folder.parent)}",
+                todo=f"See: {command('checkpoints', 'verify', '--dir', saved.folder.parent)}",
             )
 
 
-def _row(one: checkpoint.Checkpoint) -> CheckpointRow:
-    state = one.state
+def _row(saved: checkpoint.Checkpoint) -> CheckpointRow:
+    state = saved.state
     return {
-        "name": one.name,
+        "name": saved.name,
         "epoch": state["epoch"] + 1,
         "batch": state["batch"],
         "step": state["step"],
         "validated": state["validated"],
         "train_loss": state["train_loss"],
         "val_loss": state["val_loss"],
-        "bytes": removal.bytes_of(one.folder),
-        "saved": _time(one.folder / "manifest.json"),
-        "pinned": removal.is_pinned(one.folder),
-        "exported": removal.export_of(one.folder).exists(),
+        "bytes": removal.bytes_of(saved.folder),
+        "saved": _time(saved.folder / "manifest.json"),
+        "pinned": removal.is_pinned(saved.folder),
+        "exported": removal.export_of(saved.folder).exists(),
     }
 
 
@@ -218,20 +218,20 @@ def _time(path: Path) -> str:
 
 def describe(wanted: Named) -> CheckpointInfoDocument:
     """Everything in the manifest, and whether the bytes are as they were saved."""
-    found = open_named(wanted)
-    state, bound = found.state, found.state["bound"]
+    saved = open_named(wanted)
+    state, bound = saved.state, saved.state["bound"]
     return {
-        **_row(found),
+        **_row(saved),
         "run": wanted.place.run,
-        "folder": str(found.folder),
+        "folder": str(saved.folder),
         "total_batches": state["num_batches"],
         "losses": state["losses"],
         "learning_rate": state.get("learning_rate"),
         "skipped": state["skipped"],
         "best_val_loss": state["progress"]["best_loss"],
         "best_epoch": state["progress"]["best_epoch"] + 1,
-        "files": [{"file": name, "bytes": size, "xxh3_128": digest} for name, (size, digest) in found.files.items()],
-        "damage": damage_of(found),
+        "files": [{"file": name, "bytes": size, "xxh3_128": digest} for name, (size, digest) in saved.files.items()],
+        "damage": damage_of(saved),
         "dataset": bound["data"]["name"],
         "generation": bound["data"]["generation"],
         "data": str(bound["data"].get("id")),
@@ -247,10 +247,10 @@ def verify(place: CheckpointPlace, names: Sequence[str]) -> CheckpointsVerifyDoc
     chosen = [open_named(Named(place, name)).folder if name in BY_WORD else place.folder / name for name in names]
     for folder in chosen if names else _folders(place.folder, checkpoint.NAME):
         try:
-            one = checkpoint.inspect(folder)
-            size, damage = one.num_bytes, damage_of(one)
+            saved = checkpoint.inspect(folder)
+            size, damage = saved.num_bytes, damage_of(saved)
             if damage is None:
-                whole[one.name] = one
+                whole[saved.name] = saved
         except StoreError as error:
             size, damage = removal.bytes_of(folder) if folder.is_dir() else 0, str(error)
         rows.append({"name": folder.name, "bytes": size, "damage": damage})
@@ -265,13 +265,17 @@ def _verify_exports(folder: Path, whole: dict[str, checkpoint.Checkpoint]) -> li
     rows = list[VerifiedRow]()
     best = next(iter(checkpoint.ranked(list(whole.values()))), None)
     for path in sorted(filter(_is_export, folder.glob("*.pth"))):
-        one = best if path.name == BEST_EXPORT else whole.get(path.stem)
-        if one is None:
+        saved = best if path.name == BEST_EXPORT else whole.get(path.stem)
+        if saved is None:
             continue
-        todo = to_run("checkpoints", "export", one.folder, path, "--force")
-        error = NotThereError(f"does not hold what {one.name} holds", where=Where(file=str(path)), todo=todo)
+        todo = to_run("checkpoints", "export", saved.folder, path, "--force")
+        error = NotThereError(f"does not hold what {saved.name} holds", where=Where(file=str(path)), todo=todo)
         rows.append(
-            {"name": path.name, "bytes": path.stat().st_size, "damage": None if pth.matches(path, one) else str(error)}
+            {
+                "name": path.name,
+                "bytes": path.stat().st_size,
+                "damage": None if pth.matches(path, saved) else str(error),
+            }
         )
     return rows
 
@@ -286,9 +290,9 @@ def export(wanted: Named, file: Path, *, force: bool) -> CheckpointExportDocumen
         raise UsageError("there is a file already", where=Where(file=str(file)), todo="Give --force to replace it")
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UsageError("no place for a file", where=Where(file=str(file)), todo="Name a file in a folder that exists")
-    found = open_named(wanted)
-    pth.export(found, file)
-    return {"name": found.name, "file": str(file), "bytes": file.stat().st_size}
+    saved = open_named(wanted)
+    pth.export(saved, file)
+    return {"name": saved.name, "file": str(file), "bytes": file.stat().st_size}
 
 
 def copy(wanted: Named, directory: Path) -> CheckpointCopyDocument:
@@ -302,9 +306,9 @@ def copy(wanted: Named, directory: Path) -> CheckpointCopyDocument:
         raise UsageError("no folder", where=where, todo="Name a folder, or one that is to be made")
     if (owner := run_of(directory)) is not None:
         raise UsageError(f"run {owner.name} keeps its own checkpoints there", where=where, todo="Name another folder")
-    found = open_named(wanted)
-    checkpoint.verify(found)
-    return {"name": found.name, "folder": str(copy_checkpoint(found, directory)), "bytes": found.num_bytes}
+    saved = open_named(wanted)
+    checkpoint.verify(saved)
+    return {"name": saved.name, "folder": str(copy_checkpoint(saved, directory)), "bytes": saved.num_bytes}
 
 
 def clean(place: CheckpointPlace, policy: RetentionPolicy, *, dry_run: bool) -> CheckpointsCleanDocument:
@@ -333,9 +337,9 @@ def clean(place: CheckpointPlace, policy: RetentionPolicy, *, dry_run: bool) -> 
 
 def set_pin(wanted: Named, *, pinned: bool) -> CheckpointPinDocument:
     """Pins a checkpoint that verifies, or lets it go."""
-    found = open_named(wanted)
+    saved = open_named(wanted)
     if pinned:
-        checkpoint.verify(found)
+        checkpoint.verify(saved)
     act: Callable[[Path], object] = removal.pin if pinned else removal.unpin
-    act(found.folder)
-    return {"name": found.name, "folder": str(found.folder), "pinned": os.path.exists(found.folder / removal.PIN)}
+    act(saved.folder)
+    return {"name": saved.name, "folder": str(saved.folder), "pinned": os.path.exists(saved.folder / removal.PIN)}

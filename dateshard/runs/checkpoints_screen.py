@@ -18,12 +18,12 @@ from dateshard.terminal.screen import Screen, counted, number, rounded, size
 HEADER = ["checkpoint", "size", "saved", "val loss", ""]
 
 
-def show_list(screen: Screen, told: CheckpointsListDocument) -> None:
+def show_list(screen: Screen, document: CheckpointsListDocument) -> None:
     """The best, the others, everything else that lies there, and the sum."""
-    screen.tell(_title(told["run"], told["folder"]))
-    best = [row for row in told["checkpoints"] if row["name"] == told["best"]]
-    others = [row for row in told["checkpoints"] if row["name"] != told["best"]]
-    exports = [row for row in told["exports"] if row["file"] == "best_model.pth"]
+    screen.tell(_title(document["run"], document["folder"]))
+    best = [row for row in document["checkpoints"] if row["name"] == document["best"]]
+    others = [row for row in document["checkpoints"] if row["name"] != document["best"]]
+    exports = [row for row in document["exports"] if row["file"] == "best_model.pth"]
     lines = list(map(_line, best))
     lines += [[row["file"], size(row["bytes"]), _time(row["saved"]), "", "export"] for row in exports]
     if screen.terminal:
@@ -32,13 +32,13 @@ def show_list(screen: Screen, told: CheckpointsListDocument) -> None:
     else:
         lines = [[*line[:-1], f"best {line[-1]}".rstrip()] if k < len(best) else line for k, line in enumerate(lines)]
         screen.table([HEADER, *lines, *map(_line, others)])
-    _block(screen, "set aside", [[row["name"], size(row["bytes"])] for row in told["set_aside"]])
-    if told["damaged"]:
+    _block(screen, "set aside", [[row["name"], size(row["bytes"])] for row in document["set_aside"]])
+    if document["damaged"]:
         screen.tell()
-        for row in told["damaged"]:
+        for row in document["damaged"]:
             screen.tell(f"damaged  {row['message']}")
     screen.tell()
-    screen.tell(f"{counted(told['count'], 'checkpoint')}, {size(told['bytes'])} in all")
+    screen.tell(f"{counted(document['count'], 'checkpoint')}, {size(document['bytes'])} in all")
 
 
 def _title(run: str | None, folder: str) -> str:
@@ -64,33 +64,33 @@ def _time(saved: str) -> str:
     return saved[:19].replace("T", " ")
 
 
-def show_info(screen: Screen, told: CheckpointInfoDocument) -> None:
+def show_info(screen: Screen, document: CheckpointInfoDocument) -> None:
     """Everything in the manifest."""
-    screen.tell(told["folder"])
+    screen.tell(document["folder"])
     screen.tell()
     facts = {
-        "epoch": str(told["epoch"]),
-        "batch": str(told["batch"]),
-        "total_batches": str(told["total_batches"]),
-        "step": str(told["step"]),
-        "train_loss": _loss(told["train_loss"], "running mean of the epoch so far"),
-        **{f"{name}_loss": _loss(loss, "the same of this loss") for name, loss in told["losses"].items()},
-        "val_loss": _loss(told["val_loss"], "on these weights" if told["validated"] else "of the epoch before"),
-        "best so far": f"{number(told['best_val_loss'], 6)} in epoch {told['best_epoch']}"
-        if told["best_epoch"]
+        "epoch": str(document["epoch"]),
+        "batch": str(document["batch"]),
+        "total_batches": str(document["total_batches"]),
+        "step": str(document["step"]),
+        "train_loss": _loss(document["train_loss"], "running mean of the epoch so far"),
+        **{f"{name}_loss": _loss(loss, "the same of this loss") for name, loss in document["losses"].items()},
+        "val_loss": _loss(document["val_loss"], "on these weights" if document["validated"] else "of the epoch before"),
+        "best so far": f"{number(document['best_val_loss'], 6)} in epoch {document['best_epoch']}"
+        if document["best_epoch"]
         else "-",
-        "learning_rate": "-" if told["learning_rate"] is None else f"{told['learning_rate']:.6g}",
-        "errors": f"{told['skipped']} (steps of this epoch without a finite gradient)",
-        "saved": _time(told["saved"]) + (", pinned" if told["pinned"] else ""),
-        "size": size(told["bytes"]),
-        "run": told["run"] or "none: a copy",
-        "dataset": f"{told['dataset']}, generation {told['generation']}, {told['data']}",
-        "began with": told["init_from"] or "weights drawn from the seed",
+        "learning_rate": "-" if document["learning_rate"] is None else f"{document['learning_rate']:.6g}",
+        "errors": f"{document['skipped']} (steps of this epoch without a finite gradient)",
+        "saved": _time(document["saved"]) + (", pinned" if document["pinned"] else ""),
+        "size": size(document["bytes"]),
+        "run": document["run"] or "none: a copy",
+        "dataset": f"{document['dataset']}, generation {document['generation']}, {document['data']}",
+        "began with": document["init_from"] or "weights drawn from the seed",
     }
     screen.table([[key, value] for key, value in facts.items()], wrap=True)
-    _block(screen, "files", [[row["file"], size(row["bytes"]), row["xxh3_128"]] for row in told["files"]])
-    screen.tell(f"  damaged: {told['damage']}" if told["damage"] else "  every byte is as it was saved")
-    for title, values in (("settings", told["settings"]), ("environment", told["environment"])):
+    _block(screen, "files", [[row["file"], size(row["bytes"]), row["xxh3_128"]] for row in document["files"]])
+    screen.tell(f"  damaged: {document['damage']}" if document["damage"] else "  every byte is as it was saved")
+    for title, values in (("settings", document["settings"]), ("environment", document["environment"])):
         _block(screen, title, [[key, _value(value)] for key, value in values.items()], right=())
 
 
@@ -108,44 +108,44 @@ def _value(value: object) -> str:
     return rounded(value) if isinstance(value, float) else str(value)
 
 
-def show_verified(screen: Screen, told: CheckpointsVerifyDocument) -> None:
+def show_verified(screen: Screen, document: CheckpointsVerifyDocument) -> None:
     """A line each, the damaged ones with what to do."""
-    screen.tell(_title(told["run"], told["folder"]))
-    good = [row for row in told["verified"] if row["damage"] is None]
+    screen.tell(_title(document["run"], document["folder"]))
+    good = [row for row in document["verified"] if row["damage"] is None]
     screen.table([["ok", row["name"], size(row["bytes"])] for row in good], right=(2,))
-    for row in told["verified"]:
+    for row in document["verified"]:
         if row["damage"] is not None:
             screen.tell(f"damaged  {row['damage']}")
     total = sum(row["bytes"] for row in good)
-    screen.tell(f"{len(good)} of {len(told['verified'])} verified ({size(total)}), {told['damaged']} damaged")
+    screen.tell(f"{len(good)} of {len(document['verified'])} verified ({size(total)}), {document['damaged']} damaged")
 
 
-def show_loaded(screen: Screen, told: CheckpointLoadDocument) -> None:
+def show_loaded(screen: Screen, document: CheckpointLoadDocument) -> None:
     """Parameters and losses."""
-    for note in told["notes"]:
+    for note in document["notes"]:
         screen.tell(f"note: {note}")
-    forward = told["forward"]
+    forward = document["forward"]
     facts = {
-        "model": told["model"],
-        "parameters": f"{told['parameters']:,}",
-        "train_loss": number(told["train_loss"], 6),
-        **{f"{name}_loss": number(loss, 6) for name, loss in told["losses"].items()},
-        "val_loss": number(told["val_loss"], 6),
-        "dataset": f"{told['dataset']}, generation {told['generation']}",
+        "model": document["model"],
+        "parameters": f"{document['parameters']:,}",
+        "train_loss": number(document["train_loss"], 6),
+        **{f"{name}_loss": number(loss, 6) for name, loss in document["losses"].items()},
+        "val_loss": number(document["val_loss"], 6),
+        "dataset": f"{document['dataset']}, generation {document['generation']}",
         "forward": f"{number(forward['loss'], 6)} on {counted(forward['windows'], 'window')} of {forward['split']}",
     }
-    screen.tell(told["folder"])
+    screen.tell(document["folder"])
     screen.tell("  every byte verified, loaded strictly")
     screen.table([[key, value] for key, value in facts.items()])
 
 
-def show_cleaned(screen: Screen, told: CheckpointsCleanDocument) -> None:
+def show_cleaned(screen: Screen, document: CheckpointsCleanDocument) -> None:
     """What goes, what it frees, what stays."""
-    verb = "would go" if told["dry_run"] else "removed"
-    for name in (*told["removed"], *told["set_aside"]):
+    verb = "would go" if document["dry_run"] else "removed"
+    for name in (*document["removed"], *document["set_aside"]):
         screen.tell(f"{verb}  {name}")
-    for message in told["damaged"]:
+    for message in document["damaged"]:
         screen.tell(f"damaged, left as it is  {message}")
-    count = counted(len(told["removed"]) + len(told["set_aside"]), "checkpoint")
-    freed = f"{size(told['freed'])} {'would be freed' if told['dry_run'] else 'freed'}"
-    screen.tell(f"{count} {verb}, {freed}; {len(told['kept'])} kept ({size(told['left'])})")
+    count = counted(len(document["removed"]) + len(document["set_aside"]), "checkpoint")
+    freed = f"{size(document['freed'])} {'would be freed' if document['dry_run'] else 'freed'}"
+    screen.tell(f"{count} {verb}, {freed}; {len(document['kept'])} kept ({size(document['left'])})")

@@ -50,7 +50,7 @@ class Best:
     validated: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RunHistory:
     """What the rows of a run say.
 
@@ -78,59 +78,59 @@ class RunHistory:
 
 def history(run: TrainingRun) -> RunHistory:
     """Reads the history of a run's metrics.jsonl; empty where there is none."""
-    told = RunHistory()
+    course = RunHistory()
     for row in run.metrics():
-        _first_look(told, row)
-    steps = {name: _Binned(POINTS) for name in (*STEP_FIGURES, *(f"losses.{head}" for head in told.heads))}
-    heads = [f"{part}.{head}" for part in ("train", "validation") for head in told.heads]
-    size = min(max(told.last_epoch, 1), MOST_EPOCHS)
+        _first_look(course, row)
+    steps = {name: _Binned(POINTS) for name in (*STEP_FIGURES, *(f"losses.{head}" for head in course.heads))}
+    heads = [f"{side}.{head}" for side in ("train", "validation") for head in course.heads]
+    size = min(max(course.last_epoch, 1), MOST_EPOCHS)
     epochs = {name: _Binned(size) for name in (*EPOCH_FIGURES, *heads)}
     for row in run.metrics():
         step, epoch = row["step"], _whole(row.get("epoch"))
-        if step > told.last_step or not 0 < epoch <= told.last_epoch:
+        if step > course.last_step or not 0 < epoch <= course.last_epoch:
             continue
         if "val_loss" in row:
             for name, binned in epochs.items():
-                binned.add((epoch - 1) * size // told.last_epoch, step, _of_epoch(row, name))
+                binned.add((epoch - 1) * size // course.last_epoch, step, _of_epoch(row, name))
         else:
             for name, binned in steps.items():
-                binned.add(max(step - 1, 0) * POINTS // max(told.last_step, 1), step, _nested(row, name))
-    told.steps = {name: binned.series() for name, binned in steps.items()}
-    told.epochs = {name: binned.series() for name, binned in epochs.items()}
-    return told
+                binned.add(max(step - 1, 0) * POINTS // max(course.last_step, 1), step, _nested(row, name))
+    course.steps = {name: binned.series() for name, binned in steps.items()}
+    course.epochs = {name: binned.series() for name, binned in epochs.items()}
+    return course
 
 
-def _first_look(told: RunHistory, row: Mapping[str, Any]) -> None:
+def _first_look(course: RunHistory, row: Mapping[str, Any]) -> None:
     """Ends, counts, and the best epoch: exact, whatever is put together in a point."""
     epoch = _whole(row.get("epoch"))
-    told.num_rows += 1
-    told.last_step, told.last_epoch = max(told.last_step, row["step"]), max(told.last_epoch, epoch)
+    course.num_rows += 1
+    course.last_step, course.last_epoch = max(course.last_step, row["step"]), max(course.last_epoch, epoch)
     if isinstance(row.get("resumed_at"), int):
-        told.resumes = [*told.resumes, row["resumed_at"]][-MOST_RESUMES:]
+        course.resumes = [*course.resumes, row["resumed_at"]][-MOST_RESUMES:]
     memory = [row[key] for key in ("memory_bytes", "peak_memory_bytes") if isinstance(row.get(key), int)]
-    told.peak_bytes = max([*memory, *([] if told.peak_bytes is None else [told.peak_bytes])], default=None)
+    course.peak_bytes = max([*memory, *([] if course.peak_bytes is None else [course.peak_bytes])], default=None)
     if "val_loss" not in row:
-        told.heads += [head for head in row.get("losses") or {} if head not in told.heads]
+        course.heads += [head for head in row.get("losses") or {} if head not in course.heads]
         return
-    told.heads += [head for head in _nested(row, "train.losses") or {} if head not in told.heads]
-    told.whole_epochs, told.final = told.whole_epochs + 1, row
-    told.seconds += _number(row.get("time_per_epoch")) or 0.0
-    told.skipped += _whole(row.get("skipped"))
-    for part in ("train", "validation"):
-        error = (_nested(row, f"{part}.sampled") or {}).get("error")
-        if error and error not in told.custom_errors:
-            told.custom_errors = [*told.custom_errors, str(error)][:5]
-    _note_best(told, row, epoch)
+    course.heads += [head for head in _nested(row, "train.losses") or {} if head not in course.heads]
+    course.whole_epochs, course.final = course.whole_epochs + 1, row
+    course.seconds += _number(row.get("time_per_epoch")) or 0.0
+    course.skipped += _whole(row.get("skipped"))
+    for side in ("train", "validation"):
+        error = (_nested(row, f"{side}.sampled") or {}).get("error")
+        if error and error not in course.custom_errors:
+            course.custom_errors = [*course.custom_errors, str(error)][:5]
+    _note_best(course, row, epoch)
 
 
-def _note_best(told: RunHistory, row: Mapping[str, Any], epoch: int) -> None:
+def _note_best(course: RunHistory, row: Mapping[str, Any], epoch: int) -> None:
     held = _number(row.get("val_loss"))
     judged = held if held is not None else _number(row.get("train_loss"))
-    if judged is None or (told.best and told.best.validated and held is None):
+    if judged is None or (course.best and course.best.validated and held is None):
         return
-    better = told.best is None or judged < told.best.loss or (held is not None and not told.best.validated)
+    better = course.best is None or judged < course.best.loss or (held is not None and not course.best.validated)
     if better:
-        told.best = Best(epoch, row["step"], judged, held is not None)
+        course.best = Best(epoch, row["step"], judged, held is not None)
 
 
 class _Binned:
@@ -142,33 +142,33 @@ class _Binned:
 
     def add(self, place: int, step: int, value: Any) -> None:
         self.sums[2:, place] += (step, 1)
-        if (told := _number(value)) is not None:
-            self.sums[:2, place] += (told, 1)
-            self.low[place], self.high[place] = min(self.low[place], told), max(self.high[place], told)
+        if (figure := _number(value)) is not None:
+            self.sums[:2, place] += (figure, 1)
+            self.low[place], self.high[place] = min(self.low[place], figure), max(self.high[place], figure)
 
     def series(self) -> Series:
         used = np.flatnonzero(self.sums[3])
         total, count, steps, rows = self.sums[:, used]
         known = count > 0
         mean = np.where(known, total / np.maximum(count, 1), np.nan)
-        ends = [np.where(known, part[used], np.nan) for part in (self.low, self.high)]
+        ends = [np.where(known, bound[used], np.nan) for bound in (self.low, self.high)]
         return Series(steps / np.maximum(rows, 1), mean, *ends)
 
 
 def _of_epoch(row: Mapping[str, Any], name: str) -> Any:
-    part, _, head = name.partition(".")
-    return _nested(row, f"{part}.losses.{head}") if head else row.get(name)
+    side, _, head = name.partition(".")
+    return _nested(row, f"{side}.losses.{head}") if head else row.get(name)
 
 
 def _nested(row: Mapping[str, Any], path: str) -> Any:
     """Finds a figure of a row by its path, `train.losses.geo`: a head's own name may hold dots."""
     first, _, rest = path.partition(".")
     second, _, last = rest.partition(".") if first in ("train", "validation") else (rest, "", "")
-    found: Any = row.get(first)
+    value: Any = row.get(first)
     for key in (second, last):
         if key:
-            found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+            value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _number(value: Any) -> float | None:

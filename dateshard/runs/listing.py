@@ -46,9 +46,9 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
         facts = run.facts()
     except DamagedError as error:
         fault = f"damaged  {run.name}  {error}"
-    found, _ = checkpoint.scan(run.checkpoints)
-    state = found[-1].state if found else {}
-    stands = standing(run, found[-1] if found else None)
+    saved, _ = checkpoint.scan(run.checkpoints)
+    state = saved[-1].state if saved else {}
+    stands = standing(run, saved[-1] if saved else None)
     if fault and stands.state != "running":
         stands = Standing(state="damaged", began=stands.began, seconds=stands.seconds)
     config = (facts or state).get("config", {})
@@ -66,8 +66,8 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
         "steps": state.get("step", 0),
         "best_val_loss": progress.get("best_loss"),
         "best_epoch": progress.get("best_epoch", -1) + 1,
-        "checkpoints": len(found),
-        "bytes": sum(one.num_bytes for one in found),
+        "checkpoints": len(saved),
+        "bytes": sum(each.num_bytes for each in saved),
         "started": facts.get("created"),
         "seconds": stands.seconds,
         "resume": _resume(run, stands),
@@ -153,19 +153,19 @@ def _evaluated(run: TrainingRun) -> dict[str, float | None] | None:
 
 def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list[str]:
     """What keeps the figures from being comparable."""
-    found = []
+    notes = []
     if len({run["dataset"] for run in runs}) > 1:
-        found.append("they were trained on different datasets: their losses cannot be compared")
+        notes.append("they were trained on different datasets: their losses cannot be compared")
     elif len({run["data"] for run in runs}) > 1:
         numbers = ", ".join(f"{run['run']} {run['generation']}" for run in runs)
-        found.append(f"not the same data (generations: {numbers}): dates or statistics differ, and so may every loss")
+        notes.append(f"not the same data (generations: {numbers}): dates or statistics differ, and so may every loss")
     splits = [run["split"] for run in runs if run["split"] is not None]
     if any(split != splits[0] for split in splits):
-        found.append("their splits differ: validation losses are of other dates")
+        notes.append("their splits differ: validation losses are of other dates")
     for section, what in (("window", "windows"), ("targets", "targets")):
         if any(fact.get("config", {}).get(section) != facts[0].get("config", {}).get(section) for fact in facts):
-            found.append(f"their {what} differ: losses are of other targets")
+            notes.append(f"their {what} differ: losses are of other targets")
     losses = [{key: fact.get("config", {}).get("training", {}).get(key) for key in LOSSES} for fact in facts]
     if any(loss != losses[0] for loss in losses):
-        found.append("what they minimise differs (trainer.training.loss): compare rmse or mae, not the loss")
-    return found
+        notes.append("what they minimise differs (trainer.training.loss): compare rmse or mae, not the loss")
+    return notes

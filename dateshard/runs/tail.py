@@ -28,7 +28,7 @@ class Rewound:
     step: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Follower:
     """Reads a file that grows, and may be replaced by a shorter one.
 
@@ -57,20 +57,20 @@ class Follower:
             return
         self._at += len(data)
         *whole, self._torn = (self._torn + data).split(b"\n")
-        found = [row for row in map(_parsed, whole) if row is not None]
+        rows = [row for row in map(_parsed, whole) if row is not None]
         if again:
-            yield from self._after_rewind(found)
+            yield from self._after_rewind(rows)
             return
-        for row in found:
+        for row in rows:
             self.step = row["step"]
             yield row
 
-    def _after_rewind(self, found: list[Row]) -> Iterator[Row | Rewound]:
+    def _after_rewind(self, rows: list[Row]) -> Iterator[Row | Rewound]:
         """What the new file still holds was shown before; what is beyond the last row shown is new."""
-        kept = [row for row in found if row["step"] <= self.step]
+        kept = [row for row in rows if row["step"] <= self.step]
         yield Rewound(kept[-1]["step"] if kept else 0)
-        new = found[len(kept) :]
-        self.step = found[-1]["step"] if found else 0
+        new = rows[len(kept) :]
+        self.step = rows[-1]["step"] if rows else 0
         yield from new
 
 

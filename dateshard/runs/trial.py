@@ -23,19 +23,19 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
         DamagedError: naming the file. UsageError: the dataset of today does not fit these settings.
         UntrustedError: they name code, and neither the run nor the copy was made here.
     """
-    found = open_named(wanted)
-    state = found.state
+    saved = open_named(wanted)
+    state = saved.state
     settings = validate({"dataset": state["bound"]["data"]["name"], "trainer": state["config"]})
     place = wanted.place
-    folder, what = (place.folder.parent, f"run {place.run}") if place.run else (found.folder, found.name)
+    folder, what = (place.folder.parent, f"run {place.run}") if place.run else (saved.folder, saved.name)
     check_trust(folder, code_of(settings.trainer), what, trust=trust)
-    dataset, notes = _dataset_of(found)
-    session = make_session(settings.trainer, dataset, found.folder.parent)
-    restore(session, found)
+    dataset, notes = _dataset_of(saved)
+    session = make_session(settings.trainer, dataset, saved.folder.parent)
+    restore(session, saved)
     trial = try_batch(session)
     return {
-        "name": found.name,
-        "folder": str(found.folder),
+        "name": saved.name,
+        "folder": str(saved.folder),
         "model": settings.trainer.model.name,
         "parameters": num_parameters(session.model),
         "train_loss": state["train_loss"],
@@ -53,13 +53,13 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     }
 
 
-def _dataset_of(found: Checkpoint) -> tuple[Dataset, list[str]]:
+def _dataset_of(saved: Checkpoint) -> tuple[Dataset, list[str]]:
     """The generation that it was trained on; where that was cleaned away (a copy pins nothing), the current one."""
-    data = found.state["bound"]["data"]
+    data = saved.state["bound"]["data"]
     root = shards_folder(data["name"])
     try:
         return Dataset.open(root, data["generation"]), []
     except NotThereError:
         dataset = Dataset.open(root)
-        told = f"generation {data['generation']} is gone: tried on generation {dataset.generation}"
-        return dataset, [told]
+        note = f"generation {data['generation']} is gone: tried on generation {dataset.generation}"
+        return dataset, [note]

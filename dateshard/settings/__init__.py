@@ -70,8 +70,8 @@ class Layers:
 
     def merge(self, source: Mapping[str, Any], name: str, path: tuple[str, ...] = ()) -> None:
         target = self.tree
-        for part in path:
-            target = target[part]
+        for key in path:
+            target = target[key]
         for raw_key, value in source.items():
             if raw_key is not None and not isinstance(raw_key, str | int | float):
                 raise UsageError("a key is one word", where=Where(file=name), todo="Correct the YAML")
@@ -147,15 +147,15 @@ def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = (), pres
 
 def _as_spelled(path: Sequence[str], tree: Any) -> list[str]:
     """An environment variable's names as the files or the schema spell them: it is written in capitals, T_max is not."""
-    found, kinds = list[str](), list[Any]([Settings])
-    for part in path:
+    keys, kinds = list[str](), list[Any]([Settings])
+    for given_key in path:
         names = [*(tree if isinstance(tree, Mapping) else ()), *(name for kind in kinds for name in kind.model_fields)]
-        alike = [name for name in names if name.lower() == part.lower()]
-        name = part if part in alike else next(iter(alike), part.lower())
-        found.append(name)
+        alike = [name for name in names if name.lower() == given_key.lower()]
+        name = given_key if given_key in alike else next(iter(alike), given_key.lower())
+        keys.append(name)
         tree = tree.get(name) if isinstance(tree, Mapping) else None
         kinds = [inner for kind in kinds for inner in inner_models(kind, name)]
-    return found
+    return keys
 
 
 def apply(settings: Settings, overrides: Sequence[str]) -> Settings:
@@ -285,6 +285,6 @@ def _set(layers: Layers, path: Sequence[str], text: str, name: str) -> None:
         what = f"{place}: '{shorten(text)}' is not a value: {shorten(str(error).splitlines()[0], 200)}"
         raise UsageError(what, todo="Write it as YAML, quoted if need be") from None
     nested: Any = value
-    for part in reversed(path):
-        nested = {part: nested}
+    for key in reversed(path):
+        nested = {key: nested}
     layers.merge(nested, name)

@@ -33,7 +33,7 @@ class Fault:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.place, self.key, self.message) if part)
+        return ": ".join(word for word in (self.place, self.key, self.message) if word)
 
     @staticmethod
     def of(error: UsageError) -> Fault:
@@ -59,8 +59,8 @@ def configuration_error(faults: Sequence[Fault], more: int = 0) -> Configuration
 
 def faults_of(error: ValidationError, places: Places, model: type[BaseModel]) -> ConfigurationError:
     """What pydantic refused, in words, with its places."""
-    found = _without_echoes(error.errors()[:MOST_LOOKED_AT])
-    described = [_describe(fault, places, model) for fault in found]
+    errors = _without_echoes(error.errors()[:MOST_LOOKED_AT])
+    described = [_describe(fault, places, model) for fault in errors]
     return configuration_error(described, max(0, error.error_count() - MOST_LOOKED_AT))
 
 
@@ -72,15 +72,15 @@ def place_of(path: Sequence[str], places: Places) -> str:
 def _without_echoes(faults: Sequence[Any]) -> list[Any]:
     """A union reports each of its members; those about the whole value only count where no key inside is named."""
     places = [tuple(map(str, fault["loc"])) for fault in faults]
-    kept, told = list[Any](), set[tuple[str, ...]]()
+    kept, seen = list[Any](), set[tuple[str, ...]]()
     for fault, place in zip(faults, places, strict=True):
         whole = place[:-1] if re.match(r"[A-Z]|function-|constrained-|literal|bool$|dict\[", place[-1]) else place
         deeper = any(other[: len(whole)] == whole and len(other) > len(whole) + 1 for other in places)
-        if kept and whole in told and (both := _either(kept[-1], fault)):
+        if kept and whole in seen and (both := _either(kept[-1], fault)):
             kept[-1] = both
-        if (deeper and fault["type"] in ("literal_error", "model_type")) or whole in told:
+        if (deeper and fault["type"] in ("literal_error", "model_type")) or whole in seen:
             continue
-        told.add(whole)
+        seen.add(whole)
         kept.append(fault)
     return kept
 
@@ -96,7 +96,7 @@ def _either(first: Any, second: Any) -> Any:
 
 def _describe(fault: Any, places: Places, model: type[BaseModel]) -> Fault:
     path = tuple(_known_part(fault["loc"], places))
-    dotted = ".".join(map(_shown, path or [str(part) for part in fault["loc"][-1:]]))
+    dotted = ".".join(map(_shown, path or [str(key) for key in fault["loc"][-1:]]))
     message = re.sub(r"^\w+ should ", "must ", fault["msg"].removeprefix("Value error, "))
     message = KINDS.get(fault["type"], message)
     if fault["type"] == "extra_forbidden":
@@ -127,20 +127,18 @@ def _shown(value: Any, *, quoted: bool = False) -> str:
 def _known_part(loc: Sequence[Any], places: Places) -> Iterator[str]:
     """A pydantic place without the tags of unions and the names of types, which nobody wrote."""
     kept: tuple[str, ...] = ()
-    for index, part in enumerate(map(str, loc)):
+    for index, key in enumerate(map(str, loc)):
         last = index == len(loc) - 1
-        if (*kept, part) not in places:  # else somebody wrote it
-            tag = bool(kept) and not last and not part.isdigit() and _is_tag(part)
-            if tag or (last and re.search(r"[\[(]|^(str|int|float|date|bool)$|^list\[|^constrained-", part)):
+        if (*kept, key) not in places:  # else somebody wrote it
+            tag = bool(kept) and not last and not key.isdigit() and _is_tag(key)
+            if tag or (last and re.search(r"[\[(]|^(str|int|float|date|bool)$|^list\[|^constrained-", key)):
                 continue
-        kept = (*kept, part)
-        yield part
+        kept = (*kept, key)
+        yield key
 
 
-def _is_tag(part: str) -> bool:
-    return (
-        part in ("step", "none", "plateau", "cosine", "RunsShuffle") or "function-before" in part or "literal" in part
-    )
+def _is_tag(key: str) -> bool:
+    return key in ("step", "none", "plateau", "cosine", "RunsShuffle") or "function-before" in key or "literal" in key
 
 
 def _no_such_tag(context: Mapping[str, Any]) -> str:
@@ -158,8 +156,8 @@ def _nearest(path: Sequence[str], loc: Sequence[Any], root: type[BaseModel]) -> 
     if not path:
         return ""
     kinds: list[Any] = [root]
-    for part in path[:-1]:
-        kinds = inner_models(model, part)
+    for key in path[:-1]:
+        kinds = inner_models(model, key)
         if not kinds:
             return ""
         model = next((kind for kind in kinds if _tag(kind) in loc), kinds[0])
@@ -175,19 +173,19 @@ def _tag(kind: Any) -> str:
     return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
 
 
-def inner_models(model: Any, part: str) -> list[Any]:
+def inner_models(model: Any, key: str) -> list[Any]:
     """The section under a key, or those that it may be, through optional and mapping types."""
-    field = model.model_fields.get(part)
-    pending, found = [field.annotation] if field else [], list[Any]()
+    field = model.model_fields.get(key)
+    pending, models = [field.annotation] if field else [], list[Any]()
     while pending:
         kind = pending.pop(0)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found.append(kind)
+            models.append(kind)
         elif getattr(kind, "__origin__", None) is dict:
-            found.append(_Mapping(kind.__args__[1]))
+            models.append(_Mapping(kind.__args__[1]))
         else:
             pending += list(getattr(kind, "__args__", ()))
-    return found or ([model.inner] if isinstance(model, _Mapping) else [])
+    return models or ([model.inner] if isinstance(model, _Mapping) else [])
 
 
 class _Mapping:

@@ -29,7 +29,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 def escaped(text: str) -> str:
     """Spells out what would steer a terminal: `\\x1b` for an escape. Newlines and tabs stay."""
-    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def in_a_line(text: str) -> str:
@@ -162,9 +162,9 @@ class Screen:
     def fitting(self, *parts: str) -> str:
         """Joins as many of the parts, in their order of importance, as stand beside a bar on one line."""
         room, chosen = columns() - BAR_COLUMNS, list[str]()
-        for part in parts:
-            if part and sum(len(text) + 2 for text in chosen) + len(part) <= room:
-                chosen.append(part)
+        for fact in parts:
+            if fact and sum(len(text) + 2 for text in chosen) + len(fact) <= room:
+                chosen.append(fact)
         return "  ".join(chosen)
 
     def bar(self, label: str, total: int, *, whole: bool = False) -> Bar:
@@ -233,7 +233,7 @@ def _live_bar(out: TextIO, whole: bool) -> Any:
     from rich.table import Column
 
     note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True))
-    told = [
+    columns = [
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
@@ -242,7 +242,7 @@ def _live_bar(out: TextIO, whole: bool) -> Any:
         TimeRemainingColumn(),
     ]
     return Progress(
-        *([] if whole else told),
+        *([] if whole else columns),
         note,
         console=Console(file=out, highlight=False),
         refresh_per_second=5,

@@ -30,10 +30,10 @@ class StopSignal:
             signal.signal(number_, handler)
         sys.unraisablehook = self._unraisable
 
-    def _unless_noted(self, told: sys.UnraisableHookArgs) -> None:
+    def _unless_noted(self, unraisable: sys.UnraisableHookArgs) -> None:
         """An interrupt that falls into the end of a generator can be raised to nobody. It is noted; no traceback."""
-        if self.received is None or not issubclass(told.exc_type, KeyboardInterrupt):
-            self._unraisable(told)
+        if self.received is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._unraisable(unraisable)
 
     def _note(self, number_: int, _: object) -> None:
         if self.received is not None:

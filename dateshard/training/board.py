@@ -99,8 +99,8 @@ def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{'epoch' if whole else 'train'}/{key}", float(value)
 
 
-def _nested(group: str, found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key, value in found.items():
+def _nested(group: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in figures.items():
         if isinstance(value, Mapping):
             yield from _nested(f"{group}/{key}", value)
         elif _is_figure(value):

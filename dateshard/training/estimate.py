@@ -35,7 +35,7 @@ def estimate(settings: Settings) -> EstimateDocument:
         "steps_an_epoch": -(-order.num_batches // config.training.accumulate),
         "policy": session.train.policy,
         "shuffle": shuffle_of(config, dataset, window).label,
-        "table": [_row(found, config.loading.memory_budget) for found in sizing.table()],
+        "table": [_row(size_row, config.loading.memory_budget) for size_row in sizing.table()],
         "memory": {
             "packages": psutil.Process().memory_info().rss,
             "blocks": sum(resident),
@@ -54,14 +54,14 @@ def _readers(session: Session) -> list[Any]:
     return [reader for reader in (session.train, session.validation) if reader is not None]
 
 
-def _row(found: Any, budget: int) -> BlockingRow:
+def _row(block_size: Any, budget: int) -> BlockingRow:
     return {
-        "days": found.days,
-        "blocks": found.blocks,
-        "shuffle": found.shuffle.label,
-        "resident_bytes": found.resident_bytes,
-        "reading": found.reading,
-        "fits_budget": found.resident_bytes <= budget,
+        "days": block_size.days,
+        "blocks": block_size.blocks,
+        "shuffle": block_size.shuffle.label,
+        "resident_bytes": block_size.resident_bytes,
+        "reading": block_size.reading,
+        "fits_budget": block_size.resident_bytes <= budget,
     }
 
 
@@ -77,29 +77,29 @@ def _checkpoints(session: Session) -> CheckpointParts:
     }
 
 
-def show(screen: Screen, told: EstimateDocument, settings: Settings) -> None:
+def show(screen: Screen, document: EstimateDocument, settings: Settings) -> None:
     """Prints the estimate as tables."""
-    windows, budget, saved = told["windows"], settings.trainer.loading.memory_budget, told["checkpoints"]
-    screen.tell(f"dataset {settings.dataset}, generation {told['generation']}")
+    windows, budget, saved = document["windows"], settings.trainer.loading.memory_budget, document["checkpoints"]
+    screen.tell(f"dataset {settings.dataset}, generation {document['generation']}")
     screen.tell(
         f"{windows['train']:,} training windows, {windows['validation']:,} of validation; "
-        f"an epoch has {counted(told['batches'], 'batch', 'batches')}, {counted(told['steps_an_epoch'], 'step')}"
+        f"an epoch has {counted(document['batches'], 'batch', 'batches')}, {counted(document['steps_an_epoch'], 'step')}"
     )
-    screen.tell(f"order {told['shuffle']}, served from {told['policy']}")
+    screen.tell(f"order {document['shuffle']}, served from {document['policy']}")
     screen.tell()
     rows = [["days", "blocks", "resident", "read", f"within {size(budget)}", "order"]]
-    for row in told["table"]:
+    for row in document["table"]:
         fits = "yes" if row["fits_budget"] else "no"
         days = f"all {row['days']}" if row["blocks"] == 1 else str(row["days"])
         resident, reading = size(row["resident_bytes"]), f"{row['reading']:.2f} x"
         rows.append([days, str(row["blocks"]), resident, reading, fits, row["shuffle"]])
     screen.table(rows, right=(0, 1, 2, 3))
     screen.tell()
-    parts = [f"{name} {size(amount)}" for name, amount in told["memory"].items()]
-    total, free = sum(told["memory"].values()), told["available"]
+    parts = [f"{name} {size(amount)}" for name, amount in document["memory"].items()]
+    total, free = sum(document["memory"].values()), document["available"]
     verdict = "fits" if total < free else "does NOT fit"
     screen.tell(f"memory about {size(total)} ({', '.join(parts)}); {size(free)} are free: it {verdict}")
-    screen.tell(f"all windows in memory at once would take {size(told['all_windows_in_memory'])}")
+    screen.tell(f"all windows in memory at once would take {size(document['all_windows_in_memory'])}")
     screen.tell(
         f"{counted(saved['an_epoch'], 'checkpoint')} an epoch of {size(saved['bytes_each'])}, "
         f"{size(saved['bytes_all'])} if all epochs run and all are kept; {size(saved['free'])} free on the disk"

@@ -13,7 +13,7 @@ NARROW = 100  # columns below which `avg_loss` is `avg`
 BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """What is known at one batch.
 

@@ -36,13 +36,13 @@ class Rates:
 
     def step(self) -> dict[str, Any]:
         """Returns the rates of the steps since the last row of steps."""
-        told, self._row = self._row.figures(), _Leg()
-        return {**told, "memory_bytes": self._look(), **self._resume()}
+        figures, self._row = self._row.figures(), _Leg()
+        return {**figures, "memory_bytes": self._look(), **self._resume()}
 
     def epoch(self) -> dict[str, Any]:
         """Returns the rates of the whole epoch, as far as this process trained it; the next one begins."""
-        told, self._row, self._epoch = self._epoch.figures(), _Leg(), _Leg()
-        row = {**told, "memory_bytes": self._look(), "peak_memory_bytes": self._peak, **self._resume()}
+        figures, self._row, self._epoch = self._epoch.figures(), _Leg(), _Leg()
+        row = {**figures, "memory_bytes": self._look(), "peak_memory_bytes": self._peak, **self._resume()}
         self._since = time.monotonic()
         return row
 

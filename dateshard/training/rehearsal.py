@@ -54,8 +54,8 @@ def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
     """Builds everything, takes a step, validates a batch, saves and reads back a checkpoint; keeps nothing of it."""
     if settings.trainer.logging.tensorboard:
         refuse_missing()
-    told = estimate(settings)
-    show(screen, told, settings)
+    needs = estimate(settings)
+    show(screen, needs, settings)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="dateshard-dry-run-") as folder:
         dataset = Dataset.open(shards_folder(settings.dataset))
@@ -70,7 +70,7 @@ def dry_run(settings: Settings, screen: Screen) -> tuple[int, Document]:
     took = seconds(time.perf_counter() - began)
     screen.tell(f"{'not all' if failed else 'all'} works, in {took}; nothing was kept")
     tried = [name for name, (state, _) in acts.items() if state != NOT_TRIED]
-    document = {"run": None, "state": "dry run", "best_val_loss": None, "tried": tried, "estimate": dict(told)}
+    document = {"run": None, "state": "dry run", "best_val_loss": None, "tried": tried, "estimate": dict(needs)}
     return int(failed), document
 
 
@@ -106,15 +106,15 @@ def _save(session: Session, dataset: Dataset) -> tuple[str, str]:
     with checkpoint.CheckpointWriter(session.checkpoints) as writer:
         save(session, writer)
         (saved,) = writer.finish()
-    found, _ = checkpoint.find(session.checkpoints, saved.folder.name)
+    read_back, _ = checkpoint.find(session.checkpoints, saved.folder.name)
     again = make_session(session.config, dataset, session.checkpoints)
-    restore(again, found)
+    restore(again, read_back)
     weights = again.model.state_dict()
     if not all(torch.equal(tensor, weights[name]) for name, tensor in session.model.state_dict().items()):
         raise DamagedError(
             "the checkpoint's weights are not those that were saved", where=Where(file=str(saved.folder))
         )
-    return WORKS, f"{found.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
+    return WORKS, f"{read_back.num_bytes / 1e6:,.3f} MB written and read back in {seconds(saved.seconds)}"
 
 
 def overfit_few(settings: Settings, count: int, screen: Screen, name: str | None) -> tuple[int, Document]:
@@ -130,21 +130,27 @@ def overfit_few(settings: Settings, count: int, screen: Screen, name: str | None
     raise AssertionError("it ends with Overfitted or raises")
 
 
-def _end(told: Overfitted, screen: Screen, stop: StopSignal, name: str | None) -> tuple[int, Document]:
-    these = f"these {counted(told.batches, 'batch', 'batches')} ({counted(told.windows, 'window')})"
-    if told.verdict != "stopped":
-        share = f" ({100 * told.last / told.first:.1f} %)" if told.first > 0 and math.isfinite(told.last) else ""
-        screen.tell(f"loss {told.first:.6f} -> {told.last:.6f}{share} in {counted(told.steps, 'step')}")
-    screen.explain(ADVICE[told.verdict].format(these=these, inspect=command("inspect", config=True)))
-    code = {"stopped": stop.exit_code, "not learning": 1}.get(told.verdict, 0)
+def _end(overfitted: Overfitted, screen: Screen, stop: StopSignal, name: str | None) -> tuple[int, Document]:
+    these = f"these {counted(overfitted.batches, 'batch', 'batches')} ({counted(overfitted.windows, 'window')})"
+    if overfitted.verdict != "stopped":
+        share = (
+            f" ({100 * overfitted.last / overfitted.first:.1f} %)"
+            if overfitted.first > 0 and math.isfinite(overfitted.last)
+            else ""
+        )
+        screen.tell(
+            f"loss {overfitted.first:.6f} -> {overfitted.last:.6f}{share} in {counted(overfitted.steps, 'step')}"
+        )
+    screen.explain(ADVICE[overfitted.verdict].format(these=these, inspect=command("inspect", config=True)))
+    code = {"stopped": stop.exit_code, "not learning": 1}.get(overfitted.verdict, 0)
     return code, {
         "run": name,
         "state": "overfit",
         "best_val_loss": None,
-        "steps": told.steps,
-        "verdict": told.verdict,
-        "first_loss": told.first,
-        "last_loss": told.last,
+        "steps": overfitted.steps,
+        "verdict": overfitted.verdict,
+        "first_loss": overfitted.first,
+        "last_loss": overfitted.last,
     }
 
 
@@ -164,7 +170,10 @@ def _session(
         admit(started.run.folder, code_of(settings.trainer))
         screen.log = RunLog(started.run.folder).write
         begun = status.begin(started.run, 0)
-        yield started.session, lambda told: status.end(started.run, begun, "ended", f"overfit: {told.verdict}")
+        yield (
+            started.session,
+            lambda overfitted: status.end(started.run, begun, "ended", f"overfit: {overfitted.verdict}"),
+        )
     finally:
         started.close()
 

@@ -30,8 +30,8 @@ class MetricRows:
         state = started.session.state
         self.rates = Rates(state.step if started.continued else None)
         whole = state.batch == started.session.train.order.num_batches and not state.validated
-        told = state.step - whole  # the row of an epoch whose validation was cut off comes again
-        self.board = Board(started.run.folder, told if started.continued else None) if wanted else None
+        step_known = state.step - whole  # the row of an epoch whose validation was cut off comes again
+        self.board = Board(started.run.folder, step_known if started.continued else None) if wanted else None
 
     def add(self, event: loop.Event) -> None:
         """Adds the row of one event."""
@@ -94,9 +94,12 @@ def _short(report: dict[str, Any] | None) -> dict[str, Any] | None:
     """What metrics.jsonl keeps of an epoch: overall figures, each loss, each categorical target's averages."""
     if report is None:
         return None
-    told = {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2", "losses", "sampled")}
+    numbers = {key: report[key] for key in ("mse", "rmse", "mae", "bias", "r2", "losses", "sampled")}
     figures = ("accuracy", "log_loss", "macro_avg", "weighted_avg")
-    return {**told, "classes": {name: {key: part[key] for key in figures} for name, part in report["classes"].items()}}
+    return {
+        **numbers,
+        "classes": {name: {key: report_of[key] for key in figures} for name, report_of in report["classes"].items()},
+    }
 
 
 def _number(loss: Any) -> float | None:

@@ -141,7 +141,7 @@ def test_zeros_are_zeros_again_and_great_offsets_stay(make_world: Callable[..., 
         world.write(date)
     world.tree["pipeline"]["features"]["volume"]["aggregate"] = "min"
     world.prepare()
-    survey = DataSurvey(world.open())
+    survey = DataSurvey(dataset=world.open())
     for day in survey.dataset.days:
         survey.add(day.date)
     raw = survey.pooled("raw")

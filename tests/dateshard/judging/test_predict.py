@@ -106,7 +106,7 @@ def here(prepared: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def ask(name: str, **more: Any) -> Prediction:
     given = {"history": (str(Path("raw") / "{date}.csv"),), "interval": None} | more
-    return predict_run(PredictRequest(name, **given))
+    return predict_run(PredictRequest(run=name, **given))
 
 
 def joined(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -372,9 +372,9 @@ def test_dates_prepared_after_the_training_serve_as_history(make_world: Callable
     ds("train", "-c", "config.yaml", "--run", "r", "-q")
     world.dump(last).write_bytes(kept[last])
     world.prepare()
-    made = predict_run(PredictRequest("r", at="latest"))
+    made = predict_run(PredictRequest(run="r", at="latest"))
     assert made.first == f"{last + dt.timedelta(days=1)}T00:00:00+00:00"
-    assert made.frame.equals(predict_run(PredictRequest("r", history=("raw/{date}.csv",), until=str(last))).frame)
+    assert made.frame.equals(predict_run(PredictRequest(run="r", history=("raw/{date}.csv",), until=str(last))).frame)
 
 
 def test_a_history_that_is_scaled_otherwise_by_now_is_that_of_the_run_s_own_generation(
@@ -384,13 +384,13 @@ def test_a_history_that_is_scaled_otherwise_by_now_is_that_of_the_run_s_own_gene
     world.config_file()
     world.prepare()
     ds("train", "-c", "config.yaml", "--run", "r", "-q")
-    before = predict_run(PredictRequest("r", at="latest")).frame
+    before = predict_run(PredictRequest(run="r", at="latest")).frame
     first = min(world.rows)
     world.rows[first] = [(i, node, speed and speed * 3, volume) for i, node, speed, volume in world.rows[first]]
     world.write(first)
     world.prepare(refit=True)
     assert world.open().generation == 2
-    assert predict_run(PredictRequest("r", at="latest")).frame.equals(before)
+    assert predict_run(PredictRequest(run="r", at="latest")).frame.equals(before)
 
 
 @pytest.mark.parametrize(("least", "floor"), [(-0.5, -np.inf), (0.0, 0.0), (1.0, 0.0)])

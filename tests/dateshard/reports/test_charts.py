@@ -21,7 +21,14 @@ def test_at_most_seven_target_steps_are_marked_by_a_round_number(count: int, eve
 
 
 def test_a_forecast_is_drawn_from_its_first_target_step_and_told_beside_the_truth() -> None:
-    window = DrawnWindow(DAY, HOUR, "UTC", 4, [1.0, 2.0, None, 4.0, 5.0, 6.0], [("mlp", "a", [5.5, 6.5])])
+    window = DrawnWindow(
+        first=DAY,
+        step=HOUR,
+        zone="UTC",
+        horizon_from=4,
+        truth=[1.0, 2.0, None, 4.0, 5.0, 6.0],
+        lines=[("mlp", "a", [5.5, 6.5])],
+    )
     drawn = forecast_chart(window, "one window")
     (truth,) = re.findall(r'class="ink line" d="M([\d.]+),[\d.]+L([\d.]+),[^"]*M([\d.]+),', drawn)
     (forecast,) = re.findall(r'class="a line" d="M([\d.]+),[\d.]+L([\d.]+),', drawn)
@@ -34,7 +41,15 @@ def test_a_forecast_is_drawn_from_its_first_target_step_and_told_beside_the_trut
 
 
 def test_categories_are_called_by_their_names() -> None:
-    window = DrawnWindow(DAY, HOUR, "UTC", 1, [1.0, 3.0, 2.0], [("mlp", "a", [3.0, 0.0])], ("bus", "car", "tram"))
+    window = DrawnWindow(
+        first=DAY,
+        step=HOUR,
+        zone="UTC",
+        horizon_from=1,
+        truth=[1.0, 3.0, 2.0],
+        lines=[("mlp", "a", [3.0, 0.0])],
+        categories=("bus", "car", "tram"),
+    )
     labels = re.findall(r'data-labels="([^"]*)"', forecast_chart(window, "kinds"))[0].split("|")
     assert [label.partition(" · ")[2] for label in labels] == [
         "truth bus",

@@ -297,7 +297,7 @@ def test_tail_follows_a_run_over_a_rewind_until_it_ends(here: Path) -> None:
     """The rows that a continued run writes anew are told again; nothing else is, and nothing is lost."""
     run_, told = open_run("one"), list[Any]()
     path = run_.folder / "metrics.jsonl"
-    follower = Follower(path)
+    follower = Follower(path=path)
     before = [row for row in follower.rows() if not isinstance(row, Rewound)]
     assert [row["step"] for row in before][-1] == 14
     whole = path.read_text().splitlines(keepends=True)
@@ -322,7 +322,7 @@ def test_tail_follows_a_run_over_a_rewind_until_it_ends(here: Path) -> None:
 
 def test_tail_notices_a_rewind_that_has_grown_again_before_it_looked(here: Path) -> None:
     run_ = open_run("one")
-    follower = Follower(run_.folder / "metrics.jsonl")
+    follower = Follower(path=run_.folder / "metrics.jsonl")
     list(follower.rows())
     run_.rewind_metrics(9)
     with open(follower.path, "a") as file:
@@ -335,7 +335,7 @@ def test_tail_notices_a_rewind_that_has_grown_again_before_it_looked(here: Path)
 
 def test_tail_notices_a_file_that_got_shorter_in_its_place(here: Path) -> None:
     """A new file may be given the number of the one that it replaced."""
-    follower = Follower(open_run("one").folder / "metrics.jsonl")
+    follower = Follower(path=open_run("one").folder / "metrics.jsonl")
     list(follower.rows())
     with open(follower.path, "r+") as file:
         file.truncate(0)
