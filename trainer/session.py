@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,11 +127,6 @@ def _rate(session: Session) -> float:
     """The learning rate of the step that is due at this position."""
     state, config = session.state, session.config
     return learning_rate(state.epoch, state.step, config.training.learning_rate, config.scheduler, state.progress.cuts)
-
-
-def finite(value: float | None) -> float | None:
-    """Returns a finite number as it is, else None: JSON has no other, and none may win."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _trained(model: nn.Module) -> list[str]:

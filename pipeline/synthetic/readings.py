@@ -16,7 +16,6 @@ from dateshard.pipeline.synthetic.city import City, Integers, sensors
 from dateshard.pipeline.synthetic.truth import SECOND, STEP_SECONDS, day, expected, this_and_before
 from dateshard.shardstore.times.calendar import instants
 
-COLUMNS = ("timestamp", "sensor_id", "speed", "vehicles")
 ROWS_AT_ONCE = 1 << 20
 STEPS_AN_HOUR = 3600 // STEP_SECONDS
 

@@ -35,7 +35,6 @@ class Forecaster:
 
     Attributes:
         forecast: takes batches of all features; they may hold more history than the model looks at.
-        numbers: the numeric targets as places in `columns.targets`, in the order of their heads.
     """
 
     config: Trainer
@@ -44,7 +43,6 @@ class Forecaster:
     window: Window
     heads: tuple[Head, ...]
     targets: tuple[Target, ...]
-    uses_codes: bool
     forecast: Forecast
 
     @property
@@ -113,7 +111,6 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
     checkpoint.refuse_unfit(saved, groups, "model", model.state_dict())
     model.load_state_dict(groups["model"], strict=True)
     model.to(devices.choose(config.training.device))
-    uses_codes = bool(getattr(model, "uses_codes", False))
     numbers = [columns.targets[place] for head in heads if head.loss != "cross_entropy" for place in head.targets]
     bounds = scaled_bounds(config, dataset, numbers)
     forecast = bounded(of_model(model, heads, columns.inputs, window), heads, bounds)
@@ -124,7 +121,6 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
         window=window,
         heads=heads,
         targets=targets,
-        uses_codes=uses_codes,
         forecast=forecast,
     )
 

@@ -166,10 +166,6 @@ class WindowBatch:
     run_K: Integers
     anchor_K: Integers
 
-    def take(self, windows: slice) -> WindowBatch:
-        """Some of its windows."""
-        return WindowBatch(self.block, self.block_runs, self.run_K[windows], self.anchor_K[windows])
-
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -292,14 +288,6 @@ class EpochOrder:
             high = min(total, low + size * DRAWN_BATCHES)
             pieces = self.pieces(low, high)
             yield Draw(low, high, pieces, [low, *(low + np.cumsum([len(piece.anchor_K) for piece in pieces])).tolist()])
-
-    def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[WindowBatch]]:
-        """Batches from number `start` on, each as pieces; rank r of W takes every W-th window of a batch from r on."""
-        size = self.order.batch_size
-        for draw in self.draws(start):
-            for begin in range(draw.low, draw.high, size):
-                chosen = draw.cut(begin, min(begin + size, draw.high), rank, world)
-                yield [draw.pieces[which].take(windows) for which, windows in chosen]
 
 
 def _blocks(date_edges: Integers, sequence: Integers, counts: Integers, per_block: int) -> list[Integers]:

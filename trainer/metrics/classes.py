@@ -35,7 +35,7 @@ class Classes:
 
     Attributes:
         steps_3P: of each target step how many were seen, right, and among the `TOP` likeliest.
-        told_3K: of each class how often it was the target, the forecast, and both.
+        classes_3K: of each class how often it was the target, the forecast, and both.
         confusion_KK: [target, forecast]; empty above `MOST_CONFUSED`.
         scores_2KS: score histograms of the targets that are of another class, and of this class; empty unless asked.
         log_loss: sum of -log p of the true class, and their count.
@@ -44,7 +44,7 @@ class Classes:
 
     names: tuple[str, ...]
     steps_3P: Counts
-    told_3K: Counts
+    classes_3K: Counts
     confusion_KK: Counts
     scores_2KS: Counts
     log_loss: Floats
@@ -62,7 +62,7 @@ class Classes:
         return Classes(
             names=tuple(names),
             steps_3P=zeros(3, num_steps),
-            told_3K=zeros(3, size),
+            classes_3K=zeros(3, size),
             confusion_KK=zeros(confused, confused),
             scores_2KS=zeros(2, scored, BINS),
             log_loss=np.zeros(2),
@@ -90,7 +90,7 @@ class Classes:
 
     def _count(self, true: Counts, guess: Counts) -> None:
         size = len(self.names)
-        for row, codes in zip(self.told_3K, (true, guess, true[true == guess]), strict=True):
+        for row, codes in zip(self.classes_3K, (true, guess, true[true == guess]), strict=True):
             row += np.bincount(codes, minlength=size)
         if self.confusion_KK.size:
             self.confusion_KK += np.bincount(true * size + guess, minlength=size * size).reshape(size, size)
@@ -112,7 +112,7 @@ class Classes:
     @property
     def accuracy(self) -> float | None:
         """Share of right forecasts; None where nothing counts."""
-        return _ratio(self.told_3K[2].sum(), self.told_3K[0].sum())
+        return _ratio(self.classes_3K[2].sum(), self.classes_3K[0].sum())
 
     def report(self) -> dict[str, Any]:
         """What a classification report tells, and confusion counts."""
@@ -136,7 +136,7 @@ class Classes:
 
     def _of_class(self, index: int) -> dict[str, float | None] | None:
         """Returns a class's figures; None if it was neither target nor forecast: no average counts it, as in scikit-learn."""
-        support, guessed, right = (int(value) for value in self.told_3K[:, index])
+        support, guessed, right = (int(value) for value in self.classes_3K[:, index])
         if not support and not guessed:
             return None
         auroc, precision = _ranking(*self.scores_2KS[:, index]) if self.scores_2KS.size else (None, None)
@@ -153,7 +153,7 @@ class Classes:
         """Returns copies of its tensors, for a checkpoint."""
         parts = {
             "steps": self.steps_3P,
-            "told": self.told_3K,
+            "told": self.classes_3K,
             "confusion": self.confusion_KK,
             "log_loss": self.log_loss,
         }
@@ -161,7 +161,7 @@ class Classes:
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
-        for name, array in (("steps", self.steps_3P), ("told", self.told_3K), ("confusion", self.confusion_KK)):
+        for name, array in (("steps", self.steps_3P), ("told", self.classes_3K), ("confusion", self.confusion_KK)):
             array[...] = tensors[name].numpy()
         self.log_loss[:] = tensors["log_loss"].numpy()
 

@@ -152,7 +152,7 @@ class EpochMetrics:
     def accuracy(self) -> float | None:
         """Share of right forecasts over all categorical targets; None where there is none."""
         total = (
-            np.sum([counted.told_3K.sum(1) for counted in self.classes.values()], axis=0)
+            np.sum([counted.classes_3K.sum(1) for counted in self.classes.values()], axis=0)
             if self.classes
             else np.zeros(3)
         )

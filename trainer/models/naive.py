@@ -59,7 +59,7 @@ def _newest_of_all(values_BHNF: torch.Tensor, known_BHNF: torch.Tensor, otherwis
 
 
 def _fill_nearest(
-    found_BSNF: torch.Tensor, lacking_BSNF: torch.Tensor, given: tuple[torch.Tensor, torch.Tensor], begin: int
+    newest_BSNF: torch.Tensor, lacking_BSNF: torch.Tensor, given: tuple[torch.Tensor, torch.Tensor], begin: int
 ) -> None:
     """Gives each lacking step the known value that lies nearest to it, of two the older one, if there is any.
 
@@ -69,7 +69,7 @@ def _fill_nearest(
     window_C, node_C, feature_C = torch.nonzero(lacking_BSNF.any(1), as_tuple=True)
     chosen = (window_C, slice(None), node_C, feature_C)
     values_CH, known_CH = (tensor[chosen].numpy() for tensor in given)
-    length, count = values_CH.shape[1], found_BSNF.shape[1]
+    length, count = values_CH.shape[1], newest_BSNF.shape[1]
     step_H = np.arange(length, dtype=np.int32)
     before_CS = np.maximum.accumulate(np.where(known_CH, step_H, -length), axis=1)[:, begin : begin + count]
     after_CH = np.minimum.accumulate(np.where(known_CH, step_H, 3 * length)[:, ::-1], axis=1)[:, ::-1]
@@ -77,7 +77,7 @@ def _fill_nearest(
     place_CS = np.where(step_S - before_CS <= after_CS - step_S, before_CS, after_CS)
     near_CS = np.take_along_axis(values_CH, np.clip(place_CS, 0, length - 1), axis=1)
     wanted_CS = lacking_BSNF[chosen].numpy() & (place_CS >= 0) & (place_CS < length)
-    found_BSNF[chosen] = torch.from_numpy(np.where(wanted_CS, near_CS, found_BSNF[chosen].numpy()))
+    newest_BSNF[chosen] = torch.from_numpy(np.where(wanted_CS, near_CS, newest_BSNF[chosen].numpy()))
 
 
 def repeated(

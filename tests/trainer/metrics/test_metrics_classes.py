@@ -179,7 +179,7 @@ def test_many_classes_stay_bounded() -> None:
     report = many.report()
     assert report["confusion"] is None
     assert report["by_class"]["0"]["support"] == 2 * P * N
-    assert sum(part.nbytes for part in (many.told_3K, many.steps_3P)) < 200_000
+    assert sum(part.nbytes for part in (many.classes_3K, many.steps_3P)) < 200_000
 
 
 def test_counts_go_into_a_checkpoint_and_back() -> None:
