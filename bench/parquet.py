@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from dateshard.cli import run
 from dateshard.pipeline.config import Pipeline, StoreConfig
-from dateshard.pipeline.events import Finished
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import Finished
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 

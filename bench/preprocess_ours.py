@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.events import DateFailed
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import DateFailed
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.storage.zarr_raw import chunk_file
 

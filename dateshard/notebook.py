@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
-from dateshard.preparing.raw import raw_units
+from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten

@@ -23,7 +23,7 @@ from dateshard.shardstore.errors import UntrustedError, Where, shorten
 from dateshard.trainer.config import Trainer
 
 if TYPE_CHECKING:
-    from dateshard.trainer.runs.folder import TrainingRun  # with torch, which preparing never needs
+    from dateshard.trainer.runs.run_folder import TrainingRun  # with torch, which preparing never needs
 
 _admitted = set[str]()  # in this process: where the record cannot be written, trust lasts as long as the command
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
-from dateshard.pipeline.events import Finished
 from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
+from dateshard.pipeline.progress_events import Finished
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.row_counts import RowCounts, with_columns
 from dateshard.pipeline.unobserved import about_unobserved

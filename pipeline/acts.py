@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date, positions, refuse_outside, stage
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.memory import refuse_grid
+from dateshard.pipeline.memory_shares import refuse_grid
 from dateshard.pipeline.planning.weights import weight_of
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
@@ -26,7 +26,7 @@ from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.identity import hash_bytes, hash_file, seal
-from dateshard.shardstore.layouts.categories import MOST_CODES, sorted_names
+from dateshard.shardstore.layouts.category_codes import MOST_CODES, sorted_names
 from dateshard.shardstore.layouts.events import decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical, with_histogram
 from dateshard.shardstore.manifest import Entry, Part

@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.memory import own_bytes, record_budget
+from dateshard.pipeline.memory_shares import own_bytes, record_budget
 from dateshard.pipeline.raw.dumps import ONE_NODE, Dump
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.layouts import reducer_of
-from dateshard.shardstore.layouts.categories import own_vocabulary, recode
+from dateshard.shardstore.layouts.category_codes import own_vocabulary, recode
 from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.layouts.fill import WHOLE
 from dateshard.shardstore.layouts.grid import on_nodes
 from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
-from dateshard.shardstore.layouts.rows import ROW
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers

@@ -14,7 +14,7 @@ from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
-from dateshard.shardstore.layouts.rows import BUCKETS, ROW
+from dateshard.shardstore.layouts.row_buckets import BUCKETS, ROW
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, parse_step
 

@@ -24,7 +24,20 @@ from dateshard.pipeline.acts import (
 from dateshard.pipeline.arrays import Normaliser, loaded_bytes
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.drop import still_dropped, without_rows
-from dateshard.pipeline.events import (
+from dateshard.pipeline.memory_shares import give_back_at_once, share_of, shares
+from dateshard.pipeline.planning.observe import observe, uncut, write_cache
+from dateshard.pipeline.planning.plan import (
+    DatePlan,
+    Observed,
+    Plan,
+    Wish,
+    make_plan,
+    refuse_no_match,
+    refuse_unknown,
+    split_settings,
+)
+from dateshard.pipeline.planning.weights import all_weights
+from dateshard.pipeline.progress_events import (
     Began,
     CommitDone,
     CutDone,
@@ -41,19 +54,6 @@ from dateshard.pipeline.events import (
     PassedOver,
     Planned,
 )
-from dateshard.pipeline.memory import give_back_at_once, share_of, shares
-from dateshard.pipeline.planning.observe import observe, uncut, write_cache
-from dateshard.pipeline.planning.plan import (
-    DatePlan,
-    Observed,
-    Plan,
-    Wish,
-    make_plan,
-    refuse_no_match,
-    refuse_unknown,
-    split_settings,
-)
-from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.raw.cut_index import cut_account, spilled
 from dateshard.pipeline.raw.dumps import one_table
 from dateshard.pipeline.raw.row_counts import RowCounts
@@ -66,7 +66,7 @@ from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DamagedError, DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.frozen import Frozen, Nodes, load_frozen, load_statistics, save_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
-from dateshard.shardstore.layouts.rows import ROW
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics, drift
 

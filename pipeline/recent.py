@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date, stage
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.memory import FREE_SHARE
+from dateshard.pipeline.memory_shares import FREE_SHARE
 from dateshard.pipeline.planning.observe import whole_file
 from dateshard.pipeline.raw.cut_index import spilled
 from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of

@@ -25,7 +25,7 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
-from dateshard.shardstore.layouts.categories import sorted_names
+from dateshard.shardstore.layouts.category_codes import sorted_names
 from dateshard.shardstore.scaling.histogram import Histogram
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dateshard.pipeline.events import Event, Finished
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import Event, Finished
 from dateshard.settings import Settings, validate
 from dateshard.shardstore.dataset import Dataset
 from tests.kit.limits import pytest_runtest_protocol

@@ -162,6 +162,19 @@ def test_more_than_four_fields_are_given_by_name() -> None:
     assert {str(path.relative_to(ROOT)): names for path in FILES if (names := unnamed(path))} == {}
 
 
+TWO_HALVES = {"__init__", "config"}  # of a package, and of the two halves of a configuration
+
+
+def test_a_file_has_a_name_of_its_own() -> None:
+    """The command line and its documents apart: there a file is called by its commands."""
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        room, _, last = name.rpartition(".")
+        if path.stem not in TWO_HALVES and room not in ("dateshard.cli", "dateshard.documents"):
+            places.setdefault(last, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 VAGUE = {"told", "found", "one", "part"}
 
 

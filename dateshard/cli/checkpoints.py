@@ -77,7 +77,7 @@ def checkpoints(
 @json_option
 def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     """All of them with size and time, the best first, then the newest; what is set aside or damaged; the sum."""
-    from dateshard.runs.checkpoints import list_checkpoints, place_of
+    from dateshard.runs.checkpoint_chores import list_checkpoints, place_of
     from dateshard.runs.checkpoints_screen import show_list
     from dateshard.terminal.screen import Screen
 
@@ -96,7 +96,7 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
 @json_option
 def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
-    from dateshard.runs.checkpoints import describe, named
+    from dateshard.runs.checkpoint_chores import describe, named
     from dateshard.runs.checkpoints_screen import show_info
     from dateshard.terminal.screen import Screen
 
@@ -114,8 +114,8 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
-    from dateshard.runs.checkpoints import LATEST, CheckpointPlace, is_checkpoint, named, place_of
-    from dateshard.runs.checkpoints import verify as compare
+    from dateshard.runs.checkpoint_chores import LATEST, CheckpointPlace, is_checkpoint, named, place_of
+    from dateshard.runs.checkpoint_chores import verify as compare
     from dateshard.runs.checkpoints_screen import show_verified
     from dateshard.terminal.screen import Screen
 
@@ -147,9 +147,9 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @json_option
 def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, trust: bool, as_json: bool) -> int:
     """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
-    from dateshard.runs.checkpoints import named
+    from dateshard.runs.checkpoint_chores import named
     from dateshard.runs.checkpoints_screen import show_loaded
-    from dateshard.runs.trial import load as bring_back
+    from dateshard.runs.loading_trial import load as bring_back
     from dateshard.terminal.screen import Screen
 
     document = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
@@ -175,8 +175,8 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     """Write one as a .pth with the notes' keys, which torch.load(weights_only=True) reads."""
     from pathlib import Path
 
-    from dateshard.runs.checkpoints import export as write
-    from dateshard.runs.checkpoints import named
+    from dateshard.runs.checkpoint_chores import export as write
+    from dateshard.runs.checkpoint_chores import named
     from dateshard.terminal.screen import Screen, size
 
     words, file = _last(words, "the file to write")
@@ -196,8 +196,8 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Copy one into another folder, durably; every byte of the copy is verified. It can be used from there."""
     from pathlib import Path
 
-    from dateshard.runs.checkpoints import copy as duplicate
-    from dateshard.runs.checkpoints import named
+    from dateshard.runs.checkpoint_chores import copy as duplicate
+    from dateshard.runs.checkpoint_chores import named
     from dateshard.terminal.screen import Screen, size
 
     words, target = _last(words, "the folder to copy it to")
@@ -230,8 +230,8 @@ def clean(
 
     What was set aside goes as well. Works beside a training of that run.
     """
-    from dateshard.runs.checkpoints import clean as remove
-    from dateshard.runs.checkpoints import place_of
+    from dateshard.runs.checkpoint_chores import clean as remove
+    from dateshard.runs.checkpoint_chores import place_of
     from dateshard.runs.checkpoints_screen import show_cleaned
     from dateshard.terminal.screen import Screen
     from dateshard.trainer.checkpoint.retention import RetentionPolicy
@@ -252,7 +252,7 @@ def clean(
 
 
 def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pinned: bool) -> int:
-    from dateshard.runs.checkpoints import is_checkpoint, named, set_pin
+    from dateshard.runs.checkpoint_chores import is_checkpoint, named, set_pin
     from dateshard.terminal.screen import Screen
 
     if not any(map(is_checkpoint, words)):

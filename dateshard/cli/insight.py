@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: bool) -> int:
     """What the shards hold: features, shape, missing share, figures raw and scaled. Without DATES the whole dataset."""
     from dateshard.insight.figures import first_rows, inspection
-    from dateshard.insight.screen import show_inspection
+    from dateshard.insight.insight_screen import show_inspection
     from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
@@ -57,7 +57,7 @@ def statistics(
     """The frozen global statistics and where they came from; by date, and how far dates stand from them."""
     from dateshard.insight.figures import by_date as rows_by_date
     from dateshard.insight.figures import drift_rows, global_statistics
-    from dateshard.insight.screen import show_statistics
+    from dateshard.insight.insight_screen import show_statistics
     from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
@@ -89,7 +89,7 @@ def statistics(
 def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """What changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""
     from dateshard.insight.comparison import comparison, two_generations
-    from dateshard.insight.screen import show_comparison
+    from dateshard.insight.insight_screen import show_comparison
     from dateshard.places import shards_folder
     from dateshard.shardstore.dataset import Dataset
     from dateshard.terminal.screen import Screen

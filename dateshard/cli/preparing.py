@@ -238,7 +238,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, made)
     if as_calendar:
-        from dateshard.preparing.calendar import show_calendar
+        from dateshard.preparing.states_calendar import show_calendar
 
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]

@@ -78,7 +78,7 @@ def _of_run(
     *,
     trust: bool,
 ) -> ReportDocument:
-    from dateshard.judging.evaluation import run_of
+    from dateshard.judging.judge import run_of
     from dateshard.reports.making import write_report
 
     if len(names) != 1:

@@ -14,7 +14,7 @@ from dateshard.terminal.screen import put
 if TYPE_CHECKING:
     from dateshard.runs.tail import Follower, Row
     from dateshard.terminal.screen import Screen
-    from dateshard.trainer.runs.folder import TrainingRun
+    from dateshard.trainer.runs.run_folder import TrainingRun
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
 
@@ -27,7 +27,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
     """Training runs, newest first: how each stands, how far it is, its best loss, and how it goes on."""
     from dateshard.places import runs_folder
     from dateshard.runs.listing import list_runs
-    from dateshard.runs.screen import show_runs
+    from dateshard.runs.runs_screen import show_runs
     from dateshard.terminal.screen import Screen
 
     screen = Screen(as_json=as_json)
@@ -50,7 +50,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
 def compare(names: tuple[str, ...], as_json: bool) -> int:
     """Runs side by side: the settings in which they differ, and what became of each."""
     from dateshard.runs.listing import compare as look
-    from dateshard.runs.screen import show_comparison
+    from dateshard.runs.runs_screen import show_comparison
     from dateshard.terminal.screen import Screen
 
     document = look(names)
@@ -93,7 +93,7 @@ def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
 
 def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:
     from dateshard.runs.listing import describe
-    from dateshard.runs.screen import line_of, standing_text
+    from dateshard.runs.runs_screen import line_of, standing_text
     from dateshard.runs.tail import Rewound, follow
 
     facts = run.facts_or_recovered() or {}

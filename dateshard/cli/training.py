@@ -159,7 +159,7 @@ def evaluate(
 
     RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
     """
-    from dateshard.judging.evaluation import evaluate_config, evaluate_run, run_of
+    from dateshard.judging.judge import evaluate_config, evaluate_run, run_of
     from dateshard.judging.tables import show
     from dateshard.terminal.screen import Screen
 

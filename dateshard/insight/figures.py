@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.insight.observed import short_step
+from dateshard.insight.observed_shares import short_step
 from dateshard.insight.survey import DataSurvey, distance, moments_of, reference
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.frozen import Nodes

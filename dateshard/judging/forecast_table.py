@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.preparing.raw import raw_units
+from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.times.calendar import Day

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.judging.evaluation import newest_run
 from dateshard.judging.forecast_table import Made, frame_of
+from dateshard.judging.judge import newest_run
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.account import total
@@ -37,7 +37,7 @@ from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.intervals_file import intervals_of
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.save_dir import refuse_absent
 from dateshard.trainer.runs.start import locate
 from dateshard.trust import check_trust, code_of, settings_of_run

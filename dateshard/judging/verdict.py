@@ -18,7 +18,7 @@ from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.identity import expected_form, identity, seal, unseal
 from dateshard.trainer.assessment.evaluation import Evaluation
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 
 VERSION = 2
 READABLE = (1, 2)  # 1 has no outcome: its verdict was one of figures without intervals

@@ -28,12 +28,12 @@ import pyarrow.parquet as pa_parquet
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dateshard.preparing.raw import raw_units
+from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
-from dateshard.shardstore.layouts.rows import ROW
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.times.calendar import Day
 from dateshard.shardstore.times.instants import spell
 from dateshard.terminal.indented import indented

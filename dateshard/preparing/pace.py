@@ -18,7 +18,7 @@ from dateshard.places import data_folder
 from dateshard.shardstore.disk.durable import replace_file
 
 if TYPE_CHECKING:
-    from dateshard.pipeline.events import Event
+    from dateshard.pipeline.progress_events import Event
 
 ACTS = ("measure", "normalise")
 
@@ -48,7 +48,7 @@ class Estimate:
 
 def watch(dataset: str, events: Iterable[Event], num_workers: int) -> Iterator[Event]:
     """Passes events through, and remembers how long both acts took when all ended well."""
-    from dateshard.pipeline import events as e  # an estimate should not wait for what only preparing needs
+    from dateshard.pipeline import progress_events as e  # an estimate should not wait for what only preparing needs
 
     began = middle = time.monotonic()
     dates, sizes = dict.fromkeys(ACTS, 0), 0

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from dateshard.insight.observed import shares_line, shares_of, thin_splits
-from dateshard.pipeline import events as e
+from dateshard.insight.observed_shares import shares_line, shares_of, thin_splits
+from dateshard.pipeline import progress_events as e
 from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.preparing.states import GOOD, likeness
 from dateshard.shardstore.commands import command

@@ -27,7 +27,7 @@ from dateshard.reports.charts import (
     short,
     text,
 )
-from dateshard.runs.curves import Series
+from dateshard.runs.run_history import Series
 from dateshard.shardstore.scaling.transform import Floats
 
 HOVERED = 120  # columns that tell their figures

@@ -18,7 +18,7 @@ import numpy as np
 from dateshard.insight.figures import drift_rows
 from dateshard.insight.survey import HOUR, DataSurvey, group_starts, raw_of_unit
 from dateshard.pipeline.planning.plan import Plan
-from dateshard.reports.calendar import Square
+from dateshard.reports.calendar_chart import Square
 from dateshard.reports.charts import DateColumns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives

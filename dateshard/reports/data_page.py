@@ -10,9 +10,9 @@ from html import escape
 import numpy as np
 
 from dateshard.insight.figures import clock_changes, without_position
-from dateshard.insight.screen import percent
+from dateshard.insight.insight_screen import percent
 from dateshard.reports import atlas, charts
-from dateshard.reports.calendar import MOST_YEARS, calendar, key_of
+from dateshard.reports.calendar_chart import MOST_YEARS, calendar, key_of
 from dateshard.reports.charts import short
 from dateshard.reports.data import (
     MOST_FEATURES,
@@ -30,7 +30,7 @@ from dateshard.reports.data import (
     worst_dates,
     worst_nodes,
 )
-from dateshard.reports.page import card, page, pair, paragraph, section, table, tiles
+from dateshard.reports.html import card, page, pair, paragraph, section, table, tiles
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import counted, size

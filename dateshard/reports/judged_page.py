@@ -15,7 +15,7 @@ from dateshard.reports import atlas, charts
 from dateshard.reports.charts import Heat, short
 from dateshard.reports.curves import along, hours, keys, target_steps
 from dateshard.reports.forecasts import forecast_chart, shown
-from dateshard.reports.page import card, pair, paragraph, table
+from dateshard.reports.html import card, pair, paragraph, table
 from dateshard.reports.run import RunFacts
 from dateshard.shardstore.scaling.transform import Floats
 from dateshard.terminal.screen import counted

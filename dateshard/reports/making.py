@@ -8,7 +8,7 @@ from dateshard.documents.reporting import ReportDocument
 from dateshard.reports.run import gather
 from dateshard.reports.run_page import run_report
 from dateshard.shardstore.disk.durable import appearing
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 
 
 def page_of(run: TrainingRun) -> Path:

@@ -8,16 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dateshard.judging.evaluation import verdict_on
+from dateshard.judging.judge import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
-from dateshard.runs.curves import RunHistory, history
+from dateshard.runs.run_history import RunHistory, history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.status import standing
 
 SPLITS = ("test", "validation")

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.insight.screen import percent
+from dateshard.insight.insight_screen import percent
 from dateshard.reports import charts
 from dateshard.reports.charts import short
 from dateshard.reports.curves import Line, Steps, keys, over_steps
+from dateshard.reports.html import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
-from dateshard.reports.page import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.run import RunFacts, told_standing
-from dateshard.runs.curves import RunHistory, Series
+from dateshard.runs.run_history import RunHistory, Series
 from dateshard.terminal.screen import counted, seconds, size
 
 MOST_ROWS, MOST_HEADS = 15, 8

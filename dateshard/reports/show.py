@@ -17,11 +17,11 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
 from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
-from dateshard.runs.curves import RunHistory, Series, history
+from dateshard.runs.run_history import RunHistory, Series, history
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.terminal.screen import Screen, columns, number, rounded
-from dateshard.trainer.runs.folder import TrainingRun, newest
+from dateshard.trainer.runs.run_folder import TrainingRun, newest
 from dateshard.trainer.runs.start import locate
 
 ROWS, WIDEST, LEFT = 12, 110, 9

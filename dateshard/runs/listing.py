@@ -13,7 +13,7 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import DamagedError, UsageError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import flatten
-from dateshard.trainer.runs.folder import TrainingRun, all_runs, newest
+from dateshard.trainer.runs.run_folder import TrainingRun, all_runs, newest
 from dateshard.trainer.runs.status import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")

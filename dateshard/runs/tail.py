@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.status import is_locked
 
 POLL_SECONDS = 0.5

@@ -20,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.settings.errors import Places, faults_of, inner_models
+from dateshard.settings.setting_faults import Places, faults_of, inner_models
 from dateshard.shardstore.errors import UsageError, Where, refuse_special, shorten
 from dateshard.trainer.config import Trainer
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from dateshard.settings import Settings, read_file, read_layers, validate
-from dateshard.settings.errors import ConfigurationError, Fault, Places, place_of
+from dateshard.settings.setting_faults import ConfigurationError, Fault, Places, place_of
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import flatten, mismatch

@@ -23,7 +23,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.loop import Stepped, set_learning_rate, validate
 from dateshard.trainer.rehearsal.overfit import STEPS, Overfitted, overfit
 from dateshard.trainer.runs import status
-from dateshard.trainer.runs.observed import refuse_blind
+from dateshard.trainer.runs.observed_targets import refuse_blind
 from dateshard.trainer.runs.start import New, start
 from dateshard.trainer.session import Session, restore, save
 from dateshard.trainer.setup import make_session, refuse_batch_of_one

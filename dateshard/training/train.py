@@ -18,12 +18,12 @@ from dateshard.terminal.screen import Screen, number
 from dateshard.terminal.signals import StopSignal
 from dateshard.trainer import loop
 from dateshard.trainer.runs import status
-from dateshard.trainer.runs.folder import TrainingRun, newest
 from dateshard.trainer.runs.initial_weights import read_initial
+from dateshard.trainer.runs.run_folder import TrainingRun, newest
 from dateshard.trainer.runs.start import New, Started, locate, start
 from dateshard.training.board import refuse_missing
 from dateshard.training.ending import way_on, why_ended
-from dateshard.training.rows import MetricRows
+from dateshard.training.metric_rows import MetricRows
 from dateshard.training.run_log import RunLog
 from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run

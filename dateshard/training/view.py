@@ -6,13 +6,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dateshard.insight.observed import observed_cells, percent, shares_line, thin_splits
+from dateshard.insight.observed_shares import observed_cells, percent, shares_line, thin_splits
 from dateshard.pipeline.splits import about_no_split
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
-from dateshard.shardstore.layouts.rows import ROW
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import in_no_split
 from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.memory import SPILL_FORMAT
+from dateshard.pipeline.memory_shares import SPILL_FORMAT
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.shardstore.errors import DamagedError

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from dateshard.pipeline.config import OUTSIDE, Pipeline
-from dateshard.pipeline.memory import READING_BYTES, give_back, own_bytes, refuse_less
+from dateshard.pipeline.memory_shares import READING_BYTES, give_back, own_bytes, refuse_less
 from dateshard.pipeline.raw.bad_rows import BadRows
 from dateshard.pipeline.raw.cut_index import PATH_NODE, Cut, cut_key, find_cut
 from dateshard.pipeline.raw.decode import one_node, request_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.memory import READING_BYTES
+from dateshard.pipeline.memory_shares import READING_BYTES
 from dateshard.shardstore.disk.durable import disk_full_as_error
 from dateshard.shardstore.errors import DumpError, Where
 from dateshard.shardstore.times.calendar import Day

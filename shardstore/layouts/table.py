@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.shardstore.layouts import events
 from dateshard.shardstore.layouts.records import Records, Reduced, Reduction, Stretch
-from dateshard.shardstore.layouts.rows import BUCKETS
+from dateshard.shardstore.layouts.row_buckets import BUCKETS
 from dateshard.shardstore.scaling.transform import Floats
 
 MISSING = np.uint64(0x9E3779B97F4A7C15)

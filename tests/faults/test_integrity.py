@@ -57,8 +57,8 @@ BLIND = {  # kind -> the checks that are taken away
     "shard values": "dateshard.shardstore.dataset.hash_descriptor",
     "staged values.f64": "dateshard.shardstore.measured.hash_file dateshard.shardstore.measured.hash_bytes",
     "moments.f64": "dateshard.shardstore.frozen.hash_bytes",
-    "checkpoint model.safetensors": "dateshard.trainer.checkpoint.folder.hash_bytes",
-    "checkpoint optimizer.safetensors": "dateshard.trainer.checkpoint.folder.hash_bytes",
+    "checkpoint model.safetensors": "dateshard.trainer.checkpoint.checkpoint_folder.hash_bytes",
+    "checkpoint optimizer.safetensors": "dateshard.trainer.checkpoint.checkpoint_folder.hash_bytes",
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import NotThereError
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import command, environment
 from tests.kit.flips import CONFIG, KINDS, MARK, RUNS, Flip, Lab, newest_of, one_sentence, with_tensors
 

@@ -70,7 +70,7 @@ def checkpoint_in_place() -> None:
     from dateshard.shardstore.identity import hash_bytes, seal
     from dateshard.shardstore.pinning import runs_id
     from dateshard.trainer.checkpoint import writer
-    from dateshard.trainer.checkpoint.folder import VERSION
+    from dateshard.trainer.checkpoint.checkpoint_folder import VERSION
 
     def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
         final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"

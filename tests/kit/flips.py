@@ -33,7 +33,7 @@ from dateshard.shardstore.pinning.pins import read_pins
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import train
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import New, start
 from tests.conftest import build_world
 

@@ -17,9 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import dateshard.shardstore.disk.durable
-from dateshard.pipeline.events import Finished
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import Finished
 from dateshard.settings import validate
 from tests.kit import controls
 

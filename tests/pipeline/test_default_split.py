@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
-from dateshard.insight.observed import observed_cells, percent, thin_splits
+from dateshard.insight.observed_shares import observed_cells, percent, thin_splits
 from dateshard.pipeline import execute
 from dateshard.pipeline.planning.plan import Plan, Wish
 from dateshard.pipeline.planning.preview import look

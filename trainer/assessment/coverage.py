@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.trainer.metrics.raw import HOURS
+from dateshard.trainer.metrics.raw_errors import HOURS
 
 FEWEST_TARGETS = 100  # of a group that is named
 FAR = 0.05  # from the level, from which on the worst group is named

@@ -37,7 +37,7 @@ from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
-from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.models.ridge import Ridge, tuning_notes
 from dateshard.trainer.optimization.objective import make_heads
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of

@@ -26,7 +26,7 @@ from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.paired import DateOf
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order
-from dateshard.trainer.metrics.raw import hours_of
+from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.setup import evaluation_shuffle, make_reader, order_of, shuffle_of

@@ -7,8 +7,7 @@ a save).
 """
 
 from dateshard.trainer.checkpoint.after_save import mend, retain, tend
-from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
-from dateshard.trainer.checkpoint.folder import (
+from dateshard.trainer.checkpoint.checkpoint_folder import (
     NAME,
     Checkpoint,
     Tensors,
@@ -18,6 +17,7 @@ from dateshard.trainer.checkpoint.folder import (
     refuse_unfit,
     verify,
 )
+from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
 from dateshard.trainer.checkpoint.saving import point, write
 from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
 from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dateshard.shardstore.errors import StoreError
+from dateshard.trainer.checkpoint.checkpoint_folder import NAME, Checkpoint, inspect, verify
 from dateshard.trainer.checkpoint.choice import ranked, scan
-from dateshard.trainer.checkpoint.folder import NAME, Checkpoint, inspect, verify
 from dateshard.trainer.checkpoint.pth import export, matches
 from dateshard.trainer.checkpoint.removal import GONE, bytes_of, export_of, is_pinned, removal_lock, remove, sweep
 from dateshard.trainer.checkpoint.retention import RetentionPolicy, going, listed

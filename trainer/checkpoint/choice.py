@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dateshard.shardstore.commands import by_door, to_run
 from dateshard.shardstore.errors import NotThereError, StoreError, Where, shorten
-from dateshard.trainer.checkpoint.folder import NAME, Checkpoint, inspect, read_files
+from dateshard.trainer.checkpoint.checkpoint_folder import NAME, Checkpoint, inspect, read_files
 from dateshard.trainer.checkpoint.removal import export_of
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DamagedError, NotThereError, Where, refuse_special, shorten
-from dateshard.trainer.checkpoint.folder import Checkpoint, verify
+from dateshard.trainer.checkpoint.checkpoint_folder import Checkpoint, verify
 from dateshard.trainer.config import Training
 from dateshard.trainer.optimization.optimizer import make_optimizer
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from dateshard.trainer.checkpoint.checkpoint_folder import Checkpoint
 from dateshard.trainer.checkpoint.choice import ranked
-from dateshard.trainer.checkpoint.folder import Checkpoint
 from dateshard.trainer.config import CheckpointConfig
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error, fsync_above, fsync_path, write_file
 from dateshard.shardstore.errors import StoreError, UsageError, Where
 from dateshard.shardstore.identity import canonical, hash_bytes, seal
-from dateshard.trainer.checkpoint.folder import VERSION, Checkpoint, inspect, read_files, verify
+from dateshard.trainer.checkpoint.checkpoint_folder import VERSION, Checkpoint, inspect, read_files, verify
 
 
 def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:

@@ -15,7 +15,7 @@ import torch
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics.classes import Classes
 from dateshard.trainer.metrics.custom import Custom
-from dateshard.trainer.metrics.raw import RawFigures
+from dateshard.trainer.metrics.raw_errors import RawFigures
 from dateshard.trainer.metrics.sample import MetricSample, SamplePlan, epoch_seed
 from dateshard.trainer.metrics.sums import Floats, Sums, finite
 from dateshard.trainer.metrics.units import Units

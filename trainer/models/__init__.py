@@ -17,7 +17,7 @@ from torch import nn
 
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig, is_own
-from dateshard.trainer.models.categories import CategoricalInputs, width_of
+from dateshard.trainer.models.category_inputs import CategoricalInputs, width_of
 from dateshard.trainer.models.cnn import Cnn
 from dateshard.trainer.models.dlinear import DLinear
 from dateshard.trainer.models.mlp import Mlp

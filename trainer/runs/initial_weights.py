@@ -13,7 +13,7 @@ from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, W
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.pth import misfit, weights
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.save_dir import refuse_absent, run_of
 from dateshard.trainer.session import Session
 

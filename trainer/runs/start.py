@@ -17,9 +17,9 @@ from dateshard.trainer.config import Trainer, binding
 from dateshard.trainer.loop import finished
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import fitting, need
-from dateshard.trainer.runs.folder import TrainingRun, find_continuable, newest
 from dateshard.trainer.runs.initial_weights import Initial, begin_with, begin_with_same
-from dateshard.trainer.runs.observed import blind_inputs, blind_splits, refuse_blind
+from dateshard.trainer.runs.observed_targets import blind_inputs, blind_splits, refuse_blind
+from dateshard.trainer.runs.run_folder import TrainingRun, find_continuable, newest
 from dateshard.trainer.runs.save_dir import keep_own, refuse_absent, run_of
 from dateshard.trainer.runs.status import noted
 from dateshard.trainer.session import Session, restore

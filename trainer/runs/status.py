@@ -19,7 +19,7 @@ from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.optimization.schedule import LossHistory
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 
 FILE = "state.json"
 RESUMABLE = ("stopped", "cut off", "failed")

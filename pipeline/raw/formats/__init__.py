@@ -28,7 +28,7 @@ from dateshard.shardstore.own_code import user_code
 Kind = Literal["text", "number", "time"]
 BLOCK_BYTES = (
     4 << 20
-)  # of text decoded at once; what reading costs in memory is a small multiple (dateshard.pipeline.memory)
+)  # of text decoded at once; what reading costs in memory is a small multiple (dateshard.pipeline.memory_shares)
 LONGEST_ROW = 64 << 20  # more text than this without the end of a row is no row
 BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers

@@ -29,7 +29,7 @@ from dateshard.trainer.assessment import intervals_file
 from dateshard.trainer.assessment.coverage import Coverage
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import New, start_new
 from dateshard.trainer.session import restore, save
 from dateshard.trainer.setup import make_session

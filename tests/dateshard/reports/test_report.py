@@ -16,7 +16,7 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.reports import atlas, charts, raster
-from dateshard.reports.calendar import Square, calendar
+from dateshard.reports.calendar_chart import Square, calendar
 from dateshard.reports.data import over_columns
 from dateshard.shardstore.dataset import Dataset
 from tests.kit.limits import PATIENCE_SECONDS

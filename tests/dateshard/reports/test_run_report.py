@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dateshard.judging.verdict import kept
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import World, build_world
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.pages import Page, number
@@ -165,13 +165,13 @@ def test_the_page_needs_nothing_else_and_believes_no_name(here: Path) -> None:
 
 
 def test_an_evaluation_is_made_once_for_a_checkpoint(here: Path, ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.judging import evaluation
+    from dateshard.judging import judge
 
     again = ds("report", LONG, "--json").document
     assert (again["split"], again["evaluated_seconds"], again["not_evaluated"]) == ("test", None, None)
     calls = []
-    judge = evaluation._judge
-    monkeypatch.setattr(evaluation, "_judge", lambda *given: calls.append(given[3]) or judge(*given))
+    judged = judge._judge
+    monkeypatch.setattr(judge, "_judge", lambda *given: calls.append(given[3]) or judged(*given))
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     ds("report", LONG, "--split", "validation", "-o", "other.html")
     assert calls == ["validation"]
@@ -302,7 +302,7 @@ def test_what_report_refuses(make_world: Callable[..., Any], ds: Run) -> None:
 
 
 def told_of(rows: list[dict[str, Any]]) -> Any:
-    from dateshard.runs.curves import history
+    from dateshard.runs.run_history import history
 
     run = TrainingRun(Path("told"))
     run.folder.mkdir(exist_ok=True)
@@ -337,7 +337,7 @@ def test_a_page_draws_no_windows_of_a_store_that_was_made_anew(make_world: Calla
 
 
 def test_a_long_run_is_drawn_in_a_bounded_number_of_points(make_world: Callable[..., Any], ds: Run) -> None:
-    from dateshard.runs.curves import MOST_EPOCHS, POINTS, history
+    from dateshard.runs.run_history import MOST_EPOCHS, POINTS, history
 
     run = TrainingRun(Path("long"))
     run.folder.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from dateshard.judging.verdict import kept, path_of
 from dateshard.shardstore.identity import seal
 from dateshard.trainer import checkpoint
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import build_world
 
 Run = Callable[..., Any]

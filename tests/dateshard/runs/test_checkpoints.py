@@ -19,7 +19,7 @@ from dateshard.cli import run
 from dateshard.shardstore.pinning.pins import judge_pins
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import removal
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import build_world
 
 Run = Callable[..., Any]
@@ -456,7 +456,7 @@ def test_exports_that_no_run_here_made_are_neither_taken_over_nor_removed(ds: Ru
 
 def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.trainer.runs.folder.TrainingRun.write_facts", lambda *_: 1 / 0)
+        patch.setattr("dateshard.trainer.runs.run_folder.TrainingRun.write_facts", lambda *_: 1 / 0)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # who is killed takes nothing back
         with pytest.raises(ZeroDivisionError):
             run(["train", *CONFIG, "--run", "two", "--save-dir", "mine", "-q"])
@@ -467,7 +467,7 @@ def test_a_start_that_was_killed_leaves_its_save_dir_free(ds: Run, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "at", ["dateshard.shardstore.dataset.Dataset.pin", "dateshard.trainer.runs.folder.TrainingRun.write_facts"]
+    "at", ["dateshard.shardstore.dataset.Dataset.pin", "dateshard.trainer.runs.run_folder.TrainingRun.write_facts"]
 )
 def test_a_run_that_cannot_be_made_is_taken_back_and_its_name_and_save_dir_are_free(
     ds: Run, monkeypatch: pytest.MonkeyPatch, at: str

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from dateshard.judging.evaluation import newest_run
+from dateshard.judging.judge import newest_run
 from dateshard.reports.show import run_to_show
-from dateshard.runs.checkpoints import place_of
+from dateshard.runs.checkpoint_chores import place_of
 from dateshard.runs.listing import list_runs, open_run
 from dateshard.shardstore.errors import NotThereError
 from dateshard.shardstore.identity import seal_readable
-from dateshard.trainer.runs.folder import TrainingRun, all_runs, newest
+from dateshard.trainer.runs.run_folder import TrainingRun, all_runs, newest
 
 Run = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04"}

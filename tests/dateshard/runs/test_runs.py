@@ -20,11 +20,11 @@ import pytest
 from dateshard.cli import run
 from dateshard.judging import verdict
 from dateshard.runs.listing import describe, open_run
-from dateshard.runs.screen import sparkline
+from dateshard.runs.runs_screen import sparkline
 from dateshard.runs.tail import Follower, Rewound, follow
 from dateshard.shardstore.errors import BusyError
 from dateshard.trainer.runs import status
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.status import is_locked
 from tests.conftest import World, build_world
 from tests.kit.limits import PATIENCE_SECONDS
@@ -151,7 +151,7 @@ def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path, mon
     looking = os.open(RUNS / "one" / "run.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     with monkeypatch.context() as patch:
-        patch.setattr("dateshard.trainer.runs.folder.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        patch.setattr("dateshard.trainer.runs.run_folder.time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         with held("one"):
             pass
     os.close(looking)

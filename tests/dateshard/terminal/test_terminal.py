@@ -20,7 +20,7 @@ import pytest
 from dateshard.cli import run
 from dateshard.shardstore.identity import seal_readable
 from dateshard.terminal.screen import Screen, escaped, in_a_line
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.run_log import RunLog
 
 Run = Callable[..., Any]

@@ -71,7 +71,7 @@ def test_every_figure_of_the_metrics_stands_there(world: Any, ds: Run) -> None:
 def test_a_run_that_was_killed_and_continued_has_each_point_once(
     world: Any, ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dateshard.training import rows as training_rows
+    from dateshard.training import metric_rows as training_rows
 
     class Killed(BaseException):
         pass

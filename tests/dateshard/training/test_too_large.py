@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import of_memory
-from dateshard.trainer import memory
+from dateshard.trainer import memory_need
 from dateshard.trainer.config import ModelConfig, Trainer
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
@@ -70,13 +70,13 @@ def test_a_batch_is_as_large_as_the_windows_that_there_are_and_refused_beyond_th
 ) -> None:
     huge = "trainer.training.batch_size=10000000000"
     assert ds("estimate", "-c", "config.yaml", "--json", huge).document["batches"] == 1
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 100_000)
+    monkeypatch.setattr(memory_need, "machine_bytes", lambda: 100_000)
     line = told("train", 2, huge)
     assert re.search(
         r"trainer\.training\.batch_size: 10000000000 asks for 0\.1 MB of memory \(batches 0\.1 MB\), and there are 0\.1 MB",
         line,
     )
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 1 << 40)
+    monkeypatch.setattr(memory_need, "machine_bytes", lambda: 1 << 40)
     ds("train", "-c", "config.yaml", "--dry-run", huge)
 
 
@@ -140,14 +140,14 @@ def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.Monk
         ),
         ModelConfig(name=name, hidden_units=(12, 7)),
     )
-    monkeypatch.setattr(memory, "FEW", 0)
+    monkeypatch.setattr(memory_need, "FEW", 0)
     expected = sum(tensor.nbytes for tensor in build(shape, model).state_dict().values())
-    assert memory.weights_bytes(model, shape) == expected
+    assert memory_need.weights_bytes(model, shape) == expected
     before = torch.get_rng_state()
-    memory.weights_bytes(model, shape)
+    memory_need.weights_bytes(model, shape)
     assert torch.equal(before, torch.get_rng_state())
-    counts = memory.Counts(1000, 10, True, 2)
-    parts = memory.needed(Trainer(model=model), shape, counts)
+    counts = memory_need.Counts(1000, 10, True, 2)
+    parts = memory_need.needed(Trainer(model=model), shape, counts)
     assert parts["weights, gradients and moments"] == 4 * expected
     assert parts["batches"] == 2 * 2 * 32 * (30 * (10 * 4 + 4) + 6 * 10)
 

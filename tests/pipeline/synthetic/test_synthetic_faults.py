@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.events import Finished
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import Finished
 from dateshard.pipeline.synthetic import FAULTS, FORMATS, City, Spoiled, encode, node_table, spoil, whole_date
 from dateshard.pipeline.synthetic.damage import cut
 

@@ -21,11 +21,11 @@ import pytest
 
 from dateshard.pipeline import execute
 from dateshard.pipeline.acts import measure_date
-from dateshard.pipeline.events import DateAgain, DateFailed, Finished
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.memory import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
+from dateshard.pipeline.memory_shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
+from dateshard.pipeline.progress_events import DateAgain, DateFailed, Finished
 from dateshard.pipeline.workers.pool import Again, Task, Workers
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.errors import DumpError, ResourceError

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dateshard.shardstore.layouts.categories import MOST_CODES, own_vocabulary, recode, sorted_names
+from dateshard.shardstore.layouts.category_codes import MOST_CODES, own_vocabulary, recode, sorted_names
 
 words = st.sampled_from(["car", "bus", "Bus", "Zug", "", "tr\u00e0m", "\u6f22", "z", "0"])
 cells = st.lists(words | st.none(), min_size=1, max_size=30)

@@ -10,7 +10,7 @@ import torch
 from sklearn import metrics as oracle
 
 from dateshard.trainer.assessment.evaluate import evaluate
-from dateshard.trainer.metrics.raw import ErrorCounts, RawFigures, hours_of
+from dateshard.trainer.metrics.raw_errors import ErrorCounts, RawFigures, hours_of
 from dateshard.trainer.metrics.units import Units
 
 B, P, N, F = 7, 4, 5, 2

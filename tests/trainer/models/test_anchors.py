@@ -15,7 +15,7 @@ from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.config import ModelConfig
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
-from dateshard.trainer.models.categories import CategoricalInputs
+from dateshard.trainer.models.category_inputs import CategoricalInputs
 from dateshard.trainer.models.naive import LOOKED, newest
 from dateshard.trainer.models.nlinear import NLinear
 from dateshard.trainer.models.revin import RevIN

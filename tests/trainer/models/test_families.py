@@ -15,7 +15,7 @@ from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build, num_parameters
-from dateshard.trainer.models.categories import CategoricalInputs, width_of
+from dateshard.trainer.models.category_inputs import CategoricalInputs, width_of
 from dateshard.trainer.models.revin import RevIN
 from dateshard.trainer.models.shape import Shape
 

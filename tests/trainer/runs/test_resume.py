@@ -543,7 +543,7 @@ def test_two_trainers_on_one_run_the_second_is_told_that_it_is_busy(lab: Lab) ->
 
 def test_a_trainer_in_another_process_keeps_the_run_for_itself_until_it_ends(lab: Lab) -> None:
     folder = lab.leg("cut", 2)["run"].folder
-    code = "import sys; from pathlib import Path; from dateshard.trainer.runs.folder import TrainingRun as R; "
+    code = "import sys; from pathlib import Path; from dateshard.trainer.runs.run_folder import TrainingRun as R; "
     code += "R(Path(sys.argv[1])).lock(); print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

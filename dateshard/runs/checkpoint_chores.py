@@ -32,7 +32,7 @@ from dateshard.trainer.checkpoint.after_save import BEST_EXPORT
 from dateshard.trainer.checkpoint.retention import RetentionPolicy
 from dateshard.trainer.checkpoint.saving import copy as copy_checkpoint
 from dateshard.trainer.config import flatten
-from dateshard.trainer.runs.folder import TrainingRun, newest
+from dateshard.trainer.runs.run_folder import TrainingRun, newest
 from dateshard.trainer.runs.save_dir import refuse_absent, run_of
 
 ASIDE = re.compile(r"set_aside-[0-9a-f]{8}-(checkpoint_epoch_\d+_batch_\d+(?:-\d+)?)")

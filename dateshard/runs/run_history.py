@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dateshard.shardstore.scaling.transform import Floats
-from dateshard.trainer.runs.folder import TrainingRun
+from dateshard.trainer.runs.run_folder import TrainingRun
 
 POINTS, MOST_EPOCHS, MOST_RESUMES = 300, 400, 40
 STEP_FIGURES = ("loss", "learning_rate", "windows_per_second", "data_wait", "memory_bytes")

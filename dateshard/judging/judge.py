@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dateshard.insight.observed import observed_cells, shares_line, shares_of, thin_splits
+from dateshard.insight.observed_shares import observed_cells, shares_line, shares_of, thin_splits
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
@@ -20,8 +20,8 @@ from dateshard.trainer.assessment.evaluation import Evaluation
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.models import num_parameters
-from dateshard.trainer.runs.folder import TrainingRun, find_continuable, newest
-from dateshard.trainer.runs.observed import unobserved
+from dateshard.trainer.runs.observed_targets import unobserved
+from dateshard.trainer.runs.run_folder import TrainingRun, find_continuable, newest
 from dateshard.trainer.runs.save_dir import refuse_absent
 from dateshard.trainer.runs.start import locate
 from dateshard.trainer.session import restore
