@@ -18,7 +18,6 @@ import numpy as np
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
-ROWS = ("feature", "node", "bin", "count")  # axis 0 of `Histogram.rows_4K`
 POOLED = -1  # stands for all nodes
 NUM_BINS = 1 << 16
 ZERO = 1 << 15  # the bin of 0.0
@@ -48,7 +47,7 @@ def _no_rows() -> Integers:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Occupied bins of some features: `rows_4K` int64 holds the rows named in `ROWS`, sorted by the first three."""
+    """Occupied bins of some features: `rows_4K` int64 holds feature, node, bin and count, sorted by the first three."""
 
     rows_4K: Integers = field(default_factory=_no_rows)
 
