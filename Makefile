@@ -54,8 +54,9 @@ mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time
 bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
 	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
 
-docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints
+docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints, and docs/python.md, of the docstrings
 	@$(BIN)/python -m dateshard.documents.page
+	@$(BIN)/python -m dateshard.documents.python_page
 
 doctor: $(STAMP)
 	@$(BIN)/dateshard doctor

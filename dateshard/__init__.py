@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
-    from dateshard.notebook import open_dataset as open  # noqa: A004 - dateshard.open
+    from dateshard.notebook import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.trainer.loop import train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open", "predict", "train"]
 _LAZY = {
     "open": ("dateshard.notebook", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "train": ("dateshard.trainer.loop", "train"),
 }
+__all__ = ["__version__", "predict", "train"]  # not `open`: `from dateshard import *` would hide the built-in
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *_LAZY})
 
 
 def __getattr__(name: str) -> Any:
