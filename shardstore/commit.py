@@ -105,6 +105,27 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
     raise StoreError("a hundred damaged copies of one folder", where=Where(file=str(final)), todo="Check the disk")
 
 
+def content_of(name: str) -> str:
+    """The id by which a published folder is named: `5e2b9c` of `5e2b9c`, and of its mended copy `5e2b9c-2`."""
+    return name.partition("-")[0]
+
+
+def copies_of(folder: Path) -> list[Path]:
+    """The other folders of the same id beside a published one: its mended copies, the newest first, then the first of all.
+
+    Not by glob: it compiles a pattern for every folder.
+    """
+    own = content_of(folder.name)
+    try:
+        names = [name for name in os.listdir(folder.parent) if content_of(name) == own and name != folder.name]
+    except FileNotFoundError:
+        return []
+    numbers = {
+        name: int(last) if (last := name.rpartition("-")[2]).isdecimal() and last != name else 1 for name in names
+    }
+    return [folder.with_name(name) for name in sorted(names, key=numbers.__getitem__, reverse=True)]
+
+
 def first_damaged(folder: Path, hashes: Mapping[str, tuple[int, str]]) -> str | None:
     """The first file whose size or hash is not the given one, or None."""
     for name, expected in hashes.items():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore import cache
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.commit import load_sources, sources_path
+from dateshard.shardstore.commit import copies_of, load_sources, sources_path
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
 from dateshard.shardstore.frozen import (
     Nodes,
@@ -286,7 +286,7 @@ class Dataset:
         """Where a chunk file may lie. Of a date without Zarr, where the first is no good, it is cached (again)."""
         yield path
         if "zarr" in (shard := self._entry(date).parts[0]).formats:
-            yield from _copies(path)
+            yield from (copy / path.parent.name / path.name for copy in copies_of(path.parents[1]))
             return
         hashes = {zarr_raw.chunk_file(name): file for name, file in shard.files.items()}
         cache.build(path.parents[1], hashes, lambda: self._load_stored(date, shard), self.feature_names)
@@ -468,14 +468,6 @@ def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | N
     except StoreError as error:
         return name, error
     return name, None
-
-
-def _copies(path: Path) -> list[Path]:
-    """Returns the paths of a chunk in the copies `<id>-2`, ... that a mend publishes beside a damaged shard."""
-    shard = path.parents[1]
-    stem = shard.name.split("-")[0]
-    copies = [folder for folder in sorted(shard.parent.glob(f"{stem}*")) if folder != shard]
-    return [folder / path.parent.name / path.name for folder in copies]
 
 
 def _repair(path: Path) -> str:

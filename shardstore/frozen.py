@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.commit import publish, staging_folder
+from dateshard.shardstore.commit import content_of, copies_of, publish, staging_folder
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
 from dateshard.shardstore.layouts.category_codes import sorted_names
@@ -158,7 +158,7 @@ def _load_vocabularies(folder: Path) -> Vocabularies:
 
 def _refuse_other_id(content_id: str, folder: Path) -> None:
     """A folder is named by its content, a mended copy `<id>-2` likewise."""
-    if content_id != folder.name.partition("-")[0]:
+    if content_id != content_of(folder.name):
         raise ValueError(content_id)
 
 
@@ -209,7 +209,7 @@ def _first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
     try:
         return load(folder)
     except StoreError:
-        for copy in sorted(folder.parent.glob(f"{folder.name}-*")):
+        for copy in copies_of(folder):
             with suppress(StoreError):
                 return load(copy)
         raise

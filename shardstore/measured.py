@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commit import copies_of
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
@@ -113,21 +113,12 @@ def load_receipt(folder: Path) -> Receipt:
 
 def _first_good(folder: Path) -> tuple[Path, Receipt]:
     """A folder whose array is as its receipt says: the newest copy, else the folder itself."""
-    for copy in _copies(folder):
+    for copy in copies_of(folder):
         try:
             return copy, _verified(copy)
         except DamagedError:
             continue
     return folder, _verified(folder)
-
-
-def _copies(folder: Path) -> list[Path]:
-    """Copies `<name>-2`, ..., the newest first. Not by glob: it compiles a pattern for every folder."""
-    try:
-        names = os.listdir(folder.parent)
-    except FileNotFoundError:
-        return []
-    return [folder.with_name(name) for name in sorted(names, reverse=True) if name.startswith(f"{folder.name}-")]
 
 
 def _verified(folder: Path) -> Receipt:
@@ -193,7 +184,7 @@ def verify_measured(
             continue
         names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features, cuts)}"]
         for name in names:
-            if name.startswith("partials") and not ((root / name).exists() or _copies(root / name)):
+            if name.startswith("partials") and not ((root / name).exists() or copies_of(root / name)):
                 continue
             try:
                 _first_good(root / name)

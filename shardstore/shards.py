@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.commit import first_damaged, publish, staging_folder
+from dateshard.shardstore.commit import content_of, copies_of, first_damaged, publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_bytes, identity
@@ -67,7 +67,7 @@ def publish_shard(
             continue
         key = identity([content, about.to_json(), storage_of(format_name).CODE])
         kept = old.formats.get(format_name) if old else None
-        if kept and kept.folder.partition("-")[0] == key and intact(root, date, format_name, kept):
+        if kept and content_of(kept.folder) == key and intact(root, date, format_name, kept):
             written[format_name] = kept
             continue
         written[format_name], folder = _publish_file(root, date, (format_name, key), arrays, about)
@@ -78,7 +78,7 @@ def publish_shard(
 def _whole_zarr(root: Path, date: dt.date, old: Part, new: tuple[str, Arrays], about: About) -> bool:
     """Whether the committed folder is as it was, and holds what would be written."""
     content, arrays = new
-    if "zarr" not in old.formats or old.id.partition("-")[0] != content:
+    if "zarr" not in old.formats or content_of(old.id) != content:
         return False
     folder = root / "shards" / str(date) / old.id
     if first_damaged(folder, {zarr_raw.chunk_file(array): file for array, file in old.files.items()}) is not None:
@@ -140,8 +140,7 @@ def load_stored(root: Path, date: dt.date, shard: Part) -> dict[str, NDArray[Any
         if stored is None:
             continue
         path = stored_path(root, date, format_name, stored)
-        copies = sorted(path.parent.parent.glob(f"{stored.folder.partition('-')[0]}*"))
-        for candidate in (path, *(copy / path.name for copy in copies if copy != path.parent)):
+        for candidate in (path, *(copy / path.name for copy in copies_of(path.parent))):
             try:
                 return _load(candidate, format_name, (stored.size, stored.hash), shard)
             except DamagedError as error:

@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.node_table import read_nodes
 from dateshard.pipeline.source import Source
-from dateshard.shardstore.commit import Committed
+from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
@@ -141,7 +141,7 @@ class StagedKeys(dict[dt.date, frozenset[str]]):
     def __missing__(self, date: dt.date) -> frozenset[str]:
         try:
             with os.scandir(self._root / "staged" / str(date)) as entries:
-                self[date] = frozenset(entry.name.split("-")[0] for entry in entries)
+                self[date] = frozenset(content_of(entry.name) for entry in entries)
         except FileNotFoundError:
             self[date] = frozenset()
         return self[date]

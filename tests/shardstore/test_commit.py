@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dateshard.shardstore.commit import StoreWriter, publish, staging_folder
+from dateshard.shardstore.commit import StoreWriter, copies_of, publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space, replace_file, write_file
 from dateshard.shardstore.errors import BusyError, DamagedError, DiskFullError
 from dateshard.shardstore.identity import canonical, hash_bytes, hash_file, seal, unseal
@@ -161,3 +161,12 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path) -> N
     check_free_space(tmp_path, 1)
     with pytest.raises(DiskFullError, match="MB free, about"):
         check_free_space(tmp_path, 1 << 60)
+
+
+def test_copies_are_those_of_the_same_id_the_newest_first(tmp_path: Path) -> None:
+    for name in ("5e2b", "5e2b-2", "5e2b-9", "5e2b-10", "5e2bff", "5e2bff-2", "tmp-5e2b"):
+        (tmp_path / name).mkdir()
+    names = ["5e2b", "5e2b-10", "5e2b-9", "5e2b-2"]
+    assert [folder.name for folder in copies_of(tmp_path / "5e2b")] == names[1:]
+    assert [folder.name for folder in copies_of(tmp_path / "5e2b-9")] == ["5e2b-10", "5e2b-2", "5e2b"]
+    assert copies_of(tmp_path / "nowhere" / "5e2b") == []
