@@ -54,9 +54,10 @@ mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time
 bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
 	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
 
-docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints, and docs/python.md, of the docstrings
+docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints, docs/python.md, of the docstrings, and docs/rooms.md, of the modules
 	@$(BIN)/python -m dateshard.documents.page
 	@$(BIN)/python -m dateshard.documents.python_page
+	@$(BIN)/python -m dateshard.documents.rooms_page
 
 doctor: $(STAMP)
 	@$(BIN)/dateshard doctor
