@@ -78,7 +78,8 @@ def train(
     """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
     from dateshard.terminal.screen import Screen
     from dateshard.training import rehearsal
-    from dateshard.training.train import TrainRequest, configure, train_to_the_end
+    from dateshard.training.train import TrainRequest, configure
+    from dateshard.training.train_command import train_to_the_end
 
     stray, overrides = split_arguments(words)
     if stray:

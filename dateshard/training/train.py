@@ -1,4 +1,4 @@
-"""One training at the front door: configuration, signals, what it writes beside its checkpoints, the last words."""
+"""One training without a screen: its configuration, its run, and what it writes beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings, load_settings
 from dateshard.settings.presets import preset_file
-from dateshard.shardstore.commands import command, door
 from dateshard.shardstore.errors import UsageError, naming, of_memory
-from dateshard.terminal.screen import Screen, number
-from dateshard.terminal.signals import StopSignal
 from dateshard.trainer import loop
 from dateshard.trainer.runs import status
 from dateshard.trainer.runs.initial_weights import read_initial
-from dateshard.trainer.runs.run_folder import TrainingRun, newest
+from dateshard.trainer.runs.run_folder import newest
 from dateshard.trainer.runs.start import New, Started, locate, start
 from dateshard.training.board import refuse_missing
-from dateshard.training.ending import way_on, why_ended
 from dateshard.training.metric_rows import MetricRows
 from dateshard.training.run_log import RunLog
-from dateshard.training.view import View, headline
 from dateshard.trust import admit, code_of, settings_of_run
-
-Document = dict[str, Any]
 
 
 def configure(
@@ -84,27 +76,52 @@ class TrainRequest:
         return New(self.name, Path(self.save_dir) if self.save_dir else None, initial)
 
 
-def train_to_the_end(settings: Settings, screen: Screen, asked: TrainRequest) -> tuple[int, Document]:
-    """Trains until the end or a signal; returns the exit code and what `--json` prints."""
-    new = asked.new()
+TrainingEvent = Started | loop.Event
+
+
+def run_training(
+    settings: Settings,
+    request: TrainRequest,
+    *,
+    watch: Callable[[TrainingEvent], None],
+    should_stop: Callable[[], bool],
+) -> loop.Ended:
+    """Trains until the end or a stop, and keeps the run's folder: its status, metrics.jsonl and TensorBoard.
+
+    It prints nothing: what people see is up to `watch`.
+
+    Args:
+        watch: is called with `Started` once the run stands, then with each event in turn. The last is the `Ended` that
+            is returned, when all is written. A run that has nothing left to do gives these two alone.
+        should_stop: is asked after every batch.
+
+    Raises:
+        UsageError: the options or the settings contradict each other.
+        DateshardError: there is nothing to train on, or the training failed; `dateshard runs` shows why.
+    """
+    new = request.new()
     if settings.trainer.logging.tensorboard:
         refuse_missing()
-    with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
-        shards = shards_folder(settings.dataset)
-        started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=asked.resume, new=new)
-        with closing(started):
-            admit(started.run.folder, code_of(settings.trainer))
-            screen.log = RunLog(started.run.folder).write
-            return _train_started(started, screen, stop)
+    shards = shards_folder(settings.dataset)
+    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=request.resume, new=new)
+    with closing(started):
+        admit(started.run.folder, code_of(settings.trainer))
+        watch(started)
+        ended = _train_started(started, watch, should_stop)
+        watch(ended)
+        return ended
 
 
-def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[int, Document]:
-    headline(screen, started)
+def _train_started(
+    started: Started, watch: Callable[[TrainingEvent], None], should_stop: Callable[[], bool]
+) -> loop.Ended:
     if started.finished and not started.session.state.fruitless:
-        return 0, _nothing_to_do(started, screen)
+        why = loop.finished(started.session)
+        assert why is not None, "it was found to be finished"
+        return loop.Ended(why, started.session.state)
     begun = status.begin(started.run, started.session.state.step)
     try:
-        ended = _follow(started, screen, stop.asked)
+        ended = _follow(started, watch, should_stop)
     except Exception as error:
         what = (str(of_memory(error) or error) or type(error).__name__).splitlines()[0]
         status.end(started.run, begun, "failed", what)
@@ -114,68 +131,20 @@ def _train_started(started: Started, screen: Screen, stop: StopSignal) -> tuple[
         status.end(started.run, begun, "stopped")
     else:
         status.end(started.run, begun, "ended", ended.why)
-    _last_words(started, ended, screen)
-    return stop.exit_code if ended.why == "stopped" else 0, _document(started.run, ended)
+    return ended
 
 
-def _follow(started: Started, screen: Screen, asked: Callable[[], bool]) -> loop.Ended:
+def _follow(started: Started, watch: Callable[[TrainingEvent], None], should_stop: Callable[[], bool]) -> loop.Ended:
     path = started.run.folder / "metrics.jsonl"
     lines = open(path, "a")  # noqa: SIM115 - closed below, under its name
-    view = View(started, screen)
     try:
-        with closing(MetricRows(started, lines)) as rows, closing(loop.train(started.session, asked)) as events:
+        with closing(MetricRows(started, lines)) as rows, closing(loop.train(started.session, should_stop)) as events:
             for event in events:  # however it ends, the save in flight lands
                 rows.add(event)
-                view.show(event)
                 if isinstance(event, loop.Ended):
                     return event
+                watch(event)
     finally:
-        view.close()
         with naming(path):
             lines.close()
     raise AssertionError("a training ends with Ended or raises")
-
-
-def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
-    state, progress, run = ended.state, ended.state.progress, started.run
-    place = f"saved epoch {state.epoch + 1} batch {state.batch}"
-    if ended.why == "stopped":
-        screen.tell(f"{place}. Continue exactly here: {command('train', '--resume', run.name)}")
-        return
-    best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
-    screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
-    if state.validated and progress.best_loss is None:
-        screen.tell("warning: the loss of no epoch was a finite number, so none of its checkpoints is the best")
-    if ended.why in ("max steps", "early stopping"):
-        here = "Continue exactly here" if ended.why == "max steps" else "To go on"
-        screen.tell(f"{here}: {way_on(started.session, run.name)}")
-    more = () if progress.best_loss is not None else ("--checkpoint", "latest")
-    if door().alone:
-        screen.say(f"See: {command('evaluate', run.name, *more)}")
-
-
-def _nothing_to_do(started: Started, screen: Screen) -> Document:
-    run, why = started.run, loop.finished(started.session)
-    assert why is not None, "it was found to be finished"
-    command = way_on(started.session, run.name)
-    screen.explain(f"{why_ended(started.session, run.name, why)}.")
-    if why == "early stopping":
-        screen.explain("More epochs alone do not go on.")
-    if command:
-        screen.tell(f"To go on: {command}")
-    screen.say("--resume none (make train NEW=1) trains anew")
-    best = started.session.state.progress.best_loss
-    return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
-
-
-def _document(run: TrainingRun, ended: loop.Ended) -> Document:
-    state = ended.state
-    return {
-        "run": run.name,
-        "state": ended.why,
-        "epoch": state.epoch + 1,
-        "batch": state.batch,
-        "steps": state.step,
-        "best_val_loss": state.progress.best_loss,
-        "best_epoch": state.progress.best_epoch + 1,
-    }

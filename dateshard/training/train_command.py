@@ -1,0 +1,108 @@
+"""What the command `train` does around a training: signals, what people see of it, the last words, its document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dateshard.settings import Settings
+from dateshard.shardstore.commands import command, door
+from dateshard.terminal.screen import Screen, number
+from dateshard.terminal.signals import StopSignal
+from dateshard.trainer import loop
+from dateshard.trainer.runs.run_folder import TrainingRun
+from dateshard.trainer.runs.start import Started
+from dateshard.training.ending import way_on, why_ended
+from dateshard.training.run_log import RunLog
+from dateshard.training.train import TrainingEvent, TrainRequest, run_training
+from dateshard.training.view import View, headline
+
+Document = dict[str, Any]
+
+
+def train_to_the_end(settings: Settings, screen: Screen, request: TrainRequest) -> tuple[int, Document]:
+    """Trains until the end or a signal; returns the exit code and what `--json` prints."""
+    shown = _Shown(screen)
+    with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
+        try:
+            ended = run_training(settings, request, watch=shown.watch, should_stop=stop.asked)
+        finally:
+            shown.close()
+    return stop.exit_code if ended.why == "stopped" else 0, shown.document
+
+
+class _Shown:
+    """Shows a training on a screen, and writes the same lines to its log."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self.view: View | None = None
+        self.document: Document = {}
+
+    def watch(self, event: TrainingEvent) -> None:
+        """Shows the headline, then each event, and the last words."""
+        if isinstance(event, Started):
+            self.screen.log = RunLog(event.run.folder).write
+            headline(self.screen, event)
+            self.view = View(event, self.screen)
+            return
+        assert self.view, "the first event is Started"
+        if isinstance(event, loop.Ended):
+            self.view.close()
+            self.document = self._end(self.view.started, event)
+        else:
+            self.view.show(event)
+
+    def close(self) -> None:
+        """Takes the live line away, also after an error."""
+        if self.view:
+            self.view.close()
+
+    def _end(self, started: Started, ended: loop.Ended) -> Document:
+        if started.finished:
+            return _nothing_to_do(started, ended.why, self.screen)
+        _last_words(started, ended, self.screen)
+        return _document(started.run, ended)
+
+
+def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
+    state, progress, run = ended.state, ended.state.progress, started.run
+    place = f"saved epoch {state.epoch + 1} batch {state.batch}"
+    if ended.why == "stopped":
+        screen.tell(f"{place}. Continue exactly here: {command('train', '--resume', run.name)}")
+        return
+    best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
+    screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
+    if state.validated and progress.best_loss is None:
+        screen.tell("warning: the loss of no epoch was a finite number, so none of its checkpoints is the best")
+    if ended.why in ("max steps", "early stopping"):
+        here = "Continue exactly here" if ended.why == "max steps" else "To go on"
+        screen.tell(f"{here}: {way_on(started.session, run.name)}")
+    more = () if progress.best_loss is not None else ("--checkpoint", "latest")
+    if door().alone:
+        screen.say(f"See: {command('evaluate', run.name, *more)}")
+
+
+def _nothing_to_do(started: Started, why: str, screen: Screen) -> Document:
+    run = started.run
+    command = way_on(started.session, run.name)
+    screen.explain(f"{why_ended(started.session, run.name, why)}.")
+    if why == "early stopping":
+        screen.explain("More epochs alone do not go on.")
+    if command:
+        screen.tell(f"To go on: {command}")
+    screen.say("--resume none (make train NEW=1) trains anew")
+    best = started.session.state.progress.best_loss
+    return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
+
+
+def _document(run: TrainingRun, ended: loop.Ended) -> Document:
+    state = ended.state
+    return {
+        "run": run.name,
+        "state": ended.why,
+        "epoch": state.epoch + 1,
+        "batch": state.batch,
+        "steps": state.step,
+        "best_val_loss": state.progress.best_loss,
+        "best_epoch": state.progress.best_epoch + 1,
+    }
