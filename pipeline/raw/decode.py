@@ -202,7 +202,15 @@ def _accept(
     faults: BadRows,
     place: int,
 ) -> Chunk:
-    """The rows of a piece that stand, as a chunk."""
+    """Makes a chunk of a piece's rows that stand, and counts the others by their fault.
+
+        row  time              node  speed        times (ns)  code  speed
+        2    2024-03-01T00:10  a     61.5     ->  ...600e9    0     61.5
+        3    2024-03-01T00:10  b     n/a          rejected: not a number (or NaN, if that is made missing)
+        4    2024-03-02T00:00  a     58.0         rejected: of another date
+
+    Codes are places in the names as they were met; a row's number stays known through `RowPlaces` alone.
+    """
     source, frame = config.source, piece.frame
     faults.begin(piece)
     (times, valid), written = timed, written_times(frame, source)
@@ -309,7 +317,13 @@ def _within(
 def _melt(
     piece: RowBlock, config: Pipeline, codes: Codes, faults: BadRows, times: NDArray[np.int64], place: int
 ) -> Chunk:
-    """A wide piece as records, row by row and column by column; empty cells are no records."""
+    """Makes records of a wide piece, row by row and column by column; empty cells are no records.
+
+    row  time   s1    s2            time   code  value
+    2    00:00  61.5  58.0      ->  00:00  0     61.5
+    3    00:05        57.0          00:00  1     58.0
+                                    00:05  1     57.0
+    """
     names = [name for name in piece.frame.columns if name not in config.source.time_columns]
     if not names:
         what = f"no column matches pipeline.source.wide.nodes '{config.source.wide.nodes}'"  # type: ignore[union-attr]

@@ -145,7 +145,12 @@ class Blocks:
         self._only: Block | None = None
 
     def serve(self, groups: Sequence[Integers]) -> Generator[Block, WindowBatch, None]:
-        """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile."""
+        """Receives the next piece, gives the block that it lies in, and has the one after filled meanwhile.
+
+        piece of block    0   0   1   1   2
+        trains on         0   0   1   1   2      buffer 0, 0, 1, 1, 0
+        thread fills      1   -   2   -   -      into the buffer that nobody reads
+        """
         if len(groups) == 1:
             while True:
                 yield self._load(groups, 0)

@@ -241,7 +241,16 @@ class Order:
 
 
 class EpochOrder:
-    """One epoch: runs permuted, cut into blocks, positions counted through. Memory O(runs)."""
+    """One epoch: runs permuted, cut into blocks, positions counted through. Memory O(runs).
+
+    Three dates of four steps, history 2, horizon 1, batches of 4, one date a run, two runs a block, seed 7:
+
+        step        0  1  2  3 | 4  5  6  7 | 8  9 10 11      anchors are 2..11: two steps lie before each
+        run               0  0 | 1  1  1  1 | 2  2  2  2      run 0 has 2 windows, runs 1 and 2 have 4
+        epoch 0     runs permuted 2 1 0  ->  block 0 = runs 2 1 (8 windows), block 1 = run 0 (2 windows)
+        position    0  1  2  3 | 4  5  6  7 | 8  9            a batch is four positions
+        anchor      7  8 10  9 | 5 11  4  6 | 2  3            permuted inside their block
+    """
 
     def __init__(self, order: Order, epoch: int) -> None:
         self.order, self.number = order, epoch

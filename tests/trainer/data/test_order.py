@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dateshard.shardstore.times.calendar import Day, segments
-from dateshard.trainer.data.order import Order, Window, WindowBatch, make_runs
+from dateshard.shardstore.times.calendar import Day, day_of, segments
+from dateshard.trainer.data.order import EpochOrder, Order, Window, WindowBatch, make_runs
 from dateshard.trainer.data.permutation import FEW, key, permute, shuffled
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
 from dateshard.trainer.data.window_sample import WindowSample
@@ -276,3 +276,14 @@ def test_the_order_is_the_one_that_checkpoints_in_the_world_rely_on() -> None:
         GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         pytest.fail(f"{GOLDEN.name} was missing and is written anew: read it, and commit it with a format decision")
     assert found == json.loads(GOLDEN.read_text())
+
+
+def test_the_drawn_example_of_an_epoch_is_what_the_code_does() -> None:
+    days = [day_of(dt.date(2024, 3, number), "UTC", 6 * 3600 * 10**9) for number in (1, 2, 3)]
+    runs = make_runs(days, segments(days), [True] * 3, Window(2, 1), 1)
+    epoch = Order(runs=tuple(runs), stride=1, batch_size=4, runs_per_block=2, seed=7).epoch(0)
+    assert [block.tolist() for block in epoch.blocks] == [[2, 1], [0]]
+    batches = [[piece.anchor_K.tolist() for piece in epoch.pieces(low, min(low + 4, 10))] for low in (0, 4, 8)]
+    assert batches == [[[7, 8, 10, 9]], [[5, 11, 4, 6]], [[2, 3]]]
+    shown = (EpochOrder.__doc__ or "").split("anchor      ")[1].split("permuted")[0]
+    assert [int(word) for word in shown.replace("|", " ").split()] == [7, 8, 10, 9, 5, 11, 4, 6, 2, 3]
