@@ -1,4 +1,4 @@
-"""The `blocks` policy: one contiguous buffer per block, filled by sequential reads while the one before trains.
+"""The `blocks` policy: one contiguous buffer per block, filled by sequential reads, out of which batches are gathered.
 
 Legend: K windows of a piece, R runs of a block.
 """
