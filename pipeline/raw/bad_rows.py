@@ -1,4 +1,4 @@
-"""Rows with faults: which, how many by reason, what becomes of them, and where the first refused one stands."""
+"""Counts bad rows by reason, says what becomes of them, and where the first refused one stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects on demand, each with the exact number of records that it touches.
+"""Makes defects in synthetic dumps, each with the exact number of records that it touches.
 
 A fault takes one date's clean frame, random numbers and how many rows to hit, and gives a `Spoiled`. Its content is a
 frame, which `formats` writes in any format, or the bytes of a file whose very form is damaged. `FAULTS` names them all.

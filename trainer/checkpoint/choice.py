@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder to take: the newest that verifies, the best, a named one; and what becomes of the others."""
+"""Chooses a folder's checkpoint: the newest that verifies, the best or a named one; says what becomes of the rest."""
 
 from __future__ import annotations
 

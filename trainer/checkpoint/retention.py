@@ -1,4 +1,4 @@
-"""Which checkpoints go. A pure function: what is there, a policy, what is pinned.
+"""Which checkpoints are removed. A pure function: what is there, a policy, what is pinned.
 
 Kept are the newest `keep_last`, the best `keep_best` and the pinned ones; `max_bytes` then takes the oldest of what is
 kept, but never one of the best, the newest or a pinned one (docs/decisions/0034).

@@ -1,4 +1,4 @@
-"""The `mapped` policy: windows copied straight out of lazily mapped files, piece by piece where they cross midnight.
+"""The `mapped` policy: gathers batches from lazily mapped files, piece by piece where windows cross midnight.
 
 For several processes on one host (they share the page cache), for random touch, and for data above the budget.
 """

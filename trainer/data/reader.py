@@ -1,7 +1,8 @@
-"""Order + `read(date, rows, out)` -> batches. Windows are never stored: a batch is one gather over a strided view.
+"""A split's windows as batches: follows the order and has a policy, `blocks` or `mapped`, gather each into a slot.
 
-`blocks` fills one contiguous buffer per block by sequential reads, the next while this one trains. `mapped` serves the
-same order from lazily mapped files. The policy, the budget and prefetching never change a batch.
+Windows are never stored: a batch is one gather over a strided view. `blocks` fills one contiguous buffer per block by
+sequential reads, the next while this one trains. `mapped` serves the same order from lazily mapped files. The policy, the
+budget and prefetching never change a batch.
 """
 
 from __future__ import annotations
