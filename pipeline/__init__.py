@@ -1,6 +1,7 @@
 """The offline stage: raw daily dumps -> normalised shards. Imports shardstore, never trainer.
 
-Read `planning/plan.py` (what would be done and why), then `acts.py` (the acts), then `execute.py` (carrying them out).
+Read `planning/plan.py` (what would be done and why), then `acts.py` (the acts), then `execute.py` (carrying them out)
+and the room `execution/` (its steps).
 """
 
 from dateshard.shardstore.own_code.public_names import lazy as _lazy

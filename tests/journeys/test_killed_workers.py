@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import dateshard.cli
-from dateshard.pipeline import execute
 from dateshard.pipeline.acts import measure_date
+from dateshard.pipeline.execution import measuring
 from tests.pipeline.workers.test_workers import POISON, poisonous
 
 SPLIT = {"train": "2024-03-01..2024-03-10", "validation": "2024-03-11..2024-03-14"}
@@ -24,9 +24,9 @@ KILLED = (dt.date(2024, 3, 2), dt.date(2024, 3, 7))
 PARENT = """
 import sys
 sys.path = {path}
-from dateshard.pipeline import execute
+from dateshard.pipeline.execution import measuring
 from tests.journeys import test_killed_workers
-execute.measure_date = test_killed_workers.{measure}
+measuring.measure_date = test_killed_workers.{measure}
 from dateshard.cli import run
 sys.exit(run(sys.argv[1:]))
 """
@@ -72,7 +72,7 @@ def test_the_command_names_a_poison_date_what_killed_it_and_what_goes_on(
 ) -> None:
     world = make_world(4, split={"train": "2024-03-01..2024-03-03"})
     words = ["preprocess", "-c", str(world.config_file()), "--workers", "2"]
-    monkeypatch.setattr(execute, "measure_date", poisonous)
+    monkeypatch.setattr(measuring, "measure_date", poisonous)
     assert dateshard.cli.run(words) == 3
     out = capfd.readouterr().out
     assert f"again   {POISON}  its worker process was killed by SIGKILL; it is tried alone at the end" in out

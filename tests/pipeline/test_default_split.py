@@ -12,7 +12,7 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.insight.observed_shares import observed_cells, percent, thin_splits
-from dateshard.pipeline import execute
+from dateshard.pipeline.execution import measuring, merging
 from dateshard.pipeline.planning.plan import Plan, Wish
 from dateshard.pipeline.planning.preview import look
 from dateshard.pipeline.splits import default_split
@@ -115,7 +115,7 @@ def test_a_killed_run_weighs_what_it_had_measured(world: Any, monkeypatch: pytes
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "merge_statistics", killed)
+        patch.setattr(merging, "merge_statistics", killed)
         with pytest.raises(KeyboardInterrupt):
             world.prepare()
     assert world.prepare().measured == 0
@@ -139,7 +139,7 @@ def forget_counts(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as before:
         before.setattr(account, "source_row", bare)
-        before.setattr(execute, "all_weights", lambda *_: {})
+        before.setattr(measuring, "all_weights", lambda *_: {})
         world.prepare()
 
 

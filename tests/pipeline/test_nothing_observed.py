@@ -143,11 +143,11 @@ def test_counts_observe_what_holds_no_value(world: Any) -> None:
 def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes_on(
     world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dateshard.pipeline import execute
+    from dateshard.pipeline.execution import merging
 
     without(world, "speed", "volume")
     with monkeypatch.context() as before:
-        before.setattr(execute, "refuse_nothing_observed", lambda *_: None)
+        before.setattr(merging, "refuse_nothing_observed", lambda *_: None)
         assert world.prepare().generation == 1
     said = "warning: no value of speed, volume was observed on the training dates"
     assert prepare(world) == 0

@@ -102,9 +102,9 @@ def test_nodes_that_training_never_saw_are_told(make_world: Make) -> None:
 
 
 def test_commits_are_grouped_and_each_is_a_whole_generation(make_world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.pipeline import execute
+    from dateshard.pipeline.execution import normalising
 
-    monkeypatch.setattr(execute, "GROUP_DATES", 2)
+    monkeypatch.setattr(normalising, "GROUP_DATES", 2)
     world = make_world(5)
     world.prepare()
     assert world.open().generation == 3

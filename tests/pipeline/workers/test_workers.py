@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from dateshard.pipeline import execute
 from dateshard.pipeline.acts import measure_date
 from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.execution import measuring
 from dateshard.pipeline.memory_shares import LEAST_RECORDS, PARENT_BYTES, PROCESS_BYTES, shares
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
@@ -197,7 +197,7 @@ def test_a_poison_date_fails_all_others_are_committed_and_once_it_works_it_is_me
 ) -> None:
     world = make_world(6, split=SPLIT)
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "measure_date", poisonous)
+        patch.setattr(measuring, "measure_date", poisonous)
         events = list(preprocess("world", world.settings.preparing(), world.store, Wish(), 2))
     assert [event.date for event in events if isinstance(event, DateAgain)] == [POISON]
     (failed,) = (event for event in events if isinstance(event, DateFailed))

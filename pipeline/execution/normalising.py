@@ -1,0 +1,137 @@
+"""Normalises or stores the dates of a plan, and commits them in groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dateshard.pipeline import account
+from dateshard.pipeline.acts import Normalised, normalise_date
+from dateshard.pipeline.arrays import Normaliser
+from dateshard.pipeline.drop import still_dropped
+from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
+from dateshard.pipeline.execution.measuring import measure
+from dateshard.pipeline.execution.storing import StoredAgain, stored_as, storing
+from dateshard.pipeline.planning.plan import DatePlan
+from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
+from dateshard.pipeline.raw.cut_index import cut_account
+from dateshard.pipeline.workers.pool import Again, Task
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.frozen import Frozen
+from dateshard.shardstore.manifest import Manifest
+
+GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
+
+
+def normalise(job: Job, progress: PreprocessProgress, manifest: Manifest, frozen: Frozen) -> Iterator[Event]:
+    """Brings every date to the scale, in the formats that are asked for; commits in groups where readers stay whole."""
+    old, excluded = job.old, progress.excluded
+    same = old is not None and old.normalise == manifest.normalise
+    if old is not None and same:  # the dates that stay as they are
+        progress.entries = {date: entry for date, entry in old.dates.items() if date not in excluded}
+    target, at_once = Normaliser.of(frozen, manifest), old is None or same
+    lost = (yield from _store(job, progress, manifest, target)) if same else []
+    tasks: list[Task] = []
+    for plan in [*lost, *progress.plan.to_normalise]:
+        there = stored_as(progress.entries.get(plan.date), job.config.store.formats)
+        untouched = same and plan.state == "fresh" and plan.date not in progress.measured and there
+        if plan.date not in progress.failed and (plan in lost or not untouched):
+            tasks.append((plan, normalise_date, _to_normalise(job, progress, plan, target)))
+    yield from _left_behind(job, progress, old, same=same)
+    damaged = yield from _write(job, progress, "normalise", tasks, manifest, at_once=at_once)
+    yield from measure(job, progress, {plan.date: plan.key for plan in damaged})
+    mended = [task for task in tasks if task[0] in damaged and task[0].date not in progress.failed]
+    yield from _write(job, progress, "normalise", mended, manifest, at_once=at_once)
+
+
+def _store(
+    job: Job, progress: PreprocessProgress, manifest: Manifest, target: Normaliser
+) -> Generator[Event, None, list[DatePlan]]:
+    """Writes fresh dates in the formats that they lack. Returns those whose shard is damaged, to be normalised."""
+    assert job.old is not None, "only what is committed is stored again"
+    again = [plan for plan in progress.plan.to_store if plan.date not in {*progress.failed, *progress.measured}]
+    tasks = list(storing(job.writer.root, again, job.old, job.config, target.about))
+    return (yield from _write(job, progress, "store", tasks, manifest, at_once=True))
+
+
+def _write(
+    job: Job, progress: PreprocessProgress, act: str, tasks: Sequence[Task], manifest: Manifest, *, at_once: bool
+) -> Generator[Event, None, list[DatePlan]]:
+    """Stores or normalises and, with `at_once`, commits in groups.
+
+    Returns those whose source is damaged: to be normalised, or measured again from their dumps."""
+    damaged: list[DatePlan] = []
+    since, waiting = time.monotonic(), 0
+    if tasks:
+        yield Began(act, len(tasks), job.workers.num_workers)
+    for plan, result in job.workers.run(tasks):
+        mendable = act == "store" or (plan.date in progress.seen.dumps and plan.date not in progress.measured)
+        if isinstance(result, StoreError) and mendable:
+            yield PassedOver(plan.date, result)
+            damaged.append(plan)
+        elif isinstance(result, Again):
+            yield DateAgain(act, plan.date, result.why)
+        elif not isinstance(result, Normalised | StoredAgain):
+            yield from fail(job, progress, act, plan.date, result)
+        else:
+            yield _note_shard(job, progress, result)
+            waiting += 1
+        if at_once and waiting and (waiting >= GROUP_DATES or time.monotonic() - since > GROUP_SECONDS):
+            yield commit(job, progress, manifest)
+            since, waiting = time.monotonic(), 0
+    return damaged
+
+
+def _left_behind(job: Job, progress: PreprocessProgress, old: Manifest | None, *, same: bool) -> Iterator[Event]:
+    """Fails committed dates that cannot follow to another scale: nothing measured of them fits, and their dump is gone."""
+    if old is None or same:
+        return
+    following = {plan.date for plan in progress.plan.to_normalise} | set(progress.failed) | progress.excluded
+    for date in sorted(set(old.dates) - following):
+        yield from fail(job, progress, "normalise", date, account.left_behind(date))
+
+
+def _to_normalise(job: Job, progress: PreprocessProgress, plan: DatePlan, target: Normaliser) -> tuple[Any, ...]:
+    """Gives the arguments of `normalise_date`."""
+    entry = progress.current.manifest.dates.get(plan.date) if progress.current else None
+    shard = entry.parts[0] if entry else None
+    return job.writer.root, plan.date, plan.key, job.config, target, job.worker_bytes, shard
+
+
+def _note_shard(job: Job, progress: PreprocessProgress, result: Normalised | StoredAgain) -> DateDone:
+    changed = job.old is None or job.old.dates.get(result.date) != result.entry
+    progress.entries[result.date] = result.entry
+    job.writer.published(result.folders)
+    if isinstance(result, StoredAgain):
+        progress.stored += 1
+        return DateDone(act="store", date=result.date, changed=changed)
+    progress.made[result.date] = result
+    return DateDone(act="normalise", date=result.date, changed=changed)
+
+
+def commit(job: Job, progress: PreprocessProgress, skeleton: Manifest) -> CommitDone:
+    """Commits the dates that there are, with the account of what each was made of."""
+    config, seen, plans = job.config, progress.seen, progress.plans
+    failed = account.failures(seen, plans, config, progress.failed)
+    manifest = replace(skeleton, dates=dict(sorted(progress.entries.items())), failed=tuple(sorted(failed)))
+    sources = {
+        "basis": progress.plan.basis,
+        **account.settings_row(config),
+        "dates": {str(date): _source(job, progress, plans[date]) for date in manifest.dates},
+        "failed": {str(date): failed[date] for date in sorted(failed)},
+        **still_dropped(seen.sources, progress.plan),
+        **cut_account(job.writer.root, seen.dumps, config),
+    }
+    before = progress.current
+    sources = account.with_settings(sources, config, before.sources if before else None)
+    progress.current = job.writer.commit(manifest, sources, before)
+    same = before is not None and before.generation == progress.current.generation
+    return CommitDone(progress.current.generation, len(manifest.dates), changed=not same)
+
+
+def _source(job: Job, progress: PreprocessProgress, plan: DatePlan) -> dict[str, Any]:
+    """Gives a committed date's row in the sources file: kept, unless its shard was made in this run."""
+    made, receipt = progress.made.get(plan.date), progress.measured.get(plan.date)
+    return account.source_row(job.writer.root, plan, progress.seen, job.config, made, receipt)
