@@ -17,6 +17,10 @@ from dateshard.pipeline.arrays import reduce
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
 from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.data.batch import BatchForm
+from dateshard.trainer.data.order import Order, Window
+from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.data.split_runs import runs_of
 from tests.conftest import World
 from tests.kit.events import FIRST, NS, Record, event_world, in_order, make_records, write
 
@@ -286,3 +290,17 @@ def test_what_a_forecast_cannot_be_made_of_is_said(tmp_path: Path) -> None:
     world.run("train", "-c", config, "--run", "r")
     done = world.run("predict", "r", code=2)
     assert "and dataset world is of records" in done.stderr
+
+
+def test_windows_of_a_split_are_of_its_own_people(tmp_path: Path) -> None:
+    records = records_of(DATES, 200)
+    world = event_world(tmp_path, records, cut=True, split=BY)
+    assert not world.prepare().failed
+    dataset, window = world.open(), Window(3, 1)
+    of = {row.value: row.cut for rows in records.values() for row in rows}
+    for split, names in (("train", {"ann", "bo"}), ("validation", {"cy"}), ("test", {"dö"})):
+        order = Order(runs=tuple(runs_of(dataset, split, window, None)), stride=1, batch_size=8, seed=1)
+        seen = set[str]()
+        for batch in Reader(dataset, order, BatchForm(window=window, inputs=(0,), targets=(0,))).batches(0):
+            seen |= {of[value] for value in batch.history_BHNF.ravel().tolist() + batch.target_BPNF.ravel().tolist()}
+        assert seen == names
