@@ -54,7 +54,7 @@ def reader_of(dataset: Dataset, policy: str) -> Reader:
     window, places = Window(HISTORY, 0), range(len(dataset.features))
     order = Order(tuple(runs_of(dataset, "train", window, None)), 1, BATCH, seed=1)
     inputs, targets = tuple(places[: len(LAB.sensors)]), tuple(places[len(LAB.sensors) :])
-    return Reader(dataset, order, BatchForm(window, inputs, targets), policy=policy)
+    return Reader(dataset, order, BatchForm(window=window, inputs=inputs, targets=targets), policy=policy)
 
 
 def main() -> None:
