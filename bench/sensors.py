@@ -52,7 +52,7 @@ def prepared(folder: Path) -> Dataset:
 def reader_of(dataset: Dataset, policy: str) -> Reader:
     """Serves every window of a subject's session, in a global shuffle."""
     window, places = Window(HISTORY, 0), range(len(dataset.features))
-    order = Order(tuple(runs_of(dataset, "train", window, None)), 1, BATCH, seed=1)
+    order = Order(runs=tuple(runs_of(dataset, "train", window, None)), stride=1, batch_size=BATCH, seed=1)
     inputs, targets = tuple(places[: len(LAB.sensors)]), tuple(places[len(LAB.sensors) :])
     return Reader(dataset, order, BatchForm(window=window, inputs=inputs, targets=targets), policy=policy)
 

@@ -32,6 +32,7 @@ from dateshard.reports.data import (
 )
 from dateshard.reports.html import card, page, pair, paragraph, section, table, tiles
 from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.manifest import SPLITS, Manifest
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import counted, size
 
@@ -101,9 +102,7 @@ def _dates(facts: Facts) -> str:
     rows = [[str(p.date), p.state, p.reason] for p in attention[: 3 * MOST_ROWS]]
     more = f", the first {len(rows)} of {len(attention)}" if len(attention) > len(rows) else ""
     parts.append(table(f"Dates that are not fresh{more}", ("date", "state", "why"), rows))
-    ordered = sorted(facts.dataset.manifest.split.items(), key=lambda row: row[1][:1])
-    split = [[name, ", ".join(f"{a} to {b}" for a, b in ranges)] for name, ranges in ordered]
-    parts.append(table("Split", ("part", "dates, both ends included"), split))
+    parts.append(_split(facts.dataset.manifest))
     changes = clock_changes(facts.survey.dates[date].day for date in facts.dates)
     if changes:
         words = ", ".join(f"{row['date']} ({row['hours']:g} hours)" for row in changes[:MOST_ROWS])
@@ -116,6 +115,20 @@ def _dates(facts: Facts) -> str:
     return section("dates", "Dates", [card(parts)])
 
 
+def _split(manifest: Manifest) -> str:
+    """What is whose: dates, or the names of cuts."""
+    if not manifest.split_cuts:
+        ordered = sorted(manifest.split.items(), key=lambda row: row[1][:1])
+        rows = [[name, ", ".join(f"{a} to {b}" for a, b in ranges)] for name, ranges in ordered]
+        return table("Split", ("part", "dates, both ends included"), rows)
+    rows = []
+    for name in (name for name in SPLITS if name in manifest.split_cuts):
+        names = manifest.split_cuts[name]
+        more = f", and {len(names) - MOST_ROWS:,} more" if len(names) > MOST_ROWS else ""
+        rows.append([name, f"{len(names):,}: {', '.join(names[:MOST_ROWS])}{more}"])
+    return table("Split", ("part", f"values of '{manifest.cut}'"), rows)
+
+
 def _features(facts: Facts) -> str:
     features = facts.dataset.features
     cards = [_feature(facts, index, feature) for index, feature in enumerate(features[:MOST_FEATURES])]
@@ -126,12 +139,21 @@ def _features(facts: Facts) -> str:
     return section("features", "Features", [*cards, paragraph(more, "note")])
 
 
+def _made(feature: Feature, step: int) -> str:
+    """What a cell is made of, in words."""
+    if step:
+        return f"{feature.aggregate} of the records of a step"
+    if feature.ahead:
+        return f"{feature.aggregate} of the records of the next {feature.ahead / 1e9:g} s, each record's own among them"
+    return "seconds since the record before" if feature.aggregate == "gap" else "each record's own value"
+
+
 def _feature(facts: Facts, index: int, feature: Feature) -> str:
     limit = f" (at most {counted(feature.fill_limit, 'step')})" if feature.fill_limit is not None else ""
     clip = f"; clipped to {feature.clip[0]:g} to {feature.clip[1]:g}" if feature.clip else ""
     log = f"; transform {feature.transform}" if feature.transform != "none" else ""
     scale = f"scale {feature.scale} per {feature.scale_per}{clip}"
-    how = f"{feature.aggregate} of the records of a step; gaps filled: {feature.fill}{limit}{log}; {scale}"
+    how = f"{_made(feature, facts.dataset.manifest.step)}; gaps filled: {feature.fill}{limit}{log}; {scale}"
     head = f"<h3>{escape(feature.name)}</h3>{paragraph(how, 'soft')}"
     if feature.categorical:
         return card([head, _categories(facts, index)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,20 @@ def test_windows_of_a_split_are_of_its_own_people(tmp_path: Path) -> None:
         for batch in Reader(dataset, order, BatchForm(window=window, inputs=(0,), targets=(0,))).batches(0):
             seen |= {of[value] for value in batch.history_BHNF.ravel().tolist() + batch.target_BPNF.ravel().tolist()}
         assert seen == names
+
+
+def test_the_page_of_the_data_says_what_records_are_and_whose(tmp_path: Path) -> None:
+    world = event_world(tmp_path, records_of(DATES), cut=True, features=AHEAD, split=BY)
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    world.run("report", "--data", "-o", str(tmp_path / "page.html"), "-c", config)
+    page = html.unescape((tmp_path / "page.html").read_text())
+    for words in (
+        "records as they come",
+        "each record's own value",
+        "seconds since the record before",
+        "count of the records of the next 5400 s",
+        "values of 'session'",
+        "2: ann, bo",
+    ):
+        assert words in page
