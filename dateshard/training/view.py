@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
+from dateshard.trainer.data.order import DateRun, Window
+from dateshard.trainer.data.split_runs import num_overflowing
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import need
 from dateshard.trainer.runs.start import Started
@@ -52,6 +55,8 @@ def headline(screen: Screen, started: Started) -> None:
     windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.num_windows < order.num_anchors else "")
     screen.say(f"{_divided(dataset)}  {windows} windows  {order.num_batches:,} batches an epoch")
     _observed(screen, started)
+    if reader.wanted.window.interval:
+        screen.say(_histories(dataset, order.runs, reader.wanted.window, str(config.window.history)))
     if sampled := about_sample(started):
         screen.say(sampled)
     screen.say(f"shuffle {shuffle}  {served}")
@@ -60,6 +65,17 @@ def headline(screen: Screen, started: Started) -> None:
         screen.say(f"If it is cut off: {command('train', '--resume', started.run.name)}")
         if not screen.terminal:
             screen.say("(the lines of epochs and batches count both from 0, everything else from 1)")
+
+
+def _histories(dataset: Dataset, runs: Sequence[DateRun], window: Window, interval: str) -> str:
+    """How many windows hold more records in their interval than there is room for."""
+    more, total = num_overflowing(dataset, runs, window), sum(run.count for run in runs)
+    share = (
+        f"{more:,} of {total:,} windows have more, of which the last {window.history:,} stay"
+        if more
+        else "no window has more"
+    )
+    return f"histories of {interval}, at most {window.history:,} records: {share}"
 
 
 def _divided(dataset: Dataset) -> str:

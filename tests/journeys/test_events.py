@@ -231,6 +231,7 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     world.run("preprocess", "-c", config)
     told = world.run("train", "--run", "r", "-c", config).stdout
     assert "2 train + 1 validation values of 'session'" in told
+    assert "histories of 4h, at most 6 records:" in told
     judged = json.loads(world.run("evaluate", "r", "--json").stdout)
     assert judged["split"] == "test"
     assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean"}

@@ -12,7 +12,9 @@ Legend: T records of a segment, K anchors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -104,3 +106,19 @@ def records_before(time_T: Integers, row_K: Integers, begin_K: Integers, window:
         inside = time_T[row_K - middle] >= earliest_K
         low, high = np.where(inside, middle, low), np.where(inside, high, middle - 1)
     return low
+
+
+def num_overflowing(dataset: Dataset, runs: Sequence[DateRun], window: Window) -> int:
+    """Counts the windows whose interval holds more records than `history` has room for: the last ones stay.
+
+    Memory: one segment's instants.
+    """
+    count = 0
+    for number, of_segment in groupby(runs, key=lambda run: run.segment):
+        segment = dataset.segments[number]
+        time_T = np.concatenate([dataset.times(day) for day in dataset.days[segment.first : segment.last]])
+        for run in of_segment:
+            row_K = run.first + np.arange(run.count) * window.stride
+            row_K = row_K[row_K - run.begin > window.history]
+            count += int((time_T[row_K - window.history - 1] >= time_T[row_K] - window.interval).sum())
+    return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import Window
+from dateshard.trainer.data.split_runs import num_overflowing, runs_of
 from dateshard.trainer.setup import make_reader, make_session, order_of, shuffle_of, window_of
 from tests.conftest import World
 from tests.kit.events import FIRST, NS, Record, event_world, in_order, make_records
@@ -161,3 +163,14 @@ def test_time_codes_are_those_of_the_records_own_seconds(tmp_path: Path) -> None
         assert dataset.times(day).tolist() == [row.time for row in rows]
         seconds = [(row.time // NS) % 86_400 for row in rows]
         assert dataset.codes(day).tolist() == [second * 8 + day.date.weekday() for second in seconds]
+
+
+@pytest.mark.parametrize("most", [1, 2, 30])
+def test_windows_with_more_records_than_there_is_room_for_are_counted(tmp_path: Path, most: int) -> None:
+    world, records = world_of(tmp_path, cut=True, history="2h", most=most, horizon=1)
+    dataset, window = world.open(), window_of(Trainer.model_validate(world.tree["trainer"]))
+    wide = replace(window, history=60)
+    lengths = [sum(known) for _, known in expected(records, DATES[:3], wide, cut=True).values()]
+    runs = runs_of(dataset, "train", window, None)
+    assert num_overflowing(dataset, runs, window) == sum(length > most for length in lengths)
+    assert (num_overflowing(dataset, runs, window) > 0) == (most < 30)
