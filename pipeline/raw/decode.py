@@ -101,14 +101,18 @@ def decode(
     for path in files:
         known = ColumnCodes(columns, codes, texts, one_node(path, config.source))
         pieces = reader_of(path, config.source.format)(path, request_of(config, date))
+        timed = with_instants(pieces, config.source, day)
         try:
-            for piece, times, valid in with_instants(pieces, config.source, day):
+            for piece, times, valid in timed:
                 chunk = _accept(piece, (times, valid), day, config, known, faults, places.total)
                 places.add(piece)
                 used = _seen(used, chunk.code_R, len(codes.names))
                 spool.put(chunk)
         except NoRowsError as error:
             empty = empty or error
+        finally:  # a refused file is closed now, not when its generators are collected
+            for stream in (timed, pieces):
+                getattr(stream, "close", lambda: None)()
     if empty is not None:  # one file without rows among others that have some may be one that was cut
         raise empty if not faults.read else DumpError(empty.what, where=empty.where, todo=empty.todo)
     strangers = tuple(sorted(codes.strangers))
