@@ -346,7 +346,7 @@ class Pipeline(SourceSection):
     @model_validator(mode="after")
     def _parquet_columns_apart(self) -> Pipeline:
         if "parquet" in self.store.formats:
-            taken = {"time", "node", "cut", *(f"{name}_observed" for name in self.features)}
+            taken = {"time", "node", *(["cut"] if self.cut else []), *(f"{name}_observed" for name in self.features)}
             if clash := sorted(taken & set(self.features)):
                 raise ValueError(
                     f"feature '{clash[0]}' has the name of a column that parquet needs: give it another one"

@@ -23,7 +23,7 @@ from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
-from dateshard.trainer.data.split_runs import longest_piece, runs_of
+from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
@@ -71,6 +71,11 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
             if name not in names:
                 what = f"trainer.{option}: the dataset has no feature '{name}' (it has {', '.join(names)})"
                 raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
+    if not wanted[0]:
+        what = "no feature is left as an input: what looks ahead is none, nor is a target where horizon is 0"
+        raise UsageError(
+            what, where=Where(file=str(dataset.root)), todo="Name trainer.inputs, or fewer trainer.targets"
+        )
     refuse_bounds(config, dataset)
     _refuse_to_look_ahead(config, dataset)
     inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
@@ -234,7 +239,7 @@ def targets_of(config: Trainer, dataset: Dataset, columns: Selected) -> list[Tar
 
 
 def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
-    """How often each code of a categorical feature was observed in the training dates, date by date."""
+    """How often each code of a categorical feature was observed in the training dates, or cuts, date by date."""
     counts = np.zeros(num_categories + 1, dtype=np.int64)
     for day in dataset.days:
         if dataset.manifest.split_of(day.date) == "train":
@@ -243,6 +248,8 @@ def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int
             dataset.read(day.date, slice(0, day.num_steps), values)
             if dataset.has_mask(day.date):
                 dataset.read_observed(day.date, slice(0, day.num_steps), seen)
+            if (inside := rows_of(dataset, day, "train")) is not None:
+                seen[~inside] = False
             counts += np.bincount(values[..., place][seen[..., place]].astype(np.int64), minlength=len(counts))
     return tuple(counts.tolist())
 

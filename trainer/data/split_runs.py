@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.times.calendar import Segment
+from dateshard.shardstore.layouts.events import Cuts
+from dateshard.shardstore.times.calendar import Day, Segment
 from dateshard.trainer.data.order import DateRun, Pieces, Window, make_runs
 from dateshard.trainer.data.permutation import Integers
 
@@ -74,10 +76,22 @@ def _pieces(dataset: Dataset, segment: Segment, split: str, window: Window, leas
         starts, stops = parted, np.minimum(ends, stops[of_cut])
     chosen = stops - starts >= least
     if dataset.manifest.split_cuts:
-        own = set(dataset.manifest.split_cuts[split])
-        inside = np.array([name in own for name in cuts.names], dtype=np.bool_)
-        chosen &= inside[np.searchsorted(cuts.starts, starts, side="right") - 1]
+        chosen &= _own(dataset, cuts, split)[np.searchsorted(cuts.starts, starts, side="right") - 1]
     return list(zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True))
+
+
+def _own(dataset: Dataset, cuts: Cuts, split: str) -> NDArray[np.bool_]:
+    """Returns [C]: which cuts of a date are of the split."""
+    own = set(dataset.manifest.split_cuts.get(split, ()))
+    return np.array([name in own for name in cuts.names], dtype=np.bool_)
+
+
+def rows_of(dataset: Dataset, day: Day, split: str) -> NDArray[np.bool_] | None:
+    """Returns [T]: which records of a date are of the split, where cuts are divided; None where dates are."""
+    if not dataset.manifest.split_cuts:
+        return None
+    cuts = dataset.cuts(day)
+    return np.repeat(_own(dataset, cuts, split), np.diff(np.append(cuts.starts, day.num_steps)))
 
 
 def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:

@@ -14,7 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.input_rivals import fit_logistic, fit_ridge
+from dateshard.trainer.config import Trainer
+from dateshard.trainer.setup import choose_columns, class_counts
 from tests.conftest import World
 
 FEATURES: dict[str, Any] = {"a": {}, "b": {}, "kind": {"categorical": True}, "y": {}, "class": {"categorical": True}}
@@ -103,3 +106,23 @@ def test_unobserved_targets_do_not_count(tmp_path: Path) -> None:
     values = np.array([[10.0, 0.0], [50.0, 0.0]], dtype=np.float32)
     assert np.allclose(forecast(batch_of(values))[:, 0, 0, 0], [20.0, 100.0], atol=1e-2)
     assert world.open().days[0].date == dt.date(1970, 1, 1)
+
+
+def test_classes_are_counted_over_training_rows_alone(dataset: Dataset) -> None:
+    counts = class_counts(dataset, 4, 3)
+    assert list(counts) == np.bincount(rows(dataset, "train")[:, 4].astype(int), minlength=4).tolist()
+    assert sum(counts) < dataset.days[0].num_steps
+
+
+def test_a_model_without_an_input_is_refused(dataset: Dataset) -> None:
+    window = {"history": 1, "horizon": 0}
+    config = Trainer.model_validate({"window": window, "targets": list(FEATURES)})
+    with pytest.raises(UsageError, match="no feature is left as an input"):
+        choose_columns(config, dataset)
+    alone = Trainer.model_validate({"window": window, "targets": ["y"]})
+    assert [dataset.feature_names[place] for place in choose_columns(alone, dataset).inputs] == [
+        "a",
+        "b",
+        "kind",
+        "class",
+    ]
