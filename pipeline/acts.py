@@ -132,9 +132,8 @@ def publish_partial(
         return None
     if cuts:
         values = values[_of_cuts(beside, cuts, len(values))]
-        values = (
-            values if len(values) else np.full((1, *values.shape[1:]), np.nan)
-        )  # of none there are empty statistics
+        if not len(values):  # of none there are empty statistics
+            values = np.full((1, *values.shape[1:]), np.nan)
     cells = transform(values, [feature.transform for feature in features])
     if codes := list(categorical(features)):
         cells = cells.copy()
@@ -221,18 +220,39 @@ def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, 
             yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
 
     nodes = table or Nodes.plain({name for date in dates for name in receipt(date)["nodes"]})
-    vocabularies = _merge_vocabularies((receipt(date) for date in dates), features)
+    if cuts:
+        known = (_categories_of(root / "staged" / str(date) / keys[date], features, cuts) for date in dates)
+    else:
+        known = (receipt(date)["vocabularies"] if categorical(features) else {} for date in dates)
+    vocabularies = _merge_vocabularies(known, features)
     return Frozen(nodes, vocabularies, Statistics.of(list(config.features), partials()))
 
 
-def _merge_vocabularies(receipts: Iterable[Mapping[str, Any]], features: Sequence[Feature]) -> Vocabularies:
+def _categories_of(folder: Path, features: Sequence[Feature], cuts: Collection[str]) -> dict[str, list[str]]:
+    """Returns {place of a categorical feature: categories of a measured date's records in these cuts}.
+
+    Raises:
+        StoreError: the staged array does not verify.
+    """
+    if not categorical(features):
+        return {}
+    values, receipt = load_arrays(folder)
+    values = values[_of_cuts(load_beside(folder), cuts, len(values))]
+    named: dict[str, list[str]] = {}
+    for place in categorical(features):
+        codes, own = values[..., place], receipt["vocabularies"][str(place)]
+        named[str(place)] = [own[int(code)] for code in np.unique(codes[~np.isnan(codes)])]
+    return named
+
+
+def _merge_vocabularies(known: Iterable[Mapping[str, Sequence[str]]], features: Sequence[Feature]) -> Vocabularies:
     wanted = categorical(features)
     if not wanted:
         return Vocabularies()
     names_by_feature: dict[int, set[str]] = {feature: set() for feature in wanted}
-    for receipt in receipts:
+    for vocabularies in known:
         for feature, names in names_by_feature.items():
-            names.update(receipt["vocabularies"][str(feature)])
+            names.update(vocabularies[str(feature)])
     for feature, names in names_by_feature.items():
         if len(names) > MOST_CODES:
             what = f"feature '{wanted[feature]}' has {len(names):,} categories, float32 holds {MOST_CODES:,} codes"

@@ -323,3 +323,19 @@ def test_the_page_of_the_data_says_what_records_are_and_whose(tmp_path: Path) ->
         "2: ann, bo",
     ):
         assert words in page
+
+
+def test_a_category_of_test_people_alone_is_unseen(tmp_path: Path) -> None:
+    features = {"value": {"scale": "none"}, "who": {"column": "session2", "categorical": True}}
+    world = event_world(tmp_path, records_of(DATES), cut=True, features=features, split=BY)
+    for date in DATES:
+        header, *lines = world.dump(date).read_text().splitlines()
+        world.dump(date).write_text(
+            "\n".join([f"{header},session2", *(f"{x},{x.split(',')[1]}" for x in lines)]) + "\n"
+        )
+    assert not world.prepare().failed
+    dataset = world.open()
+    assert dataset.vocabularies.names == {"who": ("ann", "bo")}
+    for day in dataset.days:
+        cuts, codes = dataset.cuts(day), np.asarray(dataset.arrays(day.date)["values"])[:, 0, 1]
+        assert [int(codes[start]) for start in cuts.starts] == [{"ann": 1, "bo": 2}.get(name, 0) for name in cuts.names]
