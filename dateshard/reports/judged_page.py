@@ -32,9 +32,9 @@ def judged_sections(facts: RunFacts) -> list[tuple[str, str, list[str]]]:
     if verdict is None:
         return []
     return [
-        ("baselines", "Beside the baselines", _baselines(verdict)),
+        ("baselines", "Baselines", _baselines(verdict)),
         ("forecasts", "Forecasts", _forecasts(facts, verdict)),
-        ("errors", "Where it errs", _errors(facts, verdict)),
+        ("errors", "Errors", _errors(facts, verdict)),
         ("classes", "Classes", _classes(verdict)),
     ]
 
