@@ -16,32 +16,32 @@ from dateshard.shardstore.errors import DateshardError, UsageError, of_memory, o
 from dateshard.terminal.screen import in_a_line, put, put_document
 
 COMMANDS = {
-    "init": ("starting", "a starter configuration, and data to run it on"),
-    "plan": ("preparing", "what preprocess would do, and why; writes nothing"),
-    "preprocess": ("preparing", "dumps -> normalised shards; only what is not fresh"),
-    "status": ("preparing", "the state of every date, with the reason"),
-    "verify": ("preparing", "hash every committed file; names what is damaged and what mends it"),
-    "inspect": ("insight", "what the shards hold, in raw and scaled units"),
-    "statistics": ("insight", "the global statistics, by date, and how far dates stand from them"),
-    "diff": ("insight", "what changed between two generations"),
-    "report": ("reporting", "one HTML page of a training run; of the data with --data"),
+    "init": ("starting", "write a starter configuration, or an example with its data"),
+    "plan": ("preparing", "show what preprocess would do, and why; writes nothing"),
+    "preprocess": ("preparing", "make normalised shards of the dumps, for dates that are not fresh"),
+    "status": ("preparing", "show the state of every date, with the reason"),
+    "verify": ("preparing", "hash every committed file; name damaged ones and the command that mends them"),
+    "inspect": ("insight", "show what the shards hold, in raw and scaled units"),
+    "statistics": ("insight", "show the global statistics, those of each date, and which dates are unusual"),
+    "diff": ("insight", "show what changed between two generations of the dataset"),
+    "report": ("reporting", "write one HTML page about a training run, or with --data about the data"),
     "drop": ("store", "take dates out of the dataset; nothing is deleted"),
     "clean": ("store", "remove what no kept generation and no training run needs"),
-    "export": ("store", "shards -> Parquet, CSV or npy, in raw units"),
-    "train": ("training", "shards -> a trained model; continues exactly where a checkpoint stands"),
-    "estimate": ("training", "memory, batches and disk of a training, before it begins"),
-    "evaluate": ("training", "a model beside its baselines, in scaled and raw units"),
-    "predict": ("predicting", "what comes after raw dumps, by a run's model, with intervals"),
-    "runs": ("runs", "training runs, newest first: how each stands, and how it goes on"),
-    "show": ("reporting", "a run's loss curves in the terminal, its figures, and where its page lies"),
-    "compare": ("runs", "runs side by side: settings that differ, outcomes, loss curves"),
-    "tail": ("runs", "the last lines of a run's metrics, and those that come until it ends"),
+    "export": ("store", "write shards as Parquet, CSV or npy, in raw units"),
+    "train": ("training", "train a model from shards, or continue exactly from a checkpoint"),
+    "estimate": ("training", "show the memory, batches and disk that a training would take"),
+    "evaluate": ("training", "compare a model with its baselines, in scaled and raw units"),
+    "predict": ("predicting", "forecast with a run's model what comes after raw dumps, with intervals"),
+    "runs": ("runs", "list training runs, newest first, with their state and how to continue them"),
+    "show": ("reporting", "show a run's loss curves in the terminal, its figures, and where its report is"),
+    "compare": ("runs", "compare runs: settings that differ, outcomes, loss curves"),
+    "tail": ("runs", "print the last lines of a run's metrics, and new ones until it ends"),
     "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
-    "config": ("configuring", "what a configuration resolves to, and whether it is right"),
-    "schema": ("configuring", "JSON Schema of the configuration, or of what a command's --json prints"),
-    "doctor": ("starting", "does this installation work, and is it the one you think"),
-    "completion": ("starting", "TAB completion for bash, zsh or fish"),
-    "version": ("starting", "versions of dateshard and what it stands on"),
+    "config": ("configuring", "show the resolved configuration, or check it"),
+    "schema": ("configuring", "print the JSON Schema of the configuration, or of a command's --json output"),
+    "doctor": ("starting", "check whether this installation and this disk work"),
+    "completion": ("starting", "print TAB completion for bash, zsh or fish"),
+    "version": ("starting", "print the versions of dateshard and its libraries"),
 }
 
 
@@ -95,7 +95,7 @@ def _hyphens(name: str) -> str:
     epilog="Begin with: dateshard init, or dateshard init --example flights",
 )
 def root() -> None:
-    """Raw daily dumps become normalised shards once; a trainer maps them and can be stopped at any batch."""
+    """Turn raw daily dumps into normalised shards, train models from them, and resume a training at any batch."""
 
 
 def run(arguments: list[str], program: tuple[str, ...] = ("dateshard",)) -> int:
@@ -122,7 +122,8 @@ def _run(arguments: list[str]) -> int:
         return stop.exit_code
     except click.ClickException as error:
         _as_document("usage", error.format_message(), error.exit_code, arguments)
-        error.message = in_a_line(error.message)  # type: ignore[misc] # words of the command line stand in it
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # a help has many lines
+            error.message = in_a_line(error.message)  # type: ignore[misc] # words of the command line stand in it
         said = io.StringIO()
         error.show(said)
         _complain(said.getvalue().rstrip("\n"), lines=True)

@@ -23,12 +23,14 @@ class _Group(click.Group):
 
 def _dir_option(command: Any) -> Any:
     return click.option(
-        "--dir", "--save-dir", "directory", metavar="DIR", help="a folder of checkpoints, instead of a run"
+        "--dir", "--save-dir", "directory", metavar="DIR", help="a folder of checkpoints, instead of a run's"
     )(command)
 
 
 def _checkpoint_option(command: Any) -> Any:
-    return click.option("--checkpoint", metavar="NAME[.pth]", help="the same as naming it")(command)
+    return click.option("--checkpoint", metavar="NAME[.pth]", help="the checkpoint, as the argument CHECKPOINT")(
+        command
+    )
 
 
 @click.group(cls=_Group, invoke_without_command=True)
@@ -46,7 +48,7 @@ def checkpoints(
     keep_count: str | None,
     as_json: bool,
 ) -> Any:
-    """The checkpoints of a run (the newest, where none is named) or of a folder.
+    """Work on the checkpoints of a run (default: the newest) or of a folder.
 
     CHECKPOINT is a name such as checkpoint_epoch_1_batch_100, with or without .pth; best, latest; or a path.
     """
@@ -71,12 +73,12 @@ def checkpoints(
         return asked.invoke(inner)
 
 
-@checkpoints.command(name="list", short_help="all of them, with size, time and validation loss")
+@checkpoints.command(name="list", short_help="list checkpoints with size, time and validation loss")
 @click.argument("run", required=False, metavar="[RUN]")
 @_dir_option
 @json_option
 def list_(run: str | None, directory: str | None, as_json: bool) -> int:
-    """All of them with size and time, the best first, then the newest; what is set aside or damaged; the sum."""
+    """List all checkpoints with size and time, the best first, then the newest, also those set aside or damaged."""
     from dateshard.runs.checkpoint_chores import list_checkpoints, place_of
     from dateshard.runs.checkpoints_screen import show_list
     from dateshard.terminal.screen import Screen
@@ -89,13 +91,13 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     return 0
 
 
-@checkpoints.command(short_help="position, losses and settings of one; is it whole?")
+@checkpoints.command(short_help="show position, losses and settings of one, and whether it is whole")
 @click.argument("words", nargs=-1, metavar=WORDS)
 @_dir_option
 @_checkpoint_option
 @json_option
 def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
-    """Everything that one of them tells (default: the newest): position, losses, settings, and whether it is whole."""
+    """Show a checkpoint (default: the newest): position, losses, settings, and whether it is whole."""
     from dateshard.runs.checkpoint_chores import describe, named
     from dateshard.runs.checkpoints_screen import show_info
     from dateshard.terminal.screen import Screen
@@ -108,12 +110,12 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
     return 4 if document["damage"] else 0
 
 
-@checkpoints.command(short_help="compare every byte, of all or of the named ones")
+@checkpoints.command(short_help="hash every byte of all or of the named ones")
 @click.argument("words", nargs=-1, metavar="[RUN] [CHECKPOINT]...")
 @_dir_option
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
-    """Compare every byte, of all or of the named ones. Exit 4 names each damaged file."""
+    """Hash every byte of all checkpoints, or of the named ones. Exit 4 names each damaged file."""
     from dateshard.runs.checkpoint_chores import LATEST, CheckpointPlace, is_checkpoint, named, place_of
     from dateshard.runs.checkpoint_chores import verify as compare
     from dateshard.runs.checkpoints_screen import show_verified
@@ -146,7 +148,7 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @trust_option
 @json_option
 def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, trust: bool, as_json: bool) -> int:
-    """Verify one (default: the best), build its model, load it strictly, and compute one batch."""
+    """Verify a checkpoint (default: the best), build its model, load its weights, and compute one batch."""
     from dateshard.runs.checkpoint_chores import named
     from dateshard.runs.checkpoints_screen import show_loaded
     from dateshard.runs.loading_trial import load as bring_back
@@ -169,10 +171,10 @@ def _last(words: tuple[str, ...], what: str) -> tuple[tuple[str, ...], str]:
 @checkpoints.command(short_help="write one as a .pth for torch")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT FILE.pth")
 @_dir_option
-@click.option("--force", is_flag=True, help="replace a file that is there")
+@click.option("--force", is_flag=True, help="replace an existing file")
 @json_option
 def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: bool) -> int:
-    """Write one as a .pth with the notes' keys, which torch.load(weights_only=True) reads."""
+    """Write a checkpoint as a .pth, which torch.load(weights_only=True) reads."""
     from pathlib import Path
 
     from dateshard.runs.checkpoint_chores import export as write
@@ -188,12 +190,12 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     return 0
 
 
-@checkpoints.command(short_help="copy one into another folder, verified")
+@checkpoints.command(short_help="copy one into another folder, and verify the copy")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT DIR")
 @_dir_option
 @json_option
 def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
-    """Copy one into another folder, durably; every byte of the copy is verified. It can be used from there."""
+    """Copy a checkpoint into another folder, and verify every byte of the copy. It can be used from there."""
     from pathlib import Path
 
     from dateshard.runs.checkpoint_chores import copy as duplicate
@@ -209,13 +211,15 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     return 0
 
 
-@checkpoints.command(short_help="remove all but the newest, the best and the pinned")
+@checkpoints.command(short_help="remove all except the newest, the best and the pinned")
 @click.argument("run", required=False, metavar="[RUN]")
 @_dir_option
-@click.option("--keep-count", type=click.IntRange(min=1), metavar="K", help="the newest so many stay")
-@click.option("--keep-best", type=click.IntRange(min=1), default=1, metavar="K", help="and so many of the best (1)")
-@click.option("--max-bytes", metavar="2GiB", help="the oldest go until all together take no more")
-@click.option("--dry-run", is_flag=True, help="only say what would go")
+@click.option("--keep-count", type=click.IntRange(min=1), metavar="K", help="keep the K newest")
+@click.option(
+    "--keep-best", type=click.IntRange(min=1), default=1, metavar="K", help="keep also the K best (default: 1)"
+)
+@click.option("--max-bytes", metavar="2GiB", help="remove the oldest until the rest takes no more than this")
+@click.option("--dry-run", is_flag=True, help="only show what would be removed")
 @json_option
 def clean(
     run: str | None,
@@ -226,9 +230,9 @@ def clean(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Remove all but the newest, the best and the pinned ones. The best, the newest and pinned ones always stay.
+    """Remove checkpoints except the newest, the best and the pinned ones.
 
-    What was set aside goes as well. Works beside a training of that run.
+    Checkpoints that were set aside are removed too. It may be used while the run is training.
     """
     from dateshard.runs.checkpoint_chores import clean as remove
     from dateshard.runs.checkpoint_chores import place_of
@@ -266,19 +270,19 @@ def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pi
     return 0
 
 
-@checkpoints.command(short_help="keep one from any removal")
+@checkpoints.command(short_help="protect one from removal")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
 @_dir_option
 @json_option
 def pin(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
-    """Keep one from any removal."""
+    """Protect a checkpoint from removal."""
     return _set_pin(words, directory, as_json, pinned=True)
 
 
-@checkpoints.command(short_help="let one go again")
+@checkpoints.command(short_help="end that protection")
 @click.argument("words", nargs=-1, metavar="[RUN] CHECKPOINT")
 @_dir_option
 @json_option
 def unpin(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
-    """Let one go again."""
+    """Remove a checkpoint's pin."""
     return _set_pin(words, directory, as_json, pinned=False)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("document", required=False, metavar="[DOCUMENT]")
-@click.option("--json", "as_json", is_flag=True, help="as without it: a schema is JSON")
+@click.option("--json", "as_json", is_flag=True, help="changes nothing: a schema is always JSON")
 def schema(document: str | None, as_json: bool) -> None:
-    """JSON Schema of the whole configuration, or of the document that a command's --json prints.
+    """Print the JSON Schema of the configuration, or of the document that a command's --json prints.
 
     DOCUMENT is a command such as plan, status or "config show", or error: what stands on stdout where a command with
     --json fails.
@@ -45,7 +45,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def config() -> None:
-    """What a configuration resolves to, and whether it is right."""
+    """Show the resolved configuration, or check it."""
 
 
 @config.command()
@@ -54,7 +54,7 @@ def config() -> None:
 @preset_option
 @json_option
 def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_json: bool) -> None:
-    """Every setting with where its value came from, as YAML that gives the same settings again.
+    """Print every setting and where its value came from, as YAML that gives the same settings again.
 
     KEY, such as trainer.training, shows that part alone.
     """
@@ -79,7 +79,7 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
 @needed_config_option
 @json_option
 def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
-    """All faults at once, each with file, line and column. Exit 2 if there is one."""
+    """Report all faults at once, each with file, line and column. Exit 2 if there is one."""
     from dateshard.settings.resolved import check as look_through
     from dateshard.terminal.screen import counted
 

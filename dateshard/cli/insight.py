@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 @click.command(name="inspect")
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--rows", type=click.IntRange(0), default=5, show_default=True, help="first cells to show of the date")
+@click.option(
+    "--rows", type=click.IntRange(0), default=5, show_default=True, help="how many cells of the first date to show"
+)
 @json_option
 def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: bool) -> int:
-    """What the shards hold: features, shape, missing share, figures raw and scaled. Without DATES the whole dataset."""
+    """Show what the shards of DATES (default: all) hold: features, shape, missing share, raw and scaled figures."""
     from dateshard.insight.figures import first_rows, inspection
     from dateshard.insight.insight_screen import show_inspection
     from dateshard.terminal.screen import Screen
@@ -45,16 +47,18 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--by-date", "by_date", is_flag=True, help="a line a date: missing share, mean, std, min, max, quartiles")
-@click.option("--drift", is_flag=True, help="how far each date stands from the training dates, the farthest first")
 @click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="most rows of --drift, and of nodes"
+    "--by-date", "by_date", is_flag=True, help="those of each date: missing share, mean, std, min, max, quartiles"
+)
+@click.option("--drift", is_flag=True, help="how far each date is from the training dates, the farthest first")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="how many rows of --drift and nodes to show"
 )
 @json_option
 def statistics(
     words: tuple[str, ...], files: tuple[str, ...], by_date: bool, drift: bool, limit: int, as_json: bool
 ) -> int:
-    """The frozen global statistics and where they came from; by date, and how far dates stand from them."""
+    """Show the frozen global statistics and the dates that they are from, those of each date, or unusual dates."""
     from dateshard.insight.figures import by_date as rows_by_date
     from dateshard.insight.figures import drift_rows, global_statistics
     from dateshard.insight.insight_screen import show_statistics
@@ -87,7 +91,7 @@ def statistics(
 @needed_config_option
 @json_option
 def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
-    """What changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""
+    """Show what changed between two generations (g12 g13; default: the last two): dates, statistics, nodes, settings."""
     from dateshard.insight.comparison import comparison, two_generations
     from dateshard.insight.insight_screen import show_comparison
     from dateshard.places import shards_folder

@@ -26,12 +26,14 @@ TEXTS, NUMBERS = {str, type(None)}, {int, float, bool, type(None)}
 
 def config_option(command: Command) -> Command:
     """Adds `-c/--config FILE`, repeatable, later wins, to a command that can do without."""
-    return _config_option("configuration; repeatable, later wins")(command)
+    return _config_option("configuration file; may be repeated, later ones win")(command)
 
 
 def needed_config_option(command: Command) -> Command:
     """Adds `-c/--config FILE` to a command that needs one: the only one in configs/ where none is named."""
-    return _config_option("configuration; repeatable, later wins (default: the only one in configs/)", _taken)(command)
+    return _config_option(
+        "configuration file; may be repeated, later ones win (default: the only one in configs/)", _taken
+    )(command)
 
 
 def _config_option(words: str, callback: Command | None = None) -> Callable[[Command], Command]:
@@ -48,9 +50,11 @@ def _taken(context: click.Context, _option: click.Parameter, files: tuple[str, .
 
 def preset_option(command: Command) -> Command:
     """Adds `--preset`: settings for a kind of machine, below the user's own files."""
-    return click.option("--preset", metavar="auto|cpu|gpu", help="settings for that machine, below your own files")(
-        command
-    )
+    return click.option(
+        "--preset",
+        metavar="auto|cpu|gpu",
+        help="default settings for that kind of machine; your own files override them",
+    )(command)
 
 
 def json_option(command: Command) -> Command:
@@ -84,7 +88,7 @@ def _are_plain(values: Sequence[Any]) -> bool:
 def trust_option(command: Command) -> Command:
     """Adds `--trust`: code that a folder from elsewhere names may be imported."""
     return click.option(
-        "--trust", is_flag=True, help="import the code that a run from elsewhere names; remembered for this run"
+        "--trust", is_flag=True, help="allow the import of code that a run from elsewhere names; remembered"
     )(command)
 
 

@@ -34,13 +34,13 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
     "--history",
     multiple=True,
     metavar="FILE",
-    help="raw dumps before the forecast, as preprocess reads them: files, or a pattern with {date}; repeatable",
+    help="raw dumps before the forecast, as preprocess reads them: files, or a pattern with {date}; may be repeated",
 )
-@click.option("--until", metavar="INSTANT", help="what is known ends here (default: the last step with a record)")
+@click.option("--until", metavar="INSTANT", help="the history ends here (default: with the last step that has a value)")
 @click.option(
     "--at",
     metavar="INSTANT|latest",
-    help="instead of dumps: the history is what is prepared before this (default: all of it)",
+    help="instead of dumps, take the history from the prepared dates before this (default: latest)",
 )
 @click.option(
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
@@ -51,7 +51,7 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
     default="0.9",
     callback=_level,
     metavar="SHARE|none",
-    help="how many of the targets shall lie between low and high (default: 0.9)",
+    help="the share of targets that shall lie between low and high (default: 0.9)",
 )
 @click.option("--out", type=click.Path(), metavar="FILE", help="write the rows there: .csv or .parquet")
 @config_option
@@ -71,10 +71,11 @@ def predict(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Forecast what comes after raw dumps, in raw units. In a pipe: CSV.
+    """Forecast what comes after raw dumps, in raw units. In a pipe the output is CSV.
 
-    RUN is a run's name, a checkpoint's folder, or `latest`. The dumps are decoded and scaled as the run's dataset was;
-    Without --history, after all that is prepared. -c FILE is asked for only where the dataset does not keep its settings.
+    RUN is a run's name, a checkpoint's folder, or `latest`. The dumps are decoded and scaled as the run's dataset
+    was. Without --history the forecast follows the last prepared date. -c FILE is needed only if the dataset was
+    prepared by an older version.
     """
     import sys
     from pathlib import Path

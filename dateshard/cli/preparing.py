@@ -40,13 +40,13 @@ LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
-@click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
-@click.option("--explain", is_flag=True, help="a line for each date that something is done to")
-@click.option("--refit-statistics", is_flag=True, help="as if preprocess were called so")
-@click.option("--resplit", is_flag=True, help="resolve a fractional split again")
-@click.option("--force", is_flag=True, help="as if preprocess were called so")
-@click.option("--workers", type=click.IntRange(1), help="likewise; only the estimate of time changes")
+@click.option("--only", default="", metavar="STATES", help=f"only dates in these states: {STATES}")
+@click.option("--exclude", multiple=True, metavar="DATES", help="leave these dates out")
+@click.option("--explain", is_flag=True, help="one line for each date that would change")
+@click.option("--refit-statistics", is_flag=True, help="as in preprocess")
+@click.option("--resplit", is_flag=True, help="divide the dates again by the fractions of pipeline.split")
+@click.option("--force", is_flag=True, help="as in preprocess")
+@click.option("--workers", type=click.IntRange(1), help="as in preprocess; changes only the estimated time")
 @json_option
 def plan(
     words: tuple[str, ...],
@@ -60,7 +60,7 @@ def plan(
     workers: int | None,
     as_json: bool,
 ) -> int:
-    """What preprocess would do, and why: states, bytes, and time where an earlier run tells. Writes nothing."""
+    """Show what preprocess would do, and why: states, bytes, and the time if an earlier run tells. Writes nothing."""
     from dateshard.pipeline.planning.preview import cost_of, survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import expect, headline, needs_run, plan_document, show_cost, show_plan
@@ -101,17 +101,17 @@ def _cores() -> int:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--only", default="", metavar="STATES", help=f"of the named dates only those in these states: {STATES}")
-@click.option("--exclude", multiple=True, metavar="DATES", help="not these dates")
+@click.option("--only", default="", metavar="STATES", help=f"only dates in these states: {STATES}")
+@click.option("--exclude", multiple=True, metavar="DATES", help="leave these dates out")
 @click.option("--force", is_flag=True, help="measure and normalise the dates again even where they are fresh")
-@click.option("--workers", type=click.IntRange(1), help="processes (default: one a core, as far as memory reaches)")
-@click.option("--fail-fast", is_flag=True, help="end at the first date that fails; what was measured is kept")
+@click.option("--workers", type=click.IntRange(1), help="processes (default: one per core, as memory allows)")
+@click.option("--fail-fast", is_flag=True, help="stop at the first date that fails; measured dates are kept")
 @click.option(
-    "--memory-limit", metavar="SIZE", help="for all workers together, as 4GiB (default: most of what is free)"
+    "--memory-limit", metavar="SIZE", help="for all processes together, such as 4GiB (default: 70 % of what is free)"
 )
 @click.option("--refit-statistics", is_flag=True, help="merge the global statistics again and re-scale every date")
-@click.option("--resplit", is_flag=True, help="resolve a fractional split again")
-@click.option("--dry-run", is_flag=True, help="the plan only")
+@click.option("--resplit", is_flag=True, help="divide the dates again by the fractions of pipeline.split")
+@click.option("--dry-run", is_flag=True, help="show the plan only")
 @json_option
 @quiet_option
 @click.pass_context
@@ -132,7 +132,7 @@ def preprocess(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Raw dumps -> normalised shards with global statistics. Only what is not fresh is done."""
+    """Make normalised shards of the raw dumps, with global statistics. Fresh dates are left as they are."""
     from dateshard.pipeline.workers.stopping import Stop
     from dateshard.terminal.signals import StopSignal
 
@@ -209,10 +209,10 @@ def _kept(*, force: bool) -> str:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--calendar", "as_calendar", is_flag=True, help="a year a block, a month a line, a sign a day")
+@click.option("--calendar", "as_calendar", is_flag=True, help="a block per year, a line per month, a character per day")
 @json_option
 def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as_json: bool) -> int:
-    """The state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
+    """Show the state of every date, with the reason. Exit 4 if a date is not fresh, with the command that mends it."""
     from dateshard.pipeline.planning.plan import Wish, refuse_unknown
     from dateshard.pipeline.planning.preview import survey
     from dateshard.places import shards_folder
@@ -253,13 +253,11 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--full", is_flag=True, help="also hash the measured arrays, and compare with what zarr-python reads")
-@click.option(
-    "--all", "older", is_flag=True, help="also the other generations that are kept, such as runs are pinned to"
-)
+@click.option("--full", is_flag=True, help="also hash the measured arrays, and read every shard with zarr-python")
+@click.option("--all", "older", is_flag=True, help="also the other generations that are kept, for example for runs")
 @json_option
 def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bool, as_json: bool) -> int:
-    """Hash every committed file. Exit 4 names each damaged one and the command that mends it."""
+    """Hash every committed file. Exit 4 names each damaged file and the command that mends it."""
     from dateshard.places import shards_folder
     from dateshard.shardstore.cleaning.older_generations import verify_older
     from dateshard.shardstore.dataset import Dataset

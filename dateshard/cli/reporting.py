@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
 @config_option
-@click.option("--data", is_flag=True, help="of the data: dates, features, missing cells, drift, nodes, rows")
-@click.option("--split", metavar="test|validation|train", help="judged on it; default: test, else validation")
+@click.option(
+    "--data", is_flag=True, help="report the data instead: dates, features, missing cells, drift, nodes, rows"
+)
+@click.option(
+    "--split", metavar="test|validation|train", help="the dates to evaluate on (default: test, else validation)"
+)
 @click.option(
     "-o",
     "--out",
     "--output",
     "output",
     metavar="FILE",
-    help="default: data/runs/RUN/report.html, data/reports/DATASET.html",
+    help="default: data/runs/RUN/report.html, or data/reports/DATASET.html",
 )
-@click.option("--open", "show", is_flag=True, help="open it in the browser")
+@click.option("--open", "show", is_flag=True, help="open the page in the browser")
 @trust_option
 @json_option
 def report(
@@ -48,10 +52,10 @@ def report(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """One HTML page that needs nothing else: of a training run, or of the data with --data.
+    """Write one self-contained HTML page about a training run, or with --data about the data.
 
-    RUN is a run's name, or `latest`: with -c FILE the newest of those settings. Its best checkpoint is evaluated, unless
-    that lies beside the run already.
+    RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings). Its best checkpoint is
+    evaluated, unless it was evaluated before.
     """
     from dateshard.terminal.screen import Screen
 
@@ -144,12 +148,12 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
 @click.command()
 @click.argument("name", required=False, metavar="[RUN]")
 @click.option(
-    "--open", "launch", is_flag=True, help="open its page in the browser; made first where it is missing or older"
+    "--open", "launch", is_flag=True, help="open its report in the browser; makes it first if it is missing or older"
 )
 @trust_option
 @json_option
 def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
-    """A run's loss curves in the terminal, its figures, and where its page lies. Without RUN the newest run.
+    """Show the loss curves of RUN (default: the newest) in the terminal, its figures, and where its report is.
 
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
     """

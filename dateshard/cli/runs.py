@@ -19,12 +19,12 @@ STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
 
 @click.command()
-@click.option("--dataset", metavar="NAME", help="only of this dataset")
-@click.option("--state", type=click.Choice(STATES), help="only those that stand so")
-@click.option("-n", "most", type=click.IntRange(1), metavar="N", help="the N newest")
+@click.option("--dataset", metavar="NAME", help="only runs of this dataset")
+@click.option("--state", type=click.Choice(STATES), help="only runs in this state")
+@click.option("-n", "most", type=click.IntRange(1), metavar="N", help="only the N newest")
 @json_option
 def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
-    """Training runs, newest first: how each stands, how far it is, its best loss, and how it goes on."""
+    """List training runs, newest first, with state, position and best loss, and the command that continues them."""
     from dateshard.places import runs_folder
     from dateshard.runs.listing import list_runs
     from dateshard.runs.runs_screen import show_runs
@@ -48,7 +48,7 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
 @click.argument("names", nargs=-1, metavar="RUN RUN...")
 @json_option
 def compare(names: tuple[str, ...], as_json: bool) -> int:
-    """Runs side by side: the settings in which they differ, and what became of each."""
+    """Compare runs: the settings in which they differ, and the outcome of each."""
     from dateshard.runs.listing import compare as look
     from dateshard.runs.runs_screen import show_comparison
     from dateshard.terminal.screen import Screen
@@ -63,11 +63,11 @@ def compare(names: tuple[str, ...], as_json: bool) -> int:
 
 @click.command()
 @click.argument("name", metavar="RUN")
-@click.option("-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="so many of the last lines")
-@click.option("--follow/--no-follow", default=True, help="go on until the run ends (Ctrl-C: 130)")
+@click.option("-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="how many of the last lines")
+@click.option("--follow/--no-follow", default=True, help="print new lines until the run ends (Ctrl-C: 130)")
 @json_option
 def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
-    """The last lines of a run's metrics, and those that come until it ends. RUN may be `latest`."""
+    """Print the last lines of a run's metrics, and new ones until it ends. RUN may be `latest`."""
     try:
         _tail(name, lines, follow, as_json)
     except KeyboardInterrupt:  # as of tail -f: the way to end it, so nothing is said

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 @click.option(
     "--example",
     type=click.Choice(["flights", "traffic", "sensors", "tabular"]),
-    help="an example with data (a real year; a generated city, recordings, table); without it a starter configuration",
+    help="an example with its data: flights (real), or traffic, sensors, tabular (generated)",
 )
 @click.option("--dates", "num_dates", type=int, metavar="N", help="traffic: how many dates, default 60")
 @click.option("--sensors", "num_sensors", type=int, metavar="N", help="traffic: how many sensors, default 64")
 def init(folder: str, example: str | None, num_dates: int | None, num_sensors: int | None) -> None:
-    """A starter configuration, and data to run it on. Never overwrites a file."""
+    """Write a starter configuration, or an example's configuration and data. Never overwrites a file."""
     from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
     from dateshard.shardstore.disk.durable import appearing
@@ -69,7 +69,7 @@ def _as_shipped(config: Path, example: str | None) -> bool:
 @config_option
 @json_option
 def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
-    """Does this installation work, is it the one you think, and can this disk carry a store. Exit 1 if not.
+    """Check whether this installation works, which one it is, and whether this disk suits a store. Exit 1 if not.
 
     With -c FILE also: is that configuration right, and are its dumps and its store there.
     """
@@ -103,7 +103,7 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """A script that makes TAB complete commands and options in SHELL.
+    """Print a script that makes TAB complete commands and options in that shell.
 
     \b
     bash   dateshard completion bash >> ~/.bashrc
@@ -121,7 +121,7 @@ def completion(shell: str) -> None:
 
 @click.command()
 def version() -> None:
-    """Versions of dateshard and what it stands on."""
+    """Print the versions of dateshard and its libraries."""
     import importlib.metadata
 
     from dateshard import __version__

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> int:
     """Take dates out of the dataset, in a new generation. They stay out until `preprocess` is asked for them by name.
 
-    Nothing is deleted: dumps stay, shards until `clean` finds that nothing needs them, statistics as they are.
+    Nothing is deleted: dumps and statistics stay as they are, shards until `clean` finds that nothing needs them.
     """
     from dateshard.pipeline.drop import drop as take_out
     from dateshard.places import shards_folder
@@ -117,15 +117,17 @@ def _drop_to_json(dropped: Dropped, *, dry_run: bool) -> DropDocument:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @needed_config_option
-@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="newest generations that stay")
-@click.option("-y", "--yes", is_flag=True, help="do not ask before runs that are gone are forgotten")
-@click.option("--dry-run", is_flag=True, help="only say what would go")
+@click.option(
+    "--keep", type=click.IntRange(1), default=3, show_default=True, help="how many of the newest generations to keep"
+)
+@click.option("-y", "--yes", is_flag=True, help="forget runs that are gone without asking")
+@click.option("--dry-run", is_flag=True, help="only show what would be removed")
 @json_option
 def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, dry_run: bool, as_json: bool) -> int:
-    """Remove what no kept generation needs. The newest three and those of training runs stay, with all they name.
+    """Remove files that no kept generation needs. The newest three generations and those of training runs are kept.
 
-    A run whose runs folder is there and lacks it is gone: its generation may go, which is asked for. Where the folder is
-    not there (moved, or not mounted) the generation stays, and clean says so.
+    If a training run is no longer in its runs folder, clean asks whether its generation may be removed too. If the whole
+    runs folder is missing (moved, or not mounted), the generation stays, and clean says so.
     """
     from dateshard.pipeline.clean import clean as remove
     from dateshard.places import runs_folder, shards_folder
@@ -210,15 +212,21 @@ def _to_json(garbage: Garbage, *, dry_run: bool) -> CleanDocument:
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
 @needed_config_option
-@click.option("--to", "form", type=click.Choice(["parquet", "csv", "npy"]), required=True, help="a file a date")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["parquet", "csv", "npy"]),
+    required=True,
+    help="the format; one file for each date",
+)
 @click.option("--out", metavar="DIR", type=click.Path(), help="default: data/exports/DATASET")
-@click.option("--scaled", is_flag=True, help="as stored; default: raw units")
+@click.option("--scaled", is_flag=True, help="scaled units, as stored (default: raw units)")
 @click.option("--force", is_flag=True, help="replace files that exist")
 @json_option
 def export(
     words: tuple[str, ...], files: tuple[str, ...], form: str, out: str | None, scaled: bool, force: bool, as_json: bool
 ) -> int:
-    """Committed dates as Parquet, CSV or npy, a file each: raw units, null where nothing was observed.
+    """Write committed dates as Parquet, CSV or npy, one file each, in raw units; null where nothing was observed.
 
     Parquet and CSV: time_utc, time_local, node, and a column a feature. npy: arrays of steps x nodes x features.
     """

@@ -48,15 +48,19 @@ def _flags(command: Any) -> Any:
     "--resume",
     default="none",
     metavar="none|auto|latest|best|RUN|PATH",
-    help="auto: continue the newest run of these settings, or begin; latest, best: of the newest run, without -c with its "
-    "own settings; a run's name or a checkpoint: exactly there",
+    help="auto: continue the newest run of these settings, or begin a new one; latest, best: continue the newest run from "
+    "that checkpoint; RUN or PATH: continue that run or checkpoint. Without -c a run continues with its own settings",
 )
-@click.option("--save-dir", metavar="DIR", help="checkpoints of a new run directly in this folder")
-@click.option("--init-from", metavar="RUN|CHECKPOINT|X.pth", help="weights that a new run begins with; nothing else")
+@click.option("--save-dir", metavar="DIR", help="write the checkpoints of a new run directly into this folder")
+@click.option(
+    "--init-from", metavar="RUN|CHECKPOINT|X.pth", help="begin a new run with these weights, and nothing else of them"
+)
 @_flags
 @preset_option
-@click.option("--dry-run", is_flag=True, help="a step, a validation batch and a checkpoint, to see that all works")
-@click.option("--overfit", type=click.IntRange(1), metavar="N", help="can the model learn N batches by heart?")
+@click.option("--dry-run", is_flag=True, help="try a step, a validation batch and a checkpoint; keeps nothing")
+@click.option(
+    "--overfit", type=click.IntRange(1), metavar="N", help="try whether the model can learn N batches by heart"
+)
 @trust_option
 @json_option
 @quiet_option
@@ -75,7 +79,7 @@ def train(
     init_from: str | None,
     **flags: str | None,
 ) -> int:
-    """Train a model from shards. Any checkpoint is continued exactly, to the same bits."""
+    """Train a model from shards, or continue a run from any checkpoint, to the same bits."""
     from dateshard.terminal.screen import Screen
     from dateshard.training import rehearsal
     from dateshard.training.train import TrainRequest, configure
@@ -107,7 +111,7 @@ def train(
 @needed_config_option
 @json_option
 def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
-    """Windows, batches, memory by days a block, and checkpoints of a training. Reads no values, writes nothing."""
+    """Show windows, batches, memory by days per block, and checkpoints of a training. Reads no data, writes nothing."""
     from dateshard.terminal.screen import Screen
     from dateshard.training.estimate import estimate as work_out
     from dateshard.training.estimate import show
@@ -130,7 +134,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 @click.option(
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
 )
-@click.option("--split", default="test", metavar="train|validation|test", help="which dates")
+@click.option("--split", default="test", metavar="train|validation|test", help="the dates to evaluate on")
 @click.option(
     "--baselines",
     metavar="LIST",
@@ -142,7 +146,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     is_flag=False,
     flag_value="",
     metavar="[FILE]",
-    help="also a page of the run: data/runs/RUN/report.html",
+    help="also write the run's report (default: data/runs/RUN/report.html)",
 )
 @trust_option
 @json_option
@@ -156,9 +160,9 @@ def evaluate(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """A model beside its baselines on the same windows. With -c FILE alone: the baselines, nothing trained.
+    """Compare a model with its baselines on the same windows; with -c FILE alone, show the baselines.
 
-    RUN is a run's name, or `latest`: with -c FILE the newest of those settings.
+    RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings).
     """
     from dateshard.judging.judge import evaluate_config, evaluate_run, run_of
     from dateshard.judging.tables import show

@@ -225,3 +225,10 @@ def test_an_interrupt_at_the_end_of_a_generator_is_noted_without_a_traceback(mon
 def test_a_memory_limit_without_its_unit_is_refused(ds: Run, limit: str, words: str) -> None:
     ds("init")
     assert words in ds("preprocess", "-c", "configs/mydata.yaml", "--memory-limit", limit, code=2).err
+
+
+@pytest.mark.parametrize("words", [(), ("config",)])
+def test_a_command_without_its_subcommand_shows_its_help_line_by_line(ds: Run, words: tuple[str, ...]) -> None:
+    lines = ds(*words, code=2).err.splitlines()
+    assert lines[0].startswith("Usage: dateshard")
+    assert "Commands:" in lines
