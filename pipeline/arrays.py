@@ -85,6 +85,7 @@ class StagedDate:
         vocabularies: {place of a categorical feature: the date's own categories}.
         rows: what became of the dump's rows, in JSON.
         beside: arrays that its layout keeps beside the values.
+        files: names for its `file`, where it was asked which rows its records are.
         last: instant of the last record, None without one.
         strangers: some of the names that the node table lacks.
         conflicts: {raw column: rows that were dropped as duplicates and had another value there}.
@@ -96,6 +97,7 @@ class StagedDate:
     vocabularies: Mapping[str, Sequence[str]]
     rows: Mapping[str, Any]
     beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
     last: int | None = None
     strangers: tuple[str, ...] = ()
     conflicts: Mapping[str, int] = field(default_factory=dict)
@@ -133,11 +135,16 @@ def stage(
     table_nodes: tuple[str, ...] | None,
     memory_bytes: int,
     spilled: Path,
+    *,
+    keep_places: bool = False,
 ) -> StagedDate:
     """Decodes one dump and reduces it to the grid in float64.
 
     Memory: `memory_bytes` where the grid allows it; records that do not fit are spilled into the folder `spilled` by
     the hour, to the same bytes.
+
+    Args:
+        keep_places: whether `beside` has `file` and `row` of each record (of layouts that keep records).
 
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
@@ -149,12 +156,12 @@ def stage(
             where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"
             raise NoRowsError("the folder holds no file", where=where, todo=todo)
         budget = record_budget(memory_bytes, config.day(date), config, len(table_nodes or ()))
-        decoded = decode(dump.files, date, config, table_nodes, budget, spilled)
+        decoded = decode(dump.files, date, config, table_nodes, budget, spilled, keep_places=keep_places)
         day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.cut else len(decoded.nodes)
         decoded.spool.budget_bytes = record_budget(memory_bytes, day, config, num_nodes)
     except NoRowsError as error:
         raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
-    reduced = reduce(decoded, config)
+    reduced = reduce(decoded, config, keep_places=keep_places)
     duplicates = reduced.duplicates
     changed = decoded.rows.changed | {_reset(name): count for name, count in reduced.resets.items()}
     counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
@@ -163,13 +170,19 @@ def stage(
         "changed": changed,
         "duplicates": counts if config.source.duplicates == "last" else None,
     }
+    files: tuple[str, ...] = ()
+    beside = dict(reduced.beside)
+    if keep_places:
+        files, file_T, row_T = decoded.places.of_all(beside["place"])
+        beside = {name: array for name, array in beside.items() if name != "place"} | {"file": file_T, "row": row_T}
     return StagedDate(
         day=config.day(date, len(reduced.values_TNF)),
         values_TNF=reduced.values_TNF,
         nodes=reduced.nodes,
         vocabularies=_own_vocabularies(reduced.values_TNF, decoded),
         rows=rows,
-        beside=reduced.beside,
+        beside=beside,
+        files=files,
         last=reduced.last,
         strangers=decoded.strangers,
         conflicts=_by_raw_column(duplicates, config),
@@ -186,7 +199,7 @@ def _by_raw_column(duplicates: Duplicates, config: Pipeline) -> dict[str, int]:
     return {column: count for column, count in counts if column is not None and count}
 
 
-def reduce(decoded: Decoded, config: Pipeline) -> Reduced:
+def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> Reduced:
     """Makes a date's arrays of its records, as its layout says."""
 
     def refuse(place: int, count: int) -> NoReturn:
@@ -202,7 +215,8 @@ def reduce(decoded: Decoded, config: Pipeline) -> Reduced:
         categories=decoded.categories,
         by_row=config.cut == ROW,
         keep_all=config.source.duplicates != "last",
-        refuse=refuse,
+        refuse=refuse if config.source.duplicates == "refuse" else None,
+        keep_places=keep_places,
     )
     return reducer_of(config.layout)(decoded.stretches(), to)
 

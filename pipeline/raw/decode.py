@@ -52,6 +52,17 @@ class RowPlaces:
         offset = place - self.starts[index]
         return path, first + offset if gaps is None else int(gaps[offset])
 
+    def of_all(self, place_R: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """Returns (files, each row's place among these [R], its number in that file [R])."""
+        files = {path: number for number, path in enumerate(dict.fromkeys(path for path, *_ in self.pieces))}
+        piece_R = np.searchsorted(np.array(self.starts), place_R, side="right") - 1
+        row_R = np.empty(len(place_R), dtype=np.int64)
+        for number, (_, first, _, gaps) in enumerate(self.pieces):
+            own = piece_R == number
+            offset = place_R[own] - self.starts[number]
+            row_R[own] = first + offset if gaps is None else gaps[offset]
+        return tuple(map(str, files)), np.array([files[path] for path, *_ in self.pieces])[piece_R], row_R
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
@@ -69,11 +80,11 @@ class Decoded:
     ]  # {place of a categorical feature: names that its column's values are places in}
     strangers: tuple[str, ...] = ()  # some of the nodes that the table lacks
 
-    def stretches(self) -> Iterator[tuple[Day, Records, NDArray[np.int64] | None]]:
-        """Yields (part of the day, its records, each record's place among the dump's rows if they were kept), once."""
+    def stretches(self) -> Iterator[tuple[Day, Records]]:
+        """Yields (part of the day, its records), once."""
         for day, chunk in self.spool.stretches():
             values = tuple(None if place is None else chunk.values_FR[place] for place in self.column_places)
-            yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values), chunk.place_R
+            yield day, Records(chunk.time_R, self.code_place[chunk.code_R], values, chunk.place_R)
 
 
 def decode(
@@ -83,10 +94,15 @@ def decode(
     table_nodes: tuple[str, ...] | None,
     budget_bytes: int,
     folder: Path,
+    *,
+    keep_places: bool = False,
 ) -> Decoded:
     """Reads one date's files in the given order.
 
     Memory: `budget_bytes` of records (beyond it they are spilled into `folder`), and a block of a file.
+
+    Args:
+        keep_places: whether each record keeps its place among the rows; those that may be refused always do.
 
     Raises:
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
@@ -95,7 +111,8 @@ def decode(
     codes, faults, places = Codes(table_nodes), BadRows(date, config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
-    spool = Spool(day, len(columns), budget_bytes, folder, places=config.source.duplicates == "refuse")
+    asked = keep_places or config.source.duplicates == "refuse"
+    spool = Spool(day, len(columns), budget_bytes, folder, places=asked)
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:
@@ -104,7 +121,7 @@ def decode(
         timed = with_instants(pieces, config.source, day)
         try:
             for piece, times, valid in timed:
-                chunk = _accept(piece, (times, valid), day, config, known, faults, places.total)
+                chunk = _accept(piece, (times, valid), day, config, known, faults, places.total if asked else None)
                 places.add(piece)
                 used = _seen(used, chunk.code_R, len(codes.names))
                 spool.put(chunk)
@@ -204,7 +221,7 @@ def _accept(
     config: Pipeline,
     columns: ColumnCodes,
     faults: BadRows,
-    place: int,
+    place: int | None,
 ) -> Chunk:
     """Makes a chunk of a piece's rows that stand, and counts the others by their fault.
 
@@ -213,7 +230,8 @@ def _accept(
         3    2024-03-01T00:10  b     n/a          rejected: not a number (or NaN, if that is made missing)
         4    2024-03-02T00:00  a     58.0         rejected: of another date
 
-    Codes are places in the names as they were met; a row's number stays known through `RowPlaces` alone.
+    Codes are places in the names as they were met; a row's number stays known through `RowPlaces` alone, by its place
+    among all rows of the dump, which begin with `place` here (None: nobody will ask).
     """
     source, frame = config.source, piece.frame
     faults.begin(piece)
@@ -237,8 +255,7 @@ def _accept(
         codes = known.of(frame[name])
         values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     keep = ~faults.rejected
-    asked = source.duplicates == "refuse"
-    place_R = np.arange(place, place + len(keep), dtype=np.int64) if asked else None
+    place_R = None if place is None else np.arange(place, place + len(keep), dtype=np.int64)
     if keep.all():
         return Chunk(times, code_R, place_R, tuple(values[name] for name in columns.names))
     kept_R = None if place_R is None else place_R[keep]
@@ -319,7 +336,7 @@ def _within(
 
 
 def _melt(
-    piece: RowBlock, config: Pipeline, codes: Codes, faults: BadRows, times: NDArray[np.int64], place: int
+    piece: RowBlock, config: Pipeline, codes: Codes, faults: BadRows, times: NDArray[np.int64], place: int | None
 ) -> Chunk:
     """Makes records of a wide piece, row by row and column by column; empty cells are no records.
 
@@ -356,8 +373,7 @@ def _melt(
     matrix_RN = np.stack([values[name][keep] for name in names], axis=1)
     present = ~np.isnan(matrix_RN)
     row_R, node_R = np.nonzero(present)
-    asked = config.source.duplicates == "refuse"
-    place_R = (np.flatnonzero(keep) + place)[row_R] if asked else None
+    place_R = None if place is None else (np.flatnonzero(keep) + place)[row_R]
     return Chunk(times[keep][row_R], code_N[node_R], place_R, (matrix_RN[present],))
 
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from dateshard.shardstore.layouts.records import (
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
 SECOND = 1e9  # nanoseconds
+Column = TypeVar("Column", Floats, Integers)
 
 
 def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
@@ -41,14 +43,15 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
     Memory: the records' columns twice.
     """
     kept, duplicates = list[Records](), NO_DUPLICATES
-    for stretch, records, place_R in stretches:
-        order, again = without_earlier(records, arrange(records, stretch, len(to.names)), place_R, to)
-        columns = tuple(None if column is None else column[order] for column in records.values)
-        kept.append(Records(records.time_R[order], records.node_R[order], columns))
+    for stretch, records in stretches:
+        order, again = without_earlier(records, arrange(records, stretch, len(to.names)), to)
+        kept.append(records.at(order))
         duplicates = duplicates.and_of(again)
     joined = _joined(kept)
     starts = cut_starts(joined.node_R)
     beside: dict[str, NDArray[np.generic]] = {"time": joined.time_R}
+    if to.keep_places:
+        beside["place"] = _there(joined.place_R)
     if to.cut:
         beside["cuts"] = starts
         beside["cut_names"] = encode_names([to.names[code] for code in joined.node_R[starts].tolist()])
@@ -72,10 +75,13 @@ def _joined(pieces: Sequence[Records]) -> Records:
         None if column is None else np.concatenate([_there(piece.values[place]) for piece in pieces])[order]
         for place, column in enumerate(pieces[0].values)
     ]
-    return Records(time_R, node_R[order], tuple(columns))
+    place_R = None
+    if pieces[0].place_R is not None:
+        place_R = np.concatenate([_there(piece.place_R) for piece in pieces])[order]
+    return Records(time_R, node_R[order], tuple(columns), place_R)
 
 
-def _there(column: Floats | None) -> Floats:
+def _there(column: Column | None) -> Column:
     assert column is not None, "all stretches have the columns of the first"
     return column
 

@@ -29,9 +29,9 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
     day, features, num_nodes = to.day, to.features, len(to.names)
     values = np.empty((day.num_steps, num_nodes, len(features)))
     duplicates, last, counters = NO_DUPLICATES, None, Counters(features, num_nodes)
-    for stretch, records, place_R in stretches:
+    for stretch, records in stretches:
         last = int(records.time_R.max()) if len(records.time_R) else last
-        order, again = without_earlier(records, arrange(records, stretch, num_nodes), place_R, to)
+        order, again = without_earlier(records, arrange(records, stretch, num_nodes), to)
         first = (stretch.start - day.start) // stretch.step
         cells = values[first : first + stretch.num_steps]
         cells[...] = aggregate(records, order, stretch, num_nodes, features)

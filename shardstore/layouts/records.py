@@ -28,13 +28,19 @@ class Records:
         time_R: instants in int64 nanoseconds, all inside the date.
         node_R: int64 positions in the date's list of names: of its nodes, or of its cuts.
         values: a float64 [R] column per feature, NaN where the record has none; None counts records.
-        categories: names of each categorical feature, by its place; its column holds places in them.
+        place_R: each record's place among the dump's rows, if that was kept.
     """
 
     time_R: Integers
     node_R: Integers
     values: tuple[Floats | None, ...]
-    categories: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    place_R: Integers | None = None
+
+    def at(self, order: Integers) -> Records:
+        """The records at these positions."""
+        columns = tuple(None if column is None else column[order] for column in self.values)
+        place_R = None if self.place_R is None else self.place_R[order]
+        return Records(self.time_R[order], self.node_R[order], columns, place_R)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +60,7 @@ class Duplicates:
 
 
 NO_DUPLICATES = Duplicates(0, 0)
-Stretch = tuple[
-    Day, Records, Integers | None
-]  # a part of the date, its records, each one's place among the dump's rows
+Stretch = tuple[Day, Records]  # a part of the date, and its records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ class Reduction:
         categories: {place of a categorical feature: names that its column's values are places in}.
         by_row: whether records are cut by a hash of what they hold.
         keep_all: whether all records of one name and instant are kept, or only the last of them in file order.
-        refuse: called with the dump's row that comes again and the count of such rows, where their place is known.
+        refuse: called with the dump's row that comes again and the count of such rows; None where that is no fault.
+        keep_places: whether `place` is kept beside the values: which of the dump's rows each record is.
     """
 
     day: Day
@@ -80,7 +85,8 @@ class Reduction:
     categories: Mapping[int, Sequence[str]]
     by_row: bool
     keep_all: bool
-    refuse: Callable[[int, int], NoReturn]
+    refuse: Callable[[int, int], NoReturn] | None
+    keep_places: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +148,10 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
     return order[kept], Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
 
 
-def without_earlier(
-    records: Records, order: Integers, place_R: Integers | None, to: Reduction
-) -> tuple[Integers, Duplicates]:
+def without_earlier(records: Records, order: Integers, to: Reduction) -> tuple[Integers, Duplicates]:
     """Returns the order of the records that stay, and what was found of those of one name and instant."""
     kept, again = keep_last(records, order)
-    if place_R is not None and again.dropped:
-        to.refuse(int(place_R[np.setdiff1d(order, kept)].min()), again.dropped)
+    if to.refuse is not None and again.dropped:
+        assert records.place_R is not None, "who may refuse a row has its place kept"
+        to.refuse(int(records.place_R[np.setdiff1d(order, kept)].min()), again.dropped)
     return (order if to.keep_all else kept), again

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.identity import hash_bytes
 from dateshard.shardstore.layouts import events
-from dateshard.shardstore.layouts.records import Records, Reduced, Reduction, Stretch
+from dateshard.shardstore.layouts.records import Reduced, Reduction, Stretch
 from dateshard.shardstore.layouts.row_buckets import BUCKETS
 from dateshard.shardstore.scaling.transform import Floats
 
@@ -36,8 +36,8 @@ def reduce(stretches: Iterable[Stretch], to: Reduction) -> Reduced:
 
 
 def _in_buckets(stretches: Iterable[Stretch], categories: Mapping[int, Sequence[str]]) -> Iterator[Stretch]:
-    for stretch, rows, place_R in stretches:
-        yield stretch, Records(rows.time_R, bucket_of(rows.values, categories), rows.values), place_R
+    for stretch, rows in stretches:
+        yield stretch, replace(rows, node_R=bucket_of(rows.values, categories))
 
 
 def bucket_of(columns: Sequence[Floats | None], categories: Mapping[int, Sequence[str]]) -> NDArray[np.int64]:

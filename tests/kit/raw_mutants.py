@@ -231,7 +231,7 @@ class Fuzz:
             return message
         rows = decoded.rows
         assert rows.read == rows.accepted + sum(rows.rejected.values()), rows
-        [(day, records, _)] = decoded.stretches()
+        [(day, records)] = decoded.stretches()
         values = [list(map(repr, column.tolist())) for column in records.values if column is not None]
         names = [decoded.nodes[node] for node in records.node_R.tolist()]
         found = Counter(zip(records.time_R.tolist(), names, *values, strict=True))

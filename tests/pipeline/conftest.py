@@ -67,7 +67,7 @@ def read_dump(tmp_path: Path) -> Callable[..., Read]:
         tree = {"source": given, "step": step, "features": features or {"speed": {}}}
         config = Pipeline.model_validate(tree)
         decoded = decode([path], dt.date.fromisoformat(date), config, nodes, 1 << 30, tmp_path / "spilled")
-        [(_, records, _)] = decoded.stretches()
+        [(_, records)] = decoded.stretches()
         clock = [str(np.datetime64(int(at), "ns"))[:19] for at in records.time_R]
         columns = zip(config.features, records.values, strict=True)
         values = {feature: column.tolist() for feature, column in columns if column is not None}

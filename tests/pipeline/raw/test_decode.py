@@ -62,7 +62,7 @@ def read(tmp_path: Path, config: Callable[..., Pipeline]) -> Read:
         path = tmp_path / f"{date}.csv"
         path.write_bytes(given if isinstance(given, bytes) else (HEADER + "".join(given)).encode())
         decoded = decode([path], date, config(**source), nodes, PLENTY, tmp_path / "spilled")
-        [(day, records, _)] = decoded.stretches()
+        [(day, records)] = decoded.stretches()
         return Got(day, decoded.nodes, decoded.rows, records)
 
     return from_lines
@@ -234,10 +234,10 @@ def test_a_record_of_a_wide_file_knows_its_row_in_whatever_block_it_lies(
     config = Pipeline.model_validate({"source": wide, "step": "1h", "features": {"speed": {}}})
     decoded = decode([tmp_path / "x.csv"], DATE, config, None, PLENTY, tmp_path / "spilled")
     assert len(decoded.places.pieces) > 5
-    [(_, records, place_R)] = decoded.stretches()
-    assert place_R is not None
+    [(_, records)] = decoded.stretches()
+    assert records.place_R is not None
     assert records.values[0] is not None
-    rows_ = [decoded.places.of(int(place))[1] for place in place_R]
+    rows_ = [decoded.places.of(int(place))[1] for place in records.place_R]
     assert rows_ == [int(value) + 2 for value in records.values[0]]
     assert len(rows_) == 39
 

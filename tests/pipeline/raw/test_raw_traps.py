@@ -39,7 +39,7 @@ def read(tmp_path: Path) -> Read:
         features = {"speed": {}, "volume": {"column": "vehicles", "aggregate": "sum"}}
         config = Pipeline.model_validate({"source": given, "step": "1h", "features": features})
         decoded = decode([path], DATE, config, None, 1 << 30, tmp_path / "spilled")
-        [(_, records, _)] = decoded.stretches()
+        [(_, records)] = decoded.stretches()
         clock = [str(np.datetime64(int(at), "ns"))[11:].removesuffix(".000000000") for at in records.time_R]
         values = [column.tolist() for column in records.values if column is not None]
         return decoded.rows, clock, [decoded.nodes[node] for node in records.node_R.tolist()], values
