@@ -19,7 +19,6 @@ from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.bounds import bounds_of
 
 if TYPE_CHECKING:
@@ -31,50 +30,60 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%:z"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What a model said of one window.
+    """What a model said.
 
     Attributes:
-        steps: (instant, date, step of that date, horizon) of each target step.
+        before: the first columns of the table, of a row for each target step and node.
+        horizon_P, instant_P: of each target step.
         scaled_PNT: of the numeric targets in the forecaster's order; None without one.
         chances: {categorical target: [P, N, categories] probabilities}.
-        known_NK: whether the history holds a value of the target at the node. Where not, there is no interval.
+        reach_2PNT: what is added to a scaled forecast for low and high; None without intervals.
+        known_PNK: whether the inputs hold a value of the target at the node. Where not, there is no interval.
     """
 
     forecaster: Forecaster
-    steps: Sequence[tuple[int, Day, int, int]]
+    before: Mapping[str, polars.Series]
+    horizon_P: Sequence[int] | NDArray[np.int64]
+    instant_P: Sequence[int] | NDArray[np.int64]
     scaled_PNT: NDArray[np.float32] | None
     chances: Mapping[str, Floats]
-    intervals: Intervals | None
-    known_NK: NDArray[np.bool_]
+    reach_2PNT: Floats | None
+    known_PNK: NDArray[np.bool_]
+
+
+def of_steps(steps: Sequence[tuple[int, Day, int, int]], nodes: Sequence[str]) -> dict[str, polars.Series]:
+    """Returns the columns date, step and node of target steps, given as (instant, date, step of that date, horizon)."""
+    import polars as pl
+
+    number = np.repeat(np.arange(len(steps)), len(nodes))
+    return {
+        "date": pl.Series([day.date for _, day, _, _ in steps], dtype=pl.Date).gather(number),
+        "step": pl.Series([row for _, _, row, _ in steps], dtype=pl.Int32).gather(number),
+        "node": pl.Series(nodes, dtype=pl.String).gather(np.tile(np.arange(len(nodes)), len(steps))),
+    }
 
 
 def frame_of(made: Made) -> polars.DataFrame:
     """Returns the forecast as a table, ordered by time, node, then as the targets are configured.
 
-    Columns: date, step, node, feature, horizon, value, low, high, with a categorical target category and probability,
+    Columns: those of `before`, feature, horizon, value, low, high, with a categorical target category and probability,
     time."""
     import polars as pl
 
-    manifest, nodes = made.forecaster.dataset.manifest, made.forecaster.dataset.nodes.names
     names = [target.name for target in made.forecaster.targets]
-    steps, each = len(made.steps), len(nodes) * len(names)
-    instants, days, rows, horizons = zip(*made.steps, strict=True)
-
-    def by_step(values: Sequence[Any], kind: Any) -> polars.Series:
-        return pl.Series(values, dtype=kind).gather(np.repeat(np.arange(steps), each))
-
-    place = np.tile(np.repeat(np.arange(len(nodes)), len(names)), steps)
+    num_steps, num_nodes, _ = shape = made.known_PNK.shape
+    rows, each = num_steps * num_nodes, num_nodes * len(names)
+    by_row = np.repeat(np.arange(rows), len(names))
+    by_step = np.repeat(np.arange(num_steps), each)
     columns: dict[str, Any] = {
-        "date": by_step([day.date for day in days], pl.Date),
-        "step": by_step(rows, pl.Int32),
-        "node": pl.Series(nodes, dtype=pl.String).gather(place),
-        "feature": pl.Series(names, dtype=pl.String).gather(np.tile(np.arange(len(names)), steps * len(nodes))),
-        "horizon": by_step(horizons, pl.Int32),
-        **_numbers(made, (steps, len(nodes), len(names))),
-        **_categories(made, (steps, len(nodes), len(names))),
+        **{name: column.gather(by_row) for name, column in made.before.items()},
+        "feature": pl.Series(names, dtype=pl.String).gather(np.tile(np.arange(len(names)), rows)),
+        "horizon": pl.Series(made.horizon_P, dtype=pl.Int32).gather(by_step),
+        **_numbers(made, shape),
+        **_categories(made, shape),
     }
-    time = by_step(instants, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-    return pl.DataFrame(columns | {"time": time.dt.convert_time_zone(manifest.timezone)})
+    time = pl.Series(made.instant_P, dtype=pl.Int64).gather(by_step).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    return pl.DataFrame(columns | {"time": time.dt.convert_time_zone(made.forecaster.dataset.manifest.timezone)})
 
 
 def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
@@ -85,12 +94,12 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
     if made.scaled_PNT is not None:
         places = [forecaster.columns.targets[place] for place in forecaster.numbers]
         ends = [made.scaled_PNT.astype(np.float64)]
-        if made.intervals is not None:
-            ends += [made.scaled_PNT + reach for reach in made.intervals.reach_2PNF]
+        if made.reach_2PNT is not None:
+            ends += [made.scaled_PNT + reach for reach in made.reach_2PNT]
         low, high = bounds_of(forecaster.config, forecaster.dataset, places)
         for kind, scaled in enumerate(ends):
             bands[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
-    bands[1:, :, ~made.known_NK] = np.nan  # errors were measured where something was known
+    bands[1:, ~made.known_PNK] = np.nan  # errors were measured where something was known
     bands[1], bands[2] = np.minimum(bands[1], bands[0]), np.maximum(bands[2], bands[0])  # whatever was rounded
     return {
         name: pl.Series(band.ravel()).fill_nan(None) for name, band in zip(("value", "low", "high"), bands, strict=True)

@@ -13,7 +13,7 @@ from dateshard.documents.prediction import (
     VerdictDocument,
 )
 from dateshard.judging.forecast_table import as_rows
-from dateshard.judging.prediction import Prediction, account_of
+from dateshard.judging.prediction import Prediction
 from dateshard.judging.verdict import Verdict
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.times.instants import spell
@@ -33,9 +33,8 @@ def document(made: Prediction) -> PredictDocument:
 
 def _facts(made: Prediction) -> dict[str, Any]:
     """The document without its rows."""
-    manifest, history, state = made.dataset.manifest, made.history, made.saved.state
-    pieces, zone = history.pieces, manifest.timezone
-    begin = pieces[0].day.start + pieces[0].rows.start * manifest.step
+    manifest, history, state = made.dataset.manifest, made.forecast.history, made.saved.state
+    zone = manifest.timezone
     return {
         "run": made.run,
         "model": made.forecaster.config.model.name,
@@ -49,14 +48,14 @@ def _facts(made: Prediction) -> dict[str, Any]:
         "first_forecast": made.first,
         "history": {
             "source": "dumps" if made.from_dumps else "shards",
-            "begin": spell(begin, zone),
+            "begin": spell(history.begin, zone),
             "end": spell(history.end, zone),
-            "steps": len(history.values_HNF),
-            "dates": [str(piece.day.date) for piece in pieces],
+            "steps": history.num_steps,
+            "dates": [*map(str, history.dates)],
             "last_record": None if history.last is None else spell(history.last, zone),
-            "observed": float(history.observed_HNF.mean()),
-            "rows": account_of(history) if made.from_dumps else None,
-            "silent_nodes": made.silent,
+            "observed": history.observed,
+            "rows": history.rows if made.from_dumps else None,
+            "silent_nodes": history.silent_nodes,
             "unknown_nodes": list(history.unknown_nodes),
             "unknown_categories": {name: unseen.count for name, unseen in history.unknown_categories.items()},
         },
@@ -113,8 +112,7 @@ def headline(screen: Screen, made: Prediction) -> None:
     screen.say(
         f"           {history['steps']} steps, {source}, {100 * history['observed']:.1f} % of the cells observed"
     )
-    steps = len(made.frame["time"].unique())
-    screen.say(f"forecast   {made.first}, {counted(steps, 'step')} in {manifest.timezone}")
+    screen.say(f"forecast   {made.first}, {counted(made.forecast.num_steps, 'step')} in {manifest.timezone}")
     for line in [*_sure(made), _judged(made)]:
         screen.say(line)
     for note in made.notes:

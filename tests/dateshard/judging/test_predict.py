@@ -18,8 +18,9 @@ import torch
 
 import dateshard
 from dateshard.cli import run
-from dateshard.judging import prediction_screen
+from dateshard.judging import prediction_screen, step_forecast
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
+from dateshard.pipeline.recent import RecentSteps
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
@@ -109,6 +110,11 @@ def ask(name: str, **more: Any) -> Prediction:
     return predict_run(PredictRequest(run=name, **given))
 
 
+def window_of(made: Prediction) -> RecentSteps:
+    assert made.forecast.window is not None
+    return made.forecast.window
+
+
 def joined(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values, masks and instants of all dates, one after the other: the test's own way to a window."""
     values = [np.asarray(dataset.map(day.date)) for day in dataset.days]
@@ -124,9 +130,9 @@ def test_raw_rows_give_the_bytes_of_the_shards_and_the_forecast_of_the_model_on_
 ) -> None:
     made, dataset = ask(name, until=until), here.open()
     values, seen, at = joined(dataset)
-    stop = int(np.searchsorted(at, made.history.end))
-    assert made.history.values_HNF.tobytes() == values[stop - HISTORY : stop].tobytes()
-    assert made.history.observed_HNF.tobytes() == seen[stop - HISTORY : stop].tobytes()
+    stop = int(np.searchsorted(at, window_of(made).end))
+    assert window_of(made).values_HNF.tobytes() == values[stop - HISTORY : stop].tobytes()
+    assert window_of(made).observed_HNF.tobytes() == seen[stop - HISTORY : stop].tobytes()
     assert not seen[stop - HISTORY : stop].all()
     path = here.folder / "data" / "runs" / name
     config = Trainer.model_validate(TrainingRun(path).facts()["config"])
@@ -139,7 +145,7 @@ def test_raw_rows_give_the_bytes_of_the_shards_and_the_forecast_of_the_model_on_
     with torch.no_grad():
         out = session.model(window, torch.from_numpy(told)[None])[0]
     numeric = [channel for head in session.heads if head.loss == "mse" for channel in head.channels]
-    forecast, _ = made.forecaster.of_window(made.history.values_HNF, told)
+    forecast, _ = made.forecaster.of_window(window_of(made).values_HNF, told)
     assert forecast is not None
     bounds = scaled_bounds(
         config, dataset, [made.forecaster.columns.targets[place] for place in made.forecaster.numbers]
@@ -166,10 +172,9 @@ def test_the_forecast_begins_where_the_history_ends_and_knows_the_change_of_the_
     codes = np.concatenate([here.open().codes(day) for day in here.open().days])
     assert made.frame["node"].to_list()[:5] == ["n0"] * 5
     at = joined(here.open())[2]
-    first = int(np.searchsorted(at, made.history.end))
-    from dateshard.judging import prediction as predicting
+    first = int(np.searchsorted(at, window_of(made).end))
 
-    told = predicting._codes(made.forecaster, made.history)
+    told = step_forecast._codes(made.forecaster, window_of(made))
     assert told.tolist() == codes[first - HISTORY : first + HORIZON].tolist()
 
 
@@ -223,8 +228,8 @@ def test_a_date_that_is_not_over_ends_with_the_last_step_that_has_a_record(here:
         "mlp", history=given, until="2013-03-12"
     )  # nothing came after 14:00: counts are 0, the others are filled
     assert over.first == "2013-03-13T00:00:00-04:00"
-    assert not over.history.observed_HNF[-9:, :, 0].any()
-    assert over.history.observed_HNF[-9:, :, 2].all()
+    assert not window_of(over).observed_HNF[-9:, :, 0].any()
+    assert window_of(over).observed_HNF[-9:, :, 2].all()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,7 @@ def test_a_dataset_without_kept_settings_asks_for_its_configuration(
 
 def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path: Path) -> None:
     """Named by date, zipped, a folder a date, or one file of many dates that is cut by its rows."""
-    wanted = ask("mlp", until="2013-03-11").history.values_HNF.tobytes()
+    wanted = window_of(ask("mlp", until="2013-03-11")).values_HNF.tobytes()
     (tmp_path / "2013-03-10").mkdir()
     rows = []
     for date in days(10, 11, 12):
@@ -321,7 +326,7 @@ def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path
     named = [str(tmp_path / f"readings_{date:%Y%m%d}.csv.gz") for date in days(10, 11, 12)]
     folder = [named[0], str(tmp_path / "2013-03-10"), named[2]]
     for given in (named, folder, [str(tmp_path / "all.csv")], [str(tmp_path / "readings_{date:%Y%m%d}.csv.gz")]):
-        assert ask("mlp", history=tuple(given), until="2013-03-11").history.values_HNF.tobytes() == wanted
+        assert window_of(ask("mlp", history=tuple(given), until="2013-03-11")).values_HNF.tobytes() == wanted
     with pytest.raises(UsageError, match="hold 2013-03-09"):
         ask("mlp", history=(named[0], str(tmp_path / "all.csv")))
     with pytest.raises(UsageError, match="tells no date"):
