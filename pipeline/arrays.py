@@ -205,7 +205,8 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
     def refuse(place: int, count: int) -> NoReturn:
         raise _repeated(decoded, config, place, count)
 
-    cut, names = config.cut != "", decoded.nodes
+    by_row = config.cut == ROW and not keep_places  # whose place is kept need not be put on one side of a split
+    cut, names = by_row or config.source.cut is not None, decoded.nodes
     to = Reduction(
         day=decoded.day,
         names=names,
@@ -213,7 +214,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
         cut=cut,
         features=config.feature_specs(),
         categories=decoded.categories,
-        by_row=config.cut == ROW,
+        by_row=by_row,
         keep_all=config.source.duplicates != "last",
         refuse=refuse if config.source.duplicates == "refuse" else None,
         keep_places=keep_places,

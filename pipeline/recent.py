@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date, stage
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory_shares import FREE_SHARE
-from dateshard.pipeline.planning.observe import whole_file
+from dateshard.pipeline.planning.observe import UNDATED, whole_file
 from dateshard.pipeline.raw.cut_index import spilled
 from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
 from dateshard.pipeline.raw.row_counts import with_columns
@@ -84,11 +84,12 @@ class Raw:
         pattern = next((name for name in self.names if not is_one_file(name)), None)
         return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
 
-    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None) -> StagedDate:
+    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None, *, keep_places: bool = False) -> StagedDate:
         """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
         config = spilled(self.config) if date in self.cut else self.config
         memory = int(FREE_SHARE * psutil.virtual_memory().available)
-        return stage(self.dumps[date], date, config, table_nodes, memory, self.folder / f"records-{date}")
+        folder = self.folder / f"records-{date}"
+        return stage(self.dumps[date], date, config, table_nodes, memory, folder, keep_places=keep_places)
 
 
 @contextmanager
@@ -128,7 +129,8 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
     files = find_files(name)
     if not files or not all(file.exists() for file in files):
         raise _nothing(name)
-    if (date := date_of(Path(name), config.source.path)) is not None:
+    date = date_of(Path(name), config.source.path) or (None if config.source.time_columns else UNDATED)
+    if date is not None:
         return {date: Dump(path=Path(name), size=0, hash="", files=files, hashes=())}, frozenset()
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"

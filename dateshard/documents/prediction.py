@@ -11,12 +11,12 @@ from dateshard.documents.preparing import AllRows
 
 
 class HistoryDocument(TypedDict):
-    """The steps that the forecast was made from."""
+    """The steps or records that the forecast was made from."""
 
     source: Annotated[str, Field(description="dumps or shards")]
-    begin: Annotated[str, Field(description="its first instant, in the dataset's zone")]
-    end: Annotated[str, Field(description="the first instant after it")]
-    steps: int
+    begin: Annotated[str | None, Field(description="its first instant, in the dataset's zone; null without times")]
+    end: Annotated[str | None, Field(description="the first instant after it; of records that of the last one")]
+    steps: Annotated[int, Field(description="steps or records")]
     dates: Annotated[list[str], Field(description="that it was read from")]
     last_record: Annotated[str | None, Field(description="the newest record of its last date; null from shards")]
     observed: Annotated[float, Field(description="share of its cells into which a record fell; others were filled")]
@@ -80,19 +80,30 @@ class VerdictDocument(TypedDict):
 
 
 class ForecastRow(TypedDict):
-    """One target of one node at one step, in raw units."""
+    """One target of one node at one step, or of one record, in raw units."""
 
-    date: str
-    step: Annotated[int, Field(description="of that date, from 0")]
-    node: str
+    date: NotRequired[Annotated[str, Field(description="not of rows without a time")]]
+    step: NotRequired[Annotated[int, Field(description="of a grid: of that date, from 0")]]
+    node: NotRequired[Annotated[str, Field(description="of a grid")]]
+    file: NotRequired[Annotated[str | None, Field(description="of records: the dump; null from shards")]]
+    row: NotRequired[Annotated[int | None, Field(description="of records: its row there, as messages count them")]]
+    cut: NotRequired[Annotated[str, Field(description="of records: their session or subject, where there are such")]]
     feature: str
-    horizon: Annotated[int, Field(description="steps after the last one of the history; 0 is that one")]
+    horizon: Annotated[int, Field(description="steps or records after the last one of the history; 0 is that one")]
     value: Annotated[float | None, Field(description="null for a categorical target")]
     low: float | None
     high: float | None
     category: NotRequired[Annotated[str | None, Field(description="the likeliest one, where a target is categorical")]]
     probability: NotRequired[float | None]
-    time: Annotated[str, Field(description="at which the step begins, in the dataset's zone")]
+    time: NotRequired[
+        Annotated[
+            str,
+            Field(
+                description="at which the step begins, in the dataset's zone; a record's instant, and with a horizon "
+                "that of the last one before"
+            ),
+        ]
+    ]
 
 
 class PredictDocument(TypedDict):
@@ -106,8 +117,8 @@ class PredictDocument(TypedDict):
     dataset: str
     generation: Annotated[int, Field(description="that the run was trained on")]
     timezone: str
-    step_seconds: float
-    first_forecast: Annotated[str, Field(description="the first instant that is forecast")]
+    step_seconds: Annotated[float | None, Field(description="null of records")]
+    first_forecast: Annotated[str | None, Field(description="the first instant that is forecast; null without times")]
     history: HistoryDocument
     interval: Annotated[IntervalDocument | None, Field(description="null where none was asked for or can be made")]
     errors: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dateshard.pipeline.raw.strangers import Strangers
@@ -23,7 +23,7 @@ class KnownHistory:
     """What the inputs of a forecast were, and where they come from.
 
     Attributes:
-        begin, end: its first instant, and the first instant after it.
+        begin, end: its first instant, and the first instant after it (of records: of the last one); None without times.
         num_steps: steps, or records.
         last: instant of the last record of its last date; None from shards.
         observed: share of its cells into which a record fell.
@@ -33,8 +33,8 @@ class KnownHistory:
         unknown_categories: {feature: categories that training never saw, of the date with most of them}.
     """
 
-    begin: int
-    end: int
+    begin: int | None
+    end: int | None
     num_steps: int
     dates: tuple[dt.date, ...]
     last: int | None
@@ -50,17 +50,23 @@ class Forecast:
     """A forecast in raw units, and what a person should know of it.
 
     Attributes:
-        begin: the first instant that is forecast.
+        begin: the first instant that is forecast; None without times.
         num_steps: steps or records that are forecast.
         window: of a grid, the encoded steps that the model saw.
     """
 
     frame: polars.DataFrame
     history: KnownHistory
-    begin: int
+    begin: int | None
     num_steps: int
     notes: list[str]
     window: RecentSteps | None = None
+
+
+def without_time(forecast: Forecast) -> Forecast:
+    """A forecast of rows that have no time, whose dates and instants mean nothing."""
+    history = replace(forecast.history, begin=None, end=None, last=None, dates=())
+    return replace(forecast, frame=forecast.frame.drop("date", "time"), history=history, begin=None)
 
 
 def option(name: str, value: object) -> str:

@@ -130,17 +130,23 @@ def _categories(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Ser
 
 def as_csv(frame: polars.DataFrame) -> str:
     """Writes the table as CSV with a header; times in the dataset's zone, with their offset."""
+
+    return _spelled(frame).write_csv()
+
+
+def _spelled(frame: polars.DataFrame) -> polars.DataFrame:
+    """Spells times, where there are any, with their offset."""
     import polars as pl
 
-    return frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT)).write_csv()
+    return frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT)) if "time" in frame.columns else frame
 
 
 def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
     """Returns the table as rows for JSON: dates and times as text."""
     import polars as pl
 
-    texts = frame.with_columns(pl.col("time").dt.strftime(TIME_FORMAT), pl.col("date").cast(pl.String))
-    return texts.to_dicts()
+    dates = [pl.col("date").cast(pl.String)] if "date" in frame.columns else []
+    return _spelled(frame).with_columns(dates).to_dicts()
 
 
 def refuse_ending(path: Path) -> None:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dateshard.judging.forecast import LATEST, Forecast
+from dateshard.judging.forecast import LATEST, Forecast, without_time
 from dateshard.judging.judge import newest_run
-from dateshard.judging.step_forecast import forecast_steps, notes_of_end, steps_of_shards
+from dateshard.judging.record_forecast import forecast_records
+from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_of_end, steps_of_shards
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
-from dateshard.pipeline.recent import RecentSteps, raw_files, read_history
+from dateshard.pipeline.recent import raw_files, read_history
+from dateshard.pipeline.recent_records import DumpRecords, ShardRecords, reading
 from dateshard.places import runs_folder, shards_folder
-from dateshard.shardstore.commands import by_door
+from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.times.instants import parse_instant, spell
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
@@ -90,9 +94,9 @@ class Prediction:
         return self.forecast.frame
 
     @property
-    def first(self) -> str:
-        """The first instant that is forecast, in the dataset's zone."""
-        return spell(self.forecast.begin, self.dataset.manifest.timezone)
+    def first(self) -> str | None:
+        """The first instant that is forecast, in the dataset's zone; None where rows have no time."""
+        return None if self.forecast.begin is None else spell(self.forecast.begin, self.dataset.manifest.timezone)
 
 
 def predict(
@@ -141,17 +145,11 @@ def predict_run(asked: PredictRequest) -> Prediction:
         notes.append("the store was made anew since: this is not the data that the run was trained on")
     bounds = {} if asked.bounds is None else {"bounds": dict(asked.bounds)}
     forecaster = load_forecaster(settings.trainer.model_copy(update=bounds), dataset, saved)
-    history = _steps(asked, dataset, forecaster.window.history)
-    decoded = time.perf_counter()
-    intervals, note = None, ""
-    if asked.interval is not None and forecaster.numbers:
-        intervals, note = intervals_of(forecaster, saved, asked.interval, run.folder)
-    calibrated = time.perf_counter()
-    forecast = forecast_steps(forecaster, history, intervals)
-    given = bool(asked.until or (asked.at and asked.at != LATEST))
-    notes += notes_of_end(history, dataset, from_dumps=bool(asked.history), given=given)
-    notes += [*forecast.notes, *([note] if note else [])]
-    seconds = {"history": decoded - began, "intervals": calibrated - decoded, "all": time.perf_counter() - began}
+    calibrated = _Calibrated(forecaster, saved, asked.interval, run.folder)
+    forecast = (_of_grid if dataset.manifest.step else _of_records)(asked, dataset, forecaster, calibrated)
+    notes += [*forecast.notes, *([calibrated.note] if calibrated.note else [])]
+    spent = time.perf_counter() - began
+    seconds = {"history": spent - calibrated.seconds, "intervals": calibrated.seconds, "all": spent}
     known = [verdict for split in ("validation", "test") if (verdict := kept(run, split, saved)) is not None]
     return Prediction(
         run=run.name,
@@ -160,7 +158,7 @@ def predict_run(asked: PredictRequest) -> Prediction:
         dataset=dataset,
         forecaster=forecaster,
         from_dumps=bool(asked.history),
-        intervals=intervals,
+        intervals=calibrated.intervals,
         level=asked.interval,
         verdict=max(known, key=lambda verdict: len(verdict.document["comparisons"]), default=None),  # of most baselines
         forecast=forecast,
@@ -183,13 +181,61 @@ def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
     return run, asked.checkpoint if which == "latest" else which
 
 
-def _steps(asked: PredictRequest, dataset: Dataset, num_steps: int) -> RecentSteps:
-    """The steps that are the history, of dumps or of committed dates."""
+class _Calibrated:
+    """The intervals of some weights, kept or made when they are first asked for, and what that took."""
+
+    def __init__(self, forecaster: Forecaster, saved: Checkpoint, level: float | None, folder: Path) -> None:
+        self.forecaster, self.saved, self.level, self.folder = forecaster, saved, level, folder
+        self.note, self.seconds = "", 0.0
+
+    @cached_property
+    def intervals(self) -> Intervals | None:
+        """None where none were asked for, or none can be made."""
+        if self.level is None or not self.forecaster.numbers:
+            return None
+        began = time.perf_counter()
+        intervals, self.note = intervals_of(self.forecaster, self.saved, self.level, self.folder)
+        self.seconds = time.perf_counter() - began
+        return intervals
+
+
+def _of_grid(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: _Calibrated) -> Forecast:
+    """The forecast of the steps after those of dumps, or of committed dates."""
     if not asked.history:
-        return steps_of_shards(asked.at or LATEST, dataset, num_steps)
-    config, until = _settings(asked, dataset), _until(asked, dataset)
-    with raw_files(asked.history, config) as raw:
-        return read_history(raw, target_of(dataset), table_of(dataset, config), num_steps, until)
+        history = steps_of_shards(asked.at or LATEST, dataset, forecaster.window.history)
+    else:
+        config, until = _settings(asked, dataset), _until(asked, dataset)
+        with raw_files(asked.history, config) as raw:
+            nodes = table_of(dataset, config)
+            history = read_history(raw, target_of(dataset), nodes, forecaster.window.history, until)
+    forecast = forecast_steps(forecaster, history, calibrated.intervals)
+    given = bool(asked.until or (asked.at and asked.at != LATEST))
+    end = notes_of_end(history, dataset, from_dumps=bool(asked.history), given=given)
+    return replace(forecast, notes=[*end, *forecast.notes])
+
+
+def _of_records(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: _Calibrated) -> Forecast:
+    """The forecast of the records of dumps, or of those after them; or after committed records."""
+    if asked.history:
+        config = _settings(asked, dataset)
+        if asked.until and not config.source.time_columns:
+            what = f"{by_door('--until', 'until')} is an instant, and the rows of this dataset have no time"
+            raise UsageError(what, todo="Leave it out: every row is forecast")
+        inputs = [dataset.feature_names[place] for place in forecaster.columns.inputs]
+        with raw_files(asked.history, reading(config, inputs)) as raw:
+            source = DumpRecords(raw, target_of(dataset), config)
+            place = Where(file=asked.history[0])
+            forecast = forecast_records(forecaster, source, calibrated.intervals, _until(asked, dataset), place)
+        return forecast if config.source.time_columns else without_time(forecast)
+    if not forecaster.window.horizon:
+        judge = command("evaluate", asked.run)
+        what = "the model tells of each record what it lacks (horizon 0), and no records are given"
+        todo = f"Name their dumps with {by_door('--history', 'history')}, or judge those that were held out: {judge}"
+        raise UsageError(what, todo=todo)
+    newest = newest_alike(dataset)
+    at = None if asked.at in (None, LATEST) else parse_instant(str(asked.at), dataset.manifest.timezone, end=False)
+    place = Where(file=str(dataset.root))
+    return forecast_records(forecaster, ShardRecords(newest), calibrated.intervals, at, place)
 
 
 def _settings(asked: PredictRequest, dataset: Dataset) -> Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -44,15 +45,15 @@ def _facts(made: Prediction) -> dict[str, Any]:
         "dataset": manifest.dataset,
         "generation": made.dataset.generation,
         "timezone": zone,
-        "step_seconds": manifest.step / 1e9,
+        "step_seconds": manifest.step / 1e9 if manifest.step else None,
         "first_forecast": made.first,
         "history": {
             "source": "dumps" if made.from_dumps else "shards",
-            "begin": spell(history.begin, zone),
-            "end": spell(history.end, zone),
+            "begin": _spell(history.begin, zone),
+            "end": _spell(history.end, zone),
             "steps": history.num_steps,
             "dates": [*map(str, history.dates)],
-            "last_record": None if history.last is None else spell(history.last, zone),
+            "last_record": _spell(history.last, zone),
             "observed": history.observed,
             "rows": history.rows if made.from_dumps else None,
             "silent_nodes": history.silent_nodes,
@@ -65,6 +66,10 @@ def _facts(made: Prediction) -> dict[str, Any]:
         "notes": made.notes,
         "seconds": made.seconds,
     }
+
+
+def _spell(instant: int | None, zone_name: str) -> str | None:
+    return None if instant is None else spell(instant, zone_name)
 
 
 def _interval(intervals: Intervals) -> IntervalDocument:
@@ -103,22 +108,45 @@ def _verdict(verdict: Verdict | None) -> VerdictDocument | None:
 def headline(screen: Screen, made: Prediction) -> None:
     """Which weights, which history, which instants, how sure; then the notes."""
     facts = _facts(made)
-    history, manifest = facts["history"], made.dataset.manifest
+    history = facts["history"]
     place = f"epoch {facts['epoch']} batch {facts['batch']}"
     screen.say(f"run {made.run}, {made.which} checkpoint ({place}), generation {facts['generation']}")
-    dates = counted(len(history["dates"]), "date")
-    source = f"{dates} of dumps" if made.from_dumps else f"{dates} of shards"
-    screen.say(f"history    {history['begin']} to {history['end']}")
-    screen.say(
-        f"           {history['steps']} steps, {source}, {100 * history['observed']:.1f} % of the cells observed"
-    )
-    screen.say(f"forecast   {made.first}, {counted(made.forecast.num_steps, 'step')} in {manifest.timezone}")
+    for line in [*_seen(made, history), _forecast(made)]:
+        screen.say(line)
     for line in [*_sure(made), _judged(made)]:
         screen.say(line)
     for note in made.notes:
         screen.explain(note)
     parts = ", ".join(f"{name} {seconds(spent)}" for name, spent in made.seconds.items() if name != "all")
     screen.say(f"took       {seconds(made.seconds['all'])} ({parts})")
+
+
+def _seen(made: Prediction, history: Mapping[str, Any]) -> list[str]:
+    """What the model saw."""
+    source = "dumps" if made.from_dumps else "shards"
+    if history["begin"] is None:
+        return [
+            f"history    {counted(history['steps'], 'row')} of {source}, {100 * history['observed']:.1f} % of the cells observed"
+        ]
+    kind = "step" if made.dataset.manifest.step else "record"
+    return [
+        f"history    {history['begin']} to {history['end']}",
+        f"           {counted(history['steps'], kind)}, {counted(len(history['dates']), 'date')} of {source}, "
+        f"{100 * history['observed']:.1f} % of the cells observed",
+    ]
+
+
+def _forecast(made: Prediction) -> str:
+    """What is forecast."""
+    count, zone = made.forecast.num_steps, made.dataset.manifest.timezone
+    if made.dataset.manifest.step:
+        return f"forecast   {made.first}, {counted(count, 'step')} in {zone}"
+    if not made.forecaster.window.horizon:
+        return f"forecast   {counted(count, 'row' if made.first is None else 'record')}"
+    each = counted(made.forecaster.window.horizon, "record")
+    return (
+        f"forecast   the next {each} after {counted(count // made.forecaster.window.horizon, 'last one', 'last ones')}"
+    )
 
 
 def _sure(made: Prediction) -> list[str]:
@@ -181,13 +209,21 @@ def _covered(coverage: Coverage, share: float, level: float) -> list[str]:
 
 def rows(screen: Screen, made: Prediction) -> None:
     """The first rows, as columns; where the others are."""
-    lines = [["time", "node", "feature", "horizon", "value", "low", "high"]]
+    named = [name for name in ("time", "node", "cut", "row", "feature", "horizon") if name in made.frame.columns]
+    seconds = "" if made.dataset.manifest.step else ":%S"
+    lines = [[*named, "value", "low", "high"]]
     for row in made.frame.head(SHOWN_ROWS).to_dicts():
-        line = [f"{row['time']:%Y-%m-%d %H:%M}", row["node"], row["feature"], str(row["horizon"])]
+        line = [f"{row[name]:%Y-%m-%d %H:%M{seconds}}" if name == "time" else _text(row[name]) for name in named]
         line += ["-" if row[name] is None else f"{row[name]:.6g}" for name in ("value", "low", "high")]
         if row.get("category") is not None:
-            line[4] = f"{row['category']} ({row['probability']:.2f})"
+            line[len(named)] = f"{row['category']} ({row['probability']:.2f})"
         lines.append(line)
-    screen.table(lines, right=(3, 4, 5, 6))
+    screen.table(
+        lines, right=[place for place, name in enumerate(lines[0]) if name not in ("time", "node", "cut", "feature")]
+    )
     if (more := made.frame.height - SHOWN_ROWS) > 0:
         screen.say(f"  {counted(more, 'more row')}: --out FILE.csv or FILE.parquet, --json, or a pipe")
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)

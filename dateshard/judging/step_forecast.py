@@ -71,7 +71,7 @@ def _known(history: RecentSteps, dataset: Dataset, silent: dict[str, list[str]])
 
 def steps_of_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
     """The committed steps before an instant; of the current generation, where that was scaled as the given one was."""
-    dataset, manifest = _newest_alike(dataset), dataset.manifest
+    dataset, manifest = newest_alike(dataset), dataset.manifest
     if at == LATEST:
         end = _end_of_values(dataset)
     else:
@@ -118,7 +118,7 @@ def _end_of_values(dataset: Dataset) -> int:
     raise NotThereError(f"generation {dataset.generation} has no observed cell", where=where, todo=todo)
 
 
-def _newest_alike(dataset: Dataset) -> Dataset:
+def newest_alike(dataset: Dataset) -> Dataset:
     """The current generation, if a cell means the same there: it may have dates that came after the training."""
     newest = Dataset.open(dataset.root)
     same = newest.manifest.normalise == dataset.manifest.normalise

@@ -285,15 +285,6 @@ def test_an_export_names_the_cut_and_the_instant_of_each_record(tmp_path: Path) 
     assert frame["value"].to_list() == [row.value for row in rows]
 
 
-def test_what_a_forecast_cannot_be_made_of_is_said(tmp_path: Path) -> None:
-    world = event_world(tmp_path, records_of(DATES), cut=True, split=BY)
-    config = str(world.config_file())
-    world.run("preprocess", "-c", config)
-    world.run("train", "-c", config, "--run", "r")
-    done = world.run("predict", "r", code=2)
-    assert "and dataset world is of records" in done.stderr
-
-
 def test_windows_of_a_split_are_of_its_own_people(tmp_path: Path) -> None:
     records = records_of(DATES, 200)
     world = event_world(tmp_path, records, cut=True, split=BY)

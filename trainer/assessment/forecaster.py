@@ -60,30 +60,41 @@ class Forecaster:
         parts = [predicted[head.name] for head in self.heads if head.loss != "cross_entropy"]
         return torch.cat(parts, dim=-1)
 
-    @torch.no_grad()
     def of_window(
         self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32], known_HNF: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
-        """One window's forecast: ([P, N, numbers] scaled, {categorical target: [P, N, categories] probabilities}).
+        """One window's forecast, as `of_windows` gives it of many."""
+        scaled, chances = self.of_windows(
+            values_HNF[None], codes_W[None], None if known_HNF is None else known_HNF[None]
+        )
+        return None if scaled is None else scaled[0], {name: shares[0] for name, shares in chances.items()}
+
+    @torch.no_grad()
+    def of_windows(
+        self, values_BHNF: NDArray[np.float32], codes_BW: NDArray[np.int32], known_BHNF: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
+        """Returns ([B, P, N, numbers] scaled, {categorical target: [B, P, N, categories] probabilities}).
 
         A probability is among the categories that training saw; a code that none of them has is no forecast.
 
         Args:
-            codes_W: time codes of the history and of what is forecast. known_HNF: which of the values were observed.
+            codes_BW: time codes of the history and of what is forecast. known_BHNF: which of the values were observed.
         """
-        history = torch.from_numpy(np.ascontiguousarray(values_HNF))[None]
-        codes = torch.from_numpy(np.ascontiguousarray(codes_W))[None]
-        known = None if known_HNF is None else torch.from_numpy(np.ascontiguousarray(known_HNF))[None]
+        history, codes = (torch.from_numpy(np.ascontiguousarray(array)) for array in (values_BHNF, codes_BW))
         predicted = self.forecast(
             Batch(
-                history_BHNF=history, target_BPNF=history[:, :0], observed_BPNF=None, codes_BW=codes, known_BHNF=known
+                history_BHNF=history,
+                target_BPNF=history[:, :0],
+                observed_BPNF=None,
+                codes_BW=codes,
+                known_BHNF=None if known_BHNF is None else torch.from_numpy(np.ascontiguousarray(known_BHNF)),
             )
         )
         chances = {}
         for head in self.categorical:
-            known = predicted[head.name][0, ..., 1:].double()
-            chances[self.targets[head.targets[0]].name] = known.softmax(-1).numpy()
-        return (self.numeric(predicted)[0].numpy() if self.numbers else None), chances
+            shares = predicted[head.name][..., 1:].double().softmax(-1)
+            chances[self.targets[head.targets[0]].name] = shares.numpy()
+        return (self.numeric(predicted).numpy() if self.numbers else None), chances
 
 
 def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpoint) -> Forecaster:

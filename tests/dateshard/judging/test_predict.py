@@ -7,7 +7,6 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,10 @@ from dateshard.trainer.assessment.coverage import Coverage
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.runs.run_folder import TrainingRun
-from dateshard.trainer.runs.start import New, start_new
-from dateshard.trainer.session import restore, save
+from dateshard.trainer.session import restore
 from dateshard.trainer.setup import make_session
 from tests.conftest import World, build_world
+from tests.kit.untrained import untrained
 
 Run = Callable[..., Any]
 NEW_YORK = "America/New_York"
@@ -61,14 +60,6 @@ def with_kinds(world: World) -> None:
         kinds = ["bus" if line.endswith(("1.0", "3.0")) else late for line in lines[1:]]
         rows = [f"{line},{kind}" for line, kind in zip(lines[1:], kinds, strict=True)]
         world.dump(date).write_text("\n".join([f"{lines[0]},kind", *rows]) + "\n")
-
-
-def untrained(config: Trainer, world: World, name: str) -> None:
-    """A run with one checkpoint of weights as they were drawn: what it forecasts is as good for these tests."""
-    with closing(start_new(config, world.store, world.folder / "data" / "runs", New(name))) as started:
-        started.session.state.validated, started.session.state.val_loss = True, 1.0
-        with checkpoint.CheckpointWriter(started.session.checkpoints) as writer:
-            save(started.session, writer)
 
 
 @pytest.fixture(scope="module")
