@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent import RecentSteps
+from dateshard.pipeline.recent.recent_steps import RecentSteps
 from dateshard.shardstore.commands import by_door
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
-from dateshard.pipeline.recent import raw_files, read_history
-from dateshard.pipeline.recent_records import DumpRecords, ShardRecords, reading
+from dateshard.pipeline.recent.raw_files import raw_files
+from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, reading
+from dateshard.pipeline.recent.recent_steps import read_history
 from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
@@ -190,7 +191,7 @@ class _Calibrated:
 
     @cached_property
     def intervals(self) -> Intervals | None:
-        """None where none were asked for, or none can be made."""
+        """Gives None where none were asked for, or none can be made."""
         if self.level is None or not self.forecaster.numbers:
             return None
         began = time.perf_counter()

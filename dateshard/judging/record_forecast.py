@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dateshard.judging.forecast import Forecast, KnownHistory, most_unknown, notes_of_dumps
 from dateshard.judging.forecast_table import Made, frame_of
 from dateshard.pipeline.account import total
-from dateshard.pipeline.recent_records import RecentRecords, RecordsOfDate, RecordSource
+from dateshard.pipeline.recent.recent_records import RecentRecords, RecordsOfDate, RecordSource
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import DumpError, Where
 from dateshard.shardstore.times.calendar import day_of_records, record_codes
@@ -35,8 +35,8 @@ PADDING = -1  # in place of a record, where an interval of time holds fewer than
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
-    """Windows over records.
+class RecordWindows:
+    """RecordWindows over records.
 
     Attributes:
         rows_BH: the records of their histories, or `PADDING`. new_BP: which of their targets are to be forecast.
@@ -139,7 +139,7 @@ def _too_short(forecaster: Forecaster, tally: Tally, place: Where) -> DumpError:
 
 def _windows_within(
     forecaster: Forecaster, source: RecordSource, until: int | None, tally: Tally
-) -> Iterator[tuple[RecentRecords, Windows]]:
+) -> Iterator[tuple[RecentRecords, RecordWindows]]:
     """Yields each date's records with windows that cover them, every record once."""
     history, joins = forecaster.window.history, forecaster.dataset.manifest.layout != "table"
     held, before, waiting = None, None, 0  # the last records of the date before; how many of them no window covered yet
@@ -158,7 +158,7 @@ def _windows_within(
         tally.left_out += waiting
         if any(len(rows) for rows, _ in made):
             rows, new = (np.concatenate(parts) for parts in zip(*made, strict=True))
-            yield records, Windows(rows, new, records.time_T[rows[:, -1]])
+            yield records, RecordWindows(rows, new, records.time_T[rows[:, -1]])
         kept = len(records) if len(records) < history else history - 1
         held, before = records.at(slice(len(records) - kept, None)), date.day.end
 
@@ -176,7 +176,7 @@ def _covering(piece: slice, first: int, history: int) -> tuple[Integers, NDArray
 
 def _windows_after(
     forecaster: Forecaster, source: RecordSource, until: int | None, tally: Tally
-) -> Iterator[tuple[RecentRecords, Windows]]:
+) -> Iterator[tuple[RecentRecords, RecordWindows]]:
     """Yields the last records, with the window at the end of each of their pieces."""
     window = forecaster.window
     records = _last_records(forecaster, source, until, tally)
@@ -198,7 +198,7 @@ def _windows_after(
         now.append(instant)
     if rows:
         every = np.ones((len(rows), window.horizon), dtype=bool)
-        yield records, Windows(np.stack(rows), every, np.array(now))
+        yield records, RecordWindows(np.stack(rows), every, np.array(now))
 
 
 def _last_records(
@@ -225,7 +225,7 @@ def _last_records(
 
 
 def _table(
-    forecaster: Forecaster, records: RecentRecords, windows: Windows, intervals: Intervals | None
+    forecaster: Forecaster, records: RecentRecords, windows: RecordWindows, intervals: Intervals | None
 ) -> pl.DataFrame:
     """The rows of some windows' new targets, in the order in which the records stand in their file."""
     window, size = forecaster.window, forecaster.config.training.batch_size
@@ -270,7 +270,7 @@ def _where(records: RecentRecords) -> dict[str, pl.Series]:
 
 
 def _ask(
-    forecaster: Forecaster, records: RecentRecords, windows: Windows, chosen: slice
+    forecaster: Forecaster, records: RecentRecords, windows: RecordWindows, chosen: slice
 ) -> tuple[NDArray[np.float32] | None, dict[str, NDArray[np.float64]]]:
     """What the model says of some windows."""
     rows_BH, now_B = windows.rows_BH[chosen], windows.now_B[chosen]

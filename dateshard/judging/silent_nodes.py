@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.recent import RecentSteps
+from dateshard.pipeline.recent.recent_steps import RecentSteps
 from dateshard.shardstore.errors import shorten
 from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster

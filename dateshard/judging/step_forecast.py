@@ -13,7 +13,7 @@ from dateshard.judging.forecast_table import Made, frame_of, of_steps
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.pipeline.account import total
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent import RecentRows, RecentSteps
+from dateshard.pipeline.recent.recent_steps import RecentRows, RecentSteps
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, Where

@@ -13,7 +13,7 @@ import pytest
 from dateshard.cli import run
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
-from dateshard.pipeline.recent import raw_files
+from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.pipeline.source import Source
 from dateshard.pipeline.splits import write_bounds
 from dateshard.shardstore.errors import UsageError

@@ -19,7 +19,7 @@ import dateshard
 from dateshard.cli import run
 from dateshard.judging import prediction_screen, step_forecast
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
-from dateshard.pipeline.recent import RecentSteps
+from dateshard.pipeline.recent.recent_steps import RecentSteps
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
@@ -268,7 +268,8 @@ def test_nodes_that_the_table_lacks_are_named_too(here: World, make_world: Calla
     world.prepare()
     (world.folder / "nodes.csv").unlink()  # what is frozen is enough
     from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
-    from dateshard.pipeline.recent import raw_files, read_history
+    from dateshard.pipeline.recent.raw_files import raw_files
+    from dateshard.pipeline.recent.recent_steps import read_history
 
     dataset = world.open()
     config = settings_of(dataset)

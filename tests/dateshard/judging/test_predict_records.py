@@ -18,8 +18,8 @@ from dateshard.documents import document_schema
 from dateshard.judging.forecast_table import in_raw_units
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
 from dateshard.pipeline.generation_settings import target_of
-from dateshard.pipeline.recent import raw_files
-from dateshard.pipeline.recent_records import DumpRecords, ShardRecords, reading
+from dateshard.pipeline.recent.raw_files import raw_files
+from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, reading
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, UsageError
 from tests.conftest import World

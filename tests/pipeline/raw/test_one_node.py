@@ -224,7 +224,7 @@ def test_who_names_nodes_decides_the_identity() -> None:
 
 
 def test_history_for_a_forecast_tells_its_node_by_the_path(make_world: Make) -> None:
-    from dateshard.pipeline.recent import raw_files
+    from dateshard.pipeline.recent.raw_files import raw_files
 
     world = make_world(2)
     write_by_node(world, "by/{node}/{date}.csv")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from dateshard.pipeline.acts import measure_date, normalise_date
 from dateshard.pipeline.generation_settings import settings_of, table_of, target_of
 from dateshard.pipeline.raw.dumps import Dump
-from dateshard.pipeline.recent import RecentSteps, raw_files, read_history
+from dateshard.pipeline.recent.raw_files import raw_files
+from dateshard.pipeline.recent.recent_steps import RecentSteps, read_history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError
 from dateshard.shardstore.identity import hash_file
@@ -104,14 +105,15 @@ def test_any_rows_and_any_end_give_the_bytes_of_the_shard(
 def test_each_needed_dump_is_decoded_once_and_no_other_is_opened(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dateshard.pipeline import arrays, recent
+    from dateshard.pipeline import arrays
+    from dateshard.pipeline.recent import raw_files as recent
 
     decoded: list[dt.date] = []
     real = arrays.stage
 
-    def counting(dump: Dump, date: dt.date, *more: Any) -> Any:
+    def counting(dump: Dump, date: dt.date, *more: Any, **named: Any) -> Any:
         decoded.append(date)
-        return real(dump, date, *more)
+        return real(dump, date, *more, **named)
 
     monkeypatch.setattr(recent, "stage", counting)
     found = history_of(world.open(), world.folder / "raw" / "{date}.csv", 30)
@@ -121,9 +123,9 @@ def test_each_needed_dump_is_decoded_once_and_no_other_is_opened(
 
 
 def test_what_a_history_lacks_is_told_before_anything_is_decoded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.pipeline import recent
+    from dateshard.pipeline.recent import raw_files as recent
 
-    monkeypatch.setattr(recent, "stage", lambda *_: pytest.fail("nothing can be made of it"))
+    monkeypatch.setattr(recent, "stage", lambda *_, **__: pytest.fail("nothing can be made of it"))
     pattern = world.folder / "raw" / "{date}.csv"
     with pytest.raises(DumpError, match=r"has 72 steps \(2024-03-01..2024-03-03\), and the model looks back 80"):
         history_of(world.open(), pattern, 80, "2024-03-03")

@@ -1,4 +1,4 @@
-"""Raw dumps -> the encoded steps before an instant, by the very path that makes shards. Nothing is published.
+"""The encoded steps before an instant, of raw dumps, by the very path that makes shards. Nothing is published.
 
 Legend: H steps of the history, N nodes of the frozen list, F features.
 """
@@ -6,27 +6,18 @@ Legend: H steps of the history, N nodes of the frozen list, F features.
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date, stage
-from dateshard.pipeline.config import Pipeline
-from dateshard.pipeline.memory_shares import FREE_SHARE
-from dateshard.pipeline.planning.observe import UNDATED, whole_file
-from dateshard.pipeline.raw.cut_index import spilled
-from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
+from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date
 from dateshard.pipeline.raw.row_counts import with_columns
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.shardstore.commands import by_door
-from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.pipeline.recent.raw_files import Raw, history_option
+from dateshard.shardstore.errors import DumpError, Where
 from dateshard.shardstore.layouts.encode import last_record
 from dateshard.shardstore.times.calendar import Day, collapse
 from dateshard.shardstore.times.instants import rows_before, step_before
@@ -63,90 +54,6 @@ class RecentSteps:
     pieces: tuple[RecentRows, ...]
     unknown_nodes: tuple[str, ...]
     unknown_categories: Mapping[str, Strangers]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """The raw files of a history by date; those of `cut` are spills of a file of many dates.
-
-    Attributes:
-        config: how dumps are read. folder: of spills, and of records that do not fit into memory. names: as given.
-    """
-
-    config: Pipeline
-    dumps: Mapping[dt.date, Dump]
-    cut: frozenset[dt.date]
-    folder: Path
-    names: tuple[str, ...]
-
-    def place_of(self, date: dt.date) -> Where:
-        """Where a date's dump was looked for."""
-        pattern = next((name for name in self.names if not is_one_file(name)), None)
-        return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
-
-    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None, *, keep_places: bool = False) -> StagedDate:
-        """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
-        config = spilled(self.config) if date in self.cut else self.config
-        memory = int(FREE_SHARE * psutil.virtual_memory().available)
-        folder = self.folder / f"records-{date}"
-        return stage(self.dumps[date], date, config, table_nodes, memory, folder, keep_places=keep_places)
-
-
-@contextmanager
-def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
-    """The dates that files, folders, or patterns with `{date}` hold.
-
-    A name tells its date by `pipeline.source.path`, or by a 2013-03-05 or 20130305 in it; a file whose name tells none
-    is cut by the times of its rows, in a temporary folder.
-
-    Raises:
-        DumpError: nothing matches, or holds a row. UsageError: two of them hold the same date.
-    """
-    with tempfile.TemporaryDirectory(prefix="dateshard-") as temporary:
-        dumps, cut = dict[dt.date, Dump](), set[dt.date]()
-        for number, name in enumerate(names):
-            matches, spills = _found(name, config, Path(temporary) / str(number))
-            for date, dump in matches.items():
-                if date in dumps:
-                    what = f"two of the histories hold {date}: {dumps[date].path} and {dump.path}"
-                    raise UsageError(what, todo="Name one of them, or a folder with the files of that date")
-                dumps[date] = dump
-            cut |= spills
-        if not dumps:
-            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo=f"Check {_option()}")
-        yield Raw(config=config, dumps=dumps, cut=frozenset(cut), folder=Path(temporary), names=tuple(names))
-
-
-def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dump], frozenset[dt.date]]:
-    """Returns ({date: dump} of one --history, which of them are spills)."""
-    if not is_one_file(name):
-        matches = find_dumps(name)
-        if not matches:
-            raise _nothing(name)
-        return {
-            date: Dump(path=path, size=0, hash="", files=files, hashes=()) for date, (path, files) in matches.items()
-        }, frozenset()
-    files = find_files(name)
-    if not files or not all(file.exists() for file in files):
-        raise _nothing(name)
-    date = date_of(Path(name), config.source.path) or (None if config.source.time_columns else UNDATED)
-    if date is not None:
-        return {date: Dump(path=Path(name), size=0, hash="", files=files, hashes=())}, frozenset()
-    if Path(name).is_dir():
-        todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
-        raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
-    from dateshard.pipeline.raw.cutting import cut
-
-    alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name, "dates": None})})
-    (folder / "staging").mkdir(parents=True)
-    whole = whole_file(alone)
-    assert whole is not None, "its files were found above"
-    dumps = cut(folder, alone, whole).dumps()
-    return dumps, frozenset(dumps)
-
-
-def _nothing(name: str) -> DumpError:
-    return DumpError(no_match(name), todo=f"Check {_option()}; {{date}} stands for every date")
 
 
 def read_history(raw: Raw, target: Normaliser, nodes: Names, num_steps: int, until: int | None = None) -> RecentSteps:
@@ -235,15 +142,11 @@ def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: in
     later = [day.date for day, _ in chosen if day.date > max(lacking)]
     where = raw.place_of(max(lacking))
     if earlier or not later:
-        what, todo = f"the history lacks {collapse(lacking)}", f"Name its dump too in {_option()}"
+        what, todo = f"the history lacks {collapse(lacking)}", f"Name its dump too in {history_option()}"
         raise DumpError(what, where=where, todo=todo)
     there = sum(rows.stop - rows.start for day, rows in chosen if day.date in later)
     raise DumpError(
         f"the history has {there:,} steps ({collapse(later)}), and the model looks back {num_steps:,}",
         where=where,
-        todo=f"Add the dumps of {collapse(lacking)} in {_option()}: files, or a pattern with {{date}}",
+        todo=f"Add the dumps of {collapse(lacking)} in {history_option()}: files, or a pattern with {{date}}",
     )
-
-
-def _option() -> str:
-    return by_door("--history", "history")

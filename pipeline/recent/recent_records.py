@@ -17,7 +17,7 @@ from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.row_counts import with_columns
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent import Raw
+from dateshard.pipeline.recent.raw_files import Raw
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.layouts.events import decode_names
 from dateshard.shardstore.layouts.feature import categorical
@@ -89,7 +89,7 @@ class RecordsOfDate:
     unknown_categories: Mapping[str, Strangers] = field(default_factory=dict)
 
     def until(self, instant: int | None) -> RecordsOfDate:
-        """Without the records from an instant on."""
+        """Leaves out the records from an instant on."""
         return self if instant is None else replace(self, records=self.records.at(self.records.time_T < instant))
 
 

@@ -1,0 +1,1 @@
+"""What a forecast is made from: dumps or committed dates, read and encoded as preprocess does. Nothing is published."""
