@@ -22,6 +22,7 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig, Trainer, is_own
 from dateshard.trainer.models import build
+from dateshard.trainer.models.columns import WIDTH
 from dateshard.trainer.models.shape import Shape
 from dateshard.trainer.optimization.optimizer import moments_a_weight
 
@@ -29,7 +30,7 @@ FLOAT = 4
 BEYOND = 1 << 63  # more bytes than torch can count
 GATES, EMBEDDED = 8, 1024  # a layer has at most so many matrices of its widths, a node or category so many numbers
 FEW = 1 << 28  # weights: below, nobody need count them (a second, most of it importing)
-BY_STEP = ("cnn", "lstm", "gru")  # keep their hidden layers for every step of the history
+BY_STEP = ("cnn", "lstm", "gru")  # keep their hidden layers for every step of the history, or column of a table
 SIZES = ("model.hidden_units", "training.batch_size", "window.history", "window.horizon", "metrics.buffer_bytes")
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -62,7 +63,7 @@ def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
     row = window.length * (cells + FLOAT) + (window.target_steps * counts.row_values if counts.mask else 0)
     window_sample = 9 * window.target_steps * targets
     sampled = min(counts.windows, config.metrics.buffer.train * batch, config.metrics.buffer_bytes // window_sample)
-    steps = window.history if config.model.name in BY_STEP else 1
+    steps = (len(shape.columns) or window.history) if config.model.name in BY_STEP else 1
     layers = 0 if is_own(config.model.name) else sum(config.model.hidden_units) * shape.num_nodes * steps
     return {
         "weights, gradients and moments": min(BEYOND, weights_bytes(config.model, shape) * (2 + moments)),
@@ -79,7 +80,8 @@ def weights_bytes(model: ModelConfig, shape: Shape) -> int:
     if is_own(model.name):
         return 0
     window, width = shape.window, sum(model.hidden_units) + EMBEDDED * (1 + len(shape.categorical_inputs))
-    ends = window.history * shape.num_inputs + window.target_steps * shape.num_outputs
+    inputs = len(shape.columns) * WIDTH if model.name in BY_STEP and shape.columns else shape.num_inputs
+    ends = window.history * inputs + window.target_steps * shape.num_outputs
     if GATES * (width + ends) ** 2 + EMBEDDED * (shape.num_nodes + sum(shape.input_codes)) < FEW:
         return 0
     try:

@@ -213,6 +213,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
         steps_per_day=dataset.steps_per_day,
         input_codes=_codes_of(dataset, columns.inputs),
         target_codes=target_codes,
+        columns=(1,) * len(columns.inputs) if dataset.manifest.layout == "table" else (),
         heads={head.name: head.channels for head in heads},
     )
 

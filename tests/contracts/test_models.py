@@ -116,7 +116,7 @@ class ModelContract:
             history, _, codes = self.given(shape, batch)
             model = self.made(shape)
             out = torch.cat(self.tensors(model(history, codes)), dim=-1)
-            assert out.shape == (batch, horizon or H, nodes, shape.num_outputs)
+            assert out.shape == (batch, shape.window.target_steps, nodes, shape.num_outputs)
             assert out.dtype == torch.float32
             assert all(p.dtype == torch.float32 for p in model.parameters())
             refuse_unfit(model, shape, "it")
@@ -130,7 +130,7 @@ class ModelContract:
         for horizon in self.windows():
             shape = self.shape(horizon=horizon)
             history, _, codes = self.given(shape, 5)
-            strided = history.transpose(1, 2).contiguous().transpose(1, 2)
+            strided = history.transpose(1, 3).contiguous().transpose(1, 3)
             model = self.made(shape).eval()
             assert not strided.is_contiguous()
             found = [self.tensors(model(given, codes)) for given in (history, strided, history.contiguous())]
@@ -331,6 +331,44 @@ class TestCategoricalInputs(Built):
         whole, codes = super().buffer(shape, batch)
         whole[..., 1] = (whole[..., 1].abs() * 10 % 5).floor()
         return whole, codes
+
+
+class Table(Built):
+    """Rows of three columns, the second a category of five codes, read as a sequence."""
+
+    idle = ("inner.missing",)  # nothing is missing
+
+    def shape(self, nodes: int = 3, horizon: int = 0) -> Shape:
+        return Shape(
+            window=Window(1, 0),
+            num_nodes=nodes,
+            num_inputs=3,
+            num_outputs=2,
+            targets_in_inputs=self.targets,
+            steps_per_day=STEPS,
+            input_codes=(0, 5, 0),
+            columns=(1, 1, 1),
+        )
+
+    def windows(self) -> list[int]:
+        return [0]
+
+    def buffer(self, shape: Shape, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        whole, codes = super().buffer(shape, batch)
+        whole[..., 1] = (whole[..., 1].abs() * 10 % 5).floor()
+        return whole, codes
+
+
+class TestCnnOnATable(Table):
+    name, by_node = "cnn", ("inner.inner.node.weight",)
+
+
+class TestLstmOnATable(Table):
+    name, by_node = "lstm", ("inner.inner.node.weight",)
+
+
+class TestGruOnATable(Table):
+    name, by_node = "gru", ("inner.inner.node.weight",)
 
 
 @pytest.mark.parametrize("wrong", ["nothing", "leaks", "views", "draws", "keeps", "idles", "swaps"])

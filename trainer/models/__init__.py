@@ -19,6 +19,7 @@ from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import ModelConfig, is_own
 from dateshard.trainer.models.category_inputs import CategoricalInputs, width_of
 from dateshard.trainer.models.cnn import Cnn
+from dateshard.trainer.models.columns import Columns
 from dateshard.trainer.models.dlinear import DLinear
 from dateshard.trainer.models.mlp import Mlp
 from dateshard.trainer.models.nlinear import NLinear
@@ -45,6 +46,15 @@ class Family:
     closed_form: bool = False
 
 
+def _of_sequences(make: Make) -> Family:
+    """A family that reads steps: of a table, its columns."""
+    return Family(
+        lambda shape, config: (
+            Columns(shape, lambda inner: make(inner, config)) if shape.columns else make(shape, config)
+        )
+    )
+
+
 def _linear(make: Make, *, closed_form: bool = False) -> Family:
     return Family(make, own_history=True, closed_form=closed_form)
 
@@ -63,9 +73,9 @@ def _ridge(shape: Shape, _config: ModelConfig) -> nn.Module:
 
 FAMILIES: dict[str, Family] = {
     "mlp": Family(lambda shape, config: Mlp(shape, config.hidden_units, config.dropout_rate)),
-    "cnn": Family(lambda shape, config: Cnn(shape, config.hidden_units, config.dropout_rate)),
-    "lstm": Family(lambda shape, config: Recurrent("lstm", shape, config.hidden_units, config.dropout_rate)),
-    "gru": Family(lambda shape, config: Recurrent("gru", shape, config.hidden_units, config.dropout_rate)),
+    "cnn": _of_sequences(lambda shape, config: Cnn(shape, config.hidden_units, config.dropout_rate)),
+    "lstm": _of_sequences(lambda shape, config: Recurrent("lstm", shape, config.hidden_units, config.dropout_rate)),
+    "gru": _of_sequences(lambda shape, config: Recurrent("gru", shape, config.hidden_units, config.dropout_rate)),
     "dlinear": _linear(_dlinear),
     "nlinear": _linear(_nlinear),
     "ridge": _linear(_ridge, closed_form=True),
@@ -102,12 +112,15 @@ def _behind_categories(make: Make, shape: Shape, config: ModelConfig) -> nn.Modu
         return make(shape, config)
     widths = {place: config.embedding_width or width_of(count) for place, count in codes.items()}
     numbers = tuple(place for place in range(shape.num_inputs) if place not in codes)
-    inner = make(shape.with_inputs(numbers, len(numbers) + sum(widths.values())), config)
+    each = (1,) * len(numbers) + tuple(widths.values())
+    inner = make(shape.with_inputs(numbers, sum(each), each if shape.columns else ()), config)
     return CategoricalInputs(inner, numbers, codes, widths)
 
 
 def _refuse_other_history(shape: Shape, name: str) -> None:
     others = "Take model.name: mlp, cnn, lstm or gru"
+    if shape.columns:
+        raise UsageError(f"{name} forecasts from a past, and the rows of a table have none", todo=others)
     if not shape.window.horizon:
         raise UsageError(f"{name} forecasts, it needs a horizon", todo=f"Set trainer.window.horizon. {others}")
     if not shape.numeric:

@@ -19,6 +19,8 @@ class Shape:
         input_codes: of each input how many codes it has, code 0 (unseen or missing) included; 0: a number. Empty: all
             are numbers.
         target_codes: likewise of each target; a categorical one has as many channels.
+        columns: of a table, how many of the inputs each column is: 1, or the width of a category's embedding. Empty: the
+            data are no table.
         heads: {name of a loss: its channels among `num_outputs`}, for a model that returns a tensor a head.
     """
 
@@ -30,6 +32,7 @@ class Shape:
     steps_per_day: int
     input_codes: tuple[int, ...] = ()
     target_codes: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -51,7 +54,7 @@ class Shape:
             inputs += [-1] * number if number else [place]
         return tuple(inputs)
 
-    def with_inputs(self, places: tuple[int, ...], num_inputs: int) -> Shape:
+    def with_inputs(self, places: tuple[int, ...], num_inputs: int, columns: tuple[int, ...] = ()) -> Shape:
         """The shape behind a change of the inputs: `places` of the old ones come first, and all are numbers."""
         moved = tuple(places.index(place) if place in places else -1 for place in self.targets_in_inputs)
-        return replace(self, num_inputs=num_inputs, targets_in_inputs=moved, input_codes=())
+        return replace(self, num_inputs=num_inputs, targets_in_inputs=moved, input_codes=(), columns=columns)

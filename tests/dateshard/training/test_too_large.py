@@ -152,6 +152,23 @@ def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.Monk
     assert parts["batches"] == 2 * 2 * 32 * (30 * (10 * 4 + 4) + 6 * 10)
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru"])
+def test_a_model_of_sequences_keeps_its_layers_for_every_column_of_a_table(name: str) -> None:
+    shape = Shape(
+        window=Window(1, 0),
+        num_nodes=1,
+        num_inputs=50,
+        num_outputs=1,
+        targets_in_inputs=(-1,),
+        steps_per_day=24,
+        columns=(1,) * 50,
+    )
+    config = Trainer(model=ModelConfig(name=name, hidden_units=(12, 7)))
+    parts = memory_need.needed(config, shape, memory_need.Counts(1000, 51, False, 2))
+    steps = 1 if name == "mlp" else 50
+    assert parts["layers and forecasts of a batch"] == 2 * 32 * (19 * steps + 1) * 4
+
+
 def test_other_errors_are_none_of_memory() -> None:
     assert of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
     assert of_memory(OSError(errno.EACCES, "no")) is None
