@@ -98,6 +98,14 @@ class WindowConfig(Section):
         return self
 
     @property
+    def wrong_for_rows(self) -> str:
+        """What it must be for a table, and why; empty if it is that."""
+        if (self.history, self.horizon) == (1, 0):
+            return ""
+        got = f"got history {self.history}, horizon {self.horizon}"
+        return f"must be {{history: 1, horizon: 0}} ({got}): the rows of a table have nothing to do with each other"
+
+    @property
     def steps(self) -> int:
         """The input steps of a window."""
         return self.history if isinstance(self.history, int) else self.most or 1

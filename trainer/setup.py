@@ -58,8 +58,12 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
     """Selects the input and target columns.
 
     Raises:
-        UsageError: a feature that the dataset does not have.
+        UsageError: a feature that the dataset does not have; a window that its layout does not have.
     """
+    if dataset.manifest.layout == "table" and (wrong := config.window.wrong_for_rows):
+        raise UsageError(
+            f"trainer.window {wrong}", where=Where(file=str(dataset.root)), todo="Correct the configuration"
+        )
     names = dataset.feature_names
     here = (
         set(config.targets or ()) if not config.window.horizon else set()

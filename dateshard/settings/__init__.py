@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import RoundTripConstructor
@@ -51,6 +51,26 @@ class Settings(BaseModel):
         if "{node}" in str(source.get("path")):
             return given
         return {**given, "pipeline": {**pipeline, "source": {**source, "node_name": given.get("dataset")}}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_window_of_a_table_is_a_row(cls, given: Any) -> Any:
+        pipeline: Any = given.get("pipeline") if isinstance(given, Mapping) else None
+        if not isinstance(pipeline, Mapping) or pipeline.get("layout") != "table":
+            return given
+        trainer = given.get("trainer", {})
+        window: Any = trainer.get("window", {}) if isinstance(trainer, Mapping) else None
+        if not isinstance(window, Mapping):
+            return given
+        return {**given, "trainer": {**trainer, "window": {"history": 1, "horizon": 0, **window}}}
+
+    @field_validator("trainer")
+    @classmethod
+    def _no_window_joins_rows_of_a_table(cls, trainer: Trainer, info: ValidationInfo) -> Trainer:
+        pipeline = info.data.get("pipeline")
+        if pipeline is not None and pipeline.layout == "table" and (wrong := trainer.window.wrong_for_rows):
+            raise ValueError(f"window {wrong}")
+        return trainer
 
     def preparing(self) -> Pipeline:
         """The pipeline half, which preparing cannot do without."""

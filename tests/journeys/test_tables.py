@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from dateshard.pipeline.config import Pipeline
+from dateshard.settings import validate
 from dateshard.shardstore.layouts.table import bucket_of
-from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import EpochDone, train
 from dateshard.trainer.setup import make_session
 from tests.conftest import World
@@ -38,7 +38,6 @@ def table_world(folder: Path, rows: list[str], target: str = "price", **pipeline
         "trainer": {
             "inputs": inputs,
             "targets": [target],
-            "window": {"history": 1, "horizon": 0},
             "model": {"name": "mlp", "hidden_units": [16]},
             "training": {"epochs": 8},
         },
@@ -137,8 +136,8 @@ def priced(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("name", ["cnn", "lstm", "gru"])
 def test_a_model_of_sequences_finds_a_known_function_of_the_columns(priced: World, tmp_path: Path, name: str) -> None:
-    tree = {**priced.tree["trainer"], "model": {**priced.tree["trainer"]["model"], "name": name}}
-    session = make_session(Trainer.model_validate(tree), priced.open(), tmp_path)
+    trainer = {**priced.tree["trainer"], "model": {**priced.tree["trainer"]["model"], "name": name}}
+    session = make_session(validate({**priced.tree, "trainer": trainer}).trainer, priced.open(), tmp_path)
     epochs = [event for event in train(session, lambda: False) if isinstance(event, EpochDone)]
     assert epochs[-1].val_loss < 0.002  # scaled: 0.2 % of the variance
 
@@ -155,6 +154,35 @@ def test_a_training_on_columns_goes_on_to_the_same_bits_and_is_judged(priced: Wo
     judged = json.loads(priced.run("evaluate", "cut", "--json").stdout)
     rows = {row["name"]: row["scaled"]["r2"] for row in judged["rows"]}
     assert rows["gru"] > rows["ridge"]
+
+
+@pytest.mark.parametrize("window", [{"history": 12}, {"horizon": 1}, {"history": "30s", "most": 4, "horizon": 1}])
+def test_a_window_over_rows_of_a_table_is_refused_before_and_after_it_is_prepared(
+    priced: World, tmp_path: Path, window: dict[str, Any]
+) -> None:
+    config = tmp_path / "config.yaml"
+    tree = {**priced.tree, "trainer": {**priced.tree["trainer"], "window": window}}
+    for pipeline in ({"pipeline": tree.pop("pipeline")}, {}):  # without that half only the dataset tells what it is
+        config.write_text(json.dumps({**tree, **pipeline}))
+        commands = [("config", "check"), ("plan",), ("preprocess",)] if pipeline else []
+        for words in (*commands, ("train",), ("estimate",)):
+            done = priced.run(*words, "-c", str(config), code=2)
+            assert "trainer" in done.stderr
+            assert "the rows of a table have nothing to do with each other" in done.stderr
+            assert "{history: 1, horizon: 0}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("window", "resolved"), [({}, (1, 0, 1)), ({"history": 1}, (1, 0, 1)), ({"stride": 2}, (1, 0, 2))]
+)
+def test_a_window_of_a_table_is_a_row_by_default(
+    priced: World, window: dict[str, Any], resolved: tuple[int, int, int]
+) -> None:
+    trainer = {**priced.tree["trainer"], **({"window": window} if window else {})}
+    made = validate({**priced.tree, "trainer": trainer}).trainer.window
+    assert (made.history, made.horizon, made.stride) == resolved
+    bare = {name: half for name, half in priced.tree.items() if name != "trainer"}
+    assert validate(bare).trainer.window.steps == 1
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
