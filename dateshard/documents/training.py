@@ -34,11 +34,22 @@ class CheckpointParts(TypedDict):
     ]
 
 
+class Overflow(TypedDict):
+    """Windows whose interval holds more records than there is room for: the last ones stay."""
+
+    windows: Annotated[int, Field(description="that have more than trainer.window.most")]
+    share: Annotated[float, Field(description="of all windows of the split, with training.sample_size too")]
+
+
 class EstimateDocument(TypedDict):
     """Windows, batches, memory and disk of a training, before it begins."""
 
     generation: int
     windows: Annotated[dict[str, int], Field(description="train, validation")]
+    overflow: Annotated[
+        dict[str, Overflow] | None,
+        Field(description="train, and validation if it has windows; null: the history is a count of records or steps"),
+    ]
     batches: Annotated[int, Field(description="of an epoch")]
     steps_an_epoch: Annotated[int, Field(description="optimizer steps: batches / training.accumulate")]
     policy: Annotated[str, Field(description="how the order is served: blocks or mapped")]

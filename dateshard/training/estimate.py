@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
 from dateshard.documents.training import Blocking as BlockingRow
-from dateshard.documents.training import CheckpointParts, EstimateDocument
+from dateshard.documents.training import CheckpointParts, EstimateDocument, Overflow
+from dateshard.insight.insight_screen import percent
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.terminal.screen import Screen, counted, size
+from dateshard.trainer.config import WindowConfig
+from dateshard.trainer.data.split_runs import num_overflowing
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import fitting, need, state_bytes
 from dateshard.trainer.session import Session
@@ -31,6 +35,7 @@ def estimate(settings: Settings) -> EstimateDocument:
     return {
         "generation": dataset.generation,
         "windows": {"train": order.num_windows, "validation": held.num_windows if held else 0},
+        "overflow": _overflow(session) if window.interval else None,
         "batches": order.num_batches,
         "steps_an_epoch": -(-order.num_batches // config.training.accumulate),
         "policy": session.train.policy,
@@ -52,6 +57,16 @@ def estimate(settings: Settings) -> EstimateDocument:
 
 def _readers(session: Session) -> list[Any]:
     return [reader for reader in (session.train, session.validation) if reader is not None]
+
+
+def _overflow(session: Session) -> dict[str, Overflow]:
+    """Counts for each split with windows those that hold more records in their interval than there is room for."""
+    counts = {}
+    for name, reader in zip(("train", "validation"), _readers(session), strict=False):
+        order = reader.order
+        more = num_overflowing(reader.dataset, order.runs, reader.wanted.window)
+        counts[name] = Overflow(windows=more, share=more / order.num_anchors)
+    return counts
 
 
 def _row(block_size: Any, budget: int) -> BlockingRow:
@@ -77,6 +92,16 @@ def _checkpoints(session: Session) -> CheckpointParts:
     }
 
 
+def _show_overflow(screen: Screen, overflow: Mapping[str, Overflow], window: WindowConfig) -> None:
+    rows = [["windows of", f"more than {window.steps:,} records in {window.history}", "share"]]
+    for name, of in overflow.items():
+        rows.append([name, f"{of['windows']:,}", percent(of["share"])])
+    screen.table(rows, right=(1, 2))
+    if any(of["windows"] for of in overflow.values()):
+        screen.tell(f"Of these the last {window.steps:,} records stay: trainer.window.most makes room for more")
+    screen.tell()
+
+
 def show(screen: Screen, document: EstimateDocument, settings: Settings) -> None:
     """Prints the estimate as tables."""
     windows, budget, saved = document["windows"], settings.trainer.loading.memory_budget, document["checkpoints"]
@@ -87,6 +112,8 @@ def show(screen: Screen, document: EstimateDocument, settings: Settings) -> None
     )
     screen.tell(f"order {document['shuffle']}, served from {document['policy']}")
     screen.tell()
+    if document["overflow"] is not None:
+        _show_overflow(screen, document["overflow"], settings.trainer.window)
     rows = [["days", "blocks", "resident", "read", f"within {size(budget)}", "order"]]
     for row in document["table"]:
         fits = "yes" if row["fits_budget"] else "no"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dateshard.cli import run
 from dateshard.trainer.setup import make_session
+from tests.kit.events import FIRST, NS, event_world, in_order, make_records
 
 SPLIT = {"train": "2024-03-01..2024-03-07", "validation": "2024-03-08"}
 LOADING = {"policy": "blocks"}
@@ -75,3 +78,36 @@ def test_people_read_a_table(world: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert "days\tblocks\tresident\tread\twithin 10.0 kB\torder" in out
     assert "all 7\t1\t" in out
     assert "it fits" in out
+
+
+def test_windows_whose_interval_overflows_are_told_of_each_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dates = [FIRST + dt.timedelta(days=day) for day in range(3)]
+    records = {date: make_records(date, 40, ("a", "b"), 5) for date in dates}
+    split = {"train": f"{dates[0]}..{dates[1]}", "validation": str(dates[2])}
+    made = event_world(
+        tmp_path, records, cut=True, split=split, window={"history": "2h", "most": 2, "horizon": 1}, loading=LOADING
+    )
+    made.config_file()
+    assert not made.prepare().failed
+    monkeypatch.chdir(tmp_path)
+    lengths: dict[str, list[int]] = {"train": [], "validation": []}
+    for date in dates:
+        rows = in_order(records[date], cut=True)
+        for place, row in enumerate(rows):
+            before = [other for other in rows[:place] if other.cut == row.cut and other.time >= row.time - 7200 * NS]
+            lengths["validation" if date == dates[2] else "train"] += [len(before)] if before else []
+    document = told(capsys)
+    for name, of in lengths.items():
+        more = sum(length > 2 for length in of)
+        assert 0 < more < len(of) == document["windows"][name]
+        assert document["overflow"][name] == {"windows": more, "share": more / len(of)}
+    assert run(["estimate", "-c", "config.yaml"]) == 0
+    train = document["overflow"]["train"]
+    shown = capsys.readouterr().out
+    assert "windows of\tmore than 2 records in 2h\tshare" in shown
+    assert f"train\t{train['windows']}\t{100 * train['share']:.1f} %" in shown
+    assert all(row["windows"] == 0 for row in told(capsys, "trainer.window.most=40")["overflow"].values())
+    counted = told(capsys, "trainer.window={history: 2, most: null, horizon: 1}")
+    assert counted["overflow"] is None
