@@ -103,7 +103,7 @@ class WindowConfig(Section):
         if (self.history, self.horizon) == (1, 0):
             return ""
         got = f"got history {self.history}, horizon {self.horizon}"
-        return f"must be {{history: 1, horizon: 0}} ({got}): the rows of a table have nothing to do with each other"
+        return f"must be {{history: 1, horizon: 0}} ({got}): the rows of a table are independent of each other"
 
     @property
     def steps(self) -> int:

@@ -98,7 +98,9 @@ def _show_overflow(screen: Screen, overflow: Mapping[str, Overflow], window: Win
         rows.append([name, f"{of['windows']:,}", percent(of["share"])])
     screen.table(rows, right=(1, 2))
     if any(of["windows"] for of in overflow.values()):
-        screen.tell(f"Of these the last {window.steps:,} records stay: trainer.window.most makes room for more")
+        screen.tell(
+            f"Of these windows only the last {window.steps:,} records are used; a larger trainer.window.most uses more"
+        )
     screen.tell()
 
 

@@ -168,7 +168,7 @@ def test_a_window_over_rows_of_a_table_is_refused_before_and_after_it_is_prepare
         for words in (*commands, ("train",), ("estimate",)):
             done = priced.run(*words, "-c", str(config), code=2)
             assert "trainer" in done.stderr
-            assert "the rows of a table have nothing to do with each other" in done.stderr
+            assert "the rows of a table are independent of each other" in done.stderr
             assert "{history: 1, horizon: 0}" in done.stderr
 
 
