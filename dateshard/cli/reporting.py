@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -18,7 +18,7 @@ from dateshard.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dateshard.documents.reporting import ReportDocument
+    from dateshard.documents.reporting import ReportDocument, SplitWindowsDocument
     from dateshard.terminal.screen import Screen
 
 
@@ -108,6 +108,7 @@ def tell_report(screen: Screen, document: ReportDocument) -> None:
 
 
 def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
+    from dataclasses import asdict
     from pathlib import Path
 
     from dateshard.chosen import taken
@@ -120,6 +121,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     from dateshard.reports.making import write_page
     from dateshard.shardstore.commit import load_sources
     from dateshard.terminal.screen import size
+    from dateshard.trainer.setup import window_of
 
     files = taken(files)
     settings = settings_of(files, overrides)
@@ -128,12 +130,14 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
     for note in notes:
         screen.say(f"note: {note}")
-    data = data_report(gather(survey, plan, load_sources(dataset.root, dataset.generation))).encode(
-        errors="backslashreplace"
-    )
+    facts = gather(survey, plan, load_sources(dataset.root, dataset.generation), window_of(settings.trainer))
+    data = data_report(facts).encode(errors="backslashreplace")
     path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
     write_page(path, data)
     screen.tell(f"{path}  {size(len(data))}")
+    for of in facts.windows:
+        if of.overlap:
+            screen.tell(f"{100 * of.overlap:.1f} % of the {of.split} rows lie in a window of the training split")
     return {
         "run": None,
         "file": str(path),
@@ -142,6 +146,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
         "checkpoint": None,
         "evaluated_seconds": None,
         "not_evaluated": None,
+        "windows": [cast("SplitWindowsDocument", asdict(of)) for of in facts.windows],
     }
 
 

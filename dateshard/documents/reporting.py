@@ -8,6 +8,18 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 
+class SplitWindowsDocument(TypedDict):
+    """The windows of a split, of the configured shape."""
+
+    split: str
+    rows: Annotated[int, Field(description="its steps or records")]
+    windows: int
+    lost: Annotated[
+        int, Field(description="windows more, if no cut and no gap longer than the history divided its rows")
+    ]
+    overlap: Annotated[float | None, Field(description="share of its rows in a training window; null of train")]
+
+
 class ReportDocument(TypedDict):
     """A page that was written."""
 
@@ -18,6 +30,7 @@ class ReportDocument(TypedDict):
     checkpoint: Annotated[str | None, Field(description="that is judged")]
     evaluated_seconds: Annotated[float | None, Field(description="null: the evaluation lay beside the run")]
     not_evaluated: Annotated[str | None, Field(description="why nothing is judged")]
+    windows: Annotated[list[SplitWindowsDocument] | None, Field(description="of `report --data`; null of a run")]
 
 
 class ShownEpoch(TypedDict):

@@ -23,6 +23,8 @@ from dateshard.reports.charts import DateColumns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives
 from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.trainer.data.order import Window
+from dateshard.trainer.data.split_overlap import SplitWindows, windows_by_split
 
 MOST_COLUMNS, MOST_FEATURES, MOST_ROWS = 400, 8, 10
 NUM_BARS, MOST_WHOLE = 48, 60
@@ -41,6 +43,7 @@ class Facts:
         column_of: of each committed date.
         drift: rows of `dateshard.insight.figures.drift_rows`, the largest first.
         sizes: (what, files' bytes).
+        windows: of each split, of the configured shape.
     """
 
     dataset: Dataset
@@ -52,6 +55,7 @@ class Facts:
     column_of: Mapping[dt.date, int]
     drift: Sequence[dict[str, Any]]
     sizes: Sequence[tuple[str, int]]
+    windows: Sequence[SplitWindows]
 
     @property
     def dates(self) -> list[dt.date]:
@@ -59,7 +63,7 @@ class Facts:
         return sorted(self.survey.dates)
 
 
-def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
+def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any], window: Window) -> Facts:
     """Gathers the facts of the data report from a survey over all committed dates."""
     dataset, dates = survey.dataset, sorted(survey.dates)
     span = (dates[-1] - dates[0]).days + 1
@@ -77,6 +81,7 @@ def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any]) -> Facts:
         column_of=column_of,
         drift=drift,
         sizes=_sizes(dataset, sources),
+        windows=windows_by_split(dataset, window),
     )
 
 
@@ -86,7 +91,8 @@ def _columns(first: dt.date, span: int, width: int, dataset: Dataset) -> DateCol
     until = [min(begin + dt.timedelta(days=width - 1), first + dt.timedelta(days=span - 1)) for begin in begins]
     labels = [f"{a:%a %Y-%m-%d}" if a == b else f"{a} to {b}" for a, b in zip(begins, until, strict=True)]
     brackets = []
-    for name, ranges in dataset.manifest.split.items():
+    by_date = {} if dataset.manifest.split_cuts else dataset.manifest.split  # people are no stretch of time
+    for name, ranges in by_date.items():
         for low, high in ranges:
             a, b = max((low - first).days, 0), min((high - first).days, span - 1)
             if a <= b:

@@ -102,7 +102,7 @@ def _dates(facts: Facts) -> str:
     rows = [[str(p.date), p.state, p.reason] for p in attention[: 3 * MOST_ROWS]]
     more = f", the first {len(rows)} of {len(attention)}" if len(attention) > len(rows) else ""
     parts.append(table(f"Dates that are not fresh{more}", ("date", "state", "why"), rows))
-    parts.append(_split(facts.dataset.manifest))
+    parts += [_split(facts.dataset.manifest), _windows(facts)]
     changes = clock_changes(facts.survey.dates[date].day for date in facts.dates)
     if changes:
         words = ", ".join(f"{row['date']} ({row['hours']:g} hours)" for row in changes[:MOST_ROWS])
@@ -127,6 +127,23 @@ def _split(manifest: Manifest) -> str:
         more = f", and {len(names) - MOST_ROWS:,} more" if len(names) > MOST_ROWS else ""
         rows.append([name, f"{len(names):,}: {', '.join(names[:MOST_ROWS])}{more}"])
     return table("Split", ("part", f"values of '{manifest.cut}'"), rows)
+
+
+def _windows(facts: Facts) -> str:
+    """How many windows each split has, what cuts cost, and whether training saw rows of the others."""
+    manifest = facts.dataset.manifest
+    heads = ["part", "steps" if manifest.step else "records", "windows", "overlap"]
+    rows = [
+        [of.split, f"{of.rows:,}", f"{of.windows:,}", "" if of.overlap is None else percent(of.overlap)]
+        for of in facts.windows
+    ]
+    if not manifest.step:  # records alone have pieces inside a date
+        heads.insert(3, "lost at cuts" if manifest.cut else "lost at gaps")
+        for row, of in zip(rows, facts.windows, strict=True):
+            row.insert(3, f"{of.lost:,}")
+    shown = table("Windows", heads, rows, numbers=range(1, len(heads)))
+    words = "Overlap is the share of a part's rows that lie in any window of the training part."
+    return shown + paragraph(words, "note") if rows else ""
 
 
 def _features(facts: Facts) -> str:

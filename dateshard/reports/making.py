@@ -58,4 +58,5 @@ def write_report(run: TrainingRun, output: str | None = None, split: str | None 
         "checkpoint": verdict.checkpoint if verdict else None,
         "evaluated_seconds": verdict.seconds if verdict and facts.fresh else None,
         "not_evaluated": facts.unjudged or None,
+        "windows": None,
     }

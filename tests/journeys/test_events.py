@@ -312,6 +312,8 @@ def test_the_page_of_the_data_says_what_records_are_and_whose(tmp_path: Path) ->
         "count of the records of the next 5400 s",
         "values of 'session'",
         "2: ann, bo",
+        "lost at cuts",
+        "rows that lie in any window of the training part",
     ):
         assert words in page
 
