@@ -83,5 +83,5 @@ def refuse_as_word(_context: click.Context, _parameter: click.Parameter, value: 
             words = [
                 word_given for given in door().words for word_given in (("-c", given) if given == word else (given,))
             ]
-            raise click.UsageError(f"{shorten(word, 200)} is a file: a configuration comes after -c: {command(*words)}")
+            raise click.UsageError(f"{shorten(word, 200)} is a file; name a configuration with -c: {command(*words)}")
     return value

@@ -171,7 +171,7 @@ def _torch() -> Check:
         return Check("accelerator", "ok", accelerator)
     if kind == "cpu":
         return Check("accelerator", "ok", "none; torch is its CPU build")
-    todo = "Without an accelerator the CPU build of torch does, and is several GB smaller (README)"
+    todo = "Without an accelerator the CPU build of torch is enough, and several GB smaller (README)"
     return Check("accelerator", "warn", f"none found; torch is built for {kind}", todo)
 
 
@@ -217,7 +217,7 @@ def _limits() -> Iterator[Check]:
     try:
         maps = int(Path("/proc/sys/vm/max_map_count").read_text())
     except (OSError, ValueError):
-        yield Check("memory maps", "warn", "not told by this system", "Use loading.policy: blocks for many dates")
+        yield Check("memory maps", "warn", "this system does not say", "Use loading.policy: blocks for many dates")
         return
     few = maps < LEAST_MAPS
     todo = f"Raise it (sysctl vm.max_map_count={LEAST_MAPS}), or use loading.policy: blocks" if few else ""
@@ -232,7 +232,7 @@ def _disk(data: Path) -> Iterator[Check]:
     yield Check("free disk", "warn" if todo else "ok", f"{free / 1e9:.1f} GB", todo)
     kind = _file_system(there)
     network = kind in NETWORK
-    todo = "Locks and renames of a network disk are its server's: keep data on a local one" if network else ""
+    todo = "Locks and renames on a network disk depend on its server: keep data on a local disk" if network else ""
     yield Check("file system", "warn" if network else "ok", kind, todo)
     try:
         with tempfile.TemporaryDirectory(dir=there, prefix=".doctor-") as folder:

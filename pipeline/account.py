@@ -87,14 +87,14 @@ def provisional(plan: Plan, failed: Collection[dt.date], current: Committed | No
 
 def no_training_date(first: DateshardError | None) -> DumpError:
     """Makes the error of a dataset without statistics; `first`: why a date could not be measured."""
-    again = "Correct what is said of them, and run the command again"
+    again = "Correct the dumps as said above, and run the command again"
     todo = again if first else "Check pipeline.split.train against the dumps"
     return DumpError("no training date could be measured, so there are no statistics", todo=todo)
 
 
 def left_behind(date: dt.date) -> DumpError:
     """Makes the error of a committed date that cannot follow to another scale."""
-    what = "the date leaves the dataset: its dump is gone, and nothing measured of it fits the settings"
+    what = "the date leaves the dataset: its dump is gone, and it was not measured with these settings"
     return DumpError(what, where=Where(date=date), todo="Put its dump back and run the command again")
 
 

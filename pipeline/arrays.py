@@ -225,7 +225,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:
     file, row = decoded.places.of(place)
     return DumpError(
-        f"the row's node and instant come again in a later row ({count:,} such rows)",
+        f"a later row has the same node and instant ({count:,} such rows)",
         where=Where(
             file=str(file), date=decoded.day.date, column=next(iter(config.source.time_columns[-1:]), None), row=row
         ),
@@ -270,8 +270,8 @@ def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> D
     return DumpError(
         f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
         where=Where(date=staged.day.date, column=config.source.who, value=staged.nodes[0]),
-        todo="Nodes that are new indeed become known with a training date that has them, by --refit-statistics; "
-        "pipeline.exclude leaves the date out",
+        todo="If these nodes are new, prepare a training date that has them with --refit-statistics; "
+        "or leave the date out with pipeline.exclude",
     )
 
 

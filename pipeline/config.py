@@ -251,11 +251,11 @@ class Pipeline(SourceSection):
         if self.source.time is None:
             return "layout grid needs source.time, the column of times"
         if self.source.cut is not None:
-            return "source.cut has a meaning for layout: events alone; on a grid source.node names the nodes"
+            return "source.cut applies to layout: events only; on a grid source.node names the nodes"
         for name, feature in self.features.items():
             if feature.aggregate == "gap" or feature.ahead is not None:
                 which = "aggregate: gap" if feature.aggregate == "gap" else "ahead"
-                return f"feature '{name}': {which} has a meaning for layout: events alone"
+                return f"feature '{name}': {which} applies to layout: events only"
         return ""
 
     def _strange_to_records(self) -> str:

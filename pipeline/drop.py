@@ -67,7 +67,7 @@ def _drop(config: Pipeline, writer: StoreWriter, dates: Collection[dt.date], *, 
     going = sorted(set(dates))
     _refuse_absent(going, current, writer.root)
     if not set(current.manifest.dates) - set(going):
-        what, todo = "no date would be left", "A dataset that is given up is its folder, and can be removed as such"
+        what, todo = "no date would be left", "To give up the dataset, remove its folder"
         raise UsageError(what, where=Where(file=str(writer.root)), todo=todo)
     held = _in_statistics(writer.root, current, going)
     after = Committed(current.generation, *_without(current, going, held))

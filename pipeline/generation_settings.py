@@ -51,7 +51,7 @@ def refuse_other_settings(config: Pipeline, dataset: Dataset) -> None:
     """
     if why := _difference(config, dataset, load_sources(dataset.root, dataset.generation)):
         raise UsageError(
-            f"generation {dataset.generation} was prepared otherwise: {why}",
+            f"generation {dataset.generation} was prepared differently: {why}",
             where=Where(file=str(dataset.root)),
             todo="Name the configuration that prepared it with -c FILE, or prepare and train again",
         )
@@ -62,7 +62,7 @@ def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) 
     measure = config.measure_identity(table_of(dataset, config))
     same = [row for row in sources["dates"].values() if row["measure"] == measure]
     if not same:
-        return "the settings that decide how a dump is read (source, step, nodes, features) are others"
+        return "the settings that decide how a dump is read (source, step, nodes, features) differ"
     if not any(measured_so(row, measure) for row in same):
         return "this version measures dumps in another way"
     frozen = (manifest.statistics, manifest.nodes, manifest.vocabularies)
@@ -70,4 +70,4 @@ def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) 
         return ""
     if sources.get("normalise", {}).get("code") != NORMALISE_CODE:
         return "this version scales in another way"
-    return "fill, transform, scale or clip are others"
+    return "fill, transform, scale or clip differ"

@@ -91,7 +91,9 @@ def refuse_less(memory_bytes: int, least: int, what: str, otherwise: str = "") -
     """
     if memory_bytes < least:
         problem = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
-        raise UsageError(problem, todo=f"Give more; a date's grid comes on top{'; ' + otherwise if otherwise else ''}")
+        raise UsageError(
+            problem, todo=f"Give more; a date's grid needs memory as well{'; ' + otherwise if otherwise else ''}"
+        )
 
 
 def give_back() -> None:

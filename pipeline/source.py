@@ -122,7 +122,7 @@ class Csv(SourceSection):
         if self.comment is not None and (self.comment[0] in named or not self.comment.isprintable()):
             raise ValueError("comment must be printable and begin neither with the separator nor with the quote")
         if self.columns is not None and not self.columns:
-            raise ValueError("columns names none; leave it out where the file has a header")
+            raise ValueError("columns is empty; leave it out where the file has a header")
         return self
 
 
@@ -237,7 +237,7 @@ class Source(SourceSection):
     @classmethod
     def _no_code_of_a_client(cls, name: str, info: ValidationInfo) -> str:
         if ":" in name and forbidden(info.context):
-            raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; use auto")
+            raise ValueError(f"'{shorten(name)}' names code, which is not imported from here; use auto")
         return name
 
     @field_validator("path")
@@ -245,7 +245,7 @@ class Source(SourceSection):
     def _only_dates(cls, path: str) -> str:
         if stray := re.search(r"\{(?!date[:}]|node\})[^{}/]*\}", path):
             known = "{date} and {date:%Y%m%d} stand for a dump's date, {node} for its node"
-            raise ValueError(f"'{stray[0]}' stands for nothing; {known}")
+            raise ValueError(f"'{stray[0]}' is not a placeholder; {known}")
         _as_error(refuse_pattern)(path)
         return path
 

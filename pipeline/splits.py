@@ -186,7 +186,7 @@ def refuse_impossible(split: Split) -> None:
     fractions = {name: value for name, value in given.items() if isinstance(value, float | int)}
     if fractions and len(fractions) < len(given):
         todo = (
-            "Give all as one or the other; a split of another layer is taken away by null, as pipeline.split.test=null"
+            "Give all as one or the other; null removes a split that another file sets, as in pipeline.split.test=null"
         )
         raise UsageError(f"it mixes fractions and dates ({shown})", todo=todo)
     if fractions and (sum(fractions.values()) > 1 + 1e-9 or min(fractions.values()) < 0):

@@ -457,7 +457,7 @@ class Dataset:
 
         theirs = np.asarray(zarr.open_group(str(folder), mode="r")["values"])
         if not np.array_equal(theirs, np.asarray(self.map(date))):
-            raise DamagedError("zarr-python reads other values than we do", where=Where(file=str(folder), date=date))
+            raise DamagedError("zarr-python reads other values", where=Where(file=str(folder), date=date))
 
 
 def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | None]:

@@ -156,5 +156,5 @@ def expected_form(file: str, todo: str = "") -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, UsageError):
-        what = "its seal is whole, but it does not hold what such a file holds"
+        what = "its hash is right, but its content is not that of such a file"
         raise DamagedError(what, where=Where(file=file), todo=todo) from None

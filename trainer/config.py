@@ -63,11 +63,11 @@ BytesOrNone = Annotated[
 
 def _duration(text: str) -> str:
     if text.strip().isdigit():
-        raise ValueError(f"'{text}' is a count, and no interval of time")  # so it is taken as the count
+        raise ValueError(f"'{text}' is a count, not an interval of time")  # so it is taken as the count
     try:
         parse_step(text)
     except UsageError as error:
-        raise ValueError(f"'{text}' is no interval of time: write it as 500ms, 30s, 5m or 1h") from error
+        raise ValueError(f"'{text}' is not an interval of time: write it as 500ms, 30s, 5m or 1h") from error
     return text
 
 
@@ -94,7 +94,7 @@ class WindowConfig(Section):
         if isinstance(self.history, str) and not self.horizon:
             raise ValueError("horizon 0 puts targets on the history's own steps: history must be a count")
         if isinstance(self.history, int) and self.most is not None:
-            raise ValueError("most has a meaning where history is an interval of time, as 30s")
+            raise ValueError("most applies only where history is an interval of time, as 30s")
         return self
 
     @property
@@ -157,7 +157,9 @@ def _known_model(name: str, info: ValidationInfo) -> str:
     if name in FAMILY_NAMES or (own and OWN.fullmatch(name)):
         return name
     if is_own(name) and not own:
-        raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; use {', '.join(FAMILY_NAMES)}")
+        raise ValueError(
+            f"'{shorten(name)}' names code, which is not imported from here; use {', '.join(FAMILY_NAMES)}"
+        )
     near = difflib.get_close_matches(name, FAMILY_NAMES, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"no model '{shorten(name)}'{hint} Use {', '.join(FAMILY_NAMES)}{own}")
@@ -165,7 +167,7 @@ def _known_model(name: str, info: ValidationInfo) -> str:
 
 def _no_code_of_a_client(name: str | None, info: ValidationInfo) -> str | None:
     if name is not None and forbidden(info.context):
-        raise ValueError(f"'{shorten(name)}' names code, which is not taken from here; leave it out")
+        raise ValueError(f"'{shorten(name)}' names code, which is not imported from here; leave it out")
     return name
 
 
@@ -220,7 +222,7 @@ def mismatch(losses: Mapping[str, HeadConfig], targets: Sequence[str]) -> str:
     for name, head in losses.items():
         for target in head.targets:
             if target not in of:
-                return f"loss '{name}' names '{target}', which is none of trainer.targets ({', '.join(targets)})"
+                return f"loss '{name}' names '{target}', which is not one of trainer.targets ({', '.join(targets)})"
     for target, names in of.items():
         if not names:
             return f"no loss names the target '{target}'; give each of trainer.targets to one of {', '.join(losses)}"
@@ -259,7 +261,7 @@ class Training(Section):
         if self.losses is not None and self.loss != "auto":
             raise ValueError("loss and losses both set the objective; give one of them")
         if self.losses is not None and not self.losses:
-            raise ValueError("losses names none; leave it out for one loss over all targets")
+            raise ValueError("losses is empty; leave it out for one loss over all targets")
         return self
 
 

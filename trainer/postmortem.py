@@ -76,7 +76,7 @@ def error(session: Session, *, over: bool) -> DateshardError:
         todo += f"No weight was changed: look at the scale of the targets too ({command('inspect', config=True)})"
     else:
         more = f"trainer.training.max_skipped={2 * state.skipped_in_a_row}"
-        todo += f"To go on over them: {command('train', '--resume', path.parent.name, more)}"
+        todo += f"To continue over them: {command('train', '--resume', path.parent.name, more)}"
     return DateshardError(what, where=Where(file=str(path)), todo=todo)
 
 

@@ -76,7 +76,9 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
                 what = f"trainer.{option}: the dataset has no feature '{name}' (it has {', '.join(names)})"
                 raise UsageError(what, where=Where(file=str(dataset.root)), todo="Correct the configuration")
     if not wanted[0]:
-        what = "no feature is left as an input: what looks ahead is none, nor is a target where horizon is 0"
+        what = (
+            "no feature is left as an input: one that looks ahead cannot be an input, nor can a target with horizon 0"
+        )
         raise UsageError(
             what, where=Where(file=str(dataset.root)), todo="Name trainer.inputs, or fewer trainer.targets"
         )
@@ -94,8 +96,8 @@ def _refuse_to_look_ahead(config: Trainer, dataset: Dataset) -> None:
     """
     ahead = [feature.name for feature in dataset.features if feature.ahead]
     if named := [name for name in config.inputs or () if name in ahead]:
-        what = f"trainer.inputs: '{named[0]}' tells what comes after its record"
-        raise UsageError(what, todo="Leave it out: what looks ahead is a target alone")
+        what = f"trainer.inputs: '{named[0]}' looks ahead, at what comes after its record"
+        raise UsageError(what, todo="Leave it out: a feature that looks ahead can only be a target")
     targets = [name for name in config.targets or ahead if name in ahead]
     if targets and not config.window.horizon and config.window.steps > 1:
         what = f"trainer.targets: '{targets[0]}' looks ahead, and with horizon 0 its records lie in the history"
@@ -331,7 +333,7 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
     refuse_unfit(model, shape, config.model.name)
     if not num_parameters(model) and config.model.name != "ridge":
         what = f"the model '{config.model.name}' has no parameter that could be trained"
-        raise UsageError(what, todo=f"Give it some; baselines are judged by: {command('evaluate', config=True)}")
+        raise UsageError(what, todo=f"Give it some; to evaluate baselines: {command('evaluate', config=True)}")
     return model
 
 
@@ -366,7 +368,7 @@ def _refuse_empty(config: Trainer, order: Order, dataset: Dataset, window: Windo
         raise StoreError(what, where=Where(file=str(dataset.root)), todo=todo)
     if order.num_anchors:
         few = f"{order.sample.size if order.sample else order.num_anchors:,}"
-        what = f"an epoch would have no batch: its {few} training window(s) fill none of {order.batch_size:,}"
+        what = f"an epoch would have no batch: its {few} training window(s) do not fill one of {order.batch_size:,}"
         todo = "Lower trainer.training.batch_size, or set trainer.training.drop_last: false"
         raise UsageError(f"{what}, and trainer.training.drop_last leaves a short one out", todo=todo)
     longest = longest_piece(dataset, "train", window)

@@ -129,7 +129,7 @@ def _run(arguments: list[str]) -> int:
         _complain(said.getvalue().rstrip("\n"), lines=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        text = "interrupted; what was committed stays, run the same command again to go on"
+        text = "interrupted; what was committed stays; run the same command again to continue"
         _as_document("interrupted", text, 130, arguments)
         _complain(text)
         return 130

@@ -60,12 +60,12 @@ def checkpoints(
         return None
     if action is None:
         if any(given.values()) or as_json:
-            raise click.UsageError(f"Say what is to be done: {command('checkpoints', 'list')}")
+            raise click.UsageError(f"Name an action, for example: {command('checkpoints', 'list')}")
         click.echo(ctx.get_help())
         return 0
     asked = checkpoints.get_command(ctx, action)
     if asked is None:
-        raise click.UsageError(f"No action '{action}'. Those that there are: {', '.join(checkpoints.commands)}")
+        raise click.UsageError(f"No action '{action}'. There are: {', '.join(checkpoints.commands)}")
     words = [checkpoint] if checkpoint is not None else []
     for option in ("--dir", "--keep-count"):
         words += [option, given[option] or ""] if given[option] is not None else []

@@ -169,7 +169,7 @@ def committed_dates(dataset: Dataset, selectors: Iterable[str]) -> list[dt.date]
         where, todo = Where(file=str(dataset.root), date=missing[0]), to_run("preprocess", missing[0], config=True)
         raise NotThereError("the date is not in this generation", where=where, todo=todo)
     if not dates:
-        raise lacking("no committed date is meant")
+        raise lacking("no committed date is selected")
     return dates
 
 
@@ -199,7 +199,7 @@ def _listed(file: str) -> list[str]:
         refuse_special(file)
         return Path(file).read_text(encoding="utf-8").split()
     except (OSError, ValueError) as error:
-        what = f"no list of dates: {getattr(error, 'strerror', None) or 'not UTF-8'}"
+        what = f"not a list of dates: {getattr(error, 'strerror', None) or 'not UTF-8'}"
         raise UsageError(what, where=Where(file=file), todo="Name a text file of dates") from None
 
 

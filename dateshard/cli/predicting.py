@@ -24,7 +24,7 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
     except ValueError:
         level = 0.0
     if not 0 < level < 1:
-        raise click.BadParameter(f"'{text}' is no share: write it as 0.9, or none.")
+        raise click.BadParameter(f"'{text}' is not a share: write it as 0.9, or none.")
     return level
 
 

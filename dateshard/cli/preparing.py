@@ -146,7 +146,7 @@ def preprocess(
         try:
             return _carry_out(words, files, acts, stop, HowToTell(as_json, quiet, again))
         except KeyboardInterrupt:
-            stopped = f"stopped: {_kept(force=force)}. This goes on: {again}"
+            stopped = f"stopped: {_kept(force=force)}. To continue: {again}"
             if as_json:
                 emit({"error": {"kind": "stopped", "message": stopped, "exit_code": signals.exit_code}})
             put(stopped, sys.stderr)

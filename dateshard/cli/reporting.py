@@ -86,10 +86,10 @@ def _of_run(
     from dateshard.reports.making import write_report
 
     if len(names) != 1:
-        raise click.UsageError("say what of: report RUN, report latest, or report --data.")
+        raise click.UsageError("say what to report: report RUN, report latest, or report --data.")
     files, overrides = configuration
     if overrides and not files:
-        raise click.UsageError("A run is judged with its own settings; KEY=VALUE goes with -c FILE and latest.")
+        raise click.UsageError("A run is evaluated with its own settings; KEY=VALUE goes with -c FILE and latest.")
     like = settings_of(files, overrides) if files else None
     document = write_report(run_of(names[0], like, trust=trust), *wanted)
     tell_report(screen, document)

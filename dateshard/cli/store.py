@@ -71,7 +71,7 @@ def _agreed(question: str) -> bool:
     import sys
 
     if not sys.stdin.isatty():
-        raise click.UsageError("Nobody can be asked here: add -y to do it, or --dry-run to look.")
+        raise click.UsageError("There is no terminal to ask: add -y to do it, or --dry-run to see what it would do.")
     return click.confirm(in_a_line(question), err=True)
 
 
@@ -98,7 +98,7 @@ def _show_drop(screen: Screen, dropped: Dropped, *, done: bool, brief: bool = Fa
         screen.tell(f"  {it}; preprocess leaves {'it' if single else 'them'} out until asked by name")
     if dropped.in_statistics:
         held = collapse(dropped.in_statistics)
-        screen.tell(f"  the frozen statistics still rest on {held}, unless --refit-statistics")
+        screen.tell(f"  the frozen statistics still include {held}, until preprocess --refit-statistics")
     for line in moved_split(*dropped.split):
         screen.tell(f"  {line}")
 

@@ -90,9 +90,11 @@ def train(
         raise click.UsageError(f"train takes KEY=VALUE, not '{stray[0]}'.")
     overrides += [f"trainer.{FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
     if ((dry_run or overfit) and resume not in ("none", "auto")) or (dry_run and (overfit or name)):
-        raise click.UsageError("--dry-run and --overfit stand alone: they continue nothing (--overfit takes --run).")
+        raise click.UsageError("Give --dry-run or --overfit, without --resume (and --dry-run without --run).")
     if (dry_run or overfit) and (save_dir or init_from):
-        raise click.UsageError("--dry-run and --overfit stand alone: they save nothing and begin with new weights.")
+        raise click.UsageError(
+            "--dry-run and --overfit save nothing and begin with new weights: leave --save-dir and --init-from out."
+        )
     settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
     if dry_run:
@@ -172,7 +174,7 @@ def evaluate(
     if len(names) > 1:
         raise click.UsageError("Name one run.")
     if page is not None and (not names or which != "best"):
-        raise click.UsageError("--report is of a RUN's best checkpoint.")
+        raise click.UsageError("--report needs a RUN, and shows its best checkpoint.")
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:

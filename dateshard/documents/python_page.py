@@ -18,8 +18,8 @@ PACKAGES = {
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Memory|Yields):[ \t]*(.*)")
 HEAD = """# Python
 
-The public names of the four packages, with what their docstrings say; all other modules may change with any version. This page
-is made of them by `make docs`. The commands are in [commands.md](commands.md), notebooks in [notebooks.md](notebooks.md), models
+The public names of the four packages, with their docstrings; everything else may change with any version. `make docs` writes
+this page. The commands are in [commands.md](commands.md), notebooks in [notebooks.md](notebooks.md), models
 and metrics of your own in [models.md](models.md) and [metrics.md](metrics.md).
 
 Axes of arrays are steps, nodes, features: `[T, N, F]`; a batch has windows in front: `[B, H, N, F]` is a history of H steps.

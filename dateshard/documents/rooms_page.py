@@ -9,8 +9,9 @@ from pathlib import Path
 FLOORS = ("shardstore", "pipeline", "trainer", "dateshard")
 HEAD = """# Rooms
 
-Every package (a room) with its modules, what each says of itself, and the rooms that it imports. Made by `make docs` of the
-modules' docstrings and imports. A floor imports nothing that stands below it on this page. Search here for what a thing does.
+Every package (called a room) with the packages that it imports (→) and its modules, each with the first line of its
+docstring. `make docs` writes this page. Of the four top-level packages, each imports only those above it on this page. To find
+where something is done, search here.
 """
 
 

@@ -48,7 +48,7 @@ def two_generations(root: Path, words: Collection[str]) -> tuple[int, int]:
     if not chosen and len(known) < 2:
         what = f"there is only generation {current}: nothing to compare it with"
         raise NotThereError(
-            what, where=Where(file=str(root)), todo="A preprocess that changes something makes the next"
+            what, where=Where(file=str(root)), todo="The next preprocess that changes something makes another"
         )
     if not chosen:
         return known[-2], known[-1]

@@ -114,7 +114,7 @@ def _show_quartiles(screen: Screen, feature: Document) -> None:
 
 
 def _show_nodes(screen: Screen, feature: Document) -> None:
-    screen.tell(f"{_named(feature)} by node, the farthest from the mean of all (in deviations of all) first:")
+    screen.tell(f"{_named(feature)} by node, in standard deviations of all nodes, the farthest from their mean first:")
     rows = [[n["node"], figure(n["mean_shift"]), f"{n['observed']:,}", *_figures(n)] for n in feature["nodes"]]
     screen.table([["node", "shift", "observed", "mean", "std", "min", "max"], *rows], right=range(1, 7))
     if feature["nodes_left_out"]:
@@ -128,7 +128,7 @@ def _show_by_date(screen: Screen, rows: Sequence[Document]) -> None:
 
 
 def _show_drift(screen: Screen, document: Document) -> None:
-    screen.tell("in training deviations, the farthest from the training dates first:")
+    screen.tell("in standard deviations of the training dates, the farthest first:")
     keys = ("distance", "mean_shift", "std_ratio")
     table = [[r["date"], r["feature"], r["split"] or "-", *_figures(r, keys)] for r in document["drift"]]
     screen.table([["date", "feature", "split", "distance", "mean shift", "std ratio"], *table], right=range(3, 6))
@@ -176,7 +176,9 @@ def _show_moved(screen: Screen, moved: Document) -> None:
     sources = moved["sources"]
     parts = [f"{len(sources[kind])} {kind}" for kind in ("added", "removed", "changed") if sources[kind]]
     split_sizes = f" (training dates: {', '.join(parts)})" if parts else ""
-    screen.tell(f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; the means' shift in old deviations")
+    screen.tell(
+        f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; shift of the means in old standard deviations"
+    )
     rows = [
         [
             row["feature"],

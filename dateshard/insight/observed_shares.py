@@ -65,7 +65,7 @@ def thin_splits(cells: Mapping[str, ObservedCells]) -> list[str]:
     """A sentence for each split of which hardly anything was observed beside the training dates."""
     train = cells.get("train", ObservedCells(0, 0)).share
     return [
-        f"{split} rests on {own.observed:,} of its {own.cells:,} cells ({percent(own)} observed, of the training "
+        f"{split} has only {own.observed:,} of its {own.cells:,} cells observed ({percent(own)}, of the training "
         f"dates {percent(cells['train'])}): set pipeline.split"
         for split, own in cells.items()
         if own.share < THIN * train

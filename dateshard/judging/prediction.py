@@ -172,10 +172,10 @@ def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
     """Returns (run, which of its checkpoints); a checkpoint's folder names both."""
     history, until, at = by_door("--history", "history"), by_door("--until", "until"), by_door("--at", "at")
     if asked.history and asked.at:
-        what = "the history of a forecast is either dumps, or what is prepared before an instant"
+        what = "the history of a forecast is either dumps, or prepared dates before an instant"
         raise UsageError(what, todo=f"Give one of {history} and {at}")
     if asked.until and not asked.history:
-        raise UsageError(f"{until} is for dumps ({history})", todo=f"Say with {at} where what is prepared ends")
+        raise UsageError(f"{until} is for dumps ({history})", todo=f"Say with {at} where the prepared history ends")
     if asked.run == LATEST:
         return newest_run(None), asked.checkpoint
     run, which = locate(asked.run, runs_folder())

@@ -69,7 +69,7 @@ def _no_gain(document: Document, best: Mapping[str, Any], target: str | None) ->
     row = next(row for row in document["rows"] if row["name"] == best["baseline"])
     if target is None and row["scaled"]["mse"] == 0:
         return f"{best['baseline']} is without any error."
-    return f"The model's forecasts are no finite numbers. Use {best['baseline']}."
+    return f"The model's forecasts are not finite numbers. Use {best['baseline']}."
 
 
 def _gain(row: Mapping[str, Any], target: str | None) -> str:

@@ -42,7 +42,7 @@ def silence(silent: Mapping[str, list[str]]) -> list[str]:
         targets.setdefault(tuple(nodes), []).append(target)
     return [
         f"{counted(len(nodes), 'node has', 'nodes have')} no value of {', '.join(of)} in the history: {some_names(nodes)}. "
-        "What is forecast there rests on filled cells: low and high are empty."
+        "Their forecasts are made from filled cells, so low and high are empty."
         for nodes, of in targets.items()
     ]
 

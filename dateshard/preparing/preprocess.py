@@ -99,12 +99,12 @@ class _Told:
             case e.Cutting():
                 if event.note:
                     screen.tell(event.note)
-                screen.say(f"cutting {event.path} ({size(event.size)}) into dates; it is read once")
-                screen.say(f"If it is cut off, this goes on: {self.again}")
+                screen.say(f"dividing {event.path} ({size(event.size)}) by date; it is read once")
+                screen.say(f"To continue if it is interrupted: {self.again}")
             case e.CutDone():
                 rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
                 cut_dates = counted(len(event.dates), "date")
-                screen.tell(f"{event.path}: {event.rows.read:,} rows cut into {cut_dates}{rejected}")
+                screen.tell(f"{event.path}: {event.rows.read:,} rows divided into {cut_dates}{rejected}")
             case e.Planned():
                 self._planned(event)
             case e.Began():
@@ -123,8 +123,8 @@ class _Told:
                 text = f"statistics {event.statistics[:6]} merged over {event.num_dates} training dates"
                 self._say(text + _moved(event.moved))
             case e.Drifted():
-                text = "the statistics stay frozen; measured now they would move:" + _moved(event.rows)
-                self._say(text + "  (--refit-statistics moves them)")
+                text = "the statistics stay frozen; computed now they would differ:" + _moved(event.rows)
+                self._say(text + "  (--refit-statistics updates them)")
             case e.Noted():
                 self.note(event.text)
             case e.CommitDone():
@@ -138,7 +138,7 @@ class _Told:
     def alike(self) -> list[str]:
         """Which dates failed for a reason that was told of the first of them alone."""
         groups = [dates for dates in self.kinds.values() if len(dates) > 1]
-        return [f"{len(dates)} dates failed alike, as is said of {dates[0]}: {collapse(dates)}" for dates in groups]
+        return [f"{len(dates)} dates failed for the same reason as {dates[0]}: {collapse(dates)}" for dates in groups]
 
     def _fail(self, event: e.DateFailed) -> None:
         dates = self.kinds.setdefault(likeness(event.date, str(event.error)), [])
@@ -160,7 +160,7 @@ class _Told:
             work = f"{counted(len(plan.to_measure), 'date')} to measure, {len(plan.to_normalise)} to normalise"
             work += f", {len(plan.to_store)} to store in other formats" if plan.to_store else ""
             screen.say(f"dataset {self.dataset}: {work}")
-            screen.say(f"If it is cut off, this goes on: {self.again}")
+            screen.say(f"To continue if it is interrupted: {self.again}")
             if plan.merge and event.generation is not None:
                 screen.say(f"The global statistics are merged: {plan.merge}.")
         self.notes += plan.warnings
@@ -172,9 +172,9 @@ def _nothing(finished: e.Finished, *, changed: bool) -> str:
     """What is true of the dataset where no date was read or written."""
     states = [date.state.split("(")[0] for date in finished.plan.dates]
     fresh, alone, due = states.count("fresh"), states.count("no-dump"), sum(state not in GOOD for state in states)
-    nothing = "no shard differs, the rest of the manifest does" if changed else "nothing to do"
+    nothing = "no shard changed, but the manifest did" if changed else "nothing to do"
     named = " for the dates that were named" if due and not changed else ""
-    more = (f", {alone} by their shards alone" if alone else "") + (
+    more = (f", {alone} whose dump is gone" if alone else "") + (
         f", {due} not ({command('status', config=True)})" if due else ""
     )
     return f"{nothing}{named}: generation {finished.generation}, {counted(fresh, 'date')} fresh{more}"
@@ -283,7 +283,9 @@ def _failures(screen: Screen, finished: e.Finished, so_far: _Told) -> None:
     for line in () if all_alike else alike:
         screen.tell(line)
     state = "failed alike" if all_alike else "failed"
-    screen.tell(f"{len(failed)} {state}: {collapse(failed)}. Mend what is said of them, then: {so_far.again}")
+    screen.tell(
+        f"{len(failed)} {state}: {collapse(failed)}. Correct what the messages above say, then run: {so_far.again}"
+    )
 
 
 def ending_to_json(ending: Ending) -> PreprocessDocument:

@@ -112,7 +112,7 @@ def show_cost(
     """What the plan's acts read and write, and how long they will take where earlier runs tell."""
     made = surveyed.plan
     if surveyed.seen.to_cut:
-        reads = f"Reads {size(cost.read_bytes)} once to cut it ({size(cost.free_bytes)} free)"
+        reads = f"Reads {size(cost.read_bytes)} once to divide it ({size(cost.free_bytes)} free)"
         screen.explain(f"{reads}; its dates, and what they take, are known then.")
         return
     if not made.to_measure + made.to_normalise + made.to_store:

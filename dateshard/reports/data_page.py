@@ -88,7 +88,7 @@ def _dates(facts: Facts) -> str:
     known = squares(facts)
     years = sorted({date.year for date in known})
     cut = f" The last {MOST_YEARS} of {len(years)} years are drawn." if len(years) > MOST_YEARS else ""
-    shade = "shaded by its number of accepted rows; a mark tells a state that needs attention."
+    shade = "shaded by its number of accepted rows; a mark shows a state that needs attention."
     caption = f"<b>Every date is a square</b>, {shade}{cut}"
     items = "".join(
         f"<li>{key_of(s)}<b>{states[s]:,}</b> {escape(s)}</li>"

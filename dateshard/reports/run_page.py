@@ -49,7 +49,7 @@ def _head(facts: RunFacts, links: str) -> str:
         for words, good in judged_sentences(facts.verdict)
     )
     if facts.verdict is None:
-        said = paragraph(f"Nothing is judged yet: {facts.unjudged or 'there is no evaluation'}.", "verdict alarm")
+        said = paragraph(f"Nothing was evaluated yet: {facts.unjudged or 'there is no evaluation'}.", "verdict alarm")
     head = f"{kicker}<h1>{escape(facts.run.name)}</h1>{paragraph(lead, 'lead')}"
     return f"<header>{head}{tiles(rows)}{said}<nav>{links}</nav></header>"
 

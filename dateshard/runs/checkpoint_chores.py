@@ -64,7 +64,7 @@ def place_of(run: str | None, directory: str | None) -> CheckpointPlace:
 def _of_run(run: TrainingRun) -> CheckpointPlace:
     refuse_absent(run.folder)
     if not run.checkpoints.is_dir():  # a trial, or copied without them
-        what, todo = f"run {run.name} has no checkpoints", f"How it stands: {command('runs')}"
+        what, todo = f"run {run.name} has no checkpoints", f"Its state: {command('runs')}"
         raise NotThereError(what, where=Where(file=str(run.checkpoints)), todo=todo)
     return CheckpointPlace(run.checkpoints, run.name)
 
@@ -289,7 +289,9 @@ def export(wanted: Named, file: Path, *, force: bool) -> CheckpointExportDocumen
     if file.exists() and not force:
         raise UsageError("there is a file already", where=Where(file=str(file)), todo="Give --force to replace it")
     if file.is_dir() or not file.absolute().parent.is_dir():
-        raise UsageError("no place for a file", where=Where(file=str(file)), todo="Name a file in a folder that exists")
+        raise UsageError(
+            "a file cannot be written there", where=Where(file=str(file)), todo="Name a file in a folder that exists"
+        )
     saved = open_named(wanted)
     pth.export(saved, file)
     return {"name": saved.name, "file": str(file), "bytes": file.stat().st_size}

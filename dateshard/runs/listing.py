@@ -167,5 +167,5 @@ def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list
             notes.append(f"their {what} differ: losses are of other targets")
     losses = [{key: fact.get("config", {}).get("training", {}).get(key) for key in LOSSES} for fact in facts]
     if any(loss != losses[0] for loss in losses):
-        notes.append("what they minimise differs (trainer.training.loss): compare rmse or mae, not the loss")
+        notes.append("their losses differ (trainer.training.loss): compare rmse or mae, not the loss")
     return notes

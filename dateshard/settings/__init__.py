@@ -76,7 +76,7 @@ class Settings(BaseModel):
         """The pipeline half, which preparing cannot do without."""
         if self.pipeline is None:
             raise UsageError(
-                "the configuration has no `pipeline:` half", todo="Add it, or pass the file that has it with -c"
+                "the configuration has no section `pipeline:`", todo="Add it, or pass the file that has it with -c"
             )
         return self.pipeline
 

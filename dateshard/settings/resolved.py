@@ -58,7 +58,7 @@ def choose(settings: Settings, keys: Sequence[str]) -> dict[str, Any]:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"{command('config', 'show', config=True)} prints all"
-            raise UsageError(f"'{key}' is no key of this configuration", todo=hint)
+            raise UsageError(f"'{key}' is not a key of this configuration", todo=hint)
         _copy(tree, chosen, key)
     return chosen
 

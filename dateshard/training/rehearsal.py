@@ -94,7 +94,10 @@ def _step(session: Session) -> tuple[str, str]:
 
 def _validate(session: Session) -> tuple[str, str]:
     if session.validation is None:
-        return NOT_TRIED, "no validation window fits its dates: the training loss decides which weights are best"
+        return (
+            NOT_TRIED,
+            "the validation dates are too few for a window, so the training loss decides which weights are best",
+        )
     try:
         report = validate(session, lambda: True)  # asked after its first batch
     except Interrupted:

@@ -75,7 +75,7 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     if state.validated and progress.best_loss is None:
         screen.tell("warning: the loss of no epoch was a finite number, so none of its checkpoints is the best")
     if ended.why in ("max steps", "early stopping"):
-        here = "Continue exactly here" if ended.why == "max steps" else "To go on"
+        here = "Continue exactly here" if ended.why == "max steps" else "To continue"
         screen.tell(f"{here}: {way_on(started.session, run.name)}")
     more = () if progress.best_loss is not None else ("--checkpoint", "latest")
     if door().alone:
@@ -87,9 +87,9 @@ def _nothing_to_do(started: Started, why: str, screen: Screen) -> Document:
     command = way_on(started.session, run.name)
     screen.explain(f"{why_ended(started.session, run.name, why)}.")
     if why == "early stopping":
-        screen.explain("More epochs alone do not go on.")
+        screen.explain("More epochs alone do not continue it.")
     if command:
-        screen.tell(f"To go on: {command}")
+        screen.tell(f"To continue: {command}")
     screen.say("--resume none (make train NEW=1) trains anew")
     best = started.session.state.progress.best_loss
     return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}

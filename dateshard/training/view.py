@@ -44,7 +44,9 @@ def headline(screen: Screen, started: Started) -> None:
     if (unsplit := _in_no_split(dataset)) and not started.finished:
         screen.tell(f"note: {unsplit}")
     if session.validation is None and not started.finished:
-        screen.tell("note: no validation window fits its dates: the training loss decides which weights are best")
+        screen.tell(
+            "note: the validation dates are too few for a window, so the training loss decides which weights are best"
+        )
     reader = session.train
     served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
     shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"
@@ -62,9 +64,9 @@ def headline(screen: Screen, started: Started) -> None:
     screen.say(f"shuffle {shuffle}  {served}")
     if not started.finished:
         screen.say(_checkpoints(started))
-        screen.say(f"If it is cut off: {command('train', '--resume', started.run.name)}")
+        screen.say(f"To continue if it is interrupted: {command('train', '--resume', started.run.name)}")
         if not screen.terminal:
-            screen.say("(the lines of epochs and batches count both from 0, everything else from 1)")
+            screen.say("(lines of epochs and batches count from 0, everything else from 1)")
 
 
 def _histories(dataset: Dataset, runs: Sequence[DateRun], window: Window, interval: str) -> str:

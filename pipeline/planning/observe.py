@@ -82,15 +82,15 @@ def _why_cut(config: Pipeline, root: Path, whole: Dump, cache: Cache) -> str:
     name, size = f"{whole.path}", size_text(whole.size)
     key = cut_key(config, whole)
     if (root / "cut" / key).exists():
-        return f"the cut of {name} ({size}) is damaged: it will be cut again"
+        return f"the files that {name} ({size}) was divided into are damaged: it will be divided again"
     folders = (root / "cut").iterdir() if (root / "cut").is_dir() else ()
     older = [find_cut(root, folder.name) for folder in folders]
     if not any(cut.files == whole.files for cut in older if cut):
-        return f"{name} ({size}) is not cut into dates yet: preprocess cuts it first, in one pass"
+        return f"{name} ({size}) is not divided by date yet: preprocess divides it first, in one pass"
     before = [cache.get(str(file)) or [0, 0, 0, 0, ""] for file in whole.files]
     if [row[4] for row in before] == list(whole.hashes):
-        return f"{name} ({size}) was cut by other settings: it will be cut again"
-    return f"{name} changed ({change_text(sum(row[0] for row in before), whole.size)}): it will be cut again"
+        return f"{name} ({size}) was divided with other settings: it will be divided again"
+    return f"{name} changed ({change_text(sum(row[0] for row in before), whole.size)}): it will be divided again"
 
 
 def uncut(config: Pipeline, root: Path) -> Dump | None:

@@ -283,7 +283,7 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     if dump is None and seen.to_cut:
         state = "stale(dump)" if source else "missing"
         return DatePlan(
-            date=date, state=state, reason="known once its file is cut", key=source["staged"] if source else ""
+            date=date, state=state, reason="known once its file is divided", key=source["staged"] if source else ""
         )
     if dump is None:
         committed = seen.manifest is not None and date in seen.manifest.dates
@@ -346,7 +346,7 @@ def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
     if wish.resplit and config.split and config.split.by:
         return "--resplit: other cuts may train"
     if seen.sources.get("basis") != basis:
-        return "the settings that statistics rest on changed"
+        return "settings of the statistics changed"
     mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]
     return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
 

@@ -44,7 +44,7 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     """What a person should know of the dataset, whatever is done."""
     remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
     if seen.manifest and seen.no_match:
-        remarks.append(f"{seen.no_match}. {_dates(len(known))} by shards alone.")
+        remarks.append(f"{seen.no_match}. {_dates(len(known))} kept as shards.")
     remarks += _far_away(config, seen, known)
     if days := plan.missing_days:
         many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
@@ -121,7 +121,9 @@ def _held(seen: Observed, merge: str) -> list[str]:
     held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
     if not held or merge:
         return []
-    return [f"The frozen statistics still rest on {collapse(held)}, which was dropped, unless --refit-statistics."]
+    return [
+        f"The frozen statistics still include {collapse(held)}, which was dropped; --refit-statistics takes it out."
+    ]
 
 
 def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
@@ -144,7 +146,7 @@ def _spelled(ranges: Ranges) -> str:
 
 
 def _dates(count: int) -> str:
-    return "1 date stands" if count == 1 else f"{count:,} dates stand"
+    return "1 date is" if count == 1 else f"{count:,} dates are"
 
 
 def change_text(before: int, after: int) -> str:

@@ -41,7 +41,9 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
     if cut_files is None:
         where = request.where(path)
         raise DumpError(
-            "the cut that it belongs to is damaged", where=where, todo="Run the command again: it cuts anew"
+            "the files that it was divided into are damaged",
+            where=where,
+            todo="Run the command again: it divides the file again",
         )
     with pa.ipc.open_file(path) as reader:
         size = read_rows(len(reader.schema.names))

@@ -170,9 +170,9 @@ def _keys(config: Pipeline) -> dict[str, str]:
     source, columns = config.source, {name: config.column_of(name) for name in config.features}
     keys = {column: f"pipeline.features.{name}" for name, column in columns.items() if column is not None}
     if source.cut is not None:
-        keys[source.cut] = "pipeline.source.cut (records that nothing cuts have none: leave it out)"
+        keys[source.cut] = "pipeline.source.cut (leave it out if the records have no sessions or subjects)"
     elif source.node is not None:
-        keys[source.node] = "pipeline.source.node (a dump of one node has none: leave it out)"
+        keys[source.node] = "pipeline.source.node (leave it out if there is only one node)"
     return keys | dict.fromkeys(source.time_columns, "pipeline.source.time")
 
 
@@ -206,7 +206,7 @@ def one_node(path: Path, source: Source) -> str | None:
     if not source.node_in_path:
         return source.node_name or ONE_NODE
     if (name := node_of(path, source.path)) is None:
-        what, todo = f"the path names no node as in {source.path}", "Lay the file where its path names its node"
+        what, todo = f"the path names no node as in {source.path}", "Move the file to a path that names its node"
         raise DumpError(what, where=Where(file=str(path)), todo=todo)
     if any("\ud800" <= char <= "\udfff" for char in name):
         what, todo = "its path names the node, and that name is not UTF-8", "Rename it"

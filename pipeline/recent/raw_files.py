@@ -69,7 +69,9 @@ def raw_files(names: Sequence[str], config: Pipeline) -> Iterator[Raw]:
                 dumps[date] = dump
             cut |= spills
         if not dumps:
-            raise DumpError("no row of any date is there", where=Where(file=names[0]), todo=f"Check {history_option()}")
+            raise DumpError(
+                "the file has no row of any date", where=Where(file=names[0]), todo=f"Check {history_option()}"
+            )
         yield Raw(config=config, dumps=dumps, cut=frozenset(cut), folder=Path(temporary), names=tuple(names))
 
 
@@ -90,7 +92,7 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
         return {date: Dump(path=Path(name), size=0, hash="", files=files, hashes=())}, frozenset()
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
-        raise UsageError("the folder's name tells no date", where=Where(file=name), todo=todo)
+        raise UsageError("the folder's name has no date", where=Where(file=name), todo=todo)
     from dateshard.pipeline.raw.cutting import cut
 
     alone = config.model_copy(update={"source": config.source.model_copy(update={"path": name, "dates": None})})

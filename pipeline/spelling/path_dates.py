@@ -41,9 +41,9 @@ def _no_date(pattern: str, style: str) -> UsageError:
     lacking = [unit for unit, other in others.items() if other.strftime(style) == first.strftime(style)]
     if len(lacking) in (0, len(others)):
         todo = "Write %Y, %m and %d, as in {date:%Y%m%d}"
-        return UsageError(f"'{{date:{style}}}' is no pattern that dates are read by", todo=todo)
+        return UsageError(f"'{{date:{style}}}' is not a pattern of a date", todo=todo)
     return UsageError(
-        f"'{{date:{style}}}' has no {' and no '.join(lacking)}, and a dump is of one date",
-        todo="Files of many dates each are named without {date}, as one table that is cut by the times of its rows: "
+        f"'{{date:{style}}}' has no {' and no '.join(lacking)}, and a dump holds one date",
+        todo="Files of many dates each are named without {date}, as one table that is divided by the times of its rows: "
         f"write {PLACEHOLDER.sub('*', pattern)}",
     )

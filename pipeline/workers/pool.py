@@ -178,12 +178,12 @@ class Workers:
         return task, outcome
 
 
-MORE_MEMORY = "If it was for want of memory: give less to hold with --memory-limit, or run with --workers 1"
+MORE_MEMORY = "If memory ran out: lower --memory-limit, or run with --workers 1"
 
 
 def _convicted(first: str, second: str) -> ResourceError:
     what = f"its worker process {first}, and when it ran alone, without any other worker, it {second}"
-    return ResourceError(what, todo=f"{MORE_MEMORY}. Everything else goes on without this date")
+    return ResourceError(what, todo=f"{MORE_MEMORY}. The other dates are prepared without it")
 
 
 def _start() -> _Worker:

@@ -212,5 +212,5 @@ def test_packaged_models_need_no_word_and_leave_no_record(
 )
 def test_a_client_names_no_code_of_any_kind(tree: dict[str, Any]) -> None:
     validate({"dataset": "d", **tree})
-    with pytest.raises(UsageError, match="names code, which is not taken from here"):
+    with pytest.raises(UsageError, match="names code, which is not imported from here"):
         validate({"dataset": "d", **tree}, own_models=False)

@@ -108,7 +108,7 @@ def test_a_checkpoint_that_names_a_file_elsewhere_is_refused(fresh: Lab, name: s
     resealed(found.folder, lambda content: content["files"].update({name: [1, "0" * 32]}))
     code, text = fresh.say("evaluate", "cut", "--checkpoint", found.name)
     assert (code, one_sentence(text)) == (4, True), text
-    assert "manifest.json: its seal is whole, but it does not hold what such a file holds" in text
+    assert "manifest.json: its hash is right, but its content is not that of such a file" in text
 
 
 JUNK: list[Any] = [None, True, -1, 2**70, 10**400, 1e308, "", "x", "../../../../etc", "\x1b[2J", [], {}, [[]], {"x": 1}]
@@ -257,7 +257,7 @@ def test_sources_and_receipts_that_lead_out_of_the_store_are_refused(fresh: Lab)
     path.chmod(0o644)
     path.write_bytes(seal(content))
     code, text = fresh.say("verify", "--full", *CONFIG)
-    assert (code, f"{path}: its seal is whole, but" in text) == (4, True), text
+    assert (code, f"{path}: its hash is right, but" in text) == (4, True), text
     assert fresh.say("preprocess", *CONFIG, "-q")[0] == 0
     assert fresh.say("verify", "--full", *CONFIG)[0] == 0
     path = next(STORE.glob("staged/2024-03-01/*/receipt.json"))

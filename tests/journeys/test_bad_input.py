@@ -104,7 +104,7 @@ def test_every_fault_is_one_sentence_with_its_place_and_the_other_dates_go_on(ma
         assert any(todo in line for todo in ("orrect the dump", "Write the dump"))
         assert len(line) < 500
     assert f"{len(expected)} failed: " in done.stdout
-    assert "Mend what is said of them, then: dateshard preprocess -c " in done.stdout
+    assert "Correct what the messages above say, then run: dateshard preprocess -c " in done.stdout
     dataset = Dataset.open(world.store)
     assert sorted(dataset.manifest.dates) == sorted(set(dates) - set(expected) - {gap})
     assert gap not in dataset.manifest.failed  # a gap is no fault
@@ -191,9 +191,9 @@ def test_nothing_usable_ends_with_65_and_the_first_reason(make_world: Make) -> N
     for date in world.rows:
         world.dump(date).write_text("time,node\n1,2\n")
     done = prepare(world, code=65)
-    assert done.stderr.startswith("Error: no training date could be measured, so there are no statistics. Correct what")
+    assert done.stderr.startswith("Error: no training date could be measured, so there are no statistics. Correct the")
     assert (done.stdout + done.stderr).count("there is no column") == 1
-    assert "2 dates failed alike, as is said of 2024-03-01: 2024-03-01..2024-03-02" in done.stdout
+    assert "2 dates failed for the same reason as 2024-03-01: 2024-03-01..2024-03-02" in done.stdout
     document = json.loads(prepare(world, "--json", code=65).stdout)
     assert document["error"]["kind"] == "dump"
     assert document["error"]["exit_code"] == 65

@@ -169,10 +169,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"split": {"by": "subject", "train": ["a"]}},
         "split.by divides the cuts of records: it is 'subject', and source.cut",
     ),
-    ({"layout": "grid", "step": "1h", "features": {"v": {"aggregate": "gap"}}}, "layout: events alone"),
+    ({"layout": "grid", "step": "1h", "features": {"v": {"aggregate": "gap"}}}, "layout: events only"),
     (
         {"layout": "grid", "step": "1h", "source": {"path": "{date}.csv", "time": "t", "cut": "c"}},
-        "layout: events alone",
+        "layout: events only",
     ),
     ({"layout": "grid"}, "layout grid needs step"),
 ]
@@ -236,7 +236,7 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     assert judged["split"] == "test"
     assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean"}
     refused = world.run("evaluate", "r", "--baselines", "ridge", code=None)
-    assert "of windows of one length" in refused.stderr
+    assert "needs windows of one length" in refused.stderr
 
 
 def test_other_libraries_read_a_shard_of_events(tmp_path: Path) -> None:

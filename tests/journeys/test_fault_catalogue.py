@@ -251,7 +251,7 @@ def test_every_fault_is_refused_in_its_exact_sentence_and_the_other_dates_are_co
     shown = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     assert set(shown) < set(told.values())
     assert len(shown) == len(told) - 1  # two are cut off, and read by the same key
-    assert "2 dates failed alike, as is said of 2024-05-27: 2024-05-27..2024-05-28" in done.stdout
+    assert "2 dates failed for the same reason as 2024-05-27: 2024-05-27..2024-05-28" in done.stdout
     bad = [case for case in chosen if case.name in {**ROWS, **WHOLE}]
     assert sorted(told) == sorted(str(case.date) for case in bad)
     for case in bad:
@@ -335,7 +335,7 @@ def test_one_file_of_many_dates_counts_the_same_and_tells_what_belongs_to_no_dat
         expected = {} if case.name == "bad_times" else {ROWS[case.name][0]: 5}
         assert rows["by_date"][str(case.date)]["rejected"] == expected, case.name
     assert sources(world)["cut"] == {"files": [str(tmp_path / "all.csv")], "rows": rows["cut"]}
-    assert f"{rows['read']:,} rows cut into {len(TRAIN) + len(chosen)} dates, 5 {NO_TIME}" in done.stderr
+    assert f"{rows['read']:,} rows divided into {len(TRAIN) + len(chosen)} dates, 5 {NO_TIME}" in done.stderr
     world.tree["pipeline"]["source"]["max_bad_fraction"] = 0
     (tmp_path / "all.csv").write_bytes((tmp_path / "all.csv").read_bytes() + b"noon,s00000,1,1\n")
     refused = preprocess(world, code=65).stderr

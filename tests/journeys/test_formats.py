@@ -258,7 +258,7 @@ def test_a_big_file_that_grows_leaves_its_earlier_dates_fresh(world: Any, commit
     everything(world).write_csv(world.folder / "all.csv")
     config = str(world.config_file())
     planned = world.run("plan", "-c", config, "--json")
-    assert "it will be cut again" in json.loads(planned.stdout)["warnings"][0]
+    assert "it will be divided again" in json.loads(planned.stdout)["warnings"][0]
     document = json.loads(world.run("preprocess", "-c", config, "--json", "--workers", "1").stdout)
     assert 1 <= document["measured"] < len(DATES)
     assert len(list((world.store / "cut").iterdir())) == 1

@@ -93,14 +93,14 @@ def test_eight_dates_grow_by_a_ninth_then_one_fails_and_is_mended_one_is_dropped
 
     world.dump(day(3)).write_text("time,node,speed,vehicles\n2024-03-03T00:00:00,n0,fast,1\n")
     said = say(world, "preprocess", code=3)
-    assert "1 failed: 2024-03-03. Mend what is said of them" in said
+    assert "1 failed: 2024-03-03. Correct what the messages above say" in said
     assert generation(world) == 3  # what training reads says that the date failed
     assert Dataset.open(world.store).manifest.dates == grown.dates  # its older shard stays
     say(world, "preprocess", code=3)
     assert generation(world) == 3  # the same failure again is nothing new
     assert "2024-03-03" in say(world, "train", "--run", "third", code=4)
     world.write(day(3))
-    assert "no shard differs, the rest of the manifest does: generation 4" in say(world, "preprocess")
+    assert "no shard changed, but the manifest did: generation 4" in say(world, "preprocess")
     assert Dataset.open(world.store).manifest == grown
 
     assert "generation 5: 8 dates, without 2024-03-05" in say(world, "drop", "2024-03-05", "-y")
@@ -142,7 +142,7 @@ def test_a_ninth_date_is_one_shard_and_the_plan_says_how_the_split_moves(
     if isinstance(split, dict) and split["train"] == 0.75:
         said = say(world, "preprocess", "--resplit")
         assert "The split moves: train 2024-03-01..2024-03-06 -> 2024-03-01..2024-03-07; validation" in said
-        assert "no shard differs, the rest of the manifest does: generation 3" in said
+        assert "no shard changed, but the manifest did: generation 3" in said
         assert Dataset.open(world.store).manifest.statistics == statistics
 
 
@@ -177,7 +177,7 @@ def test_a_dump_that_disappeared_leaves_its_shard_and_is_told(make_world: Make, 
     say(world, "preprocess")
     before = Dataset.open(world.store).manifest
     world.dump(day(4)).unlink()
-    assert say(world, "preprocess") == "nothing to do: generation 1, 7 dates fresh, 1 by their shards alone\n"
+    assert say(world, "preprocess") == "nothing to do: generation 1, 7 dates fresh, 1 whose dump is gone\n"
     assert "no-dump\t2024-03-04\t1\tthe dump is gone, its shard stays" in say(world, "plan")
     assert "2024-03-04: the dump is gone, its shard stays." in say(world, "preprocess", "2024-03-04", "--force")
     say(world, "preprocess", "--refit-statistics")
@@ -194,10 +194,10 @@ def test_a_dropped_date_stays_out_until_it_is_asked_for_by_name(make_world: Make
     said = say(world, "drop", "2024-03-05", "-y")
     assert "generation 2: 7 dates, without 2024-03-05" in said
     assert "its dump stays; preprocess leaves it out until asked by name" in said
-    assert "the frozen statistics still rest on 2024-03-05, unless --refit-statistics" in said
+    assert "the frozen statistics still include 2024-03-05, until preprocess --refit-statistics" in said
     assert len(shards(world)) == size  # nothing is deleted
     assert Dataset.open(world.store).manifest.statistics == before.statistics
-    rests = "The frozen statistics still rest on 2024-03-05, which was dropped"
+    rests = "The frozen statistics still include 2024-03-05, which was dropped"
     assert rests in say(world, "plan")
     for words in ((), ("last:7",), ("2024-03",), ("2024-03-04..2024-03-06", "--force"), ("--refit-statistics",)):
         say(world, "preprocess", *words)

@@ -111,7 +111,7 @@ def test_killed_before_the_first_and_around_the_last_save_of_an_epoch_nothing_is
     whole, run = uninterrupted(short), Path("data/runs/cut")
     killed = launch_to_point("os.mkdir .*/.tmp-", 0, "train", "-c", "config.yaml", "--run", "cut")
     killed.wait(-9)
-    assert "If it is cut off: dateshard train --resume cut" in killed.out
+    assert "To continue if it is interrupted: dateshard train --resume cut" in killed.out
     assert list((run / "checkpoints").iterdir()) == []
     rename = "os.rename .*/checkpoint_epoch_{}_batch_28"
     for epoch, after in ((1, 1), (2, 0)):  # right after the rename, and right before it

@@ -79,7 +79,7 @@ def test_the_command_names_a_poison_date_what_killed_it_and_what_goes_on(
     (failed,) = (line for line in out.splitlines() if line.startswith("failed"))
     assert failed.startswith(f"failed  {POISON}  its worker process was killed by SIGKILL, and when it ran alone")
     assert "run with --workers 1" in failed
-    assert f"1 failed: {POISON}. Mend what is said of them, then: dateshard {' '.join(words)}\n" in out
+    assert f"1 failed: {POISON}. Correct what the messages above say, then run: dateshard {' '.join(words)}\n" in out
 
 
 def test_fail_fast_of_the_command_keeps_what_was_measured_and_says_how_to_go_on(
@@ -93,7 +93,7 @@ def test_fail_fast_of_the_command_keeps_what_was_measured_and_says_how_to_go_on(
     out = capfd.readouterr().out
     assert "no generation yet: 0 shards written; 2 dates measured" in out
     assert "stopped at the first failure (--fail-fast): nothing was committed after it" in out
-    assert f"then: dateshard {' '.join(words)}" in out
+    assert f"then run: dateshard {' '.join(words)}" in out
     assert not Path(world.store / "CURRENT").exists()
     assert dateshard.cli.run([*words[:-1], "--json"]) == 3
     document = json.loads(capfd.readouterr().out)

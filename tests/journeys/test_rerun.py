@@ -89,7 +89,7 @@ def test_a_rerun_of_one_date_changes_that_shard_alone_and_a_refit_equals_a_fresh
     assert re.search(rf"stale\(dump\)\t{DST}\t1\tdump changed", plan)
     assert f"{DST} is a training date: the frozen statistics are kept, unless --refit-statistics" in plan
     said = prepare(world, str(DST))
-    assert "the statistics stay frozen; measured now they would move:  speed mean +" in said
+    assert "the statistics stay frozen; computed now they would differ:  speed mean +" in said
     assert "generation 2: 1 shard written; 1 date measured" in said
     after = Dataset.open(world.store).manifest
     assert [date for date in after.dates if after.dates[date] != before.dates[date]] == [DST]
@@ -136,7 +136,7 @@ def test_another_split_alone_is_committed_and_told(world: Any) -> None:
     assert said.splitlines() == [
         "The split moves: test 2013-03-14 -> none.",
         "1 date is in no split: 2013-03-14. pipeline.split leaves it out",
-        "no shard differs, the rest of the manifest does: generation 2, 9 dates fresh",
+        "no shard changed, but the manifest did: generation 2, 9 dates fresh",
     ]
     assert set(Dataset.open(world.store).manifest.split) == {"train", "validation"}
 

@@ -85,7 +85,7 @@ def test_a_signal_during_validation_keeps_the_epochs_steps_and_validates_again(
 
 
 PREPARE = ("preprocess", "-c", "config.yaml", "--workers")
-GOES_ON = re.compile(r"This goes on: .*dateshard (.+)")
+GOES_ON = re.compile(r"To continue: .*dateshard (.+)")
 
 
 def interrupted(process: Any, world: Any, number: int, *, group: bool) -> list[str]:
@@ -96,8 +96,8 @@ def interrupted(process: Any, world: Any, number: int, *, group: bool) -> list[s
     process.wait(128 + number)
     assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "processes that live on"
     (line,) = process.err.strip().splitlines()
-    assert line.startswith("stopped: what was measured is kept, what was committed stays. This goes on: ")
-    assert process.out.count("If it is cut off, this goes on: ") <= 1  # before the work, if it came so far
+    assert line.startswith("stopped: what was measured is kept, what was committed stays. To continue: ")
+    assert process.out.count("To continue if it is interrupted: ") <= 1  # before the work, if it came so far
     assert list((world.store / "staging").glob("*")) == []
     found = GOES_ON.search(line)
     assert found

@@ -165,7 +165,7 @@ def test_every_split_is_told_and_an_almost_empty_one_is_warned_of(
 ) -> None:
     world.tree["pipeline"]["split"] = {"train": "..2024-03-04", "validation": "2024-03-05"}
     config = str(world.config_file())
-    warning = "warning: validation rests on"
+    warning = "warning: validation has only"
     assert run(["preprocess", "-c", config, "--workers", "1"]) == 0
     told = capsys.readouterr().out
     assert "observed cells: train 99.8 %, validation 3 %" in told
@@ -191,4 +191,4 @@ def test_a_share_says_100_of_all_alone_and_0_of_none_alone() -> None:
 def test_a_split_as_sparse_as_training_is_not_warned_of() -> None:
     assert thin_splits({"train": ObservedCells(8, 100), "validation": ObservedCells(1, 100)}) == []
     (told,) = thin_splits({"train": ObservedCells(90, 100), "validation": ObservedCells(8, 100)})
-    assert told.startswith("validation rests on 8 of its 100 cells")
+    assert told.startswith("validation has only 8 of its 100 cells")

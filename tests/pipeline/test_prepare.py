@@ -152,9 +152,7 @@ def test_repeated_records_are_settled_as_the_configuration_says(make_world: Make
     world.tree["pipeline"]["source"]["duplicates"] = "refuse"
     failed = world.prepare().failed
     assert list(failed) == [dates[0]]
-    assert "row 2, column 'time': the row's node and instant come again in a later row (4 such rows)" in str(
-        failed[dates[0]]
-    )
+    assert "row 2, column 'time': a later row has the same node and instant (4 such rows)" in str(failed[dates[0]])
 
 
 def world_sources(world: Any) -> dict[str, Any]:

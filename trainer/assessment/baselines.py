@@ -249,7 +249,7 @@ def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
     window = window_of(config)
     seasons, notes = list[str](), list[str]()
     if any(dataset.features[place].ahead for place in choose_columns(config, dataset).targets):
-        notes.append("a target that looks ahead is not known in the history: repeat and ridge have nothing to go by")
+        notes.append("a target that looks ahead is not known in the history: repeat and ridge are left out")
         return ["mean"], notes
     if not window.horizon:
         return ["mean", "ridge"], notes
@@ -261,7 +261,7 @@ def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
         elif season > 1:  # that of 1 is repeat
             seasons.append(f"seasonal:{season}")
     if window.interval:
-        notes.append("ridge left out: it is of windows of one length, and the history is an interval of time")
+        notes.append("ridge left out: it needs windows of one length, and the history is an interval of time")
         return ["repeat", "mean"], notes
     return ["repeat", *seasons, "mean", "ridge"], notes
 
@@ -275,10 +275,10 @@ def _refuse_meaningless(name: str, config: Trainer, dataset: Dataset) -> None:
     targets = choose_columns(config, dataset).targets
     ahead = [dataset.features[place].name for place in targets if dataset.features[place].ahead]
     if ahead and name not in ("mean", "majority"):
-        what = f"baseline '{name}' is of a target's own past, and that of '{ahead[0]}' tells what comes"
+        what = f"baseline '{name}' uses a target's own past, and that of '{ahead[0]}' tells what comes"
         raise UsageError(what, todo="Take mean")
     if name.startswith("ridge") and config.window.interval:
-        what = f"baseline '{name}' is of windows of one length, and trainer.window.history is {config.window.history}"
+        what = f"baseline '{name}' needs windows of one length, and trainer.window.history is {config.window.history}"
         raise UsageError(what, todo="Take repeat or mean, or a history of so many records")
 
 

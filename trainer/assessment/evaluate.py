@@ -203,10 +203,7 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
     if len(difficulty) < 2 or max(difficulty.values()) <= APART * min(difficulty.values()):
         return []
     errors = ", ".join(f"{split} {error:.3g}" for split, error in difficulty.items())
-    return [
-        f"the splits differ in difficulty, squared error of ridge: {errors}: "
-        "a loss on one of them says nothing of a loss on another"
-    ]
+    return [f"the splits differ in difficulty (squared error of ridge: {errors}), so their losses cannot be compared"]
 
 
 @torch.no_grad()

@@ -190,4 +190,4 @@ def _another(folder: Path) -> str:
 def _those(folder: Path) -> str:
     run = folder.absolute().parent.parent
     known = [run.name] if (run / "run.json").is_file() else ["--dir", folder.parent]
-    return f"Those that there are: {command('checkpoints', 'list', *known)}"
+    return f"See: {command('checkpoints', 'list', *known)}"

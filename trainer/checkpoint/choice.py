@@ -87,7 +87,7 @@ def find(parent: Path, name: str) -> tuple[Checkpoint, list[str]]:
             raise NotThereError(f"no checkpoint that verifies{reason}", where=Where(file=str(parent)), todo=todo)
         return checkpoint, passed
     if not NAME.fullmatch(name):
-        what = f"'{shorten(name)}' is no checkpoint's name"
+        what = f"'{shorten(name)}' is not the name of a checkpoint"
         raise NotThereError(what, where=Where(file=str(parent)), todo="Say latest, best or checkpoint_epoch_1_batch_2")
     candidates, passed, first = [parent / name, *sorted(parent.glob(f"{name}-*"))], list[str](), None
     for folder in candidates:

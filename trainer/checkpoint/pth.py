@@ -154,7 +154,7 @@ def _reason(error: Exception) -> str:
 
 def _unusable(path: Path, reason: str) -> DamagedError:
     todo = "Name a file that torch.load(weights_only=True) reads, with {name: tensor} or a model_state_dict"
-    return DamagedError(f"no file of weights: {reason}", where=Where(file=str(path)), todo=todo)
+    return DamagedError(f"not a file of weights: {reason}", where=Where(file=str(path)), todo=todo)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -187,7 +187,7 @@ def misfit(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
         if given[name].shape != tensor.shape:
             return f"'{shorten(name)}' is {_form(given[name])}, this model's is {_form(tensor)}"
     extra = _first(name for name in given if name not in wanted)
-    return f"'{shorten(extra)}' is none of this model's" if extra else ""
+    return f"'{shorten(extra)}' is not one of this model's" if extra else ""
 
 
 def _first(names: Iterable[str]) -> str:

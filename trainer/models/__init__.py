@@ -95,7 +95,7 @@ def build(shape: Shape, config: ModelConfig) -> nn.Module:
     if family.own_history:
         _refuse_other_history(shape, config.name)
     if config.options and family is not OWN:
-        what = f"trainer.model.options are for a model of one's own, and '{config.name}' is none"
+        what = f"trainer.model.options are for a model of your own, which '{config.name}' is not"
         raise UsageError(what, todo="Leave them out")
     if config.revin:
         _refuse_irreversible(shape, config.name, family)

@@ -65,7 +65,9 @@ class TrainingRun:
             UsageError: a run of that name exists, or `save_dir` holds another's checkpoints.
         """
         if name and not re.fullmatch(r"\w[\w.-]{0,63}", name):
-            raise UsageError(f"'{shorten(name)}' is no name for a run", todo="Use letters, digits, '_', '-' and '.'")
+            raise UsageError(
+                f"'{shorten(name)}' is not a valid name of a run", todo="Use letters, digits, '_', '-' and '.'"
+            )
         if name in WORDS or checkpoint.NAME.fullmatch(name or ""):
             raise UsageError(
                 f"a run cannot be named '{name}': that word means another thing here", todo="Name it otherwise"
@@ -73,7 +75,7 @@ class TrainingRun:
         if save_dir is not None and name and save_dir.absolute() == (parent / name / "checkpoints").absolute():
             save_dir = None  # where they lie anyway
         if parent.is_symlink() and not parent.exists():
-            what = "the runs folder leads to one that is not there (is its disk not mounted?)"
+            what = "the runs folder is a link to a folder that is missing (is its disk not mounted?)"
             raise NotThereError(what, where=Where(file=str(parent)), todo="Bring it back, or remove the link")
         parent.mkdir(parents=True, exist_ok=True)
         runs_id.make_runs_id(parent)  # a damaged one is told before there is a run

@@ -120,7 +120,7 @@ def _refuse_taken(directory: Path) -> None:
     """
     where = Where(file=shorten(str(directory), 200))
     if directory.exists() and not directory.is_dir():
-        raise UsageError("--save-dir is no folder", where=where, todo="Name a folder, or one that is to be made")
+        raise UsageError("--save-dir is not a folder", where=where, todo="Name a folder, or one that is to be made")
     taken = [
         name for name in _names(directory) if NAME.fullmatch(name.removesuffix(".pth")) or name == "best_model.pth"
     ]

@@ -161,7 +161,7 @@ def reader_of(path: Path, chosen: str) -> Reader:
             raise DumpError(
                 "no format is known by its suffix",
                 where=Where(file=str(path)),
-                todo=f"Name it with a _ in front if it is no data, set pipeline.source.format, or use one of {known}",
+                todo=f"Begin its name with _ if it is not data, set pipeline.source.format, or use one of {known}",
             )
         chosen = SUFFIXES[suffix]
     if ":" in chosen:

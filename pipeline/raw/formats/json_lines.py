@@ -164,7 +164,7 @@ def _object(line: bytes, path: Path, request: Request, row: int, twice: str | No
     except (ValueError, RecursionError) as error:
         raise DumpError(f"not JSON: {error}", where=where, todo="Correct the dump") from None
     if not isinstance(parsed, dict):
-        raise DumpError("the row is no JSON object", where=where, todo="Correct the dump")
+        raise DumpError("the row is not a JSON object", where=where, todo="Correct the dump")
     if repeated:
         raise DumpError(f"the key '{shorten(twice or '')}' is repeated", where=where, todo="Correct the dump")
     return parsed

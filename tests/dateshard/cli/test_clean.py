@@ -115,7 +115,7 @@ def test_a_runs_folder_that_is_not_there_is_told_and_its_generations_stay(
         RUNS.mkdir()
     if left == "a link that leads nowhere":
         RUNS.symlink_to("disk/runs")
-        assert "data/runs: the runs folder leads to one that is not there" in ds(*TRAIN, "s", code=4).err
+        assert "data/runs: the runs folder is a link to a folder that is missing" in ds(*TRAIN, "s", code=4).err
     if left == "a file":
         RUNS.write_text("")
     why = "without its ID (is its disk not mounted?)" if left == "an empty folder" else "not here now"

@@ -145,4 +145,6 @@ def test_a_configuration_as_a_word_of_any_command_hints_at_its_option(ds: Run) -
     assert {words[0] for words in commands} >= set(COMMANDS) - {"doctor", "version", "completion", "runs"}
     for words in commands:
         error = ds(*words, "configs/a.yaml", code=2).err
-        assert f"comes after -c: dateshard {shlex.join([*words, '-c', 'configs/a.yaml'])}\n" in error, words
+        assert f"name a configuration with -c: dateshard {shlex.join([*words, '-c', 'configs/a.yaml'])}\n" in error, (
+            words
+        )

@@ -284,7 +284,7 @@ def test_other_settings_than_the_generation_has_are_refused(here: World, ds: Run
     """Wrong numbers would be the only sign: another fill, another aggregate, another column."""
     asked = ("predict", "mlp", "--history", "raw/{date}.csv", "-c", "config.yaml")
     assert ds(*asked, "pipeline.source.max_bad_fraction=0.5").code == 0
-    assert "scale or clip are others" in ds(*asked, "pipeline.features.speed.fill_limit=2", code=2).err
+    assert "scale or clip differ" in ds(*asked, "pipeline.features.speed.fill_limit=2", code=2).err
     assert "how a dump is read" in ds(*asked, "pipeline.features.speed.aggregate=max", code=2).err
     assert "how a dump is read" in ds(*asked, "pipeline.step=30m", code=2).err
 
@@ -321,7 +321,7 @@ def test_files_of_any_name_and_packing_give_the_same_bytes(here: World, tmp_path
         assert window_of(ask("mlp", history=tuple(given), until="2013-03-11")).values_HNF.tobytes() == wanted
     with pytest.raises(UsageError, match="hold 2013-03-09"):
         ask("mlp", history=(named[0], str(tmp_path / "all.csv")))
-    with pytest.raises(UsageError, match="tells no date"):
+    with pytest.raises(UsageError, match="has no date"):
         ask("mlp", history=(str(tmp_path),))
     with pytest.raises(DumpError, match="there is no nothing in "):
         ask("mlp", history=("nothing/{date}.csv",))
@@ -569,7 +569,7 @@ def test_a_run_alone_forecasts_after_all_that_is_prepared(here: World, ds: Run) 
     whole = ds("predict", "mlp", "--at", "latest").out
     assert ds("predict", "mlp").out == whole
     assert len(ds("predict", "latest").out.splitlines()) > 1
-    assert "Say with --at where what is prepared ends" in ds("predict", "mlp", "--until", "2013-03-10", code=2).err
+    assert "Say with --at where the prepared history ends" in ds("predict", "mlp", "--until", "2013-03-10", code=2).err
 
 
 @pytest.mark.parametrize(

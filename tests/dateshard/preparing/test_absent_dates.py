@@ -56,7 +56,7 @@ def test_a_range_of_one_big_file_that_is_not_cut_yet_says_so(
     world.tree["pipeline"]["source"]["path"] = "all.csv"
     monkeypatch.chdir(world.folder)
     config = str(world.config_file())
-    assert "not cut into dates yet" in ds("preprocess", "2024-03", "-c", config, code=65).err
+    assert "not divided by date yet" in ds("preprocess", "2024-03", "-c", config, code=65).err
     ds("plan", "2024-03-02", "-c", config)
     assert "3 dates to measure" in ds("preprocess", "-c", config).out
     assert "nothing to do" in ds("preprocess", "2024-03", "-c", config).out

@@ -72,7 +72,7 @@ def test_a_generation_that_changes_without_a_shard_is_something_to_do(
     assert status.endswith("Run: dateshard preprocess -c config.yaml\n")
     assert ds("status", "-c", "config.yaml", "--json", code=4).document["mend"] == "dateshard preprocess -c config.yaml"
     done = ds("preprocess", "-c", "config.yaml").out
-    assert "no shard differs, the rest of the manifest does: generation " in done
+    assert "no shard changed, but the manifest did: generation " in done
     assert "Nothing to do." in ds("plan", "-c", "config.yaml").out
     assert "Run:" not in ds("status", "-c", "config.yaml").out
 
@@ -92,7 +92,7 @@ def test_nothing_to_do_for_some_dates_counts_those_that_are_not_fresh(world: Wor
 def test_dates_without_a_dump_are_not_counted_as_fresh(world: World, ds: Run) -> None:
     for date in sorted(world.rows)[:2]:
         world.dump(date).unlink()
-    told = "nothing to do: generation 1, 4 dates fresh, 2 by their shards alone\n"
+    told = "nothing to do: generation 1, 4 dates fresh, 2 whose dump is gone\n"
     assert ds("preprocess", "-c", "config.yaml").out == told
 
 
@@ -118,4 +118,4 @@ def test_the_spills_of_a_file_that_is_no_longer_the_dump_are_something_to_remove
     assert removed["cut"]["count"] == 1
     assert removed["cut"]["bytes"] > 0
     assert not cut.exists()
-    assert "cut into 6 dates" in ds("preprocess", one, "-c", "config.yaml", "--workers", "1").out
+    assert "divided into 6 dates" in ds("preprocess", one, "-c", "config.yaml", "--workers", "1").out

@@ -39,9 +39,9 @@ def world(make_world: Callable[..., World]) -> World:
 @pytest.mark.parametrize("command", [["plan"], ["preprocess", "--dry-run"], ["plan", "--explain"]])
 def test_a_plan_of_a_file_that_is_not_cut_yet_says_what_comes_first(world: World, ds: Run, command: list[str]) -> None:
     out = ds(*command, "-c", "config.yaml").out
-    assert f"note: all.csv ({size()}) is not cut into dates yet: preprocess cuts it first, in one pass\n" in out
+    assert f"note: all.csv ({size()}) is not divided by date yet: preprocess divides it first, in one pass\n" in out
     assert "othing to do" not in out
-    assert f"Reads {size()} once to cut it" in out
+    assert f"Reads {size()} once to divide it" in out
     assert out.endswith("Run: dateshard preprocess -c config.yaml\n")
 
 
@@ -51,11 +51,11 @@ def test_a_plan_of_a_file_that_grew_says_so_and_a_status_is_not_well(world: Worl
     assert "Nothing to do." in ds("plan", "-c", "config.yaml").out
     was = size()
     write_big(world, 4)
-    told = f"all.csv changed ({was} -> {size()}): it will be cut again"
+    told = f"all.csv changed ({was} -> {size()}): it will be divided again"
     for command, code in (("plan", 0), ("status", 4)):
         out = ds(command, "-c", "config.yaml", code=code).out
         assert f"note: {told}\n" in out
-        assert "stale(dump)\t2024-03-01..2024-03-03\t3\tknown once its file is cut" in out
+        assert "stale(dump)\t2024-03-01..2024-03-03\t3\tknown once its file is divided" in out
         assert "gone" not in out
         assert "othing to do" not in out
         assert out.endswith("Run: dateshard preprocess -c config.yaml\n")
@@ -70,21 +70,24 @@ def test_what_must_be_cut_again_for_another_reason_than_its_bytes_is_told_as_suc
     ds("preprocess", "-c", "config.yaml", "--workers", "1", "-q")
     other = "pipeline.features.volume.column=speed"
     assert (
-        f"all.csv ({size()}) was cut by other settings: it will be cut again"
+        f"all.csv ({size()}) was divided with other settings: it will be divided again"
         in ds("plan", "-c", "config.yaml", other).out
     )
     (spill,) = world.store.glob("cut/*/2024-03-02.arrow")
     spill.chmod(0o644)
     spill.write_bytes(spill.read_bytes()[:-1])
-    assert f"the cut of all.csv ({size()}) is damaged: it will be cut again" in ds("plan", "-c", "config.yaml").out
+    assert (
+        f"the files that all.csv ({size()}) was divided into are damaged: it will be divided again"
+        in ds("plan", "-c", "config.yaml").out
+    )
     Path("more.csv").write_text(BIG.read_text().replace(",n0,", ",n9,"))
     assert "more.csv (" in (out := ds("plan", "-c", "config.yaml", "pipeline.source.path=more.csv").out)
-    assert "is not cut into dates yet" in out
+    assert "is not divided by date yet" in out
 
 
 def test_a_plan_as_json_names_the_file_and_the_command(world: World, ds: Run) -> None:
     document = ds("plan", "-c", "config.yaml", "--json").document
-    told = f"all.csv ({size()}) is not cut into dates yet: preprocess cuts it first, in one pass"
+    told = f"all.csv ({size()}) is not divided by date yet: preprocess divides it first, in one pass"
     assert document["to_cut"] == {"path": "all.csv", "bytes": BIG.stat().st_size, "why": told}
     assert document["command"] == "dateshard preprocess -c config.yaml"
     assert document["cost"]["read_bytes"] == BIG.stat().st_size
@@ -105,7 +108,7 @@ def test_selectors_that_need_dates_which_are_not_known_yet_are_refused(world: Wo
     for words in (["latest"], ["2024-03"], ["--only", "stale"], ["--exclude", "2024-03-02"]):
         for command in ("plan", "preprocess"):
             error = ds(command, *words, "-c", "config.yaml", code=65).err
-            assert "it will be cut again" in error
+            assert "it will be divided again" in error
             assert "un: dateshard preprocess -c config.yaml\n" in error
     assert "1 date to measure" in ds("preprocess", "2024-03-04", "-c", "config.yaml", "--workers", "1").out
 
@@ -146,7 +149,5 @@ def test_dumps_that_are_all_gone_are_told_where_their_shards_stay(make_world: Ca
         world.dump(date).unlink()
     for command in ("plan", "status", "preprocess"):
         out = ds(command, "-c", config).out
-        told = (
-            f"raw/{{date}}.csv: no dump matches the path: {world.folder}/raw is empty. 3 dates stand by shards alone."
-        )
+        told = f"raw/{{date}}.csv: no dump matches the path: {world.folder}/raw is empty. 3 dates are kept as shards."
         assert told in out

@@ -66,7 +66,10 @@ def test_a_wrong_column_in_all_dates_is_one_line_with_a_count(make_world: Make, 
         world.dump(date).write_text(world.dump(date).read_text().replace("speed", "tempo"))
     done = ds("preprocess", "-c", config, "--workers", "1", code=3)
     assert done.out.count("there is no column 'speed'") == 1  # when the first failed
-    assert "5 failed alike: 2024-03-02..2024-03-06. Mend what is said of them, then: dateshard pre" in done.out
+    assert (
+        "5 failed alike: 2024-03-02..2024-03-06. Correct what the messages above say, then run: dateshard pre"
+        in done.out
+    )
     status = ds("status", "-c", config, code=4).out
     (row,) = re.findall(r"^failed\t.*", status, re.MULTILINE)
     assert row.split("\t")[1:3] == ["2024-03-02..2024-03-06", "5"]
@@ -75,8 +78,8 @@ def test_a_wrong_column_in_all_dates_is_one_line_with_a_count(make_world: Make, 
     world.dump(dates(3)[2]).write_text("tempo\n")
     done = ds("preprocess", "-c", config, "--workers", "1", code=3)
     assert done.out.count("there is no column 'speed'") == 1
-    assert "4 dates failed alike, as is said of 2024-03-02: 2024-03-02, 2024-03-04..2024-03-06" in done.out
-    assert "5 failed: 2024-03-02..2024-03-06. Mend" in done.out
+    assert "4 dates failed for the same reason as 2024-03-02: 2024-03-02, 2024-03-04..2024-03-06" in done.out
+    assert "5 failed: 2024-03-02..2024-03-06. Correct" in done.out
 
 
 def test_a_plan_tells_bytes_and_only_a_time_that_was_measured(make_world: Make, ds: Run) -> None:

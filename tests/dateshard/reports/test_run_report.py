@@ -241,7 +241,7 @@ def test_without_a_test_split_it_is_judged_on_validation_and_without_both_on_not
     train(ds, world, "alone")
     page, text = page_of(ds, "alone")
     assert sections(page) == ALWAYS
-    assert "Nothing is judged yet: no test dates; no validation dates." in text
+    assert "Nothing was evaluated yet: no test dates; no validation dates." in text
     assert "best training loss" in text
     assert ds("report", "alone", "--json").document["not_evaluated"] == "no test dates; no validation dates"
     shutil.rmtree("data/shards")  # the data are gone: what was found before still stands

@@ -82,7 +82,7 @@ def test_latest_is_the_newest_run_as_of_other_commands(ds: Run) -> None:
 def test_a_run_without_a_folder_of_checkpoints_is_told_in_a_sentence(ds: Run, words: list[str]) -> None:
     shutil.rmtree(FOLDER)
     error = ds("checkpoints", *words, "one", code=4).err
-    assert error == f"Error: {FOLDER}: run one has no checkpoints. How it stands: dateshard runs\n"
+    assert error == f"Error: {FOLDER}: run one has no checkpoints. Its state: dateshard runs\n"
 
 
 def test_the_list_shows_the_best_first_then_the_newest_with_sizes_times_and_their_sum(ds: Run, terminal: Any) -> None:
@@ -200,7 +200,7 @@ def test_export_and_copy_give_what_can_be_used_elsewhere(ds: Run) -> None:
     assert "there is a file already" in ds("checkpoints", "export", name("1-3"), "x.pth", code=2).err
     ds("checkpoints", "export", name("1-3"), "x.pth", "--force")
     assert torch.load("x.pth", weights_only=True)["batch"] == 3
-    assert "no place for a file" in ds("checkpoints", "export", name("1-3"), "no/x.pth", code=2).err
+    assert "a file cannot be written there" in ds("checkpoints", "export", name("1-3"), "no/x.pth", code=2).err
     os.utime(FOLDER / name("1-3") / "manifest.json", (1_700_000_000, 1_700_000_000))
     for _ in range(2):  # again: an equal one is kept
         told = ds("checkpoints", "copy", "one", name("1-3"), "safe/place", "--json").document
@@ -293,7 +293,7 @@ def test_the_commands_of_the_notes_are_understood_letter_by_letter(ds: Run) -> N
 def test_wrong_words_are_told(ds: Run) -> None:
     for words, told in (
         (["--action", "sweep"], "No action 'sweep'"),
-        (["--dir", "x"], "Say what is to be done"),
+        (["--dir", "x"], "Name an action"),
         (["--dir", "x", "list"], "--dir comes after the command's name"),
         (["list", "one", "--dir", "x"], "Give one of them"),
         (["info", "one", "two"], "name one run and one checkpoint"),
@@ -303,7 +303,7 @@ def test_wrong_words_are_told(ds: Run) -> None:
     ):
         assert told in ds("checkpoints", *words, code=2).err
     missing = ds("checkpoints", "info", name("9-9"), code=4).err
-    assert f"{name('9-9')}: no such checkpoint. Those that there are: dateshard checkpoints list one" in missing
+    assert f"{name('9-9')}: no such checkpoint. See: dateshard checkpoints list one" in missing
     for words in (
         ["list", "nobody"],
         ["list", "--dir", "nowhere"],

@@ -218,7 +218,7 @@ def test_compare_says_when_data_splits_and_objectives_differ(here: Path, ds: Run
     notes = " ".join(ds("compare", "one", "later", "--json").document["notes"])
     assert "not the same data (generations: one 1, later 2)" in notes
     assert "their splits differ" in notes
-    assert "what they minimise differs" in notes
+    assert "their losses differ" in notes
 
 
 def test_many_runs_stand_below_each_other_where_a_terminal_is_too_narrow_for_their_names(

@@ -185,7 +185,10 @@ def test_the_schema_takes_what_the_configuration_takes() -> None:
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        ("{a: {loss: mae, targets: [sped]}}", "loss 'a' names 'sped', which is none of trainer.targets (speed, 'no')"),
+        (
+            "{a: {loss: mae, targets: [sped]}}",
+            "loss 'a' names 'sped', which is not one of trainer.targets (speed, 'no')",
+        ),
         (
             "{a: {loss: mae, targets: [speed]}}",
             "no loss names the target 'no'; give each of trainer.targets to one of a",

@@ -69,7 +69,7 @@ def test_each_half_is_read_with_its_defaults(load: Load) -> None:
     assert settings.trainer.training.epochs == 3
     assert settings.trainer.training.batch_size == 32
     assert load("dataset: a").pipeline is None
-    with pytest.raises(UsageError, match="no `pipeline:` half"):
+    with pytest.raises(UsageError, match="no section `pipeline:`"):
         load("dataset: a").preparing()
 
 
@@ -316,7 +316,7 @@ def test_flags_are_written_with_hyphens_or_underscores(flag: str, capsys: pytest
         ("trainer.model.revin=afine", "revin: must be true, false or 'affine' (got 'afine')"),
         ("trainer.training.class_weights=b", "must be a section, as {name: value}, or 'balanced' (got 'b')"),
         ("trainer.metrics.custom=worst", "trainer.metrics.custom: must be my_module:function (got 'worst')"),
-        ("pipeline.source.path=raw/{day}.csv", "'{day}' stands for nothing; {date} and {date:%Y%m%d} stand for"),
+        ("pipeline.source.path=raw/{day}.csv", "'{day}' is not a placeholder; {date} and {date:%Y%m%d} stand for"),
     ],
 )
 def test_what_a_value_should_be_is_said_in_words_and_once(load: Load, override: str, said: str) -> None:

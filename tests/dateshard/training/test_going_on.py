@@ -26,8 +26,8 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 def command_in(text: str) -> list[str]:
-    """The words of the command that `To go on` names, without `dateshard`."""
-    (command,) = re.findall(r"To go on: dateshard (.*)$", text, re.MULTILINE)
+    """The words of the command that `To continue` names, without `dateshard`."""
+    (command,) = re.findall(r"To continue: dateshard (.*)$", text, re.MULTILINE)
     return shlex.split(command)
 
 
@@ -37,7 +37,7 @@ def test_a_run_that_stopped_early_says_so_and_what_goes_on(world: World, ds: Run
     again = ds("train", "--resume", "one", "--epochs", "20").out
     assert "one stopped early in epoch 2 of 20: 1 epoch without a loss lower by more than 1e+09" in again
     assert "(early_stopping.patience 1); the best is" in again
-    assert "More epochs alone do not go on." in again
+    assert "More epochs alone do not continue it." in again
     assert "complete" not in again
     words = command_in(again)
     assert words == ["train", "--resume", "one", "trainer.early_stopping.patience=2"]
@@ -89,7 +89,7 @@ def test_a_ridge_is_complete_and_nothing_goes_on_with_it(world: World, ds: Run) 
     ds("train", "-c", "config.yaml", "--run", "one", "-q", "trainer.model.name=ridge")
     told = ds("train", "--resume", "one").out
     assert "one is complete: a ridge is solved in one pass" in told
-    assert "To go on" not in told
+    assert "To continue:" not in told
     assert ds("train", "--resume", "one", "--json").document["go_on"] is None
 
 
@@ -103,7 +103,7 @@ def test_a_run_without_finite_steps_names_the_command_that_goes_over_them(
     with monkeypatch.context() as patch:
         patch.setattr(step.Step, "add", _spoiled(step.Step.add, torch))
         failed = ds("train", "-c", "config.yaml", "--run", "one", "trainer.training.max_skipped=2", code=1)
-    (command,) = re.findall(r"To go on over them: dateshard (.*)$", failed.err, re.MULTILINE)
+    (command,) = re.findall(r"To continue over them: dateshard (.*)$", failed.err, re.MULTILINE)
     assert ds(*shlex.split(command), "--json").document["state"] == "early stopping"
 
 

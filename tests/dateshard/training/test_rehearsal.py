@@ -112,7 +112,7 @@ def test_trials_stand_alone(world: Any, ds: Run) -> None:
         ("--dry-run", "--run", "x"),
         ("--overfit", "1", "--resume", "latest"),
     ):
-        assert "stand alone" in ds("train", "-c", "config.yaml", *words, code=2).err
+        assert "Give --dry-run or --overfit" in ds("train", "-c", "config.yaml", *words, code=2).err
     assert ds("train", "-c", "config.yaml", "--overfit", "0", code=2)
     told = Overfitted(
         verdict="learning", first=1.0, last=float("inf"), steps=5, batches=1, windows=8
@@ -177,7 +177,7 @@ def test_lines_without_a_terminal_are_those_of_the_notes(world: Any, ds: Run, mo
     assert re.search(r"^Epoch: 0, Batch: 4/13, Loss: \d\.\d{6}, Memory: \d+ MB$", out, re.MULTILINE)
     whole = r"^Epoch 1/2 - Time: \d+\.\d\ds - Train Loss: \d\.\d{4} - Val Loss: \d\.\d{4} - Memory: \d+ MB"
     assert re.search(whole, out, re.MULTILINE)
-    said = out.index("(the lines of epochs and batches count both from 0, everything else from 1)\n")
+    said = out.index("(lines of epochs and batches count from 0, everything else from 1)\n")
     assert said < out.index("Epoch")
     assert "Batch:" not in Path("data/runs/one/run.log").read_text()  # they are in metrics.jsonl
 

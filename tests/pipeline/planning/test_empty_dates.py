@@ -121,7 +121,7 @@ def test_a_committed_date_whose_dump_becomes_empty_leaves_the_dataset(world: Any
     manifest = world.open().manifest
     assert DAYS[1] not in manifest.dates
     assert manifest.statistics == statistics
-    assert "The frozen statistics still rest on 2024-03-02" in " ".join(plan_of(world).warnings)
+    assert "The frozen statistics still include 2024-03-02" in " ".join(plan_of(world).warnings)
     world.prepare(refit=True)
     assert [date for date, _ in world.open().statistics.sources] == [DAYS[0], *DAYS[2:5]]
     assert "rest on" not in " ".join(plan_of(world).warnings)

@@ -151,7 +151,7 @@ def test_a_changed_aggregate_or_column_makes_all_stale_and_refits(world: Any, va
     plan = plan_of(world)
     assert states(world) == {"stale(config)": 8}
     assert (len(plan.to_measure), len(plan.to_normalise)) == (8, 8)
-    assert plan.merge == "the settings that statistics rest on changed"
+    assert plan.merge == "settings of the statistics changed"
     assert world.prepare().written == 8
     assert world.open().manifest.statistics != statistics
     assert states(world) == {"fresh": 8}

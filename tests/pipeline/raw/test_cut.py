@@ -127,7 +127,7 @@ def test_messages_about_a_spill_name_the_file_its_row_and_its_own_columns(make_w
     world.tree["pipeline"]["source"] |= {"path": str(big), "duplicates": "refuse"}
     (failure,) = world.prepare().failed.values()
     assert str(failure).startswith(
-        f"{big}, date {min(world.rows)}, row 6, column 'time': the row's node and instant come"
+        f"{big}, date {min(world.rows)}, row 6, column 'time': a later row has the same node and instant"
     )
     lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
     big.write_text("\n".join([header, *rest, *lines, ""]))

@@ -138,7 +138,7 @@ def test_columns_without_a_name_are_no_nodes_of_a_wide_dump_where_there_are_seve
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"columns": []}, "columns names none"),
+        ({"columns": []}, "columns is empty"),
         ({"comment": ",a"}, "comment must be printable"),
         ({"comment": '"'}, "comment must be printable"),
         ({"skip_rows": -1}, "greater than or equal to 0"),

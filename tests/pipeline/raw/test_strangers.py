@@ -75,7 +75,7 @@ def test_nodes_that_look_like_none_are_counted_without_a_hint(world: Any) -> Non
     rename(world, lambda node: "x" if node == "8" else node)
     assert world.prepare().unknown_nodes == {LAST: Strangers(1)}
     rename(world, lambda node: f"y{node}")
-    assert "it has 3 unknown ones. Nodes that are new" in str(world.prepare().failed[LAST])
+    assert "it has 3 unknown ones. If these nodes are new" in str(world.prepare().failed[LAST])
 
 
 @pytest.mark.parametrize(

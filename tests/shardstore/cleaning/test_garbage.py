@@ -141,7 +141,7 @@ def test_a_damaged_pin_stops_the_cleaning_and_is_named(world: Any) -> None:
     with pytest.raises(DamagedError, match=r"pins/run@\w+.json.*dateshard train --resume run \(it writes"):
         swept(world)
     path.write_bytes(seal({"generation": 1}))
-    with pytest.raises(DamagedError, match="does not hold what such a file holds"):
+    with pytest.raises(DamagedError, match="its content is not that of such a file"):
         swept(world)
     assert everything(world.store) == before
     path.write_bytes(good)

@@ -216,7 +216,7 @@ def test_weights_that_do_not_fit_are_refused_by_the_first_name(world: Any, train
     cases = [
         ({**tensors, first: tensors[first][:1]}, f"'{first}' is 1 x "),
         ({name: t for name, t in tensors.items() if name != second}, f"'{second}' is missing"),
-        ({**tensors, "more": torch.zeros(1)}, "'more' is none of this model's"),
+        ({**tensors, "more": torch.zeros(1)}, "'more' is not one of this model's"),
     ]
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     for given, told in cases:
@@ -262,7 +262,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_is_no_weights_is_refused_and_nothing_of_it_runs(name: str) -> None:
     Path("x.pth").write_bytes(REFUSED[name]())
-    with pytest.raises(DamagedError, match=r"x\.pth: no file of weights") as told:
+    with pytest.raises(DamagedError, match=r"x\.pth: not a file of weights") as told:
         read_initial("x.pth", Path())
     assert not Path("it-ran").exists()
     if name == "code in it":

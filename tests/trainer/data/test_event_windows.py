@@ -146,8 +146,8 @@ def test_no_window_is_an_error_that_names_the_longest_piece(tmp_path: Path, wind
 def test_a_history_by_interval_needs_room_and_a_unit(tmp_path: Path) -> None:
     for window, says in (
         ({"history": "30s"}, "needs most"),
-        ({"history": "30x", "most": 3}, "no interval of time"),
-        ({"history": 3, "most": 3}, "most has a meaning where history is an interval"),
+        ({"history": "30x", "most": 3}, "not an interval of time"),
+        ({"history": 3, "most": 3}, "most applies only where history is an interval"),
         ({"history": "30s", "most": 3, "horizon": 0}, "horizon 0"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -279,7 +279,7 @@ def test_a_model_without_anything_to_train_is_refused(make_world: Make, session_
 def test_dotted_names_are_taken_from_files_and_refused_where_code_is_not_allowed(name: str) -> None:
     tree = {"model": {"name": name}}
     assert Trainer.model_validate(tree).model.name == name
-    with pytest.raises(ValueError, match=r"names code, which is not taken from here; use mlp, cnn"):
+    with pytest.raises(ValueError, match=r"names code, which is not imported from here; use mlp, cnn"):
         Trainer.model_validate(tree, context={"own_models": False})
     assert Trainer.model_validate({"model": {"name": "gru"}}, context={"own_models": False}).model.name == "gru"
     assert validate({"dataset": "d", "trainer": tree}).trainer.model.name == name
@@ -299,5 +299,5 @@ def test_a_name_that_is_neither_is_told_what_there_is(name: str) -> None:
 
 
 def test_options_of_a_built_in_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"model\.options are for a model of one's own"):
+    with pytest.raises(UsageError, match=r"model\.options are for a model of your own"):
         build(SHAPE, ModelConfig(name="mlp", options={"a": 1}))

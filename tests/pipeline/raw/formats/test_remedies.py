@@ -16,7 +16,7 @@ Dump = Callable[..., Read]
 IN_GENERAL = "or say what becomes of them (pipeline.source.faults)"
 NO_SUCH = (
     "Missing too: node. Correct the dump, or pipeline.source.time, pipeline.source.node "
-    "(a dump of one node has none: leave it out)"
+    "(leave it out if there is only one node)"
 )
 LINES = [f"2024-03-01 {hour:02d}:00,a,{hour}\n" for hour in range(24)]
 ROWS = "".join(LINES)
@@ -163,7 +163,7 @@ def test_all_missing_columns_are_named_at_once_with_the_keys_that_name_them(read
     message = refused(read_dump, "date,HUFL,OT\n2024-03-01 05:00,1,2\n", features={"load": {"column": "HULL"}})
     assert message.endswith(
         "row 1, column 'time': there is no column 'time'; it has date, HUFL, OT. Missing too: node, HULL. Correct the dump, or "
-        "pipeline.source.time, pipeline.source.node (a dump of one node has none: leave it out), pipeline.features.load"
+        "pipeline.source.time, pipeline.source.node (leave it out if there is only one node), pipeline.features.load"
     )
 
 
