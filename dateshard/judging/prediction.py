@@ -230,8 +230,8 @@ def _of_records(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster,
         return forecast if config.source.time_columns else without_time(forecast)
     if not forecaster.window.horizon:
         judge = command("evaluate", asked.run)
-        what = "the model tells of each record what it lacks (horizon 0), and no records are given"
-        todo = f"Name their dumps with {by_door('--history', 'history')}, or judge those that were held out: {judge}"
+        what = "the model forecasts the targets of each record (horizon 0), and no records are given"
+        todo = f"Name their dumps with {by_door('--history', 'history')}, or evaluate it on the test records: {judge}"
         raise UsageError(what, todo=todo)
     newest = newest_alike(dataset)
     at = None if asked.at in (None, LATEST) else parse_instant(str(asked.at), dataset.manifest.timezone, end=False)
