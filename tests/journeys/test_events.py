@@ -234,8 +234,8 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     assert "histories of 4h, at most 6 records:" in told
     judged = json.loads(world.run("evaluate", "r", "--json").stdout)
     assert judged["split"] == "test"
-    assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean"}
-    refused = world.run("evaluate", "r", "--baselines", "ridge", code=None)
+    assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean", "ridge"}
+    refused = world.run("evaluate", "r", "--baselines", "ridge:6", code=None)
     assert "needs windows of one length" in refused.stderr
 
 

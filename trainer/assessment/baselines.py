@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -15,11 +15,11 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.category_baselines import Guess, guesses, season_of
 from dateshard.trainer.assessment.forecaster import Forecast
-from dateshard.trainer.assessment.input_rivals import fit_logistic, fit_ridge
+from dateshard.trainer.assessment.input_rivals import HELD, WindowDesign, fit_logistic, fit_ridge, fit_window_ridge
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order, Window
-from dateshard.trainer.data.window_chunks import windows_of
+from dateshard.trainer.data.window_chunks import cut_runs, windows_of
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, tuning_notes
@@ -28,6 +28,7 @@ from dateshard.trainer.setup import (
     choose_columns,
     class_counts,
     evaluation_shuffle,
+    make_reader,
     order_of,
     shuffle_of,
     window_of,
@@ -57,6 +58,11 @@ class Setting:
     split: str
     form: Form
     targets: tuple[int, ...]
+
+    @property
+    def of_inputs(self) -> bool:
+        """Whether `ridge` is of all inputs of a window: where its length varies, or a target's own past tells what comes."""
+        return bool(self.window.interval) or any(self.dataset.features[place].ahead for place in self.targets)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +108,7 @@ class Baselines:
             names.insert(names.index("mean") + 1, "majority")
         if not setting.window.horizon:
             return self._of_inputs(names)
-        if "ridge" in names and FIXED not in names:
+        if "ridge" in names and FIXED not in names and not setting.of_inputs:
             names.insert(names.index("ridge") + 1, FIXED)
         if not setting.form.numbers:
             names = [name for name in names if name.partition(":")[0] not in ("mean", "ridge")]
@@ -152,9 +158,31 @@ class Baselines:
             named = ", ".join(f"{penalty:g}" for penalty in sorted(set(penalties)))
             self.notes.append(f"ridge: of the inputs at the same step, penalty {named} a row")
             return forecast
+        if name == "ridge" and setting.of_inputs:
+            return self._window_ridge()
         if name.startswith("ridge"):
             return self._ridge(name)
         raise _unknown(name)
+
+    def _window_ridge(self) -> Numbers:
+        """The ridge of all inputs of a window's last records."""
+        setting = self.setting
+        config, dataset, window, columns = setting.config, setting.dataset, setting.window, setting.columns
+        num_targets = len(columns.targets) * window.target_steps
+        design = WindowDesign.of(dataset, columns.inputs, window, num_targets)
+        every = tuple(range(len(dataset.features)))
+        wanted = BatchForm(window=window, inputs=every, targets=columns.targets, known=True)
+        train, held = (order_to_judge(config, dataset, window, split) for split in ("train", "validation"))
+        if not held.num_windows:
+            train, held = (replace(train, runs=runs) for runs in cut_runs(train.runs, window.stride, HELD))
+        orders = {"train": train, "held": held}
+        forecast, penalties = fit_window_ridge(
+            design, lambda split: make_reader(config, dataset, orders[split], wanted).batches(0), config.model.penalties
+        )
+        named = ", ".join(f"{penalty:g}" for penalty in sorted(set(penalties)))
+        fewer = f" of the last {design.records:,} records" if design.records < window.history else ""
+        self.notes.append(f"ridge: of all inputs{fewer}, penalty {named} a row")
+        return forecast
 
     def _ridge(self, name: str) -> Numbers:
         """The tuned or the fixed ridge of the targets' own history, up to its reach of it."""
@@ -249,8 +277,8 @@ def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
     window = window_of(config)
     seasons, notes = list[str](), list[str]()
     if any(dataset.features[place].ahead for place in choose_columns(config, dataset).targets):
-        notes.append("a target that looks ahead is not known in the history: repeat and ridge are left out")
-        return ["mean"], notes
+        notes.append("a target that looks ahead is not known in the history: repeat is left out")
+        return ["mean", "ridge"], notes
     if not window.horizon:
         return ["mean", "ridge"], notes
     day = DAY_NS // dataset.manifest.step if dataset.manifest.step else 0
@@ -261,8 +289,7 @@ def usual(config: Trainer, dataset: Dataset) -> tuple[list[str], list[str]]:
         elif season > 1:  # that of 1 is repeat
             seasons.append(f"seasonal:{season}")
     if window.interval:
-        notes.append("ridge left out: it needs windows of one length, and the history is an interval of time")
-        return ["repeat", "mean"], notes
+        return ["repeat", "mean", "ridge"], notes
     return ["repeat", *seasons, "mean", "ridge"], notes
 
 
@@ -274,12 +301,12 @@ def _refuse_meaningless(name: str, config: Trainer, dataset: Dataset) -> None:
     """
     targets = choose_columns(config, dataset).targets
     ahead = [dataset.features[place].name for place in targets if dataset.features[place].ahead]
-    if ahead and name not in ("mean", "majority"):
-        what = f"baseline '{name}' uses a target's own past, and that of '{ahead[0]}' tells what comes"
-        raise UsageError(what, todo="Take mean")
-    if name.startswith("ridge") and config.window.interval:
+    if ahead and name not in ("mean", "majority", "ridge"):
+        what = f"baseline '{name}' is of a target's own past, and that of '{ahead[0]}' tells what comes"
+        raise UsageError(what, todo="Take mean or ridge")
+    if name.startswith("ridge:") and config.window.interval:
         what = f"baseline '{name}' needs windows of one length, and trainer.window.history is {config.window.history}"
-        raise UsageError(what, todo="Take repeat or mean, or a history of so many records")
+        raise UsageError(what, todo="Take ridge, or a history of so many records")
 
 
 def window_bytes(dataset: Dataset, reach: int, window: Window) -> int:

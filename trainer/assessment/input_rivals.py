@@ -1,14 +1,15 @@
-"""Rivals where targets lie at the steps of their inputs (horizon 0): linear maps from a step's inputs to its targets.
+"""Rivals that are linear maps from a model's inputs to its targets: ridge regression, and of categories logistic regression.
 
-Ridge regression of numbers, multinomial logistic regression of categories. Each step of the training dates counts once,
-however many windows it lies in. A category among the inputs is one column a code.
+Where targets lie at the steps of their inputs (horizon 0) a row is a step, which counts once however many windows it lies
+in. Where the history is an interval of time, or a target looks ahead, a row is a window: the inputs of its last records one
+after the other, with a column for each that tells whether the record is there. A category is one column a code.
 
-Legend: R rows (a step of a node each), K columns of the design with its constant, T numeric targets, C codes.
+Legend: B windows, R rows (of a node each), K columns of the design with its constant, T numeric targets, C codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from dateshard.trainer.data.window_chunks import Windows, chunks, cut, windows_o
 STEP = Window(1, 0)
 MOST_CODES = 256  # of an input: one with more categories stands for nothing linear
 MOST_ROWS = 200_000  # that logistic regression is fitted to, spread evenly over the training dates
+EQUATION_BYTES = 256 << 20  # of all targets of a window
 HELD = (0.75, 0.25)  # of the training dates where there is no validation
 ITERATIONS, TOLERANCE = 200, 1e-7
 
@@ -60,14 +62,17 @@ class _Moments:
     count: torch.Tensor
 
     @staticmethod
-    def of(windows: Windows, design: Design) -> _Moments | None:
+    def of(rows: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> _Moments | None:
+        """Sums rows of (design [R, K], targets [R, T], whether those were observed [R, T]), a chunk at a time."""
         made: _Moments | None = None
-        for values, seen in _rows(windows):
-            x = design.columns(values)
-            y, weight = values[:, list(windows.targets)].double(), seen[:, list(windows.targets)].double()
+        for x, y, seen in rows:
+            weight = seen.double()
             weighted = x[None] * weight.T[..., None]
             new = _Moments(
-                weighted.mT @ x, torch.einsum("trk,rt->tk", weighted, y), (y**2 * weight).sum(0), weight.sum(0)
+                weighted.mT @ x,
+                torch.einsum("trk,rt->tk", weighted, torch.where(seen, y.double(), 0.0)),
+                (torch.where(seen, y.double(), 0.0) ** 2).sum(0),
+                weight.sum(0),
             )
             made = new if made is None else made.plus(new)
         return made
@@ -115,18 +120,89 @@ def fit_ridge(
 
     Memory: T x K x K float64, and a chunk of the dates.
     """
-    design = Design.of(dataset, inputs)
-    train, held = (_Moments.of(windows, design) for windows in _held_apart(dataset, targets))
-    assert train is not None, "there are training windows"
-    solutions = torch.stack([train.solved(penalty) for penalty in penalties])
-    errors = torch.stack([(held or train).errors(solution) for solution in solutions])
-    best = errors.argmin(0)
-    chosen = solutions[best, torch.arange(len(targets))].mT.contiguous()
+    design, places = Design.of(dataset, inputs), list(targets)
+
+    def rows(windows: Windows) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for values, seen in _rows(windows):
+            yield design.columns(values), values[:, places], seen[:, places]
+
+    train, held = (_Moments.of(rows(windows)) for windows in _held_apart(dataset, targets))
+    chosen, best = _best(train, held, penalties)
 
     def forecast(batch: Batch) -> torch.Tensor:
         return (design.columns(batch.history_BHNF) @ chosen).float()
 
-    return forecast, [penalties[place] for place in best.tolist()]
+    return forecast, best
+
+
+def _best(
+    train: _Moments | None, held: _Moments | None, penalties: Sequence[float]
+) -> tuple[torch.Tensor, list[float]]:
+    """Returns ([K, T] coefficients fitted to `train`, each target's penalty: that of least error on `held`)."""
+    assert train is not None, "there are training windows"
+    solutions = torch.stack([train.solved(penalty) for penalty in penalties])
+    errors = torch.stack([(held or train).errors(solution) for solution in solutions])
+    best = errors.argmin(0)
+    chosen = solutions[best, torch.arange(solutions.shape[1])].mT.contiguous()
+    return chosen, [penalties[place] for place in best.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDesign:
+    """The columns of a window: for each of its last `records` whether it is there, and its inputs; and a constant."""
+
+    design: Design
+    records: int
+
+    @staticmethod
+    def of(dataset: Dataset, inputs: Sequence[int], window: Window, num_targets: int) -> WindowDesign:
+        """The design of as many records as the equations of all targets have room for."""
+        design = Design.of(dataset, inputs)
+        wide = sum(count or 1 for count in design.codes) + 1
+        most = int((EQUATION_BYTES / 8 / num_targets) ** 0.5) // wide
+        return WindowDesign(design, min(window.history, max(1, most)))
+
+    def columns(self, batch: Batch) -> torch.Tensor:
+        """Returns [B, N, K] float64 of a batch of all features."""
+        history = batch.history_BHNF[:, -self.records :]
+        there = torch.ones(history.shape[:-1], dtype=torch.bool)
+        if batch.known_BHNF is not None:
+            there = batch.known_BHNF[:, -self.records :].any(-1)
+        parts = self.design.columns(history) * there[..., None]  # its constant becomes whether the record is there
+        flat = parts.transpose(1, 2).flatten(2)
+        return torch.cat([flat, torch.ones(*flat.shape[:-1], 1, dtype=torch.float64)], dim=-1)
+
+
+def fit_window_ridge(
+    design: WindowDesign, batches: Callable[[str], Iterator[Batch]], penalties: Sequence[float]
+) -> tuple[Callable[[Batch], torch.Tensor], list[float]]:
+    """Fits ridge regressions of all target steps on a window's inputs; returns (forecast [B, P, N, T], their penalties).
+
+    Memory: `EQUATION_BYTES` a few times, and a batch.
+
+    Args:
+        batches: of the windows of `train`, and of those to choose on: all features as inputs, the numeric targets.
+    """
+    shape = tuple[int, ...]()
+
+    def rows(split: str) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        nonlocal shape
+        for batch in batches(split):
+            y = batch.target_BPNF.transpose(1, 2)
+            seen = torch.ones_like(y, dtype=torch.bool)
+            if batch.observed_BPNF is not None:
+                seen = batch.observed_BPNF.transpose(1, 2)
+            shape = tuple(y.shape[2:])
+            yield design.columns(batch).flatten(0, 1), y.flatten(2).flatten(0, 1), seen.flatten(2).flatten(0, 1)
+
+    train, held = (_Moments.of(rows(split)) for split in ("train", "held"))
+    chosen, best = _best(train, held, penalties)
+
+    def forecast(batch: Batch) -> torch.Tensor:
+        out = (design.columns(batch) @ chosen).float()
+        return out.reshape(*out.shape[:2], *shape).transpose(1, 2)
+
+    return forecast, best
 
 
 def fit_logistic(dataset: Dataset, inputs: Sequence[int], target: int) -> Callable[[Batch], torch.Tensor]:

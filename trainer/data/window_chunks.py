@@ -48,17 +48,23 @@ def windows_of(
 
 def cut(windows: Windows, shares: Sequence[float]) -> list[Windows]:
     """The windows in date order as neighbouring pieces, each with about its share of them; the last has the rest."""
-    total = sum(run.count for run in windows.runs)
+    pieces = cut_runs(windows.runs, windows.window.stride, shares)
+    return [replace(windows, runs=runs) for runs in pieces]
+
+
+def cut_runs(runs: Sequence[DateRun], stride: int, shares: Sequence[float]) -> list[tuple[DateRun, ...]]:
+    """The anchors of runs in their order as neighbouring pieces, each with about its share; the last has the rest."""
+    total = sum(run.count for run in runs)
     edges = [0, *(round(total * sum(shares[: number + 1])) for number in range(len(shares) - 1)), total]
     pieces = []
     for low, high in pairwise(edges):
-        runs, at = list[DateRun](), 0
-        for run in windows.runs:
+        own, at = list[DateRun](), 0
+        for run in runs:
             begin, stop = max(low - at, 0), min(high - at, run.count)
             if begin < stop:
-                runs.append(replace(run, first=run.first + begin * windows.window.stride, count=stop - begin))
+                own.append(replace(run, first=run.first + begin * stride, count=stop - begin))
             at += run.count
-        pieces.append(replace(windows, runs=tuple(runs)))
+        pieces.append(tuple(own))
     return pieces
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,14 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.assessment.input_rivals import fit_logistic, fit_ridge
+from dateshard.trainer.assessment import input_rivals
+from dateshard.trainer.assessment.baselines import order_to_judge
+from dateshard.trainer.assessment.input_rivals import WindowDesign, fit_logistic, fit_ridge, fit_window_ridge
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.setup import choose_columns, class_counts
+from dateshard.trainer.data.batch import Batch, BatchForm
+from dateshard.trainer.setup import choose_columns, class_counts, make_reader, window_of
 from tests.conftest import World
+from tests.kit.events import FIRST, event_world, make_records
 
 FEATURES: dict[str, Any] = {"a": {}, "b": {}, "kind": {"categorical": True}, "y": {}, "class": {"categorical": True}}
 
@@ -126,3 +131,108 @@ def test_a_model_without_an_input_is_refused(dataset: Dataset) -> None:
         "kind",
         "class",
     ]
+
+
+def event_batches(
+    tmp_path: Path, *, target: str, horizon: int, history: Any
+) -> tuple[Trainer, Dataset, dict[str, list[Batch]]]:
+    """Windows of records whose target depends on their inputs, by split, and the trainer that they are of."""
+    dates = [FIRST + dt.timedelta(days=k) for k in range(4)]
+    records = {date: make_records(date, 120, ("a", "b"), 9) for date in dates}
+    features = {
+        "value": {"scale": "zscore"},
+        "gap": {"aggregate": "gap"},
+        "soon": {"column": "value", "aggregate": "mean", "ahead": "30m"},
+    }
+    window = {"history": history, "horizon": horizon} | ({"most": 5} if isinstance(history, str) else {})
+    split = {"train": f"{dates[0]}..{dates[1]}", "validation": str(dates[2]), "test": str(dates[3])}
+    world = event_world(
+        tmp_path,
+        records,
+        cut=True,
+        features=features,
+        split=split,
+        window=window,
+        inputs=["value", "gap"],
+        targets=[target],
+    )
+    assert not world.prepare().failed
+    config, dataset = world.settings.trainer, world.open()
+    columns, window_ = choose_columns(config, dataset), window_of(config)
+    wanted = BatchForm(window=window_, inputs=(0, 1, 2), targets=columns.targets, known=True)
+    return (
+        config,
+        dataset,
+        {
+            name: [
+                batch.copy()
+                for batch in make_reader(
+                    config, dataset, order_to_judge(config, dataset, window_, name), wanted
+                ).batches(0)
+            ]
+            for name in ("train", "validation", "test")
+        },
+    )
+
+
+def plain(
+    batches: list[Batch], records: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """[B, K] inputs of the last records with whether each is there, [B, P] targets, [B, P] observed."""
+    rows, targets, seen = [], [], []
+    for batch in batches:
+        known = torch.ones_like(batch.history_BHNF, dtype=torch.bool) if batch.known_BHNF is None else batch.known_BHNF
+        for number in range(batch.size):
+            row = list[float]()
+            for step in range(batch.history_BHNF.shape[1])[-records:]:
+                there = bool(known[number, step].any())
+                row += [*(batch.history_BHNF[number, step, 0, :2].double().numpy() * there), float(there)]
+            rows.append(row)
+            targets.append(batch.target_BPNF[number, :, 0, 0].numpy())
+            observed = batch.observed_BPNF
+            seen.append(np.ones(len(targets[-1]), bool) if observed is None else observed[number, :, 0, 0].numpy())
+    return np.array(rows), np.array(targets, dtype=np.float64), np.array(seen)
+
+
+@pytest.mark.parametrize(
+    ("target", "horizon", "history"), [("value", 2, "45m"), ("soon", 1, 4), ("soon", 1, "2h"), ("value", 1, "5m")]
+)
+def test_ridge_of_a_windows_inputs_is_that_of_scikit_learn(
+    tmp_path: Path, target: str, horizon: int, history: Any
+) -> None:
+    config, dataset, batches = event_batches(tmp_path, target=target, horizon=horizon, history=history)
+    window, columns = window_of(config), choose_columns(config, dataset)
+    design = WindowDesign.of(dataset, columns.inputs, window, horizon)
+    assert design.records == window.history
+    of = {"train": batches["train"], "held": batches["validation"]}
+    forecast, penalties = fit_window_ridge(design, lambda split: iter(of[split]), [0.01, 3.0])
+    x, y, seen = plain(batches["train"], window.history)
+    held, held_y, held_seen = plain(batches["validation"], window.history)
+    test, _, _ = plain(batches["test"], window.history)
+    ours = torch.cat([forecast(batch) for batch in batches["test"]])[:, :, 0, 0].numpy()
+    level = float(y[seen].mean())
+    of["held"] = [replace(batch, target_BPNF=torch.full_like(batch.target_BPNF, level)) for batch in of["held"]]
+    assert fit_window_ridge(design, lambda split: iter(of[split]), [0.01, 1e6])[1] == [1e6] * horizon  # a constant is best
+    for step in range(horizon):
+        rows, held_rows = seen[:, step], held_seen[:, step]
+        oracles = [
+            SklearnRidge(alpha=penalty * rows.sum(), solver="cholesky").fit(x[rows], y[rows, step])
+            for penalty in (0.01, 3.0)
+        ]
+        errors = [((o.predict(held[held_rows]) - held_y[held_rows, step]) ** 2).mean() for o in oracles]
+        best = int(np.argmin(errors))
+        assert penalties[step] == (0.01, 3.0)[best]
+        assert np.allclose(ours[:, step], oracles[best].predict(test), atol=2e-4)
+
+
+def test_the_last_records_stay_where_equations_would_be_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_rivals, "EQUATION_BYTES", 8 * 10**2)  # of ten columns: three records of three
+    config, dataset, batches = event_batches(tmp_path, target="soon", horizon=1, history=4)
+    design = WindowDesign.of(dataset, choose_columns(config, dataset).inputs, window_of(config), 1)
+    assert design.records == 3
+    x, _, _ = plain(batches["test"], 3)
+    ours = torch.cat([design.columns(batch) for batch in batches["test"]])[:, 0].numpy()
+    assert np.array_equal(ours[:, :-1], x)
+    assert (ours[:, -1] == 1).all()
