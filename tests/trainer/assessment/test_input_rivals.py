@@ -212,7 +212,9 @@ def test_ridge_of_a_windows_inputs_is_that_of_scikit_learn(
     ours = torch.cat([forecast(batch) for batch in batches["test"]])[:, :, 0, 0].numpy()
     level = float(y[seen].mean())
     of["held"] = [replace(batch, target_BPNF=torch.full_like(batch.target_BPNF, level)) for batch in of["held"]]
-    assert fit_window_ridge(design, lambda split: iter(of[split]), [0.01, 1e6])[1] == [1e6] * horizon  # a constant is best
+    assert (
+        fit_window_ridge(design, lambda split: iter(of[split]), [0.01, 1e6])[1] == [1e6] * horizon
+    )  # a constant is best
     for step in range(horizon):
         rows, held_rows = seen[:, step], held_seen[:, step]
         oracles = [
