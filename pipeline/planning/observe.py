@@ -19,7 +19,7 @@ from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_
 from dateshard.pipeline.raw.node_table import read_nodes
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
-from dateshard.shardstore.disk.durable import disk_full_as_error
+from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
@@ -163,6 +163,5 @@ def write_cache(root: Path, cache: Cache) -> None:
     with disk_full_as_error(path):
         if path.is_file() and path.read_bytes() == data:
             return
-        temporary = root / "staging" / "dumps.json"
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with appearing(path, root / "staging" / "dumps.json", durable=False) as temporary:
+            temporary.write_bytes(data)
