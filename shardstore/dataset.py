@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from dateshard.shardstore import cache
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import copies_of, load_sources, sources_path
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
+from dateshard.shardstore.disk.verified_files import VerifiedFiles, read_at, repair_of
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from dateshard.shardstore.frozen import (
     Nodes,
     Vocabularies,
@@ -30,7 +31,7 @@ from dateshard.shardstore.frozen import (
     load_vocabularies,
     verify_frozen,
 )
-from dateshard.shardstore.identity import hash_descriptor, unseal
+from dateshard.shardstore.identity import unseal
 from dateshard.shardstore.journal import verify_journal
 from dateshard.shardstore.layouts.events import Cuts, decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical
@@ -85,8 +86,8 @@ class Dataset:
         self.root, self.generation, self.manifest = root, generation, manifest
         self.days: list[Day] = manifest.days()
         self.segments: list[Segment] = segments(self.days, joined=not manifest.cut and manifest.layout != "table")
-        self._verified: dict[str, tuple[int, ...]] = {}  # about 0.3 kB a date and array, as `_files`
-        self._files: dict[tuple[dt.date, str], tuple[Path, int, str]] = {}
+        self._opener = VerifiedFiles(self._refuse_if_cleaned)
+        self._files: dict[tuple[dt.date, str], tuple[Path, int, str]] = {}  # about 0.3 kB a date and array
 
     @staticmethod
     def open(root: str | Path, generation: int | None = None) -> Dataset:
@@ -258,7 +259,7 @@ class Dataset:
         path, descriptor = self._verified_file(date, array)
         try:
             row_bytes = self.row_values * TYPES[array].itemsize
-            _pread_into(descriptor, out.data.cast("B"), start * row_bytes, (stop - start) * row_bytes, path)
+            read_at(descriptor, out.data.cast("B"), start * row_bytes, (stop - start) * row_bytes, path)
         finally:
             os.close(descriptor)
 
@@ -268,17 +269,9 @@ class Dataset:
         damage: DamagedError | None = None
         for candidate in self._candidates(date, path):
             try:
-                descriptor = self._open(candidate)
+                return candidate, self._opener.open(candidate, size, digest, date)
             except DamagedError as error:
                 damage = damage or error
-                continue
-            try:
-                self._verify(candidate, descriptor, size, digest, date)
-            except DamagedError as error:
-                os.close(descriptor)
-                damage = damage or error
-                continue
-            return candidate, descriptor
         assert damage is not None
         raise damage
 
@@ -357,15 +350,6 @@ class Dataset:
         place = "shards" if "zarr" in shard.formats else "cache"
         return self.root / place / str(date) / shard.id / zarr_raw.chunk_file(array), size, digest
 
-    def _open(self, path: Path) -> int:
-        try:
-            return os.open(path, os.O_RDONLY)
-        except OSError as error:
-            self._refuse_if_cleaned(str(path))
-            raise DamagedError(
-                f"a committed file cannot be opened: {error.strerror}", where=Where(file=str(path)), todo=_repair(path)
-            ) from None
-
     def _refuse_if_cleaned(self, file: str | None) -> None:
         """Refuses to read on once the generation was cleaned away.
 
@@ -376,28 +360,6 @@ class Dataset:
             what = f"generation {self.generation} was cleaned away while it was read"
             todo = "Run the command again: it takes the current one"
             raise NotThereError(what, where=Where(file=file), todo=todo) from None
-
-    def _verify(self, path: Path, descriptor: int, size: int, digest: str, date: dt.date) -> None:
-        status = os.fstat(descriptor)
-        stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        key = str(path)
-        if self._verified.get(key) == stamp:
-            return
-        try:
-            actual = hash_descriptor(descriptor) if status.st_size == size else None
-        except OSError as error:
-            raise DamagedError(
-                f"a committed file cannot be read: {error.strerror}",
-                where=Where(file=key, date=date),
-                todo=_repair(path),
-            ) from None
-        if actual != (size, digest):
-            raise DamagedError(
-                "size or hash is not what was committed; nothing of it was used",
-                where=Where(file=key, date=date),
-                todo=_repair(path),
-            )
-        self._verified[key] = stamp
 
     def verify(
         self, dates: list[dt.date] | None = None, *, full: bool = False
@@ -437,18 +399,14 @@ class Dataset:
             return
         for array in shard.files:
             path, size, digest = self._file(date, array)
-            self._verified.pop(str(path), None)
-            descriptor = self._open(path)
-            try:
-                self._verify(path, descriptor, size, digest, date)
-            finally:
-                os.close(descriptor)
+            self._opener.forget(path)
+            os.close(self._opener.open(path, size, digest, date))
         folder = self.root / "shards" / str(date) / shard.id
         shapes = {name: (self._shape(date, name), TYPES[name].str) for name in shard.files}
         try:
             zarr_raw.check_metadata(folder, shapes, self.feature_names)
         except DamagedError as error:
-            raise DamagedError(error.what, where=error.where, todo=_repair(folder / "values" / "0.0.0")) from None
+            raise DamagedError(error.what, where=error.where, todo=repair_of(folder / "values" / "0.0.0")) from None
         if full:
             self._compare_with_zarr(folder, date)
 
@@ -468,20 +426,3 @@ def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | N
     except StoreError as error:
         return name, error
     return name, None
-
-
-def _repair(path: Path) -> str:
-    """The command that mends a shard's file: shards/<date>/<id>/<array>/<chunk>."""
-    return to_run("preprocess", path.parents[2].name, "--force", config=True)
-
-
-def _pread_into(descriptor: int, view: memoryview, offset: int, count: int, path: Path) -> None:
-    view, done = view[:count], 0
-    while done < count:
-        with naming(path):
-            got = os.preadv(descriptor, [view[done:]], offset + done)
-        if got == 0:
-            raise DamagedError(
-                "the file ended early while it was read", where=Where(file=str(path)), todo=_repair(path)
-            )
-        done += got
