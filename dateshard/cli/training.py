@@ -81,7 +81,7 @@ def train(
 ) -> int:
     """Train a model from shards, or continue a run from any checkpoint, to the same bits."""
     from dateshard.terminal.screen import Screen
-    from dateshard.training import rehearsal
+    from dateshard.training.rehearsal_command import show_dry_run, show_overfit
     from dateshard.training.train import TrainRequest, configure
     from dateshard.training.train_command import train_to_the_end
 
@@ -98,9 +98,9 @@ def train(
     settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
     if dry_run:
-        code, document = rehearsal.dry_run(settings, screen)
+        code, document = show_dry_run(settings, screen)
     elif overfit:
-        code, document = rehearsal.overfit_few(settings, overfit, screen, name)
+        code, document = show_overfit(settings, overfit, screen, name)
     else:
         code, document = train_to_the_end(settings, screen, TrainRequest(resume, name, save_dir, init_from))
     if as_json:

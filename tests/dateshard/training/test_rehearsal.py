@@ -71,6 +71,19 @@ def test_a_dry_run_finds_a_checkpoint_that_does_not_read_back(
     assert "are not those that were saved" in ds("train", "-c", "config.yaml", "--dry-run", code=4).err
 
 
+def test_a_rehearsal_returns_its_results_and_prints_nothing(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, seen = load_settings(["config.yaml"]), list[Any]()
+    capsys.readouterr()
+    tried = rehearsal.dry_run(settings, watch=seen.append)
+    assert seen == [tried.estimate]
+    assert {name: act.state for name, act in tried.acts.items()} == dict.fromkeys(tried.acts, "works")
+    seen.clear()
+    overfitted = rehearsal.overfit_few(settings, 1, None, watch=seen.append, should_stop=lambda: len(seen) > 3)
+    assert [type(event).__name__ for event in seen] == ["OverfitStarted", "Stepped", "Stepped", "Stepped", "Overfitted"]
+    assert (seen[-1], overfitted.verdict) == (overfitted, "stopped")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_model_that_can_learn_knows_one_batch_by_heart(world: Any, ds: Run) -> None:
     before = everything()
     done = ds("train", "-c", "config.yaml", "--overfit", "1")
