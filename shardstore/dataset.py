@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import mmap
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -225,7 +225,7 @@ class Dataset:
         segment: int,
         low: int,
         high: int,
-        values: NDArray[np.float32],
+        values: NDArray[np.float32] | None = None,
         observed: NDArray[np.bool_] | None = None,
         codes: NDArray[np.int32] | None = None,
         times: NDArray[np.int64] | None = None,
@@ -239,13 +239,32 @@ class Dataset:
         Raises:
             DamagedError: size or hash of a file is not what was committed; nothing of it is used.
         """
-        at = max(0, -low)
-        for array in (values, observed, codes, times) if at else ():
+        padding = max(0, -low)
+        for array in (values, observed, codes, times) if padding else ():
             if array is not None:
-                array[:at] = 0
-        for day, rows in self.timeline.spans(segment, low + at, high):
+                array[:padding] = 0
+        self.read_rows(
+            self.timeline.spans(segment, low + padding, high),
+            None if values is None else values[padding:],
+            None if observed is None else observed[padding:],
+            None if codes is None else codes[padding:],
+            None if times is None else times[padding:],
+        )
+
+    def read_rows(
+        self,
+        spans: Iterable[tuple[Day, slice]],
+        values: NDArray[np.float32] | None = None,
+        observed: NDArray[np.bool_] | None = None,
+        codes: NDArray[np.int32] | None = None,
+        times: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Reads these rows of these dates, one date after the other, into the arrays that are given, as `read_span`."""
+        at = 0
+        for day, rows in spans:
             stop = at + rows.stop - rows.start
-            self.read(day.date, rows, values[at:stop])
+            if values is not None:
+                self.read(day.date, rows, values[at:stop])
             if observed is not None:
                 self.read_observed(day.date, rows, observed[at:stop])
             if codes is not None:
@@ -253,6 +272,14 @@ class Dataset:
             if times is not None:
                 times[at:stop] = self.times(day)[rows]
             at = stop
+
+    def read_day(self, day: Day, num_steps: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Returns a date's values and mask, both [T, N, F] in memory, or of its first steps alone."""
+        rows = slice(0, day.num_steps if num_steps is None else num_steps)
+        shape = (rows.stop, self.manifest.num_nodes, len(self.features))
+        values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+        self.read_rows([(day, rows)], values, observed)
+        return values, observed
 
     def _read(self, array: str, date: dt.date, rows: slice, out: NDArray[np.generic]) -> None:
         start, stop, _ = rows.indices(self._entry(date).num_steps)

@@ -272,6 +272,11 @@ def test_locks_are_taken_in_one_place() -> None:
     }  # let go; tried out
 
 
+def test_rows_of_dates_are_read_in_one_place() -> None:
+    reading = {str(path.relative_to(ROOT)) for path in FILES if re.search(r"\.read_observed\(", path.read_text())}
+    assert reading == {"shardstore/dataset.py"}  # others call read_span, read_rows or read_day
+
+
 def test_help_of_every_command_imports_nothing_heavy() -> None:
     code = (
         "import sys, click; from dateshard.cli import COMMANDS, root, run;"

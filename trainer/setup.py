@@ -250,11 +250,7 @@ def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int
     counts = np.zeros(num_categories + 1, dtype=np.int64)
     for day in dataset.days:
         if dataset.manifest.split_of(day.date) == "train":
-            shape = (day.num_steps, dataset.manifest.num_nodes, len(dataset.features))
-            values, seen = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_)
-            dataset.read(day.date, slice(0, day.num_steps), values)
-            if dataset.has_mask(day.date):
-                dataset.read_observed(day.date, slice(0, day.num_steps), seen)
+            values, seen = dataset.read_day(day)
             if (inside := rows_of(dataset, day, "train")) is not None:
                 seen[~inside] = False
             counts += np.bincount(values[..., place][seen[..., place]].astype(np.int64), minlength=len(counts))

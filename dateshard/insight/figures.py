@@ -129,10 +129,7 @@ def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
     survey, day = DataSurvey(dataset=dataset), dataset.manifest.day(date)
     nodes = dataset.nodes.names
     steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
-    shape = (steps, len(nodes), len(dataset.features))
-    values, seen = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
-    dataset.read(date, slice(0, steps), values)
-    dataset.read_observed(date, slice(0, steps), seen)
+    values, seen = dataset.read_day(day, steps)
     columns = [_readable(survey, values[..., k], seen[..., k], k, count) for k in range(len(dataset.features))]
     rows, times = [], dataset.times(day)
     for place, cells in enumerate(zip(*columns, strict=True)):

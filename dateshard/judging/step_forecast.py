@@ -84,12 +84,8 @@ def steps_of_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
         )
         raise NotThereError(what, where=Where(file=str(dataset.root)), todo=todo)
     shape = (num_steps, manifest.num_nodes, len(manifest.features))
-    values, observed, first = np.empty(shape, dtype=np.float32), np.ones(shape, dtype=np.bool_), 0
-    for day, rows in chosen:
-        stop = first + rows.stop - rows.start
-        dataset.read(day.date, rows, values[first:stop])
-        dataset.read_observed(day.date, rows, observed[first:stop])
-        first = stop
+    values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
+    dataset.read_rows(chosen, values, observed)
     pieces = tuple(RecentRows(day, rows, {}, None) for day, rows in chosen)
     return RecentSteps(
         values_HNF=values,

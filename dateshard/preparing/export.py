@@ -81,8 +81,8 @@ def export(
     if to == "npy":
         _write_axes(dataset, folder, scaled=scaled, force=force)
     for date in dates:
-        values, observed = _read(dataset, date)
         day, path = dataset.manifest.day(date), folder / f"{date}.{to}"
+        values, observed = dataset.read_day(day)
         if to == "npy":
             numbers = values if scaled else raw_units(dataset, values)
             numbers[~observed] = np.nan
@@ -108,15 +108,6 @@ def _refuse(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *
             where=Where(file=str(there[0])),
             todo="Name another --out, or add --force",
         )
-
-
-def _read(dataset: Dataset, date: dt.date) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A date's values and mask, both [T, N, F], verified."""
-    shape = (dataset.manifest.dates[date].num_steps, dataset.manifest.num_nodes, len(dataset.features))
-    values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
-    dataset.read(date, slice(None), values)
-    dataset.read_observed(date, slice(None), observed)
-    return values, observed
 
 
 def _write_table(

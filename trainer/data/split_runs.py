@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.layouts.events import Cuts
-from dateshard.shardstore.times.calendar import Day, Segment
+from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.data.order import DateRun, Pieces, Window, make_runs
 from dateshard.trainer.data.permutation import Integers
 
@@ -58,18 +58,18 @@ def pieces_of(dataset: Dataset, split: str, member: list[bool], window: Window) 
         return None
     least = window.needed + window.reach  # of shorter ones no window could be
     return [
-        _pieces(dataset, segment, split, window, least) if any(member[segment.first : segment.last]) else ()
-        for segment in dataset.segments
+        _pieces(dataset, number, split, window, least) if any(member[segment.first : segment.last]) else ()
+        for number, segment in enumerate(dataset.segments)
     ]
 
 
-def _pieces(dataset: Dataset, segment: Segment, split: str, window: Window, least: int) -> Pieces:
-    days = dataset.days[segment.first : segment.last]
-    cuts = dataset.cuts(days[0])  # a segment of several dates is not cut
+def _pieces(dataset: Dataset, number: int, split: str, window: Window, least: int) -> Pieces:
+    segment = dataset.segments[number]
+    cuts = dataset.cuts(dataset.days[segment.first])  # a segment of several dates is not cut
     starts = cuts.starts
     stops = np.append(starts[1:], segment.num_steps)
     if window.interval:
-        time_T = np.concatenate([dataset.times(day) for day in days])
+        time_T = _times(dataset, number)
         parted = np.union1d(starts, np.flatnonzero(np.diff(time_T) > window.interval) + 1)
         ends = np.append(parted[1:], segment.num_steps) + window.reach - 1  # targets may lie beyond a gap
         of_cut = np.searchsorted(starts, parted, side="right") - 1
@@ -78,6 +78,13 @@ def _pieces(dataset: Dataset, segment: Segment, split: str, window: Window, leas
     if dataset.manifest.split_cuts:
         chosen &= _own(dataset, cuts, split)[np.searchsorted(cuts.starts, starts, side="right") - 1]
     return list(zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True))
+
+
+def _times(dataset: Dataset, number: int) -> NDArray[np.int64]:
+    """Returns [T]: the instants of a segment."""
+    time_T = np.empty(dataset.segments[number].num_steps, dtype=np.int64)
+    dataset.read_span(number, 0, len(time_T), times=time_T)
+    return time_T
 
 
 def _own(dataset: Dataset, cuts: Cuts, split: str) -> NDArray[np.bool_]:
@@ -100,8 +107,8 @@ def longest_piece(dataset: Dataset, split: str, window: Window) -> LongestPiece:
         lengths = [segment.num_steps for segment in dataset.segments]
         return LongestPiece("stretch of joined dates", max(lengths, default=0))
     member, alone = members(dataset, split), replace(window, horizon=0)
-    segments = [segment for segment in dataset.segments if any(member[segment.first : segment.last])]
-    pieces = (piece for segment in segments for piece in _pieces(dataset, segment, split, alone, 1))
+    chosen = [number for number, s in enumerate(dataset.segments) if any(member[s.first : s.last])]
+    pieces = (piece for number in chosen for piece in _pieces(dataset, number, split, alone, 1))
     longest = max((high - low for low, high in pieces), default=0)
     seconds = f"piece without a gap of more than {window.interval / 1e9:g} s"
     return LongestPiece(seconds if window.interval else f"cut by '{dataset.manifest.cut}'", longest)
@@ -129,8 +136,7 @@ def num_overflowing(dataset: Dataset, runs: Sequence[DateRun], window: Window) -
     """
     count = 0
     for number, of_segment in groupby(runs, key=lambda run: run.segment):
-        segment = dataset.segments[number]
-        time_T = np.concatenate([dataset.times(day) for day in dataset.days[segment.first : segment.last]])
+        time_T = _times(dataset, number)
         for run in of_segment:
             row_K = run.first + np.arange(run.count) * window.stride
             row_K = row_K[row_K - run.begin > window.history]

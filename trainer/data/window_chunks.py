@@ -106,6 +106,6 @@ def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
             ask(should_stop)
             if len(incomplete) < len(places) and dataset.has_mask(day.date):
                 seen = np.empty((rows.stop - rows.start, *shape), dtype=np.bool_)
-                dataset.read_observed(day.date, rows, seen)
+                dataset.read_rows([(day, rows)], observed=seen)
                 incomplete |= {k for k, place in enumerate(places) if not seen[..., place].all()}
     return incomplete
