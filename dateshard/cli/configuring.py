@@ -28,11 +28,10 @@ def schema(document: str | None, as_json: bool) -> None:
 
         emit(configuration_schema())
         return
-    from dateshard.documents import DOCUMENTS, WRITTEN_OUT, document_schema
+    from dateshard.documents import DOCUMENTS, document_schema
 
-    known = [*DOCUMENTS, *WRITTEN_OUT]
-    if document not in known:
-        raise click.UsageError(f"'{document}' prints no JSON. Those that do: {', '.join(known)}")
+    if document not in DOCUMENTS:
+        raise click.UsageError(f"'{document}' prints no JSON. Those that do: {', '.join(DOCUMENTS)}")
     emit(document_schema(document))
 
 

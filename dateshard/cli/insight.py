@@ -78,7 +78,7 @@ def statistics(
             document["by_date"] = rows_by_date(survey, dates)
         if drift:
             rows = drift_rows(survey, dates)
-            document |= {"drift": rows[:limit], "drift_left_out": max(len(rows) - limit, 0)}
+            document["drift"], document["drift_left_out"] = rows[:limit], max(len(rows) - limit, 0)
     if as_json:
         emit(document)
     else:

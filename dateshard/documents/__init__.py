@@ -7,8 +7,6 @@ exist are null: a document never holds NaN or infinity. Dates are `2013-03-05`.
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -26,6 +24,7 @@ from dateshard.documents.checkpoints import (
 )
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
+from dateshard.documents.insight import DiffDocument, InspectDocument, StatisticsDocument
 from dateshard.documents.prediction import PredictDocument
 from dateshard.documents.preparing import (
     CleanDocument,
@@ -70,10 +69,10 @@ DOCUMENTS: dict[str, Any] = {
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,
     "error": ErrorDocument,
+    "inspect": InspectDocument,
+    "statistics": StatisticsDocument,
+    "diff": DiffDocument,
 }
-
-
-WRITTEN_OUT = ("inspect", "statistics", "diff")  # schemas that stand as files in dateshard/documents/schemas/
 
 
 def document_schema(name: str) -> dict[str, Any]:
@@ -82,11 +81,6 @@ def document_schema(name: str) -> dict[str, Any]:
     Raises:
         KeyError: no command of that name prints JSON.
     """
-    if name in WRITTEN_OUT:
-        schema_read: dict[str, Any] = json.loads(
-            files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text()
-        )
-        return {"$schema": GenerateJsonSchema.schema_dialect, **schema_read}
     schema = TypeAdapter(DOCUMENTS[name]).json_schema()
     for section in [schema, *schema.get("$defs", {}).values()]:
         if "properties" in section:

@@ -6,24 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dateshard.documents import DOCUMENTS, WRITTEN_OUT, document_schema
+from dateshard.documents import DOCUMENTS, document_schema
 
 Schema = Mapping[str, Any]
 KINDS = {"string": "text", "boolean": "true or false"}
 SEE = {"evaluate": "metrics.md", "predict": "predicting.md"}
-WRITTEN = {
-    "inspect": "What the shards hold: figures are of observed cells, raw and scaled.",
-    "statistics": "The frozen statistics, in units after the transform; with `--by-date` and `--drift` the rows of dates.",
-    "diff": "What changed between two generations.",
-}
 
 
 def page(before: str) -> str:
     """Makes the whole page; the text in front of its first section is taken over from `before`."""
-    sections = ["\n".join(_section(name)) for name in DOCUMENTS] + [
-        "\n".join(_written_out(name)) for name in WRITTEN_OUT
-    ]
-    return before.partition("## ")[0] + "\n\n".join(sections) + "\n"
+    return before.partition("## ")[0] + "\n\n".join("\n".join(_section(name)) for name in DOCUMENTS) + "\n"
 
 
 def _section(name: str) -> Iterator[str]:
@@ -55,8 +47,6 @@ def _kind(schema: Schema) -> str:
     if "anyOf" in schema:
         *first, last = [_kind(kind).replace("true or false", "true, false") for kind in schema["anyOf"]]
         return f"{', '.join(first)} or {last}"
-    if isinstance(kinds := schema.get("type"), list):
-        return _kind({"anyOf": [{**schema, "type": kind} for kind in kinds]})
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":
@@ -77,25 +67,11 @@ def _kind_of_object(schema: Schema) -> str:
 
 
 def _kind_of_list(schema: Schema) -> str:
-    items = schema.get("items") or (schema.get("prefixItems") or [None])[0]
-    if not items or "properties" in items:
+    items = schema.get("items")
+    if not items:
         return "list"
-    length = "pair" if schema.get("maxItems", len(schema.get("prefixItems", ()))) == 2 else "list"
+    length = "pair" if schema.get("maxItems") == 2 else "list"
     return f"{length} of {_kind(items)}"
-
-
-def _written_out(name: str) -> Iterator[str]:
-    yield f"## {name}\n\n{WRITTEN[name]} Of a list the keys are those of its items.\n"
-    yield from ("| key | what |", "|---|---|")
-    yield from (f"| `{path}` | {_kind(kind)} |" for path, kind in _paths(document_schema(name), ""))
-
-
-def _paths(schema: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
-    """Walks the dotted keys of a schema with what they are; of a list its items' keys."""
-    for branch in (schema, schema.get("items") or {}, *schema.get("anyOf", ())):
-        for key, inner in branch.get("properties", {}).items():
-            yield prefix + key, inner
-            yield from _paths(inner, f"{prefix}{key}.")
 
 
 if __name__ == "__main__":

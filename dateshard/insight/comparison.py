@@ -9,7 +9,7 @@ import datetime as dt
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,19 @@ from dateshard.shardstore.manifest import Manifest, current_generation, generati
 from dateshard.shardstore.scaling.statistics import Statistics, drift
 from dateshard.shardstore.times.calendar import collapse
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from dateshard.documents.insight import (
+        DatesChanged,
+        DatesMoved,
+        DiffDocument,
+        FeatureMoved,
+        NamesChanged,
+        NodesChanged,
+        SettingChanged,
+        SplitChanged,
+        StatisticsChanged,
+    )
+
 MOST_NAMES = 100
 
 
@@ -63,7 +75,7 @@ def _number(word: str, current: int) -> int:
     raise UsageError(f"'{word}' is not a generation", todo="Write g12, 12 or latest")
 
 
-def comparison(old: Dataset, new: Dataset) -> Document:
+def comparison(old: Dataset, new: Dataset) -> DiffDocument:
     """Makes the document of `diff --json`."""
     a, b = old.manifest, new.manifest
     return {
@@ -81,18 +93,18 @@ def comparison(old: Dataset, new: Dataset) -> Document:
     }
 
 
-def _dates(a: Manifest, b: Manifest) -> Document:
+def _dates(a: Manifest, b: Manifest) -> DatesChanged:
     both = sorted(set(a.dates) & set(b.dates))
     changed = [date for date in both if a.dates[date] != b.dates[date]]
     changes = _came_and_went(a.dates, b.dates)
     return {**changes, "changed": [str(date) for date in changed], "unchanged": len(both) - len(changed)}
 
 
-def _came_and_went(a: Collection[dt.date], b: Collection[dt.date]) -> Document:
+def _came_and_went(a: Collection[dt.date], b: Collection[dt.date]) -> DatesMoved:
     return {"added": [str(d) for d in sorted(set(b) - set(a))], "removed": [str(d) for d in sorted(set(a) - set(b))]}
 
 
-def _names(a: Collection[str], b: Collection[str]) -> Document:
+def _names(a: Collection[str], b: Collection[str]) -> NamesChanged:
     """Names that came and went, at most `MOST_NAMES` of each, with their numbers."""
     added, removed = (sorted(x, key=str.encode) for x in (set(b) - set(a), set(a) - set(b)))
     return {
@@ -105,7 +117,7 @@ def _names(a: Collection[str], b: Collection[str]) -> Document:
     }
 
 
-def _nodes(old: Dataset, new: Dataset) -> Document:
+def _nodes(old: Dataset, new: Dataset) -> NodesChanged:
     same = old.manifest.nodes == new.manifest.nodes
     names = _names(old.nodes.names, old.nodes.names if same else new.nodes.names)
     moved = 0
@@ -116,9 +128,9 @@ def _nodes(old: Dataset, new: Dataset) -> Document:
     return {**names, "moved": moved}
 
 
-def _statistics(old: Dataset, new: Dataset) -> Document:
+def _statistics(old: Dataset, new: Dataset) -> StatisticsChanged:
     a, b = old.manifest.statistics, new.manifest.statistics
-    document: Document = {"from": a, "to": b, "sources": None, "features": []}
+    document: StatisticsChanged = {"from": a, "to": b, "sources": None, "features": []}
     if a == b:
         return document
     first, other = old.statistics, new.statistics
@@ -131,7 +143,7 @@ def _statistics(old: Dataset, new: Dataset) -> Document:
 
 def _moved(
     first: Statistics, other: Statistics, old: tuple[Feature, ...], new: tuple[Feature, ...]
-) -> Iterator[Document]:
+) -> Iterator[FeatureMoved]:
     """Yields each feature that both have under the same transform: moments before and after, and how far they moved."""
     transforms = {feature.name: feature.transform for feature in old if not feature.categorical}
     before, after = (s.over_nodes for s in (first, other))
@@ -149,7 +161,7 @@ def _moved(
         }
 
 
-def _settings(a: Manifest, b: Manifest) -> Iterator[Document]:
+def _settings(a: Manifest, b: Manifest) -> Iterator[SettingChanged]:
     """Settings of the manifests that differ, by their dotted names."""
     before, after = _flat(a), _flat(b)
     for key in [*before, *(key for key in after if key not in before)]:
@@ -170,7 +182,7 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
     return rows
 
 
-def _split(a: Manifest, b: Manifest) -> list[Document]:
+def _split(a: Manifest, b: Manifest) -> list[SplitChanged]:
     before, after = split_to_json(a), split_to_json(b)
     names = [*before, *(name for name in after if name not in before)]
     return [

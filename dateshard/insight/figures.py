@@ -1,6 +1,6 @@
 """What inspect and statistics tell: documents made of a survey of the shards and of the frozen statistics.
 
-Keys: docs/commands.md; schemas: documents/schemas/. A figure that does not exist (nothing was observed, a code) is null.
+Keys: docs/json.md, types: documents/insight.py. A figure that does not exist (nothing was observed, a code) is null.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,10 +21,25 @@ from dateshard.shardstore.scaling.transform import Floats
 from dateshard.shardstore.times.calendar import Day, collapse
 from dateshard.shardstore.times.instants import spell
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from dateshard.documents.insight import (
+        Categories,
+        ClockChange,
+        DateFigures,
+        DateRanges,
+        DriftRow,
+        FirstRow,
+        InspectDocument,
+        InspectedFeature,
+        Moments,
+        NodeFigures,
+        Quartiles,
+        StatisticsDocument,
+        StatisticsFeature,
+    )
+
 HOUR, DAY_HOURS = 3_600_000_000_000, 24
 MOST_CATEGORIES = 10
-QUARTILES = ("q25", "median", "q75")
 
 
 def figure(value: float) -> float | None:
@@ -32,11 +47,11 @@ def figure(value: float) -> float | None:
     return float(f"{value:.7g}") + 0.0 if math.isfinite(value) else None  # + 0.0: no negative zero
 
 
-def moments_to_json(moments_6: Floats) -> Document:
+def moments_to_json(moments_6: Floats) -> Moments:
     """Returns mean, std, min and max of one feature's moments; nulls where nothing was observed."""
     count, pivot, delta, m2, low, high = map(float, moments_6)
     if not count:
-        return dict.fromkeys(("mean", "std", "min", "max"))
+        return {"mean": None, "std": None, "min": None, "max": None}
     return {
         "mean": figure(pivot + delta),
         "std": figure(math.sqrt(m2 / count)) if m2 >= 0 else None,
@@ -45,13 +60,19 @@ def moments_to_json(moments_6: Floats) -> Document:
     }
 
 
-def clock_changes(days: Iterable[Day]) -> list[Document]:
+def quartiles_to_json(quartiles_3: Floats) -> Quartiles:
+    """Returns the three quartiles; nulls where nothing was observed."""
+    low, middle, high = map(float, quartiles_3)
+    return {"q25": figure(low), "median": figure(middle), "q75": figure(high)}
+
+
+def clock_changes(days: Iterable[Day]) -> list[ClockChange]:
     """Dates that have not 24 hours."""
     hours = ((day.date, (day.end - day.start) / HOUR) for day in days)
     return [{"date": str(date), "hours": count} for date, count in hours if count != DAY_HOURS]
 
 
-def split_to_json(manifest: Manifest) -> Document:
+def split_to_json(manifest: Manifest) -> dict[str, DateRanges]:
     """Returns {name: [[first, last], ...]} of the splits."""
     return {name: [[str(a), str(b)] for a, b in ranges] for name, ranges in manifest.split.items()}
 
@@ -61,7 +82,7 @@ def without_position(nodes: Nodes) -> int:
     return int(np.isnan(nodes.positions_NP).any(axis=1).sum()) if nodes.axes else len(nodes.names)
 
 
-def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[Document]) -> Document:
+def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[FirstRow]) -> InspectDocument:
     """Makes the document of `inspect --json`: what the surveyed dates hold, and the first rows."""
     manifest, days = dataset.manifest, [survey.dates[date].day for date in sorted(survey.dates)]
     num_bytes = sum(
@@ -91,11 +112,11 @@ def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[Document]) -
     }
 
 
-def feature_to_json(survey: DataSurvey, index: int) -> Document:
+def feature_to_json(survey: DataSurvey, index: int) -> InspectedFeature:
     """One feature over the surveyed dates: its settings, missing share, raw and scaled figures, its categories."""
     feature, cells = survey.dataset.features[index], survey.cells()
     seen = int(survey.seen_NF[:, index].sum())
-    content: Document = {
+    content: InspectedFeature = {
         "feature": feature.name,
         "aggregate": feature.aggregate,
         "fill": feature.fill,
@@ -113,7 +134,7 @@ def feature_to_json(survey: DataSurvey, index: int) -> Document:
     return content
 
 
-def _categories(survey: DataSurvey, index: int) -> Document:
+def _categories(survey: DataSurvey, index: int) -> Categories:
     counts = survey.codes[index]
     names = survey.dataset.vocabularies.names[survey.dataset.features[index].name]
     order = np.argsort(-counts[1:], kind="stable")[:MOST_CATEGORIES]
@@ -124,14 +145,15 @@ def _categories(survey: DataSurvey, index: int) -> Document:
     }
 
 
-def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[Document]:
+def first_rows(dataset: Dataset, date: dt.date, count: int) -> list[FirstRow]:
     """The first cells of a date, node by node and step by step, in raw units; null where nothing was observed."""
     survey, day = DataSurvey(dataset=dataset), dataset.manifest.day(date)
     nodes = dataset.nodes.names
     steps = min(day.num_steps, -(-count // max(len(nodes), 1)))
     values, seen = dataset.read_day(day, steps)
     columns = [_readable(survey, values[..., k], seen[..., k], k, count) for k in range(len(dataset.features))]
-    rows, times = [], dataset.times(day)
+    rows: list[FirstRow] = []
+    times = dataset.times(day)
     for place, cells in enumerate(zip(*columns, strict=True)):
         step, node = divmod(place, len(nodes))
         at = spell(int(times[step]), dataset.manifest.timezone)
@@ -152,30 +174,30 @@ def _readable(survey: DataSurvey, scaled_TN: Any, seen_TN: Any, index: int, coun
     return [figure(value) if known else None for value, known in zip(values, seen_R, strict=True)]
 
 
-def global_statistics(dataset: Dataset, limit: int) -> Document:
+def global_statistics(dataset: Dataset, limit: int) -> StatisticsDocument:
     """Makes the document of `statistics --json`, in units after the transform; nothing of the shards is read."""
     manifest, statistics = dataset.manifest, dataset.statistics
     dates = [date for date, _ in statistics.sources]
     pooled = statistics.over_nodes
-    features = []
+    features: list[StatisticsFeature] = []
     for index, feature in enumerate(dataset.features):
-        row: Document = {
+        moments = moments_to_json(moments_of(np.empty(0)) if feature.categorical else pooled[:, index])
+        row: StatisticsFeature = {
             "feature": feature.name,
             "transform": feature.transform,
             "scale": feature.scale,
             "scale_per": feature.scale_per,
             "observed": int(pooled[0, index]),
-            **(
-                moments_to_json(pooled[:, index])
-                if not feature.categorical
-                else moments_to_json(moments_of(np.empty(0)))
-            ),
+            "mean": moments["mean"],
+            "std": moments["std"],
+            "min": moments["min"],
+            "max": moments["max"],
         }
         if feature.scale == "robust" and feature.scale_per == "feature":
-            quartiles = statistics.merged.histogram.quartiles(index)
-            row |= {name: figure(value) for name, value in zip(QUARTILES, quartiles, strict=True)}
+            row["q25"], row["median"], row["q75"] = map(figure, statistics.merged.histogram.quartiles(index))
         if feature.scale_per == "node" and not feature.categorical:
-            row |= _by_node(dataset, pooled[:, index], index, limit)
+            row["nodes"] = _by_node(dataset, pooled[:, index], index, limit)
+            row["nodes_left_out"] = statistics.merged.moments_6NF.shape[1] - len(row["nodes"])
         features.append(row)
     return {
         "dataset": manifest.dataset,
@@ -187,14 +209,14 @@ def global_statistics(dataset: Dataset, limit: int) -> Document:
     }
 
 
-def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> Document:
+def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> list[NodeFigures]:
     """Nodes whose own mean lies farthest from the mean of all, in deviations of all; at most `limit` of them."""
     moments_6N = dataset.statistics.merged.moments_6NF[:, :, index]
     spread = math.sqrt(pooled_6[3] / max(pooled_6[0], 1)) or 1.0
     shift_N = ((moments_6N[1] - pooled_6[1]) + (moments_6N[2] - pooled_6[2])) / spread
     shift_N = np.where(moments_6N[0] > 0, shift_N, np.inf)  # a node never observed comes first: it has no scale
     order = np.argsort(-np.abs(shift_N), kind="stable")
-    rows = [
+    return [
         {
             "node": dataset.nodes.names[node],
             "observed": int(moments_6N[0, node]),
@@ -203,12 +225,11 @@ def _by_node(dataset: Dataset, pooled_6: Floats, index: int, limit: int) -> Docu
         }
         for node in order[:limit]
     ]
-    return {"nodes": rows, "nodes_left_out": len(order) - len(rows)}
 
 
-def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
+def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[DateFigures]:
     """Makes the rows of `by_date` of statistics: a row a date and feature, in raw units."""
-    rows = []
+    rows: list[DateFigures] = []
     for date in sorted(dates):
         columns, cells = survey.dates[date], survey.cells([date])
         for index, feature in enumerate(survey.dataset.features):
@@ -220,19 +241,19 @@ def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
                     "observed": int(moments[0]),
                     "missing_share": figure(1 - moments[0] / cells) if cells else None,
                     **moments_to_json(moments),
-                    **{q: figure(v) for q, v in zip(QUARTILES, columns.quartiles_3F[:, index], strict=True)},
+                    **quartiles_to_json(columns.quartiles_3F[:, index]),
                 }
             )
     return rows
 
 
-def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[Document]:
+def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[DriftRow]:
     """How far each date stands from the training dates, in training deviations after the transform; largest first.
 
     Every training date of the statistics must have been surveyed: their cells together are what a date's are compared
     with. Categorical features and dates without an observed cell are left out.
     """
-    rows = []
+    rows: list[DriftRow] = []
     for index, feature in enumerate(survey.dataset.features):
         if feature.categorical:
             continue

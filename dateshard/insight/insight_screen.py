@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dateshard.insight.comparison import dates_of
 from dateshard.terminal.screen import Screen, counted, size
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from dateshard.documents.insight import (
+        DateFigures,
+        DateRanges,
+        DiffDocument,
+        InspectDocument,
+        InspectedFeature,
+        Moments,
+        NamesChanged,
+        StatisticsChanged,
+        StatisticsDocument,
+        StatisticsFeature,
+    )
+
 MOST_NAMES = 8
+UNITS: tuple[Literal["raw", "scaled"], ...] = ("raw", "scaled")
+CAME_AND_WENT: tuple[Literal["added", "removed"], ...] = ("added", "removed")
+CHANGES: tuple[Literal["added", "removed", "changed"], ...] = (*CAME_AND_WENT, "changed")
 
 
 def figure(value: float | None, digits: int = 5) -> str:
@@ -22,7 +38,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def show_inspection(screen: Screen, document: Document) -> None:
+def show_inspection(screen: Screen, document: InspectDocument) -> None:
     """The facts, a table of the features, and the first rows."""
     dates, hours = document["dates"], document["clock_changes"]
     long = f"steps of {document['step_seconds']:g} s" if document["step_seconds"] else "records"
@@ -45,27 +61,27 @@ def show_inspection(screen: Screen, document: Document) -> None:
     _show_rows(screen, document)
 
 
-def _features(document: Document) -> list[list[str]]:
+def _features(document: InspectDocument) -> list[list[str]]:
     rows = []
     for feature in document["features"]:
         if "categories" in feature:
             count = feature["categories"]["count"]
             rows.append([feature["feature"], percent(feature["missing_share"]), f"{count:,} categories"])
             continue
-        for kind in ("raw", "scaled"):
+        for kind in UNITS:
             first = [feature["feature"], percent(feature["missing_share"])] if kind == "raw" else ["", ""]
-            rows.append([*first, kind, *(figure(feature[kind][key]) for key in ("mean", "std", "min", "max"))])
+            rows.append([*first, kind, *_figures(feature[kind])])
     return rows
 
 
-def _show_categories(screen: Screen, feature: Document) -> None:
+def _show_categories(screen: Screen, feature: InspectedFeature) -> None:
     categories = feature["categories"]
     most = ", ".join(f"{row['name']} {row['cells']:,}" for row in categories["most"])
     unseen = f"; {categories['unseen']:,} cells of unseen categories" if categories["unseen"] else ""
     screen.tell(f"{feature['feature']}: {most}{unseen}")
 
 
-def _show_rows(screen: Screen, document: Document) -> None:
+def _show_rows(screen: Screen, document: InspectDocument) -> None:
     if not document["rows"]:
         return
     names = list(document["rows"][0]["values"])
@@ -76,7 +92,7 @@ def _show_rows(screen: Screen, document: Document) -> None:
     screen.table([["time", "node", *names], *rows], right=range(2, 2 + len(names)))
 
 
-def show_statistics(screen: Screen, document: Document) -> None:
+def show_statistics(screen: Screen, document: StatisticsDocument) -> None:
     """The global statistics, then by date, then drift."""
     dates = document["dates"]
     statistics = document["statistics"][:6]
@@ -99,21 +115,21 @@ def show_statistics(screen: Screen, document: Document) -> None:
         _show_drift(screen, document)
 
 
-def _named(feature: Document) -> str:
+def _named(feature: StatisticsFeature) -> str:
     return feature["feature"] if feature["transform"] == "none" else f"{feature['transform']}({feature['feature']})"
 
 
-def _figures(row: Document, keys: Sequence[str] = ("mean", "std", "min", "max"), digits: int = 5) -> list[str]:
-    return [figure(row[key], digits) for key in keys]
+def _figures(row: Moments) -> list[str]:
+    return [figure(value) for value in (row["mean"], row["std"], row["min"], row["max"])]
 
 
-def _show_quartiles(screen: Screen, feature: Document) -> None:
+def _show_quartiles(screen: Screen, feature: StatisticsFeature) -> None:
     if "median" in feature:
-        low, middle, high = _figures(feature, ("q25", "median", "q75"))
+        low, middle, high = (figure(value) for value in (feature["q25"], feature["median"], feature["q75"]))
         screen.tell(f"{_named(feature)}: quartiles {low}, {middle}, {high}")
 
 
-def _show_nodes(screen: Screen, feature: Document) -> None:
+def _show_nodes(screen: Screen, feature: StatisticsFeature) -> None:
     screen.tell(f"{_named(feature)} by node, in standard deviations of all nodes, the farthest from their mean first:")
     rows = [[n["node"], figure(n["mean_shift"]), f"{n['observed']:,}", *_figures(n)] for n in feature["nodes"]]
     screen.table([["node", "shift", "observed", "mean", "std", "min", "max"], *rows], right=range(1, 7))
@@ -121,60 +137,60 @@ def _show_nodes(screen: Screen, feature: Document) -> None:
         screen.tell(f"  and {counted(feature['nodes_left_out'], 'node')} more (--limit)")
 
 
-def _show_by_date(screen: Screen, rows: Sequence[Document]) -> None:
+def _show_by_date(screen: Screen, rows: Sequence[DateFigures]) -> None:
+    keys: tuple[Literal["mean", "std", "min", "q25", "median", "q75", "max"], ...]
     keys = ("mean", "std", "min", "q25", "median", "q75", "max")
-    table = [[r["date"], r["feature"], percent(r["missing_share"]), *_figures(r, keys, 4)] for r in rows]
+    table = [[r["date"], r["feature"], percent(r["missing_share"]), *(figure(r[key], 4) for key in keys)] for r in rows]
     screen.table([["date", "feature", "missing", *keys], *table], right=range(2, 10))
 
 
-def _show_drift(screen: Screen, document: Document) -> None:
+def _show_drift(screen: Screen, document: StatisticsDocument) -> None:
     screen.tell("in standard deviations of the training dates, the farthest first:")
-    keys = ("distance", "mean_shift", "std_ratio")
-    table = [[r["date"], r["feature"], r["split"] or "-", *_figures(r, keys)] for r in document["drift"]]
+    keys: tuple[Literal["distance", "mean_shift", "std_ratio"], ...] = ("distance", "mean_shift", "std_ratio")
+    table = [[r["date"], r["feature"], r["split"] or "-", *(figure(r[k]) for k in keys)] for r in document["drift"]]
     screen.table([["date", "feature", "split", "distance", "mean shift", "std ratio"], *table], right=range(3, 6))
     if document["drift_left_out"]:
         screen.tell(f"  and {document['drift_left_out']:,} more (--limit)")
 
 
-def show_comparison(screen: Screen, document: Document) -> None:
+def show_comparison(screen: Screen, document: DiffDocument) -> None:
     """What came, went and changed; nothing of what stayed."""
     screen.tell(f"dataset {document['dataset']}, generation {document['from']} -> {document['to']}")
     dates, rows = document["dates"], list[list[str]]()
-    for kind in ("added", "removed", "changed"):
+    for kind in CHANGES:
         if dates[kind]:
             rows.append([f"dates {kind}", str(len(dates[kind])), dates_of(dates[kind])])
     rows.append(["dates unchanged", str(dates["unchanged"]), ""])
-    for what in ("failed", "provisional"):
-        for kind, word in (("added", "now"), ("removed", "no longer")):
-            if changes := document[what][kind]:
+    for what, moved in (("failed", document["failed"]), ("provisional", document["provisional"])):
+        for word, changes in (("now", moved["added"]), ("no longer", moved["removed"])):
+            if changes:
                 rows.append([f"{word} {what}", str(len(changes)), dates_of(changes)])
-    for what in ("nodes", "features"):
-        rows += _names(what, document[what])
+    rows += _names("nodes", document["nodes"]) + _names("features", document["features"])
     if document["nodes"]["moved"]:
         rows.append(["nodes moved", str(document["nodes"]["moved"]), "their positions differ"])
     screen.table(rows, right=(1,))
     _show_moved(screen, document["statistics"])
     for row in document["settings"]:
         screen.tell(f"{row['key']}: {_told(row['from'])} -> {_told(row['to'])}")
-    for row in document["split"]:
-        screen.tell(f"split {row['name']}: {_ranges(row['from'])} -> {_ranges(row['to'])}")
+    for ranges in document["split"]:
+        screen.tell(f"split {ranges['name']}: {_ranges(ranges['from'])} -> {_ranges(ranges['to'])}")
 
 
-def _names(what: str, changes: Document) -> list[list[str]]:
+def _names(what: str, changes: NamesChanged) -> list[list[str]]:
     rows = []
-    for kind in ("added", "removed"):
-        if count := changes[f"num_{kind}"]:
+    for kind, count in zip(CAME_AND_WENT, (changes["num_added"], changes["num_removed"]), strict=True):
+        if count:
             more = f", and {count - MOST_NAMES} more" if count > MOST_NAMES else ""
             rows.append([f"{what} {kind}", str(count), ", ".join(changes[kind][:MOST_NAMES]) + more])
     return rows
 
 
-def _show_moved(screen: Screen, moved: Document) -> None:
+def _show_moved(screen: Screen, moved: StatisticsChanged) -> None:
     if moved["from"] == moved["to"]:
         screen.tell(f"statistics {moved['from'][:6]} as before")
         return
     sources = moved["sources"]
-    parts = [f"{len(sources[kind])} {kind}" for kind in ("added", "removed", "changed") if sources[kind]]
+    parts = [f"{len(sources[kind])} {kind}" for kind in CHANGES if sources[kind]] if sources else []
     split_sizes = f" (training dates: {', '.join(parts)})" if parts else ""
     screen.tell(
         f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; shift of the means in old standard deviations"
@@ -198,5 +214,5 @@ def _told(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _ranges(value: Sequence[Sequence[str]] | None) -> str:
+def _ranges(value: DateRanges | None) -> str:
     return "-" if value is None else ", ".join(f"{a}..{b}" for a, b in value)

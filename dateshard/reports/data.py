@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, rep
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.data.split_overlap import SplitWindows, windows_by_split
+
+if TYPE_CHECKING:
+    from dateshard.documents.insight import DriftRow
 
 MOST_COLUMNS, MOST_FEATURES, MOST_ROWS = 400, 8, 10
 NUM_BARS, MOST_WHOLE = 48, 60
@@ -53,7 +56,7 @@ class Facts:
     columns: DateColumns
     days_a_column: int
     column_of: Mapping[dt.date, int]
-    drift: Sequence[dict[str, Any]]
+    drift: Sequence[DriftRow]
     sizes: Sequence[tuple[str, int]]
     windows: Sequence[SplitWindows]
 

@@ -260,7 +260,7 @@ def _figures(facts: Facts, index: int, name: str) -> str:
         [
             r["date"],
             r["split"] or "–",
-            *(short(r[k]) if r[k] is not None else "–" for k in ("distance", "mean_shift", "std_ratio")),
+            *("–" if v is None else short(v) for v in (r["distance"], r["mean_shift"], r["std_ratio"])),
         ]
         for r in far
     ]

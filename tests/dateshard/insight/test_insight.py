@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +14,13 @@ import numpy as np
 import pytest
 
 from dateshard.cli import run
+from dateshard.documents import document_schema
 from dateshard.insight.survey import EDGES_B, DataSurvey, _grid, distance
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.transform import Floats, untransform
 
 Ask = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-06", "validation": "2024-03-07..2024-03-08"}
-
-
-def schema(name: str) -> Any:
-    return json.loads(files("dateshard.documents.schemas").joinpath(f"{name}.json").read_text())
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
         capsys.readouterr()
         assert run([command, *words, "-c", str(world.config_file()), "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
-        jsonschema.validate(document, schema(command))
+        jsonschema.validate(document, document_schema(command))
         return document
 
     return call
