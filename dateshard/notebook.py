@@ -22,7 +22,7 @@ from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorte
 from dateshard.shardstore.layouts.feature import categorical
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.scaling.transform import Floats
-from dateshard.shardstore.shards import stored_path
+from dateshard.shardstore.storage.shards import stored_path
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import counted, size
 

@@ -43,8 +43,8 @@ from dateshard.shardstore.measured import (
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import Floats, transform
-from dateshard.shardstore.shards import publish_shard
 from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.storage.shards import publish_shard
 from dateshard.shardstore.times.calendar import instants
 
 

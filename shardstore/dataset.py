@@ -48,8 +48,8 @@ from dateshard.shardstore.measured import verify_measured
 from dateshard.shardstore.pinning.pins import pin_files, read_pin, write_pin
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
-from dateshard.shardstore.shards import load_stored, verify_stored
 from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.storage.shards import load_stored, verify_stored
 from dateshard.shardstore.times.calendar import (
     NANOSECONDS,
     Day,

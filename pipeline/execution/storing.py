@@ -12,8 +12,8 @@ from dateshard.pipeline.planning.plan import DatePlan
 from dateshard.pipeline.workers.pool import Task
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Manifest
-from dateshard.shardstore.shards import publish_shard
 from dateshard.shardstore.storage import About
+from dateshard.shardstore.storage.shards import publish_shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from dateshard.shardstore.layouts.events import decode_names, encode_names
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Part
 from dateshard.shardstore.scaling.scale import Scale
-from dateshard.shardstore.shards import publish_shard
 from dateshard.shardstore.storage import About, Arrays, storage_of, zarr_raw
+from dateshard.shardstore.storage.shards import publish_shard
 
 DST = dt.date(2013, 3, 10)
 ZERO, EMPTY = dt.date(2013, 3, 11), dt.date(2013, 3, 12)
