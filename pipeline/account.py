@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dateshard.pipeline.config import NORMALISE_CODE, Pipeline
-from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, normalise_identity, split_settings
+from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, normalise_identity
 from dateshard.pipeline.progress_events import Finished
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.row_counts import RowCounts, with_columns
@@ -22,35 +22,28 @@ from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.measured import load_receipt
 from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.sources import DumpRow, FailedRow, SourceRow, Sources
 
 if TYPE_CHECKING:
     from dateshard.pipeline.acts import Measured, Normalised
     from dateshard.shardstore.commit import Committed
 
 
-def dump_row(dump: Dump | None) -> dict[str, Any]:
+def dump_row(dump: Dump | None) -> DumpRow:
     """Which bytes a date was made of."""
-    if dump is None:
-        return {"path": "", "size": 0, "hash": ""}
-    return {"path": str(dump.path), "size": dump.size, "hash": dump.hash}
+    return DumpRow(str(dump.path), dump.size, dump.hash) if dump else DumpRow()
 
 
-def settings_row(config: Pipeline) -> dict[str, Any]:
-    """The settings of a generation's split and scale, by which a plan judges it."""
-    normalise = {"settings": config.normalise_settings(), "code": NORMALISE_CODE}
-    return {"split": split_settings(config), "normalise": normalise}
-
-
-def with_settings(sources: Mapping[str, Any], config: Pipeline, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def with_settings(sources: Sources, config: Pipeline, before: Sources | None) -> Sources:
     """Returns the sources with all settings that a dump is encoded by, resolved (not `store`).
 
     Where nothing else differs they stay those that made the generation: another path or tolerance alone makes no new
     one. Features stand as a list: their order counts, and JSON sorts keys."""
-    kept = (before or {}).get("settings")
-    same = kept is not None and {**sources, "settings": kept} == before
+    if before and before.settings is not None and (same := replace(sources, settings=before.settings)) == before:
+        return same
     settings = config.model_dump(mode="json", exclude={"store"})
     settings["features"] = [[name, feature] for name, feature in settings["features"].items()]
-    return {**sources, "settings": kept if same else settings}
+    return replace(sources, settings=settings)
 
 
 def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:
@@ -98,22 +91,21 @@ def left_behind(date: dt.date) -> DumpError:
     return DumpError(what, where=Where(date=date), todo="Put its dump back and run the command again")
 
 
-def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> dict[str, Any]:
+def failure_row(error: DateshardError, key: str, dump: Dump | None, tolerated: str) -> FailedRow:
     """Why a date failed, and under which tolerance: when either changes, it is tried again.
 
     Where the machine failed the date, and not its dump, no tolerance is that one: whenever it is measured, it is mended.
     """
     tolerated = "" if isinstance(error, ResourceError) else tolerated
-    return {"staged": key, "what": str(error), "kind": error.kind, "dump": dump_row(dump), "tolerated": tolerated}
+    return FailedRow(staged=key, what=str(error), kind=error.kind, dump=dump_row(dump), tolerated=tolerated)
 
 
 def failures(
     seen: Observed, plans: Mapping[dt.date, DatePlan], config: Pipeline, failed: Mapping[dt.date, DateshardError]
-) -> dict[dt.date, dict[str, Any]]:
+) -> dict[dt.date, FailedRow]:
     """Failures of this run, and older ones whose date was not tried again."""
     kept = {}
-    for text, failure in seen.sources.get("failed", {}).items():
-        date = dt.date.fromisoformat(text)
+    for date, failure in seen.sources.failed.items():
         plan = plans.get(date)
         over = plan is None or plan.state in ("excluded", "fresh") or plan.measure or plan.normalise
         if date in seen.dumps and not over:
@@ -125,17 +117,22 @@ def failures(
 
 def source_row(
     root: Path, plan: DatePlan, seen: Observed, config: Pipeline, made: Normalised | None, receipt: Measured | None
-) -> dict[str, Any]:
+) -> SourceRow:
     """A committed date's row in the sources file: the one it had, unless its shard was `made` in this run."""
-    known: dict[str, Any] | None = seen.sources.get("dates", {}).get(str(plan.date))
+    known = seen.sources.dates.get(plan.date, SourceRow(staged=plan.key))
     if made is None:
-        return known or {"staged": plan.key, "measure": "", "dump": dump_row(None), "rows": {}}
-    counts = {"observed": list(made.observed), "weight": made.weight}
+        return known
     if plan.date not in seen.dumps:
-        return {**(known or {}), **counts}
+        return replace(known, observed=made.observed, weight=made.weight)
     rows = receipt.rows if receipt else load_receipt(root / "staged" / str(plan.date) / plan.key)["rows"]
-    measure, dump = config.measure_identity(seen.node_names), dump_row(seen.dumps[plan.date])
-    return {"staged": plan.key, "measure": measure, "dump": dump, "rows": dict(rows), **counts}
+    return SourceRow(
+        staged=plan.key,
+        measure=config.measure_identity(seen.node_names),
+        dump=dump_row(seen.dumps[plan.date]),
+        rows=dict(rows),
+        observed=made.observed,
+        weight=made.weight,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +180,7 @@ def finished(
         stored=end.stored,
         cut_short=end.cut_short,
         dropped=end.dropped,
-        observed=by_split(current.manifest, current.sources["dates"]) if current else {},
+        observed=by_split(current.manifest, current.sources.dates) if current else {},
         short_step=_short_step(root, current) if current else "",
         empty=tuple(sorted(date for date, receipt in made.items() if not any(receipt.observed))),
         unobserved=about_unobserved(current, statistics) if current else (),
@@ -191,7 +188,7 @@ def finished(
 
 
 def _short_step(root: Path, current: Committed) -> str:
-    return too_short_a_step(root, current.generation, current.manifest, current.sources["dates"])
+    return too_short_a_step(root, current.generation, current.manifest, current.sources.dates)
 
 
 def total(rows_by_date: Mapping[dt.date, Mapping[str, Any]], cut: RowCounts | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import datetime as dt
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.observe import StagedKeys, observe
@@ -18,7 +17,8 @@ from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import NotThereError, StoreError, UsageError, Where
 from dateshard.shardstore.frozen import load_statistics
-from dateshard.shardstore.manifest import Ranges
+from dateshard.shardstore.manifest import Manifest, Ranges
+from dateshard.shardstore.sources import DroppedRow, Sources
 from dateshard.shardstore.times.calendar import collapse
 
 
@@ -105,27 +105,23 @@ def _in_statistics(root: Path, current: Committed, dates: Collection[dt.date]) -
     return sorted(merged & set(dates))
 
 
-def _without(current: Committed, dates: Collection[dt.date], held: Collection[dt.date]) -> tuple[Any, dict[str, Any]]:
+def _without(current: Committed, dates: Collection[dt.date], held: Collection[dt.date]) -> tuple[Manifest, Sources]:
     """Manifest and sources as they are without the dates, which are noted as dropped."""
-    old, gone, names = current.manifest, set(dates), set(map(str, dates))
+    old, gone = current.manifest, set(dates)
     manifest = replace(
         old,
         dates={date: entry for date, entry in old.dates.items() if date not in gone},
         failed=tuple(date for date in old.failed if date not in gone),
         provisional=tuple(date for date in old.provisional if date not in gone),
     )
-    kept = {
-        kind: {date: row for date, row in current.sources[kind].items() if date not in names}
-        for kind in ("dates", "failed")
-    }
-    noted = {str(date): {"statistics": old.statistics if date in held else ""} for date in dates}
-    dropped = dict(sorted({**current.sources.get("dropped", {}), **noted}.items()))
-    return manifest, {**current.sources, **kept, "dropped": dropped}
+    noted = {date: DroppedRow(old.statistics if date in held else "") for date in dates}
+    dropped = {**current.sources.dropped, **noted}
+    return manifest, replace(current.sources.without(gone), dropped=dropped)
 
 
 def _split(config: Pipeline, after: Committed, plan: Plan) -> Mapping[str, Ranges]:
     """The split moves with the dates that are left, unless the configuration's is another than the generation's."""
-    same = after.sources.get("split") == split_settings(config)
+    same = after.sources.split == split_settings(config)
     return plan.split if same else after.manifest.split
 
 
@@ -138,17 +134,16 @@ def without_rows(
         keys: of the staged arrays that they should have had.
     """
     held = _in_statistics(root, current, keys) if current else []
-    more = {"tolerated": config.source.tolerated()}
+    tolerated = config.source.tolerated()
     noted = {
-        str(date): {"statistics": current.manifest.statistics if current and date in held else "", "empty": key, **more}
+        date: DroppedRow(current.manifest.statistics if current and date in held else "", key, tolerated)
         for date, key in keys.items()
     }
-    dropped = dict(sorted({**seen.sources.get("dropped", {}), **noted}.items()))
-    return replace(seen, sources={**seen.sources, "dropped": dropped}, staged=StagedKeys(root))
+    sources = replace(seen.sources, dropped={**seen.sources.dropped, **noted})
+    return replace(seen, sources=sources, staged=StagedKeys(root))
 
 
-def still_dropped(sources: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """The notes that stay after a preprocess: {} or {"dropped": {date: row}}."""
-    out = {str(p.date) for p in plan.dates if p.state == "excluded"}
-    kept = {date: row for date, row in sources.get("dropped", {}).items() if date in out}
-    return {"dropped": kept} if kept else {}
+def still_dropped(sources: Sources, plan: Plan) -> dict[dt.date, DroppedRow]:
+    """The notes that stay after a preprocess."""
+    out = {p.date for p in plan.dates if p.state == "excluded"}
+    return {date: row for date, row in sources.dropped.items() if date in out}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import ValidationError
 
 from dateshard.pipeline.arrays import Normaliser
@@ -14,6 +11,7 @@ from dateshard.shardstore.commit import load_sources
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.frozen import Frozen
+from dateshard.shardstore.sources import Sources
 
 
 def settings_of(dataset: Dataset) -> Pipeline:
@@ -23,7 +21,7 @@ def settings_of(dataset: Dataset) -> Pipeline:
         UsageError: it was prepared by a version that did not keep it.
         StoreError: the sources file is missing or damaged.
     """
-    kept = load_sources(dataset.root, dataset.generation).get("settings") or {}
+    kept = load_sources(dataset.root, dataset.generation).settings or {}
     try:
         return Pipeline.model_validate({**kept, "features": dict(kept.get("features", ()))})
     except (ValidationError, TypeError, ValueError, AttributeError):
@@ -57,10 +55,10 @@ def refuse_other_settings(config: Pipeline, dataset: Dataset) -> None:
         )
 
 
-def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) -> str:
+def _difference(config: Pipeline, dataset: Dataset, sources: Sources) -> str:
     manifest = dataset.manifest
     measure = config.measure_identity(table_of(dataset, config))
-    same = [row for row in sources["dates"].values() if row["measure"] == measure]
+    same = [row for row in sources.dates.values() if row.measure == measure]
     if not same:
         return "the settings that decide how a dump is read (source, step, nodes, features) differ"
     if not any(measured_so(row, measure) for row in same):
@@ -68,6 +66,6 @@ def _difference(config: Pipeline, dataset: Dataset, sources: Mapping[str, Any]) 
     frozen = (manifest.statistics, manifest.nodes, manifest.vocabularies)
     if normalise_identity(config.normalise_settings(), *frozen) == manifest.normalise:
         return ""
-    if sources.get("normalise", {}).get("code") != NORMALISE_CODE:
+    if sources.normalise is None or sources.normalise.code != NORMALISE_CODE:
         return "this version scales in another way"
     return "fill, transform, scale or clip differ"

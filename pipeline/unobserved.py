@@ -75,7 +75,7 @@ def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple
     """
     manifest, sentences = current.manifest, list[str]()
     dates = collapse([date for date in manifest.dates if manifest.split_of(date) == "train"])
-    unseen = never_observed(manifest, current.sources["dates"], "train")
+    unseen = never_observed(manifest, current.sources.dates, "train")
     if unseen is None:
         unseen = unscaled(manifest, statistics) if statistics else ()
     if unseen and dates:

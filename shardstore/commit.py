@@ -9,7 +9,6 @@ the old generation as it was. Worker processes only stage and publish; the proce
 
 from __future__ import annotations
 
-import datetime as dt
 import fcntl
 import os
 import shutil
@@ -21,7 +20,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from dateshard.shardstore import journal
 from dateshard.shardstore.commands import to_run
@@ -43,20 +41,19 @@ from dateshard.shardstore.errors import (
     Where,
     naming,
 )
-from dateshard.shardstore.identity import expected_form, hash_file, nothing_to_collect, seal, unseal
+from dateshard.shardstore.identity import hash_file, nothing_to_collect, seal, unseal
 from dateshard.shardstore.manifest import (
     Manifest,
     current_generation,
-    folder_name,
     generations,
     load_manifest,
     manifest_name,
     next_generation,
     write_format,
 )
+from dateshard.shardstore.sources import Sources
 
 FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")
-Sources = dict[str, Any]  # content of manifests/g*.sources.json, see docs/format.md
 
 
 @contextmanager
@@ -242,7 +239,7 @@ class StoreWriter:
         except DamagedError as error:
             notes.append(str(error))
             older = [number for number in generations(self.root) if number < generation]
-            return self._load_sources(older[-1], notes) if older else {"dates": {}, "failed": {}}
+            return self._load_sources(older[-1], notes) if older else Sources()
 
     def published(self, folders: Sequence[Path]) -> None:
         """Notes folders that workers published, to be made durable by the next commit."""
@@ -269,7 +266,7 @@ class StoreWriter:
         with disk_full_as_error(path):
             self._flusher.flush(self._published)
             self._published = []
-            self._link_new(sources_path(self.root, generation), seal(sources))
+            self._link_new(sources_path(self.root, generation), seal(sources.to_json()))
             self._link_new(path, seal(manifest.to_json()))
             fsync_path(path.parent)
             replace_file(self.root / "CURRENT", seal({"generation": generation, "manifest": path.name}))
@@ -304,7 +301,7 @@ def sources_path(root: Path, generation: int) -> Path:
 
 @nothing_to_collect()
 def load_sources(root: Path, generation: int) -> Sources:
-    """The content of a generation's sources file.
+    """Reads a generation's sources file.
 
     Raises:
         DamagedError: missing or damaged; the next preprocess falls back to an older one and writes it anew.
@@ -320,18 +317,4 @@ def load_sources(root: Path, generation: int) -> Sources:
             "Check the disk. If the file is lost, remove it: preprocess writes it anew and merges the statistics again"
         )
         raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
-    content: Sources = unseal(data, str(path), todo)
-    with expected_form(str(path), todo):
-        for kind in ("dates", "failed"):
-            for date, row in content[kind].items():
-                _ = (
-                    dt.date.fromisoformat(date),
-                    row["staged"] and folder_name(row["staged"]),
-                    row["dump"]["hash"].encode(),
-                )
-                _ = row["dump"]["size"] + 0, row["measure" if kind == "dates" else "what"].encode()
-                _ = row["dump"]["path"] + ""  # its name may be no UTF-8
-        for date, row in content.get("dropped", {}).items():
-            _ = dt.date.fromisoformat(date), row["statistics"] and folder_name(row["statistics"])
-            _ = row.get("empty") and folder_name(row["empty"]), row.get("tolerated", "").encode()
-    return content
+    return Sources.from_json(unseal(data, str(path), todo), str(path), todo)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from dateshard.shardstore.layouts.feature import Feature, partial_settings
 from dateshard.shardstore.scaling.histogram import Histogram
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.transform import Floats
+from dateshard.shardstore.sources import Sources
 
 VALUES, HISTOGRAM = "values.f64", "histogram.i64"
 BESIDE = {"time": ("time.i64", "<i8"), "cuts": ("cuts.i64", "<i8"), "cut_names": ("cut_names.u8", "|u1")}
@@ -169,7 +170,7 @@ def _damaged(path: Path, what: str) -> DamagedError:
 
 def verify_measured(
     root: Path,
-    sources: Mapping[str, Any],
+    sources: Sources,
     features: Sequence[Feature],
     dates: Sequence[dt.date] | None = None,
     cuts: Sequence[str] = (),
@@ -178,18 +179,18 @@ def verify_measured(
 
     Partial statistics are looked at where they are: only training dates need theirs under the present settings.
     """
-    chosen = None if dates is None else set(map(str, dates))
-    for date, row in sorted(sources.get("dates", {}).items()):
-        if not row["staged"] or (chosen is not None and date not in chosen):
+    chosen = None if dates is None else set(dates)
+    for date, row in sorted(sources.dates.items()):
+        if not row.staged or (chosen is not None and date not in chosen):
             continue
-        names = [f"staged/{date}/{row['staged']}", f"partials/{date}/{partial_key(row['staged'], features, cuts)}"]
+        names = [f"staged/{date}/{row.staged}", f"partials/{date}/{partial_key(row.staged, features, cuts)}"]
         for name in names:
             if name.startswith("partials") and not ((root / name).exists() or copies_of(root / name)):
                 continue
             try:
                 _first_good(root / name)
             except DamagedError as error:
-                yield name, _with_dump(error, Path(row["dump"]["path"]))
+                yield name, _with_dump(error, Path(row.dump.path))
             else:
                 yield name, None
 

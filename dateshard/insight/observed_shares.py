@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from dateshard.shardstore.coverage.observed import Counts, ObservedCells, by_spl
 from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.sources import SourceRow
 
 THIN = 0.1  # of the training dates' observed share, below which a split is named
 
@@ -32,11 +32,10 @@ def observed_cells(dataset: Dataset, features: Sequence[int]) -> dict[str, Obser
     return by_split(dataset.manifest, _rows(dataset), features, read)
 
 
-def _rows(dataset: Dataset) -> Mapping[str, Any]:
+def _rows(dataset: Dataset) -> Mapping[dt.date, SourceRow]:
     """Reads the dates' rows of the sources file. Missing or damaged it is no hindrance to what only tells."""
     with suppress(StoreError):
-        rows: Mapping[str, Any] = load_sources(dataset.root, dataset.generation)["dates"]
-        return rows
+        return load_sources(dataset.root, dataset.generation).dates
     return {}
 
 

@@ -23,6 +23,7 @@ from dateshard.reports.charts import DateColumns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives
 from dateshard.shardstore.scaling.transform import Floats, Integers
+from dateshard.shardstore.sources import Sources
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.data.split_overlap import SplitWindows, windows_by_split
 
@@ -52,7 +53,7 @@ class Facts:
     dataset: Dataset
     survey: DataSurvey
     plan: Plan
-    sources: Mapping[str, Any]
+    sources: Sources
     columns: DateColumns
     days_a_column: int
     column_of: Mapping[dt.date, int]
@@ -66,7 +67,7 @@ class Facts:
         return sorted(self.survey.dates)
 
 
-def gather(survey: DataSurvey, plan: Plan, sources: Mapping[str, Any], window: Window) -> Facts:
+def gather(survey: DataSurvey, plan: Plan, sources: Sources, window: Window) -> Facts:
     """Gathers the facts of the data report from a survey over all committed dates."""
     dataset, dates = survey.dataset, sorted(survey.dates)
     span = (dates[-1] - dates[0]).days + 1
@@ -123,9 +124,9 @@ def _marks(begins: Sequence[dt.date], span: int) -> list[tuple[int, str]]:
     return [mark for k, mark in enumerate(marks) if not k or mark[0] - marks[k - 1][0] >= room]
 
 
-def _sizes(dataset: Dataset, sources: Mapping[str, Any]) -> list[tuple[str, int]]:
+def _sizes(dataset: Dataset, sources: Sources) -> list[tuple[str, int]]:
     shards = sum(size for e in dataset.manifest.dates.values() for shard in e.parts for size, _ in shard.files.values())
-    rows = [("dumps, as they were read", sum(row["dump"]["size"] for row in sources.get("dates", {}).values()))]
+    rows = [("dumps, as they were read", sum(row.dump.size for row in sources.dates.values()))]
     rows.append(("shards of this generation", shards))
     for name, words in (("staged", "staged arrays"), ("partials", "partial statistics"), ("cut", "cut dumps")):
         if total := _bytes_below(dataset.root / name):
@@ -139,11 +140,10 @@ def _bytes_below(folder: Path) -> int:
 
 def squares(facts: Facts) -> dict[dt.date, Square]:
     """A square of each date that is known."""
-    rows = facts.sources.get("dates", {})
     squares_by_date = {}
     for plan in facts.plan.dates:
-        source = rows.get(str(plan.date))
-        count = source["rows"]["accepted"] if source and plan.date in facts.survey.dates else None
+        source = facts.sources.dates.get(plan.date)
+        count = source.rows.get("accepted") if source and plan.date in facts.survey.dates else None
         split = facts.dataset.manifest.split_of(plan.date) or ""
         reason = "" if plan.state == "fresh" else plan.reason
         squares_by_date[plan.date] = Square(plan.state, reason, split, count)
@@ -319,14 +319,15 @@ def worst_dates(facts: Facts) -> list[tuple[dt.date, float]]:
 def rows_account(facts: Facts) -> dict[str, Any]:
     """Rows read, accepted, rejected and changed by reason, over all dates; and the dates with most rejected rows."""
     total: dict[str, Any] = {"read": 0, "accepted": 0, "rejected": {}, "changed": {}, "worst": []}
-    for date, source in facts.sources.get("dates", {}).items():
-        rows = source["rows"]
+    for date, source in facts.sources.dates.items():
+        if not (rows := source.rows):
+            continue  # its dump is gone, and so is what was known of its rows
         total["read"] += rows["read"]
         total["accepted"] += rows["accepted"]
         for kind in ("rejected", "changed"):
             for reason, count in rows[kind].items():
                 total[kind][reason] = total[kind].get(reason, 0) + count
         if rejected := sum(rows["rejected"].values()):
-            total["worst"].append((date, rejected, rows["read"]))
+            total["worst"].append((str(date), rejected, rows["read"]))
     total["worst"] = sorted(total["worst"], key=lambda row: -row[1])[:MOST_ROWS]
     return total

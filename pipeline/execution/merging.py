@@ -52,7 +52,7 @@ def _name_cuts(job: Job, progress: PreprocessProgress) -> None:
     split, old = job.config.split, progress.current.manifest if progress.current else None
     if split is None or split.by in (None, ROW) or not (keys := training_keys(progress)):
         return
-    same = old is not None and progress.seen.sources.get("split") == split_settings(job.config)
+    same = old is not None and progress.seen.sources.split == split_settings(job.config)
     if old is not None and old.split_cuts and same and not job.wish.resplit:
         progress.named = job.config.with_cuts(old.split_cuts)
         return

@@ -10,17 +10,19 @@ from typing import Any
 from dateshard.pipeline import account
 from dateshard.pipeline.acts import Normalised, normalise_date
 from dateshard.pipeline.arrays import Normaliser
+from dateshard.pipeline.config import NORMALISE_CODE
 from dateshard.pipeline.drop import still_dropped
 from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
 from dateshard.pipeline.execution.measuring import measure
 from dateshard.pipeline.execution.storing import StoredAgain, stored_as, storing
-from dateshard.pipeline.planning.plan import DatePlan
+from dateshard.pipeline.planning.plan import DatePlan, split_settings
 from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
 from dateshard.pipeline.raw.cut_index import cut_account
 from dateshard.pipeline.workers.pool import Again, Task
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.sources import NormaliseRow, SourceRow, Sources
 
 GROUP_DATES, GROUP_SECONDS = 256, 60.0  # a commit at the latest after so many dates or seconds
 
@@ -116,22 +118,23 @@ def commit(job: Job, progress: PreprocessProgress, skeleton: Manifest) -> Commit
     config, seen, plans = job.config, progress.seen, progress.plans
     failed = account.failures(seen, plans, config, progress.failed)
     manifest = replace(skeleton, dates=dict(sorted(progress.entries.items())), failed=tuple(sorted(failed)))
-    sources = {
-        "basis": progress.plan.basis,
-        **account.settings_row(config),
-        "dates": {str(date): _source(job, progress, plans[date]) for date in manifest.dates},
-        "failed": {str(date): failed[date] for date in sorted(failed)},
-        **still_dropped(seen.sources, progress.plan),
-        **cut_account(job.writer.root, seen.dumps, config),
-    }
     before = progress.current
+    sources = Sources(
+        basis=progress.plan.basis,
+        split=split_settings(config),
+        normalise=NormaliseRow(config.normalise_settings(), NORMALISE_CODE),
+        dates={date: _source(job, progress, plans[date]) for date in manifest.dates},
+        failed={date: failed[date] for date in sorted(failed)},
+        dropped=still_dropped(seen.sources, progress.plan),
+        cut=cut_account(job.writer.root, seen.dumps, config),
+    )
     sources = account.with_settings(sources, config, before.sources if before else None)
     progress.current = job.writer.commit(manifest, sources, before)
     same = before is not None and before.generation == progress.current.generation
     return CommitDone(progress.current.generation, len(manifest.dates), changed=not same)
 
 
-def _source(job: Job, progress: PreprocessProgress, plan: DatePlan) -> dict[str, Any]:
+def _source(job: Job, progress: PreprocessProgress, plan: DatePlan) -> SourceRow:
     """Gives a committed date's row in the sources file: kept, unless its shard was made in this run."""
     made, receipt = progress.made.get(plan.date), progress.measured.get(plan.date)
     return account.source_row(job.writer.root, plan, progress.seen, job.config, made, receipt)

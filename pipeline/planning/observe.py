@@ -23,6 +23,7 @@ from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
+from dateshard.shardstore.sources import Sources
 
 Cache = dict[str, list[Any]]
 UNDATED = dt.date(1970, 1, 1)  # of rows without a time in a path without a date
@@ -36,7 +37,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     table = read_nodes(config.nodes) if config.nodes else None
     seen = Observed(
         manifest=current.manifest if current else None,
-        sources=current.sources if current else {},
+        sources=current.sources if current else Sources(),
         staged=StagedKeys(root),
         dumps=dumps,
         node_names=table.names if table else None,

@@ -15,6 +15,7 @@ from dateshard.pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
 from dateshard.shardstore.errors import DumpError, UsageError, Where
 from dateshard.shardstore.identity import identity, identity_of, nothing_to_collect
 from dateshard.shardstore.manifest import Manifest, Ranges, in_no_split
+from dateshard.shardstore.sources import SourceRow, Sources
 from dateshard.shardstore.times.calendar import collapse, missing_days
 
 BY_HAND = "dropped; preprocess DATE takes it in again"
@@ -34,7 +35,7 @@ class Observed:
     """All that a plan looks at.
 
     Attributes:
-        manifest, sources: of the current generation; None and {} before the first.
+        manifest, sources: of the current generation; None and an empty one before the first.
         staged: keys that lie measured on disk, by any date.
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
@@ -45,7 +46,7 @@ class Observed:
     """
 
     manifest: Manifest | None
-    sources: Mapping[str, Any]
+    sources: Sources
     staged: Mapping[dt.date, frozenset[str]]
     dumps: Mapping[dt.date, Dump]
     node_names: tuple[str, ...] | None
@@ -140,10 +141,10 @@ def staged_key(dump_hash: str, measure: str, code: int = MEASURE_CODE) -> str:
     return identity_of(plain.encode())
 
 
-def measured_so(source: Mapping[str, Any], measure: str) -> bool:
+def measured_so(source: SourceRow, measure: str) -> bool:
     """Whether a date's row of the sources file is of these settings, and of a code that still holds."""
-    keys = (staged_key(source["dump"]["hash"], measure, code) for code in (MEASURE_CODE, TYPED_CODE))
-    return source["staged"] in keys
+    keys = (staged_key(source.dump.hash, measure, code) for code in (MEASURE_CODE, TYPED_CODE))
+    return source.staged in keys
 
 
 def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
@@ -152,7 +153,7 @@ def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
     Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
     """
     plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
-    newer = seen.sources.get("basis") == typed or any(dump.typed for dump in seen.dumps.values())
+    newer = seen.sources.basis == typed or any(dump.typed for dump in seen.dumps.values())
     return typed if newer else plain
 
 
@@ -178,7 +179,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
     left_out = _left_out(config, seen, wish, measure)
     known = known_dates(seen, left_out)
     _refuse_none_left(config, seen, known)
-    frozen = seen.manifest.split if seen.manifest and seen.sources.get("split") == split_settings(config) else None
+    frozen = seen.manifest.split if seen.manifest and seen.sources.split == split_settings(config) else None
     weights = {} if config.split else known_weights(seen, config)
     split = resolve_split(config.split, known, None if wish.resplit else frozen, weights)
     wanted = _Wanted(config, measure, _other_scale(config, seen), left_out)
@@ -229,16 +230,16 @@ def _left_out(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dic
 
 def _dropped(config: Pipeline, seen: Observed, wish: Wish, measure: str) -> dict[dt.date, str]:
     """Returns {date: why} of what is left out: by hand until it is asked for by name, for no rows until its dump changes."""
-    rows = {dt.date.fromisoformat(date): row for date, row in seen.sources.get("dropped", {}).items()}
+    rows = seen.sources.dropped
     asked = _asked(wish)
-    by_hand = dict.fromkeys((date for date, row in rows.items() if "empty" not in row and date not in asked), BY_HAND)
+    by_hand = dict.fromkeys((date for date, row in rows.items() if row.empty is None and date not in asked), BY_HAND)
     same = config.source.empty_date == "drop"
     tolerated = config.source.tolerated()
     return by_hand | {
         date: EMPTY
         for date, row in rows.items()
-        if same and "empty" in row and (dump := seen.dumps.get(date)) and row["tolerated"] == tolerated
-        if row["empty"] == staged_key(dump.hash, measure, dump.code)
+        if same and row.empty is not None and (dump := seen.dumps.get(date)) and row.tolerated == tolerated
+        if row.empty == staged_key(dump.hash, measure, dump.code)
     }
 
 
@@ -279,11 +280,11 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     if date in wanted.left_out:
         return DatePlan(date=date, state="excluded", reason=wanted.left_out[date], key="")
     dump = seen.dumps.get(date)
-    source = seen.sources.get("dates", {}).get(str(date))
+    source = seen.sources.dates.get(date)
     if dump is None and seen.to_cut:
         state = "stale(dump)" if source else "missing"
         return DatePlan(
-            date=date, state=state, reason="known once its file is divided", key=source["staged"] if source else ""
+            date=date, state=state, reason="known once its file is divided", key=source.staged if source else ""
         )
     if dump is None:
         committed = seen.manifest is not None and date in seen.manifest.dates
@@ -296,14 +297,12 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
             return DatePlan(
                 date=date, state="no-dump", reason="the dump is gone, and it was measured with other settings", key=""
             )
-        return DatePlan(date=date, state="no-dump", reason=kept, key=source["staged"] if source else "")
+        return DatePlan(date=date, state="no-dump", reason=kept, key=source.staged if source else "")
     key = staged_key(dump.hash, measure, dump.code)
-    failed = seen.sources.get("failed", {}).get(str(date))
-    if failed and not (source and source["staged"] == key):
+    failed = seen.sources.failed.get(date)
+    if failed and not (source and source.staged == key):
         changed = "the dump or its settings changed since it failed"
-        return DatePlan(
-            date=date, state="failed", reason=failed["what"] if failed["staged"] == key else changed, key=key
-        )
+        return DatePlan(date=date, state="failed", reason=failed.what if failed.staged == key else changed, key=key)
     if seen.manifest is None or date not in seen.manifest.dates or source is None:
         return DatePlan(
             date=date, state="measured" if key in seen.staged[date] else "missing", reason="no shard yet", key=key
@@ -312,11 +311,11 @@ def _state(date: dt.date, wanted: _Wanted, seen: Observed) -> DatePlan:
     return DatePlan(date=date, state=state, reason=reason, key=key)
 
 
-def _staleness(wanted: _Wanted, source: Mapping[str, Any], dump: Dump, key: str) -> tuple[str, str]:
-    if source["staged"] != key:
-        if source["dump"]["hash"] != dump.hash:
-            return "stale(dump)", f"dump changed ({change_text(source['dump']['size'], dump.size)})"
-        if source["measure"] != wanted.measure:
+def _staleness(wanted: _Wanted, source: SourceRow, dump: Dump, key: str) -> tuple[str, str]:
+    if source.staged != key:
+        if source.dump.hash != dump.hash:
+            return "stale(dump)", f"dump changed ({change_text(source.dump.size, dump.size)})"
+        if source.measure != wanted.measure:
             return "stale(config)", "settings that decide its values changed"
         return "stale(code)", "this version measures differently"
     return wanted.other_scale or ("fresh", "nothing changed")
@@ -330,10 +329,10 @@ def _other_scale(config: Pipeline, seen: Observed) -> tuple[str, str] | None:
     frozen = seen.manifest.statistics, nodes, seen.manifest.vocabularies
     if normalise_identity(settings, *frozen) == seen.manifest.normalise:
         return None
-    was = seen.sources.get("normalise", {})
-    if was.get("settings") != settings:
+    was = seen.sources.normalise
+    if was is None or was.settings != settings:
         return "stale(config)", "fill, transform, scale or clip changed"
-    if was.get("code") != NORMALISE_CODE:
+    if was.code != NORMALISE_CODE:
         return "stale(code)", "this version normalises differently"
     return "stale(statistics)", "another node table or statistics"
 
@@ -345,7 +344,7 @@ def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
         return "--refit-statistics"
     if wish.resplit and config.split and config.split.by:
         return "--resplit: other cuts may train"
-    if seen.sources.get("basis") != basis:
+    if seen.sources.basis != basis:
         return "settings of the statistics changed"
     mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]
     return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
@@ -353,11 +352,11 @@ def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
 
 def _mended(date: dt.date, config: Pipeline, seen: Observed) -> bool:
     """A provisional date whose dump, or what is tolerated of it, is not what it was when it failed."""
-    failed = seen.sources.get("failed", {}).get(str(date))
+    failed = seen.sources.failed.get(date)
     dump = seen.dumps.get(date)
     if dump is None or failed is None:
         return dump is not None
-    return bool(failed["dump"]["hash"] != dump.hash or failed.get("tolerated") != config.source.tolerated())
+    return failed.dump.hash != dump.hash or failed.tolerated != config.source.tolerated()
 
 
 def _acts(

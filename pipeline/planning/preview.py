@@ -68,7 +68,7 @@ def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:
     """Adds a remark where the step is too short for the records."""
     if current is None:
         return plan
-    remark = too_short_a_step(root, current.generation, current.manifest, current.sources.get("dates", {}))
+    remark = too_short_a_step(root, current.generation, current.manifest, current.sources.dates)
     remarks = [remark] if remark else []
     return replace(plan, remarks=(*plan.remarks, *remarks), warnings=(*plan.warnings, *remarks))
 

@@ -117,8 +117,8 @@ def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
 def _held(seen: Observed, merge: str) -> list[str]:
     """Dates that were dropped, and that the frozen statistics still rest on."""
     assert seen.manifest is not None
-    rows = seen.sources.get("dropped", {}).items()
-    held = [dt.date.fromisoformat(date) for date, row in rows if row["statistics"] == seen.manifest.statistics]
+    dropped = seen.sources.dropped.items()
+    held = [date for date, row in dropped if row.statistics == seen.manifest.statistics]
     if not held or merge:
         return []
     return [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dateshard.pipeline.acts import Measured
     from dateshard.pipeline.config import Pipeline
     from dateshard.pipeline.planning.plan import Observed, Plan
+    from dateshard.shardstore.sources import SourceRow
 
 Weights = dict[dt.date, int]
 
@@ -31,15 +32,17 @@ def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> 
 
 def known_weights(seen: Observed, config: Pipeline) -> Weights:
     """Returns the weights of committed dates by the sources file, and of those that were measured just now."""
-    rows = ((dt.date.fromisoformat(date), row) for date, row in seen.sources.get("dates", {}).items())
-    weights = {date: row["weight"] if "weight" in row else _estimate(date, row, seen, config) for date, row in rows}
+    weights = {
+        date: _estimate(date, row, seen, config) if row.weight is None else row.weight
+        for date, row in seen.sources.dates.items()
+    }
     return {date: weight for date, weight in weights.items() if weight is not None} | {**seen.weights}
 
 
-def _estimate(date: dt.date, row: Mapping[str, Any], seen: Observed, config: Pipeline) -> int | None:
+def _estimate(date: dt.date, row: SourceRow, seen: Observed, config: Pipeline) -> int | None:
     """Bounds the weight of a date that a version before 0051 prepared: a record falls into one cell of a feature."""
     entry = seen.manifest.dates.get(date) if seen.manifest else None
-    rows = row["rows"].get("accepted")
+    rows = row.rows.get("accepted")
     if seen.manifest is None or entry is None or rows is None:
         return None
     features = sum(feature.aggregate != "count" for feature in config.feature_specs())

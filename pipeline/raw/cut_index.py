@@ -69,11 +69,11 @@ def find_cut(root: Path, key: str) -> Cut | None:
         return None
 
 
-def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any]:
-    """What the sources file says of the file that the dumps were cut from: {cut: {files, rows}}; {} for no such file."""
+def cut_account(root: Path, dumps: Mapping[dt.date, Dump], config: Pipeline) -> dict[str, Any] | None:
+    """What the sources file says of the file that the dumps were cut from, {files, rows}; None for no such file."""
     spill = next((dump.files[0] for dump in dumps.values()), None) if config.source.cut_first else None
     cut = find_cut(root, spill.parent.name) if spill else None
-    return {"cut": {"files": [str(path) for path in cut.files], "rows": asdict(cut.rows)}} if cut else {}
+    return {"files": [str(path) for path in cut.files], "rows": asdict(cut.rows)} if cut else None
 
 
 def spilled(config: Pipeline) -> Pipeline:

@@ -98,7 +98,7 @@ def staged_of(root: Path, generation: int) -> dict[str, str]:
     Raises:
         StoreError: missing or damaged.
     """
-    return {date: row["staged"] for date, row in load_sources(root, generation)["dates"].items()}
+    return {str(date): row.staged for date, row in load_sources(root, generation).dates.items()}
 
 
 def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs: Runs = Runs()) -> Garbage:

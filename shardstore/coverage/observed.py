@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.manifest import SPLITS, Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.sources import SourceRow
 
 ALL = "all records"
 Counts = Sequence[int]  # observed cells of each feature
@@ -30,7 +30,7 @@ class ObservedCells:
 
 def by_split(
     manifest: Manifest,
-    rows: Mapping[str, Any],
+    rows: Mapping[dt.date, SourceRow],
     features: Sequence[int] | None = None,
     read: Callable[[dt.date], Counts] | None = None,
 ) -> dict[str, ObservedCells]:
@@ -50,7 +50,7 @@ def by_split(
         split = ALL if manifest.split_cuts else manifest.split_of(date)
         if split is None:
             continue
-        counts = counts_of(manifest, entry, rows.get(str(date), {}))
+        counts = counts_of(manifest, entry, rows.get(date))
         counts = read(date) if counts is None and read else counts
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
@@ -58,15 +58,14 @@ def by_split(
     return {split: ObservedCells(seen[split], cells[split]) for split in (*SPLITS, ALL) if split in seen}
 
 
-def counts_of(manifest: Manifest, entry: Entry, row: Mapping[str, Any]) -> Counts | None:
+def counts_of(manifest: Manifest, entry: Entry, row: SourceRow | None) -> Counts | None:
     """Returns a date's observed cells by feature: all without a mask, else as in its row, None where that has none."""
     if "observed" not in entry.parts[0].files:
         return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
-    counts: Counts | None = row.get("observed")
-    return counts
+    return row.observed if row else None
 
 
-def never_observed(manifest: Manifest, rows: Mapping[str, Any], split: str) -> tuple[int, ...] | None:
+def never_observed(manifest: Manifest, rows: Mapping[dt.date, SourceRow], split: str) -> tuple[int, ...] | None:
     """Places of the features of which no date of the split has an observed cell; None where that is not known.
 
     Args:
@@ -75,7 +74,7 @@ def never_observed(manifest: Manifest, rows: Mapping[str, Any], split: str) -> t
     left = set(range(len(manifest.features)))
     for date, entry in manifest.dates.items():
         if left and manifest.split_of(date) == split:
-            counts = counts_of(manifest, entry, rows.get(str(date), {}))
+            counts = counts_of(manifest, entry, rows.get(date))
             if counts is None:
                 return None
             left -= {place for place, count in enumerate(counts) if count}

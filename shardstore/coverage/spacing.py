@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from dateshard.shardstore.coverage.observed import counts_of
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.manifest import Manifest
+from dateshard.shardstore.sources import SourceRow
 from dateshard.shardstore.times.calendar import MILLISECOND, NANOSECONDS, UNITS
 
 DATES, NODES = 30, 1000  # that are looked at, at most
@@ -29,7 +29,7 @@ REGULAR, NEAR = 0.75, 0.2  # so many of the distances lie within 20 % of a multi
 DAY = 86_400 * NANOSECONDS
 
 
-def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapping[str, Any]) -> str:
+def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapping[dt.date, SourceRow]) -> str:
     """Returns the warning that the step is too short for the records, and the step to set; empty if it fits.
 
     `8 % of the cells are observed: records come every 1h, and a step is 5m. Set pipeline.step: 1h`. Empty also where
@@ -45,7 +45,7 @@ def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapp
     dates = [date for date in sorted(manifest.dates) if manifest.split_of(date) == "train"]
     known = {}
     for date in dates[:: -(-len(dates) // DATES) or 1]:
-        counts = counts_of(manifest, manifest.dates[date], rows.get(str(date), {}))
+        counts = counts_of(manifest, manifest.dates[date], rows.get(date))
         if counts is not None:
             known[date] = sum(counts[place] for place in features)
     if not features or not dates:

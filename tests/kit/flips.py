@@ -331,7 +331,7 @@ def meaning() -> dict[str, object]:
                 path, descriptor = dataset._verified_file(date, array)
                 os.close(descriptor)
                 found[f"{date} {array}"] = hash_bytes(path.read_bytes())
-        key = sources["dates"][str(date)]["staged"]
+        key = sources.dates[date].staged
         found[f"{date} staged"] = hash_bytes(load_arrays(STORE / "staged" / str(date) / key)[0].tobytes())
     found["pins"] = [(pin.file.name, pin.generation) for pin in read_pins(STORE) if pin.run in CUT]
     dumps = json.loads((STORE / "dumps.json").read_bytes())["content"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dateshard.pipeline.planning.preview import look
 from dateshard.pipeline.splits import default_split
 from dateshard.shardstore.commit import load_sources
 from dateshard.shardstore.coverage.observed import ObservedCells
+from dateshard.shardstore.sources import SourceRow
 
 DATES = [dt.date(2024, 3, day) for day in range(1, 6)]
 LAST = DATES[-1]
@@ -133,9 +135,8 @@ def forget_counts(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     honest = account.source_row
 
-    def bare(*given: Any, **more: Any) -> dict[str, Any]:
-        row = honest(*given, **more)
-        return {name: row[name] for name in ("staged", "measure", "dump", "rows")}
+    def bare(*given: Any, **more: Any) -> SourceRow:
+        return replace(honest(*given, **more), observed=None, weight=None)
 
     with monkeypatch.context() as before:
         before.setattr(account, "source_row", bare)
@@ -148,7 +149,7 @@ def test_shares_are_the_masks_own_whoever_counted_them(world: Any, monkeypatch: 
     forget_counts(world, monkeypatch)
     read = observed_cells(world.open(), (0,))
     world.prepare(force=True)
-    assert all("observed" in row for row in load_sources(world.store, world.open().generation)["dates"].values())
+    assert all(row.observed for row in load_sources(world.store, world.open().generation).dates.values())
     dataset = world.open()
     assert observed_cells(dataset, (0,)) == read
     for split, cells in read.items():

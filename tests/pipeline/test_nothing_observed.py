@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,10 +153,10 @@ def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes
     said = "warning: no value of speed, volume was observed on the training dates"
     assert prepare(world) == 0
     assert said in capsys.readouterr().out
-    rows = load_sources(world.store, 1)
-    for row in rows["dates"].values():  # as a version before 0051 wrote it
-        row.pop("observed"), row.pop("weight")
+    sources = load_sources(world.store, 1)
+    bare = {date: replace(row, observed=None, weight=None) for date, row in sources.dates.items()}
+    sources = replace(sources, dates=bare)  # as a version before 0051 wrote it
     with StoreWriter(world.store) as writer:
-        writer.commit(world.open().manifest, rows, writer.current()[0])
+        writer.commit(world.open().manifest, sources, writer.current()[0])
     assert prepare(world) == 0
     assert said in capsys.readouterr().out  # by the statistics alone

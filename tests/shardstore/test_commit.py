@@ -45,7 +45,7 @@ def test_equal_content_makes_no_new_generation(world: Any) -> None:
         assert notes == []
         again = writer.commit(current.manifest, current.sources, current)
         assert again.generation == current.generation == 1
-        other = writer.commit(current.manifest, {**current.sources, "basis": "other"}, current)
+        other = writer.commit(current.manifest, replace(current.sources, basis="other"), current)
         assert other.generation == 2
     assert generations(world.store) == [1, 2]
     assert [json.loads(line)["generation"] for line in (world.store / "commits.jsonl").read_text().splitlines()] == [

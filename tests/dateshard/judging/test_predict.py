@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,9 +296,7 @@ def test_a_dataset_without_kept_settings_asks_for_its_configuration(
     from dateshard.pipeline import generation_settings
 
     known = generation_settings.load_sources
-    monkeypatch.setattr(
-        generation_settings, "load_sources", lambda *a: {k: v for k, v in known(*a).items() if k != "settings"}
-    )
+    monkeypatch.setattr(generation_settings, "load_sources", lambda *a: replace(known(*a), settings=None))
     asked = ("predict", "mlp", "--history", "raw/{date}.csv")
     assert "-c FILE" in ds(*asked, code=2).err
     assert ds(*asked, "-c", "config.yaml").code == 0
