@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.identity import identity
+from dateshard.trainer.checkpoint import Bound, DataIdentity
 from dateshard.trainer.config import Trainer, binding, that_bind
 from dateshard.trainer.data.shuffle import Shuffle
 
 
-def data_identity(dataset: Dataset) -> dict[str, Any]:
+def data_identity(dataset: Dataset) -> DataIdentity:
     """Which data a run is bound to: name, generation, and the manifest's content."""
-    return {
-        "name": dataset.manifest.dataset,
-        "generation": dataset.generation,
-        "id": identity(dataset.manifest.to_json()),
-    }
+    return DataIdentity(dataset.manifest.dataset, dataset.generation, identity(dataset.manifest.to_json()))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -37,21 +33,24 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> dict[str, Any]:
+def bound(config: Trainer, dataset: Dataset, shuffle: Shuffle) -> Bound:
     """What stands in every checkpoint and must be the same to continue from it."""
-    order = asdict(shuffle)
-    return {"settings": binding(config), "data": data_identity(dataset), "order": order}
+    return Bound(binding(config), data_identity(dataset), asdict(shuffle))
 
 
-def refuse_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+def refuse_difference(held: Bound, wanted: Bound, where: Path) -> None:
     """Refuses to continue a checkpoint that was made with other data, another order or other settings.
 
     Raises:
         UsageError: naming everything in which the two differ.
     """
+    sections = {
+        "data": (held.data.to_json(), wanted.data.to_json()),
+        "order": (held.order, wanted.order),
+        "settings": (that_bind(held.settings), that_bind(wanted.settings)),
+    }
     differences = []
-    for section in ("data", "order", "settings"):
-        old, new = (that_bind(side[section]) if section == "settings" else side[section] for side in (held, wanted))
+    for section, (old, new) in sections.items():
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 prefix = "trainer" if section == "settings" else section

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Session:
     train: Reader
     validation: Reader | None
     checkpoints: Path
-    bound: Mapping[str, Any]
+    bound: checkpoint.Bound
     environment: Mapping[str, Any]
     device: torch.device
     heads: tuple[Head, ...]
@@ -76,17 +76,25 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     """Hands a copy of the session's position to the writer; from its return on all of it may change."""
     state = session.state
     state.train_loss = session.metrics.loss()
-    described = {
-        **asdict(state),
-        "num_batches": session.train.order.num_batches,
-        "losses": session.metrics.losses(),
-        "without_moments": sorted(_without_moments(session)),
-        "parameters": _trained(session.model) if session.optimizer else [],
-        "learning_rate": _rate(session),
-        "bound": dict(session.bound),
-        "config": session.config.model_dump(mode="json"),
-        "environment": dict(session.environment),
-    }
+    described = checkpoint.CheckpointState(
+        epoch=state.epoch,
+        batch=state.batch,
+        step=state.step,
+        num_batches=session.train.order.num_batches,
+        skipped=state.skipped,
+        skipped_in_a_row=state.skipped_in_a_row,
+        validated=state.validated,
+        train_loss=state.train_loss,
+        val_loss=state.val_loss,
+        losses=session.metrics.losses(),
+        progress=replace(state.progress),  # training goes on while it is written
+        without_moments=sorted(_without_moments(session)),
+        parameters=_trained(session.model) if session.optimizer else [],
+        learning_rate=_rate(session),
+        bound=session.bound,
+        config=session.config.model_dump(mode="json"),
+        environment=dict(session.environment),
+    )
     tensors: dict[str, Mapping[str, checkpoint.Part]] = {
         "model": session.model.state_dict(),
         "optimizer": _named_moments(session),
@@ -105,7 +113,7 @@ def restore(session: Session, kept: checkpoint.Checkpoint) -> None:
     """
     groups = checkpoint.read_files(kept)
     checkpoint.refuse_unfit(kept, groups, "model", session.model.state_dict())
-    checkpoint.refuse_unfit(kept, groups, "optimizer", _expected_moments(session, kept.state["without_moments"]))
+    checkpoint.refuse_unfit(kept, groups, "optimizer", _expected_moments(session, kept.state.without_moments))
     checkpoint.refuse_unfit(kept, groups, "metrics", session.metrics.tensors())
     session.model.load_state_dict(groups["model"], strict=True)
     if session.optimizer is not None:
@@ -115,12 +123,21 @@ def restore(session: Session, kept: checkpoint.Checkpoint) -> None:
             held.setdefault(names.index(name), {})[moment] = tensor
         session.optimizer.load_state_dict({**session.optimizer.state_dict(), "state": held})
     saved = kept.state
-    session.metrics = session.metrics.fresh(saved["epoch"])
+    session.metrics = session.metrics.fresh(saved.epoch)
     session.metrics.load(groups["metrics"])
     if session.metrics.sample is not None:
         session.metrics.sample.load(groups.get("sample"))
-    plain = {name: saved[name] for name in State.__dataclass_fields__ if name != "progress"}
-    session.state = State(**plain, progress=LossHistory(**saved["progress"]))
+    session.state = State(
+        epoch=saved.epoch,
+        batch=saved.batch,
+        step=saved.step,
+        skipped=saved.skipped,
+        skipped_in_a_row=saved.skipped_in_a_row,
+        validated=saved.validated,
+        train_loss=saved.train_loss,
+        val_loss=saved.val_loss,
+        progress=replace(saved.progress),
+    )
 
 
 def _rate(session: Session) -> float:

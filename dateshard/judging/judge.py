@@ -58,7 +58,7 @@ def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[s
     judged.result.notes.extend(f"passed over: {note}" for note in passed)
     if which in ("best", "best_model"):
         _keep(run, judged, saved)
-    place = f"epoch {saved.state['epoch'] + 1} batch {saved.state['batch']}"
+    place = f"epoch {saved.state.epoch + 1} batch {saved.state.batch}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
     return judged.result, headline
 
@@ -107,7 +107,7 @@ def _judge(
     run: TrainingRun, settings: Settings, saved: Checkpoint, split: str, baselines: Sequence[str] | None
 ) -> _Judged:
     began = time.perf_counter()
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state["bound"]["data"]["generation"])
+    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
     session = make_session(settings.trainer, dataset, run.checkpoints)
     restore(session, saved)
     wanted, notes = _chosen(settings, dataset, split, baselines)
@@ -116,7 +116,7 @@ def _judge(
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
     _look(result, settings, dataset)
     result.notes.extend(notes)
-    if data_identity(dataset)["id"] != saved.state["bound"]["data"]["id"]:
+    if data_identity(dataset).id != saved.state.bound.data.id:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
     return _Judged(result, dataset, time.perf_counter() - began, num_parameters(session.model))
 

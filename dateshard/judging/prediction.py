@@ -140,9 +140,9 @@ def predict_run(asked: PredictRequest) -> Prediction:
     settings = settings_of_run(run, trust=asked.trust)
     refuse_absent(run.folder)
     saved, passed = checkpoint.find(run.checkpoints, which)
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state["bound"]["data"]["generation"])
+    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
     notes = [f"passed over: {note}" for note in passed]
-    if data_identity(dataset)["id"] != saved.state["bound"]["data"]["id"]:
+    if data_identity(dataset).id != saved.state.bound.data.id:
         notes.append("the store was made anew since: this is not the data that the run was trained on")
     bounds = {} if asked.bounds is None else {"bounds": dict(asked.bounds)}
     forecaster = load_forecaster(settings.trainer.model_copy(update=bounds), dataset, saved)

@@ -85,9 +85,9 @@ def path_of(run: TrainingRun, split: str) -> Path:
 
 def binding_of(saved: Checkpoint) -> dict[str, Any]:
     """What a verdict on this checkpoint is bound to."""
-    data = saved.state["bound"]["data"]
+    data = saved.state.bound.data
     files = identity({name: list(file) for name, file in saved.files.items()})
-    return {"files": files, "generation": data["generation"], "data": data["id"]}
+    return {"files": files, "generation": data.generation, "data": data.id}
 
 
 def of_evaluation(result: Evaluation, saved: Checkpoint, seconds: float, parameters: int) -> Verdict:

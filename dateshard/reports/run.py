@@ -114,7 +114,7 @@ def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
     with suppress(StoreError, KeyError):
         data = facts["data"]
         dataset = Dataset.open(shards_folder(data["name"]), data["generation"])
-        return dataset if data_identity(dataset)["id"] == data["id"] else None
+        return dataset if data_identity(dataset).id == data["id"] else None
     return None
 
 
@@ -130,4 +130,4 @@ def told_standing(run: TrainingRun, newest: Checkpoint | None = None) -> str:
     if newest is None:
         return f"{stands.state} before its first checkpoint{why}"
     saved = newest.state
-    return f"{stands.state} at epoch {saved['epoch'] + 1}, batch {saved['batch']:,} of {saved['num_batches']:,}{why}"
+    return f"{stands.state} at epoch {saved.epoch + 1}, batch {saved.batch:,} of {saved.num_batches:,}{why}"

@@ -213,12 +213,12 @@ def _checkpoints(facts: RunFacts) -> str:
     for each in reversed(shown):
         state = each.state
         mark = " · ".join(word for word, on in (("judged", each.name == best), ("latest", each is saved[-1])) if on)
-        loss = state["val_loss"] if state["validated"] else None
+        loss = state.val_loss if state.validated else None
         rows.append(
             [
                 each.name,
-                f"{state['epoch'] + 1}",
-                f"{state['batch']:,}",
+                f"{state.epoch + 1}",
+                f"{state.batch:,}",
                 "–" if loss is None else f"{loss:.4f}",
                 size(each.num_bytes),
                 _saved_at(each.folder / "manifest.json"),

@@ -195,12 +195,12 @@ def _row(saved: checkpoint.Checkpoint) -> CheckpointRow:
     state = saved.state
     return {
         "name": saved.name,
-        "epoch": state["epoch"] + 1,
-        "batch": state["batch"],
-        "step": state["step"],
-        "validated": state["validated"],
-        "train_loss": state["train_loss"],
-        "val_loss": state["val_loss"],
+        "epoch": state.epoch + 1,
+        "batch": state.batch,
+        "step": state.step,
+        "validated": state.validated,
+        "train_loss": state.train_loss,
+        "val_loss": state.val_loss,
         "bytes": removal.bytes_of(saved.folder),
         "saved": _time(saved.folder / "manifest.json"),
         "pinned": removal.is_pinned(saved.folder),
@@ -219,25 +219,25 @@ def _time(path: Path) -> str:
 def describe(wanted: Named) -> CheckpointInfoDocument:
     """Everything in the manifest, and whether the bytes are as they were saved."""
     saved = open_named(wanted)
-    state, bound = saved.state, saved.state["bound"]
+    state, data, init_from = saved.state, saved.state.bound.data, saved.state.bound.init_from
     return {
         **_row(saved),
         "run": wanted.place.run,
         "folder": str(saved.folder),
-        "total_batches": state["num_batches"],
-        "losses": state["losses"],
-        "learning_rate": state.get("learning_rate"),
-        "skipped": state["skipped"],
-        "best_val_loss": state["progress"]["best_loss"],
-        "best_epoch": state["progress"]["best_epoch"] + 1,
+        "total_batches": state.num_batches,
+        "losses": dict(state.losses),
+        "learning_rate": state.learning_rate,
+        "skipped": state.skipped,
+        "best_val_loss": state.progress.best_loss,
+        "best_epoch": state.progress.best_epoch + 1,
         "files": [{"file": name, "bytes": size, "xxh3_128": digest} for name, (size, digest) in saved.files.items()],
         "damage": damage_of(saved),
-        "dataset": bound["data"]["name"],
-        "generation": bound["data"]["generation"],
-        "data": str(bound["data"].get("id")),
-        "init_from": bound.get("init_from", {}).get("source"),
-        "settings": flatten(state["config"]),
-        "environment": state["environment"],
+        "dataset": data.name,
+        "generation": data.generation,
+        "data": str(data.id),
+        "init_from": init_from.get("source") if init_from else None,
+        "settings": flatten(state.config),
+        "environment": dict(state.environment),
     }
 
 

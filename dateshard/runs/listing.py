@@ -47,25 +47,25 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
     except DamagedError as error:
         fault = f"damaged  {run.name}  {error}"
     saved, _ = checkpoint.scan(run.checkpoints)
-    state = saved[-1].state if saved else {}
+    state = saved[-1].state if saved else None
     stands = standing(run, saved[-1] if saved else None)
     if fault and stands.state != "running":
         stands = Standing(state="damaged", began=stands.began, seconds=stands.seconds)
-    config = (facts or state).get("config", {})
-    progress = state.get("progress", {})
+    config = facts.get("config", {}) if facts or state is None else state.config
+    data = facts.get("data", {}) if facts or state is None else state.bound.data.to_json()
     return {
         "run": run.name,
         "state": stands.state,
         "why": stands.why,
-        "dataset": (facts or state.get("bound", {})).get("data", {}).get("name"),
+        "dataset": data.get("name"),
         "model": facts.get("config", {}).get("model", {}).get("name", "?"),
-        "epoch": state.get("epoch", -1) + 1,
+        "epoch": state.epoch + 1 if state else 0,
         "epochs": config.get("training", {}).get("epochs"),
-        "batch": state.get("batch", 0),
-        "batches": state.get("num_batches"),
-        "steps": state.get("step", 0),
-        "best_val_loss": progress.get("best_loss"),
-        "best_epoch": progress.get("best_epoch", -1) + 1,
+        "batch": state.batch if state else 0,
+        "batches": state.num_batches if state else None,
+        "steps": state.step if state else 0,
+        "best_val_loss": state.progress.best_loss if state else None,
+        "best_epoch": state.progress.best_epoch + 1 if state else 0,
         "checkpoints": len(saved),
         "bytes": sum(each.num_bytes for each in saved),
         "started": facts.get("created"),

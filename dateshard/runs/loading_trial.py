@@ -25,7 +25,7 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     """
     saved = open_named(wanted)
     state = saved.state
-    settings = validate({"dataset": state["bound"]["data"]["name"], "trainer": state["config"]})
+    settings = validate({"dataset": state.bound.data.name, "trainer": state.config})
     place = wanted.place
     folder, what = (place.folder.parent, f"run {place.run}") if place.run else (saved.folder, saved.name)
     check_trust(folder, code_of(settings.trainer), what, trust=trust)
@@ -38,9 +38,9 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
         "folder": str(saved.folder),
         "model": settings.trainer.model.name,
         "parameters": num_parameters(session.model),
-        "train_loss": state["train_loss"],
-        "val_loss": state["val_loss"],
-        "losses": state["losses"],
+        "train_loss": state.train_loss,
+        "val_loss": state.val_loss,
+        "losses": dict(state.losses),
         "dataset": settings.dataset,
         "generation": dataset.generation,
         "forward": {
@@ -55,11 +55,11 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
 
 def _dataset_of(saved: Checkpoint) -> tuple[Dataset, list[str]]:
     """The generation that it was trained on; where that was cleaned away (a copy pins nothing), the current one."""
-    data = saved.state["bound"]["data"]
-    root = shards_folder(data["name"])
+    data = saved.state.bound.data
+    root = shards_folder(data.name)
     try:
-        return Dataset.open(root, data["generation"]), []
+        return Dataset.open(root, data.generation), []
     except NotThereError:
         dataset = Dataset.open(root)
-        note = f"generation {data['generation']} is gone: tried on generation {dataset.generation}"
+        note = f"generation {data.generation} is gone: tried on generation {dataset.generation}"
         return dataset, [note]

@@ -53,7 +53,7 @@ def test_stopped_again_and_again_the_printed_command_ends_with_the_same_weights(
         assert (epoch, batch) == expected
         saved, passed = checkpoint.newest(RUN / "checkpoints")
         assert saved is not None
-        assert (saved.state["epoch"] + 1, saved.state["batch"]) == (epoch, batch)
+        assert (saved.state.epoch + 1, saved.state.batch) == (epoch, batch)
         assert saved.name == f"checkpoint_epoch_{epoch}_batch_{batch}"
         assert passed == []
 
@@ -79,7 +79,7 @@ def test_a_signal_during_validation_keeps_the_epochs_steps_and_validates_again(
     place, words = printed_command(process)
     saved, _ = checkpoint.newest(RUN / "checkpoints")
     assert place == (2, 28)
-    assert not saved.state["validated"]
+    assert not saved.state.validated
     launch(*words).wait()
     assert differing(ending(left_behind(RUN), 3), ending(uninterrupted(world), 3)) == []
 

@@ -10,7 +10,10 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 
 Hashes = Mapping[str, tuple[int, str]]
 
@@ -72,12 +75,12 @@ def checkpoint_in_place() -> None:
     from dateshard.trainer.checkpoint import writer
     from dateshard.trainer.checkpoint.checkpoint_folder import VERSION
 
-    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
-        final = parent / f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
+    def write(parent: Path, state: CheckpointState, data: Mapping[str, memoryview]) -> Path:
+        final = parent / f"checkpoint_epoch_{state.epoch + 1}_batch_{state.batch}"
         shutil.rmtree(final, ignore_errors=True)
         final.mkdir(parents=True)
         files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
-        content = {"version": VERSION, "state": dict(state), "files": files}
+        content = {"version": VERSION, "state": state.to_json(), "files": files}
         for name, blob in {"manifest.json": seal(content), **data}.items():
             write_file(final / name, blob)
         return final
@@ -92,7 +95,7 @@ def older_checkpoint_first() -> None:
 
     honest = writer.write
 
-    def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
+    def write(parent: Path, state: CheckpointState, data: Mapping[str, memoryview]) -> Path:
         for folder in parent.glob("checkpoint_*"):
             shutil.rmtree(folder)
         return honest(parent, state, data)

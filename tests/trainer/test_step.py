@@ -137,7 +137,7 @@ def test_every_named_loss_is_told_of_each_step_of_each_epoch_and_of_each_checkpo
     assert done.validation is not None
     assert done.validation["losses"].keys() == losses.keys()
     found, _ = checkpoint.scan(session.checkpoints)
-    assert found[-1].state["losses"] == done.train["losses"]
+    assert found[-1].state.losses == done.train["losses"]
     assert done.train["losses"]["speed"] == pytest.approx(session.metrics.sums.metrics(feature=0)["mse"], rel=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_too_many_such_steps_in_a_row_end_the_run_with_a_post_mortem_that_names_
     assert set(content["dates"]) <= {f"2024-03-0{day}" for day in range(1, 5)}
     assert content["inputs"][0]["windows"] == 15
     found, _ = checkpoint.scan(session.checkpoints)
-    assert [(one.state["batch"], one.state["skipped"]) for one in found] == [(5, 3)]
+    assert [(one.state.batch, one.state.skipped) for one in found] == [(5, 3)]
     with pytest.raises(DateshardError, match="max_skipped=4") as again:  # resumed: at once, no step more
         list(train(session, never))
     assert (str(again.value), session.state.step) == (str(told.value), 5)

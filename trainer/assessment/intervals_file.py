@@ -57,7 +57,7 @@ def intervals_of(
 def _bound(forecaster: Forecaster, checkpoint: Checkpoint, level: float) -> dict[str, Any]:
     """What intervals belong to: the weights, the data, the level, and this code."""
     files = {name: [size, digest] for name, (size, digest) in checkpoint.files.items()}
-    data, bounds = data_identity(forecaster.dataset)["id"], forecaster.config.model_dump(mode="json")["bounds"]
+    data, bounds = data_identity(forecaster.dataset).id, forecaster.config.model_dump(mode="json")["bounds"]
     return {"code": CODE, "checkpoint": files, "data": data, "level": level, "bounds": bounds}
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: all state at a position, hashed, complete or absent, without pickle.
 
-folder (one checkpoint: its files, and every way in which they can be wrong), snapshot (a copy of the state as the bytes of
-its files), saving (how a folder appears), writer (both, while training goes on), choice (which one to take, and what to do
-about the others), retention (which go) and removal (how), pth (exports, and weights from elsewhere), tending (what follows
-a save).
+folder (one checkpoint: its files, and every way in which they can be wrong), checkpoint_state (what its manifest says),
+snapshot (a copy of the state as the bytes of its files), saving (how a folder appears), writer (both, while training goes
+on), choice (which one to take, and what to do about the others), retention (which go) and removal (how), pth (exports, and
+weights from elsewhere), tending (what follows a save).
 """
 
 from dateshard.trainer.checkpoint.after_save import mend, retain, tend
@@ -13,10 +13,10 @@ from dateshard.trainer.checkpoint.checkpoint_folder import (
     Tensors,
     inspect,
     read_files,
-    refuse_unbound,
     refuse_unfit,
     verify,
 )
+from dateshard.trainer.checkpoint.checkpoint_state import Bound, CheckpointState, DataIdentity
 from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
 from dateshard.trainer.checkpoint.saving import point, write
 from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
@@ -24,8 +24,11 @@ from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved
 
 __all__ = [
     "NAME",
+    "Bound",
     "Checkpoint",
+    "CheckpointState",
     "CheckpointWriter",
+    "DataIdentity",
     "Part",
     "Saved",
     "Snapshot",
@@ -39,7 +42,6 @@ __all__ = [
     "point",
     "ranked",
     "read_files",
-    "refuse_unbound",
     "refuse_unfit",
     "retain",
     "scan",

@@ -30,7 +30,7 @@ def tend(parent: Path, config: CheckpointConfig, saved: Path) -> list[str]:
     """
     checkpoint = inspect(saved)
     point(saved, "latest.json", checkpoint.state)
-    is_best = checkpoint.state["validated"] and checkpoint.state["progress"]["best_epoch"] == checkpoint.state["epoch"]
+    is_best = checkpoint.state.validated and checkpoint.state.progress.best_epoch == checkpoint.state.epoch
     if is_best:
         point(saved, BEST_NOTE, checkpoint.state)
     if is_best and config.export_pth != "none":

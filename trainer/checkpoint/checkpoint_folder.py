@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +23,7 @@ from safetensors.torch import load as parse_tensors
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, refuse_special, shorten
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, unseal
-from dateshard.trainer.optimization.schedule import LossHistory
+from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 
 VERSION = 1
 FILE = re.compile(r"\w{1,64}\.safetensors")
@@ -37,7 +36,7 @@ class Checkpoint:
     """One verified listing: where it lies and the state that its manifest tells (tensors are read by `load`)."""
 
     folder: Path
-    state: dict[str, Any]
+    state: CheckpointState
     files: Mapping[str, tuple[int, str]]
 
     @property
@@ -54,7 +53,7 @@ class Checkpoint:
     def place(self) -> tuple[int, int, bool, int]:
         """Sorts by time: epoch, batch, whether validated, version."""
         match = NAME.fullmatch(self.name)
-        return self.state["epoch"], self.state["batch"], self.state["validated"], int(match[3] or 1) if match else 0
+        return self.state.epoch, self.state.batch, self.state.validated, int(match[3] or 1) if match else 0
 
 
 def inspect(folder: Path) -> Checkpoint:
@@ -80,50 +79,7 @@ def inspect(folder: Path) -> Checkpoint:
         files = {name: (size + 0, digest) for name, (size, digest) in content["files"].items()}
         if not all(FILE.fullmatch(name) for name in files):
             raise ValueError(files)
-        _refuse_stateless(content["state"])
-        return Checkpoint(folder, content["state"], files)
-
-
-def _refuse_stateless(state: Mapping[str, Any]) -> None:
-    """Refuses a state that no training has.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: a state that no training has.
-    """
-    refuse_unbound({**state["bound"], "config": state["config"]})
-    LossHistory(**state["progress"])
-    counts = [state[key] for key in ("epoch", "batch", "num_batches", "step", "skipped", "skipped_in_a_row")]
-    losses = [
-        state["train_loss"],
-        state["val_loss"],
-        state.get("learning_rate"),
-        *(state["progress"][key] for key in ("best_loss", "reference_loss", "plateau_loss")),
-        *state["losses"].values(),
-    ]
-    counts += [state["progress"][key] for key in ("bad_epochs", "plateau_epochs", "cuts")]
-    counts += [state["progress"]["best_epoch"] + 1]
-    if not all(isinstance(name, str) for name in (*state["without_moments"], *state.get("parameters", ()))):
-        raise ValueError(state["without_moments"])
-    _ = state["environment"].keys()
-    if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
-        raise ValueError(counts)
-    if not all(loss is None or isinstance(loss, int | float) for loss in losses):
-        raise ValueError(losses)
-    if not isinstance(state["validated"], bool):
-        raise TypeError(state)
-
-
-def refuse_unbound(facts: Mapping[str, Any]) -> None:
-    """Refuses facts of a run that lack what it is bound to.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: facts of a run that lack what it is bound to.
-    """
-    for section in ("settings", "order", "config", "data"):
-        _ = facts[section].keys()
-    number = facts["data"]["generation"]
-    if type(number) is not int or not 0 < number < 10**8 or not isinstance(facts["data"]["name"], str):
-        raise ValueError(number)
+        return Checkpoint(folder, CheckpointState.from_json(content["state"]), files)
 
 
 def verify(checkpoint: Checkpoint) -> None:

@@ -42,9 +42,9 @@ def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 def ranked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Lists checkpoints by validation loss of their own weights, best first; by training loss without validation dates."""
     for loss in ("val_loss", "train_loss"):
-        judged = [saved for saved in checkpoints if saved.state["validated"] and saved.state.get(loss) is not None]
+        judged = [saved for saved in checkpoints if saved.state.validated and getattr(saved.state, loss) is not None]
         if judged:
-            return sorted(judged, key=lambda saved: (saved.state[loss], saved.place))
+            return sorted(judged, key=lambda saved: (getattr(saved.state, loss), saved.place))
     return []
 
 

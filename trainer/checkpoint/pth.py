@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DamagedError, NotThereError, Where, refuse_special, shorten
 from dateshard.trainer.checkpoint.checkpoint_folder import Checkpoint, verify
+from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 from dateshard.trainer.config import Training
 from dateshard.trainer.optimization.optimizer import make_optimizer
 
@@ -66,20 +67,20 @@ def content(checkpoint: Checkpoint) -> dict[str, Any]:
     """The notes' keys, then what else is known. Epochs count from 1, as in the checkpoint's name."""
     state = checkpoint.state
     groups = {name.partition(".")[0]: _mapped(checkpoint.folder / name) for name in checkpoint.files}
-    losses = {f"{name}_loss": loss for name, loss in state["losses"].items()}
+    losses = {f"{name}_loss": loss for name, loss in state.losses.items()}
     return {
         **losses,
-        "epoch": state["epoch"] + 1,
-        "batch": state["batch"],
-        "total_batches": state["num_batches"],
+        "epoch": state.epoch + 1,
+        "batch": state.batch,
+        "total_batches": state.num_batches,
         "model_state_dict": groups["model"],
         "optimizer_state_dict": _optimizer(state, groups["model"], groups["optimizer"]),
-        "train_loss": state["train_loss"],
-        "val_loss": state["val_loss"],
-        "losses": state["losses"],
-        "step": state["step"],
+        "train_loss": state.train_loss,
+        "val_loss": state.val_loss,
+        "losses": state.losses,
+        "step": state.step,
         "checkpoint": checkpoint.name,
-        "config": state["config"],
+        "config": state.config,
     }
 
 
@@ -92,19 +93,19 @@ def _mapped(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _optimizer(
-    state: Mapping[str, Any], model: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+    state: CheckpointState, model: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
 ) -> dict[str, Any] | None:
     """What the optimizer's own state_dict() gives: moments by the parameter's number, and its groups."""
-    names = state.get("parameters") or list(dict.fromkeys(name.rpartition("//")[0] for name in moments))
+    names = list(state.parameters or ()) or list(dict.fromkeys(name.rpartition("//")[0] for name in moments))
     parameters = [torch.empty_like(model[name], device="meta").requires_grad_() for name in names]
-    optimizer = make_optimizer(Training.model_validate(state["config"]["training"]), parameters)
+    optimizer = make_optimizer(Training.model_validate(state.config["training"]), parameters)
     if optimizer is None:
         return None
     held: dict[int, dict[str, torch.Tensor]] = {}
     for joined, tensor in moments.items():
         name, _, moment = joined.rpartition("//")
         held.setdefault(names.index(name), {})[moment] = tensor
-    rate = {"lr": state["learning_rate"]} if "learning_rate" in state else {}
+    rate = {} if state.learning_rate is None else {"lr": state.learning_rate}
     groups = [{**group, **rate} for group in optimizer.state_dict()["param_groups"]]
     return {"state": dict(sorted(held.items())), "param_groups": groups}
 

@@ -13,9 +13,10 @@ from dateshard.shardstore.disk.durable import appearing, disk_full_as_error, fsy
 from dateshard.shardstore.errors import StoreError, UsageError, Where
 from dateshard.shardstore.identity import canonical, hash_bytes, seal
 from dateshard.trainer.checkpoint.checkpoint_folder import VERSION, Checkpoint, inspect, read_files, verify
+from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 
 
-def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
+def write(parent: Path, state: CheckpointState, data: Mapping[str, memoryview]) -> Path:
     """Writes one checkpoint durably and returns its folder; an equal one that is there already is kept.
 
     Args:
@@ -26,8 +27,8 @@ def write(parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]
     """
     parent.mkdir(parents=True, exist_ok=True)
     files = {name: [len(content), hash_bytes(content)] for name, content in data.items()}
-    content = {"version": VERSION, "state": dict(state), "files": files}
-    stem = f"checkpoint_epoch_{state['epoch'] + 1}_batch_{state['batch']}"
+    content = {"version": VERSION, "state": state.to_json(), "files": files}
+    stem = f"checkpoint_epoch_{state.epoch + 1}_batch_{state.batch}"
     if (equal := _equal(parent, stem, content)) is not None:
         return equal
     temporary = parent / f".tmp-{uuid.uuid4().hex}"
@@ -87,7 +88,9 @@ def _equal(parent: Path, stem: str, content: Mapping[str, Any]) -> Path | None:
         try:
             checkpoint = inspect(folder)
             files = {name: list(file) for name, file in checkpoint.files.items()}
-            if canonical({"version": VERSION, "state": checkpoint.state, "files": files}) == canonical(content):
+            if canonical({"version": VERSION, "state": checkpoint.state.to_json(), "files": files}) == canonical(
+                content
+            ):
                 read_files(checkpoint)
                 return folder
         except StoreError:
@@ -100,13 +103,13 @@ def _free_name(parent: Path, stem: str) -> Path:
     return next(parent / name for name in names if not (parent / name).exists())
 
 
-def point(folder: Path, file: str, state: Mapping[str, Any]) -> None:
+def point(folder: Path, file: str, state: CheckpointState) -> None:
     """Notes beside a checkpoint, for people, that it is the latest or the best; nothing trusts it."""
     text = {
         "checkpoint": folder.name,
-        "epoch": state["epoch"] + 1,
-        "batch": state["batch"],
-        "val_loss": state["val_loss"],
+        "epoch": state.epoch + 1,
+        "batch": state.batch,
+        "val_loss": state.val_loss,
     }
     half = folder.with_name(f".{file}.tmp")  # always that name: what a killed process left is written over
     with appearing(folder.with_name(file), half, durable=False) as temporary:

@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 from dateshard.trainer.checkpoint.saving import write
 from dateshard.trainer.checkpoint.snapshot import Part, Snapshot
 
@@ -53,7 +53,7 @@ class Saved:
 class _Job:
     """A snapshot, and what is told of it. `began`: when it was due."""
 
-    state: Mapping[str, Any]
+    state: CheckpointState
     data: Mapping[str, memoryview]
     began: float
     stall_seconds: float
@@ -98,7 +98,7 @@ class CheckpointWriter:
         """Makes room for snapshots of this form. Its pages are made while training begins, else the first save does."""
         self._ready = self._worker().submit(_touch, self._snapshot.lay_out(tensors))
 
-    def save(self, state: Mapping[str, Any], tensors: Groups) -> None:
+    def save(self, state: CheckpointState, tensors: Groups) -> None:
         """Takes the snapshot and returns; the tensors may change from then on, `state` may not.
 
         Raises:
@@ -185,9 +185,9 @@ class CheckpointWriter:
             self.after(folder)
         return Saved(
             folder=folder,
-            epoch=state["epoch"],
-            batch=state["batch"],
-            step=state["step"],
+            epoch=state.epoch,
+            batch=state.batch,
+            step=state.step,
             seconds=time.perf_counter() - job.began,
             stall_seconds=job.stall_seconds,
             waited_seconds=job.waited_seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -86,7 +86,7 @@ def begin_with(session: Session, initial: Initial) -> None:
     if wrong := misfit(initial.tensors, session.model.state_dict()):
         raise UsageError(f"weights of another model: {wrong}", where=where, todo=todo)
     session.model.load_state_dict(dict(initial.tensors), strict=True)
-    session.bound = {**session.bound, "init_from": initial.facts()}
+    session.bound = replace(session.bound, init_from=initial.facts())
 
 
 def begin_with_same(session: Session, noted: Mapping[str, str], runs: Path) -> None:

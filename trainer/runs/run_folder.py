@@ -146,7 +146,7 @@ class TrainingRun:
         path = self.folder / "run.json"
         facts = unseal_readable(path.read_bytes(), str(path))
         with expected_form(str(path)):
-            checkpoint.refuse_unbound(facts)
+            _ = checkpoint.Bound.from_json(facts), facts["config"].keys()
         return facts
 
     def sealed(self) -> dict[str, Any]:
@@ -176,9 +176,9 @@ class TrainingRun:
         if newest is None:
             return None
         state = newest.state
-        facts = {key: state[key] for key in ("config", "environment")}
+        facts = {"config": dict(state.config), "environment": dict(state.environment)}
         created = self.created({}).astimezone().isoformat()
-        return {"name": self.name, "created": created, "made_again_from": newest.name, **state["bound"], **facts}
+        return {"name": self.name, "created": created, "made_again_from": newest.name, **state.bound.to_json(), **facts}
 
     def facts_or_recovered(self) -> dict[str, Any] | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""

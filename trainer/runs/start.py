@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     facts = {
         "settings": binding(config),
         "config": config.model_dump(mode="json"),
-        "data": {**session.bound["data"], "root": str(shards)},
-        "order": session.bound["order"],
+        "data": {**session.bound.data.to_json(), "root": str(shards)},
+        "order": dict(session.bound.order),
         "environment": dict(session.environment),
         **_about(session, dataset),
-        **{key: session.bound[key] for key in ("init_from",) if key in session.bound},
+        **({} if session.bound.init_from is None else {"init_from": session.bound.init_from}),
     }
     with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
         session.checkpoints = run.checkpoints
@@ -144,12 +145,12 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
         return _begin_again(run, config, shards)
     saved, notes = checkpoint.find(run.checkpoints, which)
-    generation = saved.state["bound"]["data"]["generation"]
+    generation = saved.state.bound.data.generation
     dataset = Dataset.open(shards, generation)
     dataset.pin(run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
-    refuse_difference(saved.state["bound"], session.bound, saved.folder)
-    session.bound = {**saved.state["bound"], **session.bound}  # also what it began with
+    refuse_difference(saved.state.bound, session.bound, saved.folder)
+    session.bound = replace(session.bound, init_from=saved.state.bound.init_from)
     restore(session, saved)
     if finished(session) is None:
         refuse_batch_of_one(session)
@@ -164,7 +165,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
-    notes += _environment_notes(saved.state["environment"], dict(session.environment))
+    notes += _environment_notes(saved.state.environment, dict(session.environment))
     warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
     return Started(
         run=run,
@@ -222,13 +223,13 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     if (ended := noted(run)) and ended.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
-    data = {key: value for key, value in facts["data"].items() if key != "root"}
-    dataset = Dataset.open(shards, data["generation"])
+    held = checkpoint.Bound.from_json(facts)
+    dataset = Dataset.open(shards, held.data.generation)
     session = make_session(config, dataset, run.checkpoints)
-    refuse_difference({**facts, "data": data}, session.bound, run.folder)
+    refuse_difference(held, session.bound, run.folder)
     refuse_batch_of_one(session)
-    if "init_from" in facts:
-        begin_with_same(session, facts["init_from"], run.folder.parent)
+    if held.init_from is not None:
+        begin_with_same(session, held.init_from, run.folder.parent)
     dataset.pin(run.folder)
     _note_settings(run, session, dataset)
     run.rewind_metrics(0, validated=False)  # the only row of a closed form is of step 0
@@ -237,7 +238,7 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     return Started(run=run, dataset=dataset, session=session, notes=notes, warnings=warnings)
 
 
-def _environment_notes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _environment_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
     return (
         [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []

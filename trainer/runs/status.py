@@ -18,7 +18,6 @@ from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.optimization.schedule import LossHistory
 from dateshard.trainer.runs.run_folder import TrainingRun
 
 FILE = "state.json"
@@ -98,13 +97,13 @@ def is_locked(run: TrainingRun) -> bool:
 
 def _by_checkpoint(newest: Checkpoint | None) -> str:
     """Why a run ended, by its newest checkpoint and the settings in it; empty where it did not."""
-    if newest is None or not newest.state["validated"]:
+    if newest is None or not newest.state.validated:
         return ""
     with suppress(ValueError, TypeError, KeyError):
-        config = Trainer.model_validate(newest.state["config"])
-        if LossHistory(**newest.state["progress"]).exhausted(config.early_stopping):
+        config = Trainer.model_validate(newest.state.config)
+        if newest.state.progress.exhausted(config.early_stopping):
             return "early stopping"
-        if config.model.name == "ridge" or newest.state["epoch"] + 1 >= config.training.epochs:
+        if config.model.name == "ridge" or newest.state.epoch + 1 >= config.training.epochs:
             return "epochs"
     return ""
 

@@ -58,7 +58,7 @@ def name(place: str) -> str:
 def there(folder: Path = FOLDER) -> list[str]:
     found, passed = checkpoint.scan(folder)
     assert passed == []
-    return [f"{one.state['epoch'] + 1}-{one.state['batch']}" for one in found]
+    return [f"{one.state.epoch + 1}-{one.state.batch}" for one in found]
 
 
 def spoil(path: Path) -> None:
@@ -132,9 +132,9 @@ def test_info_tells_everything_in_the_manifest(ds: Run) -> None:
     state = checkpoint.inspect(FOLDER / name("2-2")).state
     assert (told["epoch"], told["batch"], told["total_batches"], told["step"]) == (2, 2, 4, 6)
     assert (told["train_loss"], told["losses"], told["val_loss"]) == (
-        state["train_loss"],
-        state["losses"],
-        state["val_loss"],
+        state.train_loss,
+        state.losses,
+        state.val_loss,
     )
     assert set(told["losses"]) == {"cls", "geo"}
     assert (told["learning_rate"], told["skipped"], told["damage"], told["best_epoch"]) == (0.01, 0, None, 1)
@@ -145,7 +145,7 @@ def test_info_tells_everything_in_the_manifest(ds: Run) -> None:
         f"{kind}.safetensors" for kind in ("model", "optimizer", "metrics")
     }
     text = ds("checkpoints", "info", f"{name('2-2')}.pth", "one").out
-    for line in (f"cls_loss\t{state['losses']['cls']:.6f}", "batch\t2", "total_batches\t4", "training.batch_size\t16"):
+    for line in (f"cls_loss\t{state.losses['cls']:.6f}", "batch\t2", "total_batches\t4", "training.batch_size\t16"):
         assert f"\n{line}" in text
     assert "every byte is as it was saved" in text
     spoil(FOLDER / name("2-2") / "optimizer.safetensors")
@@ -175,7 +175,7 @@ def test_load_builds_the_model_takes_it_strictly_and_computes_a_batch(ds: Run) -
     weights = checkpoint.read_files(checkpoint.inspect(FOLDER / best()))["model"]
     assert told["parameters"] == sum(tensor.numel() for tensor in weights.values())
     state = checkpoint.inspect(FOLDER / best()).state
-    assert (told["name"], told["val_loss"], told["losses"]) == (best(), state["val_loss"], state["losses"])
+    assert (told["name"], told["val_loss"], told["losses"]) == (best(), state.val_loss, state.losses)
     assert told["forward"]["split"] == "validation"
     assert told["forward"]["loss"] > 0
     other = ds("checkpoints", "load", name("1-1"), "--json").document

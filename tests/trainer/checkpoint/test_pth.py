@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def test_best_model_holds_the_notes_keys_and_a_fresh_torch_model_and_optimizer_t
     assert notes | {"train_loss", "cls_loss", "geo_loss", "val_loss"} <= held.keys()
     order = trained.train.order
     assert (held["epoch"], held["batch"], held["total_batches"]) == (1, order.num_batches, order.num_batches)
-    assert (held["train_loss"], held["val_loss"]) == (state["train_loss"], state["val_loss"])
-    assert held["losses"] == {"cls": held["cls_loss"], "geo": held["geo_loss"]} == state["losses"]
+    assert (held["train_loss"], held["val_loss"]) == (state.train_loss, state.val_loss)
+    assert held["losses"] == {"cls": held["cls_loss"], "geo": held["geo_loss"]} == state.losses
     assert held["train_loss"] == pytest.approx(held["cls_loss"] + 0.5 * held["geo_loss"], rel=0.3)
 
     model = copy.deepcopy(trained.model)
@@ -110,10 +111,10 @@ def test_all_exports_each_and_none_exports_none(world: Any) -> None:
 
 def test_a_loss_that_is_called_train_does_not_take_the_place_of_the_mean(trained: Session) -> None:
     found = best_of(trained)
-    found.state["losses"] = {"train": 77.0, "val": 88.0, "cls": 99.0}
+    found = replace(found, state=replace(found.state, losses={"train": 77.0, "val": 88.0, "cls": 99.0}))
     held = pth.content(found)
     assert (held["train_loss"], held["val_loss"], held["cls_loss"]) == (
-        *(found.state["train_loss"], found.state["val_loss"]),
+        *(found.state.train_loss, found.state.val_loss),
         99.0,
     )
     assert held["losses"]["train"] == 77.0
@@ -188,7 +189,7 @@ def test_what_a_run_began_with_stands_in_its_checkpoints_and_survives_a_lost_run
         assert made.run.facts()["init_from"] == initial.facts()
         for _ in train(made.session, lambda: False):
             pass
-        assert best_of(made.session).state["bound"]["init_from"] == initial.facts()
+        assert best_of(made.session).state.bound.init_from == initial.facts()
 
 
 def test_a_run_cut_off_before_its_first_checkpoint_begins_with_the_same_weights_again(
@@ -201,7 +202,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_begins_with_the_same_weights_
     with closing(begin(world, "", resume="new")) as made:
         for name, tensor in made.session.model.state_dict().items():
             assert torch.equal(tensor, initial.tensors[name])
-        assert made.session.bound["init_from"] == initial.facts()
+        assert made.session.bound.init_from == initial.facts()
     torch.save({name: tensor + 1 for name, tensor in initial.tensors.items()}, source)
     with pytest.raises(Exception, match="no longer the weights that this run began with"):
         begin(world, "", resume="new")

@@ -97,7 +97,7 @@ def test_a_byte_budget_that_is_just_kept_costs_no_more(found: list[Listed], coun
         assert going(found, RetentionPolicy(max_bytes=left)) == [x.name for x in removable]
 
 
-def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 9) -> dict[str, Any]:
+def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 9) -> checkpoint.CheckpointState:
     """A state as a training saves it; with a loss it is an epoch's end, validated."""
     progress = LossHistory() if loss is None else LossHistory(best_loss=loss, best_epoch=epoch)
     bound = {"settings": {}, "order": {}, "data": {"name": "world", "generation": 1}}
@@ -105,7 +105,8 @@ def described(epoch: int, batch: int, loss: float | None = None, *, last: int = 
     losses = {"train_loss": 1.0, "val_loss": loss, "losses": {"mse": 1.0}, "validated": loss is not None}
     rest = {"without_moments": [], "parameters": ["w"], "learning_rate": 0.5, "environment": {}}
     config = Trainer().model_dump(mode="json")
-    return {**counts, **losses, **rest, "progress": asdict(progress), "bound": bound, "config": config}
+    more = {"progress": asdict(progress), "bound": bound, "config": config}
+    return checkpoint.CheckpointState.from_json({**counts, **losses, **rest, **more})
 
 
 def save(parent: Path, epoch: int, batch: int, loss: float | None = None, numbers: int = 10) -> Path:
@@ -136,7 +137,7 @@ def names(parent: Path) -> list[str]:
     assert passed == []
     for one in found:
         checkpoint.verify(one)
-    return [f"{one.state['epoch'] + 1}-{one.state['batch']}" for one in found]
+    return [f"{one.state.epoch + 1}-{one.state.batch}" for one in found]
 
 
 def spoil(folder: Path) -> None:

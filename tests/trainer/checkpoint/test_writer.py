@@ -20,8 +20,10 @@ from safetensors.torch import load as parse
 from dateshard.shardstore.errors import DiskFullError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved, saving, writer
+from dateshard.trainer.checkpoint.checkpoint_state import CheckpointState
 from dateshard.trainer.checkpoint.snapshot import form_of
 from dateshard.trainer.loop import Ended, Event, Stepped, train
+from dateshard.trainer.optimization.schedule import LossHistory
 from dateshard.trainer.session import Session
 from tests.kit.limits import PATIENCE_SECONDS
 
@@ -57,7 +59,7 @@ class Disk:
         self.threads: list[str] = []
         monkeypatch.setattr(writer, "write", self._write)
 
-    def _write(self, parent: Path, state: Mapping[str, Any], data: Mapping[str, memoryview]) -> Path:
+    def _write(self, parent: Path, state: CheckpointState, data: Mapping[str, memoryview]) -> Path:
         self.threads.append(threading.current_thread().name)
         self.busy.set()
         assert self.free.wait(PATIENCE_SECONDS)
@@ -95,12 +97,26 @@ def tensors_of(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return checkpoint.read_files(checkpoint.inspect(folder))
 
 
-STATE = {"epoch": 0, "batch": 1, "step": 1, "val_loss": None}
+BOUND = checkpoint.Bound({}, checkpoint.DataIdentity("world", 1), {})
 
 
-def saves(*numbers: int) -> Iterator[tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]]:
+def state_of(batch: int) -> CheckpointState:
+    return CheckpointState(
+        epoch=0,
+        batch=batch,
+        step=1,
+        num_batches=9,
+        bound=BOUND,
+        config={},
+        environment={},
+        progress=LossHistory(),
+        losses={},
+    )
+
+
+def saves(*numbers: int) -> Iterator[tuple[CheckpointState, dict[str, dict[str, torch.Tensor]]]]:
     for number in numbers:
-        yield {**STATE, "batch": number}, {"model": {"w": torch.full((3,), float(number))}}
+        yield state_of(number), {"model": {"w": torch.full((3,), float(number))}}
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_tells_it_when_it_is_on_disk(

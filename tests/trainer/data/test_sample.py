@@ -150,4 +150,4 @@ def test_a_sample_as_large_as_the_split_is_the_split_and_validation_is_never_sam
     assert part.validation.order == whole.validation.order
     world.tree["trainer"]["training"]["sample_size"] = whole.train.order.num_windows
     assert make_session(world.settings.trainer, world.open(), tmp_path).train.order == whole.train.order
-    assert part.bound["settings"]["training.sample_size"] == 20
+    assert part.bound.settings["training.sample_size"] == 20

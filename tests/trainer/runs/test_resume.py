@@ -509,7 +509,7 @@ def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> Non
     folder = whole["run"].checkpoints
     found, _ = checkpoint.best(folder)
     assert found is not None
-    assert (found.name, found.state["val_loss"]) == (f"checkpoint_epoch_{lowest + 1}_batch_{BATCHES}", losses[lowest])
+    assert (found.name, found.state.val_loss) == (f"checkpoint_epoch_{lowest + 1}_batch_{BATCHES}", losses[lowest])
     note = json.loads((folder / "best_model.json").read_text())
     assert note["checkpoint"] == found.name
     assert matches(folder / "best_model.pth", found)
@@ -519,7 +519,7 @@ def test_best_is_the_checkpoint_with_the_lowest_validation_loss(lab: Lab) -> Non
 
 def test_before_the_first_validation_there_is_no_best_and_that_is_no_damage(lab: Lab) -> None:
     folder = lab.leg("cut", 2)["run"].checkpoints
-    assert checkpoint.find(folder, "latest")[0].state["batch"] == 2
+    assert checkpoint.find(folder, "latest")[0].state.batch == 2
     with pytest.raises(
         NotThereError, match=r"no best checkpoint yet: none has a validation loss.* Take checkpoint='latest'"
     ):
