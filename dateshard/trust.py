@@ -47,8 +47,8 @@ def settings_of_run(run: TrainingRun, *, recover: bool = False, trust: bool = Fa
     Raises:
         UntrustedError: it names code, and was not made here.
     """
-    facts = (run.facts_or_recovered() if recover else None) or run.facts()
-    settings = validate({"dataset": facts["data"]["name"], "trainer": facts["config"]})
+    record = (run.facts_or_recovered() if recover else None) or run.facts()
+    settings = validate({"dataset": record.bound.data.name, "trainer": record.config})
     check_trust(run.folder, code_of(settings.trainer), f"run {run.name}", trust=trust)
     return settings
 

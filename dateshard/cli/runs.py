@@ -96,9 +96,9 @@ def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower 
     from dateshard.runs.runs_screen import line_of, standing_text
     from dateshard.runs.tail import Rewound, follow
 
-    facts = run.facts_or_recovered() or {}
-    epochs, batches = facts.get("config", {}).get("training", {}).get("epochs"), facts.get("batches")
-    batches = batches or describe(run)[0]["batches"]
+    record = run.facts_or_recovered()
+    epochs = record.config.get("training", {}).get("epochs") if record else None
+    batches = (record.batches if record else None) or describe(run)[0]["batches"]
     for row in last:
         screen.tell(line_of(row, epochs, batches))
     for news in follow(run, follower) if follower else ():

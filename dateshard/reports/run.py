@@ -18,6 +18,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.runs.run_folder import TrainingRun
+from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.status import standing
 
 SPLITS = ("test", "validation")
@@ -28,14 +29,14 @@ class RunFacts:
     """All that the page is made of.
 
     Attributes:
-        facts: of run.json, or of the newest good checkpoint; empty where both are damaged.
+        record: run.json, or as the newest good checkpoint tells it; None where both are damaged.
         verdict: of the best checkpoint; None with the reason in `unjudged`. fresh: it was evaluated just now.
         dataset: the generation that the run was trained on; None where it is gone.
         checkpoints: oldest first. passed: why others do not count.
     """
 
     run: TrainingRun
-    facts: Mapping[str, Any]
+    record: RunRecord | None
     history: RunHistory
     verdict: Verdict | None
     unjudged: str
@@ -47,8 +48,7 @@ class RunFacts:
     @property
     def config(self) -> Mapping[str, Any]:
         """The resolved `trainer:` half."""
-        config: Mapping[str, Any] = self.facts.get("config", {})
-        return config
+        return self.record.config if self.record else {}
 
     @property
     def newest(self) -> Checkpoint | None:
@@ -58,12 +58,9 @@ class RunFacts:
     @property
     def created(self) -> str:
         """When the run began, as people write it; empty where nothing tells."""
-        with suppress(ValueError, TypeError):
-            return (
-                f"{dt.datetime.fromisoformat(self.facts['created']):%-d %B %Y, %H:%M}"
-                if "created" in self.facts
-                else ""
-            )
+        with suppress(ValueError):
+            if self.record and self.record.created is not None:
+                return f"{dt.datetime.fromisoformat(self.record.created):%-d %B %Y, %H:%M}"
         return ""
 
 
@@ -73,13 +70,13 @@ def gather(run: TrainingRun, split: str | None = None) -> RunFacts:
     Args:
         split: None: test where it has windows, else validation.
     """
-    facts = run.facts_or_recovered() or {}
-    dataset = _dataset(facts)
+    record = run.facts_or_recovered()
+    dataset = _dataset(record) if record else None
     verdict, unjudged, fresh = _verdict(run, dataset, (split,) if split else SPLITS)
     saved, passed = checkpoint.scan(run.checkpoints)
     return RunFacts(
         run=run,
-        facts=facts,
+        record=record,
         history=history(run),
         verdict=verdict,
         unjudged=unjudged,
@@ -109,12 +106,12 @@ def _verdict(run: TrainingRun, dataset: Dataset | None, splits: Sequence[str]) -
     return None, "; ".join(dict.fromkeys(reasons)), False
 
 
-def _dataset(facts: Mapping[str, Any]) -> Dataset | None:
+def _dataset(record: RunRecord) -> Dataset | None:
     """The data of the run, if they are still there and the same."""
-    with suppress(StoreError, KeyError):
-        data = facts["data"]
-        dataset = Dataset.open(shards_folder(data["name"]), data["generation"])
-        return dataset if data_identity(dataset).id == data["id"] else None
+    with suppress(StoreError):
+        data = record.bound.data
+        dataset = Dataset.open(shards_folder(data.name), data.generation)
+        return dataset if data_identity(dataset).id == data.id else None
     return None
 
 

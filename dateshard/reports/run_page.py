@@ -30,7 +30,8 @@ def run_report(facts: RunFacts) -> str:
     there = [(name, heading, parts) for name, heading, parts in sections if parts]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in there)
     body = [_head(facts, links), *(section(name, heading, parts) for name, heading, parts in there)]
-    name, generation = facts.facts.get("data", {}).get("name", "?"), facts.facts.get("data", {}).get("generation", "?")
+    data = facts.record.bound.data if facts.record else None
+    name, generation = (data.name, data.generation) if data else ("?", "?")
     foot = f"Made of run {facts.run.name}, trained on generation {generation} of {name}. Hours are local."
     if facts.verdict is not None:
         foot += f" Judged: {facts.verdict.checkpoint}, in {seconds(facts.verdict.seconds)}."
@@ -38,12 +39,13 @@ def run_report(facts: RunFacts) -> str:
 
 
 def _head(facts: RunFacts, links: str) -> str:
-    course, data = facts.history, facts.facts.get("data", {})
+    course, data = facts.history, facts.record.bound.data if facts.record else None
+    dataset, generation = (data.name, data.generation) if data else ("?", "?")
     model = facts.config.get("model", {}).get("name", "a model")
     when = f", begun {facts.created}" if facts.created else ""
-    lead = f"{model} on {data.get('name', '?')}{when}: {told_standing(facts.run, facts.newest)}"
+    lead = f"{model} on {dataset}{when}: {told_standing(facts.run, facts.newest)}"
     rows = [*_best_tile(course), *judged_tiles(facts.verdict), *_cost_tiles(facts)]
-    kicker = paragraph(f"Training report · generation {data.get('generation', '?')}", "kicker")
+    kicker = paragraph(f"Training report · generation {generation}", "kicker")
     said = "".join(
         f'<p class="verdict{"" if good else " alarm"}">{escape(words)}</p>'
         for words, good in judged_sentences(facts.verdict)
@@ -196,8 +198,8 @@ def _notes(facts: RunFacts) -> Iterator[str]:
         for path in sorted(facts.run.folder.glob("post_mortem_step_*.json"))[:5]
     ]
     notes += [f"metrics.custom: {error}" for error in facts.history.custom_errors]
-    if "made_again_from" in facts.facts:
-        notes.append(f"run.json was damaged; what stands here is told by {facts.facts['made_again_from']}.")
+    if facts.record and facts.record.made_again_from is not None:
+        notes.append(f"run.json was damaged; what stands here is told by {facts.record.made_again_from}.")
     if facts.dataset is None:
         notes.append("The data that the run was trained on are gone, or were made anew: maps and names are left out.")
     if facts.verdict is not None:
@@ -240,10 +242,10 @@ def _saved_at(path: Any) -> str:
 
 
 def _environment(facts: RunFacts) -> str:
-    rows = [[key, str(value)] for key, value in facts.facts.get("environment", {}).items()]
-    data = facts.facts.get("data", {})
-    rows += [[f"data: {key}", str(data[key])] for key in ("name", "generation", "id") if key in data]
-    if order := facts.facts.get("order"):
+    record = facts.record
+    rows = [[key, str(value)] for key, value in ((record and record.environment) or {}).items()]
+    rows += [[f"data: {key}", str(value)] for key, value in record.bound.data.to_json().items()] if record else []
+    if record and (order := record.bound.order):
         rows.append(["order", ", ".join(f"{key} {json.dumps(value)}" for key, value in order.items())])
     return table("Environment and data", ("what", ""), rows)
 

@@ -43,12 +43,12 @@ def run_to_show(name: str | None) -> TrainingRun:
 
 def shown_run(run: TrainingRun) -> ShowDocument:
     """What `show --json` prints."""
-    course, facts, verdict = history(run), run.facts_or_recovered() or {}, _verdict(run)
+    course, record, verdict = history(run), run.facts_or_recovered(), _verdict(run)
     page = page_of(run)
     windows = verdict.shown if verdict else []
     return {
         "run": run.name,
-        "model": facts.get("config", {}).get("model", {}).get("name", "?"),
+        "model": record.model if record else "?",
         "standing": told_standing(run),
         "best_loss": course.best.loss if course.best else None,
         "best_epoch": course.best.epoch if course.best else None,

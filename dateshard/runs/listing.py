@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -14,6 +14,7 @@ from dateshard.shardstore.errors import DamagedError, UsageError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import flatten
 from dateshard.trainer.runs.run_folder import TrainingRun, all_runs, newest
+from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.status import RESUMABLE, Standing, standing
 
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
@@ -41,9 +42,9 @@ def list_runs(dataset: str | None, state: str | None, most: int | None) -> tuple
 
 def describe(run: TrainingRun) -> tuple[RunRow, str]:
     """One run's row, and its fault where run.json is damaged (what can be told is told all the same)."""
-    fault, facts = "", dict[str, Any]()
+    fault, record = "", None
     try:
-        facts = run.facts()
+        record = run.facts()
     except DamagedError as error:
         fault = f"damaged  {run.name}  {error}"
     saved, _ = checkpoint.scan(run.checkpoints)
@@ -51,16 +52,15 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
     stands = standing(run, saved[-1] if saved else None)
     if fault and stands.state != "running":
         stands = Standing(state="damaged", began=stands.began, seconds=stands.seconds)
-    config = facts.get("config", {}) if facts or state is None else state.config
-    data = facts.get("data", {}) if facts or state is None else state.bound.data.to_json()
+    known = record or state
     return {
         "run": run.name,
         "state": stands.state,
         "why": stands.why,
-        "dataset": data.get("name"),
-        "model": facts.get("config", {}).get("model", {}).get("name", "?"),
+        "dataset": known.bound.data.name if known else None,
+        "model": record.model if record else "?",
         "epoch": state.epoch + 1 if state else 0,
-        "epochs": config.get("training", {}).get("epochs"),
+        "epochs": known.config.get("training", {}).get("epochs") if known else None,
         "batch": state.batch if state else 0,
         "batches": state.num_batches if state else None,
         "steps": state.step if state else 0,
@@ -68,7 +68,7 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
         "best_epoch": state.progress.best_epoch + 1 if state else 0,
         "checkpoints": len(saved),
         "bytes": sum(each.num_bytes for each in saved),
-        "started": facts.get("created"),
+        "started": record.created if record else None,
         "seconds": stands.seconds,
         "resume": _resume(run, stands),
     }, fault
@@ -99,24 +99,25 @@ def compare(names: Sequence[str]) -> CompareDocument:
     if len(names) < 2:
         raise UsageError("a comparison needs two runs or more", todo=f"See: {command('runs')}")
     runs = [open_run(name) for name in names]
-    facts = [run.facts_or_recovered() or {} for run in runs]
-    settings = [flatten(fact.get("config", {})) for fact in facts]
+    records = [run.facts_or_recovered() for run in runs]
+    configs = [record.config if record else {} for record in records]
+    settings = [flatten(config) for config in configs]
     keys = dict.fromkeys(key for leaves in settings for key in leaves)
     differing = [key for key in keys if any(leaves.get(key) != settings[0].get(key) for leaves in settings)]
     rows: list[SettingRow] = [
         {"key": f"trainer.{key}", "values": [leaves.get(key) for leaves in settings]} for key in differing
     ]
-    outcomes = [_outcome(run, fact) for run, fact in zip(runs, facts, strict=True)]
-    return {"runs": outcomes, "settings": rows, "notes": _notes(facts, outcomes)}
+    outcomes = [_outcome(run, record) for run, record in zip(runs, records, strict=True)]
+    return {"runs": outcomes, "settings": rows, "notes": _notes(configs, outcomes)}
 
 
-def _outcome(run: TrainingRun, facts: dict[str, Any]) -> ComparedRun:
+def _outcome(run: TrainingRun, record: RunRecord | None) -> ComparedRun:
     row, _ = describe(run)
     metrics = list(run.metrics())
     epochs = [line for line in metrics if "val_loss" in line]
     times = [line["time_per_epoch"] for line in epochs if line.get("time_per_epoch")]
     seconds = median(times) if times else None  # an epoch that was continued counts only its rest
-    windows, data = facts.get("windows"), facts.get("data", {})
+    windows, data = (record.windows, record.bound.data) if record else (None, None)
     rates = [line["windows_per_second"] for line in epochs if line.get("windows_per_second")]
     plain = windows / seconds if windows and seconds else None  # validation included
     return {
@@ -124,11 +125,11 @@ def _outcome(run: TrainingRun, facts: dict[str, Any]) -> ComparedRun:
         "state": row["state"],
         "why": row["why"],
         "dataset": row["dataset"],
-        "generation": data.get("generation"),
-        "data": data.get("id"),
-        "split": facts.get("split"),
+        "generation": data.generation if data else None,
+        "data": data.id if data else None,
+        "split": dict(record.split) if record and record.split is not None else None,
         "model": row["model"],
-        "parameters": facts.get("parameters"),
+        "parameters": record.parameters if record else None,
         "windows": windows,
         "epoch": row["epoch"],
         "steps": row["steps"],
@@ -151,7 +152,7 @@ def _evaluated(run: TrainingRun) -> dict[str, float | None] | None:
     return {name: model["scaled"][name] for name in TOLD} if model else None
 
 
-def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list[str]:
+def _notes(configs: Sequence[Mapping[str, Any]], runs: Sequence[ComparedRun]) -> list[str]:
     """What keeps the figures from being comparable."""
     notes = []
     if len({run["dataset"] for run in runs}) > 1:
@@ -163,9 +164,9 @@ def _notes(facts: Sequence[dict[str, Any]], runs: Sequence[ComparedRun]) -> list
     if any(split != splits[0] for split in splits):
         notes.append("their splits differ: validation losses are of other dates")
     for section, what in (("window", "windows"), ("targets", "targets")):
-        if any(fact.get("config", {}).get(section) != facts[0].get("config", {}).get(section) for fact in facts):
+        if any(config.get(section) != configs[0].get(section) for config in configs):
             notes.append(f"their {what} differ: losses are of other targets")
-    losses = [{key: fact.get("config", {}).get("training", {}).get(key) for key in LOSSES} for fact in facts]
+    losses = [{key: config.get("training", {}).get(key) for key in LOSSES} for config in configs]
     if any(loss != losses[0] for loss in losses):
         notes.append("their losses differ (trainer.training.loss): compare rmse or mae, not the loss")
     return notes

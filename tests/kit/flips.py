@@ -344,7 +344,7 @@ def end_of(name: str) -> object:
     told = TrainingRun(RUNS / name)
     newest, _ = checkpoint.newest(told.checkpoints)
     assert newest is not None
-    facts = {key: value for key, value in told.facts().items() if key not in ("created", "made_again_from")}
+    facts = {key: value for key, value in told.facts().to_json().items() if key not in ("created", "made_again_from")}
     return newest.state, dict(newest.files), facts
 
 

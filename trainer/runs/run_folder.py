@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dateshard.shardstore.pinning import runs_id
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import Trainer, binding, that_bind
 from dateshard.trainer.runs import save_dir as elsewhere
+from dateshard.trainer.runs.run_record import MADE_AGAIN, RunRecord
 
 LOCK_TRIES = 10
 WORDS = ("none", "auto", "latest", "best", "best_model", runs_id.NAME)  # that mean something where a run could be named
@@ -51,7 +52,7 @@ class TrainingRun:
     @staticmethod
     @contextmanager
     def create(
-        parent: Path, dataset: str, name: str | None, facts: Mapping[str, Any], save_dir: Path | None = None
+        parent: Path, dataset: str, name: str | None, record: RunRecord, save_dir: Path | None = None
     ) -> Iterator[tuple[TrainingRun, int]]:
         """Makes a run `<dataset>-<yyyymmdd>-<hhmm>` (`_2` and so on if taken), or of the given name, and locks it.
 
@@ -98,7 +99,8 @@ class TrainingRun:
                 with _held(run, new=new) as lock:
                     elsewhere.make_place(folder, save_dir)
                     fsync_above(folder, 2)  # data/runs/<run> may be new
-                    run.write_facts({"name": candidate, "created": dt.datetime.now().astimezone().isoformat(), **facts})
+                    created = dt.datetime.now().astimezone().isoformat()
+                    run.write_facts(replace(record, name=candidate, created=created))
                     yield run, lock
                 return
         raise UsageError(
@@ -122,7 +124,7 @@ class TrainingRun:
             )
         return TrainingRun(folder)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunRecord:
         """Reads run.json, compared whole with its own hash.
 
         Raises:
@@ -142,56 +144,62 @@ class TrainingRun:
             todo = f"{to_run('train', '--resume', self.name)} (it makes run.json again from a checkpoint and goes on)"
         raise DamagedError(what, where=Where(file=str(path)), todo=todo)
 
-    def _sealed(self) -> dict[str, Any]:
+    def _sealed(self) -> RunRecord:
         path = self.folder / "run.json"
-        facts = unseal_readable(path.read_bytes(), str(path))
+        content = unseal_readable(path.read_bytes(), str(path))
         with expected_form(str(path)):
-            _ = checkpoint.Bound.from_json(facts), facts["config"].keys()
-        return facts
+            return RunRecord.from_json(content)
 
-    def sealed(self) -> dict[str, Any]:
-        """Reads run.json, or nothing where it is damaged; no checkpoint is looked at."""
+    def sealed(self) -> RunRecord | None:
+        """Reads run.json; None where it is damaged, and no checkpoint is looked at."""
         try:
             return self._sealed()
         except (OSError, DamagedError):
-            return {}
+            return None
 
-    def created(self, facts: Mapping[str, Any]) -> dt.datetime:
+    def created(self, record: RunRecord | None) -> dt.datetime:
         """The instant at which the run was made, by its facts; where these do not tell it, by its oldest file.
 
         Raises:
             FileNotFoundError: there is no such run any more.
         """
-        with suppress(KeyError, TypeError, ValueError, OverflowError):
-            return dt.datetime.fromisoformat(facts["created"]).astimezone(dt.UTC)
+        if record and record.created is not None:
+            with suppress(ValueError, OverflowError):
+                return dt.datetime.fromisoformat(record.created).astimezone(dt.UTC)
         changed = [self.folder.stat().st_mtime]
         for name in ("run.json", "run.lock"):  # nothing is ever written into the lock
             with suppress(OSError):
                 changed.append((self.folder / name).stat().st_mtime)
         return dt.datetime.fromtimestamp(min(changed), dt.UTC)
 
-    def recovered(self) -> dict[str, Any] | None:
+    def recovered(self) -> RunRecord | None:
         """What run.json must hold, as the newest good checkpoint tells it; None without one."""
         newest, _ = checkpoint.newest(self.checkpoints)
         if newest is None:
             return None
         state = newest.state
-        facts = {"config": dict(state.config), "environment": dict(state.environment)}
-        created = self.created({}).astimezone().isoformat()
-        return {"name": self.name, "created": created, "made_again_from": newest.name, **state.bound.to_json(), **facts}
+        return RunRecord(
+            name=self.name,
+            created=self.created(None).astimezone().isoformat(),
+            made_again_from=newest.name,
+            bound=state.bound,
+            config=state.config,
+            environment=state.environment,
+            keys=MADE_AGAIN,
+        )
 
-    def facts_or_recovered(self) -> dict[str, Any] | None:
+    def facts_or_recovered(self) -> RunRecord | None:
         """The facts of run.json; where that is damaged, those of the newest good checkpoint; else None."""
         try:
             return self.facts()
         except DamagedError:
             return self.recovered()
 
-    def write_facts(self, facts: Mapping[str, Any]) -> None:
+    def write_facts(self, record: RunRecord) -> None:
         """Replaces run.json, durably: readable, and sealed."""
         path = self.folder / "run.json"
         with disk_full_as_error(path):
-            replace_file(path, seal_readable(facts))
+            replace_file(path, seal_readable(record.to_json()))
 
     def lock(self) -> int:
         """Holds the run for this process until the descriptor is closed.
@@ -279,9 +287,9 @@ def all_runs(parent: Path) -> list[TrainingRun]:
     return [run for run, _ in _listed(parent)]
 
 
-def _listed(parent: Path) -> list[tuple[TrainingRun, dict[str, Any]]]:
-    """Lists all runs with their facts, which are empty where run.json is damaged."""
-    dated = list[tuple[dt.datetime, str, TrainingRun, dict[str, Any]]]()
+def _listed(parent: Path) -> list[tuple[TrainingRun, RunRecord | None]]:
+    """Lists all runs with their facts, which are None where run.json is damaged."""
+    dated = list[tuple[dt.datetime, str, TrainingRun, RunRecord | None]]()
     for folder in parent.iterdir() if parent.is_dir() else ():
         run = TrainingRun(folder)
         if (folder / "run.json").is_file():
@@ -298,8 +306,8 @@ def newest(parent: Path, dataset: str | None = None, *, with_checkpoint: bool = 
         NotThereError: there is none.
     """
     for run, sealed in _listed(parent):
-        facts = (sealed or run.recovered() or {}) if dataset is not None else {}
-        other = dataset is not None and (not facts or facts["data"]["name"] != dataset)
+        record = (sealed or run.recovered()) if dataset is not None else None
+        other = dataset is not None and (record is None or record.bound.data.name != dataset)
         if not other and (not with_checkpoint or _has_checkpoint(run)):
             return run
     of = f" of dataset '{dataset}'" if dataset is not None else ""
@@ -310,8 +318,9 @@ def find_continuable(parent: Path, config: Trainer, dataset: str) -> TrainingRun
     """The newest run of the same dataset and settings that has a good checkpoint, or whose checkpoints are not there now."""
     wanted = _given(binding(config))
     for run, sealed in _listed(parent):
-        facts = sealed or run.recovered()
-        same = facts is not None and _given(facts["settings"]) == wanted and facts["data"]["name"] == dataset
+        record = sealed or run.recovered()
+        bound = record.bound if record else None
+        same = bound is not None and _given(bound.settings) == wanted and bound.data.name == dataset
         if same and (elsewhere.is_absent(run.folder) or checkpoint.newest(run.checkpoints)[0] is not None):
             return run
     return None

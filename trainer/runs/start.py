@@ -14,13 +14,14 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
 from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import refuse_difference
-from dateshard.trainer.config import Trainer, binding
+from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import finished
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import fitting, need
 from dateshard.trainer.runs.initial_weights import Initial, begin_with, begin_with_same
 from dateshard.trainer.runs.observed_targets import blind_inputs, blind_splits, refuse_blind
 from dateshard.trainer.runs.run_folder import TrainingRun, find_continuable, newest
+from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.save_dir import keep_own, refuse_absent, run_of
 from dateshard.trainer.runs.status import noted
 from dateshard.trainer.session import Session, restore
@@ -91,16 +92,14 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     if new.initial is not None:
         begin_with(session, new.initial)
         notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")
-    facts = {
-        "settings": binding(config),
-        "config": config.model_dump(mode="json"),
-        "data": {**session.bound.data.to_json(), "root": str(shards)},
-        "order": dict(session.bound.order),
-        "environment": dict(session.environment),
+    record = RunRecord(
+        bound=session.bound,
+        root=str(shards),
+        config=config.model_dump(mode="json"),
+        environment=dict(session.environment),
         **_about(session, dataset),
-        **({} if session.bound.init_from is None else {"init_from": session.bound.init_from}),
-    }
-    with TrainingRun.create(runs, dataset.manifest.dataset, new.name, facts, new.save_dir) as (run, lock):
+    )
+    with TrainingRun.create(runs, dataset.manifest.dataset, new.name, record, new.save_dir) as (run, lock):
         session.checkpoints = run.checkpoints
         dataset.pin(run.folder)
         warnings = [*_keep_to_the_disk(session), *blind_inputs(session)]
@@ -187,11 +186,11 @@ def _make_facts_again(run: TrainingRun, shards: Path) -> list[str]:
     try:
         run.facts()
     except DamagedError as error:
-        facts = run.recovered()
-        if facts is None:
+        record = run.recovered()
+        if record is None:
             raise
-        run.write_facts({**facts, "data": {**facts["data"], "root": str(shards)}})
-        return [f"{run.folder / 'run.json'} was damaged ({error.what}): made again from {facts['made_again_from']}"]
+        run.write_facts(replace(record, root=str(shards)))
+        return [f"{run.folder / 'run.json'} was damaged ({error.what}): made again from {record.made_again_from}"]
     return []
 
 
@@ -210,20 +209,20 @@ def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None
 
     Completes one that an older version wrote, or that was made again.
     """
-    facts = run.facts()
-    created = facts.get("created") or run.created(facts).astimezone().isoformat()
-    now = {"created": created, "config": session.config.model_dump(mode="json"), **_about(session, dataset)}
-    if facts != {**facts, **now}:
-        run.write_facts({**facts, **now})
+    record = run.facts()
+    created = record.created or run.created(record).astimezone().isoformat()
+    config = session.config.model_dump(mode="json")
+    now = replace(record, created=created, config=config, **_about(session, dataset))
+    if now != record:
+        run.write_facts(now)
 
 
 def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
-    facts = run.facts()
+    held = run.facts().bound
     if (ended := noted(run)) and ended.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
-    held = checkpoint.Bound.from_json(facts)
     dataset = Dataset.open(shards, held.data.generation)
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(held, session.bound, run.folder)

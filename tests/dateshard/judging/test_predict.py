@@ -127,7 +127,7 @@ def test_raw_rows_give_the_bytes_of_the_shards_and_the_forecast_of_the_model_on_
     assert window_of(made).observed_HNF.tobytes() == seen[stop - HISTORY : stop].tobytes()
     assert not seen[stop - HISTORY : stop].all()
     path = here.folder / "data" / "runs" / name
-    config = Trainer.model_validate(TrainingRun(path).facts()["config"])
+    config = Trainer.model_validate(TrainingRun(path).facts().config)
     session = make_session(config, dataset, path / "checkpoints")
     restore(session, checkpoint.best(path / "checkpoints")[0])  # type: ignore[arg-type]
     session.model.eval()

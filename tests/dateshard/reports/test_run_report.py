@@ -330,7 +330,7 @@ def test_a_page_draws_no_windows_of_a_store_that_was_made_anew(make_world: Calla
         world.rows[date] = [(i, n, s and s + 5, v) for i, n, s, v in rows]
         world.write(date)
     world.prepare()
-    assert world.open().generation == run.facts()["data"]["generation"]
+    assert world.open().generation == run.facts().bound.data.generation
     page, text = page_of(ds, "moved")
     assert "forecasts" not in sections(page)
     assert "The data that the run was trained on are gone" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_without_braille_or_without_rows_it_still_says_what_there_is(
     assert not re.search(r"[\u2800-\u28ff]", ds("show", "one").out)
     empty = TrainingRun(tmp_path / "data" / "runs" / "empty")
     empty.folder.mkdir(parents=True)
-    empty.write_facts({**here.facts(), "name": "empty"})
+    empty.write_facts(replace(here.facts(), name="empty"))
     monkeypatch.chdir(tmp_path)
     told = ds("show").out
     assert "cut off before its first checkpoint" in told

@@ -31,7 +31,8 @@ def bare(name: str, created: str | None, dataset: str = "world", changed: float 
     run.folder.mkdir(parents=True)
     data = {"name": dataset, "generation": 1}
     facts = {"settings": {}, "order": {}, "config": {}, "data": data}
-    run.write_facts(facts if created is None else {**facts, "created": created})
+    sealed = seal_readable(facts if created is None else {**facts, "created": created})
+    (run.folder / "run.json").write_bytes(sealed)
     os.utime(run.folder / "run.json", (changed, changed))
     return run
 
@@ -136,12 +137,12 @@ def test_the_newest_run_of_all_goes_on_with_its_own_settings(
 
     (RUNS / "new/run.json").write_bytes(b"{}")  # its instant is told by the lock, which is not written again
     ds("train", "--resume", "old", "--epochs", "2", "-q")
-    created = TrainingRun(RUNS / "new").created({})
+    created = TrainingRun(RUNS / "new").created(None)
     assert ds("train", "--resume", "latest", "--epochs", "4", "--json").document["run"] == "new"
-    facts = TrainingRun(RUNS / "new").facts()
+    facts = TrainingRun(RUNS / "new").facts().to_json()
     assert dt.datetime.fromisoformat(facts["created"]) == created
     assert "made_again_from" in facts
     del facts["created"]  # as it was made again before
     (RUNS / "new/run.json").write_bytes(seal_readable(facts))
     ds("train", "--resume", "new", "--epochs", "5", "-q")
-    assert dt.datetime.fromisoformat(TrainingRun(RUNS / "new").facts()["created"]) == created
+    assert dt.datetime.fromisoformat(TrainingRun(RUNS / "new").facts().created) == created

@@ -161,11 +161,11 @@ def test_looking_at_a_lock_never_keeps_a_training_from_beginning(here: Path, mon
 
 def test_more_epochs_of_a_continued_run_are_kept_for_the_next_time(here: Path, ds: Run) -> None:
     """Cut off after it was continued with more epochs, the plain command must not take it for complete."""
-    made = TrainingRun(RUNS / "one").facts()["created"]
+    made = TrainingRun(RUNS / "one").facts().created
     ds("train", "--resume", "one", "--epochs", "4", "--max-steps", "20", "-q")
     ds("train", "--resume", "one", "--max-steps", "null", "-q")
     assert (rows(ds)["one"]["epoch"], rows(ds)["one"]["epochs"]) == (4, 4)
-    assert TrainingRun(RUNS / "one").facts()["created"] == made
+    assert TrainingRun(RUNS / "one").facts().created == made
 
 
 def test_compare_shows_settings_that_differ_and_outcomes(here: Path, ds: Run) -> None:

@@ -95,7 +95,7 @@ def hostile_run() -> Path:
     """A run from elsewhere."""
     folder = Path(f"data/runs/r{OWNED}{FORGED}\t")
     shutil.copytree("data/runs/one", folder)
-    facts = TrainingRun(folder).facts()
+    facts = TrainingRun(folder).facts().to_json()
     facts["config"]["model"]["name"], facts["data"]["name"] = f"m{OWNED}{FORGED}", f"d{OWNED}"
     (folder / "run.json").write_bytes(seal_readable({**facts, "created": f"2030-01-01{OWNED}{FORGED}"}))
     state = {**json.loads((folder / "state.json").read_text()), "state": "failed", "why": f"w{OWNED}{FORGED}"}

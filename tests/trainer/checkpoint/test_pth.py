@@ -173,7 +173,7 @@ def test_a_run_begins_with_given_weights_at_step_0_and_tells_whence_they_came(wo
             assert session.state.step == 0
             assert session.optimizer is not None
             assert not session.optimizer.state_dict()["state"]
-            assert made.run.facts()["init_from"] == initial.facts()
+            assert made.run.facts().bound.init_from == initial.facts()
             assert str(initial.source) in made.notes[0]
 
 
@@ -186,7 +186,7 @@ def test_what_a_run_began_with_stands_in_its_checkpoints_and_survives_a_lost_run
             pass
         (made.run.folder / "run.json").write_bytes(b"{}")
     with closing(begin(world, "", resume="new")) as made:
-        assert made.run.facts()["init_from"] == initial.facts()
+        assert made.run.facts().bound.init_from == initial.facts()
         for _ in train(made.session, lambda: False):
             pass
         assert best_of(made.session).state.bound.init_from == initial.facts()
