@@ -119,8 +119,8 @@ def test_a_dump_that_changes_while_it_is_read_is_refused(make_world: Make, monke
     world = make_world(3)
     first = sorted(world.rows)[0]
 
-    def decode(files: Any, *rest: Any) -> Any:
-        decoded = real(files, *rest)
+    def decode(files: Any, *rest: Any, **more: Any) -> Any:
+        decoded = real(files, *rest, **more)
         (path,) = files
         if path == world.dump(first):
             path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
