@@ -235,6 +235,10 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     judged = json.loads(world.run("evaluate", "r", "--json").stdout)
     assert judged["split"] == "test"
     assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean", "ridge"}
+    held = json.loads(world.run("evaluate", "r", "--split", "validation", "--json").stdout)
+    shown = json.loads(world.run("checkpoints", "info", "r", "best", "--json").stdout)
+    (mine,) = (row for row in held["rows"] if row["name"] == "mlp")
+    assert mine["scaled"]["mse"] == pytest.approx(shown["val_loss"], rel=1e-6)  # the same windows as in training
     refused = world.run("evaluate", "r", "--baselines", "ridge:6", code=None)
     assert "needs windows of one length" in refused.stderr
 

@@ -33,7 +33,7 @@ from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_erro
 from dateshard.trainer.bounds import scaled_bounds
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import BatchForm
-from dateshard.trainer.data.order import Order, Window
+from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
@@ -182,7 +182,7 @@ def _twins(rows: Sequence[Row]) -> list[str]:
 
 def _wanted(setting: Setting, reach: int) -> BatchForm:
     """Batches hold all features and `reach` steps of history."""
-    window = Window(reach, setting.window.horizon, setting.window.stride) if setting.window.horizon else setting.window
+    window = replace(setting.window, history=reach) if setting.window.horizon else setting.window
     return BatchForm(
         window=window,
         inputs=tuple(range(len(setting.dataset.features))),
