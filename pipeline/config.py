@@ -72,6 +72,11 @@ class FeatureConfig(SourceSection):
         description="events: what is aggregated (count, sum, mean, last) are the records of the interval that begins with "
         "each record, as 60s: a target, never an input",
     )
+    future: bool = Field(
+        False,
+        description="its values are known ahead (a weather forecast, a price, a schedule): models see those of the steps "
+        "that they forecast; never a target",
+    )
     fill: Literal["none", "zero", "forward", "mean"] = Field(
         "none", description="an unobserved cell: 0, the last value before it on that date, or the training mean"
     )
@@ -101,6 +106,8 @@ class FeatureConfig(SourceSection):
             return f"clip must be [low, high] with low below high (got {list(self.clip)})"
         if self.range is None and self.outside != "refuse":
             return f"outside: {self.outside} has no effect without a range"
+        if self.future and (self.ahead is not None or self.aggregate == "gap"):
+            return "what is aggregated from records that have not come is not known ahead: leave out future"
         if self.aggregate == "gap" and self.column is not None:
             return "a gap is taken from the records' times: it has no column"
         if self.range is not None and self.aggregate in COLUMNLESS and self.column is None:

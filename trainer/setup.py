@@ -42,11 +42,15 @@ NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and s
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Inputs and targets as names and as positions among the dataset's features."""
+    """Inputs and targets as names and as positions among the dataset's features.
+
+    `futures`: the features that are known ahead, where there are steps ahead.
+    """
 
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     target_names: list[str]
+    futures: tuple[int, ...] = ()
 
     @property
     def targets_in_inputs(self) -> tuple[int, ...]:
@@ -69,7 +73,8 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
         set(config.targets or ()) if not config.window.horizon else set()
     )  # with horizon 0 an input would be the answer
     past = tuple(feature.name for feature in dataset.features if not feature.ahead and feature.name not in here)
-    wanted = (config.inputs or past, config.targets or tuple(names))
+    known = tuple(feature.name for feature in dataset.features if feature.future)
+    wanted = (config.inputs or past, config.targets or tuple(name for name in names if name not in known))
     for option, chosen in zip(("inputs", "targets"), wanted, strict=True):
         for name in chosen:
             if name not in names:
@@ -85,7 +90,8 @@ def choose_columns(config: Trainer, dataset: Dataset) -> Selected:
     refuse_bounds(config, dataset)
     _refuse_to_look_ahead(config, dataset)
     inputs, targets = (tuple(names.index(name) for name in chosen) for chosen in wanted)
-    return Selected(inputs, targets, list(wanted[1]))
+    futures = tuple(names.index(name) for name in known) if config.window.horizon else ()
+    return Selected(inputs, targets, list(wanted[1]), futures)
 
 
 def _refuse_to_look_ahead(config: Trainer, dataset: Dataset) -> None:
@@ -98,6 +104,11 @@ def _refuse_to_look_ahead(config: Trainer, dataset: Dataset) -> None:
     if named := [name for name in config.inputs or () if name in ahead]:
         what = f"trainer.inputs: '{named[0]}' looks ahead, at what comes after its record"
         raise UsageError(what, todo="Leave it out: a feature that looks ahead can only be a target")
+    if named := [
+        feature.name for feature in dataset.features if feature.future and feature.name in (config.targets or ())
+    ]:
+        what = f"trainer.targets: '{named[0]}' is known ahead (pipeline.features.{named[0]}.future)"
+        raise UsageError(what, todo="Leave it out: what is known need not be forecast")
     targets = [name for name in config.targets or ahead if name in ahead]
     if targets and not config.window.horizon and config.window.steps > 1:
         what = f"trainer.targets: '{targets[0]}' looks ahead, and with horizon 0 its records lie in the history"
@@ -219,6 +230,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
         steps_per_day=dataset.steps_per_day,
         input_codes=_codes_of(dataset, columns.inputs),
         target_codes=target_codes,
+        future_codes=_codes_of(dataset, columns.futures),
         columns=(1,) * len(columns.inputs) if dataset.manifest.layout == "table" else (),
         heads={head.name: head.channels for head in heads},
     )
@@ -304,7 +316,8 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     devices.reseed(key(config.training.seed, 4))
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
-    wanted = BatchForm(window=window, inputs=columns.inputs, targets=columns.targets, **uses)
+    futures = columns.futures if getattr(model, "uses_future", False) else ()
+    wanted = BatchForm(window=window, inputs=columns.inputs, targets=columns.targets, futures=futures, **uses)
     return Session(
         config=config,
         model=model,

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """All that decides a column's bytes in a shard, and nothing else.
+    """All that decides a column's bytes in a shard, and whether it is known ahead.
 
     Attributes:
         fill_limit: most steps in a row that are filled after the last observed one, or after a date's start.
@@ -17,6 +17,7 @@ class Feature:
         ahead: nanoseconds of the interval that begins with a record, of whose records an event's value is an aggregate; 0
             where it is the record's own.
         categorical: cells are codes of a frozen vocabulary, 0 for an unseen category or none.
+        future: whether its values are known ahead: of no shard's bytes, but of what a trainer may look at.
     """
 
     name: str
@@ -29,11 +30,12 @@ class Feature:
     clip: tuple[float, float] | None = None
     categorical: bool = False
     ahead: int = 0
+    future: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the form it has in a manifest: `clip`, `categorical` and `ahead` only where they are used."""
+        """Returns the form it has in a manifest: `clip`, `categorical`, `ahead` and `future` only where they are used."""
         content = asdict(self)
-        clip, some = content.pop("clip"), {name: content.pop(name) for name in ("categorical", "ahead")}
+        clip, some = content.pop("clip"), {name: content.pop(name) for name in ("categorical", "ahead", "future")}
         if clip is not None:
             content["clip"] = list(clip)
         return content | {name: value for name, value in some.items() if value}

@@ -189,6 +189,7 @@ def _wanted(setting: Setting, reach: int) -> BatchForm:
         targets=setting.targets,
         codes=True,
         known=True,
+        futures=setting.columns.futures,
     )
 
 

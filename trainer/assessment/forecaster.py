@@ -64,14 +64,17 @@ class Forecaster:
         self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32], known_HNF: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
         """One window's forecast, as `of_windows` gives it of many."""
-        scaled, chances = self.of_windows(
-            values_HNF[None], codes_W[None], None if known_HNF is None else known_HNF[None]
-        )
+        known, future = (None if array is None else array[None] for array in (known_HNF, future_PNF))
+        scaled, chances = self.of_windows(values_HNF[None], codes_W[None], known, future)
         return None if scaled is None else scaled[0], {name: shares[0] for name, shares in chances.items()}
 
     @torch.no_grad()
     def of_windows(
-        self, values_BHNF: NDArray[np.float32], codes_BW: NDArray[np.int32], known_BHNF: NDArray[np.bool_] | None
+        self,
+        values_BHNF: NDArray[np.float32],
+        codes_BW: NDArray[np.int32],
+        known_BHNF: NDArray[np.bool_] | None,
+        future_BPNF: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
         """Returns ([B, P, N, numbers] scaled, {categorical target: [B, P, N, categories] probabilities}).
 
@@ -79,6 +82,7 @@ class Forecaster:
 
         Args:
             codes_BW: time codes of the history and of what is forecast. known_BHNF: which of the values were observed.
+            future_BPNF: what is known of the target steps, where something is.
         """
         history, codes = (torch.from_numpy(np.ascontiguousarray(array)) for array in (values_BHNF, codes_BW))
         predicted = self.forecast(
@@ -88,6 +92,7 @@ class Forecaster:
                 observed_BPNF=None,
                 codes_BW=codes,
                 known_BHNF=None if known_BHNF is None else torch.from_numpy(np.ascontiguousarray(known_BHNF)),
+                future_BPNF=None if future_BPNF is None else torch.from_numpy(np.ascontiguousarray(future_BPNF)),
             )
         )
         chances = {}

@@ -28,6 +28,7 @@ class Batch:
         codes_BW: int32 time codes (step of local day x 8 + weekday) of the whole window, None unless asked for.
         known_BHNF: bool, which cells of the history were observed, and not padding; None unless asked for, and where nothing
             is missing.
+        future_BPNF: float32, scaled, features that are known ahead at the target steps; None unless asked for.
     """
 
     history_BHNF: torch.Tensor
@@ -35,6 +36,7 @@ class Batch:
     observed_BPNF: torch.Tensor | None
     codes_BW: torch.Tensor | None
     known_BHNF: torch.Tensor | None = None
+    future_BPNF: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -51,9 +53,9 @@ class Batch:
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor changed."""
-        observed, codes, known = (
+        observed, codes, known, future = (
             None if tensor is None else change(tensor)
-            for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF)
+            for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF, self.future_BPNF)
         )
         return Batch(
             history_BHNF=change(self.history_BHNF),
@@ -61,18 +63,23 @@ class Batch:
             observed_BPNF=observed,
             codes_BW=codes,
             known_BHNF=known,
+            future_BPNF=future,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchForm:
-    """What a batch is made of. `codes`, `known`: the time codes, and which cells of the history were observed."""
+    """What a batch is made of. `codes`, `known`: the time codes, and which cells of the history were observed.
+
+    `futures`: features whose values at the target steps are known ahead.
+    """
 
     window: Window
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     codes: bool = False
     known: bool = False
+    futures: tuple[int, ...] = ()
 
     @property
     def target_begin(self) -> int:
@@ -120,11 +127,14 @@ class Slot:
         if self.codes is not None:
             self.codes_flat = torch.from_numpy(self.codes)
         self.full = self._batch(batch_size)
-        self.views = all(isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets))
+        self.views = all(
+            isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets, wanted.futures) if index
+        )
 
     def _batch(self, size: int) -> Batch:
         window, begin = self.wanted.window, self.wanted.target_begin
         inputs, targets = columns(self.wanted.inputs), columns(self.wanted.targets)
+        ahead = self.shaped[:size, begin : begin + window.target_steps]
         observed = known = None
         if self.mask is not None:
             observed = self.mask_shaped[:size, -window.target_steps :, :, targets].view(torch.bool)
@@ -132,10 +142,11 @@ class Slot:
                 known = self.mask_shaped[:size, : window.history, :, inputs].view(torch.bool)
         return Batch(
             history_BHNF=self.shaped[:size, : window.history, :, inputs],
-            target_BPNF=self.shaped[:size, begin : begin + window.target_steps, :, targets],
+            target_BPNF=ahead[..., targets],
             observed_BPNF=observed,
             codes_BW=self.codes_flat[:size] if self.codes is not None else None,
             known_BHNF=known,
+            future_BPNF=ahead[..., columns(self.wanted.futures)] if self.wanted.futures else None,
         )
 
     def pad(self, at: int, stop: int, before_K: torch.Tensor) -> None:

@@ -2,7 +2,8 @@
 
 Every model maps (history [B, H, N, Fi], codes [B, W] or None) to a forecast [B, P, N, C], all scaled; or to a dict with
 a tensor for each of `training.losses`. A module attribute `uses_codes` says whether it asks for time codes, `uses_known`
-whether it is also given which cells of the history were observed ([B, H, N, Fi] bool; None where nothing is missing).
+whether it is also given which cells of the history were observed ([B, H, N, Fi] bool; None where nothing is missing),
+`uses_future` whether it is given what is known ahead, by the name `future_BPNF` ([B, P, N, Fu], scaled).
 docs/models.md says how to bring one's own; tests/contracts/test_models.py is what every model keeps.
 
 Legend: B batch, H history, W window, P target steps, N nodes, Fi inputs, C output channels.
@@ -21,6 +22,7 @@ from dateshard.trainer.models.category_inputs import CategoricalInputs, width_of
 from dateshard.trainer.models.cnn import Cnn
 from dateshard.trainer.models.columns import Columns
 from dateshard.trainer.models.dlinear import DLinear
+from dateshard.trainer.models.known_futures import KnownFutures
 from dateshard.trainer.models.mlp import Mlp
 from dateshard.trainer.models.nlinear import NLinear
 from dateshard.trainer.models.own import build_own
@@ -86,7 +88,8 @@ OWN = Family(build_own)
 def build(shape: Shape, config: ModelConfig) -> nn.Module:
     """A model with weights not yet drawn for training: the caller seeds before it calls.
 
-    Categorical inputs become embeddings in front of it, `model.revin` goes around both.
+    Categorical inputs become embeddings in front of it, `model.revin` goes around both, and what is known ahead corrects
+    the forecast of all of them; a model of one's own is given it, if it asks.
 
     Raises:
         UsageError: the model cannot serve this window or these features, or one's own cannot be made.
@@ -100,9 +103,10 @@ def build(shape: Shape, config: ModelConfig) -> nn.Module:
     if config.revin:
         _refuse_irreversible(shape, config.name, family)
     model = family.make(shape, config) if family.own_history else _behind_categories(family.make, shape, config)
-    if not config.revin:
-        return model
-    return RevIN(model, shape.outputs_in_inputs, shape.heads, affine=config.revin == "affine")
+    if config.revin:
+        model = RevIN(model, shape.outputs_in_inputs, shape.heads, affine=config.revin == "affine")
+    knows = shape.future_codes and family is not OWN and not family.closed_form
+    return KnownFutures(model, shape) if knows else model
 
 
 def _behind_categories(make: Make, shape: Shape, config: ModelConfig) -> nn.Module:

@@ -31,7 +31,8 @@ class CategoricalInputs(nn.Module):
     ) -> None:
         super().__init__()
         self.inner, self.numbers, self.places = inner, list(numbers), list(codes)
-        self.uses_codes, self.uses_known = (bool(getattr(inner, f"uses_{what}", False)) for what in ("codes", "known"))
+        uses = (bool(getattr(inner, f"uses_{what}", False)) for what in ("codes", "known", "future"))
+        self.uses_codes, self.uses_known, self.uses_future = uses
         self.embeddings = nn.ModuleList(nn.Embedding(count, widths[place]) for place, count in codes.items())
         with torch.no_grad():
             for table in self.embeddings:
@@ -39,7 +40,11 @@ class CategoricalInputs(nn.Module):
                 table.weight[0] = 0
 
     def forward(
-        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None, known_BHNF: torch.Tensor | None = None
+        self,
+        history_BHNF: torch.Tensor,
+        codes_BW: torch.Tensor | None,
+        known_BHNF: torch.Tensor | None = None,
+        **future: torch.Tensor | None,
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         pairs = list(zip(self.places, self.embeddings, strict=True))
         parts = [history_BHNF[..., self.numbers], *(table(history_BHNF[..., at].long()) for at, table in pairs)]
@@ -52,5 +57,5 @@ class CategoricalInputs(nn.Module):
             ]
             known = torch.cat([known_BHNF[..., self.numbers], *each], dim=-1)
         given = (torch.cat(parts, dim=-1), codes_BW, *((known,) if self.uses_known else ()))
-        out: torch.Tensor | dict[str, torch.Tensor] = self.inner(*given)
+        out: torch.Tensor | dict[str, torch.Tensor] = self.inner(*given, **future)
         return out

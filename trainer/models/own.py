@@ -52,11 +52,11 @@ def refuse_unfit(model: nn.Module, shape: Shape, name: str) -> None:
         UsageError: it fails, or what it returns is not what training needs, names both shapes; or a checkpoint could not
             hold its state.
     """
-    batch = _example(model, shape, TRIED)
+    batch, future = _example(model, shape, TRIED)
     training = model.training
     try:
         with torch.no_grad():
-            out = model.eval()(*batch)
+            out = model.eval()(*batch, **future)
     except UsageError:
         raise
     except Exception as error:
@@ -91,7 +91,7 @@ def failure_of_one(model: nn.Module, shape: Shape) -> str:
     training = model.training
     try:
         with torch.no_grad():
-            functional_call(model.train(), buffers, _example(model, shape, 1))
+            functional_call(model.train(), buffers, *_example(model, shape, 1))
     except Exception as error:
         if failure := of_memory(error):
             raise failure from None
@@ -101,18 +101,22 @@ def failure_of_one(model: nn.Module, shape: Shape) -> str:
     return ""
 
 
-def _example(model: nn.Module, shape: Shape, count: int) -> tuple[torch.Tensor | None, ...]:
-    """Makes an example input of zeros.
+def _example(
+    model: nn.Module, shape: Shape, count: int
+) -> tuple[tuple[torch.Tensor | None, ...], dict[str, torch.Tensor]]:
+    """Makes an example input of zeros: what is given by place, and by name.
 
-    History [B, H, N, F] is a view of whole windows; codes [B, W] and what was observed of the history come if the model
-    asks for them."""
+    History [B, H, N, F] is a view of whole windows; codes [B, W], what was observed of the history and what is known ahead
+    come if the model asks for them."""
     window = shape.window
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     whole = torch.zeros(count, window.length, shape.num_nodes, shape.num_inputs + 1, device=device)
     codes = torch.zeros(count, window.length, dtype=torch.int32, device=device)
     history = whole[:, : window.history, :, : shape.num_inputs]
     known = (torch.ones_like(history, dtype=torch.bool),) if getattr(model, "uses_known", False) else ()
-    return history, codes if getattr(model, "uses_codes", False) else None, *known
+    ahead = torch.zeros(count, window.target_steps, shape.num_nodes, len(shape.future_codes), device=device)
+    future = {"future_BPNF": ahead} if getattr(model, "uses_future", False) else {}
+    return (history, codes if getattr(model, "uses_codes", False) else None, *known), future
 
 
 def _refuse_form(out: Any, shape: Shape, name: str) -> None:

@@ -42,6 +42,7 @@ class RevIN(nn.Module):
         super().__init__()
         self.inner, self.heads = inner, dict(heads)
         self.uses_codes, self.uses_known = bool(getattr(inner, "uses_codes", False)), True
+        self.uses_future = bool(getattr(inner, "uses_future", False))
         places = sorted({place for place in outputs_in_inputs if place >= 0})
         index = [places.index(place) if place >= 0 else len(places) for place in outputs_in_inputs]
         self.register_buffer("index_K", torch.tensor(places), persistent=False)
@@ -50,13 +51,18 @@ class RevIN(nn.Module):
         self.offset = nn.Parameter(torch.zeros(len(places))) if affine else None
 
     def forward(
-        self, history_BHNF: torch.Tensor, codes_BW: torch.Tensor | None, known_BHNF: torch.Tensor | None = None
+        self,
+        history_BHNF: torch.Tensor,
+        codes_BW: torch.Tensor | None,
+        known_BHNF: torch.Tensor | None = None,
+        **future: torch.Tensor | None,
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         own = history_BHNF[..., self.index_K]
         mean, spread = self._figures(own, None if known_BHNF is None else known_BHNF[..., self.index_K])
         moved = (own - mean[..., :-1]) / spread[..., :-1]
         given = history_BHNF.index_copy(-1, self.index_K, moved)
-        out = self.inner(given, codes_BW, *((known_BHNF,) if getattr(self.inner, "uses_known", False) else ()))
+        known = (known_BHNF,) if getattr(self.inner, "uses_known", False) else ()
+        out = self.inner(given, codes_BW, *known, **future)
         if isinstance(out, torch.Tensor):
             return self._back(out, mean, spread, self.index_C)
         chosen = {name: self.index_C[list(channels)] for name, channels in self.heads.items()}

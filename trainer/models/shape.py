@@ -19,6 +19,7 @@ class Shape:
         input_codes: of each input how many codes it has, code 0 (unseen or missing) included; 0: a number. Empty: all
             are numbers.
         target_codes: likewise of each target; a categorical one has as many channels.
+        future_codes: likewise of each feature that is known ahead; empty: nothing is.
         columns: of a table, how many of the inputs each column is: 1, or the width of a category's embedding. Empty: the
             data are no table.
         heads: {name of a loss: its channels among `num_outputs`}, for a model that returns a tensor a head.
@@ -32,6 +33,7 @@ class Shape:
     steps_per_day: int
     input_codes: tuple[int, ...] = ()
     target_codes: tuple[int, ...] = ()
+    future_codes: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 

@@ -210,12 +210,15 @@ def _class_weights(config: HeadConfig, target: Target) -> tuple[float, ...]:
 def outputs(model: nn.Module, batch: Batch, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
     """Returns {head: [B, P, N, its channels]} of a model; one with `uses_known` also gets the history's mask.
 
+    One with `uses_future` gets what is known ahead, by the name `future_BPNF`.
+
     Raises:
         UsageError: a model of the user's own fails.
     """
     known = (batch.known_BHNF,) if getattr(model, "uses_known", False) else ()
+    future = {"future_BPNF": batch.future_BPNF} if getattr(model, "uses_future", False) else {}
     try:
-        output = model(batch.history_BHNF, batch.codes_BW, *known)
+        output = model(batch.history_BHNF, batch.codes_BW, *known, **future)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         own = any(not type(module).__module__.startswith(("torch.", "dateshard.")) for module in model.modules())
         if not own or of_memory(error):
