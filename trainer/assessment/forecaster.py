@@ -61,10 +61,15 @@ class Forecaster:
         return torch.cat(parts, dim=-1)
 
     def of_window(
-        self, values_HNF: NDArray[np.float32], codes_W: NDArray[np.int32], known_HNF: NDArray[np.bool_] | None = None
+        self,
+        values_HNF: NDArray[np.float32],
+        codes_W: NDArray[np.int32],
+        known_HNF: NDArray[np.bool_] | None = None,
+        future_PNF: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
         """One window's forecast, as `of_windows` gives it of many."""
-        known, future = (None if array is None else array[None] for array in (known_HNF, future_PNF))
+        known = None if known_HNF is None else known_HNF[None]
+        future = None if future_PNF is None else future_PNF[None]
         scaled, chances = self.of_windows(values_HNF[None], codes_W[None], known, future)
         return None if scaled is None else scaled[0], {name: shares[0] for name, shares in chances.items()}
 

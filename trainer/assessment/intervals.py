@@ -91,13 +91,9 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
     """All features as inputs, the numeric targets alone as targets."""
     targets = tuple(forecaster.columns.targets[place] for place in forecaster.numbers)
     everything = tuple(range(len(forecaster.dataset.features)))
+    futures = forecaster.columns.futures
     wanted = BatchForm(
-        window=forecaster.window,
-        inputs=everything,
-        targets=targets,
-        codes=True,
-        known=True,
-        futures=forecaster.columns.futures,
+        window=forecaster.window, inputs=everything, targets=targets, codes=True, known=True, futures=futures
     )
     return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
 
