@@ -36,6 +36,12 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
     metavar="FILE",
     help="raw dumps before the forecast, as preprocess reads them: files, or a pattern with {date}; may be repeated",
 )
+@click.option(
+    "--future",
+    multiple=True,
+    metavar="FILE",
+    help="raw dumps of the steps that are forecast, with the features that are known ahead; repeatable",
+)
 @click.option("--until", metavar="INSTANT", help="the history ends here (default: with the last step that has a value)")
 @click.option(
     "--at",
@@ -61,6 +67,7 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> floa
 def predict(
     words: tuple[str, ...],
     history: tuple[str, ...],
+    future: tuple[str, ...],
     until: str | None,
     at: str | None,
     which: str,
@@ -101,6 +108,7 @@ def predict(
         PredictRequest(
             run=names[0],
             history=history,
+            future=future,
             until=until,
             at=at,
             checkpoint=which,

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from dateshard.judging.forecast import LATEST, Forecast, without_time
 from dateshard.judging.judge import newest_run
 from dateshard.judging.record_forecast import forecast_records
-from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_of_end, steps_of_shards
+from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_of_end, steps_ahead, steps_of_shards
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
+from dateshard.pipeline.recent.known_ahead import KnownAhead, ahead_of_dumps, ahead_of_shards
 from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, reading
 from dateshard.pipeline.recent.recent_steps import read_history
@@ -47,7 +48,9 @@ class PredictRequest:
     """What is to be forecast, and by which weights.
 
     Attributes:
-        history: dumps: files, folders, or patterns with `{date}`. until: the first instant that is not known yet.
+        history: dumps: files, folders, or patterns with `{date}`.
+        future: dumps of what comes, for a model that looks at features that are known ahead.
+        until: the first instant that is not known yet.
         at: instead of both: the first instant after committed steps that are the history; `latest`: after all of them,
             as where neither dumps nor this are given.
         interval: the share of targets that are to lie between low and high; None for no interval.
@@ -58,6 +61,7 @@ class PredictRequest:
 
     run: str
     history: tuple[str, ...] = ()
+    future: tuple[str, ...] = ()
     until: str | None = None
     at: str | None = None
     checkpoint: str = "best"
@@ -104,6 +108,7 @@ def predict(
     run: str,
     history: str | Sequence[str] = (),
     *,
+    future: str | Sequence[str] = (),
     until: str | None = None,
     at: str | None = None,
     checkpoint: str = "best",
@@ -121,10 +126,17 @@ def predict(
     Raises:
         UsageError, DumpError, StoreError: what happened, where, and what to do next.
     """
-    names = (history,) if isinstance(history, str) else tuple(history)
+    names, ahead = ((given,) if isinstance(given, str) else tuple(given) for given in (history, future))
     return predict_run(
         PredictRequest(
-            run=run, history=names, until=until, at=at, checkpoint=checkpoint, interval=interval, trust=trust
+            run=run,
+            history=names,
+            future=ahead,
+            until=until,
+            at=at,
+            checkpoint=checkpoint,
+            interval=interval,
+            trust=trust,
         )
     ).frame
 
@@ -209,14 +221,29 @@ def _of_grid(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, ca
         with raw_files(asked.history, config) as raw:
             nodes = table_of(dataset, config)
             history = read_history(raw, target_of(dataset), nodes, forecaster.window.history, until)
-    forecast = forecast_steps(forecaster, history, calibrated.intervals)
+    ahead = _known_ahead(asked, dataset, forecaster, history.end) if forecaster.columns.futures else None
+    forecast = forecast_steps(forecaster, history, calibrated.intervals, ahead)
     given = bool(asked.until or (asked.at and asked.at != LATEST))
     end = notes_of_end(history, dataset, from_dumps=bool(asked.history), given=given)
     return replace(forecast, notes=[*end, *forecast.notes])
 
 
+def _known_ahead(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, end: int) -> KnownAhead:
+    """What is known of the steps after a history: of the dumps that were named, or of committed dates."""
+    spans, places = steps_ahead(forecaster, end), forecaster.columns.futures
+    names = asked.future or asked.history
+    if not names:
+        return ahead_of_shards(newest_alike(dataset), places, spans)
+    config = _settings(asked, dataset)
+    with raw_files(names, reading(config, [dataset.feature_names[place] for place in places])) as raw:
+        return ahead_of_dumps(raw, config, target_of(dataset), table_of(dataset, config), spans)
+
+
 def _of_records(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: _Calibrated) -> Forecast:
     """The forecast of the records of dumps, or of those after them; or after committed records."""
+    if forecaster.columns.futures:
+        what = "the model knows features ahead, and of records that have not come nobody can say when they come"
+        raise UsageError(what, todo=f"Judge it on records that have come: {command('evaluate', asked.run)}")
     if asked.history:
         config = _settings(asked, dataset)
         if asked.until and not config.source.time_columns:

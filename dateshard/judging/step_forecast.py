@@ -13,6 +13,7 @@ from dateshard.judging.forecast_table import Made, frame_of, of_steps
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.pipeline.account import total
 from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.pipeline.recent.known_ahead import KnownAhead, unobserved
 from dateshard.pipeline.recent.recent_steps import RecentRows, RecentSteps
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
@@ -25,9 +26,18 @@ from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 
 
-def forecast_steps(forecaster: Forecaster, history: RecentSteps, intervals: Intervals | None) -> Forecast:
-    """The forecast of one window: of the steps after its history, or with horizon 0 of the history's own."""
-    scaled, chances = forecaster.of_window(history.values_HNF, _codes(forecaster, history), history.observed_HNF)
+def forecast_steps(
+    forecaster: Forecaster, history: RecentSteps, intervals: Intervals | None, ahead: KnownAhead | None = None
+) -> Forecast:
+    """The forecast of one window: of the steps after its history, or with horizon 0 of the history's own.
+
+    Args:
+        ahead: what is known of these steps, of a model that looks at it.
+    """
+    future = None if ahead is None else ahead.values_PNF
+    scaled, chances = forecaster.of_window(
+        history.values_HNF, _codes(forecaster, history), history.observed_HNF, future
+    )
     steps, nodes = _targets(forecaster, history), forecaster.dataset.nodes.names
     known_NK = known_targets(forecaster, history)
     made = Made(
@@ -47,7 +57,7 @@ def forecast_steps(forecaster: Forecaster, history: RecentSteps, intervals: Inte
         history=known,
         begin=steps[0][0],
         num_steps=len(steps),
-        notes=_notes(known, silent, forecaster.dataset),
+        notes=_notes(known, silent, forecaster.dataset) + _notes_ahead(forecaster, ahead),
         window=history,
     )
 
@@ -159,6 +169,17 @@ def notes_of_end(history: RecentSteps, dataset: Dataset, *, from_dumps: bool, gi
     return [
         f"The last value is of {begun}: its step is taken as complete, and later ones as not known yet ({options})."
     ]
+
+
+def _notes_ahead(forecaster: Forecaster, ahead: KnownAhead | None) -> list[str]:
+    names = [forecaster.dataset.feature_names[place] for place in forecaster.columns.futures]
+    return [] if ahead is None else unobserved(names, ahead)
+
+
+def steps_ahead(forecaster: Forecaster, end: int) -> list[tuple[Day, slice]]:
+    """The dates and their rows that are forecast after a history."""
+    manifest = forecaster.dataset.manifest
+    return rows_after(end, forecaster.window.horizon, manifest.timezone, manifest.step)
 
 
 def _notes(history: KnownHistory, silent: dict[str, list[str]], dataset: Dataset) -> list[str]:

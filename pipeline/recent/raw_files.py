@@ -20,6 +20,8 @@ from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, 
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import DumpError, UsageError, Where
 
+Names = tuple[str, ...] | None  # of a node table; None where nodes are found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
@@ -40,7 +42,7 @@ class Raw:
         pattern = next((name for name in self.names if not is_one_file(name)), None)
         return Where(file=place_of(pattern, date)) if pattern else Where(date=date)
 
-    def stage(self, date: dt.date, table_nodes: tuple[str, ...] | None, *, keep_places: bool = False) -> StagedDate:
+    def stage(self, date: dt.date, table_nodes: Names, *, keep_places: bool = False) -> StagedDate:
         """One date, decoded and reduced; as `dateshard.pipeline.arrays.stage`."""
         config = spilled(self.config) if date in self.cut else self.config
         memory = int(FREE_SHARE * psutil.virtual_memory().available)

@@ -134,7 +134,7 @@ class DumpRecords:
             DumpError: as preprocess.
         """
         config = self.config
-        staged = _widened(self.raw.stage(date, None, keep_places=True), list(self.raw.config.features), config)
+        staged = widened(self.raw.stage(date, None, keep_places=True), list(self.raw.config.features), config)
         encoded = encode_date(staged, config, self.target)
         time_T, observed = staged.beside["time"], encoded.observed_TNF
         cut_T = None
@@ -166,7 +166,7 @@ def reading(config: Pipeline, features: Collection[str]) -> Pipeline:
     return config.model_copy(update={"features": own})
 
 
-def _widened(staged: StagedDate, own: Sequence[str], config: Pipeline) -> StagedDate:
+def widened(staged: StagedDate, own: Sequence[str], config: Pipeline) -> StagedDate:
     """A date that was staged with some features, as of all: nothing was observed of the others."""
     names = list(config.features)
     values_TNF = np.full((*staged.values_TNF.shape[:2], len(names)), np.nan)

@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_date
 from dateshard.pipeline.raw.row_counts import with_columns
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.pipeline.recent.raw_files import Raw, history_option
+from dateshard.pipeline.recent.raw_files import Names, Raw, history_option
 from dateshard.shardstore.errors import DumpError, Where
 from dateshard.shardstore.layouts.encode import last_record
 from dateshard.shardstore.times.calendar import Day, collapse
 from dateshard.shardstore.times.instants import rows_before, step_before
-
-Names = tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
