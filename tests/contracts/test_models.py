@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -309,6 +310,35 @@ class TestRevin(Linear):
 class TestRevinOnNlinear(Linear):
     name = "nlinear"
     settings: ClassVar = {"revin": True}
+
+
+class Knowing(nn.Module):
+    """A model that is given the same futures with every window."""
+
+    uses_codes = True
+
+    def __init__(self, inner: nn.Module, horizon: int) -> None:
+        super().__init__()
+        self.inner, self.horizon = inner, horizon
+
+    def forward(self, history: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        steps = torch.arange(self.horizon, device=history.device)[None, :, None, None]
+        future = torch.cat([steps / 4.0, steps % 3], dim=-1).expand(len(history), -1, history.shape[2], -1)
+        out: torch.Tensor = self.inner(history, codes, future_BPNF=future)
+        return out
+
+
+class TestKnownFutures(Built):
+    """Around a model: futures that are a number and a category."""
+
+    horizon_0, idle = False, ("inner.hidden.weight", "inner.hidden.bias", "inner.embeddings.0.weight")
+    by_node = ("inner.inner.node.weight",)
+
+    def make(self, shape: Shape) -> nn.Module:
+        if not shape.window.horizon:
+            raise ValueError("nothing is known ahead where there is no horizon")
+        knowing = replace(shape, future_codes=(0, 3))
+        return Knowing(build(knowing, ModelConfig(name="mlp", hidden_units=(16,))), shape.window.horizon)
 
 
 class TestCategoricalInputs(Built):

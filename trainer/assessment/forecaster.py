@@ -167,6 +167,7 @@ def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], win
             observed_BPNF=None,
             codes_BW=codes,
             known_BHNF=known,
+            future_BPNF=batch.future_BPNF,
         )
         out = outputs(model, own.changed(lambda tensor: tensor.to(device)), heads)
         return {name: tensor.cpu() for name, tensor in out.items()}

@@ -280,6 +280,17 @@ def test_the_other_models_resume_as_well(lab: Lab, model: dict[str, Any]) -> Non
     same_end(lab.leg("cut", resume="cut", model=model), whole)
 
 
+def test_a_model_that_knows_futures_resumes_as_well(make_world: Make) -> None:
+    world = make_world(5, missing=0.5, split=SPLIT, **TRAINER)
+    world.tree["pipeline"]["features"]["volume"]["future"] = True
+    world.prepare()
+    lab = Lab(world)
+    whole = lab.leg("whole")
+    assert any(name.startswith("inner.") for name in whole["weights"])  # the model stands behind its correction
+    lab.leg("cut", 3)
+    same_end(lab.leg("cut", resume="cut"), whole)
+
+
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_an_lstm_resumes_from_every_step_twice_in_a_row(lab: Lab, schedule: str) -> None:
     """Stacked, with dropout, two batches a step, warm-up into a schedule, normalised windows."""
