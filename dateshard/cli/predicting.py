@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from dateshard.cli.options import (
@@ -14,6 +16,10 @@ from dateshard.cli.options import (
     trust_option,
 )
 from dateshard.shardstore.commands import command
+
+if TYPE_CHECKING:
+    from dateshard.judging.prediction import Prediction
+    from dateshard.terminal.screen import Screen
 
 
 def _level(_context: click.Context, _option: click.Parameter, text: str) -> float | None:
@@ -87,9 +93,8 @@ def predict(
     import sys
     from pathlib import Path
 
-    from dateshard.judging import forecast_table, prediction_screen
+    from dateshard.judging import forecast_table
     from dateshard.judging.prediction import PredictRequest, predict_run
-    from dateshard.shardstore.errors import naming
     from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
@@ -118,6 +123,17 @@ def predict(
             trust=trust,
         )
     )
+    _show(made, screen, out, as_json=as_json)
+    return 0
+
+
+def _show(made: Prediction, screen: Screen, out: str | None, *, as_json: bool) -> None:
+    """The headline, and the rows where they are asked for: a file, a document, the terminal or a pipe."""
+    from pathlib import Path
+
+    from dateshard.judging import forecast_table, prediction_screen
+    from dateshard.shardstore.errors import naming
+
     prediction_screen.headline(screen, made)
     if out:
         forecast_table.write(made.frame, Path(out))
@@ -129,4 +145,3 @@ def predict(
     elif not out:
         with naming("standard output"):
             click.echo(forecast_table.as_csv(made.frame), nl=False)  # names as they are: docs/decisions/0047
-    return 0
