@@ -26,6 +26,7 @@ from dateshard.trainer import checkpoint, loop
 from dateshard.trainer.runs.start import New, start
 from tests.conftest import World, build_world
 from tests.kit.events import FIRST, event_world, make_records
+from tests.kit.events import write as write_events
 from tests.kit.states import State, committed, content, differing, files_below, left_behind
 from tests.kit.zygote import MAIN, WRITER, Zygote
 
@@ -263,12 +264,28 @@ def _changed(folder: Path, prepare: Prepare) -> None:
     change_dump(world)
 
 
-def events(folder: Path, prepare: Prepare) -> Scene:
-    """The first preprocess of two dates of events, cut by session, whose sessions are divided."""
+def _events(folder: Path) -> World:
+    """Two dates of events, cut by session, whose sessions are divided."""
     records = {date: make_records(date, 30, ("a", "b", "c"), 5) for date in (FIRST, FIRST + dt.timedelta(days=1))}
     split = {"by": "session", "train": 0.6, "validation": 0.4}
-    event_world(folder, records, cut=True, split=split).config_file()
-    return Scene("preprocess", folder, PREPARE, observe_store, lambda _: PREPARE)
+    world = event_world(folder, records, cut=True, split=split)
+    world.config_file()
+    return world
+
+
+def events(folder: Path, prepare: Prepare) -> Scene:
+    """The first preprocess of two dates of events."""
+    _events(folder)
+    return Scene("events", folder, PREPARE, observe_store, lambda _: PREPARE)
+
+
+def events_rerun(folder: Path, prepare: Prepare) -> Scene:
+    """One date of events again after its dump changed: other instants, other values, a session less."""
+    world = _events(folder)
+    prepare(world)
+    write_events(world, FIRST, make_records(FIRST, 25, ("a", "b"), 6))
+    words = (*PREPARE, str(FIRST), "--force")
+    return Scene("events_rerun", folder, words, observe_store, lambda _: words)
 
 
 def rerun(folder: Path, prepare: Prepare) -> Scene:
@@ -383,6 +400,7 @@ def checkpoints(folder: Path, prepare: Prepare) -> Scene:
 SCENES: dict[str, Callable[[Path, Prepare], Scene]] = {
     "preprocess": first,
     "events": events,
+    "events_rerun": events_rerun,
     "rerun": rerun,
     "refit": refit,
     "formats": formats,
