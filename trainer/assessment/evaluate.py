@@ -28,7 +28,7 @@ from dateshard.trainer.assessment.baselines import (
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 from dateshard.trainer.assessment.example_windows import Drawn, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
-from dateshard.trainer.assessment.paired import ByDate, DateOf, compare
+from dateshard.trainer.assessment.paired import ErrorsByUnit, DateOf, compare
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import scaled_bounds
 from dateshard.trainer.config import Trainer
@@ -77,7 +77,7 @@ def evaluate(
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
-    counted, by_date, ranking = _accumulate(setting, order, rivals)
+    counted, by_unit, ranking = _accumulate(setting, order, rivals)
     rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
     _refuse_blind(rows, split, order.num_windows, notes)
     categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
@@ -102,7 +102,7 @@ def evaluate(
     if model:
         days = max(1, math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS))
         for row in result.rivals:
-            result.comparisons.extend(compare(by_date[model[0]], by_date[row.name], row.name, days))
+            result.comparisons.extend(compare(by_unit[model[0]], by_unit[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
         reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
@@ -210,7 +210,7 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 @torch.no_grad()
 def _accumulate(
     setting: Setting, order: Order, rivals: Rivals
-) -> tuple[dict[str, EpochMetrics], dict[str, ByDate], Ranking]:
+) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking]:
     """What is counted of every predictor, its errors by date, and how the windows rank by the model's errors."""
     window, wanted = setting.window, _wanted(setting, rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
@@ -219,7 +219,7 @@ def _accumulate(
     for name in rivals.forecasts:
         empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
         counted[name] = with_raw(empty, floor)
-    by_date = {name: ByDate(form, len(setting.dataset.days)) for name in rivals.forecasts}
+    by_unit = {name: ErrorsByUnit(form, len(setting.dataset.days)) for name in rivals.forecasts}
     date_of = DateOf(setting.dataset, order)
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
@@ -235,5 +235,5 @@ def _accumulate(
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, losses, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
-            by_date[name].add(predicted, batch, day_B)
-    return counted, by_date, ranking
+            by_unit[name].add(predicted, batch, day_B)
+    return counted, by_unit, ranking

@@ -104,7 +104,7 @@ class DateOf:
 
 
 @dataclass(slots=True)
-class ByDate:
+class ErrorsByUnit:
     """The errors of one predictor by date; 24 bytes a date for its numbers together and for each category.
 
     Attributes:
@@ -112,10 +112,10 @@ class ByDate:
     """
 
     form: Form
-    num_days: int
+    num_units: int
     sums: dict[str | None, Floats] = field(default_factory=dict)
 
-    def add(self, forecast: Mapping[str, torch.Tensor], batch: Batch, day_B: Integers) -> None:
+    def add(self, forecast: Mapping[str, torch.Tensor], batch: Batch, unit_B: Integers) -> None:
         """Adds a batch; a predictor may leave heads out."""
         if (numbers := numbers_of(self.form, forecast, batch)) is not None:
             predicted, target, observed = (None if tensor is None else tensor.detach().cpu() for tensor in numbers)
@@ -124,16 +124,16 @@ class ByDate:
             error = torch.sub(predicted.double(), target.double())
             seen = torch.ones_like(error, dtype=torch.bool) if observed is None else observed
             error = torch.where(seen, error, 0.0)
-            self._add(None, (seen, error.square(), error.abs()), day_B)
+            self._add(None, (seen, error.square(), error.abs()), unit_B)
         for head in self.form.categorical:
             if head.name in forecast:
                 place = head.targets[0]
-                self._add(self.form.targets[place].name, _of_category(forecast[head.name], batch, place), day_B)
+                self._add(self.form.targets[place].name, _of_category(forecast[head.name], batch, place), unit_B)
 
-    def _add(self, target: str | None, terms: Sequence[torch.Tensor], day_B: Integers) -> None:
-        sums = self.sums.setdefault(target, np.zeros((3, self.num_days)))
+    def _add(self, target: str | None, terms: Sequence[torch.Tensor], unit_B: Integers) -> None:
+        sums = self.sums.setdefault(target, np.zeros((3, self.num_units)))
         for row, term in zip(sums, terms, strict=True):
-            row += np.bincount(day_B, term.flatten(1).sum(1, dtype=torch.float64).numpy(), minlength=self.num_days)
+            row += np.bincount(unit_B, term.flatten(1).sum(1, dtype=torch.float64).numpy(), minlength=self.num_units)
 
 
 def _of_category(logits_BPNC: torch.Tensor, batch: Batch, place: int) -> tuple[torch.Tensor, ...]:
@@ -146,7 +146,7 @@ def _of_category(logits_BPNC: torch.Tensor, batch: Batch, place: int) -> tuple[t
     return seen, seen & (logits.argmax(-1) + 1 == codes), torch.where(seen, lost, 0.0)
 
 
-def compare(mine: ByDate, theirs: ByDate, baseline: str, horizon_days: int) -> list[Comparison]:
+def compare(mine: ErrorsByUnit, theirs: ErrorsByUnit, baseline: str, horizon_days: int) -> list[Comparison]:
     """The model beside a baseline, in everything that both forecast."""
     comparisons = []
     for target, own in mine.sums.items():

@@ -12,7 +12,7 @@ from bench.verdicts import told_apart
 from dateshard.trainer.assessment import paired
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.paired import ByDate, Comparison, DateOf, compare, interval
+from dateshard.trainer.assessment.paired import ErrorsByUnit, Comparison, DateOf, compare, interval
 from dateshard.trainer.data.shuffle import Shuffle
 from dateshard.trainer.setup import order_of
 
@@ -35,9 +35,9 @@ def test_errors_by_date_are_those_of_the_windows_whose_first_target_lies_on_it(
         window={"history": 12, "horizon": 6, "stride": stride},
     )
     world.prepare()
-    seen = list[tuple[str, ByDate]]()
+    seen = list[tuple[str, ErrorsByUnit]]()
     monkeypatch.setattr(
-        "dateshard.trainer.assessment.evaluate.ByDate", lambda *given: seen.append(("", ByDate(*given))) or seen[-1][1]
+        "dateshard.trainer.assessment.evaluate.ErrorsByUnit", lambda *given: seen.append(("", ErrorsByUnit(*given))) or seen[-1][1]
     )
     row = evaluate(world.settings.trainer, world.open(), split="test", baselines=["mean"], model=None).rows[0]
     dataset, written = world.open(), plain(world)
@@ -133,8 +133,8 @@ def test_a_forecaster_that_is_clearly_better_is_told_to_be(monkeypatch: pytest.M
     assert all(low is not None and low > 0 for low in better)
 
 
-def by_date(squared: np.ndarray, absolute: np.ndarray) -> ByDate:
-    made = ByDate(None, len(squared))  # type: ignore[arg-type]
+def by_unit(squared: np.ndarray, absolute: np.ndarray) -> ErrorsByUnit:
+    made = ErrorsByUnit(None, len(squared))  # type: ignore[arg-type]
     made.sums[None] = np.stack([np.full(len(squared), 10.0), squared, absolute])
     return made
 
@@ -146,8 +146,8 @@ def by_date(squared: np.ndarray, absolute: np.ndarray) -> ByDate:
 def test_better_is_who_is_so_beyond_chance_and_by_both_errors(squared: float, absolute: float, outcome: str) -> None:
     generator = np.random.default_rng(6)
     theirs, noise = generator.uniform(1, 2, 46), generator.normal(0, 0.1, 46)
-    mine = by_date(squared * theirs + noise, absolute * theirs)
-    found = compare(mine, by_date(theirs, theirs), "repeat", 1)
+    mine = by_unit(squared * theirs + noise, absolute * theirs)
+    found = compare(mine, by_unit(theirs, theirs), "repeat", 1)
     assert [(one.baseline, one.target, one.dates, one.outcome) for one in found] == [("repeat", None, 46, outcome)]
     assert found[0].gain == pytest.approx(1 - (squared * theirs + noise).sum() / theirs.sum())
 
