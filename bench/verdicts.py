@@ -23,6 +23,8 @@ from dateshard.trainer.metrics.sums import Floats
 
 DATES = (4, 7, 10, 14, 21, 30, 46, 90, 180, 365)
 RHOS = (0.0, 0.3, 0.5, 0.7)
+CUTS = (4, 5, 6, 8, 10, 20, 50, 200)
+SHARED = 0.5  # correlation of a date's difficulty with that of the date before
 WARM = 50
 
 
@@ -34,19 +36,19 @@ def correlated(generator: np.random.Generator, runs: int, dates: int, rho: float
     return noise[:, WARM:]
 
 
-def errors(runs: int, dates: int, rho: float, seed: int) -> tuple[Floats, Floats]:
+def errors(runs: int, dates: int, rho: float, seed: int, shared_rho: float) -> tuple[Floats, Floats]:
     """Squared errors [runs, dates] of two forecasters of equal skill."""
     generator = np.random.default_rng([seed, dates, int(100 * rho)])
-    shared = np.exp(0.5 * correlated(generator, runs, dates, 0.5))
+    shared = np.exp(0.5 * correlated(generator, runs, dates, shared_rho))
     first, second = (shared * np.exp(0.2 * correlated(generator, runs, dates, rho)) for _ in range(2))
     return first, second
 
 
-def told_apart(runs: int, dates: int, rho: float, seed: int = 1) -> float:
-    """The share of runs in which one is told to be better."""
+def told_apart(runs: int, units: int, rho: float, seed: int = 1, *, cuts: bool = False) -> float:
+    """The share of runs in which one is told to be better, over dates or over cuts (which share no difficulty)."""
     apart = 0
-    for mine, theirs in zip(*errors(runs, dates, rho, seed), strict=True):
-        low, high = paired.interval(theirs - mine, theirs, 0)[1]
+    for mine, theirs in zip(*errors(runs, units, rho, seed, 0.0 if cuts else SHARED), strict=True):
+        low, high = paired.interval(theirs - mine, theirs, None if cuts else 0)[1]
         apart += low is not None and high is not None and (low > 0 or high < 0)
     return apart / runs
 
@@ -72,6 +74,11 @@ def main() -> None:
     for dates in DATES:
         shares = " | ".join(f"{100 * told_apart(arguments.runs, dates, rho):.1f}" for rho in RHOS)
         lines.append(f"| {dates} | {shares} |")
+        print(lines[-1], flush=True)
+    lines += ["", "Over cuts, which are independent of each other:", "", "| cuts | told apart |", "|---|---|"]
+    print("\n".join(lines[-5:]))
+    for cuts in CUTS:
+        lines.append(f"| {cuts} | {100 * told_apart(arguments.runs, cuts, 0.0, cuts=True):.1f} |")
         print(lines[-1], flush=True)
     if arguments.write:
         path = Path(__file__).parent / "results" / f"{dt.date.today()}-verdicts.md"

@@ -73,7 +73,7 @@ class EvaluateRow(TypedDict):
 
 
 class ComparisonDocument(TypedDict):
-    """The model beside one baseline: a paired block bootstrap over the dates of the split."""
+    """The model beside one baseline: a paired bootstrap over the dates of the split, or over its cuts."""
 
     baseline: str
     target: Annotated[str | None, Field(description="a categorical target; null: the numbers together")]
@@ -81,9 +81,10 @@ class ComparisonDocument(TypedDict):
         float | None,
         Field(description="share of squared error less, or of targets more right; null: no error to compare with"),
     ]
-    low: Annotated[float | None, Field(description="of its 95 % interval; null with too few dates")]
+    low: Annotated[float | None, Field(description="of its 95 % interval; null with too few dates or cuts")]
     high: float | None
-    dates: Annotated[int, Field(description="with observed targets")]
+    dates: Annotated[int | None, Field(description="with observed targets; null where cuts are divided")]
+    cuts: Annotated[int | None, Field(description="the same of cuts; null where dates are divided")]
     agrees: Annotated[bool, Field(description="mean absolute error, or log loss, says the same")]
     outcome: Literal["better", "worse", "unclear"]
 
@@ -92,6 +93,9 @@ class EvaluateDocument(TypedDict):
     """A model beside its baselines, on the same windows."""
 
     split: str
+    split_by: Annotated[
+        str | None, Field(description="column whose values are divided (row: buckets of rows); null: dates are")
+    ]
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
     history: Annotated[int, Field(description="steps that the model looks back")]
     observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.layouts.row_buckets import ROW
 
 Document = Mapping[str, Any]
+TIMES = 10  # from so much of a baseline's error on it is told as a factor, for 152324170.8 % says nothing
 
 
 def verdicts(document: Document) -> list[tuple[str, bool]]:
@@ -55,14 +57,17 @@ def _verdict(document: Document, target: str | None, rows: Sequence[Mapping[str,
         return f"{'' if target is None else f'{target}: '}{_no_gain(document, best, target)}", False
     if all(row["outcome"] == "better" for row in rows):
         whom = "every baseline" if len(rows) > 1 else f"the only baseline {best['baseline']}"
-        return f"{subject} beats {whom}: {_gain(best, target)}.", True
+        return f"{subject} beats {whom}: {_gain(document, best, target)}.", True
     if best["outcome"] == "worse":
-        return f"{subject} does NOT beat {best['baseline']}: {_gain(best, target)}. Use {best['baseline']}.", False
+        return (
+            f"{subject} does NOT beat {best['baseline']}: {_gain(document, best, target)}. Use {best['baseline']}.",
+            False,
+        )
     doubtful = next(row for row in rows if row["outcome"] != "better")
     start = "No clear winner" if target is None else f"{target}: no clear winner"
     if doubtful["low"] is None:
         start += " can be told"
-    return f"{start}: the model has {_gain(doubtful, target)}. {_winners(document, target)}", False
+    return f"{start}: the model has {_gain(document, doubtful, target)}. {_winners(document, target)}", False
 
 
 def _no_gain(document: Document, best: Mapping[str, Any], target: str | None) -> str:
@@ -72,18 +77,56 @@ def _no_gain(document: Document, best: Mapping[str, Any], target: str | None) ->
     return f"The model's forecasts are not finite numbers. Use {best['baseline']}."
 
 
-def _gain(row: Mapping[str, Any], target: str | None) -> str:
+def _gain(document: Document, row: Mapping[str, Any], target: str | None) -> str:
     """Writes `1.5 % less squared error than ridge (95 %: 0.9 to 2.1 % over 46 dates)`."""
+    if target is None and 1 - row["gain"] >= TIMES:
+        ends = [1 - row[end] for end in ("high", "low")] if row["low"] is not None else []
+        between = " to ".join(_times(max(end, 0)) for end in ends) + " times"
+        return f"{_times(1 - row['gain'])} times the squared error of {row['baseline']}{_sure(document, row, between)}"
     sign, unit = (1, "less") if row["gain"] >= 0 else (-1, "more")
-    measure, said = " %", f"{100 * sign * row['gain']:.1f} % {unit} squared error than {row['baseline']}"
+    measure, size = " %", _percent(sign * row["gain"])
+    said = f"{size} % {unit} squared error than {row['baseline']}"
     if target is not None:
         unit = "more" if sign > 0 else "less"
         measure, said = "", f"{100 * sign * row['gain']:.1f} points {unit} accuracy than {row['baseline']}"
-    dates = "1 date" if row["dates"] == 1 else f"{row['dates']:,} dates"
+    ends = sorted(sign * row[end] for end in ("low", "high")) if row["low"] is not None else []
+    return f"{said}{_sure(document, row, ' to '.join(_percent(end) for end in ends) + measure)}"
+
+
+def _sure(document: Document, row: Mapping[str, Any], between: str) -> str:
+    units = _units(document, row)
     if row["low"] is None:
-        return f"{said} ({dates}: too few for an interval)"
-    low, high = sorted((100 * sign * row["low"], 100 * sign * row["high"]))
-    return f"{said} (95 %: {low:.1f} to {high:.1f}{measure} over {dates})"
+        return f" ({units}: too few for an interval)"
+    return f" (95 %: {between} over {units})"
+
+
+def _units(document: Document, row: Mapping[str, Any]) -> str:
+    """What was resampled: `46 dates`, `12 values of 'subject'`, `20 buckets of rows`."""
+    if (count := row.get("cuts")) is None:  # as in every evaluation that is older than cuts
+        return _counted(row["dates"], "date")
+    by = document["split_by"]
+    return f"{_counted(count, 'bucket')} of rows" if by == ROW else f"{_counted(count, 'value')} of '{by}'"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    """A share in per cent; only all of it is 100."""
+    return ">99.9" if 0.9995 <= share < 1 else f"{100 * share:.1f}"
+
+
+def _times(ratio: float) -> str:
+    """A factor as it is said: 12, 340, 1.5 million, 3e+14."""
+    if ratio < 10:
+        return f"{ratio:.1f}"
+    if ratio >= 1e12:
+        return f"{ratio:.0e}"
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if ratio >= size:
+            return f"{ratio / size:.1f} {word}"
+    return f"{ratio:,.0f}"
 
 
 def _winners(document: Document, target: str | None) -> str:

@@ -235,6 +235,7 @@ def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: P
     judged = json.loads(world.run("evaluate", "r", "--json").stdout)
     assert judged["split"] == "test"
     assert {row["name"] for row in judged["rows"]} == {"mlp", "repeat", "mean", "ridge"}
+    assert {(row["cuts"], row["low"]) for row in judged["comparisons"]} == {(1, None)}
     held = json.loads(world.run("evaluate", "r", "--split", "validation", "--json").stdout)
     shown = json.loads(world.run("checkpoints", "info", "r", "best", "--json").stdout)
     (mine,) = (row for row in held["rows"] if row["name"] == "mlp")

@@ -107,6 +107,9 @@ def test_a_table_is_prepared_learned_and_judged_beside_linear_rivals(
     assert "70 % train + 10 % validation of the rows" in told
     judged = json.loads(world.run("evaluate", "r", "--json").stdout)
     assert {row["name"] for row in judged["rows"]} == {"mlp", *rivals}
+    assert judged["split_by"] == "row"
+    assert {(row["cuts"], row["dates"]) for row in judged["comparisons"]} == {(20, None)}
+    assert all(row["low"] < row["gain"] < row["high"] for row in judged["comparisons"])
     seen = world.run("inspect", "-c", config).stdout
     assert "800 records x 1 node x 4 features" in seen
     assert "clock changes" not in seen

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -28,7 +27,7 @@ from dateshard.trainer.assessment.baselines import (
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 from dateshard.trainer.assessment.example_windows import Drawn, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
-from dateshard.trainer.assessment.paired import ErrorsByUnit, DateOf, compare
+from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import scaled_bounds
 from dateshard.trainer.config import Trainer
@@ -42,7 +41,6 @@ from dateshard.trainer.models.ridge import Ridge, tuning_notes
 from dateshard.trainer.optimization.objective import make_heads
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
-ANCHOR = np.zeros(1, dtype=np.int64)
 TWIN = 1e-6  # relative difference of two errors that are those of one map
 APART = 1.5  # ratio of a baseline's errors from which on the splits are said to differ in difficulty
 
@@ -98,9 +96,10 @@ def evaluate(
         comparisons=[],
         difficulty=difficulty,
         history=setting.window.history,
+        split_by=dataset.manifest.cut if dataset.manifest.split_cuts else None,
     )
     if model:
-        days = max(1, math.ceil(setting.window.target_steps * dataset.manifest.step / DAY_NS))
+        days = None if dataset.manifest.split_cuts else _horizon_days(setting)
         for row in result.rivals:
             result.comparisons.extend(compare(by_unit[model[0]], by_unit[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
@@ -108,6 +107,11 @@ def evaluate(
         reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
         result.shown.extend(Drawn(reader, setting.form, setting.targets, beside).windows(ranking.chosen()))
     return result
+
+
+def _horizon_days(setting: Setting) -> int:
+    """Dates after the anchor's own that one window's targets may reach over, at least one."""
+    return max(1, math.ceil(setting.window.target_steps * setting.dataset.manifest.step / DAY_NS))
 
 
 def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:
@@ -211,7 +215,7 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 def _accumulate(
     setting: Setting, order: Order, rivals: Rivals
 ) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking]:
-    """What is counted of every predictor, its errors by date, and how the windows rank by the model's errors."""
+    """What is counted of every predictor, its errors by date or cut, and how the windows rank by the model's errors."""
     window, wanted = setting.window, _wanted(setting, rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
@@ -219,14 +223,14 @@ def _accumulate(
     for name in rivals.forecasts:
         empty = EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True)
         counted[name] = with_raw(empty, floor)
-    by_unit = {name: ErrorsByUnit(form, len(setting.dataset.days)) for name in rivals.forecasts}
-    date_of = DateOf(setting.dataset, order)
+    num_units, unit_of = units_of(setting.dataset, order, setting.split)
+    by_unit = {name: ErrorsByUnit(form, num_units) for name in rivals.forecasts}
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.code_length
     for number, batch in enumerate(reader.batches(0)):
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
-        day_B = date_of(order.positions(number), ANCHOR)[:, 0]
+        unit_B = unit_of(order.positions(number))
         for name, forecast in rivals.forecasts.items():
             predicted, losses = forecast(batch), {}
             if name == rivals.model:
@@ -235,5 +239,5 @@ def _accumulate(
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, losses, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
-            by_unit[name].add(predicted, batch, day_B)
+            by_unit[name].add(predicted, batch, unit_B)
     return counted, by_unit, ranking

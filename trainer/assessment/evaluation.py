@@ -43,6 +43,7 @@ class Evaluation:
         history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
         observed: {split: share of its target cells}.
+        split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
     """
 
     split: str
@@ -57,6 +58,7 @@ class Evaluation:
     history: int = 0
     shown: list[dict[str, Any]] = field(default_factory=list)
     observed: dict[str, float] = field(default_factory=dict)
+    split_by: str | None = None
 
     @property
     def rivals(self) -> list[Row]:
@@ -98,6 +100,7 @@ class Evaluation:
         """The document that `evaluate --json` prints. Overall raw figures are null where features differ in unit."""
         return {
             "split": self.split,
+            "split_by": self.split_by,
             "windows": self.windows,
             "history": self.history,
             "observed": self.observed,

@@ -60,6 +60,55 @@ def test_too_few_dates_are_said_to_be() -> None:
     )
 
 
+def cuts(low: float | None, high: float | None, count: int) -> Comparison:
+    gain = -0.04 if low is None or high is None else (low + high) / 2
+    return Comparison(
+        baseline="repeat", target=None, gain=gain, low=low, high=high, dates=None, cuts=count, agrees=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "count", "units"),
+    [
+        ("subject", 12, "12 values of 'subject'"),
+        ("row", 20, "20 buckets of rows"),
+        ("subject", 1, "1 value of 'subject'"),
+    ],
+)
+def test_where_cuts_are_divided_a_verdict_is_about_them_and_not_about_dates(by: str, count: int, units: str) -> None:
+    ((sentence, _),) = said(cuts(*LOST, count), split_by=by)
+    assert f" than repeat (95 %: 2.0 to 6.0 % over {units}). Use repeat." in sentence
+    ((sentence, _),) = said(cuts(None, None, count), split_by=by)
+    assert f" 4.0 % more squared error than repeat ({units}: too few for an interval)." in sentence
+
+
+def test_an_evaluation_that_is_older_than_cuts_is_told_as_it_was() -> None:
+    document = judged(found("repeat", *LOST)).to_json()
+    del document["split_by"], document["comparisons"][0]["cuts"]
+    assert "(95 %: 2.0 to 6.0 % over 46 dates)" in verdicts(document)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "sentence"),
+    [
+        (1.9, 1.5, 2.3, "90.0 % more squared error than repeat (95 %: 50.0 to 130.0 % over 46 dates)"),
+        (10.0, 8.25, 11.6, "10 times the squared error of repeat (95 %: 8.2 to 12 times over 46 dates)"),
+        (1_523_242.7, 12_345.0, 3.1e9, "1.5 million times the squared error of repeat (95 %: 12,345 to 3.1 billion times over"),
+        (3.2e14, -5.0, 9e14, "3e+14 times the squared error of repeat (95 %: 0.0 to 9e+14 times over"),
+        (1e-9, 1e-10, 1e-8, ">99.9 % less squared error than repeat (95 %: >99.9 to >99.9 % over"),
+    ],
+)  # fmt: skip
+def test_an_error_that_is_many_times_another_is_told_as_a_factor(
+    ratio: float, low: float, high: float, sentence: str
+) -> None:
+    compared = Comparison(
+        baseline="repeat", target=None, gain=1 - ratio, low=1 - high, high=1 - low, dates=46, agrees=True
+    )
+    assert sentence in said(compared)[0][0]
+    few = Comparison(baseline="repeat", target=None, gain=1 - ratio, low=None, high=None, dates=1, agrees=True)
+    assert f"{sentence.partition(' (')[0]} (1 date: too few" in said(few)[0][0]
+
+
 def test_a_single_baseline_is_not_every_baseline() -> None:
     ((sentence, _),) = said(found("mean", *SURE))
     assert sentence.startswith("The model beats the only baseline mean: ")

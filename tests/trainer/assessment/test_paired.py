@@ -1,8 +1,10 @@
-"""Verdicts that hold: errors by date against plain numpy, and how often chance alone makes a winner."""
+"""Verdicts that hold: errors by date and by cut against plain numpy, and how often chance alone makes a winner."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from bench.verdicts import told_apart
 from dateshard.trainer.assessment import paired
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.paired import ErrorsByUnit, Comparison, DateOf, compare, interval
+from dateshard.trainer.assessment.paired import Comparison, DateOf, ErrorsByUnit, compare, interval
 from dateshard.trainer.data.shuffle import Shuffle
 from dateshard.trainer.setup import order_of
+from tests.kit.events import FIRST, event_world, in_order, make_records
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-07..2024-03-09", "test": ["2024-03-10..2024-03-12", "2024-03-14..2024-03-16"]}
@@ -37,7 +40,8 @@ def test_errors_by_date_are_those_of_the_windows_whose_first_target_lies_on_it(
     world.prepare()
     seen = list[tuple[str, ErrorsByUnit]]()
     monkeypatch.setattr(
-        "dateshard.trainer.assessment.evaluate.ErrorsByUnit", lambda *given: seen.append(("", ErrorsByUnit(*given))) or seen[-1][1]
+        "dateshard.trainer.assessment.evaluate.ErrorsByUnit",
+        lambda *given: seen.append(("", ErrorsByUnit(*given))) or seen[-1][1],
     )
     row = evaluate(world.settings.trainer, world.open(), split="test", baselines=["mean"], model=None).rows[0]
     dataset, written = world.open(), plain(world)
@@ -126,6 +130,93 @@ def test_what_makes_no_error_or_is_no_number_is_compared_with_nothing() -> None:
 def test_two_forecasters_of_equal_skill_are_seldom_told_apart(dates: int, rho: float) -> None:
     """At 95 %; 8 % leaves room for the 400 runs, plain percentiles of the same blocks have 16 to 43 %."""
     assert told_apart(400, dates, rho) <= 0.08
+
+
+@pytest.mark.parametrize("cuts", [4, 20])
+def test_two_forecasters_of_equal_skill_are_seldom_told_apart_over_cuts(cuts: int) -> None:
+    assert told_apart(400, cuts, 0.0, cuts=True) <= 0.07
+
+
+@pytest.mark.parametrize("cuts", [6, 20])
+def test_an_interval_over_cuts_holds_the_true_share_as_often_as_it_says(cuts: int) -> None:
+    """Each cut's error is log-normal, mine 0.8 of theirs but for what is my own: by expectation a gain of 0.2."""
+    assert 0.92 <= covered(400, cuts) <= 0.99
+
+
+def covered(runs: int, cuts: int) -> float:
+    generator = np.random.default_rng([7, cuts])
+    theirs = np.exp(generator.normal(0, 0.5, (runs, cuts)))
+    mine = 0.8 * theirs * np.exp(generator.normal(-0.02, 0.2, (runs, cuts)))  # of mean 1
+    held = [interval(b - m, b, None)[1] for m, b in zip(mine, theirs, strict=True)]
+    return sum(low is not None and high is not None and low <= 0.2 <= high for low, high in held) / runs
+
+
+def test_cuts_are_drawn_each_by_itself_and_their_order_says_nothing() -> None:
+    """Against plain numpy: quantiles of the drawn shares, about the share, wider as Student's t of 11 degrees is."""
+    generator = np.random.default_rng(8)
+    size = generator.uniform(1, 3, 12)
+    gain = 0.3 * size + generator.normal(0, 0.4, 12)
+    drawn = np.random.default_rng(paired.SEED).integers(0, 12, (paired.DRAWS, 12))
+    share = gain.sum() / size.sum()
+    away = np.quantile(gain[drawn].sum(1) / size[drawn].sum(1) - share, [0.025, 0.975])
+    expected = share + away * np.sqrt(12 / 11) * paired._student(11) / paired.NORMAL
+    assert interval(gain, size, None) == (pytest.approx(share), pytest.approx(tuple(expected)))
+    shuffled = generator.permutation(12)
+    other = interval(gain[shuffled], size[shuffled], None)[1]
+    assert other == pytest.approx(tuple(expected), abs=0.15 * (expected[1] - expected[0]))
+
+
+def test_many_cuts_take_the_memory_of_a_thousand_and_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(9)
+    size = generator.uniform(1, 3, 3000)
+    gain = 0.3 * size + generator.normal(0, 0.4, 3000)
+    drawn = list[int]()
+    sums = paired._block_sums
+    monkeypatch.setattr(paired, "_block_sums", lambda values, block: drawn.append(len(values)) or sums(values, block))
+    share, (low, high) = interval(gain, size, None)
+    assert drawn == [1000, 1000]
+    assert low is not None
+    assert high is not None
+    error = np.std(gain - share * size) / np.sqrt(3000) / size.mean()  # of a ratio, by the delta method
+    assert (low, high) == pytest.approx((share - 1.96 * error, share + 1.96 * error), abs=0.15 * 1.96 * error)
+
+
+def test_too_few_cuts_give_no_interval_nor_do_cuts_most_of_which_have_no_error() -> None:
+    """A draw of those alone would compare with nothing."""
+    assert interval(np.full(3, 0.5), np.ones(3), None) == (0.5, (None, None))
+    silent = np.array([0.0, 0.0, 0.0, 0.0, 2.0])
+    assert interval(0.5 * silent, silent, None) == (0.5, (None, None))
+    assert interval(0.5 * silent, silent, 0) == (0.5, (None, None))
+
+
+def test_errors_by_cut_are_those_of_the_windows_in_it_on_whichever_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five sessions on three dates, two of them train; windows of three targets cross no cut."""
+    dates = [FIRST + dt.timedelta(days=number) for number in range(3)]
+    records = {date: make_records(date, 200, ("a", "b", "c", "d", "e"), 3) for date in dates}
+    split = {"by": "session", "train": ["d", "b"], "test": ["e", "a", "c"]}
+    world = event_world(tmp_path, records, cut=True, split=split, window={"history": 4, "horizon": 3})
+    world.prepare()
+    kept = list[ErrorsByUnit]()
+    monkeypatch.setattr(
+        "dateshard.trainer.assessment.evaluate.ErrorsByUnit",
+        lambda *given: kept.append(ErrorsByUnit(*given)) or kept[-1],
+    )
+    dataset = world.open()
+    config = world.settings.trainer.model_copy(update={"targets": ["value"]})
+    evaluate(config, dataset, split="test", baselines=["mean"], model=None)
+    names = dataset.manifest.split_cuts["test"]
+    trained = [row.value for rows in records.values() for row in rows if row.cut in "bd"]
+    expected = np.zeros((3, len(names)))
+    for rows in records.values():
+        for place, name in enumerate(names):
+            values = np.array([row.value for row in in_order(rows, cut=True) if row.cut == name])
+            for anchor in range(4, len(values) - 2):
+                error = values[anchor : anchor + 3] - np.mean(trained)
+                expected[:, place] += 3, (error**2).sum(), abs(error).sum()
+    np.testing.assert_allclose(kept[0].sums[None], expected, rtol=1e-4)
+    assert (expected[0] > 0).all()
 
 
 def test_a_forecaster_that_is_clearly_better_is_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
