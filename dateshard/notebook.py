@@ -78,8 +78,11 @@ class Opened:
         step = dt.timedelta(microseconds=manifest.step / 1000)
         lines = [
             f"dataset {manifest.dataset}, generation {self.dataset.generation}",
-            f"  dates      {len(self.dates)}: {collapse(self.dates)}",
-            *(f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()),
+            f"  dates      {len(self.dates)}: {collapse(self.dates, undated=manifest.undated)}",
+            *(
+                f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}"
+                for name, dates in ({} if manifest.undated else self.split).items()
+            ),
             f"  steps      {f'every {step}' if step else 'records as they come'} in {manifest.timezone}",
             f"  nodes      {manifest.num_nodes:,}",
             f"  features   {', '.join(self.features)}",

@@ -103,7 +103,7 @@ def measure_date(
     if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
         raise DumpError(
             "the dump changed while it was read",
-            where=Where(file=str(dump.path), date=date),
+            where=Where(file=str(dump.path), date=config.source.shown_date(date)),
             todo="Run the command again",
         )
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}

@@ -287,7 +287,9 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
         outside = column[(column <= low) | (np.abs(column) > LARGEST)]
         if outside.size:
             why = "log1p takes values above -1" if outside[0] <= low else "float32 cannot hold it"
-            where = Where(date=date, column=config.column_of(name), value=repr(float(outside[0])))
+            where = Where(
+                date=config.source.shown_date(date), column=config.column_of(name), value=repr(float(outside[0]))
+            )
             todo = f"Correct the dump, or pipeline.features.{name}"
             raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
 
@@ -317,6 +319,6 @@ def _refuse_infinite(encoded_TNF: NDArray[np.float32], date: dt.date, config: Pi
     name = list(config.features)[index]
     raise DumpError(
         f"a value lies so far from the training values that float32 cannot hold it scaled (feature '{name}')",
-        where=Where(date=date, column=config.column_of(name)),
+        where=Where(date=config.source.shown_date(date), column=config.column_of(name)),
         todo=f"Correct the dump, or set pipeline.features.{name}.range or clip",
     )

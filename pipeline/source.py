@@ -311,6 +311,10 @@ class Source(SourceSection):
         """Whether neither the path nor a column says of which date rows are: they all lie in one dump."""
         return self.time is None and "{date" not in self.path
 
+    def shown_date(self, date: dt.date | None) -> dt.date | None:
+        """The date that a message names; None where rows have none."""
+        return None if self.undated else date
+
     @property
     def who(self) -> str | None:
         """The column that names whose record a row is: its node, or its cut; None where nothing does."""

@@ -20,7 +20,7 @@ from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError,
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
-from dateshard.shardstore.times.calendar import Day, zone
+from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
@@ -109,6 +109,11 @@ class Manifest:
     def days(self) -> list[Day]:
         """All committed dates in order."""
         return [self.day(date) for date in sorted(self.dates)]
+
+    @property
+    def undated(self) -> bool:
+        """Whether the rows have no date: they all lie under `UNDATED`."""
+        return self.layout == "table" and set(self.dates) == {UNDATED}
 
     def split_of(self, date: dt.date) -> str | None:
         """Returns `train`, `validation`, `test`, or None for a date outside all of them.

@@ -101,11 +101,12 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     chosen, overrides = split_arguments(words)
     root = shards_folder(settings_of(files, overrides).dataset)
     first, last = two_generations(root, chosen)
-    document = comparison(Dataset.open(root, first), Dataset.open(root, last))
+    newer = Dataset.open(root, last)
+    document = comparison(Dataset.open(root, first), newer)
     if as_json:
         emit(document)
     else:
-        show_comparison(Screen(), document)
+        show_comparison(Screen(), document, undated=newer.manifest.undated)
     return 0
 
 

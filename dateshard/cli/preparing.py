@@ -217,6 +217,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     from dateshard.pipeline.planning.preview import survey
     from dateshard.places import shards_folder
     from dateshard.preparing.states import all_good, grouped, headline, show_mend, status_document
+    from dateshard.shardstore.errors import UsageError
     from dateshard.terminal.screen import Screen
 
     selectors, overrides = split_arguments(words)
@@ -238,11 +239,13 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     generation, manifest = (current.generation, current.manifest) if current else (None, None)
     headline(screen, settings.dataset, generation, manifest, made)
     if as_calendar:
+        if made.undated:
+            raise UsageError("the rows have no date: there is no calendar of them", todo="Leave --calendar out")
         from dateshard.preparing.states_calendar import show_calendar
 
         show_calendar(screen, dates, manifest.dates if manifest else ())
         dates = [p for p in dates if p.state not in ("fresh", "excluded")]
-    screen.table(grouped(screen, dates, acts=False), right=(2,), wrap=True)
+    screen.table(grouped(screen, dates, acts=False, undated=made.undated), right=(2,), wrap=True)
     for remark in made.remarks if chosen is None else ():
         screen.explain(remark)
     if not good:

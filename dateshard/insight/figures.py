@@ -98,7 +98,7 @@ def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[FirstRow]) -
             "count": len(days),
             "first": str(days[0].date) if days else None,
             "last": str(days[-1].date) if days else None,
-            "ranges": collapse(day.date for day in days),
+            "ranges": collapse((day.date for day in days), undated=manifest.undated),
         },
         "steps": sum(day.num_steps for day in days),
         "nodes": manifest.num_nodes,
@@ -203,7 +203,7 @@ def global_statistics(dataset: Dataset, limit: int) -> StatisticsDocument:
         "dataset": manifest.dataset,
         "generation": dataset.generation,
         "statistics": manifest.statistics,
-        "dates": {"count": len(dates), "ranges": collapse(dates)},
+        "dates": {"count": len(dates), "ranges": collapse(dates, undated=manifest.undated)},
         "provisional": [str(date) for date in manifest.provisional],
         "features": features,
     }

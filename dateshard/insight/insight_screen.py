@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from dateshard.insight.comparison import dates_of
+from dateshard.shardstore.times.calendar import UNDATED_TEXT
 from dateshard.terminal.screen import Screen, counted, size
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def show_inspection(screen: Screen, document: InspectDocument) -> None:
     long = f"steps of {document['step_seconds']:g} s" if document["step_seconds"] else "records"
     shape = f"{document['steps']:,} {long} x {counted(document['nodes'], 'node')}"
     screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, {document['timezone']}")
-    screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
+    if dates["ranges"] != UNDATED_TEXT:
+        screen.tell(f"{counted(dates['count'], 'date')}: {dates['ranges']}")
     screen.tell(f"{shape} x {counted(len(document['features']), 'feature')}, {size(document['bytes'])}")
     if hours:
         changed = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
@@ -84,12 +86,17 @@ def _show_categories(screen: Screen, feature: InspectedFeature) -> None:
 def _show_rows(screen: Screen, document: InspectDocument) -> None:
     if not document["rows"]:
         return
-    names = list(document["rows"][0]["values"])
+    names, undated = list(document["rows"][0]["values"]), document["dates"]["ranges"] == UNDATED_TEXT
     rows = [
-        [row["time"], row["node"], *(v if isinstance(v := row["values"][name], str) else figure(v) for name in names)]
+        [
+            *([] if undated else [row["time"]]),
+            row["node"],
+            *(v if isinstance(v := row["values"][name], str) else figure(v) for name in names),
+        ]
         for row in document["rows"]
     ]
-    screen.table([["time", "node", *names], *rows], right=range(2, 2 + len(names)))
+    heads = ["node"] if undated else ["time", "node"]
+    screen.table([[*heads, *names], *rows], right=range(len(heads), len(heads) + len(names)))
 
 
 def show_statistics(screen: Screen, document: StatisticsDocument) -> None:
@@ -97,7 +104,9 @@ def show_statistics(screen: Screen, document: StatisticsDocument) -> None:
     dates = document["dates"]
     statistics = document["statistics"][:6]
     screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, statistics {statistics}")
-    screen.tell(f"of {counted(dates['count'], 'training date')}: {dates['ranges']}")
+    undated = dates["ranges"] == UNDATED_TEXT
+    if not undated:
+        screen.tell(f"of {counted(dates['count'], 'training date')}: {dates['ranges']}")
     if document["provisional"]:
         screen.tell(f"provisional: they lack {dates_of(document['provisional'])}, which failed")
     rows = [
@@ -110,8 +119,8 @@ def show_statistics(screen: Screen, document: StatisticsDocument) -> None:
         if "nodes" in feature:
             _show_nodes(screen, feature)
     if "by_date" in document:
-        _show_by_date(screen, document["by_date"])
-    if "drift" in document:
+        _show_by_date(screen, document["by_date"], undated=undated)
+    if "drift" in document and not undated:  # there is no other date to stand apart from
         _show_drift(screen, document)
 
 
@@ -137,10 +146,18 @@ def _show_nodes(screen: Screen, feature: StatisticsFeature) -> None:
         screen.tell(f"  and {counted(feature['nodes_left_out'], 'node')} more (--limit)")
 
 
-def _show_by_date(screen: Screen, rows: Sequence[DateFigures]) -> None:
+def _show_by_date(screen: Screen, rows: Sequence[DateFigures], *, undated: bool) -> None:
     keys: tuple[Literal["mean", "std", "min", "q25", "median", "q75", "max"], ...]
     keys = ("mean", "std", "min", "q25", "median", "q75", "max")
-    table = [[r["date"], r["feature"], percent(r["missing_share"]), *(figure(r[key], 4) for key in keys)] for r in rows]
+    table = [
+        [
+            UNDATED_TEXT if undated else r["date"],
+            r["feature"],
+            percent(r["missing_share"]),
+            *(figure(r[key], 4) for key in keys),
+        ]
+        for r in rows
+    ]
     screen.table([["date", "feature", "missing", *keys], *table], right=range(2, 10))
 
 
@@ -153,23 +170,23 @@ def _show_drift(screen: Screen, document: StatisticsDocument) -> None:
         screen.tell(f"  and {document['drift_left_out']:,} more (--limit)")
 
 
-def show_comparison(screen: Screen, document: DiffDocument) -> None:
+def show_comparison(screen: Screen, document: DiffDocument, *, undated: bool) -> None:
     """What came, went and changed; nothing of what stayed."""
     screen.tell(f"dataset {document['dataset']}, generation {document['from']} -> {document['to']}")
     dates, rows = document["dates"], list[list[str]]()
     for kind in CHANGES:
         if dates[kind]:
-            rows.append([f"dates {kind}", str(len(dates[kind])), dates_of(dates[kind])])
+            rows.append([f"dates {kind}", str(len(dates[kind])), UNDATED_TEXT if undated else dates_of(dates[kind])])
     rows.append(["dates unchanged", str(dates["unchanged"]), ""])
     for what, moved in (("failed", document["failed"]), ("provisional", document["provisional"])):
         for word, changes in (("now", moved["added"]), ("no longer", moved["removed"])):
             if changes:
-                rows.append([f"{word} {what}", str(len(changes)), dates_of(changes)])
+                rows.append([f"{word} {what}", str(len(changes)), UNDATED_TEXT if undated else dates_of(changes)])
     rows += _names("nodes", document["nodes"]) + _names("features", document["features"])
     if document["nodes"]["moved"]:
         rows.append(["nodes moved", str(document["nodes"]["moved"]), "their positions differ"])
     screen.table(rows, right=(1,))
-    _show_moved(screen, document["statistics"])
+    _show_moved(screen, document["statistics"], undated=undated)
     for row in document["settings"]:
         screen.tell(f"{row['key']}: {_told(row['from'])} -> {_told(row['to'])}")
     for ranges in document["split"]:
@@ -185,13 +202,13 @@ def _names(what: str, changes: NamesChanged) -> list[list[str]]:
     return rows
 
 
-def _show_moved(screen: Screen, moved: StatisticsChanged) -> None:
+def _show_moved(screen: Screen, moved: StatisticsChanged, *, undated: bool) -> None:
     if moved["from"] == moved["to"]:
         screen.tell(f"statistics {moved['from'][:6]} as before")
         return
     sources = moved["sources"]
     parts = [f"{len(sources[kind])} {kind}" for kind in CHANGES if sources[kind]] if sources else []
-    split_sizes = f" (training dates: {', '.join(parts)})" if parts else ""
+    split_sizes = f" (training dates: {', '.join(parts)})" if parts and not undated else ""
     screen.tell(
         f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; shift of the means in old standard deviations"
     )

@@ -90,6 +90,7 @@ class _Told:
     progress: Progress
     again: str
     changed: bool = False
+    undated: bool = False
     notes: list[str] = field(default_factory=list)
     kinds: dict[str, list[dt.date]] = field(default_factory=dict)  # likeness -> dates; the first one's reason was told
 
@@ -120,7 +121,8 @@ class _Told:
             case e.DateFailed():
                 self._fail(event)
             case e.Merged():
-                text = f"statistics {event.statistics[:6]} merged over {event.num_dates} training dates"
+                over = "made" if self.undated else f"merged over {event.num_dates} training dates"
+                text = f"statistics {event.statistics[:6]} {over}"
                 self._say(text + _moved(event.moved))
             case e.Drifted():
                 text = "the statistics stay frozen; computed now they would differ:" + _moved(event.rows)
@@ -143,7 +145,7 @@ class _Told:
     def _fail(self, event: e.DateFailed) -> None:
         dates = self.kinds.setdefault(likeness(event.date, str(event.error)), [])
         if not dates:
-            self.progress.print(f"failed  {event.date}  {event.error}")
+            self.progress.print(f"failed  {collapse([event.date], undated=self.undated)}  {event.error}")
         dates.append(event.date)
         self.progress.failed += 1
         self.progress.done()
@@ -156,6 +158,7 @@ class _Told:
         for note in event.notes:
             self.screen.tell(f"passed over: {note}")
         plan, screen = event.plan, self.screen
+        self.undated = plan.undated
         if plan.to_measure or plan.to_normalise or plan.to_store:
             work = f"{counted(len(plan.to_measure), 'date')} to measure, {len(plan.to_normalise)} to normalise"
             work += f", {len(plan.to_store)} to store in other formats" if plan.to_store else ""
@@ -218,10 +221,11 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, so_far: _Tol
     if conflicting and finished.manifest and finished.manifest.num_nodes == 1:
         screen.explain("  all rows are of one node: if a column names the nodes, set pipeline.source.node")
     if finished.unknown_nodes:
-        screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes)}")
+        screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes, undated=so_far.undated)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
         unseen = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
-        screen.tell(f"categories of '{name}' that no training date has get code 0: {_up_to(unseen)}")
+        who = "training row" if so_far.undated else "training date"
+        screen.tell(f"categories of '{name}' that no {who} has get code 0: {_up_to(unseen, undated=so_far.undated)}")
     if finished.dropped:
         without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
         screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")
@@ -261,17 +265,18 @@ def _observed(screen: Screen, finished: e.Finished) -> list[str]:
     if finished.empty:
         counters = finished.manifest and any(f.aggregate == "difference" for f in finished.manifest.features)
         why = "no step and the one before have a value" if counters else "no row has a value"
-        warnings.append(f"nothing was observed on {collapse(finished.empty)}: {why}")
+        where = "" if finished.plan.undated else f" on {collapse(finished.empty)}"
+        warnings.append(f"nothing was observed{where}: {why}")
     for warning in warnings:
         screen.tell(f"warning: {warning}")
     return warnings
 
 
-def _up_to(unknown: Mapping[dt.date, Strangers]) -> str:
+def _up_to(unknown: Mapping[dt.date, Strangers], *, undated: bool) -> str:
     """How many names at most, when, and what they look like."""
     most = max(unknown.values(), key=lambda names: (names.alike, names.count))
     count = max(names.count for names in unknown.values())
-    return f"up to {count:,} on {collapse(unknown)}{most.hint()}"
+    return f"up to {count:,}{'' if undated else f' on {collapse(unknown)}'}{most.hint()}"
 
 
 def _failures(screen: Screen, finished: e.Finished, so_far: _Told) -> None:
@@ -283,9 +288,8 @@ def _failures(screen: Screen, finished: e.Finished, so_far: _Told) -> None:
     for line in () if all_alike else alike:
         screen.tell(line)
     state = "failed alike" if all_alike else "failed"
-    screen.tell(
-        f"{len(failed)} {state}: {collapse(failed)}. Correct what the messages above say, then run: {so_far.again}"
-    )
+    dates = collapse(failed, undated=so_far.undated)
+    screen.tell(f"{len(failed)} {state}: {dates}. Correct what the messages above say, then run: {so_far.again}")
 
 
 def ending_to_json(ending: Ending) -> PreprocessDocument:

@@ -11,7 +11,7 @@ from dateshard.pipeline.planning.plan import DatePlan, Plan
 from dateshard.pipeline.planning.preview import Cost, Survey
 from dateshard.preparing import pace
 from dateshard.shardstore.manifest import Manifest
-from dateshard.shardstore.times.calendar import collapse
+from dateshard.shardstore.times.calendar import UNDATED_TEXT, collapse
 from dateshard.terminal.screen import Screen, counted, seconds, size
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: wh
 
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
     """Which dataset, generation and training range a table below is about."""
-    ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()))
+    ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()) if not made.undated)
     train = f" (train {ranges})" if ranges else ""  # no dates are known before there are dumps
     if manifest is None:
         screen.tell(f"dataset {dataset}, nothing prepared yet{train}")
@@ -63,7 +63,7 @@ def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
     return alike_dates
 
 
-def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[list[str]]:
+def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool, undated: bool = False) -> list[list[str]]:
     """Rows of state, dates in ranges, count, reason (with what will be done); what needs work first."""
     groups: dict[tuple[str, str], dict[dt.date, str]] = {}
     for p in dates:
@@ -73,9 +73,8 @@ def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool) -> list[li
         for alike_dates, reason in alike(reasons):
             sentence = f"{reason}; {does}" if does else reason
             rank = ORDER.index(state.split("(")[0])
-            rows.append(
-                (rank, alike_dates[0], [state, spans(screen, alike_dates, state), str(len(alike_dates)), sentence])
-            )
+            shown = UNDATED_TEXT if undated else spans(screen, alike_dates, state)
+            rows.append((rank, alike_dates[0], [state, shown, str(len(alike_dates)), sentence]))
     return [row for _, _, row in sorted(rows)]
 
 
@@ -96,10 +95,11 @@ def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.
     """A plan's rows (a line a date with `explain`), why statistics are merged, and its warnings."""
     shown = [p for p in made.dates if asked is None or p.date in asked or p.measure or p.normalise or p.store]
     if explain:
-        work = [[str(p.date), p.state, _acts(p), p.reason] for p in shown if p.measure or p.normalise or p.store]
+        due = [p for p in shown if p.measure or p.normalise or p.store]
+        work = [[collapse([p.date], undated=made.undated), p.state, _acts(p), p.reason] for p in due]
         screen.table(work, wrap=True)
     else:
-        screen.table(grouped(screen, shown, acts=True), right=(2,), wrap=True)
+        screen.table(grouped(screen, shown, acts=True, undated=made.undated), right=(2,), wrap=True)
     if made.merge and made.to_measure + made.to_normalise:
         screen.explain(f"The global statistics are merged: {made.merge}.")
     for warning in made.warnings:

@@ -253,7 +253,8 @@ def raw_bars(facts: Facts, index: int) -> Bars:
     train, other = survey.train_bins[index], survey.other_bins[index]
     _, _, _, _, low, high = survey.pooled("raw")[:, index]
     edges = _edges(values, train + other, low, high, whole=_whole(survey, index))
-    series = [("training dates", "a", train), ("other dates", "b", other)]
+    words = "all rows" if facts.dataset.manifest.undated else "training dates"
+    series = [(words, "a", train), ("other dates", "b", other)]
     return _bars(values, edges, [row for row in series if row[2].any()])
 
 

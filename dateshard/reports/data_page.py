@@ -51,10 +51,10 @@ def data_report(facts: Facts) -> str:
     manifest = facts.dataset.manifest
     body = [_head(facts), _dates(facts), _features(facts), _missing(facts), _nodes(facts), _rows(facts)]
     scale = f"{counted(facts.columns.count, 'column')} of {counted(facts.days_a_column, 'date')}"
+    over_time = "" if manifest.undated else f" Charts over time have {scale}; hours are local."
     foot = (
         f"Made of generation {facts.dataset.generation} of {manifest.dataset}, statistics {manifest.statistics}. Figures of "
-        f"cells are those of the shards, as training sees them: filled cells are left out. Charts over time have {scale}; "
-        "hours are local."
+        f"cells are those of the shards, as training sees them: filled cells are left out.{over_time}"
     )
     return page(f"{manifest.dataset}: the data", [*body, f"<footer>{paragraph(foot)}</footer>"])
 
@@ -64,26 +64,49 @@ def _head(facts: Facts) -> str:
     hours = manifest.step / 3.6e12
     every = f"every {hours:g} h" if hours >= 1 else f"every {hours * 60:g} min" if hours else "records as they come"
     lead = f"{dates[0]:%-d %B %Y} to {dates[-1]:%-d %B %Y}, {every}, {manifest.timezone}"
+    lead = "rows without a time" if manifest.undated else lead
     cells = facts.survey.cells() * len(facts.dataset.features)
     seen = float(facts.survey.seen_NF.sum())
     bad = [p for p in facts.plan.dates if p.state.split("(")[0] in ("failed", "stale", "missing")]
     rejected = sum(rows_account(facts)["rejected"].values())
+    of_dates = [(f"{len(dates):,}", "dates prepared", False), (f"{len(bad):,}", "dates not fresh", bool(bad))]
     rows = [
-        (f"{len(dates):,}", "dates prepared", False),
-        (f"{len(bad):,}", "dates not fresh", bool(bad)),
+        *(of_dates if not manifest.undated else [(bad[0].state, "against the dump", True)] if bad else []),
         (f"{manifest.num_nodes:,}", "nodes", False),
         (f"{len(facts.dataset.features)}", "features", False),
         (percent(seen / cells if cells else None), "of cells observed", False),
         (f"{rejected:,}", "rows rejected", bool(rejected)),
         (size(dict(facts.sizes)["shards of this generation"]), "of shards", False),
     ]
-    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading in SECTIONS)
+    sections = [(name, _heading(manifest) if name == "dates" else heading) for name, heading in SECTIONS]
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading in sections)
     name = escape(manifest.dataset)
     kicker = paragraph(f"Data report · generation {facts.dataset.generation}", "kicker")
     return f"<header>{kicker}<h1>{name}</h1>{paragraph(lead, 'lead')}{tiles(rows)}<nav>{links}</nav></header>"
 
 
+def _heading(manifest: Manifest) -> str:
+    return "Split" if manifest.undated else "Dates"
+
+
 def _dates(facts: Facts) -> str:
+    """The states of dates, the split and its windows; of rows without a date the split alone."""
+    manifest = facts.dataset.manifest
+    parts = [*([] if manifest.undated else _states(facts)), _split(manifest), _windows(facts)]
+    changes = clock_changes(facts.survey.dates[date].day for date in facts.dates)
+    if changes:
+        words = ", ".join(f"{row['date']} ({row['hours']:g} hours)" for row in changes[:MOST_ROWS])
+        more = f" and {len(changes) - MOST_ROWS} more" if len(changes) > MOST_ROWS else ""
+        parts.append(paragraph(f"Clock changes: {words}{more}.", "note"))
+    if provisional := manifest.provisional:
+        parts.append(
+            paragraph(f"The statistics are provisional: they lack {collapse(provisional)}, which failed.", "note")
+        )
+    return section("dates", _heading(manifest), [card(parts)])
+
+
+def _states(facts: Facts) -> list[str]:
+    """A calendar of the dates with their states, and those that need attention."""
     states = Counter(plan.state for plan in facts.plan.dates)
     known = squares(facts)
     years = sorted({date.year for date in known})
@@ -101,18 +124,7 @@ def _dates(facts: Facts) -> str:
     attention = [p for p in facts.plan.dates if p.state not in ("fresh", "no-dump")]
     rows = [[str(p.date), p.state, p.reason] for p in attention[: 3 * MOST_ROWS]]
     more = f", the first {len(rows)} of {len(attention)}" if len(attention) > len(rows) else ""
-    parts.append(table(f"Dates that are not fresh{more}", ("date", "state", "why"), rows))
-    parts += [_split(facts.dataset.manifest), _windows(facts)]
-    changes = clock_changes(facts.survey.dates[date].day for date in facts.dates)
-    if changes:
-        words = ", ".join(f"{row['date']} ({row['hours']:g} hours)" for row in changes[:MOST_ROWS])
-        more = f" and {len(changes) - MOST_ROWS} more" if len(changes) > MOST_ROWS else ""
-        parts.append(paragraph(f"Clock changes: {words}{more}.", "note"))
-    if provisional := facts.dataset.manifest.provisional:
-        parts.append(
-            paragraph(f"The statistics are provisional: they lack {collapse(provisional)}, which failed.", "note")
-        )
-    return section("dates", "Dates", [card(parts)])
+    return [*parts, table(f"Dates that are not fresh{more}", ("date", "state", "why"), rows)]
 
 
 def _split(manifest: Manifest) -> str:
@@ -179,7 +191,7 @@ def _feature(facts: Facts, index: int, feature: Feature) -> str:
     return card(
         [
             head,
-            *_over_time(facts, index, feature.name),
+            *([] if facts.dataset.manifest.undated else _over_time(facts, index, feature.name)),
             *_shapes(facts, index, feature.name),
             _figures(facts, index, feature.name),
         ]
@@ -193,7 +205,8 @@ def _categories(facts: Facts, index: int) -> str:
     total = max(int(counts.sum()), 1)
     rows = [[names[k], f"{counts[k + 1]:,}", percent(counts[k + 1] / total)] for k in order]
     if counts[0]:
-        rows.append(["(seen on no training date)", f"{counts[0]:,}", percent(counts[0] / total)])
+        who = "row" if facts.dataset.manifest.undated else "date"
+        rows.append([f"(seen on no training {who})", f"{counts[0]:,}", percent(counts[0] / total)])
     return table(
         f"The most frequent of {len(names):,} categories", ("category", "cells", "share"), rows, numbers=(1, 2)
     )
@@ -230,7 +243,7 @@ def _shapes(facts: Facts, index: int, name: str) -> Iterator[str]:
     )
     yield pair(first, second)
     lines, heat = profiles(facts, index), week_heat(facts, index)
-    if lines and facts.dataset.manifest.step <= 6 * 3.6e12:
+    if lines and not facts.dataset.manifest.undated and facts.dataset.manifest.step <= 6 * 3.6e12:
         third = charts.figure(
             charts.profile(lines, f"{name}: mean by hour of the day"), "<b>Day.</b> Mean by local hour."
         )
@@ -244,7 +257,8 @@ def _figures(facts: Facts, index: int, name: str) -> str:
     survey, rows = facts.survey, []
     train = [date for date in facts.dates if facts.dataset.manifest.split_of(date) == "train"]
     rest = [date for date in facts.dates if date not in set(train)]
-    for words, dates in (("training dates", train), ("other dates", rest)):
+    undated = facts.dataset.manifest.undated
+    for words, dates in (("all rows" if undated else "training dates", train), ("other dates", rest)):
         for kind in ("raw", "scaled") if dates else ():
             count, pivot, delta, m2, low, high = survey.pooled(kind, dates)[:, index].tolist()
             share = 1 - count / survey.cells(dates)
@@ -255,7 +269,7 @@ def _figures(facts: Facts, index: int, name: str) -> str:
             ]
             rows.append([f"{words}, {kind}", f"{int(count):,}", percent(share), *row])
     heads = ("", "observed cells", "missing", "mean", "std", "min", "max")
-    far = [r for r in facts.drift if r["feature"] == name][:5]
+    far = [r for r in facts.drift if r["feature"] == name][: 0 if undated else 5]
     drift = [
         [
             r["date"],
@@ -277,8 +291,13 @@ def _missing(facts: Facts) -> str:
     parts = []
     features = facts.dataset.features
     full = [f.name for k, f in enumerate(features) if facts.survey.seen_NF[:, k].sum() == facts.survey.cells()]
+    undated = facts.dataset.manifest.undated
     for index, feature in enumerate(features[:MOST_FEATURES]):
         if feature.name not in full:
+            if undated:
+                share = percent(1 - float(facts.survey.seen_NF[:, index].sum()) / facts.survey.cells())
+                parts.append(paragraph(f"{escape(feature.name)}: {share} of the rows have no value.", "note"))
+                continue
             heat = missing_heat(facts, index)
             groups = (
                 "a row a node"
@@ -291,7 +310,7 @@ def _missing(facts: Facts) -> str:
             )
     if full:
         parts.append(paragraph(f"Nothing is missing of {', '.join(full)}.", "note"))
-    if len(full) < len(features):
+    if len(full) < len(features) and not undated:
         nodes = table(
             "Nodes that miss most",
             ("node", "missing, all features"),
@@ -379,8 +398,12 @@ def _rows(facts: Facts) -> str:
         ]
     if not account["rejected"]:
         rows.append(["rejected", "0", "every row was accepted"])
-    parts = [table("Raw rows of the prepared dates", ("rows", "count", "why"), rows, numbers=(1,))]
+    undated = facts.dataset.manifest.undated
+    parts = [
+        table("Raw rows" if undated else "Raw rows of the prepared dates", ("rows", "count", "why"), rows, numbers=(1,))
+    ]
     worst = [[date, f"{count:,}", percent(count / read if read else None)] for date, count, read in account["worst"]]
-    parts.append(table("Dates with most rejected rows", ("date", "rejected", "share"), worst, numbers=(1, 2)))
+    if not undated:
+        parts.append(table("Dates with most rejected rows", ("date", "rejected", "share"), worst, numbers=(1, 2)))
     parts.append(table("Files", ("what", "size"), [[what, size(count)] for what, count in facts.sizes], numbers=(1,)))
     return section("rows", "Rows and files", [card(parts)])

@@ -37,6 +37,7 @@ class DrawnWindow:
 
     Attributes:
         first: instant of the first value in seconds. step: seconds. horizon_from: values before the first target step.
+        undated: the window is a row without a time.
         truth: what was known and what came; None where nothing was observed. lines: (name, class, forecast) each.
         categories: of a categorical target, else empty.
     """
@@ -48,6 +49,7 @@ class DrawnWindow:
     truth: Values
     lines: Sequence[tuple[str, str, Values]]
     categories: Sequence[str] = ()
+    undated: bool = False
 
     def local(self, index: float) -> dt.datetime:
         """Local time of a value."""
@@ -61,6 +63,8 @@ def shown(
     timezone: str,
     names: Sequence[tuple[str, str]],
     categories: Sequence[str],
+    *,
+    undated: bool = False,
 ) -> DrawnWindow:
     """Takes a window that an evaluation kept to be drawn; `names`: (forecaster, class), drawn in that order."""
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
@@ -73,6 +77,7 @@ def shown(
         truth=target["values"],
         lines=lines,
         categories=tuple(categories),
+        undated=undated,
     )
 
 
@@ -139,7 +144,9 @@ def _stairs(points: Sequence[tuple[float, float]], wide: float) -> list[tuple[fl
 
 
 def _times(window: DrawnWindow, across: Any, width: float) -> str:
-    """The axis of local time, its marks at round hours or days."""
+    """The axis of local time, its marks at round hours or days; nothing of a row without a time."""
+    if window.undated:
+        return ""
     parts = [f'<path class="axis" d="M{SIDE},{PLOT + 4}h{width:g}"/>']
     last = -math.inf
     for index, words in _marks(window):
@@ -181,7 +188,7 @@ def _labels(window: DrawnWindow) -> list[str]:
         ahead = index - window.horizon_from
         if ahead >= 0:
             parts += [f"{name} {_said(window, values[ahead])}" for name, _, values in window.lines]
-        labels.append(f"{window.local(index):%a %Y-%m-%d %H:%M} · " + ", ".join(parts))
+        labels.append(("" if window.undated else f"{window.local(index):%a %Y-%m-%d %H:%M} · ") + ", ".join(parts))
     return labels
 
 

@@ -143,7 +143,7 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
     names = [(model["name"], "b")] if model else []
     if verdict.best_baseline:
         names.append((verdict.best_baseline, "c dash"))
-    step, timezone = facts.dataset.manifest.step, facts.dataset.manifest.timezone
+    manifest = facts.dataset.manifest
     words = keys([("truth", "ink"), *names])
     intro = (
         f"<p class='soft'>{words}. The shaded part was forecast; a gap was not observed. Windows rank by their mean error over "
@@ -153,7 +153,9 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
     for window in verdict.shown:
         for target in window["targets"]:
             categories = _categories(facts, target["name"])
-            window_shown = shown(window, target, step, timezone, names, categories)
+            window_shown = shown(
+                window, target, manifest.step, manifest.timezone, names, categories, undated=manifest.undated
+            )
             title = f"{KIND_WORDS[window['kind']]} window: forecast and truth of {target['name']} at {window['node']}"
             kind = f"<b>{KIND_WORDS[window['kind']]}</b>"
             error = "no finite error" if window["error"] is None else f"error {short(window['error'])}"

@@ -24,9 +24,9 @@ from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 from dateshard.shardstore.sources import Sources
+from dateshard.shardstore.times.calendar import UNDATED
 
 Cache = dict[str, list[Any]]
-UNDATED = dt.date(1970, 1, 1)  # of rows without a time in a path without a date
 
 
 @nothing_to_collect()

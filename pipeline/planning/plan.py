@@ -86,6 +86,7 @@ class Plan:
     Attributes:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
         split: ranges of dates, resolved.
+        undated: the rows have no date, and are shown without one.
         in_no_split: known dates that lie in none of them.
         missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
         beside_shards: what of the generation changes although no shard is written for it.
@@ -97,6 +98,7 @@ class Plan:
     merge: str
     split: Mapping[str, Ranges]
     basis: str
+    undated: bool = False
     in_no_split: tuple[dt.date, ...] = ()
     missing_days: tuple[dt.date, ...] = ()
     beside_shards: tuple[str, ...] = ()
@@ -194,11 +196,12 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
         merge=merge,
         split=split,
         basis=basis,
+        undated=config.source.undated,
         in_no_split=tuple(in_no_split(split, known)),
         missing_days=_missing(config, seen, known, left_out),
     )
     remarks = (*remarks_on(plan, config, seen, known), *why_not_last(known, weights, split))
-    warnings = (*warnings_of(plans, seen, wish, split, merge), *remarks)
+    warnings = (*warnings_of(plan, seen, wish), *remarks)
     return replace(plan, beside_shards=beside_shards(plan, seen), remarks=remarks, warnings=warnings)
 
 

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish
 
 
-def warnings_of(
-    plans: Sequence[DatePlan], seen: Observed, wish: Wish, split: Mapping[str, Ranges], merge: str
-) -> list[str]:
+def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
     """What a person should know before these acts are carried out."""
+    plans, split, merge = plan.dates, plan.split, plan.merge
     warnings = _passed_over(plans, wish)
     training = [p.date for p in plans if any(low <= p.date <= high for low, high in split.get("train", ()))]
     if seen.manifest and not merge:
         again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
         if again:
             dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
+            count = len(seen.manifest.dates)
+            scaled = "1 date is" if count == 1 else f"{count} dates are"
             warnings.append(
-                f"{dates}: the frozen statistics are kept, unless --refit-statistics "
-                f"(then {len(seen.manifest.dates)} dates are re-scaled, no other dump is read again)."
+                "The frozen statistics are kept, unless --refit-statistics."
+                if plan.undated
+                else f"{dates}: the frozen statistics are kept, unless --refit-statistics "
+                f"(then {scaled} re-scaled, no other dump is read again)."
             )
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)

@@ -108,7 +108,7 @@ def decode(
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
     day = config.day(date)
-    codes, faults, places = Codes(table_nodes), BadRows(date, config.source), RowPlaces()
+    codes, faults, places = Codes(table_nodes), BadRows(config.source.shown_date(date), config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
     asked = keep_places or config.source.duplicates == "refuse"
@@ -161,7 +161,12 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
         kinds |= dict.fromkeys(config.categorical_columns(), "text")
     others, numeric_time = source.wide.nodes if source.wide else None, source.time_format in UNITS
     return Request(
-        columns=kinds, csv=source.csv, others=others, numeric_time=numeric_time, date=date, keys=_keys(config)
+        columns=kinds,
+        csv=source.csv,
+        others=others,
+        numeric_time=numeric_time,
+        date=source.shown_date(date),
+        keys=_keys(config),
     )
 
 

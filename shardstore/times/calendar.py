@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from dateshard.shardstore.errors import UsageError, Where
 
 NANOSECONDS = 1_000_000_000
+UNDATED = dt.date(1970, 1, 1)  # under which rows lie that have no time, in a path without a date
+UNDATED_TEXT = "undated"  # how people are shown that date
 MILLISECOND = 1_000_000  # the codes of a day of such steps fit into int32
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -210,8 +212,14 @@ def instants(day: Day) -> NDArray[np.int64]:
     return day.start + np.arange(day.num_steps, dtype=np.int64) * day.step
 
 
-def collapse(dates: Iterable[dt.date], most: int | None = None) -> str:
-    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`; of more than `most` ranges the first ones, `...`."""
+def collapse(dates: Iterable[dt.date], most: int | None = None, *, undated: bool = False) -> str:
+    """Dates as people write them: `2013-01-01..2013-03-04, 2013-03-06`; of more than `most` ranges the first ones, `...`.
+
+    Args:
+        undated: the rows have no date: there is one, `UNDATED`, which is never shown.
+    """
+    if undated:
+        return UNDATED_TEXT
     ranges: list[list[dt.date]] = []
     for date in sorted(set(dates)):
         if ranges and date - ranges[-1][1] == dt.timedelta(days=1):

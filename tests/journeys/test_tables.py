@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import dateshard
 from dateshard.pipeline.config import Pipeline
 from dateshard.settings import validate
 from dateshard.shardstore.layouts.table import bucket_of
@@ -19,6 +21,7 @@ from dateshard.trainer.setup import make_session
 from tests.conftest import World
 from tests.kit.states import left_behind
 
+DATED = re.compile(r"\b1970\b|\bJan\b|\bJanuary\b|training dates?\b")
 FEATURES: dict[str, Any] = {"area": {}, "rooms": {}, "town": {"categorical": True}, "price": {}}
 
 
@@ -137,6 +140,39 @@ def priced(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
+def test_rows_without_a_time_are_never_told_to_be_of_a_date(tmp_path: Path) -> None:
+    """Their shard lies under 1970-01-01, which is nothing to a person; a bad row is told likewise."""
+    world = table_world(tmp_path, houses(200))
+    config, dump = str(world.config_file()), tmp_path / "houses.csv"
+    good, told = dump.read_text(), list[str]()
+
+    def run(*words: str, code: int = 0) -> str:
+        done = world.run(*words, "-c", config, code=code)
+        told.append(f"{words}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    run("plan", "--explain")
+    run("preprocess")
+    assert "fresh\tundated\t1" in run("plan")
+    assert "generation 1, statistics" in run("status")
+    run("status", "--calendar", code=2)
+    assert "200 records x 1 node" in run("inspect")
+    run("statistics", "--by-date", "--drift")
+    run("report", "--data")
+    run("preprocess", "--force")
+    told.append((tmp_path / "data/reports/houses.html").read_text())
+    dump.write_text(good + "x,2,A,3\n")
+    run("preprocess", code=3)
+    run("status", code=4)
+    dump.write_text(good + "60,2,Z,1e39\n")
+    run("preprocess", code=3)
+    dump.write_text(good + "60,2,Z,100\n")
+    run("preprocess")
+    run("diff")
+    told.append(repr(dateshard.open(world.store)))
+    assert [text[:2000] for text in told if DATED.search(text)] == []
+
+
 @pytest.mark.parametrize("name", ["cnn", "lstm", "gru"])
 def test_a_model_of_sequences_finds_a_known_function_of_the_columns(priced: World, tmp_path: Path, name: str) -> None:
     trainer = {**priced.tree["trainer"], "model": {**priced.tree["trainer"]["model"], "name": name}}
@@ -157,6 +193,8 @@ def test_a_training_on_columns_goes_on_to_the_same_bits_and_is_judged(priced: Wo
     judged = json.loads(priced.run("evaluate", "cut", "--json").stdout)
     rows = {row["name"]: row["scaled"]["r2"] for row in judged["rows"]}
     assert rows["gru"] > rows["ridge"]
+    priced.run("report", "cut")
+    assert not DATED.search((priced.folder / "data" / "runs" / "cut" / "report.html").read_text())
 
 
 @pytest.mark.parametrize("window", [{"history": 12}, {"horizon": 1}, {"history": "30s", "most": 4, "horizon": 1}])
