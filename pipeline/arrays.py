@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory_shares import own_bytes, record_budget
 from dateshard.pipeline.raw.dumps import ONE_NODE, Dump
+from dateshard.pipeline.raw.public_holidays import put_holidays
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.layouts import reducer_of
 from dateshard.shardstore.layouts.category_codes import own_vocabulary, recode
 from dateshard.shardstore.layouts.encode import encode
-from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.layouts.feature import CALENDAR, Feature, categorical
 from dateshard.shardstore.layouts.fill import WHOLE
 from dateshard.shardstore.layouts.grid import on_nodes
 from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
@@ -219,7 +220,9 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
         refuse=refuse if config.source.duplicates == "refuse" else None,
         keep_places=keep_places,
     )
-    return reducer_of(config.layout)(decoded.stretches(), to)
+    reduced = reducer_of(config.layout)(decoded.stretches(), to)
+    put_holidays(reduced.values_TNF, decoded.day.date, to.features, config.calendar)
+    return reduced
 
 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:
@@ -259,6 +262,8 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Enc
         raise _of_strangers_alone(staged, nodes, config)
     unknown = _recode(staged, target.vocabularies, features)
     placed = on_nodes(staged.values_TNF, place, len(nodes.names))
+    for index in (index for index, feature in enumerate(features) if feature.aggregate == CALENDAR):
+        placed[..., index] = staged.values_TNF[:1, :1, index]  # the same at nodes that have no record on the date
     encoded, observed = encode(placed, features, target.scale, staged.beside.get("cuts", WHOLE))
     _refuse_infinite(encoded, date, config)
     without_place = compress(staged.nodes, (place < 0).tolist())

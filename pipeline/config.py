@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dateshard.pipeline.source import DateRange, Source, SourceSection, Step, null_word
+from dateshard.pipeline.source import CalendarConfig, DateRange, Source, SourceSection, Step, null_word
 from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
-from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.layouts.feature import CALENDAR, Feature, partial_settings
 from dateshard.shardstore.layouts.row_buckets import BUCKETS, ROW
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, parse_step
@@ -21,7 +21,8 @@ from dateshard.shardstore.times.calendar import Day, day_of, day_of_records, par
 MEASURE_CODE = 1  # raised by hand when the same dump and settings give other staged bytes; a golden test holds it
 TYPED_CODE = 2  # likewise of dumps whose columns have types (Parquet, Arrow), never below MEASURE_CODE
 DAY = 86_400_000_000_000  # nanoseconds
-COLUMNLESS = ("count", "gap")  # aggregates that need no column
+HOLIDAY = "holiday"  # the feature that a calendar makes
+COLUMNLESS = ("count", "gap", CALENDAR)  # aggregates that need no column
 OVER = ("count", "sum", "mean", "last")  # what events aggregate over the records ahead
 OUTSIDE = "outside of pipeline.source.dates"
 NORMALISE_CODE = 1  # likewise for staged bytes -> shard bytes
@@ -61,11 +62,11 @@ class FeatureConfig(SourceSection):
         "refuse",
         description="a value outside of range: its row is a bad row or is dropped, or the value becomes the bound or missing",
     )
-    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count", "difference", "gap"] = Field(
+    aggregate: Literal["mean", "sum", "min", "max", "first", "last", "count", "difference", "gap", "calendar"] = Field(
         "mean",
         description="of a step's records, those without a value left out; difference: of a meter's last reading to that of "
         "the step before; default of a categorical feature and of events: last; gap, of events alone: seconds since the "
-        "record before",
+        "record before; calendar, of `holiday` alone: whether the date is a public holiday (pipeline.calendar)",
     )
     ahead: Step | None = Field(
         None,
@@ -108,6 +109,13 @@ class FeatureConfig(SourceSection):
             return f"outside: {self.outside} has no effect without a range"
         if self.future and (self.ahead is not None or self.aggregate == "gap"):
             return "what is aggregated from records that have not come is not known ahead: leave out future"
+        if self.aggregate == CALENDAR and (self.column, self.scale, self.fill, self.clip) != (
+            None,
+            "none",
+            "none",
+            None,
+        ):
+            return "the calendar has no column, and its 0 and 1 are neither filled nor scaled"
         if self.aggregate == "gap" and self.column is not None:
             return "a gap is taken from the records' times: it has no column"
         if self.range is not None and self.aggregate in COLUMNLESS and self.column is None:
@@ -207,6 +215,7 @@ class Pipeline(SourceSection):
     split: Annotated[Split, AfterValidator(_possible)] | None = Field(
         None, description="default: validation is the last date that is not almost empty, training all before it"
     )
+    calendar: CalendarConfig | None = None
     store: StoreConfig = StoreConfig()
     exclude: tuple[DateRange, ...] = Field((), description="dates, and ranges of dates, that are left out")
 
@@ -223,8 +232,19 @@ class Pipeline(SourceSection):
             given = given | {"features": rows}
         return given
 
+    @model_validator(mode="before")
+    @classmethod
+    def _holidays_are_a_feature(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("calendar") and isinstance(features := given.get("features"), dict):
+            made = {"aggregate": CALENDAR, "scale": "none", "future": True}
+            return given | {"features": features if HOLIDAY in features else features | {HOLIDAY: made}}
+        return given
+
     @model_validator(mode="after")
     def _fits_its_layout(self) -> Pipeline:
+        of_calendar = [name for name, feature in self.features.items() if feature.aggregate == CALENDAR]
+        if of_calendar != ([HOLIDAY] if self.calendar else []):
+            raise ValueError("pipeline.calendar makes the feature 'holiday', and no other has aggregate: calendar")
         if wrong := self._strange_to_grid() if self.layout == "grid" else self._strange_to_records():
             raise ValueError(wrong)
         return self
@@ -293,7 +313,7 @@ class Pipeline(SourceSection):
         for name, feature in self.features.items():
             if feature.ahead is not None and feature.aggregate not in OVER:
                 return f"feature '{name}': over the records ahead, aggregate must be {', '.join(OVER)} (got {feature.aggregate})"
-            if feature.ahead is None and feature.aggregate not in ("last", "gap"):
+            if feature.ahead is None and feature.aggregate not in ("last", "gap", CALENDAR):
                 return (
                     f"feature '{name}': events keep each record's own value, so aggregate: {feature.aggregate} needs ahead, "
                     "the interval whose records it is taken of"
@@ -421,8 +441,9 @@ class Pipeline(SourceSection):
             for name, feature in self.features.items()
         ]
         nodes = None if node_names is None else identity(list(node_names))
-        by_row = [ROW] if self.cut == ROW else []
-        return identity([self.source.measuring(), nodes, self.layout, self.step_length, features, *by_row])
+        others: list[Any] = [ROW] if self.cut == ROW else []
+        others += [["calendar", self.calendar.country, self.calendar.subdivision]] if self.calendar else []
+        return identity([self.source.measuring(), nodes, self.layout, self.step_length, features, *others])
 
     def normalise_settings(self) -> str:
         """Identity of the settings that decide a shard's bytes beside staged array, statistics and nodes."""

@@ -180,6 +180,13 @@ class TimeParts(SourceSection):
 TimeColumns = str | tuple[str, str] | TimeParts
 
 
+class CalendarConfig(SourceSection):
+    """Public holidays, as a feature `holiday` that is known ahead. Needs the extra `calendar`."""
+
+    country: str = Field(description="its two-letter code of ISO 3166, as US")
+    subdivision: str | None = Field(None, description="a state or province with holidays of its own, as CA")
+
+
 class Source(SourceSection):
     """Where one date's dump lies, and which columns say when and who."""
 

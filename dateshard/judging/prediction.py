@@ -19,7 +19,7 @@ from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of, table_of, target_of
-from dateshard.pipeline.recent.known_ahead import KnownAhead, ahead_of_dumps, ahead_of_shards
+from dateshard.pipeline.recent.known_ahead import KnownAhead, ahead_of_calendar, ahead_of_dumps, ahead_of_shards
 from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, reading
 from dateshard.pipeline.recent.recent_steps import read_history
@@ -27,6 +27,7 @@ from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.layouts.feature import CALENDAR
 from dateshard.shardstore.times.instants import parse_instant, spell
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
@@ -232,6 +233,8 @@ def _known_ahead(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster
     """What is known of the steps after a history: of the dumps that were named, or of committed dates."""
     spans, places = steps_ahead(forecaster, end), forecaster.columns.futures
     names = asked.future or asked.history
+    if all(dataset.features[place].aggregate == CALENDAR for place in places):
+        return ahead_of_calendar(_settings(asked, dataset), dataset.manifest.num_nodes, spans)
     if not names:
         return ahead_of_shards(newest_alike(dataset), places, spans)
     config = _settings(asked, dataset)

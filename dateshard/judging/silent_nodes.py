@@ -23,7 +23,7 @@ def known_targets(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.bo
     seen_NF: NDArray[np.bool_] = history.observed_HNF.max(axis=0)
     columns = forecaster.columns
     inputs = list(columns.inputs)
-    measured = [place for place in inputs if forecaster.dataset.features[place].aggregate != "count"] or inputs
+    measured = [place for place in inputs if not forecaster.dataset.features[place].everywhere] or inputs
     any_N = seen_NF[:, measured].any(axis=1)
     return np.stack([seen_NF[:, place] if place in inputs else any_N for place in columns.targets], axis=1)
 

@@ -17,6 +17,7 @@ from dateshard.pipeline.planning.remarks import change_text, size_text
 from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.node_table import read_nodes
+from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
@@ -32,6 +33,8 @@ Cache = dict[str, list[Any]]
 @nothing_to_collect()
 def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
+    if config.calendar:
+        is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
     cache, fresh = _read_cache(root), Cache()
     dumps, to_cut = _dumps(config, root, cache, fresh)
     table = read_nodes(config.nodes) if config.nodes else None

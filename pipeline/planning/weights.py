@@ -26,7 +26,7 @@ Weights = dict[dt.date, int]
 
 def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> int:
     """The observed cells of a date; where all features are counts, which observe every cell, its rows."""
-    numbers = [place for place, feature in enumerate(config.feature_specs()) if feature.aggregate != "count"]
+    numbers = [place for place, feature in enumerate(config.feature_specs()) if not feature.everywhere]
     return int(np.isfinite(values_TNF[..., numbers]).sum()) if numbers else int(rows["accepted"])
 
 
@@ -45,7 +45,7 @@ def _estimate(date: dt.date, row: SourceRow, seen: Observed, config: Pipeline) -
     rows = row.rows.get("accepted")
     if seen.manifest is None or entry is None or rows is None:
         return None
-    features = sum(feature.aggregate != "count" for feature in config.feature_specs())
+    features = sum(not feature.everywhere for feature in config.feature_specs())
     nodes = seen.manifest.num_nodes
     most = rows * features * (nodes if config.source.wide else 1)
     return min(entry.num_steps * nodes * features, most) if features else int(rows)

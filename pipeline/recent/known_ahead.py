@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.arrays import Normaliser, encode_date
 from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.recent.raw_files import Names, Raw
 from dateshard.pipeline.recent.recent_records import widened
 from dateshard.shardstore.commands import by_door
@@ -71,6 +72,16 @@ def ahead_of_shards(dataset: Dataset, places: Sequence[int], spans: Spans) -> Kn
     values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
     dataset.read_rows(spans, values, observed)
     return KnownAhead(values[..., list(places)], observed[..., list(places)])
+
+
+def ahead_of_calendar(config: Pipeline, num_nodes: int, spans: Spans) -> KnownAhead:
+    """Whether the dates of the target steps are holidays, which no dump need say. [P, N, 1], as a shard holds it."""
+    assert config.calendar is not None, "a calendar makes the feature"
+    country, subdivision = config.calendar.country, config.calendar.subdivision
+    columns = [np.full(rows.stop - rows.start, is_holiday(day.date, country, subdivision)) for day, rows in spans]
+    values_P = np.concatenate(columns).astype(np.float32)
+    values = np.broadcast_to(values_P[:, None, None], (len(values_P), num_nodes, 1))
+    return KnownAhead(values, np.ones(values.shape, dtype=np.bool_))
 
 
 def _lacking(names: Sequence[str], dates: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dateshard.shardstore.coverage.observed import counts_of
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.layouts.feature import CALENDAR
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.sources import SourceRow
 from dateshard.shardstore.times.calendar import MILLISECOND, NANOSECONDS, UNITS
@@ -41,7 +42,7 @@ def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapp
         rows: of the sources file, by date.
     """
     hows = [feature.aggregate for feature in manifest.features]
-    features = [place for place, how in enumerate(hows) if how not in ("count", "difference")]
+    features = [place for place, how in enumerate(hows) if how not in ("count", "difference", CALENDAR)]
     dates = [date for date in sorted(manifest.dates) if manifest.split_of(date) == "train"]
     known = {}
     for date in dates[:: -(-len(dates) // DATES) or 1]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.layouts.feature import CALENDAR, Feature
 from dateshard.shardstore.layouts.fill import WHOLE, fill, gaps_to_fill
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers, transform
@@ -28,6 +28,7 @@ def last_record(
     if counts:
         nothing, _ = encode(np.zeros((1, *values_TNF.shape[1:])), features, scale)
         seen_TNF[..., counts] &= (values_TNF > nothing)[..., counts]
+    seen_TNF[..., [place for place, feature in enumerate(features) if feature.aggregate == CALENDAR]] = False
     steps = np.flatnonzero(seen_TNF.any(axis=(1, 2)))
     return int(steps[-1]) if len(steps) else None
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.layouts.feature import CALENDAR, Feature
 from dateshard.shardstore.layouts.records import (
     NO_DUPLICATES,
     Records,
@@ -122,6 +122,8 @@ def _column(records: Records, place: int, feature: Feature, starts: Integers, da
     column = records.values[place]
     if feature.aggregate == "gap":
         return _gaps(records.time_R, starts)
+    if feature.aggregate == CALENDAR:
+        return np.zeros(len(records.time_R))  # what the date says is put there afterwards
     if feature.ahead:
         return _ahead(records.time_R, column, feature, starts, day_end)
     assert column is not None, "only a gap, or a count ahead, works without a column; the configuration holds this"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+CALENDAR = "calendar"  # the aggregate of a feature that the date decides, and no record
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
@@ -21,7 +23,7 @@ class Feature:
     """
 
     name: str
-    aggregate: str = "mean"  # mean | sum | min | max | first | last | count | difference | gap
+    aggregate: str = "mean"  # mean | sum | min | max | first | last | count | difference | gap | calendar
     fill: str = "none"  # none | zero | forward | mean
     fill_limit: int | None = None
     transform: str = "none"  # none | log1p
@@ -31,6 +33,11 @@ class Feature:
     categorical: bool = False
     ahead: int = 0
     future: bool = False
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every cell is observed, whatever records come."""
+        return self.aggregate in ("count", CALENDAR)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the form it has in a manifest: `clip`, `categorical`, `ahead` and `future` only where they are used."""

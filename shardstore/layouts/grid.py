@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dateshard.shardstore.layouts.counters import Counters
-from dateshard.shardstore.layouts.feature import Feature
+from dateshard.shardstore.layouts.feature import CALENDAR, Feature
 from dateshard.shardstore.layouts.records import (
     NO_DUPLICATES,
     Records,
@@ -63,6 +63,8 @@ def _reduce(how: str, cell: Integers, column: Floats | None, size: int) -> Float
         present = ~np.isnan(column)
         if not present.all():
             cell, column = cell[present], column[present]
+    if how == CALENDAR:
+        return np.zeros(size)  # what the date says is put there afterwards
     if how == "count":
         return np.bincount(cell, minlength=size).astype(np.float64)
     assert column is not None, "only count works without a column; the configuration holds this"

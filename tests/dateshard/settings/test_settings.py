@@ -116,7 +116,7 @@ def test_a_fault_is_told_with_file_line_column_and_path(load: Load, old: str, ne
 
 def test_a_wrong_word_is_answered_with_the_right_ones(load: Load) -> None:
     (found,) = faults(load, BASE.replace("fill: forward, fill_limit: 12", "aggregate: average"))
-    right = "'mean', 'sum', 'min', 'max', 'first', 'last', 'count', 'difference' or 'gap'"
+    right = "'mean', 'sum', 'min', 'max', 'first', 'last', 'count', 'difference', 'gap' or 'calendar'"
     assert found.startswith(f"a.yaml:9:13: pipeline.features.speed.aggregate: must be {right}")
     assert found.endswith("(got 'average')")
 
