@@ -94,8 +94,8 @@ def main() -> None:
                 say(folder, "train", "-c", path.name, "--run", run, "-q", "--json", f"trainer.training.seed={seed}")
                 judged = say(folder, "evaluate", run, "--json", "--baselines", "mean")
                 (row,) = (row for row in judged["rows"] if row["kind"] == "model")
-                for part in row["by_feature"]:
-                    found.setdefault(path.stem, {}).setdefault(part["feature"], []).append(part["scaled"]["mse"])
+                for feature, errors in row["scaled"]["by_feature"].items():
+                    found.setdefault(path.stem, {}).setdefault(feature, []).append(errors["mse"])
                 print(run, {feature: round(errors[-1], 4) for feature, errors in found[path.stem].items()}, flush=True)
     lines = [
         f"Scaled test MSE of the flights' mlp with weather, {dt.date.today()}, {platform.machine()}, "

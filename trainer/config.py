@@ -185,6 +185,9 @@ class ModelConfig(Section):
     embedding_width: int | None = Field(
         None, ge=0, le=1024, description="of a categorical input; null: by its number of codes; 0: the code as a number"
     )
+    observed: bool = Field(
+        False, description="give the model, beside its inputs, which of their cells were observed and which were filled"
+    )
     kernel: int = Field(25, ge=1, le=MOST, description="dlinear: steps of the moving average")
     penalties: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),

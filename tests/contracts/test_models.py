@@ -312,6 +312,21 @@ class TestRevinOnNlinear(Linear):
     settings: ClassVar = {"revin": True}
 
 
+class TestObservedInputs(Built):
+    """Around a model: which cells were observed."""
+
+    name, by_node = "gru", ("inner.node.weight",)
+    settings: ClassVar[dict[str, Any]] = {"hidden_units": [16, 8], "dropout_rate": 0.1, "observed": True}
+
+
+class TestObservedCategoriesBehindRevin(Built):
+    """All that may stand around a model at once."""
+
+    horizon_0 = False
+    name, by_node = "mlp", ("inner.inner.node.weight",)
+    settings: ClassVar[dict[str, Any]] = {"hidden_units": [16], "dropout_rate": 0.1, "observed": True, "revin": True}
+
+
 class Knowing(nn.Module):
     """A model that is given the same futures with every window."""
 

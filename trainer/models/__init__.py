@@ -25,6 +25,7 @@ from dateshard.trainer.models.dlinear import DLinear
 from dateshard.trainer.models.known_futures import KnownFutures
 from dateshard.trainer.models.mlp import Mlp
 from dateshard.trainer.models.nlinear import NLinear
+from dateshard.trainer.models.observed_inputs import ObservedInputs
 from dateshard.trainer.models.own import build_own
 from dateshard.trainer.models.recurrent import Recurrent
 from dateshard.trainer.models.revin import RevIN
@@ -88,8 +89,9 @@ OWN = Family(build_own)
 def build(shape: Shape, config: ModelConfig) -> nn.Module:
     """A model with weights not yet drawn for training: the caller seeds before it calls.
 
-    Categorical inputs become embeddings in front of it, `model.revin` goes around both, and what is known ahead corrects
-    the forecast of all of them; a model of one's own is given it, if it asks.
+    Which cells were observed comes as inputs where `model.observed` asks for it, categorical inputs become embeddings,
+    `model.revin` goes around these, and what is known ahead corrects the forecast of all; a model of one's own is given
+    what is known ahead, if it asks.
 
     Raises:
         UsageError: the model cannot serve this window or these features, or one's own cannot be made.
@@ -97,12 +99,20 @@ def build(shape: Shape, config: ModelConfig) -> nn.Module:
     family = OWN if is_own(config.name) else FAMILIES[config.name]
     if family.own_history:
         _refuse_other_history(shape, config.name)
+    if config.observed and family.own_history:
+        what = f"{config.name} reads each target's own values, and model.observed would be more inputs"
+        raise UsageError(what, todo="Leave it out, or take model.name: mlp, cnn, lstm or gru")
     if config.options and family is not OWN:
         what = f"trainer.model.options are for a model of your own, which '{config.name}' is not"
         raise UsageError(what, todo="Leave them out")
     if config.revin:
         _refuse_irreversible(shape, config.name, family)
-    model = family.make(shape, config) if family.own_history else _behind_categories(family.make, shape, config)
+    if family.own_history:
+        model = family.make(shape, config)
+    elif config.observed:
+        model = ObservedInputs(_behind_categories(family.make, shape.with_observed(), config))
+    else:
+        model = _behind_categories(family.make, shape, config)
     if config.revin:
         model = RevIN(model, shape.outputs_in_inputs, shape.heads, affine=config.revin == "affine")
     knows = shape.future_codes and family is not OWN and not family.closed_form

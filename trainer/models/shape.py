@@ -56,6 +56,13 @@ class Shape:
             inputs += [-1] * number if number else [place]
         return tuple(inputs)
 
+    def with_observed(self) -> Shape:
+        """The shape with a number more for each input: whether its cell was observed."""
+        count = self.num_inputs
+        codes = (*self.input_codes, *(0,) * count) if self.input_codes else ()
+        columns = (*self.columns, *(1,) * count) if self.columns else ()
+        return replace(self, num_inputs=2 * count, input_codes=codes, columns=columns)
+
     def with_inputs(self, places: tuple[int, ...], num_inputs: int, columns: tuple[int, ...] = ()) -> Shape:
         """The shape behind a change of the inputs: `places` of the old ones come first, and all are numbers."""
         moved = tuple(places.index(place) if place in places else -1 for place in self.targets_in_inputs)
