@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dateshard.trainer.models.around import Around, Output
+
 WIDEST = 16
 
 
@@ -20,7 +22,7 @@ def width_of(num_codes: int) -> int:
     return min(WIDEST, 1 + (num_codes - 1).bit_length())
 
 
-class CategoricalInputs(nn.Module):
+class CategoricalInputs(Around):
     """Hands the inner model the numbers in their order, then each category's embedding.
 
     Memory: an embedding holds codes x width numbers; a million categories take 64 MB, and three times that with Adam.
@@ -29,10 +31,8 @@ class CategoricalInputs(nn.Module):
     def __init__(
         self, inner: nn.Module, numbers: tuple[int, ...], codes: dict[int, int], widths: dict[int, int]
     ) -> None:
-        super().__init__()
-        self.inner, self.numbers, self.places = inner, list(numbers), list(codes)
-        uses = (bool(getattr(inner, f"uses_{what}", False)) for what in ("codes", "known", "future"))
-        self.uses_codes, self.uses_known, self.uses_future = uses
+        super().__init__(inner)
+        self.numbers, self.places = list(numbers), list(codes)
         self.embeddings = nn.ModuleList(nn.Embedding(count, widths[place]) for place, count in codes.items())
         with torch.no_grad():
             for table in self.embeddings:
@@ -45,17 +45,15 @@ class CategoricalInputs(nn.Module):
         codes_BW: torch.Tensor | None,
         known_BHNF: torch.Tensor | None = None,
         **future: torch.Tensor | None,
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
+    ) -> Output:
         pairs = list(zip(self.places, self.embeddings, strict=True))
         parts = [history_BHNF[..., self.numbers], *(table(history_BHNF[..., at].long()) for at, table in pairs)]
         known = known_BHNF
-        if known_BHNF is not None and self.uses_known:
+        if known_BHNF is not None and self.inner_uses_known:
             widths = [embedded.shape[-1] for embedded in parts[1:]]
             each = [
                 known_BHNF[..., [at]].expand(*known_BHNF.shape[:-1], width)
                 for at, width in zip(self.places, widths, strict=True)
             ]
             known = torch.cat([known_BHNF[..., self.numbers], *each], dim=-1)
-        given = (torch.cat(parts, dim=-1), codes_BW, *((known,) if self.uses_known else ()))
-        out: torch.Tensor | dict[str, torch.Tensor] = self.inner(*given, **future)
-        return out
+        return self.ask(torch.cat(parts, dim=-1), codes_BW, known, future)

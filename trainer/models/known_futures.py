@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dateshard.trainer.models.around import Around
 from dateshard.trainer.models.category_inputs import width_of
 from dateshard.trainer.models.shape import Shape
 
@@ -18,15 +19,13 @@ UNITS = 32  # of the hidden layer
 NEAR = 3  # target steps that a correction looks at
 
 
-class KnownFutures(nn.Module):
+class KnownFutures(Around):
     """Maps what the inner model is given, and futures [B, P, N, Fu], to its forecast [B, P, N, C] with a correction."""
 
     uses_future = True
 
     def __init__(self, inner: nn.Module, shape: Shape) -> None:
-        super().__init__()
-        self.inner = inner
-        self.uses_codes, self.uses_known = (bool(getattr(inner, f"uses_{what}", False)) for what in ("codes", "known"))
+        super().__init__(inner)
         counts = {place: count for place, count in enumerate(shape.future_codes) if count}
         self.numbers = [place for place in range(len(shape.future_codes)) if place not in counts]
         self.places = list(counts)
@@ -45,7 +44,8 @@ class KnownFutures(nn.Module):
         *,
         future_BPNF: torch.Tensor,
     ) -> torch.Tensor:
-        given = self.inner(history_BHNF, codes_BW, *((known_BHNF,) if self.uses_known else ()))
+        given = self.ask(history_BHNF, codes_BW, known_BHNF, {})
+        assert isinstance(given, torch.Tensor), "the families return one"
         pairs = zip(self.places, self.embeddings, strict=True)
         embedded = [table(future_BPNF[..., place].long()) for place, table in pairs]
         steps = torch.cat([future_BPNF[..., self.numbers], *embedded, given], dim=-1)

@@ -17,10 +17,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from dateshard.trainer.models.around import Around, Output
+
 EPSILON = 1e-5  # added to the variance, in scaled units squared: a constant history has spread 0.003
 
 
-class RevIN(nn.Module):
+class RevIN(Around):
     """Maps history [B, H, N, F] to what the inner model returns, its forecasts of numbers moved back.
 
     Args:
@@ -28,6 +30,7 @@ class RevIN(nn.Module):
         heads: channels of each head, for an inner model that returns a dict.
     """
 
+    uses_known = True
     index_K: torch.Tensor
     index_C: torch.Tensor
 
@@ -39,10 +42,8 @@ class RevIN(nn.Module):
         *,
         affine: bool,
     ) -> None:
-        super().__init__()
-        self.inner, self.heads = inner, dict(heads)
-        self.uses_codes, self.uses_known = bool(getattr(inner, "uses_codes", False)), True
-        self.uses_future = bool(getattr(inner, "uses_future", False))
+        super().__init__(inner)
+        self.heads = dict(heads)
         places = sorted({place for place in outputs_in_inputs if place >= 0})
         index = [places.index(place) if place >= 0 else len(places) for place in outputs_in_inputs]
         self.register_buffer("index_K", torch.tensor(places), persistent=False)
@@ -56,13 +57,12 @@ class RevIN(nn.Module):
         codes_BW: torch.Tensor | None,
         known_BHNF: torch.Tensor | None = None,
         **future: torch.Tensor | None,
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
+    ) -> Output:
         own = history_BHNF[..., self.index_K]
         mean, spread = self._figures(own, None if known_BHNF is None else known_BHNF[..., self.index_K])
         moved = (own - mean[..., :-1]) / spread[..., :-1]
         given = history_BHNF.index_copy(-1, self.index_K, moved)
-        known = (known_BHNF,) if getattr(self.inner, "uses_known", False) else ()
-        out = self.inner(given, codes_BW, *known, **future)
+        out = self.ask(given, codes_BW, known_BHNF, future)
         if isinstance(out, torch.Tensor):
             return self._back(out, mean, spread, self.index_C)
         chosen = {name: self.index_C[list(channels)] for name, channels in self.heads.items()}
