@@ -15,6 +15,7 @@ from dateshard.documents.prediction import (
 )
 from dateshard.judging.forecast_table import as_rows
 from dateshard.judging.prediction import Prediction
+from dateshard.judging.sentences import TIMES, in_percent, in_times
 from dateshard.judging.verdict import Verdict
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.times.instants import spell
@@ -166,12 +167,16 @@ def _sure(made: Prediction) -> list[str]:
     mine = intervals.errors.get("model")
     others = {name: error for name, error in intervals.errors.items() if name != "model" and error > 0}
     if mine is not None and others:
-        said = [
-            f"{100 * abs(1 - mine / error):.1f} % {'less' if mine < error else 'MORE'} than {name}"
-            for name, error in sorted(others.items())
-        ]
-        lines.append(f"validation squared error {', '.join(said)}")
+        beside = [beside_baseline(mine / error, name) for name, error in sorted(others.items())]
+        lines.append(f"validation squared error {', '.join(beside)}")
     return lines
+
+
+def beside_baseline(ratio: float, name: str) -> str:
+    """Writes a ratio of squared errors: `93.3 % less than mean`, `40.0 % MORE than mean`, `340 TIMES that of mean`."""
+    if ratio >= TIMES:
+        return f"{in_times(ratio)} TIMES that of {name}"
+    return f"{in_percent(abs(1 - ratio))} % {'less' if ratio < 1 else 'MORE'} than {name}"
 
 
 def _judged(made: Prediction) -> str:

@@ -81,16 +81,18 @@ def _gain(document: Document, row: Mapping[str, Any], target: str | None) -> str
     """Writes `1.5 % less squared error than ridge (95 %: 0.9 to 2.1 % over 46 dates)`."""
     if target is None and 1 - row["gain"] >= TIMES:
         ends = [1 - row[end] for end in ("high", "low")] if row["low"] is not None else []
-        between = " to ".join(_times(max(end, 0)) for end in ends) + " times"
-        return f"{_times(1 - row['gain'])} times the squared error of {row['baseline']}{_sure(document, row, between)}"
+        between = " to ".join(in_times(max(end, 0)) for end in ends) + " times"
+        return (
+            f"{in_times(1 - row['gain'])} times the squared error of {row['baseline']}{_sure(document, row, between)}"
+        )
     sign, unit = (1, "less") if row["gain"] >= 0 else (-1, "more")
-    measure, size = " %", _percent(sign * row["gain"])
+    measure, size = " %", in_percent(sign * row["gain"])
     said = f"{size} % {unit} squared error than {row['baseline']}"
     if target is not None:
         unit = "more" if sign > 0 else "less"
         measure, said = "", f"{100 * sign * row['gain']:.1f} points {unit} accuracy than {row['baseline']}"
     ends = sorted(sign * row[end] for end in ("low", "high")) if row["low"] is not None else []
-    return f"{said}{_sure(document, row, ' to '.join(_percent(end) for end in ends) + measure)}"
+    return f"{said}{_sure(document, row, ' to '.join(in_percent(end) for end in ends) + measure)}"
 
 
 def _sure(document: Document, row: Mapping[str, Any], between: str) -> str:
@@ -112,12 +114,12 @@ def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _percent(share: float) -> str:
+def in_percent(share: float) -> str:
     """A share in per cent; only all of it is 100."""
     return ">99.9" if 0.9995 <= share < 1 else f"{100 * share:.1f}"
 
 
-def _times(ratio: float) -> str:
+def in_times(ratio: float) -> str:
     """A factor as it is said: 12, 340, 1.5 million, 3e+14."""
     if ratio < 10:
         return f"{ratio:.1f}"

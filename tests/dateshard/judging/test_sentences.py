@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dateshard.judging.prediction_screen import beside_baseline
 from dateshard.judging.sentences import training_command, verdicts
 from dateshard.trainer.assessment.paired import Comparison
 from tests.trainer.assessment.test_paired import judged
@@ -107,6 +108,19 @@ def test_an_error_that_is_many_times_another_is_told_as_a_factor(
     assert sentence in said(compared)[0][0]
     few = Comparison(baseline="repeat", target=None, gain=1 - ratio, low=None, high=None, dates=1, agrees=True)
     assert f"{sentence.partition(' (')[0]} (1 date: too few" in said(few)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sentence"),
+    [
+        (0.067, "93.3 % less than mean"),
+        (1.4, "40.0 % MORE than mean"),
+        (1_523_242.7, "1.5 million TIMES that of mean"),
+        (1e-9, ">99.9 % less than mean"),
+    ],
+)
+def test_a_forecast_tells_a_ratio_of_errors_as_a_verdict_does(ratio: float, sentence: str) -> None:
+    assert beside_baseline(ratio, "mean") == sentence
 
 
 def test_a_single_baseline_is_not_every_baseline() -> None:
