@@ -118,7 +118,7 @@ def select_dates(
     """Dates that selectors name; None where there is no selector. A date by its name need not be among the known ones.
 
     Understands 2013-03-05, 20130305, 2013-03-01..2013-03-31, 2013-03, 2013-W10, latest, latest-1, ..latest-14, last:7,
-    a split's name, @file.
+    a split's name, @file; and undated, of rows that have no date.
 
     Args:
         absent: makes the error of a selector that names no date; without it such a one is passed over.
@@ -208,10 +208,12 @@ def _select(word: str, known: Sequence[dt.date], split: dict[str, Ranges]) -> li
 
     from dateshard.pipeline.splits import parse_range
     from dateshard.shardstore.errors import UsageError
-    from dateshard.shardstore.times.calendar import parse_date
+    from dateshard.shardstore.times.calendar import UNDATED, UNDATED_TEXT, parse_date
 
     if word in split:
         return [date for date in known if any(low <= date <= high for low, high in split[word])]
+    if word == UNDATED_TEXT and list(known) == [UNDATED]:
+        return [UNDATED]
     if word == "latest":
         return list(known[-1:])
     if match := re.fullmatch(r"last:(\d+)", word):

@@ -159,7 +159,7 @@ def test_rows_without_a_time_are_never_told_to_be_of_a_date(tmp_path: Path) -> N
     assert "200 records x 1 node" in run("inspect")
     run("statistics", "--by-date", "--drift")
     run("report", "--data")
-    run("preprocess", "--force")
+    assert "1 date measured, 200 rows" in run("preprocess", "undated", "--force")
     told.append((tmp_path / "data/reports/houses.html").read_text())
     dump.write_text(good + "x,2,A,3\n")
     run("preprocess", code=3)
