@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from dateshard.trainer.assessment.coverage import Coverage, CoverageTally
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.paired import DateOf
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order
+from dateshard.trainer.data.window_dates import DateOf
 from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models.naive import repeated

@@ -14,8 +14,9 @@ from bench.verdicts import told_apart
 from dateshard.trainer.assessment import paired
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.paired import Comparison, DateOf, ErrorsByUnit, compare, interval
+from dateshard.trainer.assessment.paired import Comparison, ErrorsByUnit, compare, interval
 from dateshard.trainer.data.shuffle import Shuffle
+from dateshard.trainer.data.window_dates import DateOf
 from dateshard.trainer.setup import order_of
 from tests.kit.events import FIRST, event_world, in_order, make_records
 
