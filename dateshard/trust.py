@@ -20,7 +20,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.settings import Settings, validate
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import UntrustedError, Where, shorten
-from dateshard.trainer.config import Trainer
+from dateshard.trainer.config import Trainer, code_of_baseline
 
 if TYPE_CHECKING:
     from dateshard.trainer.runs.run_folder import TrainingRun  # with torch, which preparing never needs
@@ -34,6 +34,8 @@ def code_of(settings: Trainer | Pipeline) -> dict[str, str]:
         named = {"source.format": settings.source.format}
     else:
         named = {"model.name": settings.model.name, "metrics.custom": settings.metrics.custom or ""}
+        codes = [code_of_baseline(name) for name in settings.baselines or ()]
+        named |= {f"baselines[{place}]": code for place, code in enumerate(codes) if code is not None}
     return {setting: name for setting, name in named.items() if ":" in name}
 
 

@@ -152,6 +152,17 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+OWN_BASELINE = re.compile(
+    rf"(?!(?:repeat|mean|majority|logistic|seasonal|ridge):)(?P<code>{OWN.pattern})(?::(?P<steps>[1-9]\d{{0,11}}))?"
+)
+
+
+def code_of_baseline(name: str) -> str | None:
+    """The code that a baseline of the user's own names, `my_module:forecast`; None of a built-in one."""
+    match = OWN_BASELINE.fullmatch(name)
+    return match["code"] if match else None
+
+
 def _known_model(name: str, info: ValidationInfo) -> str:
     own = "" if forbidden(info.context) else ", or your own as my_package.module:build"
     if name in FAMILY_NAMES or (own and OWN.fullmatch(name)):
@@ -169,6 +180,10 @@ def _no_code_of_a_client(name: str | None, info: ValidationInfo) -> str | None:
     if name is not None and forbidden(info.context):
         raise ValueError(f"'{shorten(name)}' names code, which is not imported from here; leave it out")
     return name
+
+
+def _no_baseline_of_a_client(name: str, info: ValidationInfo) -> str:
+    return name if code_of_baseline(name) is None else str(_no_code_of_a_client(name, info))
 
 
 class ModelConfig(Section):
@@ -387,10 +402,10 @@ class Trainer(Section):
     bounds: dict[str, Annotated[tuple[End, End], AfterValidator(_an_interval)]] = Field(
         {}, description="{feature: [low, high]}, raw units, null for an open end: what no forecast of it goes beyond"
     )
-    baselines: tuple[str, ...] | None = Field(
+    baselines: tuple[Annotated[str, AfterValidator(_no_baseline_of_a_client)], ...] | None = Field(
         None,
-        description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS; null: repeat, the seasons of "
-        "a day and of a week, mean, ridge",
+        description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, or a function of your own as "
+        "my_module:forecast or my_module:forecast:STEPS; null: repeat, the seasons of a day and of a week, mean, ridge",
     )
 
 

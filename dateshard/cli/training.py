@@ -140,7 +140,8 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 @click.option(
     "--baselines",
     metavar="LIST",
-    help="comma-separated: repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, logistic",
+    help="comma-separated: repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, logistic, "
+    "my_module:forecast",
 )
 @click.option(
     "--report",

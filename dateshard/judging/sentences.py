@@ -21,7 +21,7 @@ def verdicts(document: Document) -> list[tuple[str, bool]]:
 def training_command(document: Document) -> str | None:
     """The command that trains the baseline that the model loses to; None where it does not lose, or nothing is trained."""
     rows = _compared(document, None)
-    if not rows or rows[0]["outcome"] != "worse" or not rows[0]["baseline"].startswith("ridge"):
+    if not rows or rows[0]["outcome"] != "worse" or rows[0]["baseline"].partition(":")[0] != "ridge":
         return None
     kind, chosen = rows[0]["baseline"].partition(":")[2], ["trainer.model.name=ridge"]
     if kind == "last":

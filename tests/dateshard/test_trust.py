@@ -33,13 +33,14 @@ def build(shape, config):
 """
 )
 METRIC = MARK + "def score(targets, predictions):\n    return {'zero': 0.0}\n"
+RIVAL = MARK + "def forecast(history, times, steps, levels):\n    return [[0.0] * steps] * len(history)\n"
 FORMAT = MARK + "from dateshard.pipeline.raw.formats.csv import read\n"
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ds: Callable[..., Any]) -> Iterator[World]:
-    """A run whose model, metric and dumps' format are code of its user's own; all three may be imported again."""
-    for name, text in (("its_model", MODEL), ("its_metric", METRIC), ("its_format", FORMAT)):
+    """A run whose model, metric, baseline and dumps' format are code of its user's own; all may be imported again."""
+    for name, text in (("its_model", MODEL), ("its_metric", METRIC), ("its_format", FORMAT), ("its_rival", RIVAL)):
         Path(f"{name}.py").write_text(text)
     made = build_world(
         tmp_path,
@@ -49,7 +50,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ds: Callable[..., Any
         metrics={"custom": "its_metric:score"},
         window={"history": 3, "horizon": 2},
         training={"epochs": 1, "batch_size": 64},
-        baselines=["repeat"],
+        baselines=["repeat", "its_rival:forecast"],
     )
     made.tree["pipeline"]["source"]["format"] = "its_format:read"
     made.config_file()
@@ -63,7 +64,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ds: Callable[..., Any
 
 def forget() -> None:
     """No code of a user's own is imported yet."""
-    for name in ("its_model", "its_metric", "its_format"):
+    for name in ("its_model", "its_metric", "its_format", "its_rival"):
         sys.modules.pop(name, None)
     Path("imported").unlink(missing_ok=True)
 
@@ -100,11 +101,13 @@ def test_code_of_a_run_from_elsewhere_is_imported_by_no_command_before_trust_is_
     for use in ("evaluate", "predict", "load"):  # what was made here needs no word
         ds(*USES[use])
     assert "its_model" in imported()
+    assert "its_rival" in imported()
     Path("data/runs/mine/evaluation-test.json").unlink()
     elsewhere(monkeypatch)
     for name, words in USES.items():
         refused = ds(*words, code=2)
         assert "its_model:build (model.name)" in refused.err, name
+        assert "its_rival:forecast (baselines[1])" in refused.err, name
         assert "--trust" in refused.err, name
         assert "Traceback" not in refused.err, name
         assert imported() == "", name

@@ -14,12 +14,16 @@ import torch
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.category_baselines import Guess, guesses, season_of
+from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecast
 from dateshard.trainer.assessment.input_rivals import HELD, WindowDesign, fit_logistic, fit_ridge, fit_window_ridge
-from dateshard.trainer.config import Trainer
+from dateshard.trainer.assessment.own_rival import OwnRival, load_function, reach_of
+from dateshard.trainer.bounds import bounds_of
+from dateshard.trainer.config import Trainer, code_of_baseline
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.window_chunks import cut_runs, windows_of
+from dateshard.trainer.data.window_dates import InstantOf
 from dateshard.trainer.metrics import Form
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.models.ridge import Chosen, Grid, Ridge, fit, tuning_notes
@@ -35,6 +39,7 @@ from dateshard.trainer.setup import (
 )
 
 KNOWN = re.compile(r"mean|majority|logistic|repeat|seasonal:[1-9]\d{0,11}|ridge(:[1-9]\d{0,11}|:last)?")
+TRIED = 2  # windows that a function of the user's own is asked for before anything long begins
 FIXED = "ridge:last"  # stands beside every ridge: tuning can lose to it where the data drift
 DAY_NS = 86_400_000_000_000
 BATCH_BYTES = 256 << 20  # of windows that are judged at a time; no season is a usual baseline that takes more for one
@@ -64,6 +69,14 @@ class Setting:
         """Whether `ridge` is of all inputs of a window: where its length varies, or a target's own past tells what comes."""
         return bool(self.window.interval) or any(self.dataset.features[place].ahead for place in self.targets)
 
+    def wanted(self, reach: int) -> BatchForm:
+        """Batches of all features and `reach` steps of history."""
+        window = replace(self.window, history=reach) if self.window.horizon else self.window
+        everything = tuple(range(len(self.dataset.features)))
+        return BatchForm(
+            window=window, inputs=everything, targets=self.targets, codes=True, known=True, futures=self.columns.futures
+        )
+
 
 @dataclass(slots=True, kw_only=True)
 class Baselines:
@@ -80,6 +93,7 @@ class Baselines:
     notes: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
     _ridges: dict[int, tuple[Ridge, Ridge]] = field(default_factory=dict)
+    _own: dict[str, OwnRival] = field(default_factory=dict)
 
     @staticmethod
     def of(names: Sequence[str], setting: Setting) -> Baselines:
@@ -93,14 +107,40 @@ class Baselines:
         for head in setting.form.categorical:
             place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
             places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
-        for name in made._fitting(names):
+        fitting = made._fitting(names)
+        made._own = {name: made._tried(name) for name in fitting if code_of_baseline(name) is not None}
+        for name in fitting:
             made._add(name, places)
         return made
+
+    def _tried(self, name: str) -> OwnRival:
+        """A function of the user's own, after two windows of the split have shown that it works."""
+        setting, history = self.setting, reach_of(name, self.setting.window.history)
+        assert setting.form.units is not None, "form_of always gives them"
+        assert history is not None, "it is a baseline of one's own"
+        rival = OwnRival(
+            name=name,
+            function=load_function(name),
+            dataset=setting.dataset,
+            targets=setting.columns.targets,
+            units=setting.form.units,
+            bounds_2F=bounds_of(setting.config, setting.dataset, setting.columns.targets),
+            history=history,
+            steps=setting.window.target_steps,
+        )
+        order = order_to_judge(setting.config, setting.dataset, setting.window, setting.split)
+        refuse_reach(order, history, setting.window)
+        few, wanted = replace(order, batch_size=TRIED), setting.wanted(max(history, setting.window.history))
+        reader = make_reader(mapped(setting.config), setting.dataset, few, wanted)
+        batch = next(iter(reader.batches(0)))
+        with torch.no_grad():
+            rival(InstantOf(setting.dataset, few, wanted.window).on(batch, range(batch.size)))
+        return rival
 
     def _fitting(self, baselines: Sequence[str]) -> list[str]:
         """The names that apply; `mean` brings `majority` along for categories, `ridge` the fixed one."""
         setting, names = self.setting, list(dict.fromkeys(baselines))
-        if unknown := [name for name in names if not KNOWN.fullmatch(name)]:
+        if unknown := [name for name in names if not KNOWN.fullmatch(name) and code_of_baseline(name) is None]:
             raise _unknown(unknown[0])
         for name in names:
             _refuse_meaningless(name, setting.config, setting.dataset)
@@ -111,6 +151,8 @@ class Baselines:
         if "ridge" in names and FIXED not in names and not setting.of_inputs:
             names.insert(names.index("ridge") + 1, FIXED)
         if not setting.form.numbers:
+            if own := [name for name in names if code_of_baseline(name) is not None]:
+                raise _unknown(own[0])
             names = [name for name in names if name.partition(":")[0] not in ("mean", "ridge")]
         return names
 
@@ -121,7 +163,9 @@ class Baselines:
             names.insert(names.index("ridge") + 1, "logistic")
         numbers, categories = ("mean", "ridge") if form.numbers else (), ("majority", "logistic")
         if any(name not in ("mean", "ridge", "majority", "logistic") for name in names):
-            self.notes.append("horizon 0: the baselines that look back (repeat, seasonal, ridge:STEPS) do not apply")
+            self.notes.append(
+                "horizon 0: the baselines that look back (repeat, seasonal, ridge:STEPS, your own) do not apply"
+            )
         return [name for name in names if name in (*numbers, *(categories if form.categorical else ()))]
 
     def _add(self, name: str, places: Mapping[str, tuple[int, Sequence[int]]]) -> None:
@@ -132,7 +176,7 @@ class Baselines:
             numbers = self._numbers(name)
         elif chosen is None:
             raise _unknown(name)
-        self.reach = max(self.reach, season or 1)
+        self.reach = max(self.reach, season or 1, reach_of(name, setting.window.history) or 1)
         self.forecasts[name] = _joined(setting.form, numbers, chosen or {})
 
     def _guesses(self, name: str, places: Mapping[str, tuple[int, Sequence[int]]]) -> dict[str, Guess] | None:
@@ -146,6 +190,8 @@ class Baselines:
         setting, units = self.setting, self.setting.form.units
         assert units is not None, "form_of always gives them"
         steps, mean, targets = setting.window.target_steps, units.mean_scaled_NF, list(setting.columns.targets)
+        if name in self._own:
+            return self._own[name]
         if name == "mean":
             return lambda batch: mean.expand(batch.size, steps, -1, -1)
         if (season := season_of(name)) is not None:
@@ -264,7 +310,9 @@ def _joined(form: Form, numbers: Numbers | None, chosen: Mapping[str, Guess]) ->
 def _unknown(name: str) -> UsageError:
     if name in ("majority", "logistic"):
         return UsageError(f"baseline '{name}' is for categorical targets, and there is none", todo="Take mean")
-    known = "repeat, mean, majority, logistic, seasonal:STEPS, ridge, ridge:last, ridge:STEPS"
+    if code_of_baseline(name) is not None:
+        return UsageError(f"baseline '{name}' is for numeric targets, and there is none", todo="Leave it out")
+    known = "repeat, mean, majority, logistic, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, my_module:forecast"
     return UsageError(f"there is no baseline '{name}'", todo=f"Choose from {known}")
 
 
@@ -346,7 +394,7 @@ def within_reach(
     window, kept = window_of(config), list[str]()
     most = _history_of(order_to_judge(config, dataset, window, split), window)
     for name in given:
-        match = re.fullmatch(r"(?:seasonal|ridge):([1-9]\d{0,11})", name)
+        match = re.fullmatch(r".+:([1-9]\d{0,11})", name)
         if match and window.horizon and int(match[1]) > most:
             notes.append(f"{name} left out: the first windows have {most:,} steps before them")
         else:

@@ -30,10 +30,10 @@ from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import scaled_bounds
-from dateshard.trainer.config import Trainer
-from dateshard.trainer.data.batch import BatchForm
+from dateshard.trainer.config import Trainer, code_of_baseline
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import key
+from dateshard.trainer.data.window_dates import InstantOf
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw_errors import hours_of
@@ -104,8 +104,10 @@ def evaluate(
             result.comparisons.extend(compare(by_unit[model[0]], by_unit[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
-        reader = make_reader(mapped(config), dataset, order, _wanted(setting, made.reach))
-        result.shown.extend(Drawn(reader, setting.form, setting.targets, beside).windows(ranking.chosen()))
+        reader = make_reader(mapped(config), dataset, order, setting.wanted(made.reach))
+        instant_of = rivals.instant_of(setting, order)
+        drawn = Drawn(reader, setting.form, setting.targets, beside, instant_of)
+        result.shown.extend(drawn.windows(ranking.chosen()))
     return result
 
 
@@ -140,6 +142,12 @@ class Rivals:
     reach: int
     forecasts: dict[str, Forecast]
     model: str | None
+
+    def instant_of(self, setting: Setting, order: Order) -> InstantOf | None:
+        """When the steps of windows are, where a function of the user's own is told."""
+        if any(code_of_baseline(name) is not None for name in self.forecasts):
+            return InstantOf(setting.dataset, order, setting.wanted(self.reach).window)
+        return None
 
 
 def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
@@ -178,23 +186,10 @@ def _row(name: str, counted: EpochMetrics, setting: Setting, *, is_model: bool) 
 def _twins(rows: Sequence[Row]) -> list[str]:
     """The ridges whose errors are those of a trained ridge, but for the last digits: they are the same map."""
     mine = next(row.scaled for row in rows if row.kind == "model")
-    ridges = (row for row in rows if row.kind == "baseline" and row.name.startswith("ridge"))
+    ridges = (row for row in rows if row.kind == "baseline" and row.name.partition(":")[0] == "ridge")
     return [
         row.name for row in ridges if all(math.isclose(row.scaled[k], mine[k], rel_tol=TWIN) for k in ("mse", "mae"))
     ]
-
-
-def _wanted(setting: Setting, reach: int) -> BatchForm:
-    """Batches hold all features and `reach` steps of history."""
-    window = replace(setting.window, history=reach) if setting.window.horizon else setting.window
-    return BatchForm(
-        window=window,
-        inputs=tuple(range(len(setting.dataset.features))),
-        targets=setting.targets,
-        codes=True,
-        known=True,
-        futures=setting.columns.futures,
-    )
 
 
 def _difficulty(errors: Mapping[str, float], split: str, rows: Sequence[Row]) -> dict[str, float]:
@@ -216,7 +211,7 @@ def _accumulate(
     setting: Setting, order: Order, rivals: Rivals
 ) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking]:
     """What is counted of every predictor, its errors by date or cut, and how the windows rank by the model's errors."""
-    window, wanted = setting.window, _wanted(setting, rivals.reach)
+    window, wanted = setting.window, setting.wanted(rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
     counted = {}
@@ -228,7 +223,10 @@ def _accumulate(
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.code_length
+    instant_of = rivals.instant_of(setting, order)
     for number, batch in enumerate(reader.batches(0)):
+        if instant_of is not None:
+            batch = instant_of.on(batch, order.positions(number))
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
         unit_B = unit_of(order.positions(number))
         for name, forecast in rivals.forecasts.items():

@@ -22,6 +22,7 @@ from dateshard.trainer.assessment.ranking import Ranked, cell_errors, mean_error
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.data.window_dates import InstantOf
 from dateshard.trainer.metrics.epoch import Form
 
 MOST_TARGETS = 4  # drawn of a window
@@ -42,12 +43,14 @@ class Drawn:
 
     Attributes:
         targets: places among the dataset's features. forecasts: the model first, then whom it is drawn beside.
+        instant_of: where one of them is told when the steps are.
     """
 
     reader: Reader
     form: Form
     targets: tuple[int, ...]
     forecasts: Mapping[str, Forecast]
+    instant_of: InstantOf | None = None
 
     @torch.no_grad()
     def windows(self, ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
@@ -81,7 +84,8 @@ class Drawn:
     def _batch(self, position: int) -> Batch:
         size = self.reader.order.batch_size
         batch, row = next(iter(self.reader.batches(0, start=position // size))), position % size
-        return batch.rows(slice(row, row + 1))
+        batch = batch.rows(slice(row, row + 1))
+        return batch if self.instant_of is None else self.instant_of.on(batch, range(position, position + 1))
 
     def _read(self, position: int) -> tuple[Floats, NDArray[np.int64]]:
         """Returns (raw [H + P, N, T] with NaN where nothing was observed, the instant of each step)."""

@@ -29,6 +29,7 @@ class Batch:
         known_BHNF: bool, which cells of the history were observed, and not padding; None unless asked for, and where nothing
             is missing.
         future_BPNF: float32, scaled, features that are known ahead at the target steps; None unless asked for.
+        instant_BW: int64 nanoseconds of the whole window's steps, None unless a baseline of the user's own is given them.
     """
 
     history_BHNF: torch.Tensor
@@ -37,6 +38,7 @@ class Batch:
     codes_BW: torch.Tensor | None
     known_BHNF: torch.Tensor | None = None
     future_BPNF: torch.Tensor | None = None
+    instant_BW: torch.Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -53,9 +55,9 @@ class Batch:
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor changed."""
-        observed, codes, known, future = (
+        observed, codes, known, future, instant = (
             None if tensor is None else change(tensor)
-            for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF, self.future_BPNF)
+            for tensor in (self.observed_BPNF, self.codes_BW, self.known_BHNF, self.future_BPNF, self.instant_BW)
         )
         return Batch(
             history_BHNF=change(self.history_BHNF),
@@ -64,6 +66,7 @@ class Batch:
             codes_BW=codes,
             known_BHNF=known,
             future_BPNF=future,
+            instant_BW=instant,
         )
 
 

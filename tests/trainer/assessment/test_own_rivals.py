@@ -1,0 +1,175 @@
+"""A baseline of the user's own: what its function is handed, how its answer is judged, and how its faults are told."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dateshard.settings import validate
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.assessment.baselines import within_reach
+from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluation import Evaluation, Row
+
+Make = Callable[..., Any]
+SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06..2024-03-07"}
+LAST = """
+import numpy as np
+calls = []
+def forecast(history, times, steps, levels):
+    print("working")
+    calls.append((history, times, steps, levels))
+    back = (~np.isnan(history))[:, ::-1].argmax(1)
+    return np.repeat(history[np.arange(len(history)), -1 - back][:, None], steps, axis=1)
+def quantiles(*asked):
+    return forecast(*asked)[..., None]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _rival(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module in the working directory."""
+    Path("its_rival.py").write_text(LAST)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("its_rival", None)
+
+
+def prepared(make_world: Make, **changes: Any) -> Any:
+    world = make_world(7, split=SPLIT, missing=0.6, window={"history": 12, "horizon": 4}, **changes)
+    world.tree["pipeline"]["features"]["volume"]["transform"] = "log1p"
+    world.prepare()
+    return world
+
+
+def judged(world: Any, *names: str, model: Any = None, **options: Any) -> Evaluation:
+    return evaluate(world.settings.trainer, world.open(), split="test", baselines=names, model=model, **options)
+
+
+def row_of(result: Evaluation, name: str) -> Row:
+    return next(row for row in result.rows if row.name == name)
+
+
+@pytest.mark.parametrize("name", ["its_rival:forecast", "its_rival:quantiles"])
+def test_a_function_that_repeats_the_last_value_is_judged_as_repeat_is(make_world: Make, name: str) -> None:
+    """Through raw units and back, past cells that are missing and histories without any value, of a log1p feature too."""
+    result = judged(prepared(make_world), name, "repeat")
+    own, repeat = (row_of(result, each) for each in (name, "repeat"))
+    assert own.kind == "baseline"
+    assert own.scaled["count"] == repeat.scaled["count"] > 0
+    for feature in ("speed", "volume"):
+        for figure in ("mse", "mae", "bias", "r2"):
+            found, expected = (row.raw["by_feature"][feature][figure] for row in (own, repeat))
+            assert found == pytest.approx(expected, rel=1e-5, abs=1e-6), (feature, figure)
+
+
+def test_a_function_is_handed_raw_values_and_the_instants_of_its_window(
+    make_world: Make, plain: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = prepared(make_world)
+    judged(world, "its_rival:forecast")
+    assert capsys.readouterr().out == ""  # what it prints is not the command's answer
+    calls, written = sys.modules["its_rival"].calls, plain(world)
+    windows = written.windows("test", 12, 4)
+    first = dt.datetime(2024, 3, 1, tzinfo=written.zone).timestamp()
+    assert {(steps, tuple(levels)) for _, _, steps, levels in calls} == {(4, (0.5,))}
+    assert len(calls[0][0]) <= 2 * 3  # two windows are tried before the others
+    for place in range(2):
+        given = calls[2 + place :: 2]  # after those that are tried, the targets of a batch one after the other
+        history, times = (np.concatenate([call[k] for call in given]) for k in range(2))
+        expected = np.stack(
+            [np.where(w.observed[:12], w.raw[:12], np.nan)[:, n, place] for w in windows for n in range(3)]
+        )
+        instants = np.repeat(
+            [[first + 3600 * step for step in range(w.anchor - 12, w.anchor + 4)] for w in windows], 3, 0
+        )
+        known = ~np.isnan(expected).all(1)
+        np.testing.assert_allclose(history, expected[known], rtol=1e-5, atol=1e-5)
+        assert (times.astype("M8[s]").astype(np.int64) == instants[known]).all()
+
+
+def test_a_function_looks_as_far_back_as_its_name_says(make_world: Make) -> None:
+    world = prepared(make_world)
+    judged(world, "its_rival:forecast:36", "repeat")
+    assert {call[0].shape[1] for call in sys.modules["its_rival"].calls} == {36}
+    assert {call[1].shape[1] for call in sys.modules["its_rival"].calls} == {40}
+    with pytest.raises(UsageError, match="1000 steps back, and the first windows of this split have 120"):
+        judged(world, "its_rival:forecast:1000")
+    names = ["its_rival:forecast:1000", "its_rival:forecast"]
+    kept, notes = within_reach(world.settings.trainer, world.open(), "test", names)
+    assert kept == ["its_rival:forecast"]
+    assert notes == ["its_rival:forecast:1000 left out: the first windows have 120 steps before them"]
+
+
+FAULTS = {
+    "return history[:, :steps - 1]": r"must return \[\d, 4\] or \[\d, 4, 1\] for a history of \[\d, 12\], and returned \[\d, 3\]",
+    "return history[0]": r"must return .* and returned \[12\]",
+    "return np.where(np.arange(steps) == 1, np.nan, np.zeros((len(history), steps)))": r"returned NaN or infinity in \d+ of \d+ values of \[\d, 4\] .* series 0, step 1",
+    "return np.full((len(history), steps), np.inf)": "returned NaN or infinity",
+    "return None": "returned NoneType for a history of .* no array of numbers",
+    "return [['a'] * steps] * len(history)": "returned list for .* no array of numbers",
+    "return [[1.0], [1.0, 2.0]]": "returned list for .* no array of numbers: ValueError",
+    "raise ValueError('no weights')": r"fails on a history of \[\d, 12\]: ValueError: no weights \(.*its_rival.py, line 2\)",
+    "return missing": "fails on a history of .* NameError",
+    "return np.full((len(history), steps), -7.0)": "forecasts -7 for volume, which is scaled by log1p",
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+def test_a_fault_of_a_function_is_told_by_name_and_shape_before_anything_is_fitted(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    Path("its_rival.py").write_text(f"import numpy as np\ndef forecast(history, times, steps, levels): {line}\n")
+    monkeypatch.setattr("dateshard.trainer.assessment.baselines.fit", lambda *_: pytest.fail("a ridge is fitted"))
+    world = prepared(make_world)
+    if "-7" in line:  # a count has a bound, and training saw values between -1 and 0
+        monkeypatch.setattr(
+            "dateshard.trainer.assessment.baselines.bounds_of", lambda *_: np.array([[-9e9] * 2, [9e9] * 2])
+        )
+    with pytest.raises(UsageError, match=FAULTS[line]) as refused:
+        judged(world, "ridge", "its_rival:forecast")
+    assert "baseline 'its_rival:forecast'" in str(refused.value)
+    assert refused.value.todo
+
+
+def test_no_number_in_a_later_window_ends_the_evaluation(make_world: Make) -> None:
+    text = LAST.replace(
+        "calls.append",
+        "steps = steps\n    if len(calls) > 4: return np.full((len(history), steps), np.nan)\n    calls.append",
+    )
+    Path("its_rival.py").write_text(text)
+    world = prepared(make_world, training={"batch_size": 8})
+    with pytest.raises(UsageError, match="its_rival:forecast' returned NaN"):
+        judged(world, "its_rival:forecast")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere:forecast", "baselines: there is no module 'nowhere'"),
+        ("its_rival:other", "has no 'other'"),
+        ("its_rival:calls", "nothing that can be called"),
+        ("its rival:forecast", "there is no baseline"),
+        ("ridge:best", "there is no baseline 'ridge:best'"),
+    ],
+)
+def test_a_name_that_is_no_function_is_refused(make_world: Make, name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        judged(prepared(make_world), name)
+
+
+def test_a_client_names_no_baseline_of_his_own() -> None:
+    for name in ("seasonal:24", "ridge:last", "ridge:336", "its_rival:forecast"):
+        tree = {"dataset": "d", "trainer": {"baselines": [name]}}
+        assert validate(tree).trainer.baselines == (name,)
+        if name != "its_rival:forecast":
+            assert validate(tree, own_models=False).trainer.baselines == (name,)
+    for name in ("its_rival:forecast", "os.path:exists:24"):
+        with pytest.raises(UsageError, match="names code, which is not imported from here"):
+            validate({"dataset": "d", "trainer": {"baselines": ["repeat", name]}}, own_models=False)
