@@ -407,6 +407,12 @@ class Trainer(Section):
         description="repeat, mean, majority, seasonal:STEPS, ridge, ridge:last, ridge:STEPS, or a function of your own as "
         "my_module:forecast or my_module:forecast:STEPS; null: repeat, the seasons of a day and of a week, mean, ridge",
     )
+    baseline_windows: int | None = Field(
+        None,
+        ge=1,
+        le=MOST,
+        description="windows of the split on which functions of your own are judged, in a table of its own; null: all",
+    )
 
 
 # Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight,
@@ -425,6 +431,7 @@ FREE = (
     "logging",
     "bounds",
     "baselines",
+    "baseline_windows",
 )
 
 NEWER = {"training.drop_last": False}  # settings that older runs do not name, as which they behave

@@ -144,6 +144,12 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     "my_module:forecast",
 )
 @click.option(
+    "--baseline-windows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="judge functions of your own on N windows, spread evenly over the split, in a table of their own",
+)
+@click.option(
     "--report",
     "page",
     is_flag=False,
@@ -159,6 +165,7 @@ def evaluate(
     which: str,
     split: str,
     baselines: str | None,
+    baseline_windows: int | None,
     page: str | None,
     trust: bool,
     as_json: bool,
@@ -167,7 +174,7 @@ def evaluate(
 
     RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings).
     """
-    from dateshard.judging.judge import evaluate_config, evaluate_run, run_of
+    from dateshard.judging.judge import evaluate_config, evaluate_run, run_of, with_windows
     from dateshard.judging.tables import show
     from dateshard.terminal.screen import Screen
 
@@ -183,13 +190,14 @@ def evaluate(
             raise click.UsageError("A run is evaluated with its own settings; name -c FILE to evaluate others.")
         like = settings_of(files, overrides) if files else None
         run = run_of(names[0], like, trust=trust)
-        result, headline = evaluate_run(run, which, split, chosen)
+        result, headline = evaluate_run(run, which, split, chosen, baseline_windows)
     elif not files:
         raise click.UsageError(
             f"Name a run (latest is the newest, {command('runs')} lists all), or -c FILE for baselines."
         )
     else:
-        result, headline = evaluate_config(settings_of(files, overrides), split, chosen)
+        settings = with_windows(settings_of(files, overrides), baseline_windows)
+        result, headline = evaluate_config(settings, split, chosen)
     if not as_json:
         screen.tell(headline)
         show(screen, result)

@@ -89,6 +89,18 @@ class ComparisonDocument(TypedDict):
     outcome: Literal["better", "worse", "unclear"]
 
 
+class EvaluateSample(TypedDict):
+    """The table of a sample of the windows: that of functions of your own (baseline_windows)."""
+
+    windows: Annotated[
+        int, Field(description="in the sample; every row of it is judged on all of these, and no others")
+    ]
+    rows: list[EvaluateRow]
+    outcome: Annotated[Literal["beats", "loses", "unclear"] | None, Field(description="on these windows")]
+    best_baseline: str | None
+    comparisons: list[ComparisonDocument]
+
+
 class EvaluateDocument(TypedDict):
     """A model beside its baselines, on the same windows."""
 
@@ -104,10 +116,16 @@ class EvaluateDocument(TypedDict):
     rows: list[EvaluateRow]
     outcome: Annotated[
         Literal["beats", "loses", "unclear"] | None,
-        Field(description="beats: better than every rival in all targets; loses: worse than the best; null: no rival"),
+        Field(
+            description="beats: better than every rival in all targets; loses: worse than the best; null: no rival; "
+            "with a sample it beats in both tables, or loses in one"
+        ),
     ]
     beats_baselines: Annotated[bool | None, Field(description="whether outcome is beats; null without a rival")]
     best_baseline: Annotated[str | None, Field(description="by scaled MSE, without numbers by accuracy")]
     comparisons: Annotated[list[ComparisonDocument], Field(description="a twin of a trained ridge is none")]
+    sample: Annotated[
+        EvaluateSample | None, Field(description="the table of slow baselines, where they are judged on a sample")
+    ]
     difficulty: Annotated[dict[str, float], Field(description="scaled MSE of ridge on train, validation, this split")]
     notes: list[str]

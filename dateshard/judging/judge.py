@@ -45,13 +45,15 @@ def newest_run(like: Settings | None) -> TrainingRun:
     return run
 
 
-def evaluate_run(run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
+def evaluate_run(
+    run: TrainingRun, which: str, split: str, baselines: Sequence[str] | None, baseline_windows: int | None = None
+) -> tuple[Evaluation, str]:
     """Evaluates a run's checkpoint on the generation that it was trained on; returns a headline too.
 
     What is found of the best checkpoint is kept beside the run, whichever baselines were asked for
     (`dateshard.judging.verdict`).
     """
-    settings = settings_of_run(run)
+    settings = with_windows(settings_of_run(run), baseline_windows)
     refuse_absent(run.folder)
     saved, passed = checkpoint.find(run.checkpoints, which)
     judged = _judge(run, settings, saved, split, baselines)
@@ -150,6 +152,14 @@ def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
         "model know nothing of it"
         for place in unobserved(dataset, "train", targets)
     )
+
+
+def with_windows(settings: Settings, baseline_windows: int | None) -> Settings:
+    """The settings with another number of windows for slow baselines, where one is given."""
+    if baseline_windows is None:
+        return settings
+    changed = settings.trainer.model_copy(update={"baseline_windows": baseline_windows})
+    return settings.model_copy(update={"trainer": changed})
 
 
 def _chosen(

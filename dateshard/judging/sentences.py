@@ -13,7 +13,25 @@ TIMES = 10  # from so much of a baseline's error on it is told as a factor, for 
 
 
 def verdicts(document: Document) -> list[tuple[str, bool]]:
-    """Returns (sentence, whether the model is surely better): of the numbers, then of each categorical target."""
+    """Returns (sentence, whether the model is surely better): of the numbers, then of each categorical target.
+
+    Where slow baselines are judged on a sample, each says of which windows it is."""
+    sample = document.get("sample")
+    if not sample:
+        return _of_table(document)
+    few = {**document, **sample}
+    return [
+        *((f"All {document['windows']:,} windows: {text}", good) for text, good in _of_table(document)),
+        *((f"{sample_title(document)}: {text}", good) for text, good in _of_table(few)),
+    ]
+
+
+def sample_title(document: Document) -> str:
+    """Which windows the table of slow baselines is of."""
+    return f"A sample of {document['sample']['windows']:,} of the {document['windows']:,} windows"
+
+
+def _of_table(document: Document) -> list[tuple[str, bool]]:
     compared = {target: _compared(document, target) for target in (None, *document["categorical"])}
     return [_verdict(document, target, rows) for target, rows in compared.items() if rows]
 

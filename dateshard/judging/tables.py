@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dateshard.judging.sentences import training_command, verdicts
+from dateshard.judging.sentences import sample_title, training_command, verdicts
 from dateshard.terminal.screen import Screen, number
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 
@@ -34,7 +34,24 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
         files: the configuration that was named, for that command.
     """
     units = "features in raw units, " if result.features else ""
-    screen.tell(f"{result.split}: {result.windows:,} windows; {units}* = best")
+    document = result.to_json()
+    if result.rows or result.sample is None:
+        screen.tell(f"{result.split}: {result.windows:,} windows; {units}* = best")
+        _tables(screen, result)
+    if result.sample is not None:
+        screen.tell()
+        screen.tell(f"{sample_title(document)} of {result.split}, every row on these alone; {units}* = best")
+        _tables(screen, result.sample)
+    for note in result.notes:
+        screen.explain(note)
+    for sentence, _ in verdicts(document):
+        screen.explain(sentence)
+    if (train := training_command(document)) is not None:
+        screen.tell(f"Train it: {train}")
+
+
+def _tables(screen: Screen, result: Evaluation) -> None:
+    """All that is told of the same windows."""
     if result.features:
         _numbers(screen, result)
         _relative_errors(screen, result)
@@ -42,13 +59,6 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
     for target in result.categorical:
         _categories(screen, result, target)
     _sampled(screen, result)
-    for note in result.notes:
-        screen.explain(note)
-    document = result.to_json()
-    for sentence, _ in verdicts(document):
-        screen.explain(sentence)
-    if (train := training_command(document)) is not None:
-        screen.tell(f"Train it: {train}")
 
 
 def _numbers(screen: Screen, result: Evaluation) -> None:

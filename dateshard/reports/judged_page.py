@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.judging.sentences import verdicts
+from dateshard.judging.sentences import sample_title, verdicts
 from dateshard.judging.verdict import Verdict
 from dateshard.reports import atlas, charts
 from dateshard.reports.charts import Heat, short
@@ -68,24 +68,30 @@ def judged_sentences(verdict: Verdict | None) -> list[tuple[str, bool]]:
 
 def _baselines(verdict: Verdict) -> list[str]:
     document = verdict.document
+    windows = f"{counted(document['windows'], 'window')} of {verdict.split}, all predictors on the same ones"
+    parts = _errors_table(document, document["rows"], windows)
+    if document.get("sample"):
+        few = f"{sample_title(document)} of {verdict.split}, all predictors on these alone"
+        parts += _errors_table(document, document["sample"]["rows"], few)
+    left = len(document["features"]) - MOST_TARGETS
+    if left > 0:
+        parts.append(paragraph(f"{counted(left, 'more target')}: dateshard evaluate --json tells of all.", "note"))
+    parts += [_accuracies(name, document["rows"]) for name in document["categorical"]]
+    return [card(parts)] if any(parts) else []
+
+
+def _errors_table(document: Mapping[str, Any], judged: Sequence[Row], windows: str) -> list[str]:
+    """The errors of all predictors of numbers on some windows, scaled and raw, then relative."""
     features = document["features"][:MOST_TARGETS]
-    rows = [row for row in document["rows"] if row["scaled"]["mse"] is not None]
+    rows = [row for row in judged if row["scaled"]["mse"] is not None]
     heads = ["", "MSE, scaled", "R2", *(f"{name}, {figure}" for name in features for figure in ("MAE", "RMSE"))]
     values = [_figures(row, features) for row in rows]
     strong = _best_cells(values, higher=(1,))
     strong |= {(number, 0) for number, row in enumerate(rows) if row["kind"] == "model"}
     lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(rows, values, strict=True)]
-    windows = f"{counted(document['windows'], 'window')} of {verdict.split}, all predictors on the same ones"
-    parts = [
-        table(f"{windows}; the best of a column stands out", heads, lines, numbers=range(1, len(heads)), strong=strong)
-    ]
-    if rows and features:
-        parts.append(_relative(rows, features))
-    left = len(document["features"]) - len(features)
-    if left > 0:
-        parts.append(paragraph(f"{counted(left, 'more target')}: dateshard evaluate --json tells of all.", "note"))
-    parts += [_accuracies(name, document["rows"]) for name in document["categorical"]]
-    return [card(parts)] if any(parts) else []
+    title = f"{windows}; the best of a column stands out"
+    drawn = [table(title, heads, lines, numbers=range(1, len(heads)), strong=strong)]
+    return [*drawn, _relative(rows, features)] if rows and features else drawn
 
 
 def _relative(rows: Sequence[Row], features: Sequence[str]) -> str:

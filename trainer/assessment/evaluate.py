@@ -34,6 +34,7 @@ from dateshard.trainer.config import Trainer, code_of_baseline
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.data.window_dates import InstantOf
+from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw_errors import hours_of
@@ -50,7 +51,8 @@ def evaluate(
 ) -> Evaluation:
     """One pass over the split's windows, all predictors beside each other.
 
-    Memory: one batch and what is counted of each predictor. Ridge is fitted on the training windows first.
+    Memory: one batch and what is counted of each predictor. Ridge is fitted on the training windows first. With
+    `baseline_windows` a second pass over a sample of windows judges the user's own functions, and all others again.
 
     Raises:
         UsageError: the split has no window, or a baseline does not exist or reaches back too far.
@@ -75,33 +77,20 @@ def evaluate(
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
     rivals = Rivals(made.reach, forecasts, model[0] if model else None)
-    counted, by_unit, ranking = _accumulate(setting, order, rivals)
-    rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
+    few = _sampled(order, config, rivals, notes)
+    ridge = bool(model and isinstance(model[1], Ridge))
+    result, ranking = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
+    sample = None if few is None else _table(setting, few, rivals, ridge=ridge)[0]
+    rows = result.rows + (sample.rows if sample else [])
     _refuse_blind(rows, split, order.num_windows, notes)
-    categorical = [setting.form.targets[head.targets[0]].name for head in setting.form.categorical]
+    if sample is not None and not any(map(_observed, sample.rows)):
+        notes.append(f"no target of the {sample.windows:,} windows of the sample was observed: raise baseline_windows")
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
-    twins = _twins(rows) if model and isinstance(model[1], Ridge) else []
-    difficulty = _difficulty(made.errors, split, rows)
+    difficulty = _difficulty(made.errors, split, result.rows)
     notes += _apart(difficulty)
-    names = setting.columns.target_names
-    result = Evaluation(
-        split=split,
-        windows=order.num_windows,
-        features=names,
-        rows=rows,
-        notes=notes,
-        categorical=categorical,
-        twins=twins,
-        comparisons=[],
-        difficulty=difficulty,
-        history=setting.window.history,
-        split_by=dataset.manifest.cut if dataset.manifest.split_cuts else None,
-    )
+    result = replace(result, notes=notes, difficulty=difficulty, sample=sample)
     if model:
-        days = None if dataset.manifest.split_cuts else _horizon_days(setting)
-        for row in result.rivals:
-            result.comparisons.extend(compare(by_unit[model[0]], by_unit[row.name], row.name, days))
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
         reader = make_reader(mapped(config), dataset, order, setting.wanted(made.reach))
@@ -116,19 +105,61 @@ def _horizon_days(setting: Setting) -> int:
     return max(1, math.ceil(setting.window.target_steps * setting.dataset.manifest.step / DAY_NS))
 
 
+def _sampled(order: Order, config: Trainer, rivals: Rivals, notes: list[str]) -> Order | None:
+    """The windows on which slow baselines are judged, spread evenly over the split; None: all of them."""
+    size = config.baseline_windows
+    if size is None or size >= order.num_windows:
+        return None
+    if rivals.quick.forecasts.keys() == rivals.forecasts.keys():
+        notes.append("baseline_windows is for functions of your own, and there is none: every row is of all windows")
+        return None
+    return replace(order, sample=WindowSample(order.num_windows, size, config.training.seed))
+
+
+def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tuple[Evaluation, Ranking]:
+    """Judges all rivals on the same windows; returns how these rank by the model's errors too.
+
+    Args:
+        ridge: the model is a trained ridge: the baseline that is the same map is no rival.
+    """
+    counted, by_unit, ranking = _accumulate(setting, order, rivals)
+    rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
+    manifest = setting.dataset.manifest
+    result = Evaluation(
+        split=setting.split,
+        windows=order.num_windows,
+        features=setting.columns.target_names,
+        rows=rows,
+        notes=[],
+        categorical=[setting.form.targets[head.targets[0]].name for head in setting.form.categorical],
+        twins=_twins(rows) if ridge else [],
+        history=setting.window.history,
+        split_by=manifest.cut if manifest.split_cuts else None,
+    )
+    if rivals.model is not None:
+        days = None if manifest.split_cuts else _horizon_days(setting)
+        for row in result.rivals:
+            result.comparisons.extend(compare(by_unit[rivals.model], by_unit[row.name], row.name, days))
+    return result, ranking
+
+
 def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:
     """Notes numeric targets that no cell of was observed.
 
     Raises:
         UsageError: no cell of any target was.
     """
-    if rows and not any(row.scaled["count"] or row.classes for row in rows):
+    if rows and not any(map(_observed, rows)):
         what = f"not one target of the {num_windows:,} windows of split '{split}' was observed: nothing can be judged"
         todo = f"Name another with --split, or look at its dates: {command('inspect', split, config=True)}"
         raise UsageError(what, todo=todo)
     for row in rows[:1]:
         blind = [name for name, errors in row.scaled["by_feature"].items() if not errors["count"]]
         notes += [f"{name}: no cell of it was observed on the dates of split '{split}'" for name in blind]
+
+
+def _observed(row: Row) -> bool:
+    return bool(row.scaled["count"] or row.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +173,12 @@ class Rivals:
     reach: int
     forecasts: dict[str, Forecast]
     model: str | None
+
+    @property
+    def quick(self) -> Rivals:
+        """Those that are no functions of the user's own."""
+        quick = {name: forecast for name, forecast in self.forecasts.items() if code_of_baseline(name) is None}
+        return Rivals(self.reach, quick, self.model)
 
     def instant_of(self, setting: Setting, order: Order) -> InstantOf | None:
         """When the steps of windows are, where a function of the user's own is told."""

@@ -44,6 +44,8 @@ class Evaluation:
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
         observed: {split: share of its target cells}.
         split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
+        sample: the table of a sample of the windows, where slow baselines are judged on these alone: all its rows are of
+            them, those of the others too; None: there is one table.
     """
 
     split: str
@@ -59,6 +61,7 @@ class Evaluation:
     shown: list[dict[str, Any]] = field(default_factory=list)
     observed: dict[str, float] = field(default_factory=dict)
     split_by: str | None = None
+    sample: Evaluation | None = None
 
     @property
     def rivals(self) -> list[Row]:
@@ -82,7 +85,23 @@ class Evaluation:
     def outcome(self) -> str | None:
         """Returns `beats`, `loses` or `unclear`; None without a model or a rival.
 
-        `beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them."""
+        `beats`: better than every rival in all that it forecasts; `loses`: in all of it worse than the best of them. With a
+        sample it beats where it does so in both tables, and loses where it does in one."""
+        tables = [self] if self.sample is None else [self, self.sample]
+        outcomes = {outcome for table in tables if (outcome := table._outcome) is not None}
+        return (
+            "loses"
+            if "loses" in outcomes
+            else outcomes.pop()
+            if len(outcomes) == 1
+            else "unclear"
+            if outcomes
+            else None
+        )
+
+    @property
+    def _outcome(self) -> str | None:
+        """The outcome of this table alone."""
         if not self.comparisons:
             return None
         if all(comparison.outcome == "better" for comparison in self.comparisons):
@@ -101,18 +120,24 @@ class Evaluation:
         return {
             "split": self.split,
             "split_by": self.split_by,
-            "windows": self.windows,
             "history": self.history,
             "observed": self.observed,
             "features": self.features,
             "categorical": self.categorical,
-            "rows": [self._row(row) for row in self.rows],
+            **self._table(),
             "outcome": self.outcome,
             "beats_baselines": self.beats_baselines,
-            "best_baseline": self.best_baseline,
-            "comparisons": [{**asdict(comparison), "outcome": comparison.outcome} for comparison in self.comparisons],
+            "sample": None if self.sample is None else {**self.sample._table(), "outcome": self.sample.outcome},
             "difficulty": dict(self.difficulty),
             "notes": self.notes,
+        }
+
+    def _table(self) -> dict[str, Any]:
+        return {
+            "windows": self.windows,
+            "rows": [self._row(row) for row in self.rows],
+            "best_baseline": self.best_baseline,
+            "comparisons": [{**asdict(comparison), "outcome": comparison.outcome} for comparison in self.comparisons],
         }
 
     def _row(self, row: Row) -> dict[str, Any]:

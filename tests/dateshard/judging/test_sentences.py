@@ -164,6 +164,7 @@ def test_a_category_is_judged_by_its_accuracy() -> None:
         ),
         ("ridge:504", "dateshard train trainer.model.name=ridge trainer.window.history=504 -c CONFIG"),
         ("repeat", None),
+        ("ridge_of_mine:forecast", None),
     ],
 )
 def test_the_command_that_trains_what_is_better_is_told(name: str, command: str | None) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dateshard.judging.sentences import verdicts
 from dateshard.settings import validate
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.assessment.baselines import within_reach
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
+from dateshard.trainer.assessment.paired import Comparison
+from dateshard.trainer.data.window_sample import WindowSample
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06..2024-03-07"}
@@ -48,8 +52,9 @@ def prepared(make_world: Make, **changes: Any) -> Any:
     return world
 
 
-def judged(world: Any, *names: str, model: Any = None, **options: Any) -> Evaluation:
-    return evaluate(world.settings.trainer, world.open(), split="test", baselines=names, model=model, **options)
+def judged(world: Any, *names: str, **changes: Any) -> Evaluation:
+    config = world.settings.trainer.model_copy(update=changes)
+    return evaluate(config, world.open(), split="test", baselines=names, model=None)
 
 
 def row_of(result: Evaluation, name: str) -> Row:
@@ -107,10 +112,11 @@ def test_a_function_looks_as_far_back_as_its_name_says(make_world: Make) -> None
     assert notes == ["its_rival:forecast:1000 left out: the first windows have 120 steps before them"]
 
 
+ONE_NAN = "return np.where(np.arange(steps) == 1, np.nan, np.zeros((len(history), steps)))"
 FAULTS = {
-    "return history[:, :steps - 1]": r"must return \[\d, 4\] or \[\d, 4, 1\] for a history of \[\d, 12\], and returned \[\d, 3\]",
+    "return history[:, :3]": r"must return \[\d, 4\] or \[\d, 4, 1\] for a history of \[\d, 12\], and returned \[\d, 3\]",
     "return history[0]": r"must return .* and returned \[12\]",
-    "return np.where(np.arange(steps) == 1, np.nan, np.zeros((len(history), steps)))": r"returned NaN or infinity in \d+ of \d+ values of \[\d, 4\] .* series 0, step 1",
+    ONE_NAN: r"returned NaN or infinity in \d+ of \d+ values of \[\d, 4\] .* series 0, step 1",
     "return np.full((len(history), steps), np.inf)": "returned NaN or infinity",
     "return None": "returned NoneType for a history of .* no array of numbers",
     "return [['a'] * steps] * len(history)": "returned list for .* no array of numbers",
@@ -173,3 +179,85 @@ def test_a_client_names_no_baseline_of_his_own() -> None:
     for name in ("its_rival:forecast", "os.path:exists:24"):
         with pytest.raises(UsageError, match="names code, which is not imported from here"):
             validate({"dataset": "d", "trainer": {"baselines": ["repeat", name]}}, own_models=False)
+
+
+def test_slow_baselines_are_judged_on_a_sample_and_every_row_of_its_table_on_the_same_windows(
+    make_world: Make, plain: Make
+) -> None:
+    world = prepared(make_world)
+    names, written = ("repeat", "its_rival:forecast", "mean"), plain(world)
+    whole = judged(world, *names, baseline_windows=10)
+    windows = written.windows("test", 12, 4)
+    few = [windows[k] for k in WindowSample(len(windows), 10, 7).windows(np.arange(10))]
+    assert [row.name for row in whole.rows] == ["repeat", "mean"]
+    assert whole.sample is not None
+    assert (whole.windows, whole.sample.windows) == (len(windows), 10)
+    assert [row.name for row in whole.sample.rows] == list(names)
+    seen = np.array([w.observed[12:] for w in few])
+    assert {row.scaled["count"] for row in whole.sample.rows} == {int(seen.sum())}
+    target = np.array([w.scaled[12:] for w in few])[..., 0]
+    level = float(target[seen[..., 0]].mean())
+    mean = row_of(whole.sample, "mean").scaled["by_feature"]["speed"]
+    assert mean["r2"] == pytest.approx(1 - mean["mse"] / float(((target[seen[..., 0]] - level) ** 2).mean()), rel=1e-5)
+    own, repeat = (row_of(whole.sample, name).scaled["mse"] for name in ("its_rival:forecast", "repeat"))
+    assert own == pytest.approx(repeat, rel=1e-5)
+    calls = sys.modules["its_rival"].calls
+    assert sum(len(call[0]) for call in calls[2::2]) <= 10 * 3  # and no other window was asked for
+    document = whole.to_json()
+    assert document["sample"]["windows"] == 10
+    assert [row["name"] for row in document["sample"]["rows"]] == list(names)
+
+
+def test_there_is_one_table_where_a_sample_would_be_all_windows_or_nothing_is_slow(make_world: Make) -> None:
+    world = prepared(make_world)
+    whole = judged(world, "its_rival:forecast", baseline_windows=45)
+    assert (whole.windows, whole.sample) == (45, None)
+    plain = judged(world, "repeat", baseline_windows=10)
+    assert plain.sample is None
+    assert plain.notes[0].startswith("baseline_windows is for functions of your own, and there is none")
+
+
+def test_a_sample_of_which_nothing_was_observed_is_told(make_world: Make) -> None:
+    world = prepared(make_world)
+    date = dt.date(2024, 3, 7)
+    world.rows[date] = [(instant, node, None, volume) for instant, node, _, volume in world.rows[date]][:1]
+    world.write(date)
+    world.prepare()
+    windows = [k for k in range(1, 45) if int(WindowSample(45, 1, k).windows(np.arange(1))[0]) > 24]  # of the last date
+    training = world.settings.trainer.training.model_copy(update={"seed": windows[0]})
+    result = judged(world, "repeat", "its_rival:forecast", baseline_windows=1, training=training)
+    assert "no target of the 1 windows of the sample was observed: raise baseline_windows" in result.notes
+
+
+@pytest.mark.parametrize(
+    ("whole", "few", "expected"),
+    [
+        ("better", "better", "beats"),
+        ("better", "unclear", "unclear"),
+        ("unclear", "better", "unclear"),
+        ("better", "worse", "loses"),
+        ("worse", "better", "loses"),
+        (None, "better", "beats"),
+        (None, None, None),
+    ],
+)
+def test_a_model_beats_its_baselines_only_where_it_does_so_on_the_sample_too(
+    whole: str | None, few: str | None, expected: str | None
+) -> None:
+    tables = []
+    for outcome in (whole, few):
+        row = Row(name="mean", kind="baseline", scaled={"mse": 1.0, "mae": 1.0}, raw={})
+        ends = {"better": (0.1, 0.3), "worse": (-0.3, -0.1), "unclear": (-0.1, 0.3)}
+        made = [
+            Comparison(baseline="mean", target=None, gain=0.2, low=low, high=high, dates=9, agrees=True)
+            for low, high in [ends[outcome or "better"]]
+        ]
+        table = Evaluation(split="test", windows=9, features=["speed"], rows=[row], notes=[])
+        tables.append(replace(table, comparisons=made if outcome else []))
+    result = replace(tables[0], windows=90, sample=tables[1])
+    assert result.outcome == expected
+    assert result.beats_baselines == (None if expected is None else expected == "beats")
+    said = [text for text, _ in verdicts(result.to_json())]
+    starts = [f"All 90 windows: {'The' if whole != 'unclear' else 'No clear'} "] if whole else []
+    starts += [f"A sample of 9 of the 90 windows: {'The' if few != 'unclear' else 'No clear'} "] if few else []
+    assert [text[: len(start)] for text, start in zip(said, starts, strict=True)] == starts
