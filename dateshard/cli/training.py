@@ -150,6 +150,12 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
     help="judge functions of your own on N windows, spread evenly over the split, in a table of their own",
 )
 @click.option(
+    "--forecasts",
+    "table",
+    metavar="FILE.parquet",
+    help="also write truth and forecast of every window of the split, in raw units",
+)
+@click.option(
     "--report",
     "page",
     is_flag=False,
@@ -166,6 +172,7 @@ def evaluate(
     split: str,
     baselines: str | None,
     baseline_windows: int | None,
+    table: str | None,
     page: str | None,
     trust: bool,
     as_json: bool,
@@ -174,8 +181,10 @@ def evaluate(
 
     RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings).
     """
-    from dateshard.judging.judge import evaluate_config, evaluate_run, run_of, with_windows
-    from dateshard.judging.tables import show
+    from pathlib import Path
+
+    from dateshard.judging.judge import evaluate_config, evaluate_run, keep_forecasts, run_of, with_windows
+    from dateshard.judging.tables import show, show_file
     from dateshard.terminal.screen import Screen
 
     names, overrides = split_arguments(words)
@@ -183,6 +192,12 @@ def evaluate(
         raise click.UsageError("Name one run.")
     if page is not None and (not names or which != "best"):
         raise click.UsageError("--report needs a RUN, and shows its best checkpoint.")
+    if table is not None:
+        from dateshard.judging.window_forecasts import refuse_name
+
+        if not names:
+            raise click.UsageError("--forecasts is of a RUN.")
+        refuse_name(Path(table))
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
@@ -201,11 +216,14 @@ def evaluate(
     if not as_json:
         screen.tell(headline)
         show(screen, result)
+    written = keep_forecasts(run, which, split, Path(table)) if table is not None else None
+    if written is not None:
+        show_file(screen, written, names[0])
     if page is not None:
         from dateshard.cli.reporting import tell_report
         from dateshard.reports.making import write_report
 
         tell_report(screen, write_report(run, page or None, split))
     if as_json:  # last: where the page cannot be written, that is the one document
-        emit(result.to_json())
+        emit({**result.to_json(), "forecasts": None if written is None else written.to_json()})
     return 0

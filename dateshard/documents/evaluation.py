@@ -101,6 +101,16 @@ class EvaluateSample(TypedDict):
     comparisons: list[ComparisonDocument]
 
 
+class EvaluateForecasts(TypedDict):
+    """The file that --forecasts wrote."""
+
+    file: str
+    windows: int
+    rows: Annotated[int, Field(description="windows x target steps x nodes x targets")]
+    bytes: int
+    level: Annotated[float | None, Field(description="of low and high; null: the run has no intervals, both are null")]
+
+
 class EvaluateDocument(TypedDict):
     """A model beside its baselines, on the same windows."""
 
@@ -129,3 +139,4 @@ class EvaluateDocument(TypedDict):
     ]
     difficulty: Annotated[dict[str, float], Field(description="scaled MSE of ridge on train, validation, this split")]
     notes: list[str]
+    forecasts: EvaluateForecasts | None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dateshard.insight.observed_shares import observed_cells, shares_line, shares_of, thin_splits
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
+from dateshard.judging.window_forecasts import ForecastsFile, write_forecasts
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
 from dateshard.shardstore.commands import to_run
@@ -17,6 +19,8 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.baselines import within_reach
 from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation
+from dateshard.trainer.assessment.forecaster import load_forecaster
+from dateshard.trainer.assessment.intervals_file import kept_intervals
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.models import num_parameters
@@ -63,6 +67,15 @@ def evaluate_run(
     place = f"epoch {saved.state.epoch + 1} batch {saved.state.batch}"
     headline = f"run {run.name}, {which} checkpoint ({place}), generation {judged.dataset.generation}"
     return judged.result, headline
+
+
+def keep_forecasts(run: TrainingRun, which: str, split: str, path: Path) -> ForecastsFile:
+    """Writes the forecasts of a run's checkpoint for every window of a split, with the intervals that the run has of it."""
+    settings = settings_of_run(run)
+    saved, _ = checkpoint.find(run.checkpoints, which)
+    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
+    forecaster = load_forecaster(settings.trainer, dataset, saved)
+    return write_forecasts(forecaster, split, kept_intervals(forecaster, saved, run.folder), path)
 
 
 def run_of(name: str, like: Settings | None = None, *, trust: bool = False) -> TrainingRun:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.pipeline.recent.recent_steps import RecentSteps
 from dateshard.shardstore.errors import shorten
 from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
@@ -18,14 +17,17 @@ from dateshard.trainer.assessment.forecaster import Forecaster
 NAMED = 10  # nodes that a note names
 
 
-def known_targets(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.bool_]:
-    """Tells [N, K] whether the history holds a value of the target at the node; if it is no input, one of any input."""
-    seen_NF: NDArray[np.bool_] = history.observed_HNF.max(axis=0)
+def known_targets(forecaster: Forecaster, seen_NF: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tells [..., N, K] whether the history holds a value of the target at the node; if it is no input, one of any input.
+
+    Args:
+        seen_NF: which features the history holds a value of, [..., N, F].
+    """
     columns = forecaster.columns
     inputs = list(columns.inputs)
     measured = [place for place in inputs if not forecaster.dataset.features[place].everywhere] or inputs
-    any_N = seen_NF[:, measured].any(axis=1)
-    return np.stack([seen_NF[:, place] if place in inputs else any_N for place in columns.targets], axis=1)
+    any_N = seen_NF[..., measured].any(axis=-1)
+    return np.stack([seen_NF[..., place] if place in inputs else any_N for place in columns.targets], axis=-1)
 
 
 def silent_nodes(forecaster: Forecaster, known_NK: NDArray[np.bool_]) -> dict[str, list[str]]:

@@ -39,7 +39,7 @@ def forecast_steps(
         history.values_HNF, _codes(forecaster, history), history.observed_HNF, future
     )
     steps, nodes = _targets(forecaster, history), forecaster.dataset.nodes.names
-    known_NK = known_targets(forecaster, history)
+    known_NK = known_targets(forecaster, history.observed_HNF.max(axis=0))
     made = Made(
         forecaster=forecaster,
         before=of_steps(steps, nodes),

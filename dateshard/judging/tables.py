@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dateshard.judging.sentences import sample_title, training_command, verdicts
-from dateshard.terminal.screen import Screen, number
+from dateshard.judging.window_forecasts import ForecastsFile
+from dateshard.shardstore.commands import command
+from dateshard.terminal.screen import Screen, number, size
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 
 SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
@@ -48,6 +50,16 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
         screen.explain(sentence)
     if (train := training_command(document)) is not None:
         screen.tell(f"Train it: {train}")
+
+
+def show_file(screen: Screen, written: ForecastsFile, run: str) -> None:
+    """Says what a file of forecasts holds."""
+    screen.tell(f"{written.file}  {written.windows:,} windows, {written.rows:,} rows, {size(written.num_bytes)}")
+    if written.level is not None:
+        screen.explain(f"low and high are the {written.level:g} intervals of the run.")
+    else:
+        screen.explain("low and high are empty: the run has no intervals of this checkpoint.")
+        screen.tell(f"Make them: {command('predict', run)}")
 
 
 def _tables(screen: Screen, result: Evaluation) -> None:

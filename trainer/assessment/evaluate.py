@@ -93,9 +93,13 @@ def evaluate(
     if model:
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
-        reader = make_reader(mapped(config), dataset, order, setting.wanted(made.reach))
-        instant_of = rivals.instant_of(setting, order)
-        drawn = Drawn(reader, setting.form, setting.targets, beside, instant_of)
+        drawn = Drawn(
+            reader=make_reader(mapped(config), dataset, order, setting.wanted(made.reach)),
+            form=setting.form,
+            targets=setting.targets,
+            forecasts=beside,
+            instant_of=rivals.instant_of(setting, order),
+        )
         result.shown.extend(drawn.windows(ranking.chosen()))
     return result
 
@@ -176,7 +180,7 @@ class Rivals:
 
     @property
     def quick(self) -> Rivals:
-        """Those that are no functions of the user's own."""
+        """The rivals that are built in, and the model."""
         quick = {name: forecast for name, forecast in self.forecasts.items() if code_of_baseline(name) is None}
         return Rivals(self.reach, quick, self.model)
 

@@ -37,7 +37,7 @@ def mapped(config: Trainer) -> Trainer:
     return config.model_copy(update={"loading": config.loading.model_copy(update={"policy": "mapped"})})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """Reads single windows of a pass again.
 

@@ -100,11 +100,12 @@ class Forecaster:
                 future_BPNF=None if future_BPNF is None else torch.from_numpy(np.ascontiguousarray(future_BPNF)),
             )
         )
-        chances = {}
-        for head in self.categorical:
-            shares = predicted[head.name][..., 1:].double().softmax(-1)
-            chances[self.targets[head.targets[0]].name] = shares.numpy()
-        return (self.numeric(predicted).numpy() if self.numbers else None), chances
+        return (self.numeric(predicted).numpy() if self.numbers else None), self.chances(predicted)
+
+    def chances(self, predicted: Mapping[str, torch.Tensor]) -> dict[str, Floats]:
+        """Returns {categorical target: [B, P, N, categories] probabilities}, of what `forecast` gave."""
+        shares = {head: predicted[head.name][..., 1:].double().softmax(-1).numpy() for head in self.categorical}
+        return {self.targets[head.targets[0]].name: share for head, share in shares.items()}
 
 
 def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpoint) -> Forecaster:

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,8 @@ def intervals_of(
     """
     path = run / FOLDER / f"{checkpoint.name}_{level:g}.json"
     bound = _bound(forecaster, checkpoint, level)
-    with suppress(FileNotFoundError):
-        try:
-            content = unseal(path.read_bytes(), str(path))
-            with expected_form(str(path)):
-                if content["bound"] == bound:
-                    return _parsed(content, [target.name for target in forecaster.targets]), ""
-        except (DamagedError, OSError):
-            pass
+    if (kept := _read(path, bound, forecaster)) is not None:
+        return kept, ""
     intervals = calibrate(forecaster, level)
     if intervals is None:
         return None, ""
@@ -52,6 +47,27 @@ def intervals_of(
     except OSError as error:
         return intervals, f"the intervals could not be kept ({error.strerror}): they are made again the next time"
     return intervals, ""
+
+
+def kept_intervals(forecaster: Forecaster, checkpoint: Checkpoint, run: Path) -> Intervals | None:
+    """The intervals that a run has of a checkpoint, the widest level of several; None where it has none of it."""
+    kept = list[Intervals]()
+    for path in (run / FOLDER).glob(f"{escape(checkpoint.name)}_*.json"):
+        with suppress(ValueError):
+            level = float(path.stem.removeprefix(f"{checkpoint.name}_"))
+            intervals = _read(path, _bound(forecaster, checkpoint, level), forecaster)
+            kept += [] if intervals is None else [intervals]
+    return max(kept, key=lambda intervals: intervals.level, default=None)
+
+
+def _read(path: Path, bound: Mapping[str, Any], forecaster: Forecaster) -> Intervals | None:
+    """The intervals of a file, if they are whole and of these weights and data."""
+    with suppress(DamagedError, OSError):
+        content = unseal(path.read_bytes(), str(path))
+        with expected_form(str(path)):
+            if content["bound"] == bound:
+                return _parsed(content, [target.name for target in forecaster.targets])
+    return None
 
 
 def _bound(forecaster: Forecaster, checkpoint: Checkpoint, level: float) -> dict[str, Any]:

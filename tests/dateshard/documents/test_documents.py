@@ -63,7 +63,7 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("train", "-c", "config.yaml", "--resume", "auto"), 0, "train"),
     (("train", "-c", "config.yaml", "--epochs", "1", "trainer.training.seed=3"), 0, "train"),
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
-    (("evaluate", "one"), 0, "evaluate"),
+    (("evaluate", "one", "--forecasts", "forecasts.parquet"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
     (("train", "-c", "config.yaml", "--dry-run"), 0, "train"),
     (("train", "-c", "config.yaml", "--overfit", "1", "--max-steps", "3"), None, "train"),
