@@ -216,3 +216,18 @@ def test_what_is_missing_of_what_comes_is_named(asked: World, tmp_path: Path) ->
     document = json.loads(asked.run("predict", "r", "--future", f"{over}.csv", "--interval", "none", "--json").stdout)
     assert [row["value"] for row in document["forecasts"]] == made.frame["value"].to_list()
     assert pl.Series(made.frame["date"]).unique().to_list() == [dt.date.fromisoformat(over)]
+
+
+def test_an_evaluation_knows_what_is_known_ahead_as_training_did(tmp_path: Path) -> None:
+    """Its table, and the table of all forecasts that it writes, are those of the validation of the very same weights."""
+    world = world_of(tmp_path, known=("heat", "kind"))
+    config = str(world.config_file())
+    world.run("preprocess", "-c", config)
+    world.run("train", "-c", config, "--run", "r", "--epochs", "2")
+    words = ("evaluate", "r", "--split", "validation", "--baselines", "repeat", "--forecasts", "w.parquet", "--json")
+    document = json.loads(world.run(*words).stdout)
+    mine = next(row["scaled"]["mse"] for row in document["rows"] if row["kind"] == "model")
+    frame = pl.read_parquet(world.folder / "w.parquet")
+    losses = [json.loads(line) for line in (world.folder / "data/runs/r/metrics.jsonl").read_text().splitlines()]
+    assert mine == pytest.approx(min(line["val_loss"] for line in losses if "val_loss" in line), rel=1e-5)
+    assert ((frame["truth"] - frame["forecast"]) ** 2).mean() == pytest.approx(mine, rel=1e-4)  # scale: none

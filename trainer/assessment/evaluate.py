@@ -198,7 +198,7 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
     assert form.units is not None, "form_of always gives them"
     form = replace(form, shift_F=form.units.shift_scaled_F.numpy())
     names = [columns.target_names[place] for place in form.numbers]
-    numbers = Selected(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names)
+    numbers = Selected(columns.inputs, tuple(columns.targets[place] for place in form.numbers), names, columns.futures)
     return Setting(
         config=config,
         dataset=dataset,
