@@ -20,6 +20,7 @@ from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 from dateshard.trainer.assessment.paired import Comparison
 from dateshard.trainer.data.window_sample import WindowSample
+from tests.kit.events import FIRST, event_world, make_records, write
 
 Make = Callable[..., Any]
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06..2024-03-07"}
@@ -261,3 +262,30 @@ def test_a_model_beats_its_baselines_only_where_it_does_so_on_the_sample_too(
     starts = [f"All 90 windows: {'The' if whole != 'unclear' else 'No clear'} "] if whole else []
     starts += [f"A sample of 9 of the 90 windows: {'The' if few != 'unclear' else 'No clear'} "] if few else []
     assert [text[: len(start)] for text, start in zip(said, starts, strict=True)] == starts
+
+
+def test_what_lies_before_an_interval_has_neither_a_value_nor_an_instant(tmp_path: Path) -> None:
+    """Records of other cuts and older ones are padding: no more is known than the records of the last two hours."""
+    dates = [FIRST + dt.timedelta(days=k) for k in range(3)]
+    records = {date: make_records(date, 80, ("ann", "bo"), 5) for date in dates}
+    split = {"train": f"{dates[0]}..{dates[1]}", "test": str(dates[2])}
+    window = {"history": "2h", "most": 4, "horizon": 1}
+    world = event_world(tmp_path, records, cut=True, split=split, window=window, targets=["value"], inputs=["value"])
+    for date, rows in records.items():
+        write(world, date, rows)
+    world.prepare()
+    result = judged(world, "its_rival:forecast", "repeat")
+    own, repeat = (row_of(result, name).scaled["mse"] for name in ("its_rival:forecast", "repeat"))
+    assert own == pytest.approx(repeat, rel=1e-5)
+    calls, of_value = sys.modules["its_rival"].calls, {row.value: row for row in records[dates[2]]}
+    padded = 0
+    for history, times, *_ in calls:
+        known, instants = ~np.isnan(history), times.astype("M8[ns]").astype(np.int64)
+        assert (np.isnat(times[:, :4]) == ~known).all()
+        padded += int((~known).sum())
+        for values, when in zip(history, instants, strict=True):
+            shown = [of_value[round(value)] for value in values[~np.isnan(values)]]
+            assert [row.time for row in shown] == when[:4][~np.isnan(values)].tolist()
+            assert len({row.cut for row in shown}) == 1
+            assert all(when[4] - row.time <= 2 * 3600 * 10**9 for row in shown)
+    assert padded > 10
