@@ -33,7 +33,6 @@ class Made:
     """What a model said.
 
     Attributes:
-        before: the first columns of the table, of a row for each target step and node.
         horizon_P, instant_P: of each target step.
         scaled_PNT: of the numeric targets in the forecaster's order; None without one.
         chances: {categorical target: [P, N, categories] probabilities}.
@@ -42,7 +41,6 @@ class Made:
     """
 
     forecaster: Forecaster
-    before: Mapping[str, polars.Series]
     horizon_P: Sequence[int] | NDArray[np.int64]
     instant_P: Sequence[int] | NDArray[np.int64]
     scaled_PNT: NDArray[np.float32] | None
@@ -63,11 +61,15 @@ def of_steps(steps: Sequence[tuple[int, Day, int, int]], nodes: Sequence[str]) -
     }
 
 
-def frame_of(made: Made) -> polars.DataFrame:
+def frame_of(made: Made, before: Mapping[str, polars.Series]) -> polars.DataFrame:
     """Returns the forecast as a table, ordered by time, node, then as the targets are configured.
 
     Columns: those of `before`, feature, horizon, value, low, high, with a categorical target category and probability,
-    time."""
+    time.
+
+    Args:
+        before: the first columns, of a row for each target step and node.
+    """
     import polars as pl
 
     names = [target.name for target in made.forecaster.targets]
@@ -76,21 +78,27 @@ def frame_of(made: Made) -> polars.DataFrame:
     by_row = np.repeat(np.arange(rows), len(names))
     by_step = np.repeat(np.arange(num_steps), each)
     columns: dict[str, Any] = {
-        **{name: column.gather(by_row) for name, column in made.before.items()},
+        **{name: column.gather(by_row) for name, column in before.items()},
         "feature": pl.Series(names, dtype=pl.String).gather(np.tile(np.arange(len(names)), rows)),
         "horizon": pl.Series(made.horizon_P, dtype=pl.Int32).gather(by_step),
-        **_numbers(made, shape),
+        **_numbers(made),
         **_categories(made, shape),
     }
     time = pl.Series(made.instant_P, dtype=pl.Int64).gather(by_step).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
     return pl.DataFrame(columns | {"time": time.dt.convert_time_zone(made.forecaster.dataset.manifest.timezone)})
 
 
-def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series]:
+def _numbers(made: Made) -> dict[str, polars.Series]:
     """Returns the columns value, low and high; null where there is none."""
     import polars as pl
 
-    bands, forecaster = np.full((3, *shape), np.nan), made.forecaster
+    bands = zip(("value", "low", "high"), bands_of(made), strict=True)
+    return {name: pl.Series(band.ravel()).fill_nan(None) for name, band in bands}
+
+
+def bands_of(made: Made) -> Floats:
+    """Returns [3, P, N, K] value, low and high in raw units; NaN where there is none."""
+    bands, forecaster = np.full((3, *made.known_PNK.shape), np.nan), made.forecaster
     if made.scaled_PNT is not None:
         places = [forecaster.columns.targets[place] for place in forecaster.numbers]
         ends = [made.scaled_PNT.astype(np.float64)]
@@ -101,9 +109,7 @@ def _numbers(made: Made, shape: tuple[int, int, int]) -> dict[str, polars.Series
             bands[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
     bands[1:, ~made.known_PNK] = np.nan  # errors were measured where something was known
     bands[1], bands[2] = np.minimum(bands[1], bands[0]), np.maximum(bands[2], bands[0])  # whatever was rounded
-    return {
-        name: pl.Series(band.ravel()).fill_nan(None) for name, band in zip(("value", "low", "high"), bands, strict=True)
-    }
+    return bands
 
 
 def in_raw_units(forecaster: Forecaster, scaled_PNT: Floats, places: Sequence[int]) -> Floats:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.judging.forecast import LATEST, Forecast, without_time
-from dateshard.judging.judge import newest_run
+from dateshard.judging.loaded_run import Calibrated, load_run
 from dateshard.judging.record_forecast import forecast_records
 from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_of_end, steps_ahead, steps_of_shards
 from dateshard.judging.verdict import Verdict, kept
@@ -23,22 +21,15 @@ from dateshard.pipeline.recent.known_ahead import KnownAhead, ahead_of_calendar,
 from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, reading
 from dateshard.pipeline.recent.recent_steps import read_history
-from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import CALENDAR
 from dateshard.shardstore.times.instants import parse_instant, spell
-from dateshard.trainer import checkpoint
-from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
+from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
-from dateshard.trainer.assessment.intervals_file import intervals_of
-from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
-from dateshard.trainer.runs.run_folder import TrainingRun
-from dateshard.trainer.runs.save_dir import refuse_absent
-from dateshard.trainer.runs.start import locate
-from dateshard.trust import check_trust, code_of, settings_of_run
+from dateshard.trust import check_trust, code_of
 
 if TYPE_CHECKING:
     import polars
@@ -149,26 +140,20 @@ def predict_run(asked: PredictRequest) -> Prediction:
     `dateshard.trainer.assessment.intervals.calibrate`.
     """
     began = time.perf_counter()
-    run, which = _run_of(asked)
-    settings = settings_of_run(run, trust=asked.trust)
-    refuse_absent(run.folder)
-    saved, passed = checkpoint.find(run.checkpoints, which)
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
-    notes = [f"passed over: {note}" for note in passed]
-    if data_identity(dataset).id != saved.state.bound.data.id:
-        notes.append("the store was made anew since: this is not the data that the run was trained on")
-    bounds = {} if asked.bounds is None else {"bounds": dict(asked.bounds)}
-    forecaster = load_forecaster(settings.trainer.model_copy(update=bounds), dataset, saved)
-    calibrated = _Calibrated(forecaster, saved, asked.interval, run.folder)
+    _refuse_contradiction(asked)
+    loaded = load_run(asked.run, asked.checkpoint, bounds=asked.bounds, trust=asked.trust)
+    dataset, forecaster, saved = loaded.dataset, loaded.forecaster, loaded.saved
+    calibrated = Calibrated(loaded, asked.interval)
     forecast = (_of_grid if dataset.manifest.step else _of_records)(asked, dataset, forecaster, calibrated)
-    notes += [*forecast.notes, *([calibrated.note] if calibrated.note else [])]
+    notes = [*loaded.notes, *forecast.notes, *([calibrated.note] if calibrated.note else [])]
     spent = time.perf_counter() - began
     seconds = {"history": spent - calibrated.seconds, "intervals": calibrated.seconds, "all": spent}
-    known = [verdict for split in ("validation", "test") if (verdict := kept(run, split, saved)) is not None]
+    verdicts = (kept(loaded.run, split, saved) for split in ("validation", "test"))
+    known = [verdict for verdict in verdicts if verdict is not None]
     return Prediction(
-        run=run.name,
+        run=loaded.run.name,
         saved=saved,
-        which=which,
+        which=loaded.which,
         dataset=dataset,
         forecaster=forecaster,
         from_dumps=bool(asked.history),
@@ -181,39 +166,16 @@ def predict_run(asked: PredictRequest) -> Prediction:
     )
 
 
-def _run_of(asked: PredictRequest) -> tuple[TrainingRun, str]:
-    """Returns (run, which of its checkpoints); a checkpoint's folder names both."""
+def _refuse_contradiction(asked: PredictRequest) -> None:
     history, until, at = by_door("--history", "history"), by_door("--until", "until"), by_door("--at", "at")
     if asked.history and asked.at:
         what = "the history of a forecast is either dumps, or prepared dates before an instant"
         raise UsageError(what, todo=f"Give one of {history} and {at}")
     if asked.until and not asked.history:
         raise UsageError(f"{until} is for dumps ({history})", todo=f"Say with {at} where the prepared history ends")
-    if asked.run == LATEST:
-        return newest_run(None), asked.checkpoint
-    run, which = locate(asked.run, runs_folder())
-    return run, asked.checkpoint if which == "latest" else which
 
 
-class _Calibrated:
-    """The intervals of some weights, kept or made when they are first asked for, and what that took."""
-
-    def __init__(self, forecaster: Forecaster, saved: Checkpoint, level: float | None, folder: Path) -> None:
-        self.forecaster, self.saved, self.level, self.folder = forecaster, saved, level, folder
-        self.note, self.seconds = "", 0.0
-
-    @cached_property
-    def intervals(self) -> Intervals | None:
-        """Gives None where none were asked for, or none can be made."""
-        if self.level is None or not self.forecaster.numbers:
-            return None
-        began = time.perf_counter()
-        intervals, self.note = intervals_of(self.forecaster, self.saved, self.level, self.folder)
-        self.seconds = time.perf_counter() - began
-        return intervals
-
-
-def _of_grid(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: _Calibrated) -> Forecast:
+def _of_grid(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: Calibrated) -> Forecast:
     """The forecast of the steps after those of dumps, or of committed dates."""
     if not asked.history:
         history = steps_of_shards(asked.at or LATEST, dataset, forecaster.window.history)
@@ -242,7 +204,7 @@ def _known_ahead(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster
         return ahead_of_dumps(raw, config, target_of(dataset), table_of(dataset, config), spans)
 
 
-def _of_records(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: _Calibrated) -> Forecast:
+def _of_records(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: Calibrated) -> Forecast:
     """The forecast of the records of dumps, or of those after them; or after committed records."""
     if forecaster.columns.futures:
         what = "the model knows features ahead, and of records that have not come nobody can say when they come"

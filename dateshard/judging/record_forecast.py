@@ -249,7 +249,6 @@ def _table(
     shown, step, known_S = shown.at(order), step[order], known_S[order]
     made = Made(
         forecaster=forecaster,
-        before=_where(shown),
         horizon_P=step + 1 if window.horizon else np.zeros(len(step), dtype=np.int64),
         instant_P=shown.time_T,
         scaled_PNT=np.concatenate(scaled)[order] if scaled else None,
@@ -257,7 +256,7 @@ def _table(
         reach_2PNT=None if intervals is None else intervals.reach_2PNF[:, step],
         known_PNK=np.repeat(known_S, len(forecaster.targets)).reshape(len(step), 1, -1),
     )
-    return frame_of(made)
+    return frame_of(made, _where(shown))
 
 
 def _where(records: RecentRecords) -> dict[str, pl.Series]:

@@ -5,6 +5,8 @@ Legend: H history steps, W steps of the window, P target steps, N nodes, F featu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,8 @@ from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 
+Target = tuple[int, Day, int, int]  # a target step: (instant, date, step of that date, horizon)
+
 
 def forecast_steps(
     forecaster: Forecaster, history: RecentSteps, intervals: Intervals | None, ahead: KnownAhead | None = None
@@ -34,31 +38,46 @@ def forecast_steps(
     Args:
         ahead: what is known of these steps, of a model that looks at it.
     """
+    steps, known_NK = targets_of(forecaster, history), known_targets(forecaster, history.observed_HNF.max(axis=0))
+    made = make_forecast(forecaster, history, steps, known_NK, intervals, ahead)
+    silent = silent_nodes(forecaster, known_NK)
+    known = _known(history, forecaster.dataset, silent)
+    return Forecast(
+        frame=frame_of(made, of_steps(steps, forecaster.dataset.nodes.names)),
+        history=known,
+        begin=steps[0][0],
+        num_steps=len(steps),
+        notes=_notes(known, silent, forecaster.dataset) + _notes_ahead(forecaster, ahead),
+        window=history,
+    )
+
+
+def make_forecast(
+    forecaster: Forecaster,
+    history: RecentSteps,
+    steps: Sequence[Target],
+    known_NK: NDArray[np.bool_],
+    intervals: Intervals | None,
+    ahead: KnownAhead | None = None,
+) -> Made:
+    """Asks the model for the forecast of one window.
+
+    Args:
+        steps, known_NK: what `targets_of` and `known_targets` give of the history.
+        ahead: what is known of these steps, of a model that looks at it.
+    """
     future = None if ahead is None else ahead.values_PNF
     scaled, chances = forecaster.of_window(
         history.values_HNF, _codes(forecaster, history), history.observed_HNF, future
     )
-    steps, nodes = _targets(forecaster, history), forecaster.dataset.nodes.names
-    known_NK = known_targets(forecaster, history.observed_HNF.max(axis=0))
-    made = Made(
+    return Made(
         forecaster=forecaster,
-        before=of_steps(steps, nodes),
         horizon_P=[horizon for *_, horizon in steps],
         instant_P=[instant for instant, *_ in steps],
         scaled_PNT=scaled,
         chances=chances,
         reach_2PNT=None if intervals is None else intervals.reach_2PNF,
         known_PNK=np.broadcast_to(known_NK, (len(steps), *known_NK.shape)),
-    )
-    silent = silent_nodes(forecaster, known_NK)
-    known = _known(history, forecaster.dataset, silent)
-    return Forecast(
-        frame=frame_of(made),
-        history=known,
-        begin=steps[0][0],
-        num_steps=len(steps),
-        notes=_notes(known, silent, forecaster.dataset) + _notes_ahead(forecaster, ahead),
-        window=history,
     )
 
 
@@ -131,7 +150,7 @@ def newest_alike(dataset: Dataset) -> Dataset:
     return newest if same and newest.manifest.step == dataset.manifest.step else dataset
 
 
-def _targets(forecaster: Forecaster, history: RecentSteps) -> list[tuple[int, Day, int, int]]:
+def targets_of(forecaster: Forecaster, history: RecentSteps) -> list[Target]:
     """Returns (instant, date, step of that date, horizon) of each target step; with horizon 0 of the history's."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     first = 1 if window.horizon else 1 - window.history
