@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
+    from dateshard.judging.predictor import Predictor
     from dateshard.notebook import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.trainer.loop import train
 
 __version__ = "0.1.0"
 _LAZY = {
+    "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebook", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "train": ("dateshard.trainer.loop", "train"),
 }
-__all__ = ["__version__", "predict", "train"]  # not `open`: `from dateshard import *` would hide the built-in
+__all__ = [
+    "Predictor",
+    "__version__",
+    "predict",
+    "train",
+]  # not `open`: `from dateshard import *` would hide the built-in
 
 
 def __dir__() -> list[str]:

@@ -287,16 +287,23 @@ def refuse_outside(values_TNF: Floats, date: dt.date, config: Pipeline) -> None:
         DumpError: a value that its feature's transform cannot take, or that float32 cannot hold; names the first.
     """
     for index, (name, feature) in enumerate(config.features.items()):
-        low = -1.0 if feature.transform == "log1p" else -math.inf
         column = values_TNF[..., index]
-        outside = column[(column <= low) | (np.abs(column) > LARGEST)]
+        unfit, why = unfit_values(column, feature.transform)
+        outside = column[unfit]
         if outside.size:
-            why = "log1p takes values above -1" if outside[0] <= low else "float32 cannot hold it"
             where = Where(
                 date=config.source.shown_date(date), column=config.column_of(name), value=repr(float(outside[0]))
             )
             todo = f"Correct the dump, or pipeline.features.{name}"
             raise DumpError(f"{why} (feature '{name}', {outside.size:,} such)", where=where, todo=todo)
+
+
+def unfit_values(column: Floats, transform: str) -> tuple[NDArray[np.bool_], str]:
+    """Returns (which values a shard cannot hold, why it cannot hold the first of them)."""
+    low = -1.0 if transform == "log1p" else -math.inf
+    unfit = (column <= low) | (np.abs(column) > LARGEST)
+    first = column[unfit][:1]
+    return unfit, "log1p takes values above -1" if (first <= low).any() else "float32 cannot hold it"
 
 
 def positions(names: Sequence[str], nodes: Nodes) -> Integers:

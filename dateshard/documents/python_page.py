@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = {
-    "dateshard": ("open", "predict", "train"),
+    "dateshard": ("open", "predict", "Predictor", "train"),
     "dateshard.shardstore": (),
     "dateshard.pipeline": (),
     "dateshard.trainer": (),

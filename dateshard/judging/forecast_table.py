@@ -101,19 +101,19 @@ def bands_of(made: Made) -> Floats:
     bands, forecaster = np.full((3, *made.known_PNK.shape), np.nan), made.forecaster
     if made.scaled_PNT is not None:
         places = [forecaster.columns.targets[place] for place in forecaster.numbers]
-        ends = [made.scaled_PNT.astype(np.float64)]
+        ends = made.scaled_PNT.astype(np.float64)[None]
         if made.reach_2PNT is not None:
-            ends += [made.scaled_PNT + reach for reach in made.reach_2PNT]
+            ends = np.concatenate([ends, made.scaled_PNT + made.reach_2PNT])
         low, high = bounds_of(forecaster.config, forecaster.dataset, places)
-        for kind, scaled in enumerate(ends):
-            bands[kind][..., list(forecaster.numbers)] = np.clip(in_raw_units(forecaster, scaled, places), low, high)
+        raw = np.clip(in_raw_units(forecaster, ends, places), low, high)
+        bands[: len(ends), ..., list(forecaster.numbers)] = raw
     bands[1:, ~made.known_PNK] = np.nan  # errors were measured where something was known
     bands[1], bands[2] = np.minimum(bands[1], bands[0]), np.maximum(bands[2], bands[0])  # whatever was rounded
     return bands
 
 
 def in_raw_units(forecaster: Forecaster, scaled_PNT: Floats, places: Sequence[int]) -> Floats:
-    """Returns [P, N, T] as `export` shows values; NaN stays NaN."""
+    """Returns [..., P, N, T] as `export` shows values; NaN stays NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         return raw_units(forecaster.dataset, scaled_PNT, places)
 

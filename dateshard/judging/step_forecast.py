@@ -27,7 +27,7 @@ from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 
-Target = tuple[int, Day, int, int]  # a target step: (instant, date, step of that date, horizon)
+TargetStep = tuple[int, Day, int, int]  # a target step: (instant, date, step of that date, horizon)
 
 
 def forecast_steps(
@@ -55,7 +55,7 @@ def forecast_steps(
 def make_forecast(
     forecaster: Forecaster,
     history: RecentSteps,
-    steps: Sequence[Target],
+    steps: Sequence[TargetStep],
     known_NK: NDArray[np.bool_],
     intervals: Intervals | None,
     ahead: KnownAhead | None = None,
@@ -150,7 +150,7 @@ def newest_alike(dataset: Dataset) -> Dataset:
     return newest if same and newest.manifest.step == dataset.manifest.step else dataset
 
 
-def targets_of(forecaster: Forecaster, history: RecentSteps) -> list[Target]:
+def targets_of(forecaster: Forecaster, history: RecentSteps) -> list[TargetStep]:
     """Returns (instant, date, step of that date, horizon) of each target step; with horizon 0 of the history's."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     first = 1 if window.horizon else 1 - window.history

@@ -92,6 +92,7 @@ def zone(name: str) -> ZoneInfo:
         raise UsageError(f"'{name}' is not a time zone", todo="Use an IANA name such as UTC or Europe/Berlin") from None
 
 
+@lru_cache(maxsize=4096)
 def midnight(date: dt.date, zone_name: str) -> int:
     """The instant at which `date` begins, in nanoseconds. A midnight that a zone skips is the instant of its jump."""
     local = dt.datetime(date.year, date.month, date.day, tzinfo=zone(zone_name))

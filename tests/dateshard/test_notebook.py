@@ -244,7 +244,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_package_shows_what_there_is() -> None:
-    assert dir(dateshard) == ["__version__", "open", "predict", "train"]
+    assert dir(dateshard) == ["Predictor", "__version__", "open", "predict", "train"]
     assert all(callable(getattr(dateshard, name)) for name in dateshard.__all__ if name != "__version__")
 
 

@@ -155,15 +155,20 @@ def bounded(forecast: Forecast, heads: Sequence[Head], bounds_2NF: torch.Tensor 
 def of_model(model: nn.Module, heads: Sequence[Head], inputs: Sequence[int], window: Window) -> Forecast:
     """The model with its own inputs and history, and codes if it asks for them, out of a batch that may hold more."""
     history, length, chosen = window.history, window.length, list(inputs)
-    uses_codes = bool(getattr(model, "uses_codes", False))
+    uses_codes, uses_known = (bool(getattr(model, f"uses_{what}", False)) for what in ("codes", "known"))
     device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     model.eval()
 
+    def own_inputs(whole_BHNF: torch.Tensor) -> torch.Tensor:
+        own_BHNF = whole_BHNF[:, -history:]
+        every = chosen == list(range(own_BHNF.shape[-1]))
+        return own_BHNF.contiguous() if every else own_BHNF[..., chosen]  # the same, in a fifth of an ms less
+
     def forecast(batch: Batch) -> dict[str, torch.Tensor]:
         codes = batch.codes_BW[:, -length:] if batch.codes_BW is not None and uses_codes else None
-        known = None if batch.known_BHNF is None else batch.known_BHNF[:, -history:][..., chosen]
+        known = own_inputs(batch.known_BHNF) if batch.known_BHNF is not None and uses_known else None
         own = Batch(
-            history_BHNF=batch.history_BHNF[:, -history:][..., chosen],
+            history_BHNF=own_inputs(batch.history_BHNF),
             target_BPNF=batch.target_BPNF,
             observed_BPNF=None,
             codes_BW=codes,

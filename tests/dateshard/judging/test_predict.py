@@ -34,6 +34,7 @@ from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.session import restore
 from dateshard.trainer.setup import make_session
 from tests.conftest import World, build_world
+from tests.kit.forecasting import FEATURES, with_kinds
 from tests.kit.untrained import untrained
 
 Run = Callable[..., Any]
@@ -53,16 +54,6 @@ def days(*numbers: int) -> list[dt.date]:
     return [FIRST + dt.timedelta(days=number) for number in numbers]
 
 
-def with_kinds(world: World) -> None:
-    """A column of texts beside the others; two categories come on the last dates alone."""
-    for date in world.rows:
-        lines = world.dump(date).read_text().splitlines()
-        late = "tram" if date > dt.date(2013, 3, 9) else "car"
-        kinds = ["bus" if line.endswith(("1.0", "3.0")) else late for line in lines[1:]]
-        rows = [f"{line},{kind}" for line, kind in zip(lines[1:], kinds, strict=True)]
-        world.dump(date).write_text("\n".join([f"{lines[0]},kind", *rows]) + "\n")
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Fourteen dates around a change of the clock, every kind of feature, and a run of each family."""
@@ -70,13 +61,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> World:
     training = {"epochs": 1, "batch_size": 16, "seed": 3}
     world = build_world(folder, 14, first=str(FIRST), zone=NEW_YORK, missing=0.5, split=SPLIT, training=training)
     world.tree["trainer"]["window"] = {"history": HISTORY, "horizon": HORIZON}
-    world.tree["pipeline"]["features"] = {
-        "speed": {"aggregate": "mean", "fill": "forward", "fill_limit": 3},
-        "volume": {"column": "vehicles", "aggregate": "sum", "fill": "zero", "transform": "log1p", "scale_per": "node"},
-        "rows": {"aggregate": "count", "scale": "minmax"},
-        "kind": {"categorical": True, "fill": "forward"},
-        "calm": {"column": "vehicles", "aggregate": "min", "fill": "mean", "scale": "robust", "clip": [-2, 2]},
-    }
+    world.tree["pipeline"]["features"] = FEATURES
     with_kinds(world)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

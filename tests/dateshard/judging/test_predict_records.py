@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import dateshard
 from dateshard.documents import document_schema
 from dateshard.judging.forecast_table import in_raw_units
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
@@ -280,6 +281,15 @@ def test_the_command_prints_rows_of_records(tmp_path: Path) -> None:
     )
     jsonschema.validate(document, document_schema("predict"))
     assert [float(row["value"]) for row in rows] == [row["value"] for row in document["forecasts"]]
+
+
+def test_a_predictor_is_of_a_grid_and_says_what_forecasts_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = made_world(tmp_path, {"history": HISTORY, "horizon": 2}, cut=True)
+    monkeypatch.chdir(world.folder)
+    with pytest.raises(UsageError, match=r"keeps records \(events\).*predict r --history"):
+        dateshard.Predictor("r")
 
 
 def test_a_record_without_any_input_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
