@@ -1,4 +1,4 @@
-"""`dateshard.Predictor`: a run that is loaded once, and forecasts from values in memory.
+"""The Predictor is a run that is loaded once, and then forecasts from values in memory.
 
 Legend: L steps that are given, P target steps, N nodes, I inputs, K targets, C categories.
 """
