@@ -32,6 +32,7 @@ COMMANDS = {
     "estimate": ("training", "show the memory, batches and disk that a training would take"),
     "evaluate": ("training", "compare a model with its baselines, in scaled and raw units"),
     "predict": ("predicting", "forecast with a run's model what comes after raw dumps, with intervals"),
+    "export-model": ("predicting", "write a run's model as an ONNX file, with raw values in and out"),
     "runs": ("runs", "list training runs, newest first, with their state and how to continue them"),
     "show": ("reporting", "show a run's loss curves in the terminal, its figures, and where its report is"),
     "compare": ("runs", "compare runs: settings that differ, outcomes, loss curves"),
@@ -54,7 +55,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        loaded = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name)
+        loaded = getattr(import_module(f"dateshard.cli.{COMMANDS[name][0]}"), name.replace("-", "_"))
         assert isinstance(loaded, click.Command)
         _refuse_files(loaded)
         return loaded

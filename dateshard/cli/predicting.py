@@ -1,4 +1,4 @@
-"""The command predict: a run's forecast of what comes after raw dumps."""
+"""The commands that forecast: predict, of what comes after raw dumps, and export-model, for programs without torch."""
 
 from __future__ import annotations
 
@@ -145,3 +145,43 @@ def _show(made: Prediction, screen: Screen, out: str | None, *, as_json: bool) -
     elif not out:
         with naming("standard output"):
             click.echo(forecast_table.as_csv(made.frame), nl=False)  # names as they are: docs/decisions/0047
+
+
+@click.command(name="export-model")
+@click.argument("run", metavar="RUN")
+@click.option("--onnx", "file", type=click.Path(), required=True, metavar="FILE", help="the file to write")
+@click.option(
+    "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
+)
+@click.option("--force", is_flag=True, help="replace existing files")
+@trust_option
+@json_option
+@quiet_option
+def export_model(run: str, file: str, which: str, force: bool, trust: bool, as_json: bool, quiet: bool) -> int:
+    """Write a run's model as an ONNX file, for programs that have no torch. Needs the extra `onnx`.
+
+    The graph takes raw values, which of them were observed, and time codes, for any number of windows, and gives the
+    forecast in raw units: fill, transform, scale and bounds are in it. FILE.json says what its inputs and outputs are.
+    Before it is written, onnxruntime must forecast what torch forecasts.
+    """
+    from pathlib import Path
+
+    from dateshard.judging.exporting.onnx_file import export_model as write
+    from dateshard.terminal.screen import Screen, size
+
+    document = write(run, which, Path(file), force=force, trust=trust)
+    if as_json:
+        emit(document)
+        return 0
+    screen = Screen(quiet=quiet)
+    inputs, outputs = (
+        ", ".join(f"{each['name']} [{', '.join(map(str, each['shape']))}]" for each in document[side])
+        for side in ("inputs", "outputs")
+    )
+    screen.tell(f"run {document['run']}, {document['checkpoint']}: {file} ({size(document['bytes'])}), {file}.json")
+    screen.tell(f"in   {inputs}")
+    screen.tell(f"out  {outputs}")
+    screen.tell(f"onnxruntime differs from torch by {document['difference']:.1e} of a forecast at most")
+    for note in document["notes"]:
+        screen.tell(note)
+    return 0

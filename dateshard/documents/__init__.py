@@ -25,7 +25,7 @@ from dateshard.documents.checkpoints import (
 from dateshard.documents.configuring import ConfigCheckDocument, ConfigDocument, DoctorDocument, ErrorDocument
 from dateshard.documents.evaluation import EvaluateDocument
 from dateshard.documents.insight import DiffDocument, InspectDocument, StatisticsDocument
-from dateshard.documents.prediction import PredictDocument
+from dateshard.documents.prediction import ExportModelDocument, PredictDocument
 from dateshard.documents.preparing import (
     CleanDocument,
     DropDocument,
@@ -51,6 +51,7 @@ DOCUMENTS: dict[str, Any] = {
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
     "predict": PredictDocument,
+    "export-model": ExportModelDocument,
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,

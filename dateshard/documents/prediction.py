@@ -128,3 +128,54 @@ class PredictDocument(TypedDict):
     notes: list[str]
     seconds: Annotated[dict[str, float], Field(description="history, intervals, all")]
     forecasts: list[ForecastRow]
+
+
+class TensorDocument(TypedDict):
+    """An input or an output of an ONNX graph."""
+
+    name: str
+    type: Annotated[str, Field(description="double, bool or int32")]
+    shape: Annotated[list[str | int], Field(description="`batch` is any number of windows")]
+    what: str
+    last_axis: NotRequired[Annotated[list[str], Field(description="of an output: the targets, or the categories")]]
+
+
+class InputFeatureDocument(TypedDict):
+    """One place of the last axis of `history`."""
+
+    name: str
+    aggregate: Annotated[str, Field(description="how the records of a step and node become its value")]
+    unit: Annotated[str, Field(description="as in the dumps, records or code")]
+    categories: Annotated[
+        list[str] | None, Field(description="the n-th of them has the code n, counted from 1; any other is 0")
+    ]
+
+
+class ExportModelDocument(TypedDict):
+    """A model as an ONNX file; the file's name with `.json` at its end holds the same."""
+
+    file: Annotated[str, Field(description="its name")]
+    bytes: int
+    sha256: str
+    run: str
+    model: str
+    checkpoint: Annotated[str, Field(description="its name")]
+    checkpoint_files: Annotated[dict[str, str], Field(description="hash of each of its files")]
+    dataset: str
+    generation: Annotated[int, Field(description="that the run was trained on")]
+    timezone: Annotated[str, Field(description="of the local day in time codes")]
+    step_seconds: float
+    history: Annotated[int, Field(description="steps that go in")]
+    horizon: Annotated[int, Field(description="steps that come out; 0: those of the history")]
+    time_code: Annotated[str, Field(description="how time codes are made")]
+    inputs: list[TensorDocument]
+    features: Annotated[list[InputFeatureDocument], Field(description="of the last axis of `history`, in its order")]
+    outputs: list[TensorDocument]
+    bounds: Annotated[
+        dict[str, list[float | None]], Field(description="by target: least and largest value; null: none")
+    ]
+    nodes: Annotated[list[str], Field(description="of the axis of nodes, in its order")]
+    difference: Annotated[
+        float, Field(description="largest one of onnxruntime from torch, of a forecast or its feature's spread")
+    ]
+    notes: list[str]

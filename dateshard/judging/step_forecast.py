@@ -68,7 +68,7 @@ def make_forecast(
     """
     future = None if ahead is None else ahead.values_PNF
     scaled, chances = forecaster.of_window(
-        history.values_HNF, _codes(forecaster, history), history.observed_HNF, future
+        history.values_HNF, codes_of(forecaster, history), history.observed_HNF, future
     )
     return Made(
         forecaster=forecaster,
@@ -161,7 +161,7 @@ def targets_of(forecaster: Forecaster, history: RecentSteps) -> list[TargetStep]
     return [(day.start + row * day.step, day, row, first + number) for number, (day, row) in enumerate(steps)]
 
 
-def _codes(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.int32]:
+def codes_of(forecaster: Forecaster, history: RecentSteps) -> NDArray[np.int32]:
     """Returns [W] time codes of the history and of what is forecast."""
     window, manifest = forecaster.window, forecaster.dataset.manifest
     spans = [(piece.day, piece.rows) for piece in history.pieces]

@@ -34,6 +34,7 @@ class Forecaster:
     """A model with all that its inputs and outputs mean.
 
     Attributes:
+        model: in evaluation mode; takes its own inputs and history alone.
         forecast: takes batches of all features; they may hold more history than the model looks at.
     """
 
@@ -43,6 +44,7 @@ class Forecaster:
     window: Window
     heads: tuple[Head, ...]
     targets: tuple[Target, ...]
+    model: nn.Module
     forecast: Forecast
 
     @property
@@ -143,6 +145,7 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
         window=window,
         heads=heads,
         targets=targets,
+        model=model,
         forecast=forecast,
     )
 

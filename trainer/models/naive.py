@@ -28,6 +28,8 @@ def newest(
         known_BHNF: which values count; None: all.
         otherwise: what stands where no value of the history is known, of a shape that expands to [B, P, N, F].
     """
+    if season == 1 and known_BHNF is not None and torch.compiler.is_exporting():  # a graph cannot ask what is there
+        return _newest_of_all(values_BHNF, known_BHNF, otherwise)[:, [0] * steps]
     phases, begin = min(season, steps), values_BHNF.shape[1] - season
     order = [step % season for step in range(steps)]
     last_BSNF = values_BHNF[:, begin : begin + phases]
@@ -53,7 +55,8 @@ def newest(
 
 def _newest_of_all(values_BHNF: torch.Tensor, known_BHNF: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
     """Returns [B, 1, N, F], the newest known values; memory: an int16 for each cell of the histories."""
-    step_H = torch.arange(values_BHNF.shape[1], dtype=torch.int16, device=values_BHNF.device)[None, :, None, None]
+    kind = torch.int32 if torch.compiler.is_exporting() else torch.int16  # onnxruntime has no largest int16
+    step_H = torch.arange(values_BHNF.shape[1], dtype=kind, device=values_BHNF.device)[None, :, None, None]
     at_B1NF = torch.where(known_BHNF, step_H, step_H.new_tensor(-1)).amax(1, keepdim=True)
     return torch.where(at_B1NF < 0, otherwise, values_BHNF.gather(1, at_B1NF.clamp(min=0).long()))
 

@@ -76,7 +76,8 @@ class RevIN(Around):
 
         (x - mean) / spread x exp(a) + b is one shift and one factor too.
         """
-        if known_BHNK is None or bool(known_BHNK.all()):
+        exporting = torch.compiler.is_exporting()  # a graph cannot ask what is there
+        if known_BHNK is None or (not exporting and bool(known_BHNK.all())):
             mean = own_BHNK.mean(1, keepdim=True)
             spread = torch.sqrt((own_BHNK - mean).square().mean(1, keepdim=True) + EPSILON)
         else:

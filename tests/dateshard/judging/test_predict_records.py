@@ -16,6 +16,7 @@ import pytest
 
 import dateshard
 from dateshard.documents import document_schema
+from dateshard.judging.exporting.onnx_file import export_model
 from dateshard.judging.forecast_table import in_raw_units
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
 from dateshard.pipeline.generation_settings import target_of
@@ -283,13 +284,16 @@ def test_the_command_prints_rows_of_records(tmp_path: Path) -> None:
     assert [float(row["value"]) for row in rows] == [row["value"] for row in document["forecasts"]]
 
 
-def test_a_predictor_is_of_a_grid_and_says_what_forecasts_records(
+def test_predictors_and_graphs_are_of_a_grid_and_say_what_they_were_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = made_world(tmp_path, {"history": HISTORY, "horizon": 2}, cut=True)
     monkeypatch.chdir(world.folder)
     with pytest.raises(UsageError, match=r"keeps records \(events\).*predict r --history"):
         dateshard.Predictor("r")
+    with pytest.raises(UsageError, match=r"only models of a grid are exported.*keeps records \(events\)"):
+        export_model("r", "best", tmp_path / "r.onnx")
+    assert not list(tmp_path.glob("r.onnx*"))
 
 
 def test_a_record_without_any_input_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
