@@ -10,7 +10,9 @@ from functools import cached_property
 from dateshard.judging.forecast import LATEST
 from dateshard.judging.judge import newest_run
 from dateshard.places import runs_folder, shards_folder
+from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import UsageError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
 from dateshard.trainer.assessment.intervals import Intervals
@@ -68,6 +70,18 @@ def load_run(
     changed = {} if bounds is None else {"bounds": dict(bounds)}
     forecaster = load_forecaster(settings.trainer.model_copy(update=changed), dataset, saved)
     return LoadedRun(run=run, which=which, saved=saved, dataset=dataset, forecaster=forecaster, notes=notes)
+
+
+def refuse_known_ahead(loaded: LoadedRun, door: str) -> None:
+    """Refuses a model that looks at what is known of the steps ahead, where nobody can say what that is.
+
+    Raises:
+        UsageError: naming the features, and the command that takes them.
+    """
+    if getattr(loaded.forecaster.model, "uses_future", False):
+        names = ", ".join(loaded.dataset.feature_names[place] for place in loaded.forecaster.columns.futures)
+        what = f"{door} takes nothing that is known ahead, and the model looks at {names} of the steps ahead"
+        raise UsageError(what, todo=f"Forecast with {command('predict', loaded.run.name, '--future', 'FILE')}")
 
 
 def _named(name: str, which: str) -> tuple[TrainingRun, str]:

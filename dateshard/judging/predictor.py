@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.judging.forecast_table import Floats, Made, bands_of, frame_of, of_steps
-from dateshard.judging.loaded_run import Calibrated, load_run
+from dateshard.judging.loaded_run import Calibrated, load_run, refuse_known_ahead
 from dateshard.judging.raw_history import Instant, RawHistory
 from dateshard.judging.silent_nodes import known_targets
 from dateshard.judging.step_forecast import TargetStep, make_forecast, targets_of
@@ -87,6 +87,7 @@ class Predictor:
             )
             todo = f"Forecast from their dumps: {command('predict', loaded.run.name, '--history', 'FILE')}"
             raise UsageError(what, where=Where(file=str(dataset.root)), todo=todo)
+        refuse_known_ahead(loaded, "Predictor")
         calibrated = Calibrated(loaded, interval)
         self._forecaster, self._raw, self._intervals = forecaster, RawHistory(forecaster), calibrated.intervals
         self.run, self.checkpoint = loaded.run.name, loaded.saved.name

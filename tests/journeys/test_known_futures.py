@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 import torch
 
+from dateshard.judging.exporting.onnx_file import export_model
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
+from dateshard.judging.predictor import Predictor
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
 from dateshard.trainer.assessment.forecaster import Forecaster
@@ -198,6 +200,13 @@ def test_predict_knows_what_dumps_or_shards_hold_of_what_comes(asked: World, tmp
     (ahead / f"{DATES[5]}.csv").write_text("\n".join(changed) + "\n")
     other = ask(history=(str(tmp_path / f"until-{DATES[5]}.csv"),), future=(str(ahead / "{date}.csv"),), until=noon)
     assert not other.frame["value"].equals(of_shards.frame["value"])
+
+
+def test_a_predictor_and_a_graph_refuse_a_model_that_looks_ahead(asked: World, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"known ahead, and the model looks at heat, kind.*predict r --future"):
+        Predictor("r", interval=None)
+    with pytest.raises(UsageError, match="a graph takes nothing that is known ahead"):
+        export_model("r", "best", tmp_path / "r.onnx")
 
 
 def test_what_is_missing_of_what_comes_is_named(asked: World, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from dateshard.documents.prediction import ExportModelDocument, TensorDocument
 from dateshard.judging.exporting.raw_graph import RawGraph
 from dateshard.judging.forecast_table import Floats, bands_of, in_raw_units
-from dateshard.judging.loaded_run import LoadedRun, load_run
+from dateshard.judging.loaded_run import LoadedRun, load_run, refuse_known_ahead
 from dateshard.judging.raw_history import RawHistory
 from dateshard.judging.silent_nodes import known_targets
 from dateshard.judging.step_forecast import codes_of, make_forecast, targets_of
@@ -67,6 +67,7 @@ def export_model(name: str, which: str, file: Path, *, force: bool = False, trus
     if not loaded.dataset.manifest.step:
         what = f"only models of a grid are exported, and this dataset keeps records ({loaded.dataset.manifest.layout})"
         raise UsageError(what, where=Where(file=str(loaded.dataset.root)))
+    refuse_known_ahead(loaded, "a graph")
     graph = RawGraph(loaded.forecaster).eval()
     content = _as_onnx(graph, loaded)
     largest = _compare(content, graph, loaded, file)

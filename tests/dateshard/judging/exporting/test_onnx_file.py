@@ -28,7 +28,10 @@ from tests.kit.untrained import untrained
 Command = Callable[..., Any]
 NUMBERS = ["volume", "speed"]
 RUNS: dict[str, dict[str, Any]] = {
-    "mlp": {"model": {"name": "mlp", "hidden_units": [4], "revin": "affine"}, "bounds": {"speed": [None, 61]}},
+    "mlp": {
+        "model": {"name": "mlp", "hidden_units": [4], "revin": "affine", "observed": True},
+        "bounds": {"speed": [None, 61]},
+    },
     "ridge": {"model": {"name": "ridge"}, "targets": NUMBERS, "inputs": ["kind", *NUMBERS]},
 }
 OTHERS: dict[str, dict[str, Any]] = {
