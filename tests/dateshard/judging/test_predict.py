@@ -151,7 +151,7 @@ def test_the_forecast_begins_where_the_history_ends_and_knows_the_change_of_the_
     at = joined(here.open())[2]
     first = int(np.searchsorted(at, window_of(made).end))
 
-    told = step_forecast._codes(made.forecaster, window_of(made))
+    told = step_forecast.codes_of(made.forecaster, window_of(made))
     assert told.tolist() == codes[first - HISTORY : first + HORIZON].tolist()
 
 
