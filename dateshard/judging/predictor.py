@@ -127,7 +127,8 @@ class Predictor:
             grid = self._raw.grid(history, until)
             steps = self._raw.steps(grid.values_LNI, grid.end, grid.unknown_nodes)
         targets = targets_of(self._forecaster, steps)
-        made = make_forecast(self._forecaster, steps, targets, known_targets(self._forecaster, steps), self._intervals)
+        known = known_targets(self._forecaster, steps.observed_HNF.max(axis=0))
+        made = make_forecast(self._forecaster, steps, targets, known, self._intervals)
         value, low, high = bands_of(made)
         return RawForecast(
             time=np.asarray(made.instant_P, dtype="datetime64[ns]"),

@@ -162,7 +162,6 @@ def _of_batch(
     predicted = {name: tensor.flatten(0, 1) for name, tensor in forecaster.forecast(batch).items()}
     made = Made(
         forecaster=forecaster,
-        before=before,
         horizon_P=np.tile(np.arange(1, steps + 1) if window.horizon else np.zeros(steps, dtype=np.int64), size),
         instant_P=instant_BP.ravel(),
         scaled_PNT=forecaster.numeric(predicted).numpy() if forecaster.numbers else None,
@@ -170,7 +169,7 @@ def _of_batch(
         reach_2PNT=None if intervals is None else np.tile(intervals.reach_2PNF, (1, size, 1, 1)),
         known_PNK=np.repeat(_known(forecaster, batch), steps, axis=0),
     )
-    frame = frame_of(made).rename({"value": "forecast"})
+    frame = frame_of(made, before).rename({"value": "forecast"})
     truth = _truth(forecaster, batch)
     at = frame.get_column_index("horizon") + 1
     for name, column in reversed(truth.items()):

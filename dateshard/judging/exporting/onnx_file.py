@@ -175,9 +175,8 @@ class DrawnWindows:
         forecaster, each = self.loaded.forecaster, list[dict[str, Floats]]()
         for history, observed, end in zip(windows["history"], windows["observed"], self.ends, strict=True):
             steps = self.raw.steps(np.where(observed, history, np.nan), end)
-            made = make_forecast(
-                forecaster, steps, targets_of(forecaster, steps), known_targets(forecaster, steps), None
-            )
+            known = known_targets(forecaster, steps.observed_HNF.max(axis=0))
+            made = make_forecast(forecaster, steps, targets_of(forecaster, steps), known, None)
             numbers = sorted(forecaster.numbers)
             outputs = {"value": bands_of(made)[0][..., numbers]} if numbers else {}
             each.append(outputs | {f"probability_{target}": shares for target, shares in made.chances.items()})
