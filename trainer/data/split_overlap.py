@@ -80,7 +80,8 @@ def _covered(dataset: Dataset, window: Window) -> Iterator[tuple[Segment, NDArra
             time_T = np.concatenate([dataset.times(day) for day in days])
         for run in runs.get(number, ()):
             row_K = run.first + np.arange(run.count) * window.stride
-            before = window.before if time_T is None else records_before(time_T, row_K, row_K - run.begin, window)
+            begin_K = np.full_like(row_K, run.begin)
+            before = window.before if time_T is None else records_before(time_T, row_K, begin_K, window)
             np.add.at(change_T, row_K - before, 1)
             np.add.at(change_T, row_K + window.reach, -1)
         yield segment, np.cumsum(change_T)[:-1] > 0

@@ -18,7 +18,7 @@ from tests.kit.events import FIRST, NS, event_world, make_records
 
 DATES = [FIRST + dt.timedelta(days=k) for k in range(4)]
 CUTS = ("ann", "bo", "cy", "dö")
-BY = {"by": "session", "train": ["ann", "bo"], "validation": ["cy"], "test": ["dö"]}
+BY = {"by": "session", "train": ["bo", "dö"], "validation": ["ann"], "test": ["cy"]}  # others lie before and between
 AFTER = {"test": str(DATES[0]), "train": f"{DATES[1]}..{DATES[2]}", "validation": str(DATES[3])}  # test before train
 SHAPES = [Window(3, 1), Window(4, 0), Window(5, 2, stride=9), Window(6, 2, interval=40 * 60 * NS)]
 
@@ -63,7 +63,7 @@ def test_overlap_is_the_share_of_rows_that_training_saw(
 
 def test_what_is_lost_at_cuts_is_what_one_piece_would_give_more(tmp_path: Path) -> None:
     records = {date: make_records(date, 30, CUTS[:2], 3) for date in DATES[:2]}
-    world = event_world(tmp_path, records, cut=True, split={**BY, "validation": ["bo"], "train": ["ann"], "test": None})
+    world = event_world(tmp_path, records, cut=True, split={"by": "session", "train": ["ann"], "validation": ["bo"]})
     assert not world.prepare().failed
     train, validation = windows_by_split(world.open(), Window(3, 2))
     counts = {name: [sum(row.cut == name for row in rows) for rows in records.values()] for name in CUTS[:2]}
