@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars
 
 Floats = NDArray[np.float64]
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%:z"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f%:z"  # a fraction only where there is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

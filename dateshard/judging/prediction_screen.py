@@ -188,9 +188,9 @@ def _judged(made: Prediction) -> str:
     if verdict.outcome == "beats":
         if len(rivals) == 1:
             return f"baselines  {verdict.best_baseline} is beaten on the {verdict.split} windows, no other was tried"
-        return f"baselines  all {len(rivals)} beaten on the {verdict.split} windows (the best: {verdict.best_baseline})"
+        return f"baselines  all {len(rivals)} beaten on the {verdict.split} windows (the best of them: {verdict.best_baseline})"
     said = "no clear winner" if verdict.outcome == "unclear" else "NOT all beaten"
-    return f"baselines  {said} on the {verdict.split} windows (the best: {verdict.best_baseline})"
+    return f"baselines  {said} on the {verdict.split} windows (the best baseline: {verdict.best_baseline})"
 
 
 def _covered(coverage: Coverage, share: float, level: float) -> list[str]:

@@ -113,11 +113,13 @@ def forecast_records(
     history, frame = tally.history(), pl.concat(frames)
     notes = notes_of_dumps(history)
     if tally.left_out:
-        short = counted(tally.left_out, "record is", "records are")
-        what = (
-            f"{short} not forecast: of cuts or pieces shorter than the {_needed(forecaster)} that the model looks back."
-        )
-        notes.insert(0, what)
+        what = f"of cuts or pieces shorter than the {_needed(forecaster)} that the model looks back"
+        left = f"{counted(tally.left_out, 'record is', 'records are')} not forecast: {what}."
+        if forecaster.window.horizon:
+            left = (
+                f"After {counted(tally.left_out, 'cut')} nothing is forecast: its last records are too few or too old."
+            )
+        notes.insert(0, left)
     targets = len(forecaster.targets)
     return Forecast(frame=frame, history=history, begin=history.begin, num_steps=frame.height // targets, notes=notes)
 
@@ -127,6 +129,12 @@ def _needed(forecaster: Forecaster) -> str:
 
 
 def _too_short(forecaster: Forecaster, tally: Tally, place: Where) -> DumpError:
+    if forecaster.window.interval and tally.count:
+        seconds = forecaster.window.interval / 1e9
+        what = (
+            f"none of its {counted(tally.count, 'record')} lies in the {seconds:g} s before the instant of the forecast"
+        )
+        return DumpError(what, where=place, todo=f"Give an earlier {by_door('--until', 'until')}, or leave it out")
     longest = (
         f"the longest piece has {counted(tally.longest, 'record')}, and the model looks back {_needed(forecaster)}"
     )

@@ -125,8 +125,9 @@ class _Told:
                 text = f"statistics {event.statistics[:6]} {over}"
                 self._say(text + _moved(event.moved))
             case e.Drifted():
-                text = "the statistics stay frozen; computed now they would differ:" + _moved(event.rows)
-                self._say(text + "  (--refit-statistics updates them)")
+                if differ := [row for row in event.rows if row["mean_shift"] or round(row["spread_ratio"], 6) != 1]:
+                    text = "the statistics stay frozen; computed now they would differ:" + _moved(differ)
+                    self._say(text + "  (--refit-statistics updates them)")
             case e.Noted():
                 self.note(event.text)
             case e.CommitDone():

@@ -131,6 +131,8 @@ def _held(seen: Observed, merge: str) -> list[str]:
 
 def moved_split(before: Mapping[str, Ranges], after: Mapping[str, Ranges]) -> list[str]:
     """What of the split is not what the generation has, in words: open and rolling ranges move with the data."""
+    if len(after) > 1 and len(set(after.values())) == 1:
+        return []  # people are divided, and every date is of every split
     moved = [name for name in SPLITS if before.get(name, ()) != after.get(name, ())]
     changes = [f"{name} {_spelled(before.get(name, ()))} -> {_spelled(after.get(name, ()))}" for name in moved]
     return [f"The split moves: {'; '.join(changes)}."] if changes else []

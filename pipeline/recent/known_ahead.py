@@ -80,7 +80,7 @@ def ahead_of_calendar(config: Pipeline, num_nodes: int, spans: Spans) -> KnownAh
     country, subdivision = config.calendar.country, config.calendar.subdivision
     columns = [np.full(rows.stop - rows.start, is_holiday(day.date, country, subdivision)) for day, rows in spans]
     values_P = np.concatenate(columns).astype(np.float32)
-    values = np.broadcast_to(values_P[:, None, None], (len(values_P), num_nodes, 1))
+    values = np.tile(values_P[:, None, None], (1, num_nodes, 1))
     return KnownAhead(values, np.ones(values.shape, dtype=np.bool_))
 
 

@@ -137,8 +137,12 @@ def test_fractions_of_subjects_are_frozen_and_a_new_subject_is_in_no_split(tmp_p
     assert "nothing to do" in world.run("preprocess", "-c", str(world.config_file())).stdout
     later = make_records(DATES[3], 40, ("new", *CUTS), 3)
     write(world, DATES[3], later)
-    assert not world.prepare().failed
+    done = world.run("preprocess", "-c", str(world.config_file()))
+    assert "split moves" not in done.stdout + done.stderr  # every date is of every split
+    assert "+0.00e+00 sd, spread x1.000000" not in done.stdout + done.stderr
     assert world.open().manifest.split_cuts == frozen
+    told = world.run("train", "-c", str(world.config_file()), "--run", "r").stdout
+    assert "note: 1 value of 'session' in no split: new. Name them in pipeline.split" in told
     assert not world.prepare(resplit=True).failed
     moved = world.open().manifest.split_cuts
     assert sorted(name for names in moved.values() for name in names) == sorted((*CUTS, "new"))

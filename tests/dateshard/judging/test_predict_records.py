@@ -282,6 +282,10 @@ def test_the_command_prints_rows_of_records(tmp_path: Path) -> None:
     )
     jsonschema.validate(document, document_schema("predict"))
     assert [float(row["value"]) for row in rows] == [row["value"] for row in document["forecasts"]]
+    raw = world.dump(DATES[0]).read_text().splitlines()
+    for row in rows:  # the instant with its fraction, as the dump has it
+        at = dt.datetime.fromisoformat(row["time"]) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        assert at // dt.timedelta(microseconds=1) * 1000 == int(raw[int(row["row"]) - 1].split(",")[0])
 
 
 def test_predictors_and_graphs_are_of_a_grid_and_say_what_they_were_asked_for(
@@ -305,3 +309,32 @@ def test_a_record_without_any_input_has_no_interval(tmp_path: Path, monkeypatch:
     made = predict_run(PredictRequest(run="r", history=("new.csv",)))
     assert made.frame["low"].is_null().to_list() == [False, True]
     assert made.frame["value"].null_count() == 0
+
+
+def test_an_instant_long_after_the_last_record_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = made_world(tmp_path, {"history": "10m", "most": HISTORY, "horizon": 1}, cut=True)
+    with pytest.raises(DumpError, match=r"none of its \d+ records lies in the 600 s before.*until"):
+        ask(world, monkeypatch, history=(str(world.dump(DATES[0])),), until=f"{DATES[1]}T12:00")
+
+
+def test_a_target_that_looks_ahead_is_not_compared_with_its_own_last_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = {date: make_records(date, 60, CUTS, 5) for date in DATES}
+    features = {"value": {}, "soon": {"column": "value", "aggregate": "mean", "ahead": "30m"}}
+    world = event_world(
+        tmp_path,
+        records,
+        cut=True,
+        features=features,
+        split=BY,
+        window={"history": 2, "horizon": 1},
+        inputs=["value"],
+        targets=["soon"],
+    )
+    assert not world.prepare().failed
+    untrained(world.settings.trainer, world, "r")
+    monkeypatch.chdir(tmp_path)
+    made = predict_run(PredictRequest(run="r", history=(str(world.dump(DATES[0])),)))
+    assert made.intervals is not None
+    assert set(made.intervals.errors) == {"model", "mean"}
