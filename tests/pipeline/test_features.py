@@ -371,7 +371,10 @@ WRONG = [
     ({"range": [None, None]}, "range names no bound"),
     ({"outside": "drop"}, "outside: drop has no effect without a range"),
     ({"aggregate": "count", "range": [0, 1]}, "range has no effect on a count of records: it needs a column"),
-    ({"aggregate": "median"}, "'mean', 'sum', 'min', 'max', 'first', 'last', 'count', 'difference' or 'gap'"),
+    (
+        {"aggregate": "median"},
+        "'mean', 'sum', 'min', 'max', 'first', 'last', 'count', 'difference', 'gap' or 'calendar'",
+    ),
     ({"categorical": True, "aggregate": "mean"}, "aggregate must be last or first (got mean)"),
     ({"categorical": True, "fill": "mean"}, "fill must be none or forward (got mean)"),
     ({"categorical": True, "fill": "zero"}, "fill must be none or forward (got zero)"),

@@ -15,6 +15,7 @@ import torch
 from dateshard.cli import run
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.binding import refuse_difference
+from dateshard.trainer.checkpoint.checkpoint_state import Bound, DataIdentity
 from dateshard.trainer.config import Trainer, binding
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.loop import EpochDone, Stepped, train
@@ -156,12 +157,14 @@ def test_drop_last_that_leaves_no_batch_is_refused(make_world: Make, training: d
 
 
 def test_a_run_from_before_drop_last_goes_on_without_it_and_not_with_it() -> None:
-    now = {"data": {}, "order": {}, "settings": binding(Trainer())}
-    then = {**now, "settings": {k: v for k, v in binding(Trainer()).items() if k != "training.drop_last"}}
+    data = DataIdentity("world", 1, "id")
+    now = Bound(settings=binding(Trainer()), data=data, order={})
+    before = {key: value for key, value in now.settings.items() if key != "training.drop_last"}
+    then = replace(now, settings=before)
     refuse_difference(then, now, Path("c"))
     other = binding(Trainer.model_validate({"training": {"drop_last": True}}))
     with pytest.raises(UsageError, match=r"trainer\.training\.drop_last: checkpoint False, now True"):
-        refuse_difference(then, {**now, "settings": other}, Path("c"))
+        refuse_difference(then, replace(now, settings=other), Path("c"))
 
 
 def test_an_error_of_a_model_that_is_built_in_is_no_fault_of_the_user(
