@@ -32,15 +32,8 @@ from dateshard.shardstore.disk.durable import (
     write_file,
 )
 from dateshard.shardstore.disk.lock import take_lock
-from dateshard.shardstore.errors import (
-    BusyError,
-    DamagedError,
-    DateshardError,
-    NotThereError,
-    StoreError,
-    Where,
-    naming,
-)
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import BusyError, DamagedError, DateshardError, NotThereError, StoreError, Where
 from dateshard.shardstore.identity import hash_file, nothing_to_collect, seal, unseal
 from dateshard.shardstore.manifest import (
     Manifest,

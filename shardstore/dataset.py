@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from dateshard.shardstore import cache
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import copies_of, load_sources, sources_path
-from dateshard.shardstore.disk.verified_files import VerifiedFiles, read_at, repair_of
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from dateshard.shardstore.frozen import (
     Nodes,
@@ -50,6 +49,7 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.storage.shards import load_stored, verify_stored
+from dateshard.shardstore.storage.verified_files import VerifiedFiles, read_at, repair_of
 from dateshard.shardstore.times.calendar import (
     NANOSECONDS,
     Day,

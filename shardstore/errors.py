@@ -22,8 +22,6 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -204,14 +202,3 @@ def refuse_special(path: str | PathLike[str]) -> None:
     kind = next((name for is_kind, name in SPECIAL if is_kind(mode)), None)
     if kind and (kind == "device" or os.path.exists(os.path.realpath(path))):  # of a shell's: /proc/1/fd/pipe:[7]
         raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
-
-
-@contextmanager
-def naming(path: str | PathLike[str]) -> Iterator[None]:
-    """Adds `path` to an OSError raised within this context, unless it names a file: calls on a descriptor know none."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise

@@ -16,7 +16,8 @@ from typing import Any
 
 import xxhash
 
-from dateshard.shardstore.errors import DamagedError, UsageError, Where, naming, refuse_special
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import DamagedError, UsageError, Where, refuse_special
 
 CHUNK_BYTES = 1 << 20  # one read while hashing; the memory that hashing a file costs
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.disk.durable import fsync_above, replace_file
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical

@@ -132,7 +132,7 @@ def _show(made: Prediction, screen: Screen, out: str | None, *, as_json: bool) -
     from pathlib import Path
 
     from dateshard.judging import forecast_table, prediction_screen
-    from dateshard.shardstore.errors import naming
+    from dateshard.shardstore.disk.naming import naming
 
     prediction_screen.headline(screen, made)
     if out:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
-from dateshard.shardstore.errors import naming
+from dateshard.shardstore.disk.naming import naming
 from dateshard.terminal.indented import indented
 
 LINE_SECONDS = 5.0  # between two log lines where there is no terminal

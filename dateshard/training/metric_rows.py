@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any, TextIO
 
-from dateshard.shardstore.errors import naming
+from dateshard.shardstore.disk.naming import naming
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
 from dateshard.trainer.runs.start import Started

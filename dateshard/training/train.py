@@ -11,7 +11,8 @@ from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings, load_settings
 from dateshard.settings.presets import preset_file
-from dateshard.shardstore.errors import UsageError, naming, of_memory
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import UsageError, of_memory
 from dateshard.trainer import loop
 from dateshard.trainer.runs import status
 from dateshard.trainer.runs.initial_weights import read_initial

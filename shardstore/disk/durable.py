@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dateshard.shardstore.errors import NO_ROOM, DiskFullError, Where, naming, of_system
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import NO_ROOM, DiskFullError, Where, of_system
 
 DIRECT_BYTES, BLOCK = 1 << 20, 4096  # files from that size on are written directly, by blocks that every disk takes
 FEW_FOLDERS = 8  # up to here single fsyncs; above, one syncfs (which also flushes what others wrote) is cheaper

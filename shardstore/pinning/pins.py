@@ -22,7 +22,8 @@ from typing import Any
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.disk.lock import take_lock
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, naming, shorten
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, shorten
 from dateshard.shardstore.identity import expected_form, identity, seal, unseal
 from dateshard.shardstore.manifest import load_manifest
 from dateshard.shardstore.pinning.runs_id import make_runs_id, runs_id

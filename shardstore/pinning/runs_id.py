@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dateshard.shardstore.disk.durable import appearing
-from dateshard.shardstore.errors import naming
+from dateshard.shardstore.disk.naming import naming
 from dateshard.shardstore.identity import expected_form, seal, unseal
 
 NAME = "ID"

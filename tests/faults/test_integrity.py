@@ -54,7 +54,7 @@ class Anything(str):
 
 
 BLIND = {  # kind -> the checks that are taken away
-    "shard values": "dateshard.shardstore.disk.verified_files.hash_descriptor",
+    "shard values": "dateshard.shardstore.storage.verified_files.hash_descriptor",
     "staged values.f64": "dateshard.shardstore.measured.hash_file dateshard.shardstore.measured.hash_bytes",
     "moments.f64": "dateshard.shardstore.frozen.hash_bytes",
     "checkpoint model.safetensors": "dateshard.trainer.checkpoint.checkpoint_folder.hash_bytes",
@@ -65,7 +65,7 @@ BLIND = {  # kind -> the checks that are taken away
 @pytest.mark.parametrize("kind", BLIND)
 def test_the_harness_sees_readers_that_do_not_hash(lab: Lab, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """The control: with its checks taken away, flips come through, and are told as bad."""
-    files = {"dateshard.shardstore.disk.verified_files.hash_descriptor", "dateshard.shardstore.measured.hash_file"}
+    files = {"dateshard.shardstore.storage.verified_files.hash_descriptor", "dateshard.shardstore.measured.hash_file"}
 
     def blind(given: Any, *_: Any) -> Any:
         size = Path(f"/proc/self/fd/{given}" if isinstance(given, int) else given).stat().st_size

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.disk.durable import disk_full_as_error, fsync_above, fsync_path, replace_file
-from dateshard.shardstore.errors import NotThereError, UsageError, Where, naming, shorten
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten
 from dateshard.trainer.checkpoint import NAME
 from dateshard.trainer.checkpoint.removal import LOCK, removal_lock
 

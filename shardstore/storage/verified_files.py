@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.errors import DamagedError, Where, naming
+from dateshard.shardstore.disk.naming import naming
+from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_descriptor
 
 
