@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
-    from dateshard.notebook import open_dataset as open  # noqa: A004, F401 - dateshard.open
+    from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.trainer.loop import train
 
 __version__ = "0.1.0"
 _LAZY = {
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
-    "open": ("dateshard.notebook", "open_dataset"),
+    "open": ("dateshard.notebooks.opened", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "train": ("dateshard.trainer.loop", "train"),
 }

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import committed_dates, emit, json_option, needed_config_option, settings_of, split_arguments
+from dateshard.cli.options import emit, json_option, needed_config_option, settings_of, split_arguments
+from dateshard.preparing.selectors import committed_dates
 
 if TYPE_CHECKING:
     import datetime as dt

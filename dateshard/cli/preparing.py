@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -15,25 +15,19 @@ from dateshard.cli.options import (
     emit,
     json_option,
     needed_config_option,
-    not_there,
-    plain_dates,
     quiet_option,
-    select_dates,
     settings_of,
     split_arguments,
 )
-from dateshard.shardstore.commands import command, door, to_run
+from dateshard.preparing.selectors import not_there, select_dates
+from dateshard.preparing.wishes import STATES, no_dump, refuse_unknown_dates, wish_of
+from dateshard.shardstore.commands import command, door
 from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
-    from dateshard.pipeline.planning.plan import Wish
-    from dateshard.pipeline.planning.preview import Survey
     from dateshard.pipeline.workers.stopping import Stop
-    from dateshard.settings import Settings
-    from dateshard.shardstore.errors import DumpError
 
-STATES = "failed,stale,missing,measured"
 LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
 
 
@@ -68,10 +62,12 @@ def plan(
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
-    wish = _wish(settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit)
+    wish = wish_of(
+        settings, selectors, only=only, exclude=exclude, force=force, refit=refit_statistics, resplit=resplit
+    )
     root = shards_folder(settings.dataset)
     surveyed = survey(settings.preparing(), root, wish)
-    _refuse_unknown(settings, surveyed, wish)
+    refuse_unknown_dates(settings, surveyed, wish)
     cost = cost_of(surveyed, settings.preparing(), root)
     expected = expect(settings.dataset, surveyed, cost, workers or _cores())
     flags = {"--force": force, "--refit-statistics": refit_statistics, "--resplit": resplit}
@@ -184,7 +180,7 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
         raise click.UsageError(f"--memory-limit: {memory:,} bytes hold no process; write it with its unit, as 4GiB")
     wished = {"only": acts["only"], "exclude": acts["exclude"], "force": acts["force"]}
     with stop.at_once():
-        wish = _wish(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])
+        wish = wish_of(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])
     root, config = shards_folder(settings.dataset), settings.preparing()
     options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
     with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
@@ -224,7 +220,7 @@ def status(words: tuple[str, ...], files: tuple[str, ...], as_calendar: bool, as
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     surveyed = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
     made, current = surveyed.plan, surveyed.current
-    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), _no_dump(settings, surveyed))
+    chosen = select_dates(selectors, [p.date for p in made.dates], dict(made.split), no_dump(settings, surveyed))
     refuse_unknown(made, Wish(chosen), surveyed.seen, settings.preparing().source.path)
     dates = [p for p in made.dates if chosen is None or p.date in chosen]
     mend = command(
@@ -297,65 +293,3 @@ def verify(words: tuple[str, ...], files: tuple[str, ...], full: bool, older: bo
         more = f", {len(absent)} not in this generation" if absent else ""
         screen.tell(f"generation {dataset.generation}: {sentence}{more}")
     return 4 if damaged or absent else 0
-
-
-def _no_dump(settings: Settings, surveyed: Survey) -> Callable[[str], DumpError]:
-    """Makes the error of a selector that names no date, neither of dumps nor of shards."""
-    from dateshard.shardstore.errors import DumpError, Where
-
-    where, todo = Where(file=settings.preparing().source.path), "Check the dates, or pipeline.source.path"
-    if surveyed.seen.to_cut:
-        todo = f"{surveyed.seen.to_cut.why}. {to_run('preprocess', config=True)}"
-    return lambda what: DumpError(what, where=where, todo=todo)
-
-
-def _refuse_unknown(settings: Settings, surveyed: Survey, wish: Wish) -> None:
-    """What preprocess refuses too: dates without a dump and a shard. One that is still to be cut out is not known yet.
-
-    Raises:
-        DumpError: names them.
-    """
-    from dateshard.pipeline.planning.plan import refuse_unknown
-
-    if not surveyed.seen.to_cut:
-        refuse_unknown(surveyed.plan, wish, surveyed.seen, settings.preparing().source.path)
-
-
-def _wish(
-    settings: Settings,
-    selectors: Sequence[str],
-    *,
-    only: str,
-    exclude: Sequence[str],
-    force: bool,
-    refit: bool,
-    resplit: bool,
-) -> Wish:
-    """Selectors -> a wish. States and splits are looked up in the plan of everything."""
-    from dateshard.pipeline.planning.plan import Wish
-    from dateshard.pipeline.planning.preview import survey
-    from dateshard.places import shards_folder
-    from dateshard.shardstore.errors import DumpError
-
-    wish = Wish(None, force, refit, resplit)
-    if not (selectors or only or exclude):
-        return wish
-    named = [] if only or exclude else plain_dates(selectors)
-    if named:  # no need to look twice at a store of thousands
-        return Wish(frozenset(named), force, refit, resplit)
-    surveyed = survey(settings.preparing(), shards_folder(settings.dataset), Wish())
-    if surveyed.seen.to_cut:  # its new dates would be passed over in silence
-        todo = f"Name single dates, or run: {command('preprocess', config=True)}"
-        raise DumpError(f"{surveyed.seen.to_cut.why}. Which dates are meant is not known before", todo=todo)
-    everything = surveyed.plan
-    known = [p.date for p in everything.dates if p.state != "excluded"]  # those are taken by their name alone
-    selected = select_dates(selectors, known, dict(everything.split), _no_dump(settings, surveyed))
-    chosen = set(known if selected is None else selected)
-    _refuse_unknown(settings, surveyed, Wish(frozenset(chosen)))
-    chosen -= set(select_dates(exclude, known, dict(everything.split)) or ())
-    if only:
-        wanted = {state.strip() for state in only.split(",")}
-        if unknown := wanted - set(STATES.split(",")):
-            raise click.UsageError(f"--only {', '.join(sorted(unknown))}: the states are {STATES}")
-        chosen &= {p.date for p in everything.dates if p.state.split("(")[0] in wanted}
-    return Wish(frozenset(chosen), force, refit, resplit)

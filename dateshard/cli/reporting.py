@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from dateshard.cli.options import (
-    committed_dates,
     config_option,
     emit,
     json_option,
@@ -16,6 +15,7 @@ from dateshard.cli.options import (
     split_arguments,
     trust_option,
 )
+from dateshard.preparing.selectors import committed_dates
 
 if TYPE_CHECKING:
     from dateshard.documents.reporting import ReportDocument, SplitWindowsDocument

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dateshard.cli.options import (
-    committed_dates,
     emit,
     json_option,
     needed_config_option,
-    not_there,
-    select_dates,
     settings_of,
     split_arguments,
 )
+from dateshard.preparing.selectors import committed_dates, not_there, select_dates
 from dateshard.terminal.screen import in_a_line
 
 if TYPE_CHECKING:

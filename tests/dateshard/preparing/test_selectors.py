@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dateshard.cli.options import plain_dates, select_dates, split_arguments
+from dateshard.cli.options import split_arguments
+from dateshard.preparing.selectors import plain_dates, select_dates
 from dateshard.shardstore.errors import UsageError
 
 KNOWN = [dt.date(2013, 2, 27) + dt.timedelta(days=k) for k in range(20)]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.cli.options import committed_dates
 from dateshard.places import shards_folder
 from dateshard.preparing.raw_units import raw_units
+from dateshard.preparing.selectors import committed_dates
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten
