@@ -9,20 +9,33 @@ if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
-    from dateshard.trainer.loop import train
+    from dateshard.notebooks.run import Run, runs
+    from dateshard.notebooks.stages import preprocess, train
+    from dateshard.shardstore.errors import DateshardError
+    from dateshard.trainer.loop import train as train_events
 
 __version__ = "0.1.0"
 _LAZY = {
+    "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
-    "train": ("dateshard.trainer.loop", "train"),
+    "preprocess": ("dateshard.notebooks.stages", "preprocess"),
+    "Run": ("dateshard.notebooks.run", "Run"),
+    "runs": ("dateshard.notebooks.run", "runs"),
+    "train": ("dateshard.notebooks.stages", "train"),
+    "train_events": ("dateshard.trainer.loop", "train"),
 }
 __all__ = [
+    "DateshardError",
     "Predictor",
+    "Run",
     "__version__",
     "predict",
+    "preprocess",
+    "runs",
     "train",
+    "train_events",
 ]  # not `open`: `from dateshard import *` would hide the built-in
 
 

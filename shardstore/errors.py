@@ -10,7 +10,8 @@ DateshardError                    exit 1
 │   └── NotThereError                       nothing of that name was ever committed, or it is gone
 ├── DiskFullError                 exit 28
 ├── DumpError                     exit 65   one date's raw dump cannot be used
-│   └── NoRowsError                         nothing in it is a row of that date
+│   ├── NoRowsError                         nothing in it is a row of that date
+│   └── FailedDatesError                    some dates failed, the others were committed; raised by functions alone
 ├── ResourceError                 exit 1    too little memory, or a process that was killed
 └── BusyError                     exit 75   somebody else holds the lock
 """
@@ -22,6 +23,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -146,6 +148,24 @@ class DumpError(DateshardError):
 
 class NoRowsError(DumpError):
     """A dump without a row, or none of whose rows is left. `pipeline.source.empty_date` says what becomes of its date."""
+
+
+class FailedDatesError(DumpError):
+    """Some dates of a preprocess failed; the others were committed. `failed`: {date: its error}."""
+
+    exit_code = 3
+    kind = "failed dates"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: Where | None = None,
+        todo: str = "",
+        failed: Mapping[dt.date, DateshardError] | None = None,
+    ) -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.failed = dict(failed or {})
 
 
 class ResourceError(DateshardError):

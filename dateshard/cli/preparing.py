@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from dateshard.documents.preparing import NamedError, VerifyDocument
     from dateshard.pipeline.workers.stopping import Stop
 
-LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
-
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[DATES] [KEY=VALUE]...")
@@ -160,34 +158,19 @@ class HowToTell:
 
 def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any], stop: Stop, shown: HowToTell) -> int:
     """The whole command between its words and its exit code."""
-    from contextlib import closing
-
-    from dateshard.pipeline.execute import preprocess as prepare
-    from dateshard.places import shards_folder
-    from dateshard.preparing.pace import watch
-    from dateshard.preparing.preprocess import ending_to_json, follow, settled
+    from dateshard.preparing.carrying_out import carry_out, memory_of
+    from dateshard.preparing.preprocess import ending_to_json
     from dateshard.terminal.screen import Screen
-    from dateshard.trainer.config import parse_bytes
-    from dateshard.trust import admit, code_of
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=shown.as_json, quiet=shown.quiet, works=True)
-    try:
-        memory = parse_bytes(acts["memory_limit"]) if acts["memory_limit"] else None
-    except ValueError as error:
-        raise click.UsageError(f"--memory-limit: {error}") from None
-    if memory is not None and memory < LEAST_MEMORY:
-        raise click.UsageError(f"--memory-limit: {memory:,} bytes hold no process; write it with its unit, as 4GiB")
+    memory = memory_of(acts["memory_limit"] or None, "--memory-limit")
     wished = {"only": acts["only"], "exclude": acts["exclude"], "force": acts["force"]}
     with stop.at_once():
         wish = wish_of(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])
-    root, config = shards_folder(settings.dataset), settings.preparing()
-    options: dict[str, Any] = {"fail_fast": acts["fail_fast"], "stop": stop}
-    with closing(prepare(settings.dataset, config, root, wish, acts["workers"], memory, **options)) as events:
-        watched = watch(settings.dataset, settled(events), acts["workers"] or _cores())
-        ending = follow(screen, settings.dataset, watched, shown.again)
+    options: dict[str, Any] = {"workers": acts["workers"], "memory_bytes": memory, "fail_fast": acts["fail_fast"]}
+    ending = carry_out(settings, wish, screen, shown.again, **options, stop=stop)
     finished = ending.finished
-    admit(root, code_of(config))
     if shown.as_json:
         emit(ending_to_json(ending))
     if not finished.failed or finished.cut_short:

@@ -18,19 +18,7 @@ from dateshard.cli.options import (
     trust_option,
 )
 from dateshard.shardstore.commands import command
-
-FLAGS = {  # flag -> place in the configuration; the types are the schema's
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "learning_rate": "training.learning_rate",
-    "seed": "training.seed",
-    "max_steps": "training.max_steps",
-    "sample_size": "training.sample_size",
-    "device": "training.device",
-    "save_freq": "checkpoint.save_freq",
-    "policy": "loading.policy",
-    "days_per_batch": "loading.days_per_batch",
-}
+from dateshard.training.flags import FLAGS
 
 
 def _flags(command: Any) -> Any:

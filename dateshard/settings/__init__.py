@@ -140,8 +140,10 @@ def load_settings(files: Sequence[str | Path], overrides: Sequence[str] = (), pr
     return validate(layers.tree, layers.places)
 
 
-def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = (), preset: Path | None = None) -> Layers:
-    """The preset, files in order, then the environment, then KEY=VALUE; nothing is validated yet.
+def read_layers(
+    files: Sequence[str | Path | Mapping[str, Any]], overrides: Sequence[str] = (), preset: Path | None = None
+) -> Layers:
+    """The preset, files (or their trees) in order, then the environment, then KEY=VALUE; nothing is validated yet.
 
     Raises:
         UsageError: a file or value that cannot be read.
@@ -152,7 +154,10 @@ def read_layers(files: Sequence[str | Path], overrides: Sequence[str] = (), pres
     if preset is not None:
         layers.merge(read_file(preset), f"preset {preset.stem}")
     for file in files:
-        layers.merge(read_file(Path(file)), str(file))
+        if isinstance(file, Mapping):
+            layers.merge(file, "argument")
+        else:
+            layers.merge(read_file(Path(file)), str(file))
     for name, value in sorted(os.environ.items()):
         if name.startswith(ENVIRONMENT):
             keys = _as_spelled(name[len(ENVIRONMENT) :].split("__"), layers.tree)

@@ -61,10 +61,13 @@ class Screen:
 
     Args:
         works: the command's work is not its text: it goes on when the reader of a pipe (`| head`, a `tee`) has gone.
+        out: takes the text instead.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False, works: bool = False) -> None:
-        self.out: TextIO = sys.stderr if as_json else sys.stdout
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, works: bool = False, out: TextIO | None = None
+    ) -> None:
+        self.out: TextIO = out or (sys.stderr if as_json else sys.stdout)
         self.quiet, self.works = quiet, works
         self.terminal = self.out.isatty()
         self.log: Callable[[str], None] | None = None  # takes every line as well, of a quiet command too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dateshard.settings import Settings
@@ -21,7 +22,7 @@ Document = dict[str, Any]
 
 def train_to_the_end(settings: Settings, screen: Screen, request: TrainRequest) -> tuple[int, Document]:
     """Trains until the end or a signal; returns the exit code and what `--json` prints."""
-    shown = _Shown(screen)
+    shown = Shown(screen)
     with StopSignal() as stop:  # from here on: there may be a run, and it must say how it is continued
         try:
             ended = run_training(settings, request, watch=shown.watch, should_stop=stop.asked)
@@ -30,16 +31,22 @@ def train_to_the_end(settings: Settings, screen: Screen, request: TrainRequest) 
     return stop.exit_code if ended.why == "stopped" else 0, shown.document
 
 
-class _Shown:
-    """Shows a training on a screen, and writes the same lines to its log."""
+class Shown:
+    """Shows a training on a screen, and writes the same lines to its log.
 
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+    Args:
+        on_event: is called with each event before it is shown.
+    """
+
+    def __init__(self, screen: Screen, on_event: Callable[[TrainingEvent], None] | None = None) -> None:
+        self.screen, self.on_event = screen, on_event
         self.view: View | None = None
         self.document: Document = {}
 
     def watch(self, event: TrainingEvent) -> None:
         """Shows the headline, then each event, and the last words."""
+        if self.on_event:
+            self.on_event(event)
         if isinstance(event, Started):
             self.screen.log = RunLog(event.run.folder).write
             headline(self.screen, event)

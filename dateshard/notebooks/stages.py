@@ -1,0 +1,142 @@
+"""Both stages as functions: `dateshard.preprocess` and `dateshard.train`. What they show is what the commands show."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dateshard.notebooks.configured import Config, overrides_of, settings_from
+from dateshard.notebooks.opened import Opened, open_dataset
+from dateshard.notebooks.run import Run
+from dateshard.pipeline.progress_events import Event
+from dateshard.pipeline.progress_events import Finished as Prepared
+from dateshard.pipeline.workers.stopping import Stop
+from dateshard.preparing.carrying_out import carry_out, memory_of
+from dateshard.preparing.wishes import wish_of
+from dateshard.settings import Settings
+from dateshard.shardstore.errors import FailedDatesError
+from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.screen import Screen, counted
+from dateshard.terminal.signals import StopSignal
+from dateshard.training.train import TrainingEvent, TrainRequest, configure, run_training
+from dateshard.training.train_command import Shown
+
+AGAIN = "make the same call again"
+NEW = ("none", "auto")  # of `resume`: the settings are those that are given
+
+
+def preprocess(
+    config: Config | None = None,
+    dates: str | dt.date | Iterable[str | dt.date] = (),
+    *,
+    only: str = "",
+    exclude: Iterable[str | dt.date] = (),
+    force: bool = False,
+    workers: int | None = None,
+    fail_fast: bool = False,
+    memory_limit: str | None = None,
+    refit_statistics: bool = False,
+    resplit: bool = False,
+    progress: bool = True,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
+) -> Opened:
+    """Makes normalised shards of raw dumps, as the command does, and opens the dataset. Fresh dates are left as they are.
+
+    Args:
+        config: a file, a tree of plain values, or several of both, of which later ones win.
+        dates: only these, as `dateshard.open` understands them; none: all.
+        only, exclude, force, workers, fail_fast, memory_limit, refit_statistics, resplit: as the command's options.
+        progress: show what the command shows; False: show nothing.
+        on_event: is called with each event (`dateshard.pipeline.progress_events`).
+        settings: `dataset`, `pipeline`, `trainer`, or keys by their place, as `**{"pipeline.source.path": path}`.
+
+    Raises:
+        FailedDatesError: some dates failed, `.failed` says why; the others were committed.
+        UsageError, DumpError, BusyError, DiskFullError: what happened, where, and what to do next.
+        KeyboardInterrupt: it was interrupted; what was measured is kept, and the same call goes on.
+    """
+    chosen, stop = settings_from(config, settings), Stop()
+    words = [str(word) for word in ([dates] if isinstance(dates, str | dt.date) else dates)]
+    memory = memory_of(memory_limit, "memory_limit")
+    with StopSignal(stop.ask):
+        with stop.at_once():
+            without, acts = list(map(str, exclude)), {"force": force, "refit": refit_statistics, "resplit": resplit}
+            wish = wish_of(chosen, words, only=only, exclude=without, **acts)
+        options: dict[str, Any] = {"workers": workers, "memory_bytes": memory, "fail_fast": fail_fast}
+        finished = carry_out(chosen, wish, _screen(progress), AGAIN, **options, stop=stop, on_event=on_event).finished
+    if finished.failed:
+        raise _failed(finished)
+    return open_dataset(chosen.dataset)
+
+
+def train(
+    config: Config | None = None,
+    *,
+    resume: str = "none",
+    run: str | None = None,
+    save_dir: str | None = None,
+    init_from: str | None = None,
+    preset: str | None = None,
+    trust: bool = False,
+    progress: bool = True,
+    on_event: Callable[[TrainingEvent], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Trains a model from shards, or continues a run from any checkpoint to the same bits, as the command does.
+
+    Args:
+        config: a file, a tree of plain values, or several of both; None where a run is continued with its own settings.
+        resume, run, save_dir, init_from, preset, trust: as the command's options.
+        progress: show what the command shows; False: show nothing (the run's folder keeps its log).
+        on_event: is called with each event: `Started`, then those of `dateshard.train_events`. What it raises ends the
+            training; the run can be continued from its last checkpoint.
+        settings: `dataset`, `pipeline`, `trainer`, keys by their place, or the short names of the command: epochs=5.
+
+    Raises:
+        UsageError, StoreError, DiskFullError, ResourceError: what happened, where, and what to do next.
+        KeyboardInterrupt: it was interrupted, and has saved first: `dateshard.train(resume="latest")` goes on.
+    """
+    request = TrainRequest(resume, run, save_dir, init_from)
+    shown = Shown(_screen(progress), on_event)
+    chosen = _settings_of_training(config, settings, resume, preset, trust=trust)
+    with StopSignal() as stop:
+        try:
+            ended = run_training(chosen, request, watch=shown.watch, should_stop=stop.asked)
+        finally:
+            shown.close()
+    if ended.why == "stopped":
+        raise KeyboardInterrupt
+    return Run(shown.document["run"])
+
+
+def _settings_of_training(
+    config: Config | None, settings: Mapping[str, Any], resume: str, preset: str | None, *, trust: bool
+) -> Settings:
+    """The settings of a new run, or of the one that is continued."""
+    if config is None and resume not in NEW:
+        return configure((), overrides_of(settings), resume, preset, trust=trust)
+    return settings_from(config, settings, preset)
+
+
+def _screen(progress: bool) -> Screen:
+    return Screen(works=True) if progress else Screen(quiet=True, works=True, out=_Nowhere())
+
+
+class _Nowhere(io.StringIO):
+    """Takes text and keeps none of it."""
+
+    def write(self, text: str) -> int:
+        """Counts what it was given."""
+        return len(text)
+
+
+def _failed(finished: Prepared) -> FailedDatesError:
+    """What failed, in one sentence that names the first reason."""
+    dates = sorted(finished.failed)
+    what = f"{counted(len(dates), 'date')} failed: {collapse(dates, undated=finished.plan.undated)}"
+    first = str(finished.failed[dates[0]])
+    todo = f"First: {first} Correct it and make the same call again"
+    return FailedDatesError(what, todo=todo, failed=finished.failed)
