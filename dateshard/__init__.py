@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
-    from dateshard.notebooks.run import Run, runs
     from dateshard.notebooks.stages import preprocess, train
+    from dateshard.notebooks.training_runs import Run, runs
     from dateshard.shardstore.errors import DateshardError
     from dateshard.trainer.loop import train as train_events
 
@@ -21,8 +21,8 @@ _LAZY = {
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
-    "Run": ("dateshard.notebooks.run", "Run"),
-    "runs": ("dateshard.notebooks.run", "runs"),
+    "Run": ("dateshard.notebooks.training_runs", "Run"),
+    "runs": ("dateshard.notebooks.training_runs", "runs"),
     "train": ("dateshard.notebooks.stages", "train"),
     "train_events": ("dateshard.trainer.loop", "train"),
 }

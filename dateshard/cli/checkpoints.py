@@ -79,8 +79,8 @@ def checkpoints(
 @json_option
 def list_(run: str | None, directory: str | None, as_json: bool) -> int:
     """List all checkpoints with size and time, the best first, then the newest, also those set aside or damaged."""
-    from dateshard.runs.checkpoint_chores import list_checkpoints, place_of
-    from dateshard.runs.checkpoints_screen import show_list
+    from dateshard.bookkeeping.checkpoint_chores import list_checkpoints, place_of
+    from dateshard.bookkeeping.checkpoints_screen import show_list
     from dateshard.terminal.screen import Screen
 
     document = list_checkpoints(place_of(run, directory))
@@ -98,8 +98,8 @@ def list_(run: str | None, directory: str | None, as_json: bool) -> int:
 @json_option
 def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, as_json: bool) -> int:
     """Show a checkpoint (default: the newest): position, losses, settings, and whether it is whole."""
-    from dateshard.runs.checkpoint_chores import describe, named
-    from dateshard.runs.checkpoints_screen import show_info
+    from dateshard.bookkeeping.checkpoint_chores import describe, named
+    from dateshard.bookkeeping.checkpoints_screen import show_info
     from dateshard.terminal.screen import Screen
 
     document = describe(named((*words, *([checkpoint] if checkpoint else [])), directory, "latest"))
@@ -116,9 +116,9 @@ def info(words: tuple[str, ...], directory: str | None, checkpoint: str | None, 
 @json_option
 def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Hash every byte of all checkpoints, or of the named ones. Exit 4 names each damaged file."""
-    from dateshard.runs.checkpoint_chores import LATEST, CheckpointPlace, is_checkpoint, named, place_of
-    from dateshard.runs.checkpoint_chores import verify as compare
-    from dateshard.runs.checkpoints_screen import show_verified
+    from dateshard.bookkeeping.checkpoint_chores import LATEST, CheckpointPlace, is_checkpoint, named, place_of
+    from dateshard.bookkeeping.checkpoint_chores import verify as compare
+    from dateshard.bookkeeping.checkpoints_screen import show_verified
     from dateshard.terminal.screen import Screen
 
     if directory is None and words == (LATEST,):  # the newest run, as of other commands
@@ -149,9 +149,9 @@ def verify(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
 @json_option
 def load(words: tuple[str, ...], directory: str | None, checkpoint: str | None, trust: bool, as_json: bool) -> int:
     """Verify a checkpoint (default: the best), build its model, load its weights, and compute one batch."""
-    from dateshard.runs.checkpoint_chores import named
-    from dateshard.runs.checkpoints_screen import show_loaded
-    from dateshard.runs.loading_trial import load as bring_back
+    from dateshard.bookkeeping.checkpoint_chores import named
+    from dateshard.bookkeeping.checkpoints_screen import show_loaded
+    from dateshard.bookkeeping.loading_trial import load as bring_back
     from dateshard.terminal.screen import Screen
 
     document = bring_back(named((*words, *([checkpoint] if checkpoint else [])), directory, "best"), trust=trust)
@@ -177,8 +177,8 @@ def export(words: tuple[str, ...], directory: str | None, force: bool, as_json: 
     """Write a checkpoint as a .pth, which torch.load(weights_only=True) reads."""
     from pathlib import Path
 
-    from dateshard.runs.checkpoint_chores import export as write
-    from dateshard.runs.checkpoint_chores import named
+    from dateshard.bookkeeping.checkpoint_chores import export as write
+    from dateshard.bookkeeping.checkpoint_chores import named
     from dateshard.terminal.screen import Screen, size
 
     words, file = _last(words, "the file to write")
@@ -198,8 +198,8 @@ def copy(words: tuple[str, ...], directory: str | None, as_json: bool) -> int:
     """Copy a checkpoint into another folder, and verify every byte of the copy. It can be used from there."""
     from pathlib import Path
 
-    from dateshard.runs.checkpoint_chores import copy as duplicate
-    from dateshard.runs.checkpoint_chores import named
+    from dateshard.bookkeeping.checkpoint_chores import copy as duplicate
+    from dateshard.bookkeeping.checkpoint_chores import named
     from dateshard.terminal.screen import Screen, size
 
     words, target = _last(words, "the folder to copy it to")
@@ -234,9 +234,9 @@ def clean(
 
     Checkpoints that were set aside are removed too. It may be used while the run is training.
     """
-    from dateshard.runs.checkpoint_chores import clean as remove
-    from dateshard.runs.checkpoint_chores import place_of
-    from dateshard.runs.checkpoints_screen import show_cleaned
+    from dateshard.bookkeeping.checkpoint_chores import clean as remove
+    from dateshard.bookkeeping.checkpoint_chores import place_of
+    from dateshard.bookkeeping.checkpoints_screen import show_cleaned
     from dateshard.terminal.screen import Screen
     from dateshard.trainer.checkpoint.retention import RetentionPolicy
     from dateshard.trainer.config import parse_bytes
@@ -256,7 +256,7 @@ def clean(
 
 
 def _set_pin(words: tuple[str, ...], directory: str | None, as_json: bool, *, pinned: bool) -> int:
-    from dateshard.runs.checkpoint_chores import is_checkpoint, named, set_pin
+    from dateshard.bookkeeping.checkpoint_chores import is_checkpoint, named, set_pin
     from dateshard.terminal.screen import Screen
 
     if not any(map(is_checkpoint, words)):

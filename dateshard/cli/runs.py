@@ -12,7 +12,7 @@ from dateshard.shardstore.commands import to_run
 from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
-    from dateshard.runs.tail import Follower, Row
+    from dateshard.bookkeeping.tail import Follower, Row
     from dateshard.terminal.screen import Screen
     from dateshard.trainer.runs.run_folder import TrainingRun
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
@@ -25,9 +25,9 @@ STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 @json_option
 def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
     """List training runs, newest first, with state, position and best loss, and the command that continues them."""
+    from dateshard.bookkeeping.listing import list_runs
+    from dateshard.bookkeeping.runs_screen import show_runs
     from dateshard.places import runs_folder
-    from dateshard.runs.listing import list_runs
-    from dateshard.runs.runs_screen import show_runs
     from dateshard.terminal.screen import Screen
 
     screen = Screen(as_json=as_json)
@@ -49,8 +49,8 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
 @json_option
 def compare(names: tuple[str, ...], as_json: bool) -> int:
     """Compare runs: the settings in which they differ, and the outcome of each."""
-    from dateshard.runs.listing import compare as look
-    from dateshard.runs.runs_screen import show_comparison
+    from dateshard.bookkeeping.listing import compare as look
+    from dateshard.bookkeeping.runs_screen import show_comparison
     from dateshard.terminal.screen import Screen
 
     document = look(names)
@@ -76,8 +76,8 @@ def tail(name: str, lines: int, follow: bool, as_json: bool) -> int:
 
 
 def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
-    from dateshard.runs.listing import describe, open_run
-    from dateshard.runs.tail import Follower, Rewound
+    from dateshard.bookkeeping.listing import describe, open_run
+    from dateshard.bookkeeping.tail import Follower, Rewound
     from dateshard.terminal.screen import Screen
 
     run = open_run(name)
@@ -92,9 +92,9 @@ def _tail(name: str, lines: int, follow: bool, as_json: bool) -> None:
 
 
 def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower | None) -> None:
-    from dateshard.runs.listing import describe
-    from dateshard.runs.runs_screen import line_of, standing_text
-    from dateshard.runs.tail import Rewound, follow
+    from dateshard.bookkeeping.listing import describe
+    from dateshard.bookkeeping.runs_screen import line_of, standing_text
+    from dateshard.bookkeeping.tail import Rewound, follow
 
     record = run.facts_or_recovered()
     epochs = record.config.get("training", {}).get("epochs") if record else None

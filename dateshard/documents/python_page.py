@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = {
-    "dateshard": ("open", "predict", "Predictor", "train"),
+    "dateshard": ("preprocess", "open", "train", "Run", "runs", "predict", "Predictor", "train_events"),
     "dateshard.shardstore": (),
     "dateshard.pipeline": (),
     "dateshard.trainer": (),

@@ -9,7 +9,7 @@ from typing import Any
 
 from dateshard.notebooks.configured import Config, overrides_of, settings_from
 from dateshard.notebooks.opened import Opened, open_dataset
-from dateshard.notebooks.run import Run
+from dateshard.notebooks.training_runs import Run
 from dateshard.pipeline.progress_events import Event
 from dateshard.pipeline.progress_events import Finished as Prepared
 from dateshard.pipeline.workers.stopping import Stop

@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from dateshard.bookkeeping.run_history import Series
 from dateshard.reports.charts import (
     BOTTOM,
     HALF,
@@ -27,7 +28,6 @@ from dateshard.reports.charts import (
     short,
     text,
 )
-from dateshard.runs.run_history import Series
 from dateshard.shardstore.scaling.transform import Floats
 
 HOVERED = 120  # columns that tell their figures

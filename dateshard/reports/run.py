@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from dateshard.bookkeeping.run_history import RunHistory, history
 from dateshard.judging.judge import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
-from dateshard.runs.run_history import RunHistory, history
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from dateshard.trainer import checkpoint

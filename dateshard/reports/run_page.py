@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dateshard.bookkeeping.run_history import RunHistory, Series
 from dateshard.insight.insight_screen import percent
 from dateshard.reports import charts
 from dateshard.reports.charts import short
@@ -18,7 +19,6 @@ from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.html import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
 from dateshard.reports.run import RunFacts, told_standing
-from dateshard.runs.run_history import RunHistory, Series
 from dateshard.terminal.screen import counted, seconds, size
 
 MOST_ROWS, MOST_HEADS = 15, 8

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dateshard.bookkeeping.run_history import RunHistory, Series, history
 from dateshard.documents.reporting import ShowDocument, ShownEpoch, ShownVerdict
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder
@@ -17,7 +18,6 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
 from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
-from dateshard.runs.run_history import RunHistory, Series, history
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.terminal.screen import Screen, columns, number, rounded

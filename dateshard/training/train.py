@@ -11,6 +11,7 @@ from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings, load_settings
 from dateshard.settings.presets import preset_file
+from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.disk.naming import naming
 from dateshard.shardstore.errors import UsageError, of_memory
 from dateshard.trainer import loop
@@ -40,7 +41,8 @@ def configure(
     if files or resume in ("none", "auto"):
         return load_settings(taken(files), overrides, preset_file(preset) if preset else None)
     if preset:
-        raise UsageError("--preset is for a new run; a run that is continued has its own settings", todo="Leave it out")
+        what = f"{_option('preset')} is for a new run; a run that is continued has its own settings"
+        raise UsageError(what, todo="Leave it out")
     run = newest(runs_folder()) if resume in ("latest", "best") else locate(resume, runs_folder())[0]
     settings = settings_of_run(run, recover=True, trust=trust)
     if not overrides:
@@ -66,15 +68,21 @@ class TrainRequest:
             UsageError: an option of a new run beside --resume. StoreError: there are no such weights.
         """
         if self.name and self.resume != "none":
-            raise UsageError("--run names a new run, --resume continues one", todo="Give one of them")
+            what = f"{_option('run')} names a new run, {_option('resume')} continues one"
+            raise UsageError(what, todo="Give one of them")
         if self.init_from and self.resume != "none":
-            what = "--init-from begins a new run with these weights, --resume continues one"
+            what = f"{_option('init-from')} begins a new run with these weights, {_option('resume')} continues one"
             raise UsageError(what, todo="Give one of them")
         if self.save_dir and self.resume not in ("none", "auto"):
-            what = "--save-dir is of a new run: where it is continued, its checkpoints stay where they lie"
+            what = f"{_option('save-dir')} is of a new run: where it is continued, its checkpoints stay where they lie"
             raise UsageError(what, todo="Leave it out")
         initial = read_initial(self.init_from, runs_folder()) if self.init_from else None
         return New(self.name, Path(self.save_dir) if self.save_dir else None, initial)
+
+
+def _option(name: str) -> str:
+    """An option of `train` as a shell spells it, or the keyword of the function."""
+    return by_door(f"--{name}", name.replace("-", "_"))
 
 
 TrainingEvent = Started | loop.Event

@@ -24,7 +24,7 @@ from dateshard.shardstore.errors import DateshardError, NotThereError, UsageErro
 FIRST = dt.date(2013, 3, 8)
 NEW_YORK = "America/New_York"
 SPLIT = {"train": "..2013-03-11", "validation": "2013-03-12"}
-DOCS = Path(__file__).parents[2] / "docs" / "notebooks.md"
+DOCS = Path(__file__).parents[3] / "docs" / "notebooks.md"
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     formats = "pipeline.store.formats=[zarr,parquet]"
     split = 'pipeline.split={train: "..2013-03-09", validation: "2013-03-10..", test: null}'
     assert run(["preprocess", "-c", "configs/flights.yaml", "--workers", "1", formats, split]) == 0
-    first, second = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, first, second = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {"pl": pl, "polars": pl}
     exec(first, names)
     assert names["busiest"]["departures"][0] > 100
@@ -244,7 +244,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_package_shows_what_there_is() -> None:
-    assert dir(dateshard) == ["Predictor", "__version__", "open", "predict", "train"]
+    functions = ["open", "predict", "preprocess", "runs", "train", "train_events"]
+    assert dir(dateshard) == ["DateshardError", "Predictor", "Run", "__version__", *functions]
     assert all(callable(getattr(dateshard, name)) for name in dateshard.__all__ if name != "__version__")
 
 

@@ -302,7 +302,7 @@ def test_what_report_refuses(make_world: Callable[..., Any], ds: Run) -> None:
 
 
 def told_of(rows: list[dict[str, Any]]) -> Any:
-    from dateshard.runs.run_history import history
+    from dateshard.bookkeeping.run_history import history
 
     run = TrainingRun(Path("told"))
     run.folder.mkdir(exist_ok=True)
@@ -337,7 +337,7 @@ def test_a_page_draws_no_windows_of_a_store_that_was_made_anew(make_world: Calla
 
 
 def test_a_long_run_is_drawn_in_a_bounded_number_of_points(make_world: Callable[..., Any], ds: Run) -> None:
-    from dateshard.runs.run_history import MOST_EPOCHS, POINTS, history
+    from dateshard.bookkeeping.run_history import MOST_EPOCHS, POINTS, history
 
     run = TrainingRun(Path("long"))
     run.folder.mkdir()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dateshard.bookkeeping.checkpoint_chores import Named, open_named
 from dateshard.documents.checkpoints import CheckpointLoadDocument
 from dateshard.places import shards_folder
-from dateshard.runs.checkpoint_chores import Named, open_named
 from dateshard.settings import validate
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from dateshard.bookkeeping.checkpoint_chores import place_of
+from dateshard.bookkeeping.listing import list_runs, open_run
 from dateshard.judging.judge import newest_run
 from dateshard.reports.show import run_to_show
-from dateshard.runs.checkpoint_chores import place_of
-from dateshard.runs.listing import list_runs, open_run
 from dateshard.shardstore.errors import NotThereError
 from dateshard.shardstore.identity import seal_readable
 from dateshard.trainer.runs.run_folder import TrainingRun, all_runs, newest

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
+from dateshard.bookkeeping.listing import describe, open_run
+from dateshard.bookkeeping.runs_screen import sparkline
+from dateshard.bookkeeping.tail import Follower, Rewound, follow
 from dateshard.cli import run
 from dateshard.judging import verdict
-from dateshard.runs.listing import describe, open_run
-from dateshard.runs.runs_screen import sparkline
-from dateshard.runs.tail import Follower, Rewound, follow
 from dateshard.shardstore.errors import BusyError
 from dateshard.trainer.runs import status
 from dateshard.trainer.runs.run_folder import TrainingRun
@@ -356,7 +356,7 @@ def test_ctrl_c_ends_tail_quietly(here: Path, ds: Run, monkeypatch: pytest.Monke
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dateshard.runs.tail.time.sleep", interrupted)
+    monkeypatch.setattr("dateshard.bookkeeping.tail.time.sleep", interrupted)
     with held("one"):
         done = ds("tail", "one", "-n", "1", code=130)
     assert done.err == ""

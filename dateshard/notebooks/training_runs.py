@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dateshard.bookkeeping.checkpoint_chores import list_checkpoints, place_of
+from dateshard.bookkeeping.listing import describe, list_runs, open_run
 from dateshard.judging.judge import evaluate_run, keep_forecasts, run_of
 from dateshard.judging.prediction import predict
 from dateshard.judging.predictor import Predictor
 from dateshard.judging.tables import show
 from dateshard.reports.making import write_report
-from dateshard.runs.checkpoint_chores import list_checkpoints, place_of
-from dateshard.runs.listing import describe, list_runs, open_run
 from dateshard.terminal.screen import Screen, number
 from dateshard.trainer.runs.run_folder import TrainingRun
 
