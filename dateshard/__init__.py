@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
+    from dateshard.notebooks.date_batched import DateBatchedLoader
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.notebooks.stages import preprocess, train
     from dateshard.notebooks.training_runs import Run, runs
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _LAZY = {
+    "DateBatchedLoader": ("dateshard.notebooks.date_batched", "DateBatchedLoader"),
     "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
@@ -27,6 +29,7 @@ _LAZY = {
     "train_events": ("dateshard.trainer.loop", "train"),
 }
 __all__ = [
+    "DateBatchedLoader",
     "DateshardError",
     "Predictor",
     "Run",

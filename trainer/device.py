@@ -49,6 +49,12 @@ def pinned(num_bytes: int) -> NDArray[np.uint8]:
     return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
 
 
+def empty_cache() -> None:
+    """Gives back the accelerator's memory that no tensor uses."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+
+
 def wait_for_copies() -> None:
     """Returns when what was copied from an accelerator without waiting is there."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

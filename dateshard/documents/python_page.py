@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = {
-    "dateshard": ("preprocess", "open", "train", "Run", "runs", "predict", "Predictor", "train_events"),
+    "dateshard": (
+        "preprocess",
+        "open",
+        "DateBatchedLoader",
+        "train",
+        "Run",
+        "runs",
+        "predict",
+        "Predictor",
+        "train_events",
+    ),
     "dateshard.shardstore": (),
     "dateshard.pipeline": (),
     "dateshard.trainer": (),
