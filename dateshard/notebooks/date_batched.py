@@ -208,10 +208,10 @@ class DateBatchedLoader:
     def _four(self, split: str) -> Four:
         windows = self._windows(split)
         if not len(windows.x_SHNF):
-            held = collapse([self.dataset.days[day].date for day in self._loaded.days])
-            own = self.split.get(split, [])
+            held, own = [self.dataset.days[day].date for day in self._loaded.days], self.split.get(split, [])
             of = f"its dates are {collapse(own)}" if own else "it has no dates"
-            warnings.warn(f"no window of {split} begins in the loaded dates {held}: {of}", stacklevel=3)
+            of += ", too short a stretch for one" if set(own) & set(held) else ""
+            warnings.warn(f"no window of {split} begins in the loaded dates {collapse(held)}: {of}", stacklevel=3)
         return windows.x_SHNF, windows.y_SPNF, windows.xte_SH2, windows.yte_SP2
 
     def _windows(self, split: str) -> WindowArrays:
