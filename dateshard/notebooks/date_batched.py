@@ -120,7 +120,7 @@ class DateBatchedLoader:
 
     @property
     def date_batches(self) -> list[tuple[str, str]]:
-        """(first, last) of each batch, as `20250919`."""
+        """Returns (first, last) of each batch, as `20250919`."""
         dates = [day.date for day in self.dataset.days]
         return [(f"{dates[own.start]:%Y%m%d}", f"{dates[own.stop - 1]:%Y%m%d}") for own in self._batches]
 
