@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dateshard.judging.backtesting.backtest import backtest
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.date_batched import DateBatchedLoader
@@ -21,6 +22,7 @@ _LAZY = {
     "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
+    "backtest": ("dateshard.judging.backtesting.backtest", "backtest"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
     "Run": ("dateshard.notebooks.training_runs", "Run"),
@@ -34,6 +36,7 @@ __all__ = [
     "Predictor",
     "Run",
     "__version__",
+    "backtest",
     "predict",
     "preprocess",
     "runs",

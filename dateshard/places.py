@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
 
 
 def data_folder() -> Path:
     """The folder of shards, runs and examples."""
-    return Path(os.environ.get("DATESHARD_DATA", "data"))
+    return _instead.get() or Path(os.environ.get("DATESHARD_DATA", "data"))
+
+
+@contextmanager
+def data_in(folder: Path) -> Iterator[None]:
+    """Takes another folder for shards and runs within this context, as DATESHARD_DATA would for a command."""
+    token = _instead.set(folder)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def shards_folder(dataset: str) -> Path:
@@ -19,3 +34,8 @@ def shards_folder(dataset: str) -> Path:
 def runs_folder() -> Path:
     """All training runs."""
     return data_folder() / "runs"
+
+
+def backtests_folder() -> Path:
+    """All backtests: each is a data folder of its own, with a store and runs."""
+    return data_folder() / "backtests"

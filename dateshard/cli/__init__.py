@@ -31,6 +31,7 @@ COMMANDS = {
     "train": ("training", "train a model from shards, or continue exactly from a checkpoint"),
     "estimate": ("training", "show the memory, batches and disk that a training would take"),
     "evaluate": ("training", "compare a model with its baselines, in scaled and raw units"),
+    "backtest": ("backtesting", "train and judge at several origins in time, and show how far they differ"),
     "predict": ("predicting", "forecast with a run's model what comes after raw dumps, with intervals"),
     "export-model": ("predicting", "write a run's model as an ONNX file, with raw values in and out"),
     "runs": ("runs", "list training runs, newest first, with their state and how to continue them"),

@@ -124,9 +124,12 @@ def _drop_to_json(dropped: Dropped, *, dry_run: bool) -> DropDocument:
 def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, dry_run: bool, as_json: bool) -> int:
     """Remove files that no kept generation needs. The newest three generations and those of training runs are kept.
 
+    The stores of backtests whose origins are all judged go as well: their runs, tables and pages stay.
+
     If a training run is no longer in its runs folder, clean asks whether its generation may be removed too. If the whole
     runs folder is missing (moved, or not mounted), the generation stays, and clean says so.
     """
+    from dateshard.judging.backtesting.backtest_file import finished_stores, remove_store
     from dateshard.pipeline.clean import clean as remove
     from dateshard.places import runs_folder, shards_folder
     from dateshard.shardstore.cleaning.garbage import Runs
@@ -146,6 +149,10 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
             return 0
     runs = Runs(runs_folder(), None if yes or dry_run else frozenset(look.pin.file for look in gone))
     garbage = remove(settings.preparing(), root, keep, dry_run=dry_run, runs=runs)
+    if stores := list(finished_stores(settings.dataset)):
+        garbage.sizes["backtests"] = len(stores), sum(num_bytes for _, num_bytes in stores)
+    for store, _ in stores if not dry_run else ():
+        remove_store(store)
     if as_json:
         emit(_to_json(garbage, dry_run=dry_run))
         return 0

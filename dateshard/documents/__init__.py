@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from dateshard.documents.backtesting import BacktestDocument
 from dateshard.documents.checkpoints import (
     CheckpointCopyDocument,
     CheckpointExportDocument,
@@ -50,6 +51,7 @@ DOCUMENTS: dict[str, Any] = {
     "train": TrainDocument,
     "estimate": EstimateDocument,
     "evaluate": EvaluateDocument,
+    "backtest": BacktestDocument,
     "predict": PredictDocument,
     "export-model": ExportModelDocument,
     "runs": list[RunRow],

@@ -10,7 +10,7 @@ from dateshard.documents import DOCUMENTS, document_schema
 
 Schema = Mapping[str, Any]
 KINDS = {"string": "text", "boolean": "true or false"}
-SEE = {"evaluate": "metrics.md", "predict": "predicting.md", "export-model": "predicting.md"}
+SEE = {"evaluate": "metrics.md", "backtest": "metrics.md", "predict": "predicting.md", "export-model": "predicting.md"}
 
 
 def page(before: str) -> str:

@@ -19,6 +19,7 @@ PACKAGES = {
         "runs",
         "predict",
         "Predictor",
+        "backtest",
         "train_events",
     ),
     "dateshard.shardstore": (),

@@ -37,14 +37,15 @@ class Ending:
     notes: list[str]
 
 
-def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str) -> Ending:
+def follow(screen: Screen, dataset: str, events: Iterable[e.Event], again: str, *, brief: bool = False) -> Ending:
     """Shows the events of one preprocess.
 
     Args:
         again: the command that goes on where this one is cut off.
+        brief: leaves out what is going to be done, and how statistics moved: of one preprocess of many.
     """
     with Progress(screen) as progress:
-        so_far = _Told(screen=screen, dataset=dataset, progress=progress, again=again)
+        so_far = _Told(screen=screen, dataset=dataset, progress=progress, again=again, brief=brief)
         try:
             event = _last(events, so_far)
         except BaseException:
@@ -89,6 +90,7 @@ class _Told:
     dataset: str
     progress: Progress
     again: str
+    brief: bool = False
     changed: bool = False
     undated: bool = False
     notes: list[str] = field(default_factory=list)
@@ -123,7 +125,7 @@ class _Told:
             case e.Merged():
                 over = "made" if self.undated else f"merged over {event.num_dates} training dates"
                 text = f"statistics {event.statistics[:6]} {over}"
-                self._say(text + _moved(event.moved))
+                self._say(text + ("" if self.brief else _moved(event.moved)))
             case e.Drifted():
                 if differ := [row for row in event.rows if row["mean_shift"] or round(row["spread_ratio"], 6) != 1]:
                     text = "the statistics stay frozen; computed now they would differ:" + _moved(differ)
@@ -160,6 +162,8 @@ class _Told:
             self.screen.tell(f"passed over: {note}")
         plan, screen = event.plan, self.screen
         self.undated = plan.undated
+        if self.brief:
+            return
         if plan.to_measure or plan.to_normalise or plan.to_store:
             work = f"{counted(len(plan.to_measure), 'date')} to measure, {len(plan.to_normalise)} to normalise"
             work += f", {len(plan.to_store)} to store in other formats" if plan.to_store else ""

@@ -123,7 +123,7 @@ def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs:
     garbage = Garbage(kept={number: list(dict.fromkeys(names)) for number, names in sorted(kept.items())})
     garbage.generations += [number for number in there if number not in kept]
     garbage.pins, garbage.away = gone, away
-    named = {name for number in kept for name in _named(_manifest(root, number))}
+    named = {name for number in kept for name in named_folders(_manifest(root, number))}
     _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), garbage)
     if wanted.cuts is not None:
         _judge(root, {f"cut/{key}" for key in wanted.cuts}, ("cut",), garbage)
@@ -177,7 +177,8 @@ def _manifest(root: Path, generation: int) -> Manifest:
         raise type(error)(error.what, where=Where(file=str(path)), todo=todo) from None
 
 
-def _named(manifest: Manifest) -> Iterator[str]:
+def named_folders(manifest: Manifest) -> Iterator[str]:
+    """Names the published folders that a manifest needs, from the store's root."""
     yield f"nodes/{manifest.nodes}"
     yield f"statistics/{manifest.statistics}"
     if manifest.vocabularies:

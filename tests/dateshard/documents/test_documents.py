@@ -65,6 +65,7 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
     (("evaluate", "one", "--forecasts", "forecasts.parquet"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
+    (("backtest", "-c", "config.yaml", "--origins", "2", "--every", "1", "--dry-run"), 0, "backtest"),
     (("train", "-c", "config.yaml", "--dry-run"), 0, "train"),
     (("train", "-c", "config.yaml", "--overfit", "1", "--max-steps", "3"), None, "train"),
     (("runs",), 0, "runs"),

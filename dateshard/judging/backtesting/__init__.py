@@ -1,0 +1,1 @@
+"""A backtest: one model trained and judged at several origins in time, each on statistics of its own training dates."""

@@ -1,0 +1,98 @@
+"""The figures of a backtest: of each origin, and of all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from dateshard.documents.backtesting import BacktestCost, BacktestDocument, BacktestSummary, OriginRow, Spread
+from dateshard.judging.backtesting.backtest_file import is_judged
+from dateshard.judging.backtesting.backtest_plan import BacktestPlan
+from dateshard.judging.verdict import Verdict
+
+MSE = "mse"
+
+
+def judged_row(row: OriginRow, verdict: Verdict) -> OriginRow:
+    """The row of an origin with the figures of its verdict."""
+    document, target = verdict.document, _target(verdict)
+    compared = next(
+        (
+            comparison
+            for comparison in document["comparisons"]
+            if (comparison["baseline"], comparison["target"]) == (verdict.best_baseline, target)
+        ),
+        {"gain": None, "low": None, "high": None},
+    )
+    judged = row.copy()
+    judged["generation"], judged["windows"] = verdict.bound["generation"], document["windows"]
+    judged["score"], judged["baseline_score"] = _score(verdict.row(), target), _score(verdict.baseline, target)
+    judged["best_baseline"], judged["outcome"] = verdict.best_baseline, document["outcome"]
+    judged["gain"], judged["low"], judged["high"] = compared["gain"], compared["low"], compared["high"]
+    return judged
+
+
+def _target(verdict: Verdict) -> str | None:
+    """The category that is scored; None where numbers are forecast, which are compared together."""
+    return None if verdict.document["features"] else verdict.document["categorical"][0]
+
+
+def _score(row: Mapping[str, Any] | None, target: str | None) -> float | None:
+    if row is None:
+        return None
+    score: float | None = row["scaled"]["mse"] if target is None else row["classes"].get(target, {}).get("accuracy")
+    return score
+
+
+def summary_of(rows: Sequence[OriginRow]) -> BacktestSummary | None:
+    """All judged origins together; None while there is none."""
+    judged = [row for row in rows if is_judged(row)]
+    if not judged:
+        return None
+    outcomes = [row["outcome"] for row in judged]
+    return {
+        "judged": len(judged),
+        "score": _spread([row["score"] for row in judged]),
+        "baseline_score": _spread([row["baseline_score"] for row in judged]),
+        "gain": _spread([row["gain"] for row in judged]),
+        "beats": outcomes.count("beats"),
+        "loses": outcomes.count("loses"),
+        "unclear": outcomes.count("unclear"),
+    }
+
+
+def _spread(values: Sequence[float | None]) -> Spread:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": fmean(known) if known else None,
+        "deviation": stdev(known) if len(known) > 1 else None,
+        "lowest": min(known, default=None),
+        "highest": max(known, default=None),
+    }
+
+
+def document_of(
+    plan: BacktestPlan, rows: Sequence[OriginRow], cost: BacktestCost | None = None, page: Path | None = None
+) -> BacktestDocument:
+    """What `backtest --json` prints."""
+    return {
+        "dataset": plan.settings.dataset,
+        "name": plan.name,
+        "folder": str(plan.folder),
+        "every": plan.every,
+        "measure": _measure_of(plan),
+        "origins": list(rows),
+        "summary": summary_of(rows),
+        "cost": cost,
+        "page": None if page is None else str(page),
+    }
+
+
+def _measure_of(plan: BacktestPlan) -> str:
+    """What the scores are: `mse`, or the accuracy of the first category where no number is forecast."""
+    targets, features = plan.settings.trainer.targets, plan.settings.preparing().features
+    names = list(targets or features)
+    numbers = [name for name in names if name in features and not features[name].categorical]
+    return MSE if numbers or not names else f"accuracy of {names[0]}"
