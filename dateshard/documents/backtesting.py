@@ -75,6 +75,7 @@ class BacktestDocument(TypedDict):
     folder: Annotated[
         str, Field(description="a data folder of its own: DATESHARD_DATA=FOLDER lets other commands see it")
     ]
+    model: str
     every: Annotated[int, Field(description="dates between two origins")]
     measure: Annotated[str, Field(description="mse (scaled; lower is better), or the accuracy of a category")]
     origins: Annotated[list[OriginRow], Field(description="the oldest first")]

@@ -47,8 +47,11 @@ def write_backtest_page(document: BacktestDocument) -> None:
 def backtest_report(document: BacktestDocument) -> str:
     """The whole page."""
     rows = document["origins"]
-    lead = f"{counted(len(rows), 'origin')}, {counted(document['every'], 'date')} apart, on {document['dataset']}"
-    said = "".join(f'<p class="verdict">{escape(sentence)}</p>' for sentence in sentences_of(document)[-1:])
+    apart = f"{counted(len(rows), 'origin')}, {counted(document['every'], 'date')} apart"
+    lead = f"{document['model']} on {document['dataset']}: {apart}"
+    won = document["summary"] is not None and document["summary"]["beats"]
+    css = "verdict" if won else "verdict alarm"
+    said = "".join(f'<p class="{css}">{escape(sentence)}</p>' for sentence in sentences_of(document)[-1:])
     head = f"{paragraph('Backtest', 'kicker')}<h1>{escape(document['name'])}</h1>{paragraph(lead, 'lead')}"
     body = [
         f"<header>{head}{tiles(_tiles(document))}{said}</header>",
@@ -91,6 +94,7 @@ def _scores(document: BacktestDocument) -> str:
     edges = [LEFT, HALF - RIGHT]
     parts = [rulers(axis, *edges)]
     parts.append(band(edges, [axis.place(ends[0])] * 2, [axis.place(ends[1])] * 2, "a"))
+    parts.append(line([(x, axis.place(middle)) for x in edges], "a thin"))
     for values, css in ((rival, "c dash"), (model, "a")):
         ys = [axis.place(value) for value in values]
         parts += [line(list(zip(xs, ys, strict=True)), css), _dots(xs, ys, css.split()[0])]

@@ -8,6 +8,7 @@ are (docs/decisions/0065). Its store begins with what the dataset's own has meas
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -19,12 +20,15 @@ from dateshard.judging.backtesting.backtest_plan import JUDGED_ON, REFIT, Backte
 from dateshard.judging.backtesting.backtest_scores import judged_row
 from dateshard.judging.judge import verdict_on
 from dateshard.pipeline.execute import preprocess
-from dateshard.pipeline.progress_events import Event
+from dateshard.pipeline.progress_events import Event, Finished
+from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.places import data_in, runs_folder, shards_folder
 from dateshard.settings import load_settings
 from dateshard.shardstore.cleaning.linked_store import link_store
 from dateshard.shardstore.commands import door, stand_at
+from dateshard.shardstore.errors import DateshardError, DumpError
+from dateshard.shardstore.times.calendar import collapse
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.trust import admit, code_of
@@ -95,14 +99,31 @@ def _has_run(origin: Origin) -> bool:
 
 
 def _prepare(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop, num_workers: int | None) -> None:
-    """Makes the generation of an origin, unless its run was begun, and so has pinned it."""
+    """Makes the generation of an origin, unless its run was begun, and so has pinned it.
+
+    Raises:
+        DumpError: dates failed. A training refuses such a generation, and would name a command of another split.
+    """
     if _has_run(origin):
         return
     dataset, config = plan.settings.dataset, plan.pipeline_at(origin)
-    root = shards_folder(dataset)
+    root, failed = shards_folder(dataset), dict[dt.date, DateshardError]()
     with closing(preprocess(dataset, config, root, REFIT, num_workers, stop=stop)) as events:
-        watcher.prepare(events)
+        watcher.prepare(_noting_failed(events, failed))
     admit(root, code_of(config))
+    if failed:
+        are = "1 date" if len(failed) == 1 else f"{len(failed):,} dates"
+        what = f"{are} failed, and no origin is trained without: {collapse(failed, SHOWN_RANGES)}"
+        todo = "Correct the dumps as said above, or leave the dates out (pipeline.exclude), and run the command again"
+        raise DumpError(what, todo=todo)
+
+
+def _noting_failed(events: Iterator[Event], failed: dict[dt.date, DateshardError]) -> Iterator[Event]:
+    """Passes events through, and notes at the end which dates failed."""
+    for event in events:
+        if isinstance(event, Finished):
+            failed.update(event.failed)
+        yield event
 
 
 def _train(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop) -> None:

@@ -81,6 +81,7 @@ def document_of(
         "dataset": plan.settings.dataset,
         "name": plan.name,
         "folder": str(plan.folder),
+        "model": plan.settings.trainer.model.name,
         "every": plan.every,
         "measure": _measure_of(plan),
         "origins": list(rows),

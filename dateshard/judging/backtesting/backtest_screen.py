@@ -8,7 +8,7 @@ from dateshard.documents.backtesting import BacktestCost, BacktestDocument, Orig
 from dateshard.judging.backtesting.backtest_file import is_judged
 from dateshard.judging.backtesting.backtest_plan import BacktestPlan, Origin
 from dateshard.judging.backtesting.backtest_scores import MSE
-from dateshard.pipeline.progress_events import Event
+from dateshard.pipeline.progress_events import DateFailed, Event
 from dateshard.preparing.preprocess import follow
 from dateshard.shardstore.commands import command
 from dateshard.terminal.screen import Screen, counted, number, seconds, size
@@ -39,7 +39,12 @@ class OriginsOnScreen:
         self.screen.say(f"{place}: {spans}")
 
     def prepare(self, events: Iterator[Event]) -> None:
-        """Shows a preprocess as the command does."""
+        """Shows a preprocess as the command does; a quiet command only tells which dates failed."""
+        if self.screen.quiet:
+            for event in events:
+                if isinstance(event, DateFailed):
+                    self.screen.tell(f"failed  {event.date}  {event.error}")
+            return
         follow(self.screen, self.plan.settings.dataset, events, self.again, brief=True)
 
     def train(self, event: TrainingEvent) -> None:

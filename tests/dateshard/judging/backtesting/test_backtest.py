@@ -313,3 +313,32 @@ def test_events_whose_dates_are_divided_by_rolling_ranges_work(tmp_path: Path, d
         [["2024-03-01", "2024-03-05"]],
     ]
     assert all(row["score"] is not None for row in document["origins"])
+
+
+def test_a_date_that_fails_ends_it_before_any_training(make_world: Callable[..., World], ds: Run) -> None:
+    world = make_world(12, split=SPLIT, **SETTINGS)
+    world.config_file()
+    world.dump(dt.date(2024, 3, 4)).write_text("time,node\n")
+    done = ds(*WORDS, "--json", code=65)
+    assert done.document["error"]["message"].startswith("1 date failed, and no origin is trained without: 2024-03-04.")
+    assert "failed  2024-03-04" in done.err
+    assert not list(Path("data").rglob("run.json"))
+
+
+def test_where_categories_alone_are_forecast_the_score_is_their_accuracy(tmp_path: Path, ds: Run) -> None:
+    source = {"path": "raw/{date}.csv", "time": "time", "node": "node"}
+    pipeline = {"source": source, "step": "1h", "features": {"kind": {"categorical": True}}, "split": SPLIT}
+    window = {"history": 3, "horizon": 1}
+    trainer = {"window": window, "training": {"epochs": 1, "batch_size": 16}, "model": {"hidden_units": [4]}}
+    Path("config.yaml").write_text(json.dumps({"dataset": "world", "pipeline": pipeline, "trainer": trainer}))
+    Path("raw").mkdir()
+    for k in range(12):
+        date = dt.date(2024, 3, 1) + dt.timedelta(days=k)
+        rows = [f"{date}T{hour:02}:00:00Z,n0,{'abc'[hour * (k + 1) % 3]}" for hour in range(24)]
+        Path(f"raw/{date}.csv").write_text("\n".join(["time,node,kind", *rows]) + "\n")
+    document = ds(*WORDS, "--json").document
+    assert document["measure"] == "accuracy of kind"
+    for row in document["origins"]:
+        assert 0 <= row["score"] <= 1
+        assert row["gain"] == pytest.approx(row["score"] - row["baseline_score"])
+    assert "points" in ds(*WORDS, "-q").out
