@@ -6,12 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dateshard.judging.backtesting.backtest import backtest
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.date_batched import DateBatchedLoader
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
-    from dateshard.notebooks.stages import preprocess, train
+    from dateshard.notebooks.stages import backtest, preprocess, train
     from dateshard.notebooks.training_runs import Run, runs
     from dateshard.shardstore.errors import DateshardError
     from dateshard.trainer.loop import train as train_events
@@ -22,7 +21,7 @@ _LAZY = {
     "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
-    "backtest": ("dateshard.judging.backtesting.backtest", "backtest"),
+    "backtest": ("dateshard.notebooks.stages", "backtest"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
     "Run": ("dateshard.notebooks.training_runs", "Run"),

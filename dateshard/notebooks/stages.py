@@ -1,12 +1,16 @@
-"""Both stages as functions: `dateshard.preprocess` and `dateshard.train`. What they show is what the commands show."""
+"""The stages as functions, `dateshard.preprocess`, `train` and `backtest`. What they show is what the commands show."""
 
 from __future__ import annotations
 
 import datetime as dt
 import io
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dateshard.judging.backtesting.backtest import run_backtest
+from dateshard.judging.backtesting.backtest_plan import plan_backtest
+from dateshard.judging.backtesting.backtest_scores import frame_of
+from dateshard.judging.backtesting.backtest_screen import OriginsOnScreen
 from dateshard.notebooks.configured import Config, overrides_of, settings_from
 from dateshard.notebooks.opened import Opened, open_dataset
 from dateshard.notebooks.training_runs import Run
@@ -22,6 +26,9 @@ from dateshard.terminal.screen import Screen, counted
 from dateshard.terminal.signals import StopSignal
 from dateshard.training.train import TrainingEvent, TrainRequest, configure, run_training
 from dateshard.training.train_command import Shown
+
+if TYPE_CHECKING:
+    import polars
 
 AGAIN = "make the same call again"
 NEW = ("none", "auto")  # of `resume`: the settings are those that are given
@@ -110,6 +117,46 @@ def train(
     if ended.why == "stopped":
         raise KeyboardInterrupt
     return Run(shown.document["run"])
+
+
+def backtest(
+    config: Config | None = None,
+    *,
+    origins: int = 6,
+    every: int = 30,
+    workers: int | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> polars.DataFrame:
+    """Trains and judges at rolling origins, as the command does: `dateshard.backtest("configs/flights.yaml", origins=3)`.
+
+    Where it was cut off, the same call goes on; where it ended, it returns the table at once.
+
+    Args:
+        config: a file, a tree of plain values, or several of both, of which later ones win.
+        origins: how many. The newest is the configured split.
+        every: dates between two origins.
+        workers: processes for preparing.
+        progress: show what the command shows; False: show nothing.
+        settings: `dataset`, `pipeline`, `trainer`, keys by their place, or the short names of the command: epochs=5.
+
+    Returns:
+        The table, a row an origin, the oldest first: `train`, `validation` and `test` dates, `windows`, `score`,
+        `best_baseline`, `baseline_score`, `gain` over it with its interval (`low`, `high`), `outcome` and `run`.
+
+    Raises:
+        UsageError: dates are not what is divided, there is no test set, or there are too few dates.
+        FailedDatesError: some dates failed; nothing is trained without them.
+        KeyboardInterrupt: it was interrupted; the same call goes on exactly there.
+    """
+    plan, stop = plan_backtest(settings_from(config, settings), origins, every), Stop()
+    watcher = OriginsOnScreen(_screen(progress), plan, AGAIN)
+    with StopSignal(stop.ask):
+        try:
+            rows = run_backtest(plan, watcher, stop, workers)
+        finally:
+            watcher.close()
+    return frame_of(rows)
 
 
 def _settings_of_training(

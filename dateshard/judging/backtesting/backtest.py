@@ -9,14 +9,14 @@ are (docs/decisions/0065). Its store begins with what the dataset's own has meas
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dateshard.documents.backtesting import OriginRow
 from dateshard.judging.backtesting.backtest_file import is_judged, read_rows, write_rows
-from dateshard.judging.backtesting.backtest_plan import JUDGED_ON, REFIT, BacktestPlan, Origin, plan_backtest
+from dateshard.judging.backtesting.backtest_plan import JUDGED_ON, REFIT, BacktestPlan, Origin
 from dateshard.judging.backtesting.backtest_scores import judged_row
 from dateshard.judging.judge import verdict_on
 from dateshard.pipeline.execute import preprocess
@@ -24,17 +24,14 @@ from dateshard.pipeline.progress_events import Event, Finished
 from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.places import data_in, runs_folder, shards_folder
-from dateshard.settings import load_settings
 from dateshard.shardstore.cleaning.linked_store import link_store
 from dateshard.shardstore.commands import door, stand_at
-from dateshard.shardstore.errors import DateshardError, DumpError
+from dateshard.shardstore.errors import DateshardError, FailedDatesError
 from dateshard.shardstore.times.calendar import collapse
+from dateshard.terminal.screen import counted
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.trust import admit, code_of
-
-if TYPE_CHECKING:
-    import polars
 
 
 class Watcher(Protocol):
@@ -102,7 +99,7 @@ def _prepare(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop, n
     """Makes the generation of an origin, unless its run was begun, and so has pinned it.
 
     Raises:
-        DumpError: dates failed. A training refuses such a generation, and would name a command of another split.
+        FailedDatesError: dates failed. A training refuses such a generation, and would name a command of another split.
     """
     if _has_run(origin):
         return
@@ -112,10 +109,12 @@ def _prepare(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop, n
         watcher.prepare(_noting_failed(events, failed))
     admit(root, code_of(config))
     if failed:
-        are = "1 date" if len(failed) == 1 else f"{len(failed):,} dates"
-        what = f"{are} failed, and no origin is trained without: {collapse(failed, SHOWN_RANGES)}"
-        todo = "Correct the dumps as said above, or leave the dates out (pipeline.exclude), and run the command again"
-        raise DumpError(what, todo=todo)
+        what = (
+            f"{counted(len(failed), 'date')} failed, and no origin is trained without: {collapse(failed, SHOWN_RANGES)}"
+        )
+        first = failed[min(failed)]
+        todo = f"First: {first} Correct it, or leave it out (pipeline.exclude), and run the command again"
+        raise FailedDatesError(what, todo=todo, failed=failed)
 
 
 def _noting_failed(events: Iterator[Event], failed: dict[dt.date, DateshardError]) -> Iterator[Event]:
@@ -131,57 +130,3 @@ def _train(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop) -> 
     ended = run_training(plan.settings, request, watch=watcher.train, should_stop=lambda: stop.asked)
     if ended.why == "stopped":
         raise KeyboardInterrupt
-
-
-class _Silent:
-    """A watcher that shows nothing."""
-
-    def begin(self, origin: Origin) -> None:
-        pass
-
-    def prepare(self, events: Iterator[Event]) -> None:
-        for _ in events:
-            pass
-
-    def train(self, event: TrainingEvent) -> None:
-        pass
-
-    def judged(self, row: OriginRow) -> None:
-        pass
-
-
-def backtest(
-    config: str | Sequence[str], overrides: Sequence[str] = (), *, origins: int = 6, every: int = 30
-) -> polars.DataFrame:
-    """Trains and judges at rolling origins: `dateshard.backtest("configs/flights.yaml", origins=3)`. Prints nothing.
-
-    Where it was cut off, the same call goes on; where it ended, it returns the table at once.
-
-    Args:
-        config: a configuration file, or several, of which later ones win.
-        overrides: settings as `trainer.training.epochs=5`.
-        origins: how many. The newest is the configured split.
-        every: dates between two origins.
-
-    Returns:
-        A row an origin, the oldest first: `train`, `validation` and `test` (first and last date), `windows`, `score`,
-        `best_baseline`, `baseline_score`, `gain`, `low`, `high`, `outcome`, `run`.
-
-    Raises:
-        UsageError: dates are not what is divided, there is no test set, or there are too few dates.
-    """
-    import polars as pl
-
-    files = [config] if isinstance(config, str) else list(config)
-    rows = run_backtest(plan_backtest(load_settings(files, overrides), origins, every), _Silent())
-    figures = ("windows", "score", "best_baseline", "baseline_score", "gain", "low", "high", "outcome", "run")
-    return pl.DataFrame(
-        [
-            {
-                "origin": row["origin"],
-                **{name: ", ".join("..".join(ends) for ends in ranges) for name, ranges in row["split"].items()},
-                **{name: row[name] for name in figures},  # type: ignore[literal-required]
-            }
-            for row in rows
-        ]
-    )

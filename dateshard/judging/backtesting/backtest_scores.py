@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dateshard.documents.backtesting import BacktestCost, BacktestDocument, BacktestSummary, OriginRow, Spread
 from dateshard.judging.backtesting.backtest_file import is_judged
 from dateshard.judging.backtesting.backtest_plan import BacktestPlan
 from dateshard.judging.verdict import Verdict
+
+if TYPE_CHECKING:
+    import polars
 
 MSE = "mse"
 
@@ -97,3 +100,21 @@ def _measure_of(plan: BacktestPlan) -> str:
     names = list(targets or features)
     numbers = [name for name in names if name in features and not features[name].categorical]
     return MSE if numbers or not names else f"accuracy of {names[0]}"
+
+
+def frame_of(rows: Sequence[OriginRow]) -> polars.DataFrame:
+    """The rows as a table, with ranges of dates as texts."""
+    import polars as pl
+
+    figures = ("windows", "score", "best_baseline", "baseline_score", "gain", "low", "high", "outcome", "run")
+    return pl.DataFrame(
+        [
+            {
+                "origin": row["origin"],
+                **{name: ", ".join("..".join(ends) for ends in ranges) for name, ranges in row["split"].items()},
+                **{name: row[name] for name in figures},  # type: ignore[literal-required]
+            }
+            for row in rows
+        ],
+        infer_schema_length=None,
+    )

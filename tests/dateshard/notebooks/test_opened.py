@@ -244,7 +244,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_package_shows_what_there_is() -> None:
-    functions = ["open", "predict", "preprocess", "runs", "train", "train_events"]
+    functions = ["backtest", "open", "predict", "preprocess", "runs", "train", "train_events"]
     assert dir(dateshard) == ["DateBatchedLoader", "DateshardError", "Predictor", "Run", "__version__", *functions]
     assert all(callable(getattr(dateshard, name)) for name in dateshard.__all__ if name != "__version__")
 

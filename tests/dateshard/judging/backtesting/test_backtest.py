@@ -164,7 +164,7 @@ def test_the_page_draws_every_origin(here: Path, ds: Run) -> None:
 def test_python_returns_the_same_table_and_prints_nothing(here: Path, ds: Run, capsys: Any) -> None:
     document = ds(*WORDS, "--json").document
     capsys.readouterr()
-    frame = dateshard.backtest("config.yaml", origins=3, every=2)
+    frame = dateshard.backtest("config.yaml", origins=3, every=2, progress=False)
     assert capsys.readouterr() == ("", "")
     assert frame["score"].to_list() == [row["score"] for row in document["origins"]]
     assert frame["test"].to_list() == ["..".join(row["split"]["test"][0]) for row in document["origins"]]
@@ -319,7 +319,7 @@ def test_a_date_that_fails_ends_it_before_any_training(make_world: Callable[...,
     world = make_world(12, split=SPLIT, **SETTINGS)
     world.config_file()
     world.dump(dt.date(2024, 3, 4)).write_text("time,node\n")
-    done = ds(*WORDS, "--json", code=65)
+    done = ds(*WORDS, "--json", code=3)
     assert done.document["error"]["message"].startswith("1 date failed, and no origin is trained without: 2024-03-04.")
     assert "failed  2024-03-04" in done.err
     assert not list(Path("data").rglob("run.json"))
