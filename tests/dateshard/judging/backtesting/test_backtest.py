@@ -40,7 +40,7 @@ def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def fresh_rows(world: World, factor_from: dt.date | None = None) -> None:
-    """Writes a world's dumps; from a date on with a spike, a node and a category-like value that no earlier date has."""
+    """Writes a world's dumps; from a date on with a spike, and a node that no earlier date has."""
     for date, rows in world.rows.items():
         if factor_from is not None and date >= factor_from:
             world.rows[date] = [(at, node, speed and speed * 1000, volume + 10**6) for at, node, speed, volume in rows]
@@ -188,13 +188,13 @@ def test_clean_removes_the_store_of_what_is_judged_and_the_table_stays(
 
 
 def test_a_spike_after_an_origins_training_dates_changes_nothing_of_it(make_world: Callable[..., World]) -> None:
-    """Values, a node that appears and missing dates of later days: the oldest origin knows none of them."""
+    """Values a thousand times as large, and a node that appears: after its training dates, then after its test dates."""
     found = []
-    for spike in (None, dt.date(2024, 3, 9)):
+    for spike in (None, dt.date(2024, 3, 5), dt.date(2024, 3, 9)):
         world = make_world(12, split=SPLIT, **SETTINGS)
         fresh_rows(world, spike)
         world.config_file()
-        assert run([*WORDS, "-q"]) == 0
+        assert run(["backtest", "-c", "config.yaml", "--origins", "2", "--every", "4", "--workers", "1", "-q"]) == 0
         [folder] = Path("data/backtests").iterdir()
         oldest = generations(folder / "shards" / "world")[-1]
         manifest = Dataset.open(folder / "shards" / "world", oldest).manifest
@@ -202,8 +202,13 @@ def test_a_spike_after_an_origins_training_dates_changes_nothing_of_it(make_worl
         row = json.loads((folder / "backtest.json").read_text())["origins"][0]
         found.append((manifest.statistics, manifest.nodes, shards, row))
         shutil.rmtree("data")
-    assert max(found[0][2]) == "2024-03-08"
-    assert found[0] == found[1]
+    plain, in_test, after = found
+    assert max(plain[2]) == "2024-03-08"
+    assert after == plain
+    assert in_test[:2] == plain[:2]
+    trained = [f"2024-03-0{day}" for day in range(1, 5)]
+    assert [in_test[2][date] for date in trained] == [plain[2][date] for date in trained]
+    assert in_test[3]["score"] != plain[3]["score"]  # the spike was there
 
 
 def test_a_stop_in_the_middle_of_a_training_goes_on_to_the_same_bits(make_world: Callable[..., World]) -> None:
@@ -334,10 +339,17 @@ def test_where_categories_alone_are_forecast_the_score_is_their_accuracy(tmp_pat
     Path("raw").mkdir()
     for k in range(12):
         date = dt.date(2024, 3, 1) + dt.timedelta(days=k)
-        rows = [f"{date}T{hour:02}:00:00Z,n0,{'abc'[hour * (k + 1) % 3]}" for hour in range(24)]
+        rows = [
+            f"{date}T{hour:02}:00:00Z,n0,{'d' if k > 4 and hour == 7 else 'abc'[hour * (k + 1) % 3]}"
+            for hour in range(24)
+        ]
         Path(f"raw/{date}.csv").write_text("\n".join(["time,node,kind", *rows]) + "\n")
     document = ds(*WORDS, "--json").document
     assert document["measure"] == "accuracy of kind"
+    stores = [
+        Dataset.open(Path(document["folder"]) / "shards" / "world", row["generation"]) for row in document["origins"]
+    ]
+    assert [store.vocabularies.names["kind"] for store in stores] == [("a", "b", "c"), *[("a", "b", "c", "d")] * 2]
     for row in document["origins"]:
         assert 0 <= row["score"] <= 1
         assert row["gain"] == pytest.approx(row["score"] - row["baseline_score"])
