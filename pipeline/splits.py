@@ -192,7 +192,8 @@ def refuse_impossible(split: Split) -> None:
     if fractions and (sum(fractions.values()) > 1 + 1e-9 or min(fractions.values()) < 0):
         raise UsageError(f"fractions must lie between 0 and 1 and sum to at most 1 ({shown})", todo="Correct them")
     if not given.get("train"):
-        raise UsageError(f"no training date is named ({shown or 'it is empty'})", todo="Set pipeline.split.train")
+        what = "no training date is named" if split.by is None else f"no training value of '{split.by}' is named"
+        raise UsageError(f"{what} ({shown or 'it is empty'})", todo="Set pipeline.split.train")
     if split.by is not None:
         _refuse_shared_names(given)
     elif not fractions:

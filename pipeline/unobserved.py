@@ -50,9 +50,10 @@ def refuse_nothing_observed(
     if statistics.merged.moments_6NF[0].any():
         return
     dates = [date for date, _ in statistics.sources]
+    undated = config.source.undated
     first = next((seen.dumps[date] for date in dates if date in seen.dumps), None)
     names = ", ".join(statistics.features)
-    what = f"no value of any feature ({names}) was observed on the training dates ({collapse(dates)})"
+    what = f"no value of any feature ({names}) was observed in the training data ({collapse(dates, undated=undated)})"
     receipts = [measured[date].rows for date in dates if date in measured]
     if receipts:
         what += f": {sum(rows['accepted'] for rows in receipts):,} rows of them are kept, and none holds one"
@@ -74,14 +75,15 @@ def about_unobserved(current: Committed, statistics: Statistics | None) -> tuple
         statistics: those that the generation is scaled by; None: unknown.
     """
     manifest, sentences = current.manifest, list[str]()
-    dates = collapse([date for date in manifest.dates if manifest.split_of(date) == "train"])
+    training = [date for date in manifest.dates if manifest.split_of(date) == "train"]
+    dates = collapse(training, undated=manifest.undated)
     unseen = never_observed(manifest, current.sources.dates, "train")
     if unseen is None:
         unseen = unscaled(manifest, statistics) if statistics else ()
     if unseen and dates:
         names = ", ".join(manifest.features[place].name for place in unseen)
         sentences.append(
-            f"no value of {names} was observed on the training dates ({dates}): as a target train refuses it, as an input "
+            f"no value of {names} was observed in the training data ({dates}): as a target train refuses it, as an input "
             f"it tells the model nothing. Look at them: {command('inspect', 'train', config=True)}"
         )
     if statistics is None:
@@ -118,7 +120,7 @@ def _own_scales(manifest: Manifest, statistics: Statistics) -> list[str]:
     seen_NF = statistics.merged.moments_6NF[0] > 0
     rows = [(feature, int(seen_NF[:, place].sum())) for place, feature in enumerate(manifest.features)]
     return [
-        f"{feature.name} has no value on the training dates at {manifest.num_nodes - seen:,} of {manifest.num_nodes:,} "
+        f"{feature.name} has no value in the training data at {manifest.num_nodes - seen:,} of {manifest.num_nodes:,} "
         "nodes: they are scaled as all nodes together"
         for feature, seen in rows
         if feature.scale_per == "node" and feature.scale != "none" and 0 < seen < manifest.num_nodes

@@ -21,6 +21,7 @@ from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError,
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 
 FORMAT = 1
@@ -127,6 +128,20 @@ class Manifest:
             if any(first <= date <= last for first, last in ranges):
                 return name
         return None
+
+    @property
+    def training(self) -> str:
+        """What the statistics are of, in words: all of the training dates, or some records of every date."""
+        if not self.split_cuts:
+            return "training dates"
+        return "training rows" if self.layout == "table" else "training records"
+
+    def cuts_of(self, split: str) -> str:
+        """How many cuts a split has, in words, where cuts are divided: `2 values of 'session'`, `70 % of the rows`."""
+        count = len(self.split_cuts.get(split, ()))
+        if self.cut == ROW:  # by a hundred buckets of them
+            return f"{count} % of the rows"
+        return f"{count:,} value{'' if count == 1 else 's'} of '{self.cut}'"
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""

@@ -271,7 +271,7 @@ class Training(Section):
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
     sample_size: int | None = Field(
-        None, ge=1, description="training windows that are used, spread evenly over the training dates; null: all"
+        None, ge=1, description="training windows that are used, spread evenly over the training data; null: all"
     )
 
     @model_validator(mode="after")

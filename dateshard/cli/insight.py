@@ -51,7 +51,7 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
 @click.option(
     "--by-date", "by_date", is_flag=True, help="those of each date: missing share, mean, std, min, max, quartiles"
 )
-@click.option("--drift", is_flag=True, help="how far each date is from the training dates, the farthest first")
+@click.option("--drift", is_flag=True, help="how far each date is from the training data, the farthest first")
 @click.option(
     "--limit", type=click.IntRange(1), default=20, show_default=True, help="how many rows of --drift and nodes to show"
 )
@@ -67,7 +67,7 @@ def statistics(
 
     selectors, overrides = split_arguments(words)
     if selectors and not (by_date or drift):
-        raise click.UsageError("dates go with --by-date or --drift: the global statistics are of the training dates.")
+        raise click.UsageError("dates go with --by-date or --drift: the global statistics are of the training data.")
     screen = Screen(as_json=as_json)
     dataset = open_dataset(files, overrides)
     document = global_statistics(dataset, limit)
@@ -83,7 +83,7 @@ def statistics(
     if as_json:
         emit(document)
     else:
-        show_statistics(screen, document)
+        show_statistics(screen, document, dataset.manifest)
     return 0
 
 
@@ -107,7 +107,7 @@ def diff(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     if as_json:
         emit(document)
     else:
-        show_comparison(Screen(), document, undated=newer.manifest.undated)
+        show_comparison(Screen(), document, manifest=newer.manifest)
     return 0
 
 

@@ -63,7 +63,7 @@ class Categories(TypedDict):
     """The categories of a categorical feature."""
 
     count: int
-    unseen: Annotated[int, Field(description="observed cells whose category no training date has")]
+    unseen: Annotated[int, Field(description="observed cells whose category the training data lacks")]
     most: Annotated[list[CategoryCount], Field(description="the ten most frequent")]
 
 

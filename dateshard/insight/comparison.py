@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dateshard.insight.figures import figure, moments_to_json, split_to_json
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError, Where
+from dateshard.shardstore.identity import identity
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Manifest, current_generation, generations
 from dateshard.shardstore.scaling.statistics import Statistics, drift
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         StatisticsChanged,
     )
 
-MOST_NAMES = 100
+MOST_NAMES, MOST_CUTS = 100, 8
 
 
 def two_generations(root: Path, words: Collection[str]) -> tuple[int, int]:
@@ -176,13 +177,22 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
         "step_seconds": manifest.step / 1e9,
         "order": [feature.name for feature in manifest.features],
     }
+    rows |= {f"split.{name}": _cuts(names) for name, names in manifest.split_cuts.items()}
     for feature in manifest.features:
         settings: Mapping[str, Any] = feature.to_json()
         rows |= {f"features.{feature.name}.{key}": value for key, value in settings.items() if key != "name"}
     return rows
 
 
+def _cuts(names: Sequence[str]) -> str:
+    """Writes the names of a split's cuts; of many their number and an id, which differs where one name does."""
+    return ", ".join(names) if len(names) <= MOST_CUTS else f"{len(names):,} names ({identity(list(names))[:6]})"
+
+
 def _split(a: Manifest, b: Manifest) -> list[SplitChanged]:
+    """Ranges of dates that moved; where cuts are divided in both, every date is of every split."""
+    if a.split_cuts and b.split_cuts:
+        return []
     before, after = split_to_json(a), split_to_json(b)
     names = [*before, *(name for name in after if name not in before)]
     return [

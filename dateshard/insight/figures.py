@@ -140,7 +140,7 @@ def _categories(survey: DataSurvey, index: int) -> Categories:
     order = np.argsort(-counts[1:], kind="stable")[:MOST_CATEGORIES]
     return {
         "count": len(names),
-        "unseen": int(counts[0]),  # observed cells whose category no training date has
+        "unseen": int(counts[0]),  # observed cells whose category the training data lacks
         "most": [{"name": names[code], "cells": int(counts[code + 1])} for code in order],
     }
 
@@ -248,9 +248,9 @@ def by_date(survey: DataSurvey, dates: Iterable[dt.date]) -> list[DateFigures]:
 
 
 def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[DriftRow]:
-    """How far each date stands from the training dates, in training deviations after the transform; largest first.
+    """How far each date stands from the training data, in training deviations after the transform; largest first.
 
-    Every training date of the statistics must have been surveyed: their cells together are what a date's are compared
+    Every date of the statistics must have been surveyed: their cells together are what a date's are compared
     with. Categorical features and dates without an observed cell are left out.
     """
     rows: list[DriftRow] = []
@@ -266,7 +266,7 @@ def drift_rows(survey: DataSurvey, dates: Iterable[dt.date]) -> list[DriftRow]:
                     {
                         "date": str(date),
                         "feature": feature.name,
-                        "split": survey.dataset.manifest.split_of(date),
+                        "split": None if survey.dataset.manifest.split_cuts else survey.dataset.manifest.split_of(date),
                         "mean_shift": figure(pivot + delta),
                         "std_ratio": figure(math.sqrt(m2 / count)),
                         "distance": figure(distance(columns.bins_FB[index], training)),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StatisticsDocument,
         StatisticsFeature,
     )
+    from dateshard.shardstore.manifest import Manifest
 
 MOST_NAMES = 8
 UNITS: tuple[Literal["raw", "scaled"], ...] = ("raw", "scaled")
@@ -99,14 +100,16 @@ def _show_rows(screen: Screen, document: InspectDocument) -> None:
     screen.table([[*heads, *names], *rows], right=range(len(heads), len(heads) + len(names)))
 
 
-def show_statistics(screen: Screen, document: StatisticsDocument) -> None:
+def show_statistics(screen: Screen, document: StatisticsDocument, manifest: Manifest) -> None:
     """The global statistics, then by date, then drift."""
     dates = document["dates"]
     statistics = document["statistics"][:6]
     screen.tell(f"dataset {document['dataset']}, generation {document['generation']}, statistics {statistics}")
-    undated = dates["ranges"] == UNDATED_TEXT
+    undated = manifest.undated
     if not undated:
-        screen.tell(f"of {counted(dates['count'], 'training date')}: {dates['ranges']}")
+        of = "" if manifest.training == "training dates" else f"the {manifest.training} of "
+        count = counted(dates["count"], "date" if of else "training date")
+        screen.tell(f"of {of}{count}: {dates['ranges']}")
     if document["provisional"]:
         screen.tell(f"provisional: they lack {dates_of(document['provisional'])}, which failed")
     rows = [
@@ -162,7 +165,7 @@ def _show_by_date(screen: Screen, rows: Sequence[DateFigures], *, undated: bool)
 
 
 def _show_drift(screen: Screen, document: StatisticsDocument) -> None:
-    screen.tell("in standard deviations of the training dates, the farthest first:")
+    screen.tell("in standard deviations of the training data, the farthest first:")
     keys: tuple[Literal["distance", "mean_shift", "std_ratio"], ...] = ("distance", "mean_shift", "std_ratio")
     table = [[r["date"], r["feature"], r["split"] or "-", *(figure(r[k]) for k in keys)] for r in document["drift"]]
     screen.table([["date", "feature", "split", "distance", "mean shift", "std ratio"], *table], right=range(3, 6))
@@ -170,8 +173,9 @@ def _show_drift(screen: Screen, document: StatisticsDocument) -> None:
         screen.tell(f"  and {document['drift_left_out']:,} more (--limit)")
 
 
-def show_comparison(screen: Screen, document: DiffDocument, *, undated: bool) -> None:
-    """What came, went and changed; nothing of what stayed."""
+def show_comparison(screen: Screen, document: DiffDocument, *, manifest: Manifest) -> None:
+    """What came, went and changed; nothing of what stayed. `manifest`: of the newer generation."""
+    undated = manifest.undated
     screen.tell(f"dataset {document['dataset']}, generation {document['from']} -> {document['to']}")
     dates, rows = document["dates"], list[list[str]]()
     for kind in CHANGES:
@@ -186,7 +190,7 @@ def show_comparison(screen: Screen, document: DiffDocument, *, undated: bool) ->
     if document["nodes"]["moved"]:
         rows.append(["nodes moved", str(document["nodes"]["moved"]), "their positions differ"])
     screen.table(rows, right=(1,))
-    _show_moved(screen, document["statistics"], undated=undated)
+    _show_moved(screen, document["statistics"], "" if undated else manifest.training)
     for row in document["settings"]:
         screen.tell(f"{row['key']}: {_told(row['from'])} -> {_told(row['to'])}")
     for ranges in document["split"]:
@@ -202,13 +206,14 @@ def _names(what: str, changes: NamesChanged) -> list[list[str]]:
     return rows
 
 
-def _show_moved(screen: Screen, moved: StatisticsChanged, *, undated: bool) -> None:
+def _show_moved(screen: Screen, moved: StatisticsChanged, training: str) -> None:
     if moved["from"] == moved["to"]:
         screen.tell(f"statistics {moved['from'][:6]} as before")
         return
     sources = moved["sources"]
     parts = [f"{len(sources[kind])} {kind}" for kind in CHANGES if sources[kind]] if sources else []
-    split_sizes = f" (training dates: {', '.join(parts)})" if parts and not undated else ""
+    words = training if training == "training dates" else f"dates with {training}"
+    split_sizes = f" ({words}: {', '.join(parts)})" if parts and training else ""
     screen.tell(
         f"statistics {moved['from'][:6]} -> {moved['to'][:6]}{split_sizes}; shift of the means in old standard deviations"
     )

@@ -40,7 +40,8 @@ class DateSurvey:
     Attributes:
         moments: {kind: [6, F]} rows as in `PartialStatistics`, of the observed cells of all nodes.
         quartiles_3F: of the raw observed cells, type 7; NaN where there are none.
-        bins_FB: observed cells between `EDGES_B`, the outer bins included.
+        bins_FB: observed cells between `EDGES_B`, the outer bins included. training_FB: those of
+            training records, where records are divided and not dates.
         seen_GF: observed cells of each group of nodes.
     """
 
@@ -48,6 +49,7 @@ class DateSurvey:
     moments: dict[str, Floats]
     quartiles_3F: Floats
     bins_FB: NDArray[np.int32]
+    training_FB: NDArray[np.int32]
     seen_GF: NDArray[np.int32]
 
 
@@ -58,7 +60,8 @@ class DataSurvey:
     Attributes:
         seen_NF, sum_NF: observed cells of each node, and the sum of their raw values.
         week_seen, week_sum: the same [7, 24, F] by local weekday (Monday 0) and hour.
-        train_bins, other_bins: [F, 65536] histograms of `unit`, in the bins of `dateshard.shardstore.scaling.histogram`.
+        train_bins, other_bins: [F, 65536] histograms of `unit`, of training records and of all others, in the bins of
+            `dateshard.shardstore.scaling.histogram`.
         scaled_bins: likewise of the scaled values.
         codes: {feature: cells of each code} of the categorical features.
     """
@@ -96,19 +99,27 @@ class DataSurvey:
         values = np.asarray(self.dataset.map(date), dtype=np.float32)
         mask = self.dataset.map(date, "observed")
         day, num_features = self.dataset.manifest.day(date), len(self.dataset.features)
+        training_T = _training_rows(self.dataset, day)
         columns = [
-            self._column(day, values[..., k], None if mask is None else mask[..., k], k) for k in range(num_features)
+            self._column(day, values[..., k], None if mask is None else mask[..., k], training_T, k)
+            for k in range(num_features)
         ]
         self.dates[date] = DateSurvey(
             day=day,
             moments={kind: np.stack([column.moments[kind] for column in columns], axis=1) for kind in KINDS},
             quartiles_3F=np.stack([column.quartiles for column in columns], axis=1),
             bins_FB=np.stack([column.bins for column in columns]),
+            training_FB=np.stack([column.training for column in columns]),
             seen_GF=np.stack([column.seen_G for column in columns], axis=1),
         )
 
     def _column(
-        self, day: Day, scaled_TN: NDArray[np.float32], mask: NDArray[np.generic] | None, index: int
+        self,
+        day: Day,
+        scaled_TN: NDArray[np.float32],
+        mask: NDArray[np.generic] | None,
+        training_T: NDArray[np.bool_],
+        index: int,
     ) -> _Column:
         seen_TN = np.ones(scaled_TN.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
         seen_N = seen_TN.sum(axis=0)
@@ -124,17 +135,20 @@ class DataSurvey:
         unit_R = (transformed_TN[seen_TN] - self.unit.mean_F[index]) / self.unit.deviation_F[index]
         scaled_R, raw_R = scaled_TN[seen_TN], raw_TN[seen_TN]
         self._add_sums(day, raw_TN, seen_TN, index)
-        bins_R = np.bincount(bins_of(unit_R), minlength=NUM_BINS)
-        (self.train_bins if self.dataset.manifest.split_of(day.date) == "train" else self.other_bins)[index] += bins_R
+        bin_R, of_training_R = bins_of(unit_R), np.repeat(training_T, seen_TN.sum(axis=1))
+        train, other = (np.bincount(bin_R[own], minlength=NUM_BINS) for own in (of_training_R, ~of_training_R))
+        self.train_bins[index] += train
+        self.other_bins[index] += other
         self.scaled_bins[index] += np.bincount(bins_of(scaled_R.astype(np.float64)), minlength=NUM_BINS)
         moments = {
             "raw": moments_of(raw_R),
             "scaled": moments_of(scaled_R.astype(np.float64)),
             "unit": moments_of(unit_R),
         }
-        coarse = np.bincount(COARSE, weights=bins_R, minlength=len(EDGES_B) + 1).astype(np.int32)
+        coarse = _coarse(train + other)
+        training = _coarse(train) if self.dataset.manifest.split_cuts else coarse
         quartiles = np.quantile(raw_R, (0.25, 0.5, 0.75)) if raw_R.size else np.full(3, np.nan)
-        return _Column(moments, quartiles, coarse, groups_G)
+        return _Column(moments=moments, quartiles=quartiles, bins=coarse, training=training, seen_G=groups_G)
 
     def _add_sums(self, day: Day, raw_TN: Floats, seen_TN: NDArray[np.bool_], index: int) -> None:
         plain_TN = np.where(seen_TN, raw_TN, 0.0)
@@ -157,20 +171,35 @@ class DataSurvey:
         return sum(self.dates[date].day.num_steps for date in chosen) * self.dataset.manifest.num_nodes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
     """One feature of one date."""
 
     moments: dict[str, Floats]
     quartiles: Floats
     bins: NDArray[np.int32]
+    training: NDArray[np.int32]
     seen_G: NDArray[np.int32]
 
     @staticmethod
     def counted(num_seen: int, seen_G: NDArray[np.int32]) -> _Column:
         """Counts the observed cells alone of a categorical feature, whose codes are no quantities."""
         moments = np.asarray([num_seen, np.nan, np.nan, np.nan, np.nan, np.nan])
-        return _Column(dict.fromkeys(KINDS, moments), np.full(3, np.nan), np.zeros(len(EDGES_B) + 1, np.int32), seen_G)
+        none, by_kind = np.zeros(len(EDGES_B) + 1, np.int32), dict.fromkeys(KINDS, moments)
+        return _Column(moments=by_kind, quartiles=np.full(3, np.nan), bins=none, training=none, seen_G=seen_G)
+
+
+def _training_rows(dataset: Dataset, day: Day) -> NDArray[np.bool_]:
+    """Returns [T]: whether each step or record of a date is of the training set."""
+    if not dataset.manifest.split_cuts:
+        return np.full(day.num_steps, dataset.manifest.split_of(day.date) == "train")
+    cuts, own = dataset.cuts(day), set(dataset.manifest.split_cuts["train"])
+    lengths = np.diff([*cuts.starts, day.num_steps])
+    return np.repeat(np.array([name in own for name in cuts.names], dtype=bool), lengths)
+
+
+def _coarse(bins: Integers) -> NDArray[np.int32]:
+    return np.bincount(COARSE, weights=bins, minlength=len(EDGES_B) + 1).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +275,11 @@ def raw_of_unit(survey: DataSurvey, index: int, values: Floats) -> Floats:
 
 
 def reference(survey: DataSurvey, index: int) -> Integers:
-    """Returns [B]: a feature's cells of all training dates of the statistics that were surveyed."""
+    """Returns [B]: a feature's training cells of all dates of the statistics that were surveyed."""
     total = np.zeros(len(EDGES_B) + 1, dtype=np.int64)
     for date, _ in survey.dataset.statistics.sources:
         if date in survey.dates:
-            total += survey.dates[date].bins_FB[index]
+            total += survey.dates[date].training_FB[index]
     return total
 
 

@@ -79,7 +79,7 @@ def notes_of_dumps(history: KnownHistory) -> list[str]:
     notes = []
     for feature, unseen in history.unknown_categories.items():
         most = f"up to {unseen.count} on a date{unseen.hint()}"
-        notes.append(f"Categories of '{feature}' that no training date has get code 0: {most}.")
+        notes.append(f"Categories of '{feature}' that the training data lacks get code 0: {most}.")
     for kind, what in (("rejected", "rows left out"), ("changed", "values changed")):
         notes += [f"{count:,} {what}: {reason}." for reason, count in ((history.rows or {}).get(kind) or {}).items()]
     return notes

@@ -161,7 +161,7 @@ def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
     result.notes.append(shares_line(cells, "target cells"))
     result.notes.extend(f"warning: {sentence}" for sentence in thin_splits(cells))
     result.notes.extend(
-        f"warning: no cell of {dataset.feature_names[place]} was observed on the training dates: mean, ridge and every "
+        f"warning: no cell of {dataset.feature_names[place]} was observed in the training data: mean, ridge and every "
         "model know nothing of it"
         for place in unobserved(dataset, "train", targets)
     )

@@ -79,16 +79,19 @@ class Opened:
         lines = [
             f"dataset {manifest.dataset}, generation {self.dataset.generation}",
             f"  dates      {len(self.dates)}: {collapse(self.dates, undated=manifest.undated)}",
-            *(
-                f"  {name:10} {counted(len(dates), 'date')}: {collapse(dates)}"
-                for name, dates in ({} if manifest.undated else self.split).items()
-            ),
+            *(f"  {name:10} {text}" for name, text in self._shares().items()),
             f"  steps      {f'every {step}' if step else 'records as they come'} in {manifest.timezone}",
             f"  nodes      {manifest.num_nodes:,}",
             f"  features   {', '.join(self.features)}",
             f"  bytes      {', '.join(f'{size(count)} {name}' for name, count in self.bytes.items())}",
         ]
         return "\n".join(lines)
+
+    def _shares(self) -> dict[str, str]:
+        manifest = self.dataset.manifest
+        if manifest.split_cuts:
+            return {name: manifest.cuts_of(name) for name in SPLITS if name in manifest.split_cuts}
+        return {name: f"{counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()}
 
     @property
     def dates(self) -> list[dt.date]:
@@ -97,7 +100,7 @@ class Opened:
 
     @property
     def split(self) -> dict[str, list[dt.date]]:
-        """Returns {train|validation|test: its dates}."""
+        """Returns {train|validation|test: its dates}; where records are divided, every date is of `train`."""
         manifest = self.dataset.manifest
         return {
             name: [d for d in self.dates if manifest.split_of(d) == name] for name in SPLITS if name in manifest.split

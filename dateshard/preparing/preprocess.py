@@ -93,6 +93,7 @@ class _Told:
     brief: bool = False
     changed: bool = False
     undated: bool = False
+    divided: bool = False
     notes: list[str] = field(default_factory=list)
     kinds: dict[str, list[dt.date]] = field(default_factory=dict)  # likeness -> dates; the first one's reason was told
 
@@ -123,8 +124,9 @@ class _Told:
             case e.DateFailed():
                 self._fail(event)
             case e.Merged():
-                over = "made" if self.undated else f"merged over {event.num_dates} training dates"
-                text = f"statistics {event.statistics[:6]} {over}"
+                days = f"the training records of {counted(event.num_dates, 'date')}"
+                days = days if self.divided else counted(event.num_dates, "training date")
+                text = f"statistics {event.statistics[:6]} {'made' if self.undated else f'merged over {days}'}"
                 self._say(text + ("" if self.brief else _moved(event.moved)))
             case e.Drifted():
                 if differ := [row for row in event.rows if row["mean_shift"] or round(row["spread_ratio"], 6) != 1]:
@@ -161,7 +163,7 @@ class _Told:
         for note in event.notes:
             self.screen.tell(f"passed over: {note}")
         plan, screen = event.plan, self.screen
-        self.undated = plan.undated
+        self.undated, self.divided = plan.undated, plan.divided
         if self.brief:
             return
         if plan.to_measure or plan.to_normalise or plan.to_store:
@@ -229,8 +231,9 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, so_far: _Tol
         screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes, undated=so_far.undated)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):
         unseen = {date: unknown[name] for date, unknown in finished.unknown_categories.items() if name in unknown}
-        who = "training row" if so_far.undated else "training date"
-        screen.tell(f"categories of '{name}' that no {who} has get code 0: {_up_to(unseen, undated=so_far.undated)}")
+        screen.tell(
+            f"categories of '{name}' that the training data lacks get code 0: {_up_to(unseen, undated=so_far.undated)}"
+        )
     if finished.dropped:
         without = counted(len(finished.dropped), "date without rows is", "dates without rows are")
         screen.tell(f"{without} left out (empty_date: drop): {collapse(finished.dropped)}")

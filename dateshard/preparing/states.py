@@ -26,7 +26,9 @@ ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: wh
 def headline(screen: Screen, dataset: str, generation: int | None, manifest: Manifest | None, made: Plan) -> None:
     """Which dataset, generation and training range a table below is about."""
     ranges = ", ".join(f"{low}..{high}" for low, high in made.split.get("train", ()) if not made.undated)
-    train = f" (train {ranges})" if ranges else ""  # no dates are known before there are dumps
+    train = f" (train {ranges})" if ranges and not made.divided else ""  # no dates are known before there are dumps
+    if made.divided and manifest is not None and manifest.split_cuts:
+        train = f" (train: {manifest.cuts_of('train')})"
     if manifest is None:
         screen.tell(f"dataset {dataset}, nothing prepared yet{train}")
         return

@@ -144,7 +144,8 @@ def squares(facts: Facts) -> dict[dt.date, Square]:
     for plan in facts.plan.dates:
         source = facts.sources.dates.get(plan.date)
         count = source.rows.get("accepted") if source and plan.date in facts.survey.dates else None
-        split = facts.dataset.manifest.split_of(plan.date) or ""
+        manifest = facts.dataset.manifest
+        split = "" if manifest.split_cuts else manifest.split_of(plan.date) or ""
         reason = "" if plan.state == "fresh" else plan.reason
         squares_by_date[plan.date] = Square(plan.state, reason, split, count)
     return squares_by_date
@@ -247,14 +248,14 @@ class Bars:
 
 
 def raw_bars(facts: Facts, index: int) -> Bars:
-    """Raw values of the training dates beside those of all others."""
+    """Raw values of the training data beside those of all others."""
     survey = facts.survey
     values = raw_of_unit(survey, index, _REPRESENTED)
     train, other = survey.train_bins[index], survey.other_bins[index]
     _, _, _, _, low, high = survey.pooled("raw")[:, index]
     edges = _edges(values, train + other, low, high, whole=_whole(survey, index))
-    words = "all rows" if facts.dataset.manifest.undated else "training dates"
-    series = [(words, "a", train), ("other dates", "b", other)]
+    words = facts.dataset.manifest.training
+    series = [(words, "a", train), (words.replace("training", "other"), "b", other)]
     return _bars(values, edges, [row for row in series if row[2].any()])
 
 
@@ -262,7 +263,7 @@ def scaled_bars(facts: Facts, index: int) -> Bars:
     """Scaled values of all dates, as the trainer reads them."""
     counts = facts.survey.scaled_bins[index]
     _, _, _, _, low, high = facts.survey.pooled("scaled")[:, index]
-    return _bars(_REPRESENTED, _edges(_REPRESENTED, counts, low, high, whole=False), [("all dates", "a", counts)])
+    return _bars(_REPRESENTED, _edges(_REPRESENTED, counts, low, high, whole=False), [("all", "a", counts)])
 
 
 def _bars(values: Floats, edges: Floats, series: Sequence[tuple[str, str, Integers]]) -> Bars:

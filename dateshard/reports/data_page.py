@@ -205,8 +205,7 @@ def _categories(facts: Facts, index: int) -> str:
     total = max(int(counts.sum()), 1)
     rows = [[names[k], f"{counts[k + 1]:,}", percent(counts[k + 1] / total)] for k in order]
     if counts[0]:
-        who = "row" if facts.dataset.manifest.undated else "date"
-        rows.append([f"(seen on no training {who})", f"{counts[0]:,}", percent(counts[0] / total)])
+        rows.append(["(not in the training data)", f"{counts[0]:,}", percent(counts[0] / total)])
     return table(
         f"The most frequent of {len(names):,} categories", ("category", "cells", "share"), rows, numbers=(1, 2)
     )
@@ -222,7 +221,7 @@ def _over_time(facts: Facts, index: int, name: str) -> Iterator[str]:
     away = distances(facts, name)
     most = "" if facts.days_a_column == 1 else " The farthest of a column's dates."
     drawn = charts.bars_over_time(
-        facts.columns, away, f"{name}: distance of dates from the training dates", "deviations away"
+        facts.columns, away, f"{name}: distance of dates from the training data", "deviations away"
     )
     yield charts.figure(
         drawn, f"<b>Drift.</b> Wasserstein distance from all training cells, in training deviations.{most}"
@@ -257,8 +256,9 @@ def _figures(facts: Facts, index: int, name: str) -> str:
     survey, rows = facts.survey, []
     train = [date for date in facts.dates if facts.dataset.manifest.split_of(date) == "train"]
     rest = [date for date in facts.dates if date not in set(train)]
-    undated = facts.dataset.manifest.undated
-    for words, dates in (("all rows" if undated else "training dates", train), ("other dates", rest)):
+    undated, words = facts.dataset.manifest.undated, facts.dataset.manifest.training
+    every = words if words == "training dates" else words.replace("training", "all")  # moments are those of whole dates
+    for words, dates in ((every, train), ("other dates", rest)):
         for kind in ("raw", "scaled") if dates else ():
             count, pivot, delta, m2, low, high = survey.pooled(kind, dates)[:, index].tolist()
             share = 1 - count / survey.cells(dates)
@@ -279,7 +279,7 @@ def _figures(facts: Facts, index: int, name: str) -> str:
         for r in far
     ]
     second = table(
-        "Dates that stand farthest from the training dates",
+        "Dates that stand farthest from the training data",
         ("date", "split", "distance", "mean shift", "std ratio"),
         drift,
         numbers=(2, 3, 4),

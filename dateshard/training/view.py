@@ -134,7 +134,7 @@ def _not_filled(started: Started) -> list[str]:
         if feature.fill == "none" and not feature.categorical and train and train.share < WHOLE:
             missing = percent(ObservedCells(train.cells - train.observed, train.cells))
             sentences.append(
-                f"{missing} of the cells of '{feature.name}' are missing on the training dates, and nothing fills them: the "
+                f"{missing} of the cells of '{feature.name}' are missing in the training data, and nothing fills them: the "
                 "model forecasts from a window's own level, and sees the middle of the scale there. Set "
                 f"pipeline.features.{feature.name}.fill: forward (a level), or zero (a sum)"
             )
@@ -149,7 +149,7 @@ def about_sample(started: Started) -> str:
         return ""
     if order.sample:
         return (
-            f"sample_size {size:,}: spread evenly over the training dates, the same in every epoch; validation is whole"
+            f"sample_size {size:,}: spread evenly over the training data, the same in every epoch; validation is whole"
         )
     if config.model.name == "ridge":
         return f"sample_size {size:,} changes nothing: ridge is solved from all training windows in one pass"

@@ -87,6 +87,7 @@ class Plan:
         merge: why the global statistics will be merged again; empty if the frozen ones stay.
         split: ranges of dates, resolved.
         undated: the rows have no date, and are shown without one.
+        divided: records of every date are divided among the splits, and not the dates.
         in_no_split: known dates that lie in none of them.
         missing_days: days between the first and the last date without a dump, a shard, or a reason to be left out.
         beside_shards: what of the generation changes although no shard is written for it.
@@ -99,6 +100,7 @@ class Plan:
     split: Mapping[str, Ranges]
     basis: str
     undated: bool = False
+    divided: bool = False
     in_no_split: tuple[dt.date, ...] = ()
     missing_days: tuple[dt.date, ...] = ()
     beside_shards: tuple[str, ...] = ()
@@ -197,6 +199,7 @@ def make_plan(config: Pipeline, seen: Observed, wish: Wish) -> Plan:
         split=split,
         basis=basis,
         undated=config.source.undated,
+        divided=config.split is not None and config.split.by is not None,
         in_no_split=tuple(in_no_split(split, known)),
         missing_days=_missing(config, seen, known, left_out),
     )

@@ -28,6 +28,8 @@ def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
         again = [p.date for p in plans if p.measure and p.date in training and p.date in seen.manifest.dates]
         if again:
             dates = f"{again[0]} is a training date" if len(again) == 1 else f"{len(again)} dates are training dates"
+            if plan.divided:
+                dates = f"{again[0]} has training records" if len(again) == 1 else f"{len(again)} dates have some"
             count = len(seen.manifest.dates)
             scaled = "1 date is" if count == 1 else f"{count} dates are"
             warnings.append(

@@ -93,5 +93,5 @@ def unscaled(manifest: Manifest, statistics: Statistics) -> tuple[int, ...]:
 
 def not_scaled(names: str) -> tuple[str, str]:
     """What is wrong with features that are observed now, of whose values the frozen statistics know none; what mends it."""
-    what = f"the frozen statistics hold no value of {names}, so it is not scaled, though the training dates have it now"
+    what = f"the frozen statistics hold no value of {names}, so it is not scaled, though the training data has it now"
     return what, to_run("preprocess", "--refit-statistics", config=True)

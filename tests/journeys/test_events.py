@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import xarray
 from pydantic import ValidationError
 
+import dateshard
+from dateshard.insight.survey import DataSurvey, reference
 from dateshard.pipeline.arrays import reduce
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
@@ -325,6 +328,55 @@ def test_the_page_of_the_data_says_what_records_are_and_whose(tmp_path: Path) ->
         "rows that lie in any window of the training part",
     ):
         assert words in page
+
+
+def test_no_command_speaks_of_training_dates_where_people_are_divided(tmp_path: Path) -> None:
+    world = event_world(
+        tmp_path, records_of(DATES[:3]), cut=True, features={"value": {}}, split=BY, training={"epochs": 1}
+    )
+    config = str(world.config_file())
+    said = [world.run("preprocess", "--workers", "1", "-c", config).stdout]
+    write(world, DATES[0], make_records(DATES[0], 40, CUTS, 12))
+    said.append(world.run("plan", "-c", config).stdout)
+    assert f"{DATES[0]} has training records: the frozen statistics are kept" in said[-1]
+    commands = (
+        ("preprocess", "--workers", "1"),
+        ("preprocess", "--refit-statistics", "--workers", "1"),
+        ("status",),
+        ("inspect",),
+        ("statistics", "--drift"),
+        ("diff", "g1", "g3"),
+        ("report", "--data", "-o", str(tmp_path / "page.html")),
+        ("train", "--run", "r"),
+    )
+    said += [world.run(*words, "-c", config).stdout for words in commands]
+    said.append(world.run("evaluate", "r").stdout)
+    said.append(html.unescape((tmp_path / "page.html").read_text()))
+    said.append(repr(dateshard.open(world.store)))
+    for text in said:
+        assert not re.search(r"training dates?\b|train:? 2024-|\btrain +\d+ dates|[Oo]ther dates", text), text
+    assert "merged over the training records of 3 dates" in said[0]
+    assert "(train: 2 values of 'session')" in said[4]
+    drift = json.loads(world.run("statistics", "--drift", "--json", "-c", config).stdout)["drift"]
+    assert {row["split"] for row in drift} == {None}
+    assert "training records" in said[-2]
+    assert "other records" in said[-2]
+
+
+def test_drift_is_told_from_training_people_alone(tmp_path: Path) -> None:
+    """One date holds what the training people have on both, beside a test person who is far away."""
+    near = {date: [r for r in make_records(date, 60, CUTS, 11) if r.cut in ("ann", "bo")] for date in DATES[:2]}
+    far = [Record(r.time, "dö", 1e6) for r in near[DATES[0]]]
+    rows = {DATES[0]: [*near[DATES[0]], *far], DATES[1]: near[DATES[1]]}
+    world = event_world(tmp_path, rows, cut=True, features={"value": {}}, split={**BY, "validation": None})
+    assert not world.prepare().failed
+    survey = DataSurvey(dataset=world.open())
+    for date in DATES[:2]:
+        survey.add(date)
+    training = sum(len(own) for own in near.values())
+    assert int(reference(survey, 0).sum()) == training
+    assert int(survey.train_bins[0].sum()) == training
+    assert int(survey.other_bins[0].sum()) == len(far)
 
 
 def test_a_category_of_test_people_alone_is_unseen(tmp_path: Path) -> None:

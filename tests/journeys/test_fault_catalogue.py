@@ -379,7 +379,7 @@ def test_a_column_that_is_constant_or_empty_in_all_of_training_divides_by_nothin
     (tmp_path / "raw" / f"{later}.csv").write_bytes(encode(whole_date(CITY, later)))
     document = json.loads(preprocess(world, "--json").stdout)
     assert document["failed"] == {}
-    named = any(note.startswith("no value of speed was observed on the training dates") for note in document["notes"])
+    named = any(note.startswith("no value of speed was observed in the training data") for note in document["notes"])
     assert named == (name == "null_column")
     dataset = world.open()
     for date in TRAIN:

@@ -52,7 +52,7 @@ def test_aggregates_fills_scales_categories_and_ranges_are_those_of_plain_arithm
     ran = run_limited(folder, 4096 * MIB, command("preprocess", "-c", "config.yaml", "--workers", "1"))
     assert ran.code == 0, ran.output
     assert "outside of the declared range [0, 10]: made missing" in ran.output
-    assert "categories of 'kind' that no training date has get code 0: up to 1 on 2024-03-02" in ran.output
+    assert "categories of 'kind' that the training data lacks get code 0: up to 1 on 2024-03-02" in ran.output
     dataset = Dataset.open(folder / "data" / "shards" / "d")
     first, second = (day.date for day in dataset.days)
     cells: dict[int, list[tuple[int, int, str]]] = {hour: [] for hour in range(HOURS)}

@@ -130,7 +130,7 @@ def test_steps_shorter_than_the_readings_are_refused_because_no_growth_is_known(
     world.tree["pipeline"] |= {"features": {"vehicles": {"aggregate": "difference"}}, "step": "5m"}
     assert run(["preprocess", "-c", str(world.config_file()), "--workers", "1"]) == 65
     told = capsys.readouterr().err
-    assert "no value of any feature (vehicles) was observed on the training dates (2024-03-01..2024-03-02)" in told
+    assert "no value of any feature (vehicles) was observed in the training data (2024-03-01..2024-03-02)" in told
     assert "no step of 5m has: set a longer pipeline.step. Run: dateshard preprocess" in told
 
 

@@ -245,7 +245,7 @@ def test_categories_that_training_never_saw_are_counted_by_date_and_feature(make
     world.write(LAST)
     assert world.prepare().unknown_categories[LAST]["kind"].count == 2
     said = world.run("preprocess", "-c", str(world.config_file()), "--force").stdout
-    assert "categories of 'kind' that no training date has get code 0: up to 2 on 2024-03-04..2024-03-05" in said
+    assert "categories of 'kind' that the training data lacks get code 0: up to 2 on 2024-03-04..2024-03-05" in said
 
 
 def test_another_vocabulary_after_a_refit_normalises_every_date_and_equals_a_fresh_store(make_world: Make) -> None:

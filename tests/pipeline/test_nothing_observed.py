@@ -15,7 +15,7 @@ from dateshard.shardstore.commit import StoreWriter, load_sources
 
 SPLIT = {"train": "..2024-03-02", "validation": "2024-03-03"}
 TRAIN = [dt.date(2024, 3, 1), dt.date(2024, 3, 2)]
-NOTHING = "no value of any feature (speed, volume) was observed on the training dates (2024-03-01..2024-03-02)"
+NOTHING = "no value of any feature (speed, volume) was observed in the training data (2024-03-01..2024-03-02)"
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_feature_without_a_training_value_is_said_whenever_preprocess_is_calle
     world: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(world, "speed")
-    said = "no value of speed was observed on the training dates (2024-03-01..2024-03-02): as a target train refuses it"
+    said = "no value of speed was observed in the training data (2024-03-01..2024-03-02): as a target train refuses it"
     for _ in range(2):
         assert prepare(world) == 0
         assert f"warning: {said}" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_values_that_come_later_are_not_scaled_by_the_frozen_statistics_and_that
     world.prepare()
     world.write(TRAIN[0])
     assert prepare(world) == 0
-    said = "the frozen statistics hold no value of speed, so it is not scaled, though the training dates have it now"
+    said = "the frozen statistics hold no value of speed, so it is not scaled, though the training data has it now"
     told = capsys.readouterr().out
     assert f"warning: {said}. Run: dateshard preprocess --refit-statistics -c {world.config_file()}" in told
     assert "no value of speed was observed" not in told
@@ -125,7 +125,7 @@ def test_nodes_without_a_training_value_are_counted_where_each_has_its_own_scale
     world: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(world, "speed", nodes=("n1", "n2"))
-    without_scale = "speed has no value on the training dates at 2 of 3 nodes: they are scaled as all nodes together"
+    without_scale = "speed has no value in the training data at 2 of 3 nodes: they are scaled as all nodes together"
     assert prepare(world) == 0
     assert without_scale not in capsys.readouterr().out
     world.tree["pipeline"]["features"]["speed"]["scale_per"] = "node"
@@ -150,7 +150,7 @@ def test_a_store_of_an_older_version_without_any_training_value_says_so_and_goes
     with monkeypatch.context() as before:
         before.setattr(merging, "refuse_nothing_observed", lambda *_: None)
         assert world.prepare().generation == 1
-    said = "warning: no value of speed, volume was observed on the training dates"
+    said = "warning: no value of speed, volume was observed in the training data"
     assert prepare(world) == 0
     assert said in capsys.readouterr().out
     sources = load_sources(world.store, 1)

@@ -21,7 +21,7 @@ from dateshard.trainer.data.window_chunks import Windows, chunks, cut, windows_o
 
 STEP = Window(1, 0)
 MOST_CODES = 256  # of an input: one with more categories stands for nothing linear
-MOST_ROWS = 200_000  # that logistic regression is fitted to, spread evenly over the training dates
+MOST_ROWS = 200_000  # that logistic regression is fitted to, spread evenly over the training data
 EQUATION_BYTES = 256 << 20  # of all targets of a window
 HELD = (0.75, 0.25)  # of the training dates where there is no validation
 ITERATIONS, TOLERANCE = 200, 1e-7

@@ -34,7 +34,7 @@ def blind_splits(session: Session) -> list[DateshardError]:
     dataset, targets = session.train.dataset, session.train.wanted.targets
     reasons: list[DateshardError] = []
     if unseen := unobserved(dataset, "train", targets):
-        what = f"no cell of the target {_names(dataset, unseen)} was observed on the training dates "
+        what = f"no cell of the target {_names(dataset, unseen)} was observed in the training data "
         what += f"({_dates(dataset, 'train')}): there is nothing to learn"
         todo = "Leave it out of trainer.targets, set pipeline.split, or look at it: "
         todo += command("inspect", "train", config=True)
@@ -68,7 +68,7 @@ def blind_inputs(session: Session) -> list[str]:
     sentences = []
     if unseen := unobserved(dataset, "train", inputs):
         sentences.append(
-            f"no cell of the input {_names(dataset, unseen)} was observed on the training dates "
+            f"no cell of the input {_names(dataset, unseen)} was observed in the training data "
             f"({_dates(dataset, 'train')}): it tells the model nothing. Leave it out of trainer.inputs"
         )
     if bare := [place for place in unscaled(dataset.manifest, dataset.statistics) if place in {*inputs} - {*unseen}]:
@@ -81,4 +81,5 @@ def _names(dataset: Dataset, places: Sequence[int]) -> str:
 
 
 def _dates(dataset: Dataset, split: str) -> str:
-    return collapse(day.date for day in dataset.days if dataset.manifest.split_of(day.date) == split)
+    dates = [day.date for day in dataset.days if dataset.manifest.split_of(day.date) == split]
+    return collapse(dates, undated=dataset.manifest.undated)

@@ -464,7 +464,7 @@ def test_what_is_printed_in_a_pipe_is_csv_and_nothing_else(here: World, ds: Run)
         assert words in done.err
     assert "test windows" in done.err
     (note,) = ds("predict", "ridge", "--history", "raw/{date}.csv", "--until", "2013-03-12", "-q").err.splitlines()
-    assert note == "Categories of 'kind' that no training date has get code 0: up to 1 on a date."
+    assert note == "Categories of 'kind' that the training data lacks get code 0: up to 1 on a date."
 
 
 def test_the_headline_tells_whether_the_model_is_worth_asking_once_it_was_evaluated(here: World, ds: Run) -> None:

@@ -171,7 +171,7 @@ def test_a_preset_is_for_a_new_run(world: Any, ds: Run) -> None:
         "train", "-c", "config.yaml", "--run", "one", "--preset", "cpu", "--max-steps", "1", "--sample-size", "40"
     )
     assert "40 of 103 windows  5 batches an epoch" in done.out
-    assert "sample_size 40: spread evenly over the training dates" in done.out
+    assert "sample_size 40: spread evenly over the training data" in done.out
     assert "--preset is for a new run" in ds("train", "--resume", "one", "--preset", "cpu", code=2).err
     refused = ds("train", "--resume", "one", "--sample-size", "50", code=2).err
     assert "trainer.training.sample_size: checkpoint 40, now 50" in refused

@@ -52,7 +52,7 @@ def observed_steps(plain: Any) -> list[np.ndarray]:
 
 
 def node_means(plain: Any) -> np.ndarray:
-    """[N, F]: of what was observed on the training dates."""
+    """[N, F]: of what was observed in the training data."""
     training = [step for steps in plain.segments for step in steps if plain.member(step["date"], "train")]
     raw, seen = (np.array([step[key] for step in training]) for key in ("raw", "observed"))
     return np.nanmean(np.where(seen, raw, np.nan), axis=0)

@@ -83,7 +83,7 @@ def test_a_target_without_a_training_value_is_refused_before_the_first_batch(
     world.prepare()
     config = str(world.config_file())
     said = (
-        "no cell of the target speed was observed on the training dates (2024-03-01..2024-03-03): there is nothing to "
+        "no cell of the target speed was observed in the training data (2024-03-01..2024-03-03): there is nothing to "
         "learn. Leave it out of trainer.targets"
     )
     for more in ([], ["--dry-run"], ["--overfit", "1"], ["--resume", "auto"]):
@@ -91,7 +91,7 @@ def test_a_target_without_a_training_value_is_refused_before_the_first_batch(
         assert said in capsys.readouterr().err
     assert not list(Path("data").glob("runs/*"))
     assert run(["train", "-c", config, "trainer.targets=[volume]"]) == 0
-    assert "warning: no cell of the input speed was observed on the training dates" in capsys.readouterr().out
+    assert "warning: no cell of the input speed was observed in the training data" in capsys.readouterr().out
 
 
 def test_a_run_that_was_begun_without_a_training_value_goes_on_with_a_warning(
@@ -119,7 +119,7 @@ def test_a_target_that_the_frozen_statistics_do_not_know_is_refused_with_the_com
     world.prepare()
     config = str(world.config_file())
     assert run(["train", "-c", config]) == 4
-    said = "the frozen statistics hold no value of speed, so it is not scaled, though the training dates have it now"
+    said = "the frozen statistics hold no value of speed, so it is not scaled, though the training data has it now"
     told = capsys.readouterr()
     assert f"{said}. Run: dateshard preprocess --refit-statistics -c {config}" in told.err
     assert run(["train", "-c", config, "trainer.targets=[volume]"]) == 0
@@ -154,4 +154,4 @@ def test_commands_that_read_a_store_bear_a_feature_without_any_training_value(
     assert "nan" not in shown.out
     assert shown.err == ""
     assert run(["evaluate", *config]) == 0
-    assert "warning: no cell of speed was observed on the training dates" in capsys.readouterr().out
+    assert "warning: no cell of speed was observed in the training data" in capsys.readouterr().out
