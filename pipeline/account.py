@@ -19,6 +19,7 @@ from dateshard.shardstore.coverage.observed import by_split
 from dateshard.shardstore.coverage.spacing import too_short_a_step
 from dateshard.shardstore.errors import DateshardError, DumpError, ResourceError, Where
 from dateshard.shardstore.frozen import Frozen
+from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.measured import load_receipt
 from dateshard.shardstore.scaling.statistics import Statistics
@@ -59,6 +60,7 @@ def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisi
         step=config.step_length,
         layout=config.layout,
         cut=config.cut,
+        cut_column=config.layout == "table" and config.source.cut == ROW,
         features=config.feature_specs(),
         nodes=nodes.id,
         num_nodes=len(nodes.names),

@@ -30,7 +30,6 @@ from dateshard.shardstore.layouts.feature import CALENDAR, Feature, categorical
 from dateshard.shardstore.layouts.fill import WHOLE
 from dateshard.shardstore.layouts.grid import on_nodes
 from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
-from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -206,7 +205,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
     def refuse(place: int, count: int) -> NoReturn:
         raise _repeated(decoded, config, place, count)
 
-    by_row = config.cut == ROW and not keep_places  # whose place is kept need not be put on one side of a split
+    by_row = config.by_row and not keep_places  # whose place is kept need not be put on one side of a split
     cut, names = by_row or config.source.cut is not None, decoded.nodes
     to = Reduction(
         day=decoded.day,

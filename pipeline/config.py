@@ -261,11 +261,9 @@ class Pipeline(SourceSection):
     @model_validator(mode="after")
     def _divides_what_cuts(self) -> Pipeline:
         by = self.split.by if self.split else None
-        if by == ROW and self.layout == "table" and self.source.cut is None:
+        if self.by_row and self.layout == "table":
             if any(isinstance(getattr(self.split, name), list) for name in SPLITS):
-                raise ValueError(
-                    "split.by: row divides rows by a hash of what they hold: train, validation, test are fractions"
-                )
+                raise ValueError("split.by: row divides rows by what they hold: train, validation, test are fractions")
             return self
         if by is not None and by != self.source.cut:
             cut = f"source.cut is '{self.source.cut}'" if self.source.cut else "source.cut names none"
@@ -441,7 +439,7 @@ class Pipeline(SourceSection):
             for name, feature in self.features.items()
         ]
         nodes = None if node_names is None else identity(list(node_names))
-        others: list[Any] = [ROW] if self.cut == ROW else []
+        others: list[Any] = [ROW] if self.by_row else []
         others += [["calendar", self.calendar.country, self.calendar.subdivision]] if self.calendar else []
         return identity([self.source.measuring(), nodes, self.layout, self.step_length, features, *others])
 
@@ -458,17 +456,21 @@ class Pipeline(SourceSection):
         return settings if self.split is None or self.split.by is None else [settings, self.split.model_dump()]
 
     @property
+    def by_row(self) -> bool:
+        """Whether a hash of what they hold divides the rows of a table, and no column."""
+        return self.source.cut is None and self.split is not None and self.split.by == ROW
+
+    @property
     def cut(self) -> str:
         """What cuts a date's records: a column, `row` for a hash of what they hold, or nothing."""
-        by = self.split.by if self.split else None
-        return self.source.cut or (ROW if by == ROW else "")
+        return self.source.cut or (ROW if self.by_row else "")
 
     @property
     def training_cuts(self) -> tuple[str, ...] | None:
         """Names of the training cuts: () where dates are divided, None while fractions of the names are not resolved."""
         if self.split is None or self.split.by is None:
             return ()
-        if self.split.by == ROW and not isinstance(self.split.train, list):
+        if self.by_row and not isinstance(self.split.train, list):
             return resolve_cuts(self.split, BUCKETS)["train"]
         train = self.split.train
         return tuple(sorted(set(train), key=str.encode)) if isinstance(train, list) else None
@@ -479,10 +481,9 @@ class Pipeline(SourceSection):
         if not self.training_cuts:
             return {}
         assert self.split is not None, "cuts are divided by a split"
-        if self.split.by == ROW and not isinstance(self.split.train, list):
+        if self.by_row and not isinstance(self.split.train, list):
             return resolve_cuts(self.split, BUCKETS)
-        lists = {name: getattr(self.split, name) for name in SPLITS}
-        return {name: tuple(sorted(set(names), key=str.encode)) for name, names in lists.items() if names}
+        return {name: tuple(sorted(set(own), key=str.encode)) for name in SPLITS if (own := getattr(self.split, name))}
 
     def with_cuts(self, cuts: Mapping[str, Sequence[str]]) -> Pipeline:
         """The configuration with the names of cuts in each split in place of fractions."""

@@ -23,7 +23,6 @@ from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.frozen import load_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
-from dateshard.shardstore.layouts.row_buckets import ROW
 
 
 def preprocess(
@@ -99,7 +98,7 @@ def preprocess(
 
 def _named(config: Pipeline, current: Committed | None, plan: Plan) -> Pipeline:
     """Gives the configuration with the names of the cuts of the current generation, where they stay."""
-    known = current.manifest.split_cuts if current and not plan.merge and config.cut != ROW else {}
+    known = current.manifest.split_cuts if current and not plan.merge and not config.by_row else {}
     return config.with_cuts(known) if known else config
 
 

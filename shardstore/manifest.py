@@ -21,7 +21,7 @@ from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError,
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
-from dateshard.shardstore.layouts.row_buckets import ROW
+from dateshard.shardstore.layouts.row_buckets import BUCKETS, ROW
 from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 
 FORMAT = 1
@@ -77,6 +77,7 @@ class Manifest:
     Attributes:
         step: length of a step in nanoseconds; 0 where the layout has none.
         cut: column by whose values the records of a date are cut into pieces that no window crosses; empty for none.
+        cut_column: whether `cut` names a column of a table that has the very name of the buckets of rows, `row`.
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
@@ -101,6 +102,7 @@ class Manifest:
     layout: str = "grid"
     vocabularies: str = ""
     cut: str = ""
+    cut_column: bool = False
     split_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def day(self, date: dt.date) -> Day:
@@ -130,6 +132,12 @@ class Manifest:
         return None
 
     @property
+    def by_row(self) -> bool:
+        """Whether a hash of what they hold puts rows into one of a hundred buckets, and no column cuts them."""
+        names = (name for own in self.split_cuts.values() for name in own)
+        return self.layout == "table" and self.cut == ROW and not self.cut_column and all(n in BUCKETS for n in names)
+
+    @property
     def training(self) -> str:
         """What the statistics are of, in words: all of the training dates, or some records of every date."""
         if not self.split_cuts:
@@ -139,14 +147,14 @@ class Manifest:
     def cuts_of(self, split: str) -> str:
         """How many cuts a split has, in words, where cuts are divided: `2 values of 'session'`, `70 % of the rows`."""
         count = len(self.split_cuts.get(split, ()))
-        if self.cut == ROW:  # by a hundred buckets of them
+        if self.by_row:
             return f"{count} % of the rows"
         return f"{count:,} value{'' if count == 1 else 's'} of '{self.cut}'"
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
         cuts = {name: list(names) for name, names in self.split_cuts.items()}
-        some = {"vocabularies": self.vocabularies, "cut": self.cut, "split_cuts": cuts}
+        some = {"vocabularies": self.vocabularies, "cut": self.cut, "cut_column": self.cut_column, "split_cuts": cuts}
         return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -179,6 +187,7 @@ class Manifest:
                 layout=content["layout"],
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
                 cut=content.get("cut", ""),
+                cut_column=content.get("cut_column", False),
                 split_cuts={name: tuple(names) for name, names in content.get("split_cuts", {}).items()},
                 timezone=content["timezone"],
                 step=content["step"],

@@ -118,6 +118,9 @@ class EvaluateDocument(TypedDict):
     split_by: Annotated[
         str | None, Field(description="column whose values are divided (row: buckets of rows); null: dates are")
     ]
+    by_row: Annotated[
+        bool, Field(description="what is divided are buckets of rows, and not a column that is named row")
+    ]
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
     history: Annotated[int, Field(description="steps that the model looks back")]
     observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]

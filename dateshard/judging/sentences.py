@@ -125,7 +125,8 @@ def _units(document: Document, row: Mapping[str, Any]) -> str:
     if (count := row.get("cuts")) is None:  # as in every evaluation that is older than cuts
         return _counted(row["dates"], "date")
     by = document["split_by"]
-    return f"{_counted(count, 'bucket')} of rows" if by == ROW else f"{_counted(count, 'value')} of '{by}'"
+    buckets = document.get("by_row", by == ROW)  # those of before 0061 do not say it
+    return f"{_counted(count, 'bucket')} of rows" if buckets else f"{_counted(count, 'value')} of '{by}'"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -32,7 +32,6 @@ from dateshard.judging.silent_nodes import known_targets
 from dateshard.pipeline.generation_settings import settings_of
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
-from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.trainer.assessment.baselines import BATCH_BYTES, order_to_judge, window_bytes
 from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecaster
@@ -190,7 +189,7 @@ def _records(instant_of: InstantOf, positions: range, offsets: Integers) -> dict
         "date": pl.Series([day.date for day in dataset.days], dtype=pl.Date).gather(day_S),
         "record": pl.Series(row_S, dtype=pl.Int64),
     }
-    if dataset.manifest.cut in ("", ROW):
+    if not dataset.manifest.cut or dataset.manifest.by_row:
         return columns
     names = np.empty(len(day_S), dtype=object)
     for day in np.unique(day_S).tolist():

@@ -33,7 +33,6 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
-from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.times.calendar import Day
 from dateshard.shardstore.times.instants import spell
 from dateshard.terminal.indented import indented
@@ -163,7 +162,7 @@ def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> list[Any]:
 
 def _cut(dataset: Dataset) -> list[str]:
     """The column of the cuts, where a column of the dumps names them."""
-    return [dataset.manifest.cut] if dataset.manifest.cut not in ("", ROW) else []
+    return [dataset.manifest.cut] if dataset.manifest.cut and not dataset.manifest.by_row else []
 
 
 def _names_of_cuts(dataset: Dataset, day: Day, num_nodes: int) -> list[Any]:

@@ -136,9 +136,13 @@ def _split(manifest: Manifest) -> str:
     rows = []
     for name in (name for name in SPLITS if name in manifest.split_cuts):
         names = manifest.split_cuts[name]
+        if manifest.by_row:
+            rows.append([name, manifest.cuts_of(name)])
+            continue
         more = f", and {len(names) - MOST_ROWS:,} more" if len(names) > MOST_ROWS else ""
         rows.append([name, f"{len(names):,}: {', '.join(names[:MOST_ROWS])}{more}"])
-    return table("Split", ("part", f"values of '{manifest.cut}'"), rows)
+    what = "by a hash of what they hold" if manifest.by_row else f"values of '{manifest.cut}'"
+    return table("Split", ("part", what), rows)
 
 
 def _windows(facts: Facts) -> str:

@@ -13,7 +13,6 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, shorten
-from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.manifest import in_no_split
 from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
@@ -86,7 +85,7 @@ def _divided(dataset: Dataset) -> str:
     manifest, sides = dataset.manifest, ("train", "validation")
     if manifest.split_cuts:
         counts = [len(manifest.split_cuts.get(side, ())) for side in sides]
-        if manifest.cut == ROW:  # by a hundred buckets of them
+        if manifest.by_row:  # by a hundred buckets of them
             return f"{counts[0]} % train + {counts[1]} % validation of the rows"
         return f"{counts[0]:,} train + {counts[1]:,} validation values of '{manifest.cut}'"
     counts = [sum(1 for day in dataset.days if manifest.split_of(day.date) == side) for side in sides]

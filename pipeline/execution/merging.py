@@ -18,7 +18,6 @@ from dateshard.pipeline.unobserved import refuse_nothing_observed
 from dateshard.pipeline.workers.pool import Again
 from dateshard.shardstore.errors import DamagedError, StoreError
 from dateshard.shardstore.frozen import Frozen, load_statistics, save_frozen
-from dateshard.shardstore.layouts.row_buckets import ROW
 from dateshard.shardstore.scaling.statistics import Statistics, drift
 
 
@@ -50,7 +49,7 @@ def merge(job: Job, progress: PreprocessProgress) -> Generator[Event, None, tupl
 def _name_cuts(job: Job, progress: PreprocessProgress) -> None:
     """Resolves which cuts are of which split; fractions are resolved once, and again for --resplit."""
     split, old = job.config.split, progress.current.manifest if progress.current else None
-    if split is None or split.by in (None, ROW) or not (keys := training_keys(progress)):
+    if split is None or split.by is None or job.config.by_row or not (keys := training_keys(progress)):
         return
     same = old is not None and progress.seen.sources.split == split_settings(job.config)
     if old is not None and old.split_cuts and same and not job.wish.resplit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,31 @@ def test_what_has_no_meaning_for_a_table_is_refused(change: dict[str, Any], says
     with pytest.raises(ValidationError) as caught:
         Pipeline.model_validate(tree)
     assert says in str(caught.value)
+
+
+def test_a_column_that_has_the_name_of_the_buckets_cuts_and_divides_as_any_other(tmp_path: Path) -> None:
+    rows = [f"{line},{'abcd'[k % 4]}" for k, line in enumerate(houses(200))]
+    source = {"path": str(tmp_path / "houses.csv"), "cut": "row"}
+    split = {"by": "row", "train": ["a", "b"], "validation": ["c"], "test": ["d"]}
+    world = table_world(tmp_path, rows, source=source, split=split)
+    (tmp_path / "houses.csv").write_text("\n".join(["area,rooms,town,price,row", *rows]) + "\n")
+    config = str(world.config_file())
+    world.run("preprocess", "--workers", "1", "-c", config)
+    dataset = world.open()
+    assert dataset.cuts(dataset.days[0]).names == ("a", "b", "c", "d")
+    assert not dataset.manifest.by_row
+    assert "2 train + 1 validation values of 'row'" in world.run("train", "--run", "r", "-c", config).stdout
+    judged = json.loads(world.run("evaluate", "r", "--json").stdout)
+    assert {row["cuts"] for row in judged["comparisons"]} == {1}
+    assert not judged["by_row"]
+    world.run("export", "1970-01-01", "--to", "csv", "--out", str(tmp_path / "out"), "-c", config)
+    (exported,) = (tmp_path / "out").iterdir()
+    assert '"row"' in exported.read_text().partition("\n")[0]
+
+
+def test_a_store_that_does_not_say_what_its_cuts_are_is_told_by_their_names(priced: World) -> None:
+    """As stores were written that know no `cut_column`."""
+    manifest = priced.open().manifest
+    assert manifest.by_row
+    assert "cut_column" not in manifest.to_json()
+    assert not replace(manifest, split_cuts={"train": ("ann",)}).by_row

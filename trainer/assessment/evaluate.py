@@ -139,6 +139,7 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
         twins=_twins(rows) if ridge else [],
         history=setting.window.history,
         split_by=manifest.cut if manifest.split_cuts else None,
+        by_row=manifest.by_row,
     )
     if rivals.model is not None:
         days = None if manifest.split_cuts else _horizon_days(setting)

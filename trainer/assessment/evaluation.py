@@ -44,6 +44,7 @@ class Evaluation:
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
         observed: {split: share of its target cells}.
         split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
+        by_row: whether it is these buckets, and not a column of that name.
         sample: the table of a sample of the windows, where slow baselines are judged on these alone: all its rows are of
             them, those of the others too; None: there is one table.
     """
@@ -61,6 +62,7 @@ class Evaluation:
     shown: list[dict[str, Any]] = field(default_factory=list)
     observed: dict[str, float] = field(default_factory=dict)
     split_by: str | None = None
+    by_row: bool = False
     sample: Evaluation | None = None
 
     @property
@@ -120,6 +122,7 @@ class Evaluation:
         return {
             "split": self.split,
             "split_by": self.split_by,
+            "by_row": self.by_row,
             "history": self.history,
             "observed": self.observed,
             "features": self.features,

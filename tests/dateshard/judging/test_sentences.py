@@ -69,17 +69,20 @@ def cuts(low: float | None, high: float | None, count: int) -> Comparison:
 
 
 @pytest.mark.parametrize(
-    ("by", "count", "units"),
+    ("by", "by_row", "count", "units"),
     [
-        ("subject", 12, "12 values of 'subject'"),
-        ("row", 20, "20 buckets of rows"),
-        ("subject", 1, "1 value of 'subject'"),
+        ("subject", False, 12, "12 values of 'subject'"),
+        ("row", True, 20, "20 buckets of rows"),
+        ("row", False, 20, "20 values of 'row'"),
+        ("subject", False, 1, "1 value of 'subject'"),
     ],
 )
-def test_where_cuts_are_divided_a_verdict_is_about_them_and_not_about_dates(by: str, count: int, units: str) -> None:
-    ((sentence, _),) = said(cuts(*LOST, count), split_by=by)
+def test_where_cuts_are_divided_a_verdict_is_about_them_and_not_about_dates(
+    by: str, by_row: bool, count: int, units: str
+) -> None:
+    ((sentence, _),) = said(cuts(*LOST, count), split_by=by, by_row=by_row)
     assert f" than repeat (95 %: 2.0 to 6.0 % over {units}). Use repeat." in sentence
-    ((sentence, _),) = said(cuts(None, None, count), split_by=by)
+    ((sentence, _),) = said(cuts(None, None, count), split_by=by, by_row=by_row)
     assert f" 4.0 % more squared error than repeat ({units}: too few for an interval)." in sentence
 
 
