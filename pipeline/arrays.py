@@ -205,8 +205,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
     def refuse(place: int, count: int) -> NoReturn:
         raise _repeated(decoded, config, place, count)
 
-    by_row = config.by_row and not keep_places  # whose place is kept need not be put on one side of a split
-    cut, names = by_row or config.source.cut is not None, decoded.nodes
+    cut, names = config.by_row or config.source.cut is not None, decoded.nodes
     to = Reduction(
         day=decoded.day,
         names=names,
@@ -214,7 +213,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
         cut=cut,
         features=config.feature_specs(),
         categories=decoded.categories,
-        by_row=by_row,
+        by_row=config.by_row,
         keep_all=config.source.duplicates != "last",
         refuse=refuse if config.source.duplicates == "refuse" else None,
         keep_places=keep_places,

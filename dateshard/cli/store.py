@@ -233,7 +233,8 @@ def export(
 ) -> int:
     """Write committed dates as Parquet, CSV or npy, one file each, in raw units; null where nothing was observed.
 
-    Parquet and CSV: time_utc, time_local, node, and a column a feature. npy: arrays of steps x nodes x features.
+    Parquet and CSV: time_utc, time_local (rows without a time: file, row), node, and a column a feature. npy: arrays of
+    steps x nodes x features.
     """
     from pathlib import Path
 
@@ -248,6 +249,7 @@ def export(
     dates = committed_dates(dataset, selectors)
     folder = Path(out) if out else data_folder() / "exports" / settings.dataset
     rows: list[FileRow] = []
+    notes: list[str] = []
     bar = screen.bar("dates", len(dates))
     try:
         for done in write_files(dataset, dates, form, folder, scaled=scaled, force=force):
@@ -260,8 +262,11 @@ def export(
                 "missing": done.missing,
             }
             rows.append(row)
+            notes += [done.note] if done.note else []
     finally:
         bar.close()
+    for note in notes:
+        screen.tell(f"warning: {note}")
     if as_json:
         emit(_export_document(dataset, form, rows, scaled=scaled))
         return 0

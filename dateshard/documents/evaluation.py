@@ -109,6 +109,7 @@ class EvaluateForecasts(TypedDict):
     rows: Annotated[int, Field(description="windows x target steps x nodes x targets")]
     bytes: int
     level: Annotated[float | None, Field(description="of low and high; null: the run has no intervals, both are null")]
+    notes: Annotated[list[str], Field(description="what it does not hold, and why")]
 
 
 class EvaluateDocument(TypedDict):

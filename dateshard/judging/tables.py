@@ -55,6 +55,8 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
 def show_file(screen: Screen, written: ForecastsFile, run: str) -> None:
     """Says what a file of forecasts holds."""
     screen.tell(f"{written.file}  {written.windows:,} windows, {written.rows:,} rows, {size(written.num_bytes)}")
+    for note in written.notes:
+        screen.tell(f"warning: {note}")
     if written.level is not None:
         screen.explain(f"low and high are the {written.level:g} intervals of the run.")
     else:

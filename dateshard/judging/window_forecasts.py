@@ -4,6 +4,7 @@ A row is one target at one node and target step of one window, in raw units; row
 
     anchor               the instant of the window's first target step (horizon 0: of its last history step)
     date, record, cut    of records instead of steps: their date, place in it (as `export` shows them), and cut if there is one
+    file, row            of rows without a time, instead of all times: where each stands in its dump; null where that has changed
     node, feature, horizon
     truth                null where nothing was observed
     forecast, low, high  low and high null where the run has no intervals, or the window knows nothing of the target there
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 
 from dateshard.judging.forecast_table import Made, frame_of, in_raw_units
 from dateshard.judging.silent_nodes import known_targets
-from dateshard.pipeline.generation_settings import settings_of
+from dateshard.preparing.dump_rows import KnownRows, has_no_times
+from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.trainer.assessment.baselines import BATCH_BYTES, order_to_judge, window_bytes
@@ -47,13 +49,14 @@ ROWS = 1 << 17  # of a row group: 20 MB in memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastsFile:
-    """The file that was written. `level`: of its intervals; None without any."""
+    """The file that was written. `level`: of its intervals; None without any. `notes`: what it does not hold, and why."""
 
     file: Path
     windows: int
     rows: int
     num_bytes: int
     level: float | None
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as `evaluate --json` prints it."""
@@ -85,7 +88,8 @@ def write_forecasts(forecaster: Forecaster, split: str, intervals: Intervals | N
         DiskFullError: nothing is left behind.
     """
     order, rows = _order(forecaster, split), 0
-    made = _tables(forecaster, order, intervals)
+    known = KnownRows(forecaster.dataset) if has_no_times(forecaster.dataset) else None
+    made = _tables(forecaster, order, intervals, known)
     with appearing(path) as temporary, open(temporary, "wb") as file:
         first = next(made)
         with pa_parquet.ParquetWriter(file, first.schema, compression="zstd") as writer:
@@ -100,6 +104,7 @@ def write_forecasts(forecaster: Forecaster, split: str, intervals: Intervals | N
         rows=rows,
         num_bytes=path.stat().st_size,
         level=None if intervals is None else intervals.level,
+        notes=known.notes if known else [],
     )
 
 
@@ -112,10 +117,12 @@ def _order(forecaster: Forecaster, split: str) -> Order:
     return replace(order, batch_size=max(1, most))
 
 
-def _tables(forecaster: Forecaster, order: Order, intervals: Intervals | None) -> Iterator[pa.Table]:
+def _tables(
+    forecaster: Forecaster, order: Order, intervals: Intervals | None, known: KnownRows | None
+) -> Iterator[pa.Table]:
     """Yields row groups."""
     held, count = list[pl.DataFrame](), 0
-    for frame in _frames(forecaster, order, intervals):
+    for frame in _frames(forecaster, order, intervals, known):
         if held and count + frame.height > ROWS:
             yield _joined(held)
             held, count = [], 0
@@ -129,8 +136,10 @@ def _joined(frames: Sequence[pl.DataFrame]) -> pa.Table:
 
 
 @torch.no_grad()
-def _frames(forecaster: Forecaster, order: Order, intervals: Intervals | None) -> Iterator[pl.DataFrame]:
-    """Yields the rows of each batch of windows."""
+def _frames(
+    forecaster: Forecaster, order: Order, intervals: Intervals | None, known: KnownRows | None
+) -> Iterator[pl.DataFrame]:
+    """Yields the rows of each batch of windows. `known`: rows of the dumps, of records whose instants mean nothing."""
     dataset, window = forecaster.dataset, forecaster.window
     everything = tuple(range(len(dataset.features)))
     columns = forecaster.columns
@@ -138,14 +147,18 @@ def _frames(forecaster: Forecaster, order: Order, intervals: Intervals | None) -
         window=window, inputs=everything, targets=columns.targets, codes=True, known=True, futures=columns.futures
     )
     instant_of = InstantOf(dataset, order, window)
-    undated = dataset.manifest.layout == "table" and not settings_of(dataset).source.time_columns
+    timeless = ["anchor", "time", *(["date"] if dataset.manifest.undated else [])]
     for number, batch in enumerate(make_reader(mapped(forecaster.config), dataset, order, wanted).batches(0)):
-        frame = _of_batch(forecaster, batch, (instant_of, order.positions(number)), intervals)
-        yield frame.drop("anchor", "time") if undated else frame
+        frame = _of_batch(forecaster, batch, (instant_of, order.positions(number)), intervals, known)
+        yield frame.drop(timeless) if known else frame
 
 
 def _of_batch(
-    forecaster: Forecaster, batch: Batch, place: tuple[InstantOf, range], intervals: Intervals | None
+    forecaster: Forecaster,
+    batch: Batch,
+    place: tuple[InstantOf, range],
+    intervals: Intervals | None,
+    known: KnownRows | None,
 ) -> pl.DataFrame:
     instant_of, positions = place
     window, nodes = forecaster.window, forecaster.dataset.nodes.names
@@ -154,7 +167,7 @@ def _of_batch(
     instant_BP = instant_of(positions, offsets)
     before = {"anchor": _times(forecaster, instant_of(positions, np.zeros(1, dtype=np.int64)).repeat(steps))}
     if not forecaster.dataset.manifest.step:
-        before |= _records(instant_of, positions, offsets)
+        before |= _records(instant_of, positions, offsets, known)
     of_row = np.repeat(np.arange(size * steps), len(nodes))
     before = {name: column.gather(of_row) for name, column in before.items()}
     before["node"] = pl.Series(nodes, dtype=pl.String).gather(np.tile(np.arange(len(nodes)), size * steps))
@@ -181,14 +194,18 @@ def _times(forecaster: Forecaster, instants: Integers) -> pl.Series:
     return utc.dt.convert_time_zone(forecaster.dataset.manifest.timezone)
 
 
-def _records(instant_of: InstantOf, positions: range, offsets: Integers) -> dict[str, pl.Series]:
-    """The columns date, record and cut of target records."""
+def _records(
+    instant_of: InstantOf, positions: range, offsets: Integers, known: KnownRows | None
+) -> dict[str, pl.Series]:
+    """The columns date, record, cut, and of rows without a time file and row, of target records."""
     dataset = instant_of.dataset
     day_S, row_S = (places.ravel() for places in instant_of.date_of.places(positions, offsets))
     columns = {
         "date": pl.Series([day.date for day in dataset.days], dtype=pl.Date).gather(day_S),
         "record": pl.Series(row_S, dtype=pl.Int64),
     }
+    if known:
+        columns |= _in_dumps(dataset, day_S, row_S, known)
     if not dataset.manifest.cut or dataset.manifest.by_row:
         return columns
     names = np.empty(len(day_S), dtype=object)
@@ -197,6 +214,18 @@ def _records(instant_of: InstantOf, positions: range, offsets: Integers) -> dict
         of_cut = np.searchsorted(cuts.starts, row_S[here], side="right") - 1
         names[here] = np.asarray(cuts.names, dtype=object)[of_cut]
     return columns | {"cut": pl.Series(names.tolist(), dtype=pl.String)}
+
+
+def _in_dumps(dataset: Dataset, day_S: Integers, row_S: Integers, known: KnownRows) -> dict[str, pl.Series]:
+    """The columns file and row of target records, null where they are not known."""
+    files, rows = np.full(len(day_S), None, dtype=object), np.full(len(day_S), -1, dtype=np.int64)
+    for day in np.unique(day_S).tolist():
+        here = day_S == day
+        if there := known.of(dataset.days[day].date):
+            files[here] = np.asarray(there.files, dtype=object)[there.file_T[row_S[here]]]
+            rows[here] = there.row_T[row_S[here]]
+    row = pl.Series(rows, dtype=pl.Int64)
+    return {"file": pl.Series(files.tolist(), dtype=pl.String), "row": row.set(row < 0, None)}
 
 
 def _known(forecaster: Forecaster, batch: Batch) -> NDArray[np.bool_]:

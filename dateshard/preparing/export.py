@@ -4,7 +4,10 @@ Values are in raw units (scale and transform undone, float64) or as stored (scal
 observed is null (NaN in npy), whatever fill put into the shard. What `clip` cut stays cut.
 
 Parquet and CSV have a row a step and node: time_utc, time_local, node, then the features; a categorical feature is
-its text. npy is the array [T, N, F] itself, with <date>.time.npy (int64 ns) and axes.json beside it.
+its text. Rows of a table without times have `file` and `row` in place of times: where each stands in its dump (as
+`dump_row` beside a column `row` of the table's own).
+
+npy is the array [T, N, F] itself, with <date>.time.npy (int64 ns) and axes.json beside it.
 
 Memory: one date's values and mask, and one block of BLOCK_CELLS cells. Files appear whole or not at all.
 
@@ -28,12 +31,13 @@ import pyarrow.parquet as pa_parquet
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dateshard.preparing.dump_rows import DumpRows, KnownRows, has_no_times
 from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import categorical
-from dateshard.shardstore.times.calendar import Day
+from dateshard.shardstore.times.calendar import UNDATED_TEXT, Day
 from dateshard.shardstore.times.instants import spell
 from dateshard.terminal.indented import indented
 
@@ -44,19 +48,28 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One date's file; `missing` counts the cells that are null."""
+    """One date's file; `missing` counts the cells that are null, `note` says why rows of the dump are not known."""
 
     date: dt.date
     file: Path
     num_bytes: int
     steps: int
     missing: int
+    note: str | None = None
 
 
 def targets(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path) -> list[Path]:
     """All files that an export of these dates writes."""
-    paths = [folder / f"{date}.{to}" for date in dates]
-    return [*paths, *(folder / f"{date}.time.npy" for date in dates), folder / "axes.json"] if to == "npy" else paths
+    names = [_name(dataset, date) for date in dates]
+    paths = [folder / f"{name}.{to}" for name in names]
+    if to != "npy":
+        return paths
+    beside = "row" if has_no_times(dataset) else "time"
+    return [*paths, *(folder / f"{name}.{beside}.npy" for name in names), folder / "axes.json"]
+
+
+def _name(dataset: Dataset, date: dt.date) -> str:
+    return UNDATED_TEXT if dataset.manifest.undated else str(date)
 
 
 def export(
@@ -79,25 +92,37 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     if to == "npy":
         _write_axes(dataset, folder, scaled=scaled, force=force)
+    known = KnownRows(dataset) if has_no_times(dataset) else None
     for date in dates:
-        day, path = dataset.manifest.day(date), folder / f"{date}.{to}"
+        day, path = dataset.manifest.day(date), folder / f"{_name(dataset, date)}.{to}"
         values, observed = dataset.read_day(day)
+        rows = known.of(date) if known else None
         if to == "npy":
             numbers = values if scaled else raw_units(dataset, values)
             numbers[~observed] = np.nan
-            for file, array in ((folder / f"{date}.time.npy", dataset.times(day)), (path, numbers)):
+            beside = {} if known else {"time": dataset.times(day)}
+            beside |= {"row": rows.row_T} if rows else {}
+            files = [(folder / f"{_name(dataset, date)}.{name}.npy", array) for name, array in beside.items()]
+            for file, array in (*files, (path, numbers)):
                 with _new_file(file, force=force) as temporary:
                     _write_npy(temporary, array)
         else:
+            index = _places(dataset, rows, len(values)) if known else _times(dataset, day, as_csv=to == "csv")
             with _new_file(path, force=force) as temporary:
-                _write_table(dataset, day, values, observed, temporary, as_csv=to == "csv", scaled=scaled)
+                _write_table(dataset, day, values, observed, temporary, index, as_csv=to == "csv", scaled=scaled)
         yield Exported(
-            date=date, file=path, num_bytes=path.stat().st_size, steps=len(values), missing=int((~observed).sum())
+            date=date,
+            file=path,
+            num_bytes=path.stat().st_size,
+            steps=len(values),
+            missing=int((~observed).sum()),
+            note=known.notes.pop() if known and known.notes else None,
         )
 
 
 def _refuse(dataset: Dataset, dates: Sequence[dt.date], to: str, folder: Path, *, force: bool) -> None:
-    taken = [name for name in dataset.feature_names if name in (*TIMES, *_cut(dataset))]
+    own = (*(() if has_no_times(dataset) else TIMES[:2]), TIMES[2], *_cut(dataset))
+    taken = [name for name in dataset.feature_names if name in own]
     if taken and to != "npy":
         raise UsageError(f"a feature has the name '{taken[0]}', which is a column here", todo="Export with --to npy")
     there = [path for path in targets(dataset, dates, to, folder) if path.exists()]
@@ -115,13 +140,15 @@ def _write_table(
     values_TNF: NDArray[np.float32],
     observed_TNF: NDArray[np.bool_],
     path: Path,
+    index: Mapping[str, Any],
     *,
     as_csv: bool,
     scaled: bool,
 ) -> None:
+    """Writes a date's rows, a block at a time. `index`: a column of each step, before the nodes."""
     codes = {} if scaled else categorical(dataset.features)
-    schema = _schema(dataset, codes, as_csv=as_csv, scaled=scaled)
-    names, times = pa.array(dataset.nodes.names), _times(dataset, day, as_csv=as_csv)
+    schema = _schema(dataset, codes, index, as_csv=as_csv, scaled=scaled)
+    names = pa.array(dataset.nodes.names)
     of_cuts = _names_of_cuts(dataset, day, len(names))
     rows = max(1, BLOCK_CELLS // max(1, len(names)))
     make = pa_csv.CSVWriter if as_csv else partial(pa_parquet.ParquetWriter, compression="zstd")
@@ -129,7 +156,7 @@ def _write_table(
         for first in range(0, day.num_steps, rows):
             block = slice(first, first + rows)
             numbers = values_TNF[block] if scaled else raw_units(dataset, values_TNF[block])
-            columns = _index(block, day, len(names), names, times)
+            columns = _index(block, day, len(names), names, [*index.values()])
             columns += [cuts.slice(first * len(names), len(columns[0])) for cuts in of_cuts]
             for place, feature in enumerate(dataset.features):
                 seen = observed_TNF[block, :, place].ravel()
@@ -138,26 +165,33 @@ def _write_table(
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _schema(dataset: Dataset, codes: Mapping[int, str], *, as_csv: bool, scaled: bool) -> Any:
-    zones = ("UTC", dataset.manifest.timezone)
-    kinds = [pa.string() if as_csv else pa.timestamp("ns", tz=name) for name in zones]
+def _schema(dataset: Dataset, codes: Mapping[int, str], index: Mapping[str, Any], *, as_csv: bool, scaled: bool) -> Any:
     number = pa.float32() if scaled else pa.float64()
-    fields = [*zip(TIMES, [*kinds, pa.string()], strict=True)]
+    fields = [*((name, column.type) for name, column in index.items()), ("node", pa.string())]
     fields += [(name, pa.string()) for name in _cut(dataset)]
     fields += [(f.name, pa.string() if k in codes else number) for k, f in enumerate(dataset.features)]
     facts = {"dateshard.dataset": dataset.manifest.dataset, "dateshard.units": "scaled" if scaled else "raw"}
     return pa.schema(fields, metadata=None if as_csv else facts)
 
 
-def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> list[Any]:
+def _places(dataset: Dataset, rows: DumpRows | None, count: int) -> dict[str, Any]:
+    """The file and the row of each record of a date as Arrow arrays, null where they are not known."""
+    file, row = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
+    if rows is not None:
+        file, row = pa.array(rows.files, pa.string()).take(pa.array(rows.file_T)), pa.array(rows.row_T, pa.int64())
+    own = (*dataset.feature_names, *_cut(dataset))
+    return {f"dump_{name}" if name in own else name: column for name, column in (("file", file), ("row", row))}
+
+
+def _times(dataset: Dataset, day: Day, *, as_csv: bool) -> dict[str, Any]:
     """The time of each step twice, as Arrow arrays: in UTC and in the dataset's zone (in CSV with its offset)."""
     at = dataset.times(day)
     names = ("UTC", dataset.manifest.timezone)
     if not as_csv:
-        return [pa.array(at, pa.timestamp("ns", tz=name)) for name in names]
+        return {key: pa.array(at, pa.timestamp("ns", tz=name)) for key, name in zip(TIMES, names, strict=False)}
     utc = [spell(instant, "UTC").replace("+00:00", "Z") for instant in at.tolist()]
     local = [spell(instant, names[1]) for instant in at.tolist()]
-    return [pa.array(utc), pa.array(local)]
+    return {"time_utc": pa.array(utc), "time_local": pa.array(local)}
 
 
 def _cut(dataset: Dataset) -> list[str]:

@@ -110,6 +110,14 @@ def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None
     return _dump(path, files, config.source, cache or {}, {} if fresh is None else fresh) if files else None
 
 
+def dump_at(config: Pipeline, date: dt.date) -> Dump | None:
+    """The dump of one date as it is now; None if there is none. Of a file of many dates only that of undated rows."""
+    if config.source.undated:
+        return whole_file(config)
+    paths = find_dumps(config.source.path)
+    return _dump(*paths[date], config.source, {}, {}) if date in paths else None
+
+
 def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
     """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
     size, hashes = 0, []

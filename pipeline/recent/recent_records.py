@@ -138,7 +138,7 @@ class DumpRecords:
         encoded = encode_date(staged, config, self.target)
         time_T, observed = staged.beside["time"], encoded.observed_TNF
         cut_T = None
-        if "cuts" in staged.beside:
+        if "cuts" in staged.beside and not config.by_row:
             names = np.array(decode_names(staged.beside["cut_names"]), dtype=object)
             cut_T = np.repeat(names, np.diff(np.append(staged.beside["cuts"], len(time_T))))
         records = RecentRecords(
@@ -201,7 +201,7 @@ class ShardRecords:
         day, dataset = self.dataset.manifest.day(date), self.dataset
         arrays = dataset.arrays(date, ("values", "observed", "time"))
         time_T, cut_T = np.asarray(arrays["time"]), None
-        if dataset.manifest.cut:
+        if dataset.manifest.cut and not dataset.manifest.by_row:
             cuts = dataset.cuts(day)
             names = np.array(cuts.names, dtype=object)
             cut_T = np.repeat(names, np.diff(np.append(cuts.starts, len(time_T))))

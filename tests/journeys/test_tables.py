@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -261,8 +262,9 @@ def test_a_column_that_has_the_name_of_the_buckets_cuts_and_divides_as_any_other
     assert {row["cuts"] for row in judged["comparisons"]} == {1}
     assert not judged["by_row"]
     world.run("export", "1970-01-01", "--to", "csv", "--out", str(tmp_path / "out"), "-c", config)
-    (exported,) = (tmp_path / "out").iterdir()
-    assert '"row"' in exported.read_text().partition("\n")[0]
+    exported = pl.read_csv(tmp_path / "out" / "undated.csv")
+    assert exported.columns == ["file", "dump_row", "node", "row", *FEATURES]
+    assert [rows[number - 2].rpartition(",")[2] for number in exported["dump_row"]] == exported["row"].to_list()
 
 
 def test_a_store_that_does_not_say_what_its_cuts_are_is_told_by_their_names(priced: World) -> None:
@@ -271,3 +273,34 @@ def test_a_store_that_does_not_say_what_its_cuts_are_is_told_by_their_names(pric
     assert manifest.by_row
     assert "cut_column" not in manifest.to_json()
     assert not replace(manifest, split_cuts={"train": ("ann",)}).by_row
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "npy"])
+def test_an_export_names_the_row_of_the_dump_and_invents_no_time(tmp_path: Path, to: str) -> None:
+    rows = houses(300)
+    world = table_world(tmp_path, rows)
+    config, out = str(world.config_file()), tmp_path / "out"
+    world.run("preprocess", "--workers", "1", "-c", config)
+    world.run("export", "undated", "--to", to, "--out", str(out), "-c", config)
+    if to == "npy":
+        numbers, areas = np.load(out / "undated.row.npy"), np.load(out / "undated.npy")[:, 0, 0]
+    else:
+        frame = (pl.read_csv if to == "csv" else pl.read_parquet)(out / f"undated.{to}")
+        assert frame.columns == ["file", "row", "node", *FEATURES]
+        assert set(frame["file"]) == {str(tmp_path / "houses.csv")}
+        numbers, areas = frame["row"].to_numpy(), frame["area"].to_numpy()
+    assert sorted(numbers.tolist()) == list(range(2, 302))
+    assert [rows[number - 2].split(",")[0] for number in numbers] == [f"{area:.1f}" for area in areas]
+    assert not any("1970" in path.name for path in out.iterdir())
+
+
+def test_where_the_dump_changed_an_export_says_that_rows_are_not_known(tmp_path: Path) -> None:
+    world = table_world(tmp_path, houses(50))
+    config, dump = str(world.config_file()), tmp_path / "houses.csv"
+    world.run("preprocess", "--workers", "1", "-c", config)
+    dump.write_text(dump.read_text() + "1.0,1,A,1.0\n")
+    for why in ("the dump has changed since it was prepared", "the dump is gone"):
+        done = world.run("export", "undated", "--to", "csv", "--out", str(tmp_path / "out"), "--force", "-c", config)
+        assert f"file and row are empty, for they are looked up in the dump: {dump}: {why}" in done.stdout
+        assert pl.read_csv(tmp_path / "out" / "undated.csv")["row"].null_count() == 50
+        dump.unlink(missing_ok=True)

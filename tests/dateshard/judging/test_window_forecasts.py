@@ -14,6 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from dateshard.judging import window_forecasts
+from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
@@ -65,6 +66,7 @@ def test_every_window_step_node_and_target_is_a_row_of_truth_and_forecast(world:
         "windows": len(windows),
         "rows": len(windows) * HORIZON * 3 * 2,
         "level": 0.8,
+        "notes": [],
     }
     forecaster, saved = forecaster_of(world.settings.trainer, world.open())
     values, codes = np.array([w.scaled[:HISTORY] for w in windows], np.float32), np.array([w.codes for w in windows])
@@ -198,13 +200,17 @@ def test_of_a_category_the_true_one_stands_beside_the_likeliest(
     monkeypatch.chdir(world.folder)
     ds("evaluate", "r", "--forecasts", "w.parquet")
     frame, dataset = pl.read_parquet("w.parquet"), world.open()
-    named = ["date", "record", "cut", "node", "feature", "horizon", "truth", "forecast", "low", "high"]
+    named = ["record", "file", "row", "cut", "node", "feature", "horizon", "truth", "forecast", "low", "high"]
     assert [name for name in frame.columns if name != "cut"] == [
         *(name for name in named if name != "cut"),
         *("truth_category", "category", "probability"),
     ]
     (day,) = dataset.days
     values, codes = np.asarray(dataset.arrays(day.date)["values"])[frame["record"].to_numpy()], dataset.codes(day)
+    lines = (world.folder / "houses.csv").read_text().splitlines()
+    rows = [lines[row - 1].split(",") for row in frame["row"].to_list()]
+    assert [row[0] for row in rows] == [f"{x:.1f}" for x in raw_units(dataset, values)[:, 0, 0]]
+    assert set(frame["file"].to_list()) == {str(world.folder / "houses.csv")}
     towns, place = dataset.vocabularies.names["town"], dataset.feature_names.index("town")
     code = values[:, 0, place].astype(int)
     assert frame["truth_category"].to_list() == [towns[k - 1] if k else None for k in code]

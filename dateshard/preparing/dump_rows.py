@@ -1,0 +1,88 @@
+"""Where the rows of a stored table stand in their dump, which a shard does not keep: the dump is read again.
+
+Legend: T rows of the date.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of
+from dateshard.pipeline.planning.observe import dump_at
+from dateshard.pipeline.recent.raw_files import Raw
+from dateshard.shardstore.commit import load_sources
+from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import DateshardError, DumpError, Where
+from dateshard.trust import check_trust, code_of
+
+
+@dataclass(frozen=True, slots=True)
+class DumpRows:
+    """The file of each row of a date, as a place in `files`, and its number there as messages count them."""
+
+    files: tuple[str, ...]
+    file_T: NDArray[np.int64]
+    row_T: NDArray[np.int64]
+
+
+def has_no_times(dataset: Dataset) -> bool:
+    """Whether the records are rows of a table without a column of times: their instants mean nothing."""
+    if dataset.manifest.layout != "table":
+        return False
+    with suppress(DateshardError):
+        return not settings_of(dataset).source.time_columns
+    return dataset.manifest.undated
+
+
+def dump_rows(dataset: Dataset, date: dt.date) -> DumpRows:
+    """Finds the rows of a date in its dump, in the order of the shard.
+
+    Memory: as preparing the date.
+
+    Raises:
+        DateshardError: the dump is gone or has changed, or would be read in another way than then.
+    """
+    config = settings_of(dataset)
+    check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=False)
+    refuse_other_settings(config, dataset)
+    dump, before = dump_at(config, date), load_sources(dataset.root, dataset.generation).dates[date].dump
+    if dump is None or dump.hash != before.hash:
+        what = "the dump is gone" if dump is None else "the dump has changed since it was prepared"
+        raise DumpError(what, where=Where(file=before.path))
+    with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:
+        raw = Raw(config=config, dumps={date: dump}, cut=frozenset(), folder=Path(folder), names=())
+        staged = raw.stage(date, None, keep_places=True)
+    rows = DumpRows(staged.files, staged.beside["file"], staged.beside["row"])
+    if len(rows.row_T) != dataset.manifest.dates[date].num_steps:
+        raise DumpError("the dump has other rows now", where=Where(file=before.path))
+    return rows
+
+
+class KnownRows:
+    """The rows of the dumps of a dataset, of one date at a time.
+
+    Attributes:
+        notes: why the rows of a date are not known, once a date.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.notes = dataset, list[str]()
+        self._date: dt.date | None = None
+        self._rows: DumpRows | None = None
+
+    def of(self, date: dt.date) -> DumpRows | None:
+        """Returns a date's rows; None where they cannot be known."""
+        if date != self._date:
+            self._date, self._rows = date, None
+            try:
+                self._rows = dump_rows(self.dataset, date)
+            except DateshardError as error:
+                self.notes.append(f"file and row are empty, for they are looked up in the dump: {error}")
+        return self._rows
