@@ -17,6 +17,7 @@ from dateshard.pipeline.unobserved import about_unobserved
 from dateshard.shardstore.commit import Committed
 from dateshard.shardstore.coverage.observed import by_split
 from dateshard.shardstore.coverage.spacing import too_short_a_step
+from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.errors import DateshardError, DumpError, ResourceError, Where
 from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.layouts.row_buckets import ROW
@@ -184,6 +185,7 @@ def finished(
         dropped=end.dropped,
         observed=by_split(current.manifest, current.sources.dates) if current else {},
         short_step=_short_step(root, current) if current else "",
+        cuts_in_no_split=about_cuts_in_no_split(root, current.generation, current.manifest) if current else "",
         empty=tuple(sorted(date for date, receipt in made.items() if not any(receipt.observed))),
         unobserved=about_unobserved(current, statistics) if current else (),
     )

@@ -153,6 +153,7 @@ class Finished:
     dropped: Mapping[dt.date, DateshardError] = field(default_factory=dict)  # dates without rows that are left out
     observed: Mapping[str, ObservedCells] = field(default_factory=dict)  # by split, as far as it is known
     short_step: str = ""  # why the step is too short for the records, if it is
+    cuts_in_no_split: str = ""  # which people or sessions came after the names were divided, if any
     empty: tuple[dt.date, ...] = ()  # dates made in this run of which no cell was observed
     unobserved: tuple[str, ...] = ()  # on features and nodes of which the training dates hold nothing, in words
 

@@ -269,7 +269,11 @@ def _observed(screen: Screen, finished: e.Finished) -> list[str]:
     done = finished.measured + finished.written + finished.unchanged
     if done and (line := shares_line(finished.observed)):
         screen.tell(line)
-    warnings = [*filter(None, [finished.short_step]), *finished.unobserved, *thin_splits(finished.observed)]
+    warnings = [
+        *filter(None, [finished.short_step, finished.cuts_in_no_split]),
+        *finished.unobserved,
+        *thin_splits(finished.observed),
+    ]
     if finished.empty:
         counters = finished.manifest and any(f.aggregate == "difference" for f in finished.manifest.features)
         why = "no step and the one before have a value" if counters else "no row has a value"

@@ -11,15 +11,16 @@ from dateshard.insight.observed_shares import observed_cells, percent, shares_li
 from dateshard.pipeline.splits import about_no_split
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.coverage.observed import ObservedCells
+from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DateshardError, shorten
+from dateshard.shardstore.errors import DateshardError
 from dateshard.shardstore.manifest import in_no_split
 from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
 from dateshard.trainer.data.order import DateRun, Window
-from dateshard.trainer.data.split_runs import names_in_no_split, num_overflowing
+from dateshard.trainer.data.split_runs import num_overflowing
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import need
 from dateshard.trainer.runs.start import Started
@@ -27,7 +28,6 @@ from dateshard.training.progress_line import Moment, progress_line
 
 WHOLE = 0.99  # of a target's cells: what fill does with the rest matters little
 SHOWN_SECONDS = 0.2  # the loss is read off its device no more often
-SHOWN_NAMES = 5  # of cuts that are in no split
 WAITED = 0.1  # seconds that a save waited for the one before, from which on it is told
 
 
@@ -96,12 +96,7 @@ def _in_no_split(dataset: Dataset) -> str:
     """A sentence about dates, or cuts, that are neither trained on nor judged; empty where all are in a split."""
     manifest = dataset.manifest
     if manifest.split_cuts:
-        names = names_in_no_split(dataset)
-        shown = ", ".join(map(shorten, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
-        todo = (
-            f"Name them in pipeline.split, or divide fractions again: {command('preprocess', '--resplit', config=True)}"
-        )
-        return f"{counted(len(names), 'value')} of '{manifest.cut}' in no split: {shown}. {todo}" if names else ""
+        return about_cuts_in_no_split(dataset.root, dataset.generation, manifest)
     if not in_no_split(manifest.split, manifest.dates):
         return ""
     from dateshard.pipeline.generation_settings import (

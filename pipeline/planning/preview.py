@@ -13,6 +13,7 @@ from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, re
 from dateshard.pipeline.raw.dumps import one_table
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.coverage.spacing import too_short_a_step
+from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.errors import UsageError
 
 SHARD_JSON, MASK_JSON = 1200, 580  # bytes of JSON beside a shard's arrays, and beside its mask
@@ -60,16 +61,16 @@ def survey(config: Pipeline, root: Path, wish: Wish) -> Survey:
         notes += filter(None, [one_table(config.source.path, seen.to_cut.whole.files)])
     elif current is None:
         refuse_no_match(seen)
-    plan = _with_step(make_plan(config, seen, wish), current, root)
+    plan = _with_remarks(make_plan(config, seen, wish), current, root)
     return Survey(plan=plan, current=current, seen=seen, notes=tuple(notes), damaged=bool(passed_over))
 
 
-def _with_step(plan: Plan, current: Committed | None, root: Path) -> Plan:
-    """Adds a remark where the step is too short for the records."""
+def _with_remarks(plan: Plan, current: Committed | None, root: Path) -> Plan:
+    """Adds what only a look into the shards tells: a step too short for the records, people who are in no split."""
     if current is None:
         return plan
-    remark = too_short_a_step(root, current.generation, current.manifest, current.sources.dates)
-    remarks = [remark] if remark else []
+    too_short = too_short_a_step(root, current.generation, current.manifest, current.sources.dates)
+    remarks = [*filter(None, [too_short, about_cuts_in_no_split(root, current.generation, current.manifest)])]
     return replace(plan, remarks=(*plan.remarks, *remarks), warnings=(*plan.warnings, *remarks))
 
 

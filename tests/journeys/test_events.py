@@ -144,6 +144,12 @@ def test_fractions_of_subjects_are_frozen_and_a_new_subject_is_in_no_split(tmp_p
     assert "split moves" not in done.stdout + done.stderr  # every date is of every split
     assert "+0.00e+00 sd, spread x1.000000" not in done.stdout + done.stderr
     assert world.open().manifest.split_cuts == frozen
+    left, config = "1 value of 'session' in no split: new. Name them in pipeline.split", str(world.config_file())
+    assert left in done.stdout
+    for command in ("plan", "status"):
+        assert left in world.run(command, "-c", config).stdout
+        assert left in str(json.loads(world.run(command, "--json", "-c", config).stdout)["warnings"])
+    assert left in str(json.loads(world.run("preprocess", "--workers", "1", "--json", "-c", config).stdout)["notes"])
     told = world.run("train", "-c", str(world.config_file()), "--run", "r").stdout
     assert "note: 1 value of 'session' in no split: new. Name them in pipeline.split" in told
     assert not world.prepare(resplit=True).failed

@@ -93,17 +93,6 @@ def _own(dataset: Dataset, cuts: Cuts, split: str) -> NDArray[np.bool_]:
     return np.array([name in own for name in cuts.names], dtype=np.bool_)
 
 
-def names_in_no_split(dataset: Dataset) -> list[str]:
-    """Names of cuts that are in no split, sorted: those that came after fractions were divided; none where dates are.
-
-    Memory: the names.
-    """
-    if not dataset.manifest.split_cuts:
-        return []
-    divided = {name for names in dataset.manifest.split_cuts.values() for name in names}
-    return sorted({name for day in dataset.days for name in dataset.cuts(day).names} - divided)
-
-
 def rows_of(dataset: Dataset, day: Day, split: str) -> NDArray[np.bool_] | None:
     """Returns [T]: which records of a date are of the split, where cuts are divided; None where dates are."""
     if not dataset.manifest.split_cuts:
