@@ -28,6 +28,11 @@ CORRECT = (
 )
 
 
+def nameless(source: Source) -> str:
+    """What is wrong with a row that names no node, or no cut where records are cut."""
+    return f"without a value of '{source.cut}' (source.cut)" if source.cut else "without a node"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _First:
     path: Path
@@ -168,6 +173,8 @@ class BadRows:
     def _remedy(self, first: _First) -> str:
         """The key that reads the bad rows, where what they have in common shows it."""
         seen, units = self._seen, self.bad == 1 and first.row == self._first_row
+        if self._source.cut and seen.reasons == {nameless(self._source)} and not units:
+            return "Set pipeline.source.faults.missing_node: drop, which leaves out rows that no cut is named for"
         if seen.reasons == {NO_NUMBER} and (
             remedy := remedies.of_decimals(seen.texts, seen.values, first.path, self._source.csv)
         ):

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import FeatureConfig, Pipeline
-from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadRows
+from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadRows, nameless
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
@@ -275,14 +275,8 @@ def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: B
         if column in piece.bad:
             texts = piece.bad[column]
             faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
-        nameless = names.fill_null("") == ""
-        faults.reject(
-            source.faults.missing_node,
-            "without a cut" if source.cut else "without a node",
-            column,
-            names,
-            nameless.to_numpy(),
-        )
+        without = (names.fill_null("") == "").to_numpy()
+        faults.reject(source.faults.missing_node, nameless(source), column, names, without)
         code_R = columns.nodes.of(names)
     else:
         names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"

@@ -231,9 +231,13 @@ def test_records_without_a_cut_are_told_with_file_and_row(tmp_path: Path) -> Non
     time, _, value = rows[3].split(",")
     rows[3] = f"{time},,{value}"
     path.write_text("\n".join(rows) + "\n")
-    done = world.run("preprocess", "-c", str(world.config_file()), code=None)
-    assert "without a cut" in done.stdout
+    config = str(world.config_file())
+    done = world.run("preprocess", "--workers", "1", "-c", config, code=None)
+    assert "without a value of 'session' (source.cut)" in done.stdout
     assert "row 4" in done.stdout
+    assert "Set pipeline.source.faults.missing_node: drop" in done.stdout  # as it says
+    done = world.run("preprocess", "--workers", "1", "-c", config, "pipeline.source.faults.missing_node=drop")
+    assert "rejected  1  without a value of 'session' (source.cut)" in done.stdout
 
 
 def test_a_training_over_events_is_judged_resumed_and_tells_its_cuts(tmp_path: Path) -> None:
