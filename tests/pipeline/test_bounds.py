@@ -126,6 +126,7 @@ def test_rows_outside_of_the_bounds_are_counted_in_one_line_and_not_kept(
     left_out = 3 + len(world.rows[DAYS[6]])
     screen = capsys.readouterr().out
     assert f"{rows + 3:,} rows divided into 6 dates, {left_out} outside of pipeline.source.dates" in screen
+    assert f"  rejected  {left_out:,}  outside of pipeline.source.dates" in screen  # and no fault, which refuses here
     assert [path.stem for path in sorted(world.store.glob("cut/*/*.arrow"))] == list(map(str, DAYS[:6]))
     assert world.open().manifest.failed == ()
 
