@@ -24,7 +24,12 @@ class RawErrors(Errors):
 
     wape: Annotated[float | None, Field(description="a share: 0.05 is 5 %")]
     mape: Annotated[float | None, Field(description="a share, of the targets that are not near 0")]
-    mape_left_out: Annotated[int | None, Field(description="targets nearer to 0 than trainer.metrics.mape_floor")]
+    mape_left_out: Annotated[
+        int | None,
+        Field(
+            description="targets nearer to 0 than trainer.metrics.mape_floor; all, where training values have both signs"
+        ),
+    ]
     error_quantiles: NotRequired[Annotated[dict[str, float | None], Field(description="p50, p90, p99 of |error|")]]
 
 

@@ -65,7 +65,9 @@ class Relative:
     """Sums of |y|, and of |error| / |y| where |y| is not below the floor, by target step; `values_3PF`, float64.
 
     Attributes:
-        floor_NF: raw units; nearer to 0 a percentage says nothing, and what rounding left of a 0 would be divided by.
+        floor_NF: raw units; nearer to 0 a percentage says nothing, and what rounding left of a 0 would be divided by. It
+            is infinite for a target whose training values have both signs: the size of an angle or of an error is not
+            its distance from 0.
     """
 
     floor_NF: Floats
@@ -111,7 +113,8 @@ class RawFigures:
     def none(units: Units, num_steps: int, floor: float) -> RawFigures:
         """Nothing seen yet."""
         num_nodes, features = units.shift_raw_NF.shape
-        relative = Relative(np.maximum(floor, units.rounding_NF), np.zeros((3, num_steps, features), dtype=np.float64))
+        floor_NF = np.where(units.both_signs_F, np.inf, np.maximum(floor, units.rounding_NF))
+        relative = Relative(floor_NF, np.zeros((3, num_steps, features), dtype=np.float64))
         steps, nodes, hours = (Sums.zeros(groups, features) for groups in (num_steps, num_nodes, HOURS))
         return RawFigures(
             units=units, sums=steps, nodes=nodes, hours=hours, relative=relative, errors=ErrorCounts.none(features)

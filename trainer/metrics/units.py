@@ -24,6 +24,7 @@ class Units:
         mean_scaled_NF: each node's own training mean; of a node that was never observed there, that of all nodes.
         shift_raw_NF, shift_scaled_F: about the mean of all nodes, the same for each of them.
         rounding_NF: what float32 may have left of a raw 0.
+        both_signs_F: whether the training values lie on both sides of 0, where an error in per cent of them says nothing.
     """
 
     def __init__(self, dataset: Dataset, targets: Sequence[int]) -> None:
@@ -39,6 +40,7 @@ class Units:
         self.shift_scaled_F = torch.tensor(scaled_means(dataset, chosen), dtype=torch.float64)
         rounding = RESOLUTION * ((self.pivot + self.delta).abs() + self.spread.abs())
         self.rounding_NF: NDArray[np.float64] = rounding.numpy()
+        self.both_signs_F: NDArray[np.bool_] = (pooled[4, 0] < 0) & (pooled[5, 0] > 0)  # a transform keeps the sign
 
     def _scaled(self, pivot_NF: NDArray[np.float64], delta_NF: NDArray[np.float64]) -> torch.Tensor:
         """Scaled means of pivoted ones; pivots are subtracted first, so that a large offset costs no digit."""

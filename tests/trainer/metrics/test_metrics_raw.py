@@ -23,6 +23,7 @@ class Affine:
     spread, middle = torch.tensor([12.0, 3.0]), torch.tensor([60.0, 1e6])
     shift_raw_NF = torch.tensor([60.0, 1e6], dtype=torch.float64).expand(N, F)
     rounding_NF = np.full((N, F), 1e-9)
+    both_signs_F = np.zeros(F, dtype=bool)
 
     def raw(self, values: torch.Tensor) -> torch.Tensor:
         return values.double() * self.spread + self.middle
@@ -40,6 +41,30 @@ def test_units_are_those_of_the_targets_in_their_own_order(make_world: Any, plai
         raw = Units(dataset, targets).raw(scaled[..., targets]).numpy()
         seen = ~np.isnan(known[..., targets])
         np.testing.assert_allclose(raw[seen], known[..., targets][seen], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["zscore", "robust"])
+def test_a_target_with_training_values_on_both_sides_of_0_has_no_percentages(make_world: Any, scale: str) -> None:
+    world = make_world(3, split={"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"})
+    world.tree["pipeline"]["features"]["speed"]["scale"] = scale
+    for date, rows in world.rows.items():
+        world.rows[date] = [(at, node, None if x is None else x - 50.0, y) for at, node, x, y in rows]
+        world.write(date)
+    world.prepare()
+    least, greatest = world.open().statistics.over_nodes[4:6]
+    assert least[0] < 0 < greatest[0]
+    assert least[1] >= 0
+    units = Units(world.open(), [0, 1])
+    assert units.both_signs_F.tolist() == [True, False]
+    figures = RawFigures.none(units, P, 0.001)
+    shape = (B, P, *units.rounding_NF.shape)
+    figures.add(torch.zeros(shape), torch.ones(shape), None, np.zeros((B, P), dtype=np.int64))
+    nodes = [str(k) for k in range(shape[2])]
+    found = figures.report(["speed", "volume"], nodes)["by_feature"]
+    assert found["speed"]["mape"] is None
+    assert found["speed"]["mape_left_out"] == found["speed"]["count"] == np.prod(shape[:3])
+    assert found["speed"]["wape"] is not None
+    assert found["volume"]["mape"] is not None
 
 
 def draw(share: float | None, batches: int = 5) -> list[tuple[Any, ...]]:
