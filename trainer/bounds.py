@@ -65,14 +65,15 @@ def scaled_bounds(config: Trainer, dataset: Dataset, places: Sequence[int]) -> t
 
 
 def clamped(
-    forecast: Mapping[str, torch.Tensor], heads: Sequence[Head], bounds_2NF: torch.Tensor | None
+    outputs: Mapping[str, torch.Tensor], heads: Sequence[Head], bounds_2NF: torch.Tensor | None
 ) -> dict[str, torch.Tensor]:
-    """A forecast by head with its numbers moved into their bounds; the bounds are in the order of the numeric heads."""
-    moved, at = dict(forecast), 0
+    """A model's outputs by head, all that are values of a number moved into its bounds, which are in the order of the heads."""
+    moved, at = dict(outputs), 0
     for head in heads:
         if head.loss != "cross_entropy":
             if head.name in moved and bounds_2NF is not None:
-                low, high = bounds_2NF[:, :, at : at + len(head.targets)]
+                width = moved[head.name].shape[-1] // len(head.targets)
+                low, high = bounds_2NF[:, :, at : at + len(head.targets)].repeat_interleave(width, dim=-1)
                 moved[head.name] = moved[head.name].clamp(low, high)
             at += len(head.targets)
     return moved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -220,8 +221,22 @@ class ModelConfig(Section):
     options: dict[str, JsonValue] = Field({}, description="what a model of your own finds in config.options")
 
 
-LossName = Literal["mse", "mae", "huber", "cross_entropy"]
+LossName = Literal["mse", "mae", "huber", "quantile", "cross_entropy"]
 ClassWeights = Literal["balanced"] | dict[str, float] | None
+
+
+def _levels(levels: tuple[float, ...]) -> tuple[float, ...]:
+    if outside := [level for level in levels if not 0 < level < 1]:
+        raise ValueError(f"{outside[0]:g} is no quantile's level: each lies between 0 and 1, as [0.1, 0.5, 0.9]")
+    for before, level in pairwise(levels):
+        if before >= level:
+            what = "stands twice" if before == level else f"comes after {before:g}"
+            raise ValueError(f"{level:g} {what}: write each level once, in rising order, as [0.1, 0.5, 0.9]")
+    return levels
+
+
+Levels = Annotated[tuple[float, ...], Field(min_length=1, max_length=99), AfterValidator(_levels)]
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 class HeadConfig(Section):
@@ -231,6 +246,7 @@ class HeadConfig(Section):
     targets: tuple[str, ...] = Field(min_length=1, description="of trainer.targets; each belongs to one head")
     weight: float = Field(1.0, ge=0)
     huber_delta: float = Field(1.0, gt=0, description="huber: scaled units up to which an error counts squared")
+    quantiles: Levels = Field(QUANTILES, description="levels that `quantile` learns")
     class_weights: ClassWeights = Field(None, description="cross_entropy: balanced, or {category: weight}, others 1")
 
 
@@ -262,6 +278,9 @@ class Training(Section):
     loss: Literal["auto", LossName] = Field("auto", description="auto: mse, for a categorical target cross_entropy")
     losses: dict[str, HeadConfig] | None = Field(None, description="several named losses, instead of `loss`")
     huber_delta: float = Field(1.0, gt=0)
+    quantiles: Levels = Field(
+        QUANTILES, description="levels that `quantile` learns; the forecast is the one nearest to 0.5"
+    )
     class_weights: ClassWeights = None
     seed: int = Field(7, ge=0)
     device: str = "auto"
@@ -434,7 +453,9 @@ FREE = (
     "baseline_windows",
 )
 
-NEWER = {"training.drop_last": False}  # settings that older runs do not name, as which they behave
+# Settings that older runs do not name, as which they behave; and those of each of their named losses.
+NEWER = {"training.drop_last": False, "training.quantiles": list(QUANTILES), "model.observed": False}
+NEWER_OF_A_LOSS = {"quantiles": list(QUANTILES)}
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -454,4 +475,6 @@ def binding(config: Trainer) -> dict[str, Any]:
 
 def that_bind(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings that bind; an older version may have bound a run to more, or had one of them not yet."""
-    return {path: value for path, value in {**NEWER, **settings}.items() if not path.startswith(FREE)}
+    losses = [path for path in settings if path.startswith("training.losses.") and path.endswith(".loss")]
+    of_losses = {path.removesuffix("loss") + name: value for path in losses for name, value in NEWER_OF_A_LOSS.items()}
+    return {path: value for path, value in {**NEWER, **of_losses, **settings}.items() if not path.startswith(FREE)}

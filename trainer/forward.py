@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dateshard.trainer.data.batch import Batch
-from dateshard.trainer.optimization.objective import outputs
+from dateshard.trainer.optimization.objective import outputs, points_of
 from dateshard.trainer.session import Session
 
 
@@ -17,7 +17,8 @@ class Forward:
 
     Attributes:
         batch: on the model's device; on the CPU the very same views.
-        forecast: {head: [B, P, N, its channels]}. sums: {head: (sum of its losses, number of observed elements)}.
+        forecast: {head: [B, P, N, its targets, of a category its classes]}.
+        sums: {head: (sum of its losses, number of observed elements)}.
     """
 
     batch: Batch
@@ -33,5 +34,6 @@ def forward(session: Session, given: Batch) -> Forward:
     """
     device = session.device
     batch = given if device.type == "cpu" else given.changed(lambda tensor: tensor.to(device))
-    forecast = outputs(session.model, batch, session.heads)
-    return Forward(batch, forecast, {head.name: head.sums(forecast[head.name], batch) for head in session.heads})
+    out = outputs(session.model, batch, session.heads)
+    sums = {head.name: head.sums(out[head.name], batch) for head in session.heads}
+    return Forward(batch, points_of(out, session.heads), sums)

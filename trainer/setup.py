@@ -33,7 +33,7 @@ from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
 from dateshard.trainer.models.own import failure_of_one, refuse_unfit
 from dateshard.trainer.models.shape import Shape
-from dateshard.trainer.optimization.objective import Head, Target, make_heads
+from dateshard.trainer.optimization.objective import DISTRIBUTIONAL, Head, Target, make_heads
 from dateshard.trainer.optimization.optimizer import make_optimizer
 from dateshard.trainer.session import Session, State
 
@@ -220,16 +220,19 @@ def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: BatchFo
 
 def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window: Window) -> Shape:
     """What the model must fit."""
-    target_codes = _codes_of(dataset, columns.targets)
+    of_target = {place: head for head in heads for place in head.targets}
+    each = [of_target[place] for place in range(len(columns.targets))]
+    channels = tuple((len(head.channels) // len(head.targets), head.values_a_target) for head in each)
     return Shape(
         window=window,
         num_nodes=dataset.manifest.num_nodes,
         num_inputs=len(columns.inputs),
-        num_outputs=sum(codes or 1 for codes in target_codes),
+        num_outputs=sum(count for count, _ in channels),
         targets_in_inputs=columns.targets_in_inputs,
         steps_per_day=dataset.steps_per_day,
         input_codes=_codes_of(dataset, columns.inputs),
-        target_codes=target_codes,
+        target_codes=_codes_of(dataset, columns.targets),
+        target_channels=channels,
         future_codes=_codes_of(dataset, columns.futures),
         columns=(1,) * len(columns.inputs) if dataset.manifest.layout == "table" else (),
         heads={head.name: head.channels for head in heads},
@@ -305,6 +308,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     shuffle = shuffle_of(config, dataset, window)
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
+    _refuse_solved(config, heads)
     device = devices.choose(config.training.device)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
@@ -334,6 +338,14 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
         ),
         optimizer=make_optimizer(config.training, model.parameters()),
     )
+
+
+def _refuse_solved(config: Trainer, heads: Sequence[Head]) -> None:
+    """Refuses a closed form for a loss that asks more of a model than its forecast."""
+    other = next((head.loss for head in heads if head.loss in DISTRIBUTIONAL), None)
+    if config.model.name == "ridge" and other is not None:
+        what = f"ridge is solved for the squared error in closed form, and trainer.training's loss is {other}"
+        raise UsageError(what, todo="Take mse, mae or huber; or model.name: nlinear, which is trained")
 
 
 def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Module:

@@ -39,7 +39,7 @@ from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.models.ridge import Ridge, tuning_notes
-from dateshard.trainer.optimization.objective import make_heads
+from dateshard.trainer.optimization.objective import make_heads, points_of
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
 TWIN = 1e-6  # relative difference of two errors that are those of one map
@@ -93,6 +93,7 @@ def evaluate(
     if model:
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
+        beside[model[0]] = lambda batch: points_of(forecasts[model[0]](batch), setting.form.heads)
         drawn = Drawn(
             reader=make_reader(mapped(config), dataset, order, setting.wanted(made.reach)),
             form=setting.form,
@@ -172,7 +173,8 @@ class Rivals:
     """All that forecast the same windows.
 
     Attributes:
-        reach: steps of history that the one that looks back furthest needs. model: which of them is ranked by window.
+        reach: steps of history that the one that looks back furthest needs.
+        model: which of them gives all its outputs, has a loss, and is ranked by window; the others give points.
     """
 
     reach: int
@@ -275,6 +277,7 @@ def _accumulate(
             predicted, losses = forecast(batch), {}
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
+                predicted = points_of(predicted, form.heads)
                 if (cells := cell_errors(form, predicted, batch)) is not None:
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, losses, order.positions(number))

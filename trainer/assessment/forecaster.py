@@ -16,16 +16,17 @@ from torch import nn
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
 from dateshard.trainer import device as devices
-from dateshard.trainer.bounds import clamped, scaled_bounds
+from dateshard.trainer.assessment.quantiles import RawQuantiles
+from dateshard.trainer.bounds import clamped
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
-from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs
+from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs, points_of
 from dateshard.trainer.setup import Selected, choose_columns, shape_of, window_of
 
-Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, scaled; or logits
+Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, all channels of the head
 Floats = NDArray[np.float64]
 
 
@@ -36,6 +37,7 @@ class Forecaster:
     Attributes:
         model: in evaluation mode; takes its own inputs and history alone.
         forecast: takes batches of all features; they may hold more history than the model looks at.
+        quantiles: reads quantiles out of what `forecast` gives.
     """
 
     config: Trainer
@@ -46,6 +48,7 @@ class Forecaster:
     targets: tuple[Target, ...]
     model: nn.Module
     forecast: Forecast
+    quantiles: RawQuantiles
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -59,8 +62,8 @@ class Forecaster:
 
     def numeric(self, predicted: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns [B, P, N, numbers] scaled, of what `forecast` gave."""
-        parts = [predicted[head.name] for head in self.heads if head.loss != "cross_entropy"]
-        return torch.cat(parts, dim=-1)
+        points = points_of(predicted, self.heads)
+        return torch.cat([points[head.name] for head in self.heads if head.loss != "cross_entropy"], dim=-1)
 
     def of_window(
         self,
@@ -136,8 +139,8 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
     model.load_state_dict(groups["model"], strict=True)
     model.to(devices.choose(config.training.device))
     numbers = [columns.targets[place] for head in heads if head.loss != "cross_entropy" for place in head.targets]
-    bounds = scaled_bounds(config, dataset, numbers)
-    forecast = bounded(of_model(model, heads, columns.inputs, window), heads, bounds)
+    quantiles = RawQuantiles.of(config, dataset, heads, numbers)
+    forecast = bounded(of_model(model, heads, columns.inputs, window), heads, quantiles.bounds_2NF)
     return Forecaster(
         config=config,
         dataset=dataset,
@@ -147,6 +150,7 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
         targets=targets,
         model=model,
         forecast=forecast,
+        quantiles=quantiles,
     )
 
 

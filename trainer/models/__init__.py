@@ -30,6 +30,7 @@ from dateshard.trainer.models.own import build_own
 from dateshard.trainer.models.recurrent import Recurrent
 from dateshard.trainer.models.revin import RevIN
 from dateshard.trainer.models.ridge import Ridge
+from dateshard.trainer.models.several_outputs import with_several
 from dateshard.trainer.models.shape import Shape
 
 Make = Callable[[Shape, ModelConfig], nn.Module]
@@ -59,7 +60,10 @@ def _of_sequences(make: Make) -> Family:
 
 
 def _linear(make: Make, *, closed_form: bool = False) -> Family:
-    return Family(make, own_history=True, closed_form=closed_form)
+    def several(shape: Shape, config: ModelConfig) -> nn.Module:
+        return with_several(lambda longer: make(longer, config), shape)
+
+    return Family(make if closed_form else several, own_history=True, closed_form=closed_form)
 
 
 def _dlinear(shape: Shape, config: ModelConfig) -> nn.Module:

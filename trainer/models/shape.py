@@ -13,12 +13,15 @@ class Shape:
     """What a model must fit.
 
     Attributes:
-        num_outputs: channels of the forecast: one a number, one a class of a categorical target.
+        num_outputs: channels of the forecast: of each target in turn what its loss needs, as one a number, a class of a
+            categorical target, or a level of quantiles.
         targets_in_inputs: each target's place among the inputs, or -1.
         steps_per_day: of the time codes.
         input_codes: of each input how many codes it has, code 0 (unseen or missing) included; 0: a number. Empty: all
             are numbers.
         target_codes: likewise of each target; a categorical one has as many channels.
+        target_channels: how many channels each target has, and how many of them, the first ones, are values of it in
+            scaled units; empty: one a number, one a class.
         future_codes: likewise of each feature that is known ahead; empty: nothing is.
         columns: of a table, how many of the inputs each column is: 1, or the width of a category's embedding. Empty: the
             data are no table.
@@ -33,13 +36,14 @@ class Shape:
     steps_per_day: int
     input_codes: tuple[int, ...] = ()
     target_codes: tuple[int, ...] = ()
+    target_channels: tuple[tuple[int, int], ...] = ()
     future_codes: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def numeric(self) -> bool:
-        """Whether every target is a number; then output k is target k."""
+        """Whether every target is a number."""
         return not any(self.target_codes)
 
     @property
@@ -50,11 +54,16 @@ class Shape:
     @property
     def outputs_in_inputs(self) -> tuple[int, ...]:
         """Returns for each output channel the input that it continues; -1: a class, or a target that is no input."""
-        codes = self.target_codes or (0,) * len(self.targets_in_inputs)
         inputs: list[int] = []
-        for place, number in zip(self.targets_in_inputs, codes, strict=True):
-            inputs += [-1] * number if number else [place]
+        for place, (count, values) in zip(self.targets_in_inputs, self.channels, strict=True):
+            inputs += [place] * values + [-1] * (count - values)
         return tuple(inputs)
+
+    @property
+    def channels(self) -> tuple[tuple[int, int], ...]:
+        """Returns of each target (how many channels it has, how many of them are values of it in scaled units)."""
+        codes = self.target_codes or (0,) * len(self.targets_in_inputs)
+        return self.target_channels or tuple((number, 0) if number else (1, 1) for number in codes)
 
     def with_observed(self) -> Shape:
         """The shape with a number more for each input: whether its cell was observed."""

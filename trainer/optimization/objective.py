@@ -9,7 +9,10 @@ where `planned` counts the elements that the step's windows have if nothing is m
 over the observed elements. With several, every observed element of a head weighs the same as one of another head of
 the same size.
 
-Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a model's output.
+A head's channels are what its loss needs: one a number, one a class, one a level of `quantile`. `points` says what of them
+is the forecast.
+
+Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a model's output, Q levels.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dateshard.shardstore.errors import UsageError, of_memory
 from dateshard.shardstore.own_code.user_code import describe_error
 from dateshard.trainer.config import HeadConfig, Training, mismatch
 from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.optimization.quantile_loss import between, nearest_to_median, pinball, sorted_quantiles
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
 Summed = tuple[torch.Tensor, torch.Tensor | float]  # (sum, count)
@@ -39,11 +43,6 @@ class Target:
     categories: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
 
-    @property
-    def channels(self) -> int:
-        """Output channels: one for a number, one a class for categories, code 0 included."""
-        return len(self.categories) + 1 if self.categories else 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
@@ -52,6 +51,7 @@ class Head:
     Attributes:
         targets: places among the batch's targets. channels: in the model's one tensor, in the order of the targets.
         class_weights: of each code, for cross_entropy; empty: all 1.
+        quantiles: the levels of `quantile`, in rising order; each target has a channel for each of them.
     """
 
     name: str
@@ -61,6 +61,24 @@ class Head:
     channels: tuple[int, ...]
     huber_delta: float = 1.0
     class_weights: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+
+    @property
+    def values_a_target(self) -> int:
+        """How many of a target's channels, the first ones, are values of it in scaled units: none where they are classes."""
+        return {"cross_entropy": 0, "quantile": len(self.quantiles)}.get(self.loss, 1)
+
+    def points(self, outputs_BPNC: torch.Tensor) -> torch.Tensor:
+        """Returns the forecast [B, P, N, F], scaled, that the channels hold; of a category its logits, as they are."""
+        if self.loss != "quantile":
+            return outputs_BPNC
+        return sorted_quantiles(outputs_BPNC, len(self.quantiles))[..., nearest_to_median(self.quantiles)]
+
+    def quantiles_at(self, outputs_BPNC: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+        """Returns [B, P, N, F, Q] scaled, never falling with the level; NaN where the loss learns no such quantile."""
+        if self.loss == "quantile":
+            return between(sorted_quantiles(outputs_BPNC, len(self.quantiles)), self.quantiles, levels)
+        return outputs_BPNC.new_full((*outputs_BPNC.shape[:-1], len(self.targets), len(levels)), torch.nan)
 
     def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
         """Returns (sum of the losses over the observed targets, their count or weight)."""
@@ -68,6 +86,9 @@ class Head:
         observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
         if self.loss == "cross_entropy":
             return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights)
+        if self.loss == "quantile":
+            quantiles = sorted_quantiles(forecast_BPNC, len(self.quantiles))
+            return _summed(pinball(quantiles, target, self.quantiles), observed)
         return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
 
 
@@ -92,6 +113,7 @@ def huber_error(forecast: torch.Tensor, target: torch.Tensor, delta: float = 1.0
     return functional.huber_loss(forecast, target, reduction="none", delta=delta)
 
 
+DISTRIBUTIONAL = ("quantile",)  # losses whose channels say more than a forecast
 ELEMENTWISE = {"mse": squared_error, "mae": absolute_error, "huber": huber_error}
 
 
@@ -141,12 +163,22 @@ def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...
                 loss=kinds[names[0]][0],
                 targets=tuple(names),
                 huber_delta=training.huber_delta,
+                quantiles=training.quantiles,
                 class_weights=training.class_weights if kinds[names[0]][0] == "cross_entropy" else None,
             )
             for key, names in groups.items()
         }
     _refuse_uncovered(configs, targets)
-    return tuple(_head(name, config, targets) for name, config in configs.items())
+    loss_of = {target: config for config in configs.values() for target in config.targets}
+    counts = [_channels(loss_of[target.name], target) for target in targets]
+    return tuple(_head(name, config, targets, counts) for name, config in configs.items())
+
+
+def _channels(config: HeadConfig, target: Target) -> int:
+    """How many output channels a target needs: one for a number, a class (code 0 included) or a level."""
+    if config.loss == "quantile":
+        return len(config.quantiles)
+    return len(target.categories) + 1 if target.categories else 1
 
 
 def _fitting(training: Training, target: Target) -> tuple[str, str]:
@@ -162,11 +194,10 @@ def _refuse_uncovered(configs: Mapping[str, HeadConfig], targets: Sequence[Targe
         raise UsageError(what, todo="Correct trainer.training.losses")
 
 
-def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:
+def _head(name: str, config: HeadConfig, targets: Sequence[Target], counts: Sequence[int]) -> Head:
     names = [target.name for target in targets]
     places = tuple(names.index(target) for target in config.targets)
-    starts = [sum(target.channels for target in targets[:place]) for place in range(len(targets))]
-    channels = tuple(starts[place] + k for place in places for k in range(targets[place].channels))
+    channels = tuple(sum(counts[:place]) + k for place in places for k in range(counts[place]))
     for place in places:
         _refuse_unfit(name, config, targets[place])
     weights = _class_weights(config, targets[places[0]]) if config.loss == "cross_entropy" else ()
@@ -178,13 +209,14 @@ def _head(name: str, config: HeadConfig, targets: Sequence[Target]) -> Head:
         channels=channels,
         huber_delta=config.huber_delta,
         class_weights=weights,
+        quantiles=config.quantiles if config.loss == "quantile" else (),
     )
 
 
 def _refuse_unfit(name: str, config: HeadConfig, target: Target) -> None:
     if config.loss == "cross_entropy" and not target.categories:
         what = f"loss '{name}': cross_entropy needs a categorical target, and '{target.name}' is a number"
-        raise UsageError(what, todo="Declare the feature categorical, or take mse, mae or huber")
+        raise UsageError(what, todo="Declare the feature categorical, or take mse, mae, huber or quantile")
     if config.loss != "cross_entropy" and target.categories:
         what = f"loss '{name}': the target '{target.name}' is categorical, {config.loss} is for numbers"
         raise UsageError(what, todo="Set the loss to cross_entropy")
@@ -241,3 +273,8 @@ def by_head(output: Output, heads: Sequence[Head]) -> dict[str, torch.Tensor]:
         what = f"the model returned {', '.join(map(repr, output)) or 'nothing'}, and no '{missing[0]}'"
         raise UsageError(what, todo="Return one tensor, or a dict with a tensor for each of training.losses")
     return {head.name: output[head.name] for head in heads}
+
+
+def points_of(outputs: Mapping[str, torch.Tensor], heads: Sequence[Head]) -> dict[str, torch.Tensor]:
+    """Returns the forecast by head: [B, P, N, its targets] scaled of what `outputs` gave, of a category its logits."""
+    return {head.name: head.points(outputs[head.name]) for head in heads if head.name in outputs}

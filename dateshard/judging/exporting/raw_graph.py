@@ -20,7 +20,7 @@ from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.bounds import bounds_of, clamped, scaled_bounds
-from dateshard.trainer.optimization.objective import by_head
+from dateshard.trainer.optimization.objective import by_head, points_of
 
 
 class RawGraph(nn.Module):
@@ -64,7 +64,7 @@ class RawGraph(nn.Module):
         known = observed & ~torch.isnan(history)
         scaled = self.encoder(history, known, time_codes[:, : self.history])
         given = (scaled, time_codes if self.uses_codes else None, *((known,) if self.uses_known else ()))
-        forecast = clamped(by_head(self.model(*given), self.heads), self.heads, self.bounds)
+        forecast = points_of(clamped(by_head(self.model(*given), self.heads), self.heads, self.bounds), self.heads)
         parts = [forecast[head.name] for head in self.heads if head.loss != "cross_entropy"]
         outputs = [self._raw(torch.cat(parts, dim=-1)[..., self.order])] if parts else []
         return [*outputs, *(forecast[name][..., 1:].double().softmax(-1) for name in self.categorical)]
