@@ -14,7 +14,8 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.scaling.transform import Floats, transform
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.optimization.objective import Head
+from dateshard.trainer.optimization.count_likelihood import COUNTS
+from dateshard.trainer.optimization.objective import Head, points_of
 
 INFINITE = (None, None)
 
@@ -71,9 +72,23 @@ def clamped(
     moved, at = dict(outputs), 0
     for head in heads:
         if head.loss != "cross_entropy":
-            if head.name in moved and bounds_2NF is not None:
+            if (
+                head.name in moved and bounds_2NF is not None and head.loss not in COUNTS
+            ):  # whose channels are no values
                 width = moved[head.name].shape[-1] // len(head.targets)
                 low, high = bounds_2NF[:, :, at : at + len(head.targets)].repeat_interleave(width, dim=-1)
                 moved[head.name] = moved[head.name].clamp(low, high)
             at += len(head.targets)
     return moved
+
+
+def points_within(
+    outputs: Mapping[str, torch.Tensor], heads: Sequence[Head], bounds_2NF: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """The forecast by head that `clamped` outputs hold; the means of counts are moved into their bounds as well."""
+    points, at = points_of(outputs, heads), 0
+    for head in heads:
+        if head.loss in COUNTS and bounds_2NF is not None and head.name in points:
+            points[head.name] = points[head.name].clamp(*bounds_2NF[:, :, at : at + len(head.targets)])
+        at += len(head.targets) if head.loss != "cross_entropy" else 0
+    return points

@@ -221,7 +221,7 @@ class ModelConfig(Section):
     options: dict[str, JsonValue] = Field({}, description="what a model of your own finds in config.options")
 
 
-LossName = Literal["mse", "mae", "huber", "quantile", "cross_entropy"]
+LossName = Literal["mse", "mae", "huber", "quantile", "poisson", "negative_binomial", "cross_entropy"]
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
@@ -246,7 +246,7 @@ class HeadConfig(Section):
     targets: tuple[str, ...] = Field(min_length=1, description="of trainer.targets; each belongs to one head")
     weight: float = Field(1.0, ge=0)
     huber_delta: float = Field(1.0, gt=0, description="huber: scaled units up to which an error counts squared")
-    quantiles: Levels = Field(QUANTILES, description="levels that `quantile` learns")
+    quantiles: Levels = Field(QUANTILES, description="levels that `quantile` learns, or that are asked of counts")
     class_weights: ClassWeights = Field(None, description="cross_entropy: balanced, or {category: weight}, others 1")
 
 
@@ -279,7 +279,9 @@ class Training(Section):
     losses: dict[str, HeadConfig] | None = Field(None, description="several named losses, instead of `loss`")
     huber_delta: float = Field(1.0, gt=0)
     quantiles: Levels = Field(
-        QUANTILES, description="levels that `quantile` learns; the forecast is the one nearest to 0.5"
+        QUANTILES,
+        description="levels that `quantile` learns, the forecast being the one nearest to 0.5, or that are asked of "
+        "`poisson` and `negative_binomial`, whose forecast is the mean",
     )
     class_weights: ClassWeights = None
     seed: int = Field(7, ge=0)

@@ -33,6 +33,8 @@ from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
 from dateshard.trainer.models.own import failure_of_one, refuse_unfit
 from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.optimization.count_likelihood import CountScale
+from dateshard.trainer.optimization.count_targets import refuse_no_counts
 from dateshard.trainer.optimization.objective import DISTRIBUTIONAL, Head, Target, make_heads
 from dateshard.trainer.optimization.optimizer import make_optimizer
 from dateshard.trainer.session import Session, State
@@ -253,11 +255,23 @@ def targets_of(config: Trainer, dataset: Dataset, columns: Selected) -> list[Tar
     training = config.training
     asked = [training.class_weights, *(head.class_weights for head in (training.losses or {}).values())]
     targets = []
-    for place, name in zip(columns.targets, columns.target_names, strict=True):
-        categories = dataset.vocabularies.names[name] if dataset.features[place].categorical else ()
+    for place in columns.targets:
+        categories = target_of(dataset, place).categories
         counts = class_counts(dataset, place, len(categories)) if categories and "balanced" in asked else ()
-        targets.append(Target(name, categories, counts))
+        targets.append(replace(target_of(dataset, place), class_counts=counts))
     return targets
+
+
+def target_of(dataset: Dataset, place: int) -> Target:
+    """A feature as a target, with its categories or its scale."""
+    feature = dataset.features[place]
+    if feature.categorical:
+        return Target(feature.name, dataset.vocabularies.names[feature.name])
+    pivot, delta, spread = (
+        torch.from_numpy(array[:, place].copy())
+        for array in (dataset.scale.pivot_NF, dataset.scale.delta_NF, dataset.scale.spread_NF)
+    )
+    return Target(feature.name, scale=CountScale(pivot, delta, spread, feature.transform == "log1p"))
 
 
 def class_counts(dataset: Dataset, place: int, num_categories: int) -> tuple[int, ...]:
@@ -309,6 +323,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
     _refuse_solved(config, heads)
+    refuse_no_counts(dataset, columns.targets, targets, heads)
     device = devices.choose(config.training.device)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)

@@ -29,7 +29,7 @@ from dateshard.trainer.assessment.example_windows import Drawn, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
-from dateshard.trainer.bounds import scaled_bounds
+from dateshard.trainer.bounds import points_within, scaled_bounds
 from dateshard.trainer.config import Trainer, code_of_baseline
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import key
@@ -39,7 +39,7 @@ from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
 from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.models.ridge import Ridge, tuning_notes
-from dateshard.trainer.optimization.objective import make_heads, points_of
+from dateshard.trainer.optimization.objective import make_heads
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
 TWIN = 1e-6  # relative difference of two errors that are those of one map
@@ -76,7 +76,7 @@ def evaluate(
             notes.extend(f"{model[0]}: {note}" for note in tuning_notes(named, model[1].tunings()))
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
-    rivals = Rivals(made.reach, forecasts, model[0] if model else None)
+    rivals = Rivals(made.reach, forecasts, model[0] if model else None, bounds)
     few = _sampled(order, config, rivals, notes)
     ridge = bool(model and isinstance(model[1], Ridge))
     result, ranking = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
@@ -93,7 +93,7 @@ def evaluate(
     if model:
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
-        beside[model[0]] = lambda batch: points_of(forecasts[model[0]](batch), setting.form.heads)
+        beside[model[0]] = lambda batch: points_within(forecasts[model[0]](batch), setting.form.heads, bounds)
         drawn = Drawn(
             reader=make_reader(mapped(config), dataset, order, setting.wanted(made.reach)),
             form=setting.form,
@@ -175,17 +175,19 @@ class Rivals:
     Attributes:
         reach: steps of history that the one that looks back furthest needs.
         model: which of them gives all its outputs, has a loss, and is ranked by window; the others give points.
+        bounds_2NF: of the numbers, scaled; None: there are none.
     """
 
     reach: int
     forecasts: dict[str, Forecast]
     model: str | None
+    bounds_2NF: torch.Tensor | None
 
     @property
     def quick(self) -> Rivals:
         """The rivals that are built in, and the model."""
         quick = {name: forecast for name, forecast in self.forecasts.items() if code_of_baseline(name) is None}
-        return Rivals(self.reach, quick, self.model)
+        return Rivals(self.reach, quick, self.model, self.bounds_2NF)
 
     def instant_of(self, setting: Setting, order: Order) -> InstantOf | None:
         """When the steps of windows are, where a function of the user's own is told."""
@@ -277,7 +279,7 @@ def _accumulate(
             predicted, losses = forecast(batch), {}
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
-                predicted = points_of(predicted, form.heads)
+                predicted = points_within(predicted, form.heads, rivals.bounds_2NF)
                 if (cells := cell_errors(form, predicted, batch)) is not None:
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, losses, order.positions(number))

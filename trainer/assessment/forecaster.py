@@ -17,14 +17,14 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
 from dateshard.trainer import device as devices
 from dateshard.trainer.assessment.quantiles import RawQuantiles
-from dateshard.trainer.bounds import clamped
+from dateshard.trainer.bounds import clamped, points_within
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Window
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
-from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs, points_of
-from dateshard.trainer.setup import Selected, choose_columns, shape_of, window_of
+from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs
+from dateshard.trainer.setup import Selected, choose_columns, shape_of, target_of, window_of
 
 Forecast = Callable[[Batch], Mapping[str, torch.Tensor]]  # -> {head: [B, P, N, C]}, all channels of the head
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class Forecaster:
 
     def numeric(self, predicted: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns [B, P, N, numbers] scaled, of what `forecast` gave."""
-        points = points_of(predicted, self.heads)
+        points = points_within(predicted, self.heads, self.quantiles.bounds_2NF)
         return torch.cat([points[head.name] for head in self.heads if head.loss != "cross_entropy"], dim=-1)
 
     def of_window(
@@ -125,11 +125,7 @@ def load_forecaster(config: Trainer, dataset: Dataset, saved: checkpoint.Checkpo
         DamagedError: naming the checkpoint's file. UsageError: the configuration does not fit the dataset.
     """
     columns, window = choose_columns(config, dataset), window_of(config)
-    names = dataset.vocabularies.names
-    targets = tuple(
-        Target(name, names[name] if dataset.features[place].categorical else ())
-        for place, name in zip(columns.targets, columns.target_names, strict=True)
-    )
+    targets = tuple(target_of(dataset, place) for place in columns.targets)
     heads = make_heads(config.training, targets)
     shape = shape_of(dataset, columns, heads, window)
     model = build(shape, config.model)

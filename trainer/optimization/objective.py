@@ -9,8 +9,8 @@ where `planned` counts the elements that the step's windows have if nothing is m
 over the observed elements. With several, every observed element of a head weighs the same as one of another head of
 the same size.
 
-A head's channels are what its loss needs: one a number, one a class, one a level of `quantile`. `points` says what of them
-is the forecast.
+A head's channels are what its loss needs: one a number, one a class, one a level of `quantile`, one or two a count.
+`points` says what of them is the forecast.
 
 Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a model's output, Q levels.
 """
@@ -28,6 +28,7 @@ from dateshard.shardstore.errors import UsageError, of_memory
 from dateshard.shardstore.own_code.user_code import describe_error
 from dateshard.trainer.config import HeadConfig, Training, mismatch
 from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.optimization.count_likelihood import COUNTS, CountForecast, CountScale
 from dateshard.trainer.optimization.quantile_loss import between, nearest_to_median, pinball, sorted_quantiles
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
@@ -37,11 +38,15 @@ DROP = "Set trainer.training.drop_last: true, or another batch_size, if a batch 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One target: its name and its categories in the order of their codes (code 0: unseen or none); none: a number."""
+    """One target: its name and its categories in the order of their codes (code 0: unseen or none); none: a number.
+
+    `scale`: of a number, where a loss may ask for its raw values.
+    """
 
     name: str
     categories: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    scale: CountScale | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,9 @@ class Head:
     Attributes:
         targets: places among the batch's targets. channels: in the model's one tensor, in the order of the targets.
         class_weights: of each code, for cross_entropy; empty: all 1.
-        quantiles: the levels of `quantile`, in rising order; each target has a channel for each of them.
+        quantiles: levels, in rising order: those that `quantile` has a channel of each target for, or that are asked of
+            the distributions of counts.
+        scales: of the targets, where the loss is of counts.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Head:
     huber_delta: float = 1.0
     class_weights: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
+    scales: tuple[CountScale, ...] = ()
 
     @property
     def values_a_target(self) -> int:
@@ -70,6 +78,8 @@ class Head:
 
     def points(self, outputs_BPNC: torch.Tensor) -> torch.Tensor:
         """Returns the forecast [B, P, N, F], scaled, that the channels hold; of a category its logits, as they are."""
+        if self.loss in COUNTS:
+            return CountForecast.of(outputs_BPNC, self.loss, self.scales).means(self.scales)
         if self.loss != "quantile":
             return outputs_BPNC
         return sorted_quantiles(outputs_BPNC, len(self.quantiles))[..., nearest_to_median(self.quantiles)]
@@ -78,6 +88,8 @@ class Head:
         """Returns [B, P, N, F, Q] scaled, never falling with the level; NaN where the loss learns no such quantile."""
         if self.loss == "quantile":
             return between(sorted_quantiles(outputs_BPNC, len(self.quantiles)), self.quantiles, levels)
+        if self.loss in COUNTS:
+            return CountForecast.of(outputs_BPNC, self.loss, self.scales).quantiles(levels, self.scales)
         return outputs_BPNC.new_full((*outputs_BPNC.shape[:-1], len(self.targets), len(levels)), torch.nan)
 
     def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
@@ -89,6 +101,9 @@ class Head:
         if self.loss == "quantile":
             quantiles = sorted_quantiles(forecast_BPNC, len(self.quantiles))
             return _summed(pinball(quantiles, target, self.quantiles), observed)
+        if self.loss in COUNTS:
+            counts = CountForecast.of(forecast_BPNC, self.loss, self.scales)
+            return _summed(counts.negative_log_likelihood(target, self.scales).float(), observed)
         return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
 
 
@@ -113,7 +128,7 @@ def huber_error(forecast: torch.Tensor, target: torch.Tensor, delta: float = 1.0
     return functional.huber_loss(forecast, target, reduction="none", delta=delta)
 
 
-DISTRIBUTIONAL = ("quantile",)  # losses whose channels say more than a forecast
+DISTRIBUTIONAL = ("quantile", *COUNTS)  # losses whose channels say more than a forecast
 ELEMENTWISE = {"mse": squared_error, "mae": absolute_error, "huber": huber_error}
 
 
@@ -176,8 +191,8 @@ def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...
 
 def _channels(config: HeadConfig, target: Target) -> int:
     """How many output channels a target needs: one for a number, a class (code 0 included) or a level."""
-    if config.loss == "quantile":
-        return len(config.quantiles)
+    if config.loss in DISTRIBUTIONAL:
+        return COUNTS.get(config.loss, len(config.quantiles))
     return len(target.categories) + 1 if target.categories else 1
 
 
@@ -209,7 +224,8 @@ def _head(name: str, config: HeadConfig, targets: Sequence[Target], counts: Sequ
         channels=channels,
         huber_delta=config.huber_delta,
         class_weights=weights,
-        quantiles=config.quantiles if config.loss == "quantile" else (),
+        quantiles=config.quantiles if config.loss in DISTRIBUTIONAL else (),
+        scales=tuple(scale for place in places if (scale := targets[place].scale)) if config.loss in COUNTS else (),
     )
 
 

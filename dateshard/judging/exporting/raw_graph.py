@@ -19,8 +19,8 @@ from dateshard.shardstore.layouts.category_codes import UNSEEN
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.bounds import bounds_of, clamped, scaled_bounds
-from dateshard.trainer.optimization.objective import by_head, points_of
+from dateshard.trainer.bounds import bounds_of, clamped, points_within, scaled_bounds
+from dateshard.trainer.optimization.objective import by_head
 
 
 class RawGraph(nn.Module):
@@ -64,7 +64,8 @@ class RawGraph(nn.Module):
         known = observed & ~torch.isnan(history)
         scaled = self.encoder(history, known, time_codes[:, : self.history])
         given = (scaled, time_codes if self.uses_codes else None, *((known,) if self.uses_known else ()))
-        forecast = points_of(clamped(by_head(self.model(*given), self.heads), self.heads, self.bounds), self.heads)
+        channels = clamped(by_head(self.model(*given), self.heads), self.heads, self.bounds)
+        forecast = points_within(channels, self.heads, self.bounds)
         parts = [forecast[head.name] for head in self.heads if head.loss != "cross_entropy"]
         outputs = [self._raw(torch.cat(parts, dim=-1)[..., self.order])] if parts else []
         return [*outputs, *(forecast[name][..., 1:].double().softmax(-1) for name in self.categorical)]

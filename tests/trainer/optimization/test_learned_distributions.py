@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
 from dateshard.trainer.assessment.forecaster import of_model
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.loop import train
+from dateshard.trainer.optimization.count_likelihood import count_quantiles
+from dateshard.trainer.optimization.objective import points_of
 from dateshard.trainer.setup import choose_columns, make_reader, make_session, order_of, shuffle_of, window_of
 from tests.conftest import World
 
@@ -65,8 +68,8 @@ def world_of(folder: Path, target: str, **training: Any) -> World:
 
 
 @torch.no_grad()
-def tried(world: World, levels: tuple[float, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Trains, and returns of the test's cells (hour, truth, quantiles at the levels), in raw units."""
+def tried(world: World, levels: tuple[float, ...]) -> list[NDArray[Any]]:
+    """Trains, and returns of the test's cells [hour, truth, forecast, quantiles at the levels], in raw units."""
     config, dataset = world.settings.trainer, world.open()
     session = make_session(config, dataset, world.folder / "checkpoints")
     with torch.enable_grad():
@@ -75,20 +78,22 @@ def tried(world: World, levels: tuple[float, ...]) -> tuple[NDArray[Any], NDArra
     columns = choose_columns(config, dataset)
     reader = RawQuantiles.of(config, dataset, session.heads, columns.targets)
     outputs = of_model(session.model, session.heads, columns.inputs, window_of(config))
-    hours, truths, quantiles = [], [], []
+    hours, truths, points, quantiles = [], [], [], []
     order = order_of(dataset, "test", window_of(config), 64, shuffle_of(config, dataset, window_of(config)), None)
     for batch in make_reader(config, dataset, order, session.train.wanted).batches(0):
         assert batch.codes_BW is not None
         hours.append((batch.codes_BW[:, -1].numpy() >> 3)[:, None].repeat(len(NODES), axis=1).ravel())
         truths.append(reader.units.raw(batch.target_BPNF).numpy().ravel())
-        quantiles.append(reader.raw(outputs(batch), levels).reshape(-1, len(levels)))
-    return np.concatenate(hours), np.concatenate(truths), np.concatenate(quantiles)
+        given = outputs(batch)
+        points.append(reader.units.raw(points_of(given, session.heads)[session.heads[0].name]).numpy().ravel())
+        quantiles.append(reader.raw(given, levels).reshape(-1, len(levels)))
+    return [np.concatenate(each) for each in (hours, truths, points, quantiles)]
 
 
 def test_learned_quantiles_hold_what_their_levels_say_in_calm_hours_and_in_wild_ones(tmp_path: Path) -> None:
     """Of 1,440 cells 0.8 +- 0.021 (two standard errors), and 0.03 for what 40 dates of training cannot tell."""
     levels = (0.1, 0.5, 0.9)
-    hours, truth, quantiles = tried(world_of(tmp_path, "load", loss="quantile", quantiles=levels), levels)
+    hours, truth, _, quantiles = tried(world_of(tmp_path, "load", loss="quantile", quantiles=levels), levels)
     inside = (truth >= quantiles[:, 0]) & (truth <= quantiles[:, 2])
     assert abs(inside.mean() - 0.8) < 0.05
     for calm in (True, False):
@@ -97,3 +102,15 @@ def test_learned_quantiles_hold_what_their_levels_say_in_calm_hours_and_in_wild_
         width = quantiles[here, 2] - quantiles[here, 0]
         assert abs(width.mean() / (2 * 1.2816 * SPREAD[hours[here]]).mean() - 1) < 0.15
     assert np.abs(quantiles[:, 1] - MIDDLE[hours]).mean() < 0.35
+
+
+@pytest.mark.parametrize("loss", ["poisson", "negative_binomial"])
+def test_the_mean_of_counts_is_the_rate_they_were_drawn_with(tmp_path: Path, loss: str) -> None:
+    """Rates of 1 to 7, each known from 160 cells to 0.16; inside are all counts from the least quantile to the largest."""
+    hours, truth, points, quantiles = tried(world_of(tmp_path, "calls", loss=loss), (0.1, 0.5, 0.9))
+    assert np.abs(points - RATE[hours]).mean() < 0.3
+    assert np.abs(quantiles - quantiles.round()).max() < 1e-5
+    assert quantiles.min() >= 0
+    expected = count_quantiles(RATE[hours], np.zeros(len(hours)), (0.1, 0.9))
+    within = [(truth >= low - 1e-4) & (truth <= high + 1e-4) for low, high in (quantiles[:, ::2].T, expected.T)]
+    assert abs(within[0].mean() - within[1].mean()) < 0.04
