@@ -93,6 +93,9 @@ class ForecastRow(TypedDict):
     value: Annotated[float | None, Field(description="null for a categorical target")]
     low: float | None
     high: float | None
+    quantiles: NotRequired[
+        Annotated[dict[str, float | None], Field(description="by level as q10, where the run's loss knows quantiles")]
+    ]
     category: NotRequired[Annotated[str | None, Field(description="the likeliest one, where a target is categorical")]]
     probability: NotRequired[float | None]
     time: NotRequired[

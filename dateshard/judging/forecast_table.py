@@ -1,11 +1,12 @@
 """A forecast as a table in raw units: a row a target step, node and target.
 
-Legend: P target steps, N nodes, T targets that are numbers, K targets in all.
+Legend: P target steps, N nodes, T targets that are numbers, K targets in all, Q levels of quantiles.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.assessment.forecaster import Forecaster
+from dateshard.trainer.assessment.quantiles import never_falling
 from dateshard.trainer.bounds import bounds_of
 
 if TYPE_CHECKING:
     import polars
 
 Floats = NDArray[np.float64]
+LEVEL_NAME = re.compile(r"q\d+(\.\d+)?")  # of a quantile's column
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f%:z"  # a fraction only where there is one
 
 
@@ -35,6 +38,7 @@ class Made:
     Attributes:
         horizon_P, instant_P: of each target step.
         scaled_PNT: of the numeric targets in the forecaster's order; None without one.
+        quantiles_PNTQ: likewise, at the levels of `forecaster.quantiles`; None where no loss knows quantiles.
         chances: {categorical target: [P, N, categories] probabilities}.
         reach_2PNT: what is added to a scaled forecast for low and high; None without intervals.
         known_PNK: whether the inputs hold a value of the target at the node. Where not, there is no interval.
@@ -44,6 +48,7 @@ class Made:
     horizon_P: Sequence[int] | NDArray[np.int64]
     instant_P: Sequence[int] | NDArray[np.int64]
     scaled_PNT: NDArray[np.float32] | None
+    quantiles_PNTQ: NDArray[np.float32] | None
     chances: Mapping[str, Floats]
     reach_2PNT: Floats | None
     known_PNK: NDArray[np.bool_]
@@ -64,8 +69,8 @@ def of_steps(steps: Sequence[tuple[int, Day, int, int]], nodes: Sequence[str]) -
 def frame_of(made: Made, before: Mapping[str, polars.Series]) -> polars.DataFrame:
     """Returns the forecast as a table, ordered by time, node, then as the targets are configured.
 
-    Columns: those of `before`, feature, horizon, value, low, high, with a categorical target category and probability,
-    time.
+    Columns: those of `before`, feature, horizon, value, low, high, a quantile each (q10, q50), with a categorical target
+    category and probability, time.
 
     Args:
         before: the first columns, of a row for each target step and node.
@@ -89,11 +94,33 @@ def frame_of(made: Made, before: Mapping[str, polars.Series]) -> polars.DataFram
 
 
 def _numbers(made: Made) -> dict[str, polars.Series]:
-    """Returns the columns value, low and high; null where there is none."""
+    """Returns the columns value, low, high and of quantiles; null where there is none."""
     import polars as pl
 
     bands = zip(("value", "low", "high"), bands_of(made), strict=True)
-    return {name: pl.Series(band.ravel()).fill_nan(None) for name, band in bands}
+    columns = {name: pl.Series(band.ravel()).fill_nan(None) for name, band in bands}
+    quantiles_PNKQ, levels = quantiles_of(made), made.forecaster.quantiles.levels
+    for place, level in enumerate(levels):
+        columns[level_name(level)] = pl.Series(quantiles_PNKQ[..., place].ravel()).fill_nan(None)
+    return columns
+
+
+def level_name(level: float) -> str:
+    """Names the column of a quantile by its percent: q10, q97.5."""
+    return f"q{100 * level:.6g}"
+
+
+def quantiles_of(made: Made) -> Floats:
+    """Returns [P, N, K, Q] in raw units, never falling with the level; NaN where there is none."""
+    forecaster = made.forecaster
+    quantiles = np.full((*made.known_PNK.shape, len(forecaster.quantiles.levels)), np.nan)
+    if made.quantiles_PNTQ is not None:
+        places = [forecaster.columns.targets[place] for place in forecaster.numbers]
+        low_T, high_T = bounds_of(forecaster.config, forecaster.dataset, places)
+        raw_QPNT = in_raw_units(forecaster, np.moveaxis(made.quantiles_PNTQ, -1, 0).astype(np.float64), places)
+        raw_QPNT = never_falling(np.clip(raw_QPNT, low_T, high_T))
+        quantiles[..., list(forecaster.numbers), :] = np.moveaxis(raw_QPNT, 0, -1)
+    return quantiles
 
 
 def bands_of(made: Made) -> Floats:
@@ -148,11 +175,15 @@ def _spelled(frame: polars.DataFrame) -> polars.DataFrame:
 
 
 def as_rows(frame: polars.DataFrame) -> list[dict[str, Any]]:
-    """Returns the table as rows for JSON: dates and times as text."""
+    """Returns the table as rows for JSON: dates and times as text, quantiles together."""
     import polars as pl
 
     dates = [pl.col("date").cast(pl.String)] if "date" in frame.columns else []
-    return _spelled(frame).with_columns(dates).to_dicts()
+    rows = _spelled(frame).with_columns(dates).to_dicts()
+    levels = [name for name in frame.columns if LEVEL_NAME.fullmatch(name)]
+    for row in rows if levels else ():
+        row["quantiles"] = {name: row.pop(name) for name in levels}
+    return rows
 
 
 def refuse_ending(path: Path) -> None:

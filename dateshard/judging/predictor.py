@@ -1,6 +1,6 @@
 """The Predictor is a run that is loaded once, and then forecasts from values in memory.
 
-Legend: L steps that are given, P target steps, N nodes, I inputs, K targets, C categories.
+Legend: L steps that are given, P target steps, N nodes, I inputs, K targets, C categories, Q levels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.judging.forecast_table import Floats, Made, bands_of, frame_of, of_steps
+from dateshard.judging.forecast_table import Floats, Made, bands_of, frame_of, of_steps, quantiles_of
 from dateshard.judging.loaded_run import Calibrated, load_run, refuse_known_ahead
 from dateshard.judging.raw_history import Instant, RawHistory
 from dateshard.judging.silent_nodes import known_targets
@@ -33,6 +33,7 @@ class RawForecast:
         time: [P] datetime64[ns] in UTC, when each step begins.
         horizon: [P] steps after the last one of the history.
         value, low, high: [P, N, K]; NaN for a categorical target, low and high also where there is no interval.
+        quantiles: [P, N, K, Q] at the levels [Q] of the run's loss; none (Q = 0) where it knows no quantiles.
         probabilities: {categorical target: [P, N, C]}, of its categories in their order.
         unknown_nodes: nodes of a frame that training never saw: they were left out.
     """
@@ -42,6 +43,8 @@ class RawForecast:
     value: Floats
     low: Floats
     high: Floats
+    quantiles: Floats
+    levels: tuple[float, ...]
     probabilities: Mapping[str, Floats]
     unknown_nodes: tuple[str, ...]
     _made: Made
@@ -136,6 +139,8 @@ class Predictor:
             value=value,
             low=low,
             high=high,
+            quantiles=quantiles_of(made),
+            levels=self._forecaster.quantiles.levels,
             probabilities=made.chances,
             unknown_nodes=steps.unknown_nodes,
             _made=made,

@@ -11,11 +11,12 @@ Legend: B windows, H history, P target steps, S records that are forecast, T rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from dateshard.judging.forecast import Forecast, KnownHistory, most_unknown, notes_of_dumps
@@ -237,13 +238,15 @@ def _table(
 ) -> pl.DataFrame:
     """The rows of some windows' new targets, in the order in which the records stand in their file."""
     window, size = forecaster.window, forecaster.config.training.batch_size
-    scaled, chances = list[NDArray[np.float32]](), list[dict[str, NDArray[np.float64]]]()
+    scaled, quantiles = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    chances = list[dict[str, NDArray[np.float64]]]()
     for low in range(0, len(windows.rows_BH), size):
-        numbers, shares = _ask(forecaster, records, windows, slice(low, low + size))
+        outputs = _ask(forecaster, records, windows, slice(low, low + size))
         new = windows.new_BP[low : low + size]
-        if numbers is not None:
-            scaled.append(numbers[new])
-        chances.append({name: share[new] for name, share in shares.items()})
+        for held, asked in ((scaled, forecaster.numbers_in(outputs)), (quantiles, forecaster.quantiles_in(outputs))):
+            if asked is not None:
+                held.append(asked[new])
+        chances.append({name: share[new] for name, share in forecaster.chances(outputs).items()})
     of_window, step = np.nonzero(windows.new_BP)
     row_S = windows.rows_BH[:, -1][of_window] if window.horizon else windows.rows_BH[of_window, step]
     known_BH = (windows.rows_BH != PADDING) & records.observed_TNF[windows.rows_BH][..., forecaster.columns.inputs].any(
@@ -260,6 +263,7 @@ def _table(
         horizon_P=step + 1 if window.horizon else np.zeros(len(step), dtype=np.int64),
         instant_P=shown.time_T,
         scaled_PNT=np.concatenate(scaled)[order] if scaled else None,
+        quantiles_PNTQ=np.concatenate(quantiles)[order] if quantiles else None,
         chances={name: np.concatenate([each[name] for each in chances])[order] for name in chances[0]},
         reach_2PNT=None if intervals is None else intervals.reach_2PNF[:, step],
         known_PNK=np.repeat(known_S, len(forecaster.targets)).reshape(len(step), 1, -1),
@@ -278,8 +282,8 @@ def _where(records: RecentRecords) -> dict[str, pl.Series]:
 
 def _ask(
     forecaster: Forecaster, records: RecentRecords, windows: RecordWindows, chosen: slice
-) -> tuple[NDArray[np.float32] | None, dict[str, NDArray[np.float64]]]:
-    """What the model says of some windows."""
+) -> Mapping[str, torch.Tensor]:
+    """All outputs of the model for some windows."""
     rows_BH, now_B = windows.rows_BH[chosen], windows.now_B[chosen]
     there_BH = rows_BH != PADDING
     values, known = records.values_TNF[rows_BH], records.observed_TNF[rows_BH]
@@ -291,4 +295,4 @@ def _ask(
         for now in now_B.tolist()
     ]
     later = np.repeat(np.array(code_B, dtype=np.int32)[:, None], forecaster.window.horizon, axis=1)
-    return forecaster.of_windows(values, np.concatenate([code_BH, later], axis=1).astype(np.int32), known)
+    return forecaster.outputs_of(values, np.concatenate([code_BH, later], axis=1).astype(np.int32), known)

@@ -66,16 +66,18 @@ def make_forecast(
         steps, known_NK: what `targets_of` and `known_targets` give of the history.
         ahead: what is known of these steps, of a model that looks at it.
     """
-    future = None if ahead is None else ahead.values_PNF
-    scaled, chances = forecaster.of_window(
-        history.values_HNF, codes_of(forecaster, history), history.observed_HNF, future
+    future = None if ahead is None else ahead.values_PNF[None]
+    outputs = forecaster.outputs_of(
+        history.values_HNF[None], codes_of(forecaster, history)[None], history.observed_HNF[None], future
     )
+    outputs = {name: tensor[0] for name, tensor in outputs.items()}
     return Made(
         forecaster=forecaster,
         horizon_P=[horizon for *_, horizon in steps],
         instant_P=[instant for instant, *_ in steps],
-        scaled_PNT=scaled,
-        chances=chances,
+        scaled_PNT=forecaster.numbers_in(outputs),
+        quantiles_PNTQ=forecaster.quantiles_in(outputs),
+        chances=forecaster.chances(outputs),
         reach_2PNT=None if intervals is None else intervals.reach_2PNF,
         known_PNK=np.broadcast_to(known_NK, (len(steps), *known_NK.shape)),
     )

@@ -8,6 +8,7 @@ A row is one target at one node and target step of one window, in raw units; row
     node, feature, horizon
     truth                null where nothing was observed
     forecast, low, high  low and high null where the run has no intervals, or the window knows nothing of the target there
+    q10, q50, q90        a quantile each, of the levels of the run's loss where it knows any
     truth_category, category, probability    of categorical targets, where there are any
     time                 the instant of the target step
 
@@ -176,7 +177,8 @@ def _of_batch(
         forecaster=forecaster,
         horizon_P=np.tile(np.arange(1, steps + 1) if window.horizon else np.zeros(steps, dtype=np.int64), size),
         instant_P=instant_BP.ravel(),
-        scaled_PNT=forecaster.numeric(predicted).numpy() if forecaster.numbers else None,
+        scaled_PNT=forecaster.numbers_in(predicted),
+        quantiles_PNTQ=forecaster.quantiles_in(predicted),
         chances=forecaster.chances(predicted),
         reach_2PNT=None if intervals is None else np.tile(intervals.reach_2PNF, (1, size, 1, 1)),
         known_PNK=np.repeat(_known(forecaster, batch), steps, axis=0),

@@ -78,7 +78,6 @@ class Forecaster:
         scaled, chances = self.of_windows(values_HNF[None], codes_W[None], known, future)
         return None if scaled is None else scaled[0], {name: shares[0] for name, shares in chances.items()}
 
-    @torch.no_grad()
     def of_windows(
         self,
         values_BHNF: NDArray[np.float32],
@@ -88,14 +87,28 @@ class Forecaster:
     ) -> tuple[NDArray[np.float32] | None, dict[str, Floats]]:
         """Returns ([B, P, N, numbers] scaled, {categorical target: [B, P, N, categories] probabilities}).
 
-        A probability is among the categories that training saw; a code that none of them has is no forecast.
+        A probability is among the categories that training saw; a code that none of them has is no forecast. The
+        arguments are those of `outputs_of`.
+        """
+        outputs = self.outputs_of(values_BHNF, codes_BW, known_BHNF, future_BPNF)
+        return self.numbers_in(outputs), self.chances(outputs)
+
+    @torch.no_grad()
+    def outputs_of(
+        self,
+        values_BHNF: NDArray[np.float32],
+        codes_BW: NDArray[np.int32],
+        known_BHNF: NDArray[np.bool_] | None,
+        future_BPNF: NDArray[np.float32] | None = None,
+    ) -> Mapping[str, torch.Tensor]:
+        """Asks the model for windows, and returns all its outputs by head.
 
         Args:
             codes_BW: time codes of the history and of what is forecast. known_BHNF: which of the values were observed.
             future_BPNF: what is known of the target steps, where something is.
         """
         history, codes = (torch.from_numpy(np.ascontiguousarray(array)) for array in (values_BHNF, codes_BW))
-        predicted = self.forecast(
+        return self.forecast(
             Batch(
                 history_BHNF=history,
                 target_BPNF=history[:, :0],
@@ -105,7 +118,15 @@ class Forecaster:
                 future_BPNF=None if future_BPNF is None else torch.from_numpy(np.ascontiguousarray(future_BPNF)),
             )
         )
-        return (self.numeric(predicted).numpy() if self.numbers else None), self.chances(predicted)
+
+    def numbers_in(self, outputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32] | None:
+        """Returns [..., P, N, numbers] scaled; None without a numeric target."""
+        return self.numeric(outputs).numpy() if self.numbers else None
+
+    def quantiles_in(self, outputs: Mapping[str, torch.Tensor]) -> NDArray[np.float32] | None:
+        """Returns [..., P, N, numbers, Q] scaled, of the levels of `quantiles`; None where no loss knows any."""
+        levels = self.quantiles.levels
+        return self.quantiles.scaled(outputs, levels).numpy() if levels else None
 
     def chances(self, predicted: Mapping[str, torch.Tensor]) -> dict[str, Floats]:
         """Returns {categorical target: [B, P, N, categories] probabilities}, of what `forecast` gave."""

@@ -32,7 +32,7 @@ class SeveralOutputs(Around):
     ) -> torch.Tensor:
         steps = self.ask(history_BHNF, codes_BW, known_BHNF, {})
         assert isinstance(steps, torch.Tensor), "the families return one"
-        apart = steps.reshape(len(steps), -1, self.width, *steps.shape[2:])  # [B, P, width, N, T]
+        apart = steps.reshape(steps.shape[0], -1, self.width, *steps.shape[2:])  # [B, P, width, N, T]
         return apart.permute(0, 1, 3, 4, 2).flatten(3)[..., self.chosen]
 
 

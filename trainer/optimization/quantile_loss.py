@@ -19,6 +19,8 @@ import torch
 def sorted_quantiles(outputs_BPNC: torch.Tensor, num_levels: int) -> torch.Tensor:
     """Returns [B, P, N, F, Q] in rising order; equal outputs keep their levels, from which training starts apart."""
     apart_BPNFQ = outputs_BPNC.reshape(*outputs_BPNC.shape[:-1], -1, num_levels)
+    if torch.compiler.is_exporting():  # ONNX knows no stable one, and equal values need none
+        return apart_BPNFQ.sort(dim=-1).values
     return apart_BPNFQ.sort(dim=-1, stable=True).values
 
 

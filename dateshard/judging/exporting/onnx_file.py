@@ -21,7 +21,7 @@ import torch
 
 from dateshard.documents.prediction import ExportModelDocument, TensorDocument
 from dateshard.judging.exporting.raw_graph import RawGraph
-from dateshard.judging.forecast_table import Floats, bands_of, in_raw_units
+from dateshard.judging.forecast_table import Floats, bands_of, in_raw_units, level_name, quantiles_of
 from dateshard.judging.loaded_run import LoadedRun, load_run, refuse_known_ahead
 from dateshard.judging.raw_history import RawHistory
 from dateshard.judging.silent_nodes import known_targets
@@ -47,6 +47,11 @@ TIME_CODE = (
     "begins where the weekday changes, and nothing is filled from one date to the next"
 )
 OBSERVED = "false where a cell was not observed; NaN in history says the same"
+NO_QUANTILES = "the quantiles of counts are not in the graph, only their means: `predict` and Predictor give them"
+OUTPUTS = {
+    "value": "raw values: steps, nodes, targets",
+    "quantiles": "raw values: steps, nodes, targets, levels",
+}
 UNITS = {"count": "records", "category": "code", "value": "as in the dumps"}
 
 
@@ -179,6 +184,7 @@ class DrawnWindows:
             made = make_forecast(forecaster, steps, targets_of(forecaster, steps), known, None)
             numbers = sorted(forecaster.numbers)
             outputs = {"value": bands_of(made)[0][..., numbers]} if numbers else {}
+            outputs["quantiles"] = quantiles_of(made)[..., numbers, :]
             each.append(outputs | {f"probability_{target}": shares for target, shares in made.chances.items()})
         return {name: np.stack([outputs[name] for outputs in each]) for name in each[0]}
 
@@ -195,7 +201,8 @@ def _compare(content: bytes, graph: RawGraph, loaded: LoadedRun, file: Path) -> 
         expected = drawn.expected(windows)
         given = session.run(graph.output_names, windows)
         for name, array in zip(graph.output_names, given, strict=True):
-            size = np.maximum(np.abs(expected[name]), _spread(loaded) if name == "value" else 1.0)
+            spread = {"value": _spread(loaded), "quantiles": _spread(loaded)[..., None]}.get(name, 1.0)
+            size = np.maximum(np.abs(expected[name]), spread)
             share = float((np.abs(array - expected[name]) / size).max())
             largest = max(largest, share if np.isfinite(share) else np.inf)
     if largest > TOLERANCE:
@@ -231,6 +238,8 @@ def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, l
     targets = {target.name: target for target in forecaster.targets}
     numbers = [forecaster.targets[place].name for place in sorted(forecaster.numbers)]
     outputs = {"value": numbers} if numbers else {}
+    if graph.levels:
+        outputs["quantiles"] = [level_name(level) for level in graph.levels]
     outputs |= {f"probability_{name}": list(targets[name].categories) for name in graph.categorical.values()}
     history: list[str | int] = ["batch", window.history, nodes, len(raw.features)]
     low, high = (np.asarray(graph.get_buffer(name)).tolist() for name in ("low", "high"))
@@ -269,8 +278,8 @@ def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, l
             _tensor(
                 name,
                 "double",
-                [*shape, len(last)],
-                "raw values: steps, nodes, targets" if name == "value" else "probabilities: steps, nodes, categories",
+                [*shape, *([len(numbers)] if name == "quantiles" else []), len(last)],
+                OUTPUTS.get(name, "probabilities: steps, nodes, categories"),
             )
             | {"last_axis": last}
             for name, last in outputs.items()
@@ -281,7 +290,7 @@ def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, l
         },
         "nodes": list(dataset.nodes.names),
         "difference": largest,
-        "notes": loaded.notes,
+        "notes": loaded.notes + ([NO_QUANTILES] if loaded.forecaster.quantiles.levels and not graph.levels else []),
     }
 
 

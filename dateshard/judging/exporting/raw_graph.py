@@ -26,8 +26,8 @@ from dateshard.trainer.optimization.objective import by_head
 class RawGraph(nn.Module):
     """Maps raw history [B, H, N, I], what of it was observed, and time codes [B, W] to `output_names`.
 
-    `value` is [B, P, N, T] in raw units, with the numbers in the order of the targets; `probability_<target>` of a
-    categorical one is [B, P, N, its categories].
+    `value` is [B, P, N, T] in raw units, with the numbers in the order of the targets; `quantiles` of a run with quantile
+    loss [B, P, N, T, its levels]; `probability_<target>` of a categorical one is [B, P, N, its categories].
     """
 
     bounds: torch.Tensor | None
@@ -45,6 +45,9 @@ class RawGraph(nn.Module):
         features = [dataset.features[place] for place in inputs]
         codes = [len(names[feature.name]) if feature.categorical else None for feature in features]
         self.encoder = Encoder(features, dataset.scale.of(inputs), codes)
+        reader = forecaster.quantiles
+        learned = [head.loss == "quantile" for head in reader.heads]
+        self.levels = reader.levels if learned and all(learned) else ()  # of counts no graph can search them
         self.order = [forecaster.numbers.index(place) for place in placed]
         self.categorical = {head.name: forecaster.targets[head.targets[0]].name for head in forecaster.categorical}
         low_high = bounds_of(forecaster.config, dataset, numbers)
@@ -58,7 +61,8 @@ class RawGraph(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """The names of what comes out, in order."""
-        return [*(["value"] if self.order else []), *(f"probability_{name}" for name in self.categorical.values())]
+        numbers = ["value", *(["quantiles"] if self.levels else [])] if self.order else []
+        return [*numbers, *(f"probability_{name}" for name in self.categorical.values())]
 
     def forward(self, history: torch.Tensor, observed: torch.Tensor, time_codes: torch.Tensor) -> list[torch.Tensor]:
         known = observed & ~torch.isnan(history)
@@ -68,6 +72,10 @@ class RawGraph(nn.Module):
         forecast = points_within(channels, self.heads, self.bounds)
         parts = [forecast[head.name] for head in self.heads if head.loss != "cross_entropy"]
         outputs = [self._raw(torch.cat(parts, dim=-1)[..., self.order])] if parts else []
+        if self.levels:
+            numbers = [head for head in self.heads if head.loss == "quantile"]
+            each = [head.quantiles_at(channels[head.name], self.levels).movedim(-1, 0) for head in numbers]
+            outputs.append(self._raw(torch.cat(each, dim=-1)[..., self.order]).movedim(0, -1))
         return [*outputs, *(forecast[name][..., 1:].double().softmax(-1) for name in self.categorical)]
 
     def _raw(self, scaled: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,17 @@ RUNS: dict[str, dict[str, Any]] = {
     "mlp": {"model": {"name": "mlp", "hidden_units": [4]}},
     "few": {"model": {"name": "gru", "hidden_units": [4]}, "inputs": INPUTS, "targets": ["speed", "kind"]},
     "ridge": {"model": {"name": "ridge"}, "targets": ["volume", "speed"], "bounds": {"speed": [59, 61]}},
+    "spread": {
+        "model": {"name": "mlp", "hidden_units": [4]},
+        "targets": ["volume", "kind", "speed"],
+        "training": {
+            "losses": {
+                "kind": {"loss": "cross_entropy", "targets": ["kind"]},
+                "speed": {"loss": "quantile", "targets": ["speed"], "quantiles": [0.05, 0.5, 0.975]},
+                "volume": {"loss": "negative_binomial", "targets": ["volume"], "quantiles": [0.05, 0.5]},
+            }
+        },
+    },
     "same_step": {
         "model": {"name": "cnn", "hidden_units": [4]},
         "window": {"history": HISTORY, "horizon": 0},
@@ -92,6 +104,36 @@ def test_arrays_and_frames_give_the_forecast_of_predict_to_the_bit(here: World, 
     assert np.isfinite(answer.low).any() == (level is not None)
     assert answer.horizon.tolist() == numbers["horizon"].unique().sort().to_list()
     assert predictor.forecast(rows(here, predictor, until), until).frame.equals(expected)
+
+
+def test_quantiles_come_with_a_forecast_wherever_it_leaves_the_model(here: World) -> None:
+    """As columns, as an array, in JSON and for every window of a split; of a number the median is the forecast."""
+    predictor = Predictor("spread", interval=None)
+    answer = predictor.forecast(cells(here, predictor, MIDDAY), MIDDAY)
+    assert answer.levels == (0.05, 0.5, 0.975)
+    assert answer.quantiles.shape == (HORIZON, 3, 3, 3)
+    columns = answer.frame.columns
+    assert columns[columns.index("high") + 1 : columns.index("category")] == ["q5", "q50", "q97.5"]
+    table = answer.frame.select("q5", "q50", "q97.5").to_numpy().astype(float)
+    assert np.array_equal(table.reshape(answer.quantiles.shape), answer.quantiles, equal_nan=True)
+    volume, kind, speed = (answer.quantiles[..., k, :] for k in range(3))
+    assert np.isnan(kind).all()
+    assert np.array_equal(speed[..., 1], answer.value[..., 2])
+    for quantiles in (volume, speed):
+        assert (np.diff(quantiles) >= 0).all()
+        assert (np.diff(quantiles) > 0).any()
+    assert np.array_equal(volume, volume.round())
+    assert volume.min() >= 0
+    here.run("evaluate", "spread", "--forecasts", "w.parquet", "--baselines", "mean", code=None)
+    told = json.loads(here.run("predict", "spread", "--interval", "none", "--json").stdout)["forecasts"]
+    assert told[0]["quantiles"].keys() == {"q5", "q50", "q97.5"}
+    kept = pl.read_parquet("w.parquet").filter(pl.col("feature") != "kind")
+    assert kept.select(pl.col("q5", "q50").is_not_null().all()).row(0) == (True, True)
+    assert kept.filter(pl.col("feature") == "speed").select((pl.col("q50") == pl.col("forecast")).all()).item()
+    assert kept.select((pl.col("q5") <= pl.col("q50")).all(), (pl.col("q50") <= pl.col("q97.5")).all()).row(0) == (
+        True,
+        True,
+    )
 
 
 def test_a_forecast_has_times_and_probabilities(here: World) -> None:

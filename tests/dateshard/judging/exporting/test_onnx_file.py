@@ -33,6 +33,11 @@ RUNS: dict[str, dict[str, Any]] = {
         "bounds": {"speed": [None, 61]},
     },
     "ridge": {"model": {"name": "ridge"}, "targets": NUMBERS, "inputs": ["kind", *NUMBERS]},
+    "spread": {
+        "model": {"name": "nlinear", "revin": True},
+        "targets": NUMBERS,
+        "training": {"loss": "quantile", "quantiles": [0.1, 0.5, 0.9]},
+    },
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "dlinear": {"model": {"name": "dlinear"}, "targets": NUMBERS},
@@ -95,7 +100,8 @@ def assert_forecasts_alike(world: World, name: str, file: Path) -> None:
         numbers = [place for place, target in enumerate(predictor.targets) if target not in expected.probabilities]
         for place, output in enumerate(names):
             target = output.removeprefix("probability_")
-            array = expected.value[..., numbers] if output == "value" else expected.probabilities[target]
+            known = {"value": expected.value[..., numbers], "quantiles": expected.quantiles[..., numbers, :]}
+            array = known[output] if output in known else expected.probabilities[target]
             size = np.maximum(np.abs(array), np.abs(array).mean((0, 1)))
             for found in (together[place][window], again[place][window], alone[place][0]):
                 assert found.shape == array.shape
