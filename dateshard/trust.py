@@ -34,6 +34,8 @@ def code_of(settings: Trainer | Pipeline) -> dict[str, str]:
         named = {"source.format": settings.source.format}
     else:
         named = {"model.name": settings.model.name, "metrics.custom": settings.metrics.custom or ""}
+        named["training.loss"] = settings.training.loss
+        named |= {f"training.losses.{name}.loss": head.loss for name, head in (settings.training.losses or {}).items()}
         codes = [code_of_baseline(name) for name in settings.baselines or ()]
         named |= {f"baselines[{place}]": code for place, code in enumerate(codes) if code is not None}
     return {setting: name for setting, name in named.items() if ":" in name}

@@ -14,7 +14,8 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.identity import identity
 from dateshard.trainer.checkpoint import Bound, DataIdentity
-from dateshard.trainer.config import Trainer, binding, that_bind
+from dateshard.trainer.checkpoint.bound_settings import binding, that_bind
+from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.shuffle import Shuffle
 
 

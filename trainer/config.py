@@ -172,9 +172,13 @@ def _known_model(name: str, info: ValidationInfo) -> str:
         raise ValueError(
             f"'{shorten(name)}' names code, which is not imported from here; use {', '.join(FAMILY_NAMES)}"
         )
-    near = difflib.get_close_matches(name, FAMILY_NAMES, n=1)
+    raise _unknown("model", name, FAMILY_NAMES, own)
+
+
+def _unknown(kind: str, name: str, known: Sequence[str], own: str) -> ValueError:
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"no model '{shorten(name)}'{hint} Use {', '.join(FAMILY_NAMES)}{own}")
+    return ValueError(f"no {kind} '{shorten(name)}'{hint} Use {', '.join(known)}{own}")
 
 
 def _no_code_of_a_client(name: str | None, info: ValidationInfo) -> str | None:
@@ -221,7 +225,20 @@ class ModelConfig(Section):
     options: dict[str, JsonValue] = Field({}, description="what a model of your own finds in config.options")
 
 
-LossName = Literal["mse", "mae", "huber", "quantile", "poisson", "negative_binomial", "cross_entropy"]
+LOSSES = ("mse", "mae", "huber", "quantile", "poisson", "negative_binomial", "cross_entropy")
+
+
+def _known_loss(name: str, info: ValidationInfo) -> str:
+    if name in LOSSES or (OWN.fullmatch(name) and _no_code_of_a_client(name, info)):
+        return name
+    raise _unknown("loss", name, LOSSES, "" if forbidden(info.context) else ", or your own as my_module:loss")
+
+
+def _loss_or_auto(name: str, info: ValidationInfo) -> str:
+    return name if name == "auto" else _known_loss(name, info)
+
+
+LossName = Annotated[str, AfterValidator(_known_loss)]
 ClassWeights = Literal["balanced"] | dict[str, float] | None
 
 
@@ -266,6 +283,13 @@ def mismatch(losses: Mapping[str, HeadConfig], targets: Sequence[str]) -> str:
     return ""
 
 
+class LossWeights(Section):
+    """What an element of the loss weighs; divided by their mean."""
+
+    targets: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="{target: weight}, others 1")
+    steps: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, description="one for each target step")
+
+
 class Training(Section):
     """The section `training`: how the weights are fitted."""
 
@@ -275,15 +299,14 @@ class Training(Section):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: float = Field(0.0, ge=0, description="adam and sgd: added to the gradient; adamw: apart from it")
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd")
-    loss: Literal["auto", LossName] = Field("auto", description="auto: mse, for a categorical target cross_entropy")
+    loss: Annotated[str, AfterValidator(_loss_or_auto)] = Field(
+        "auto", description=f"auto: mse, for a categorical target cross_entropy; {', '.join(LOSSES)}, my_module:loss"
+    )
     losses: dict[str, HeadConfig] | None = Field(None, description="several named losses, instead of `loss`")
     huber_delta: float = Field(1.0, gt=0)
-    quantiles: Levels = Field(
-        QUANTILES,
-        description="levels that `quantile` learns, the forecast being the one nearest to 0.5, or that are asked of "
-        "`poisson` and `negative_binomial`, whose forecast is the mean",
-    )
+    quantiles: Levels = Field(QUANTILES, description="levels that `quantile` learns, or that are asked of counts")
     class_weights: ClassWeights = None
+    weights: LossWeights | None = Field(None, description="of targets and of target steps in the loss")
     seed: int = Field(7, ge=0)
     device: str = "auto"
     clip_norm: float | None = Field(None, gt=0)
@@ -436,30 +459,6 @@ class Trainer(Section):
     )
 
 
-# Settings that may differ between a checkpoint and the run that continues it: they never change a batch or a weight,
-# only when a run ends, how it is served and what is kept and told of it.
-FREE = (
-    "training.epochs",
-    "training.device",
-    "training.max_skipped",
-    "training.max_steps",
-    "early_stopping",
-    "loading.policy",
-    "loading.memory_budget",
-    "loading.prefetch",
-    "checkpoint",
-    "metrics",
-    "logging",
-    "bounds",
-    "baselines",
-    "baseline_windows",
-)
-
-# Settings that older runs do not name, as which they behave; and those of each of their named losses.
-NEWER = {"training.drop_last": False, "training.quantiles": list(QUANTILES), "model.observed": False}
-NEWER_OF_A_LOSS = {"quantiles": list(QUANTILES)}
-
-
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns {dotted path: leaf} of a configuration's JSON form."""
     if not isinstance(value, dict):
@@ -468,15 +467,3 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for name, inner in value.items():
         leaves |= flatten(inner, f"{prefix}.{name}" if prefix else name)
     return leaves
-
-
-def binding(config: Trainer) -> dict[str, Any]:
-    """Returns {dotted path: value} of all settings that a resumed run must share with its checkpoint."""
-    return that_bind(flatten(config.model_dump(mode="json")))
-
-
-def that_bind(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that bind; an older version may have bound a run to more, or had one of them not yet."""
-    losses = [path for path in settings if path.startswith("training.losses.") and path.endswith(".loss")]
-    of_losses = {path.removesuffix("loss") + name: value for path in losses for name, value in NEWER_OF_A_LOSS.items()}
-    return {path: value for path, value in {**NEWER, **of_losses, **settings}.items() if not path.startswith(FREE)}

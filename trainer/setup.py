@@ -37,6 +37,7 @@ from dateshard.trainer.optimization.count_likelihood import CountScale
 from dateshard.trainer.optimization.count_targets import refuse_no_counts
 from dateshard.trainer.optimization.objective import DISTRIBUTIONAL, Head, Target, make_heads
 from dateshard.trainer.optimization.optimizer import make_optimizer
+from dateshard.trainer.optimization.own_loss import refuse_other_steps
 from dateshard.trainer.session import Session, State
 
 NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
@@ -323,6 +324,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
     _refuse_solved(config, heads)
+    refuse_other_steps(config.training.weights, window.target_steps)
     refuse_no_counts(dataset, columns.targets, targets, heads)
     device = devices.choose(config.training.device)
     batch_size = config.training.batch_size
@@ -361,6 +363,9 @@ def _refuse_solved(config: Trainer, heads: Sequence[Head]) -> None:
     if config.model.name == "ridge" and other is not None:
         what = f"ridge is solved for the squared error in closed form, and trainer.training's loss is {other}"
         raise UsageError(what, todo="Take mse, mae or huber; or model.name: nlinear, which is trained")
+    if config.model.name == "ridge" and config.training.weights is not None:
+        what = "ridge is solved in closed form, in which trainer.training.weights have no place"
+        raise UsageError(what, todo="Leave them out; or take model.name: nlinear, which is trained")
 
 
 def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Module:

@@ -80,6 +80,25 @@ def test_training_killed_at_random_batches_ends_like_an_uninterrupted_one(
     assert differing(left_behind(run), whole) == []
 
 
+def test_quantiles_of_what_depends_on_known_futures_end_like_those_of_an_uninterrupted_training(
+    training_world: Any, launch: Any, uninterrupted: Any, left_behind: Any, differing: Any
+) -> None:
+    training = {"epochs": 2, "batch_size": 16, "loss": "quantile", "quantiles": [0.1, 0.5, 0.9]}
+    world = training_world(targets=["speed"], training=training, checkpoint={"save_freq": 5})
+    world.tree["pipeline"]["features"]["volume"]["future"] = True
+    world.config_file()
+    world.prepare()
+    whole, run = uninterrupted(world), Path("data/runs/cut")
+    kill_and_resume(launch, run, sum("metrics" in name for name in whole), kills=1, seed=7)
+    assert_same_tensors(run, whole)
+    last, _ = checkpoint.newest(run / "checkpoints")
+    assert last is not None
+    model = checkpoint.read_files(last)["model"]
+    assert model["out.weight"].shape[0] == 3  # of the correction: an output a level
+    assert bool(model["out.weight"].any())
+    assert differing(left_behind(run), whole) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(

@@ -18,17 +18,18 @@ Legend: B batch, P target steps, N nodes, F targets of a head, C channels of a m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from dateshard.shardstore.errors import UsageError, of_memory
-from dateshard.shardstore.own_code.user_code import describe_error
-from dateshard.trainer.config import HeadConfig, Training, mismatch
+from dateshard.shardstore.own_code.user_code import describe_error, load
+from dateshard.trainer.config import HeadConfig, Training, is_own, mismatch
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.optimization.count_likelihood import COUNTS, CountForecast, CountScale
+from dateshard.trainer.optimization.own_loss import OwnLoss, Weights, losses_of, weighed, weights_of
 from dateshard.trainer.optimization.quantile_loss import between, nearest_to_median, pinball, sorted_quantiles
 
 Output = torch.Tensor | Mapping[str, torch.Tensor]  # of a model: all channels, or a tensor a head
@@ -59,6 +60,7 @@ class Head:
         quantiles: levels, in rising order: those that `quantile` has a channel of each target for, or that are asked of
             the distributions of counts.
         scales: of the targets, where the loss is of counts.
+        own: the function that a loss of one's own names. weights: of the targets, and of the target steps.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Head:
     class_weights: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
     scales: tuple[CountScale, ...] = ()
+    own: OwnLoss | None = None
+    weights: Weights = ((), ())
 
     @property
     def values_a_target(self) -> int:
@@ -97,14 +101,22 @@ class Head:
         target = _chosen(batch.target_BPNF, self.targets)
         observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
         if self.loss == "cross_entropy":
-            return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights)
+            return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights, self.weights)
+        return _summed(weighed(self._losses(forecast_BPNC, target, observed), self.weights), observed)
+
+    def _losses(
+        self, forecast_BPNC: torch.Tensor, target_BPNF: torch.Tensor, observed_BPNF: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Returns the loss of each element of numeric targets, [B, P, N, F]."""
+        if self.own is not None:
+            given = (forecast_BPNC, target_BPNF, observed_BPNF)
+            return losses_of(self.own, self.loss, given, weighed=any(self.weights))
         if self.loss == "quantile":
-            quantiles = sorted_quantiles(forecast_BPNC, len(self.quantiles))
-            return _summed(pinball(quantiles, target, self.quantiles), observed)
+            return pinball(sorted_quantiles(forecast_BPNC, len(self.quantiles)), target_BPNF, self.quantiles)
         if self.loss in COUNTS:
             counts = CountForecast.of(forecast_BPNC, self.loss, self.scales)
-            return _summed(counts.negative_log_likelihood(target, self.scales).float(), observed)
-        return _summed(ELEMENTWISE[self.loss](forecast_BPNC, target, self.huber_delta), observed)
+            return counts.negative_log_likelihood(target_BPNF, self.scales).float()
+        return ELEMENTWISE[self.loss](forecast_BPNC, target_BPNF, self.huber_delta)
 
 
 def _chosen(values_BPNF: torch.Tensor, places: tuple[int, ...]) -> torch.Tensor:
@@ -143,11 +155,12 @@ def cross_entropy(
     codes_BPN: torch.Tensor,
     observed: torch.Tensor | None,
     class_weights: Sequence[float] = (),
+    cell_weights: Weights = ((), ()),
 ) -> Summed:
     """Sums the cross entropy of one categorical target; code 0 (unseen, or none) never counts.
 
     Returns:
-        Sum of weight x -log p, and the sum of the weights.
+        Sum of weight x -log p, and the sum of the weights of the classes.
     """
     codes = codes_BPN.long()
     seen = codes > 0 if observed is None else (codes > 0) & observed[..., 0]
@@ -157,7 +170,8 @@ def cross_entropy(
     weights = seen.to(losses.dtype)
     if class_weights:
         weights = weights * torch.tensor(class_weights, dtype=losses.dtype, device=losses.device)[codes]
-    return (torch.where(seen, losses.view(codes.shape), 0) * weights).sum(), weights.sum()
+    losses = weighed(losses.view(codes.shape)[..., None], cell_weights)[..., 0]
+    return (torch.where(seen, losses, 0) * weights).sum(), weights.sum()
 
 
 def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...]:
@@ -186,7 +200,9 @@ def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...
     _refuse_uncovered(configs, targets)
     loss_of = {target: config for config in configs.values() for target in config.targets}
     counts = [_channels(loss_of[target.name], target) for target in targets]
-    return tuple(_head(name, config, targets, counts) for name, config in configs.items())
+    heads = [_head(name, config, targets, counts) for name, config in configs.items()]
+    names = [target.name for target in targets]
+    return tuple(replace(head, weights=weights_of(training.weights, names, head.targets)) for head in heads)
 
 
 def _channels(config: HeadConfig, target: Target) -> int:
@@ -225,6 +241,7 @@ def _head(name: str, config: HeadConfig, targets: Sequence[Target], counts: Sequ
         huber_delta=config.huber_delta,
         class_weights=weights,
         quantiles=config.quantiles if config.loss in DISTRIBUTIONAL else (),
+        own=load(config.loss, "trainer.training.loss") if is_own(config.loss) else None,
         scales=tuple(scale for place in places if (scale := targets[place].scale)) if config.loss in COUNTS else (),
     )
 

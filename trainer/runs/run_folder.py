@@ -25,7 +25,8 @@ from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError, 
 from dateshard.shardstore.identity import expected_form, seal_readable, unseal_readable
 from dateshard.shardstore.pinning import runs_id
 from dateshard.trainer import checkpoint
-from dateshard.trainer.config import Trainer, binding, that_bind
+from dateshard.trainer.checkpoint.bound_settings import binding, that_bind
+from dateshard.trainer.config import Trainer
 from dateshard.trainer.runs import save_dir as elsewhere
 from dateshard.trainer.runs.run_record import MADE_AGAIN, RunRecord
 

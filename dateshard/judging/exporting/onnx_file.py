@@ -31,6 +31,7 @@ from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import DateshardError, UsageError, Where, of_memory
 from dateshard.shardstore.own_code.user_code import describe_error
 from dateshard.shardstore.scaling.transform import untransform
+from dateshard.trainer.assessment.forecaster import Forecaster
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,10 +49,6 @@ TIME_CODE = (
 )
 OBSERVED = "false where a cell was not observed; NaN in history says the same"
 NO_QUANTILES = "the quantiles of counts are not in the graph, only their means: `predict` and Predictor give them"
-OUTPUTS = {
-    "value": "raw values: steps, nodes, targets",
-    "quantiles": "raw values: steps, nodes, targets, levels",
-}
 UNITS = {"count": "records", "category": "code", "value": "as in the dumps"}
 
 
@@ -234,13 +231,7 @@ def _spread(loaded: LoadedRun) -> Floats:
 def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, largest: float) -> ExportModelDocument:
     forecaster, dataset, saved = loaded.forecaster, loaded.dataset, loaded.saved
     raw, window, nodes = RawHistory(forecaster), forecaster.window, len(dataset.nodes.names)
-    shape: list[str | int] = ["batch", window.target_steps, nodes]
-    targets = {target.name: target for target in forecaster.targets}
     numbers = [forecaster.targets[place].name for place in sorted(forecaster.numbers)]
-    outputs = {"value": numbers} if numbers else {}
-    if graph.levels:
-        outputs["quantiles"] = [level_name(level) for level in graph.levels]
-    outputs |= {f"probability_{name}": list(targets[name].categories) for name in graph.categorical.values()}
     history: list[str | int] = ["batch", window.history, nodes, len(raw.features)]
     low, high = (np.asarray(graph.get_buffer(name)).tolist() for name in ("low", "high"))
     return {
@@ -274,16 +265,7 @@ def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, l
             }
             for feature in raw.features
         ],
-        "outputs": [
-            _tensor(
-                name,
-                "double",
-                [*shape, *([len(numbers)] if name == "quantiles" else []), len(last)],
-                OUTPUTS.get(name, "probabilities: steps, nodes, categories"),
-            )
-            | {"last_axis": last}
-            for name, last in outputs.items()
-        ],
+        "outputs": _outputs(graph, forecaster),
         "bounds": {
             name: [least if np.isfinite(least) else None, most if np.isfinite(most) else None]
             for name, least, most in zip(numbers, low, high, strict=True)
@@ -292,6 +274,23 @@ def _described(graph: RawGraph, loaded: LoadedRun, file: Path, content: bytes, l
         "difference": largest,
         "notes": loaded.notes + ([NO_QUANTILES] if loaded.forecaster.quantiles.levels and not graph.levels else []),
     }
+
+
+def _outputs(graph: RawGraph, forecaster: Forecaster) -> list[TensorDocument]:
+    """The graph's outputs, each with the names along its last axis."""
+    shape: list[str | int] = ["batch", forecaster.window.target_steps, len(forecaster.dataset.nodes.names)]
+    targets = {target.name: target for target in forecaster.targets}
+    numbers = [forecaster.targets[place].name for place in sorted(forecaster.numbers)]
+    outputs = {"value": (shape, numbers)} if numbers else {}
+    if graph.levels:
+        outputs["quantiles"] = ([*shape, len(numbers)], [level_name(level) for level in graph.levels])
+    outputs |= {f"probability_{name}": (shape, list(targets[name].categories)) for name in graph.categorical.values()}
+    kinds = {"value": "raw values: steps, nodes, targets", "quantiles": "raw values: steps, nodes, targets, levels"}
+    return [
+        _tensor(name, "double", [*before, len(last)], kinds.get(name, "probabilities: steps, nodes, categories"))
+        | {"last_axis": last}
+        for name, (before, last) in outputs.items()
+    ]
 
 
 def _tensor(name: str, kind: str, shape: list[str | int], what: str) -> TensorDocument:

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import BusyError, DamagedError, NotThereError, UsageError
-from dateshard.trainer import checkpoint, config
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint import bound_settings
+from dateshard.trainer.checkpoint.bound_settings import binding, that_bind
 from dateshard.trainer.checkpoint.pth import matches
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import Ended, EpochDone, Event, Saved, Stepped, train
@@ -199,8 +201,8 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience_to_the_same_bits(
     for name in ("now", "then"):
         with monkeypatch.context() as patch:
             if name == "then":
-                bound_then = tuple(path for path in config.FREE if path != "early_stopping")
-                patch.setattr("dateshard.trainer.config.FREE", bound_then)
+                bound_then = tuple(path for path in bound_settings.FREE if path != "early_stopping")
+                patch.setattr("dateshard.trainer.checkpoint.bound_settings.FREE", bound_then)
             legs = [lab.leg(name, **hasty)]
         assert (legs[0]["ended"], legs[0]["state"]["epoch"]) == ("early stopping", 2)
         assert lab.leg(name, resume=name, **{**hasty, "training": {"epochs": 20}})["ended"] == "early stopping"
@@ -243,6 +245,11 @@ TRAININGS: dict[str, Any] = {
     "accumulate": {"training": {"accumulate": 2}, "scheduler": {"type": "cosine", "T_max": 2, "warmup_steps": 4}},
     "plateau": {"scheduler": {"type": "plateau", "patience": 1, "threshold": 1.0}, "training": {"epochs": 5}},
     "sampled": {"metrics": {"custom": "sampled_sum:score", "buffer": {"train": 3, "evaluation": 3}}},
+    "quantile": {"training": {"loss": "quantile"}, "model": {"name": "nlinear", "revin": True}},
+    "counts": {
+        "training": {"loss": "negative_binomial", "weights": {"steps": [3, 2, 1, 1, 1, 1]}},
+        "targets": ["volume"],
+    },
     "losses": {"training": {"losses": {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}}},
 }
 
@@ -656,3 +663,14 @@ def test_a_kill_while_later_checkpoints_are_set_aside_leaves_their_rows(
     with pytest.raises(ZeroDivisionError):
         lab.leg("one", resume=str(made.run.checkpoints / "checkpoint_epoch_1_batch_2"), checkpoint={"save_freq": 1})
     assert path.read_text() == rows
+
+
+def test_a_run_from_before_quantiles_and_weights_goes_on(lab: Lab) -> None:
+    """Its checkpoints bind it to none of these settings; named losses had none of their own either."""
+    losses = {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}
+    settings = binding(lab.config(training={"losses": losses}))
+    newer = [path for path in settings if path.endswith((".quantiles", ".weights", ".observed"))]
+    assert len(newer) == 5
+    before = {path: value for path, value in settings.items() if path not in newer}
+    assert that_bind(before) == settings
+    assert that_bind({**before, "training.quantiles": [0.5]}) != settings
