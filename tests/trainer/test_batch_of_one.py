@@ -15,8 +15,9 @@ import torch
 from dateshard.cli import run
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.binding import refuse_difference
+from dateshard.trainer.checkpoint.bound_settings import binding
 from dateshard.trainer.checkpoint.checkpoint_state import Bound, DataIdentity
-from dateshard.trainer.config import Trainer, binding
+from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.loop import EpochDone, Stepped, train
 from dateshard.trainer.setup import make_session, refuse_batch_of_one
