@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dateshard.pipeline.source import CalendarConfig, DateRange, Source, SourceSection, Step, null_word
+from dateshard.pipeline.source import CalendarConfig, DateRange, NodeTable, Source, SourceSection, Step, null_word
 from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
@@ -40,14 +40,6 @@ def _bounds_in_order(bounds: tuple[float | None, float | None]) -> tuple[float |
 Bounds = Annotated[tuple[float | None, float | None], AfterValidator(_bounds_in_order)]
 OutsideWord = Literal["refuse", "drop", "clip", "null"]
 Outside = Annotated[OutsideWord, BeforeValidator(null_word, json_schema_input_type=OutsideWord | None)]
-
-
-class NodeTable(SourceSection):
-    """A CSV of all nodes. Without it the nodes are those found over the training dates."""
-
-    table: str
-    id: str = Field(description="column that names the node")
-    position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
 
 
 class FeatureConfig(SourceSection):

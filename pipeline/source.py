@@ -187,6 +187,14 @@ class CalendarConfig(SourceSection):
     subdivision: str | None = Field(None, description="a state or province with holidays of its own, as CA")
 
 
+class NodeTable(SourceSection):
+    """A CSV of all nodes. Without it the nodes are those found over the training dates."""
+
+    table: str
+    id: str = Field(description="column that names the node")
+    position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
+
+
 class Source(SourceSection):
     """Where one date's dump lies, and which columns say when and who."""
 

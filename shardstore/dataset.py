@@ -399,7 +399,7 @@ class Dataset:
             full: also compares zarr-python's reading with ours, and hashes the measured arrays.
         """
         manifest = self.manifest
-        yield from verify_frozen(self.root, manifest.nodes, manifest.statistics, manifest.vocabularies).items()
+        yield from verify_frozen(self.root, manifest.frozen).items()
         sources = sources_path(self.root, self.generation)
         yield _judged(sources, lambda: load_sources(self.root, self.generation))
         for pin in pin_files(self.root):

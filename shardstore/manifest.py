@@ -115,6 +115,12 @@ class Manifest:
         return [self.day(date) for date in sorted(self.dates)]
 
     @property
+    def frozen(self) -> dict[str, str]:
+        """Returns {kind: id} of the folders that hold what is frozen."""
+        ids = {"nodes": self.nodes, "statistics": self.statistics, "vocabularies": self.vocabularies}
+        return {kind: folder_id for kind, folder_id in ids.items() if folder_id}
+
+    @property
     def undated(self) -> bool:
         """Whether the rows have no date: they all lie under `UNDATED`."""
         return self.layout == "table" and set(self.dates) == {UNDATED}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.pipeline.config import NodeTable
+from dateshard.pipeline.source import NodeTable
 from dateshard.shardstore.errors import UsageError, Where, refuse_special
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import nothing_to_collect

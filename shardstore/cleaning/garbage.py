@@ -19,6 +19,7 @@ from pathlib import Path
 from dateshard.shardstore.commit import load_sources, sources_path
 from dateshard.shardstore.disk.durable import fsync_path
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.frozen import LOADS
 from dateshard.shardstore.identity import identity, unseal_readable
 from dateshard.shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
 from dateshard.shardstore.pinning.pins import Look, Pin, judge_pins, pins_lock
@@ -124,7 +125,7 @@ def find_garbage(root: Path, wanted: Needed, keep: int = KEPT_GENERATIONS, runs:
     garbage.generations += [number for number in there if number not in kept]
     garbage.pins, garbage.away = gone, away
     named = {name for number in kept for name in named_folders(_manifest(root, number))}
-    _judge(root, named, ("nodes", "statistics", "vocabularies", "shards", "cache", *STORAGES), garbage)
+    _judge(root, named, (*LOADS, "shards", "cache", *STORAGES), garbage)
     if wanted.cuts is not None:
         _judge(root, {f"cut/{key}" for key in wanted.cuts}, ("cut",), garbage)
     try:
@@ -179,10 +180,7 @@ def _manifest(root: Path, generation: int) -> Manifest:
 
 def named_folders(manifest: Manifest) -> Iterator[str]:
     """Names the published folders that a manifest needs, from the store's root."""
-    yield f"nodes/{manifest.nodes}"
-    yield f"statistics/{manifest.statistics}"
-    if manifest.vocabularies:
-        yield f"vocabularies/{manifest.vocabularies}"
+    yield from (f"{kind}/{folder_id}" for kind, folder_id in manifest.frozen.items())
     for date, entry in manifest.dates.items():
         for shard in entry.parts:
             yield f"{'shards' if 'zarr' in shard.formats else 'cache'}/{date}/{shard.id}"

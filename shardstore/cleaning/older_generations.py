@@ -23,7 +23,7 @@ def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, 
     Args:
         dates: only these, where a generation has them. full: as in `Dataset.verify`.
     """
-    root, seen, frozen = current.root, _names(current.manifest), _frozen(current.manifest)
+    root, seen, frozen = current.root, _names(current.manifest), current.manifest.frozen
     for number in reversed(generations(root)):
         if number == current.generation:
             continue
@@ -41,8 +41,8 @@ def verify_older(current: Dataset, dates: Collection[dt.date] | None = None, *, 
             for date, entry in older.manifest.dates.items()
             if _key(date, entry) not in seen and (dates is None or date in dates)
         }
-        ids = _frozen(older.manifest)
-        rows = verify_frozen(root, *ids).items() if ids != frozen else ()
+        ids = older.manifest.frozen
+        rows = verify_frozen(root, ids).items() if ids != frozen else ()
         verified = [*rows, *older.verify_dates(sorted(new), full=full)]
         todo = f"Only generation {number} and older ones name it: nothing makes it again, and their runs cannot go on"
         for what, fault in verified:
@@ -57,10 +57,6 @@ def _names(manifest: Manifest) -> set[tuple[Any, ...]]:
 def _key(date: dt.date, entry: Entry) -> tuple[Any, ...]:
     """All that tells a date's files from those of another generation."""
     return date, *((shard.id, *sorted(shard.formats)) for shard in entry.parts)
-
-
-def _frozen(manifest: Manifest) -> tuple[str, str, str]:
-    return manifest.nodes, manifest.statistics, manifest.vocabularies
 
 
 def _sources(current: Dataset, number: int) -> tuple[str, StoreError | None]:

@@ -56,7 +56,7 @@ class Anything(str):
 BLIND = {  # kind -> the checks that are taken away
     "shard values": "dateshard.shardstore.storage.verified_files.hash_descriptor",
     "staged values.f64": "dateshard.shardstore.measured.hash_file dateshard.shardstore.measured.hash_bytes",
-    "moments.f64": "dateshard.shardstore.frozen.hash_bytes",
+    "moments.f64": "dateshard.shardstore.frozen.frozen_folders.hash_bytes",
     "checkpoint model.safetensors": "dateshard.trainer.checkpoint.checkpoint_folder.hash_bytes",
     "checkpoint optimizer.safetensors": "dateshard.trainer.checkpoint.checkpoint_folder.hash_bytes",
 }
@@ -74,7 +74,7 @@ def test_the_harness_sees_readers_that_do_not_hash(lab: Lab, monkeypatch: pytest
     for check in BLIND[kind].split():
         monkeypatch.setattr(check, blind if check in files else lambda *_: Anything())
     monkeypatch.setattr(
-        "dateshard.shardstore.frozen._refuse_other_id", lambda *_: None
+        "dateshard.shardstore.frozen.refuse_other_id", lambda *_: None
     )  # a second check of what is frozen
     found = rounds(lab, 6, [kind], lambda _: None)
     assert len(found[kind].bad) >= 4, found[kind].bad

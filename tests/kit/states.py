@@ -24,8 +24,7 @@ def content(dataset: Dataset) -> State:
     root, manifest = dataset.root, dataset.manifest
     name = root / "manifests" / f"g{dataset.generation:08d}"
     found = {kind: name.with_suffix(kind).read_bytes() for kind in (".json", ".sources.json")}
-    folders = [f"nodes/{manifest.nodes}", f"statistics/{manifest.statistics}"]
-    folders += [f"vocabularies/{manifest.vocabularies}"] if manifest.vocabularies else []
+    folders = [f"{kind}/{folder_id}" for kind, folder_id in manifest.frozen.items()]
     for date, entry in manifest.dates.items():
         for part in entry.parts:
             stored = part.formats.items()

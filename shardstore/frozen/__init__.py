@@ -13,25 +13,28 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.commit import content_of, copies_of, publish, staging_folder
-from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.frozen.frozen_folders import (
+    first_good,
+    how_to_mend,
+    publish_files,
+    read_file,
+    read_whole,
+    refuse_other_id,
+)
 from dateshard.shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
 from dateshard.shardstore.layouts.category_codes import sorted_names
 from dateshard.shardstore.scaling.histogram import Histogram
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import Floats
-
-Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def load_frozen(root: Path, statistics: str, nodes: str | Nodes, vocabularies: s
 
 def save_nodes(root: Path, nodes: Nodes) -> Path:
     """Publishes nodes/<id>/ (not yet durable) and returns the folder."""
-    return _publish(root, root / "nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})
+    return publish_files(root, root / "nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})
 
 
 def load_nodes(root: Path, folder_id: str) -> Nodes:
@@ -118,24 +121,24 @@ def load_nodes(root: Path, folder_id: str) -> Nodes:
     Raises:
         StoreError: missing or damaged.
     """
-    return _first_good(root / "nodes" / folder_id, _load_nodes)
+    return first_good(root / "nodes" / folder_id, _load_nodes)
 
 
 def _load_nodes(folder: Path) -> Nodes:
     path = folder / "nodes.json"
-    content = unseal(_read(path), str(path), _repair())
-    with expected_form(str(path), _repair()):
+    content = unseal(read_file(path), str(path), how_to_mend())
+    with expected_form(str(path), how_to_mend()):
         names, axes = tuple(content["names"]), tuple(content["axes"])
         positions_NP = np.asarray(content["positions"], dtype=float).reshape(len(names), len(axes))  # null becomes NaN
         nodes = Nodes(names, axes, positions_NP)
-        _refuse_other_id(nodes.id, folder)
+        refuse_other_id(nodes.id, folder)
         return nodes
 
 
 def save_vocabularies(root: Path, vocabularies: Vocabularies) -> Path:
     """Publishes vocabularies/<id>/ (not yet durable) and returns the folder."""
     files = {"vocabularies.json": seal(vocabularies.describe())}
-    return _publish(root, root / "vocabularies" / vocabularies.id, files)
+    return publish_files(root, root / "vocabularies" / vocabularies.id, files)
 
 
 def load_vocabularies(root: Path, folder_id: str) -> Vocabularies:
@@ -144,22 +147,16 @@ def load_vocabularies(root: Path, folder_id: str) -> Vocabularies:
     Raises:
         StoreError: missing or damaged.
     """
-    return _first_good(root / "vocabularies" / folder_id, _load_vocabularies) if folder_id else Vocabularies()
+    return first_good(root / "vocabularies" / folder_id, _load_vocabularies) if folder_id else Vocabularies()
 
 
 def _load_vocabularies(folder: Path) -> Vocabularies:
     path = folder / "vocabularies.json"
-    content = unseal(_read(path), str(path), _repair())
-    with expected_form(str(path), _repair()):
+    content = unseal(read_file(path), str(path), how_to_mend())
+    with expected_form(str(path), how_to_mend()):
         vocabularies = Vocabularies({feature: tuple(names) for feature, names in content.items()})
-        _refuse_other_id(vocabularies.id, folder)
+        refuse_other_id(vocabularies.id, folder)
         return vocabularies
-
-
-def _refuse_other_id(content_id: str, folder: Path) -> None:
-    """A folder is named by its content, a mended copy `<id>-2` likewise."""
-    if content_id != content_of(folder.name):
-        raise ValueError(content_id)
 
 
 def save_statistics(root: Path, statistics: Statistics) -> Path:
@@ -170,7 +167,7 @@ def save_statistics(root: Path, statistics: Statistics) -> Path:
         files["histogram.i64"] = statistics.merged.histogram.to_bytes()
     hashes = {name.partition(".")[0]: [len(data), hash_bytes(data)] for name, data in files.items()}
     files["statistics.json"] = seal({**statistics.describe(), **hashes})
-    return _publish(root, root / "statistics" / statistics.id, files)
+    return publish_files(root, root / "statistics" / statistics.id, files)
 
 
 def load_statistics(root: Path, folder_id: str) -> Statistics:
@@ -179,75 +176,42 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
     Raises:
         StoreError: missing or damaged.
     """
-    return _first_good(root / "statistics" / folder_id, _load_statistics)
+    return first_good(root / "statistics" / folder_id, _load_statistics)
 
 
 def _load_statistics(folder: Path) -> Statistics:
     path = folder / "statistics.json"
-    content = unseal(_read(path), str(path), _repair())
-    with expected_form(str(path), _repair()):
-        moments = _read_whole(path.with_name("moments.f64"), content["moments"])
+    content = unseal(read_file(path), str(path), how_to_mend())
+    with expected_form(str(path), how_to_mend()):
+        moments = read_whole(path.with_name("moments.f64"), content["moments"])
         array = np.frombuffer(moments, dtype="<f8").reshape(content["shape"])
         histogram = Histogram()
         if "histogram" in content:
-            histogram = Histogram.from_bytes(_read_whole(path.with_name("histogram.i64"), content["histogram"]))
+            histogram = Histogram.from_bytes(read_whole(path.with_name("histogram.i64"), content["histogram"]))
         sources = tuple((dt.date.fromisoformat(date), partial) for date, partial in content["sources"])
         statistics = Statistics(tuple(content["features"]), PartialStatistics(array, histogram), sources)
-        _refuse_other_id(statistics.id, folder)
+        refuse_other_id(statistics.id, folder)
         return statistics
 
 
-def _read_whole(path: Path, expected: list[Any]) -> bytes:
-    data = _read(path)
-    if [len(data), hash_bytes(data)] != expected:
-        raise DamagedError("size or hash is not what was committed", where=Where(file=str(path)), todo=_repair())
-    return data
+LOADS: dict[str, Callable[[Path, str], object]] = {
+    "nodes": load_nodes,
+    "statistics": load_statistics,
+    "vocabularies": load_vocabularies,
+}
 
 
-def _first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
-    """What `load` gives of the folder, or of a later copy of it; the folder's own error where none is good."""
-    try:
-        return load(folder)
-    except StoreError:
-        for copy in copies_of(folder):
-            with suppress(StoreError):
-                return load(copy)
-        raise
+def verify_frozen(root: Path, ids: Mapping[str, str]) -> dict[str, StoreError | None]:
+    """What is wrong with each frozen folder, by its name.
 
-
-def _publish(root: Path, final: Path, files: dict[str, bytes]) -> Path:
-    with staging_folder(root) as folder:
-        folder.mkdir()
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        return publish(root, folder, final, {name: (len(data), hash_bytes(data)) for name, data in files.items()})
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=_repair()) from None
-
-
-def verify_frozen(root: Path, nodes: str, statistics: str, vocabularies: str) -> dict[str, StoreError | None]:
-    """What is wrong with each frozen folder, by its name."""
+    Args:
+        ids: {kind: id}, as a manifest names them.
+    """
     errors: dict[str, StoreError | None] = {}
-    loads: list[tuple[str, str, Callable[[Path, str], object]]] = [
-        ("nodes", nodes, load_nodes),
-        ("statistics", statistics, load_statistics),
-        ("vocabularies", vocabularies, load_vocabularies),
-    ]
-    for kind, name, load in loads:
-        if name:
-            errors[f"{kind}/{name}"] = None
-            try:
-                load(root, name)
-            except StoreError as error:
-                errors[f"{kind}/{name}"] = error
+    for kind, folder_id in ids.items():
+        errors[f"{kind}/{folder_id}"] = None
+        try:
+            LOADS[kind](root, folder_id)
+        except StoreError as error:
+            errors[f"{kind}/{folder_id}"] = error
     return errors
-
-
-def _repair() -> str:
-    """What mends anything that is frozen."""
-    return to_run("preprocess", "--refit-statistics", config=True)
