@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dateshard.pipeline import account
@@ -21,7 +22,8 @@ from dateshard.pipeline.raw.dumps import one_table
 from dateshard.pipeline.workers.pool import Workers
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.commit import Committed, StoreWriter
-from dateshard.shardstore.frozen import load_frozen, save_nodes
+from dateshard.shardstore.frozen import Frozen, load_frozen, save_nodes
+from dateshard.shardstore.frozen.static_columns import StaticTable, place_columns, save_static
 from dateshard.shardstore.identity import nothing_to_collect
 
 
@@ -76,7 +78,7 @@ def preprocess(
         yield Planned(plan, current.generation if current else None, tuple(notes))
         dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
         largest = max((seen.dumps[date].size for date in dates[0] if date in seen.dumps), default=0)
-        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.names) if table else 0, largest)
+        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.nodes.names) if table else 0, largest)
         with Workers(most, stop) as workers:
             share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
             job = Job(
@@ -84,7 +86,8 @@ def preprocess(
                 config=config,
                 writer=writer,
                 old=current.manifest if current else None,
-                table=table,
+                table=table.nodes if table else None,
+                static=table.static if table else StaticTable(),
                 wish=wish,
                 workers=workers,
                 worker_bytes=share,
@@ -124,9 +127,21 @@ def _prepare(job: Job, progress: PreprocessProgress) -> Iterator[Event]:
     progress.statistics = frozen.statistics
     lacking = account.provisional(progress.plan, progress.failed, progress.current, progress.seen) - progress.excluded
     manifest = account.skeleton(job.dataset, progress.named, frozen, progress.plan, lacking)
+    manifest = replace(manifest, static=_freeze_static(job, frozen))
     yield from normalise(job, progress, manifest, frozen)
     yield commit(job, progress, manifest)
     yield _finished(job, progress)
+
+
+def _freeze_static(job: Job, frozen: Frozen) -> str:
+    """Publishes the static columns of the node table; returns their id, empty where there are none."""
+    if not job.static.names:
+        return ""
+    place_columns(
+        job.static, frozen.nodes.names, frozen.statistics.trained_nodes
+    )  # what cannot be scaled is refused now
+    job.writer.published([save_static(job.writer.root, job.static)])
+    return job.static.id
 
 
 def _finished(job: Job, progress: PreprocessProgress, *, cut_short: bool = False) -> Finished:

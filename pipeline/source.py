@@ -193,6 +193,23 @@ class NodeTable(SourceSection):
     table: str
     id: str = Field(description="column that names the node")
     position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
+    static: tuple[str, ...] = Field(
+        (),
+        description="columns of what belongs to a node and does not change, for models: numbers, scaled over the nodes of "
+        "training, or texts; an empty cell is a missing value",
+    )
+    categorical: tuple[str, ...] = Field(
+        (), description="those of static that are categories although they are numbers"
+    )
+
+    @model_validator(mode="after")
+    def _each_column_once(self) -> NodeTable:
+        for name in (*self.position, *self.static):
+            if (*self.position, *self.static, self.id).count(name) > 1:
+                raise ValueError(f"the column '{name}' is named twice")
+        if others := [name for name in self.categorical if name not in self.static]:
+            raise ValueError(f"categorical names '{others[0]}', which static does not")
+        return self
 
 
 class Source(SourceSection):

@@ -30,6 +30,7 @@ from dateshard.shardstore.frozen import (
     load_vocabularies,
     verify_frozen,
 )
+from dateshard.shardstore.frozen.static_columns import StaticColumn, load_static, place_columns
 from dateshard.shardstore.identity import unseal
 from dateshard.shardstore.journal import verify_journal
 from dateshard.shardstore.layouts.events import Cuts, decode_names
@@ -129,6 +130,12 @@ class Dataset:
         vocabularies = load_vocabularies(self.root, self.manifest.vocabularies)
         self._refuse_unfit("vocabularies", set(vocabularies.names) == set(categorical(self.features).values()))
         return vocabularies
+
+    @cached_property
+    def static(self) -> dict[str, StaticColumn]:
+        """The static columns of the nodes by name, scaled over the nodes of training; {} where none is named."""
+        table = load_static(self.root, self.manifest.static)
+        return place_columns(table, self.nodes.names, self.statistics.trained_nodes) if table.names else {}
 
     @cached_property
     def statistics(self) -> Statistics:

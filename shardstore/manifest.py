@@ -78,6 +78,7 @@ class Manifest:
         step: length of a step in nanoseconds; 0 where the layout has none.
         cut: column by whose values the records of a date are cut into pieces that no window crosses; empty for none.
         cut_column: whether `cut` names a column of a table that has the very name of the buckets of rows, `row`.
+        static: id of the node table's static columns; empty where none is named.
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
@@ -104,6 +105,7 @@ class Manifest:
     cut: str = ""
     cut_column: bool = False
     split_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    static: str = ""
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
@@ -117,7 +119,7 @@ class Manifest:
     @property
     def frozen(self) -> dict[str, str]:
         """Returns {kind: id} of the folders that hold what is frozen."""
-        ids = {"nodes": self.nodes, "statistics": self.statistics, "vocabularies": self.vocabularies}
+        ids = {kind: getattr(self, kind) for kind in ("nodes", "statistics", "vocabularies", "static")}
         return {kind: folder_id for kind, folder_id in ids.items() if folder_id}
 
     @property
@@ -161,6 +163,7 @@ class Manifest:
         """The content of manifests/g*.json."""
         cuts = {name: list(names) for name, names in self.split_cuts.items()}
         some = {"vocabularies": self.vocabularies, "cut": self.cut, "cut_column": self.cut_column, "split_cuts": cuts}
+        some |= {"static": self.static}
         return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -192,6 +195,7 @@ class Manifest:
                 dataset=content["dataset"],
                 layout=content["layout"],
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
+                static=folder_name(content["static"]) if "static" in content else "",
                 cut=content.get("cut", ""),
                 cut_column=content.get("cut_column", False),
                 split_cuts={name: tuple(names) for name, names in content.get("split_cuts", {}).items()},

@@ -15,6 +15,7 @@ from dateshard.pipeline.workers.pool import Workers
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics
 
@@ -24,7 +25,7 @@ class Job:
     """What one preprocess is asked to do and works with. Nothing of it changes while it goes on.
 
     Attributes:
-        old: the generation that it began with. table: the nodes of a node table.
+        old: the generation that it began with. table: the nodes of a node table. static: its columns.
         worker_bytes: what one process may use. cut_rows: of the file of many dates, if it was cut just now.
         began: seconds of the monotonic clock.
     """
@@ -34,6 +35,7 @@ class Job:
     writer: StoreWriter
     old: Manifest | None
     table: Nodes | None
+    static: StaticTable
     wish: Wish
     workers: Workers
     worker_bytes: int

@@ -16,13 +16,12 @@ from dateshard.pipeline.planning.plan import Observed, ToCut
 from dateshard.pipeline.planning.remarks import change_text, size_text
 from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
-from dateshard.pipeline.raw.node_table import read_nodes
+from dateshard.pipeline.raw.node_table import NodeRows, read_nodes
 from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
-from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
@@ -31,7 +30,7 @@ Cache = dict[str, list[Any]]
 
 
 @nothing_to_collect()
-def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, Nodes | None, Cache]:
+def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, NodeRows | None, Cache]:
     """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
     if config.calendar:
         is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
@@ -43,8 +42,9 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
         sources=current.sources if current else Sources(),
         staged=StagedKeys(root),
         dumps=dumps,
-        node_names=table.names if table else None,
-        nodes_id=table.id if table else None,
+        node_names=table.nodes.names if table else None,
+        nodes_id=table.nodes.id if table else None,
+        static_id=table.static.id if table else "",
         to_cut=to_cut,
         no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,27 @@ import numpy as np
 from dateshard.pipeline.source import NodeTable
 from dateshard.shardstore.errors import UsageError, Where, refuse_special
 from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import nothing_to_collect
 from dateshard.shardstore.scaling.transform import Floats
 
 HEADER_ROWS = 1
 
 
-def read_nodes(table: NodeTable) -> Nodes:
-    """The node table, sorted by name.
+@dataclass(frozen=True, slots=True)
+class NodeRows:
+    """The content of a node table, sorted by name."""
+
+    nodes: Nodes
+    static: StaticTable
+
+
+def read_nodes(table: NodeTable) -> NodeRows:
+    """Reads the node table.
 
     Raises:
-        UsageError: missing file or column, an empty or repeated name, a position that is no number.
+        UsageError: missing file or column, an empty or repeated name, a position that is no number, a static column of
+            numbers and texts.
     """
     path = Path(table.table)
     try:
@@ -40,7 +51,7 @@ def read_nodes(table: NodeTable) -> Nodes:
         what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not a readable CSV: {error}"
         raise UsageError(what, where=Where(file=str(path)), todo="Correct the table") from None
     header = list(dict.fromkeys(first)) if rows else []
-    columns = (table.id, *table.position)
+    columns = (table.id, *table.position, *table.static)
     for column in columns:
         if column not in header:
             from dateshard.pipeline.raw.formats import no_column
@@ -48,13 +59,40 @@ def read_nodes(table: NodeTable) -> Nodes:
             raise UsageError(no_column(column, header), where=Where(file=str(path)), todo="Correct pipeline.nodes")
     places = {name: place for place, name in enumerate(first)}
     names, *texts = _columns(rows, [places[column] for column in columns])
+    texts, static = texts[: len(table.position)], texts[len(table.position) :]
     axes = [_coordinates(column) for column in texts]
     known = [axis for axis in axes if axis is not None]
     if not all(names) or len(set(names)) < len(names) or len(known) < len(axes):
-        raise _first_fault(zip(names, *texts, strict=True), path, columns)
+        raise _first_fault(zip(names, *texts, strict=True), path, columns[: 1 + len(texts)])
     order = sorted(range(len(names)), key=names.__getitem__)  # as by UTF-8 bytes: both go by code points
     positions_NP = np.stack(known, axis=1) if known else np.empty((len(names), 0))
-    return Nodes(tuple(map(names.__getitem__, order)), table.position, positions_NP[order])
+    nodes = Nodes(tuple(map(names.__getitem__, order)), table.position, positions_NP[order])
+    numbers, words = dict[str, list[float | None]](), dict[str, list[str | None]]()
+    for column, cells in zip(table.static, static, strict=True):
+        filled = [None if not cell or not cell.strip() or cell.strip().lower() == "nan" else cell for cell in cells]
+        if column in table.categorical or (values := _numbers(filled, column, path)) is None:
+            words[column] = [filled[row] for row in order]
+        else:
+            numbers[column] = [values[row] for row in order]
+    return NodeRows(nodes, StaticTable(nodes.names, numbers, words))
+
+
+def _numbers(cells: Sequence[str | None], column: str, path: Path) -> list[float | None] | None:
+    """The numbers of a static column; None for one of texts alone.
+
+    Raises:
+        UsageError: numbers and texts in one column, at the first cell that is not like the first value.
+    """
+    values = [None if cell is None or (known := _coordinates([cell])) is None else float(known[0]) for cell in cells]
+    fits = [value is not None for cell, value in zip(cells, values, strict=True) if cell is not None]
+    if all(fits):
+        return values
+    if not any(fits):
+        return None
+    number, cell = next((k, cell) for k, cell in enumerate(cells) if cell is not None and values[k] is None)
+    where = Where(file=str(path), column=column, row=number + HEADER_ROWS + 1, value=cell)
+    todo = f"Correct the table, or name it in pipeline.nodes.categorical: [{column}]"
+    raise UsageError("a number is expected, as in other rows of the column", where=where, todo=todo)
 
 
 def _columns(rows: Sequence[Sequence[Any]], places: list[int]) -> list[list[Any]]:

@@ -7,6 +7,7 @@ statistics/<id>/statistics.json   sealed JSON, names the hash of
 statistics/<id>/moments.f64       [6, N, F] float64, little-endian
 statistics/<id>/histogram.i64     [4, K] int64, little-endian; only where a scale needs quantiles
 vocabularies/<id>/vocabularies.json   sealed JSON; only where a feature is categorical
+static/<id>/static.json           sealed JSON; only where the node table has static columns
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dateshard.shardstore.frozen.frozen_folders import (
     read_whole,
     refuse_other_id,
 )
+from dateshard.shardstore.frozen.static_columns import load_static
 from dateshard.shardstore.identity import expected_form, hash_bytes, identity, seal, unseal
 from dateshard.shardstore.layouts.category_codes import sorted_names
 from dateshard.shardstore.scaling.histogram import Histogram
@@ -198,6 +200,7 @@ LOADS: dict[str, Callable[[Path, str], object]] = {
     "nodes": load_nodes,
     "statistics": load_statistics,
     "vocabularies": load_vocabularies,
+    "static": load_static,
 }
 
 

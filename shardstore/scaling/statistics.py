@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.scaling.histogram import HistogramSum
@@ -51,6 +52,12 @@ class Statistics:
     def id(self) -> str:
         """The id of the statistics, made of features, sources and moments."""
         return identity([self.describe(), self.merged.id])
+
+    @property
+    def trained_nodes(self) -> NDArray[np.bool_]:
+        """Returns [N]: which nodes have an observed cell on a training date."""
+        seen_N: NDArray[np.bool_] = self.merged.moments_6NF[0].any(axis=1)
+        return seen_N
 
     @cached_property
     def over_nodes(self) -> Floats:

@@ -11,7 +11,7 @@ Legend: B batch, H history, W window, P target steps, N nodes, Fi inputs, C outp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -159,6 +159,17 @@ def _refuse_irreversible(shape: Shape, name: str, family: Family) -> None:
     if max(shape.outputs_in_inputs) < 0:
         what = "model.revin normalises the targets that are numbers by their own history, and none of them is an input"
         raise UsageError(what, todo=f"Add the targets to trainer.inputs. {todo}")
+
+
+def unused_of_nodes(name: str, static: Collection[str]) -> list[str]:
+    """Sentences on what the node table holds and a model does not read.
+
+    Args:
+        name: of the model. static: names of the static columns.
+    """
+    if is_own(name) or not FAMILIES[name].own_history or not static:
+        return []
+    return [f"{name} does not read the static columns ({', '.join(static)}): mlp, cnn, lstm and gru do"]
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from dateshard.trainer.models.context import CONTEXT, NODE, StepsOut, with_context
+from dateshard.trainer.models.context import TIME, NodeContext, StepsOut, with_context
 from dateshard.trainer.models.shape import Shape
 
 
@@ -24,8 +24,8 @@ class Cnn(nn.Module):
     def __init__(self, shape: Shape, hidden_units: tuple[int, ...], dropout_rate: float) -> None:
         super().__init__()
         history, self.steps_per_day = shape.window.history, shape.steps_per_day
-        self.node = nn.Embedding(shape.num_nodes, NODE)
-        widths = (shape.num_inputs + CONTEXT, *hidden_units)
+        self.node = NodeContext(shape)
+        widths = (shape.num_inputs + self.node.width + TIME, *hidden_units)
         layers: list[nn.Module] = []
         for number, (wide, narrow) in enumerate(pairwise(widths)):
             reach = max(1, min(2**number, (history - 1) // 2))

@@ -1,6 +1,7 @@
-"""What a node is told beside its own history: which node it is, and what time it is.
+"""What a node is told beside its own history: which node it is, what its static columns say, and what time it is.
 
-Legend: B batch, H history, W window, N nodes, F inputs, K context.
+Legend: B batch, H history, W window, N nodes, F inputs, K context,
+S what is said of a node.
 """
 
 from __future__ import annotations
@@ -10,9 +11,48 @@ import math
 import torch
 from torch import nn
 
+from dateshard.trainer.models.category_inputs import width_of
+from dateshard.trainer.models.shape import Shape
+
 NODE = 8  # numbers of a node's embedding
 TIME = 2 + 7  # time of day, weekday
-CONTEXT = NODE + TIME
+
+
+class NodeContext(nn.Module):
+    """What a model is told of each node, [N, S]: its embedding, then the static columns of the node table.
+
+    A number is one input, and a second one says whether it is there if training nodes lack it; a text is a learned
+    embedding of its code. The columns are kept once, whatever the batch, and are no part of a checkpoint.
+    """
+
+    numbers_NK: torch.Tensor
+    codes_NC: torch.Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape.num_nodes, NODE))
+        nn.init.normal_(self.weight)
+        columns = list(shape.static.values())
+        numbers = [column.values_N for column in columns if not column.codes]
+        numbers += [column.observed_N.float() for column in columns if not (column.codes or column.complete)]
+        categories = [column for column in columns if column.codes]
+        codes = [column.values_N for column in categories]
+        nobody = torch.empty(shape.num_nodes, 0)
+        self.register_buffer("numbers_NK", torch.stack(numbers, dim=1) if numbers else nobody, persistent=False)
+        self.register_buffer("codes_NC", torch.stack(codes, dim=1) if codes else nobody.long(), persistent=False)
+        self.categories = nn.ModuleList(nn.Embedding(column.codes, width_of(column.codes)) for column in categories)
+        with torch.no_grad():
+            for table in self.categories:
+                assert isinstance(table, nn.Embedding)
+                table.weight[0] = 0
+        self.width = NODE + len(numbers) + sum(width_of(column.codes) for column in categories)
+
+    def forward(self) -> torch.Tensor:
+        """Returns [N, S]."""
+        if self.width == NODE:
+            return self.weight
+        embedded = [table(self.codes_NC[:, place]) for place, table in enumerate(self.categories)]
+        return torch.cat([self.weight, self.numbers_NK, *embedded], dim=-1)
 
 
 def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:
@@ -23,7 +63,7 @@ def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:
 
 
 def with_context(
-    history_BHNF: torch.Tensor, node: nn.Embedding, codes_BW: torch.Tensor | None, steps_per_day: int
+    history_BHNF: torch.Tensor, node: NodeContext, codes_BW: torch.Tensor | None, steps_per_day: int
 ) -> torch.Tensor:
     """Returns [B, H, N, F + K] contiguous: every step of a node's own history with the node and the step's time.
 
@@ -31,7 +71,7 @@ def with_context(
     """
     assert codes_BW is not None, "a model that uses codes is given them"
     sizes = history_BHNF.shape[:3]
-    names = node.weight.expand(*sizes, NODE)
+    names = node().expand(*sizes, node.width)
     when = time_of(codes_BW[:, : sizes[1], None], steps_per_day).expand(*sizes, TIME)
     return torch.cat([history_BHNF, names, when], dim=-1)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from dateshard.trainer.models.context import CONTEXT, NODE, TIME, time_of
+from dateshard.trainer.models.context import TIME, NodeContext, time_of
 from dateshard.trainer.models.shape import Shape
 
 
@@ -26,8 +26,8 @@ class Mlp(nn.Module):
         self.target = (shape.window.target_steps, shape.num_outputs)
         self.anchor, self.steps_per_day = shape.window.before, shape.steps_per_day
         num_history = shape.window.history * shape.num_inputs
-        self.node = nn.Embedding(shape.num_nodes, NODE)
-        widths = (num_history + CONTEXT, *hidden_units)
+        self.node = NodeContext(shape)
+        widths = (num_history + self.node.width + TIME, *hidden_units)
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(dropout_rate)]
@@ -40,7 +40,7 @@ class Mlp(nn.Module):
         assert codes_BW is not None, "a model that uses codes is given them"
         batch, _, nodes, _ = history_BHNF.shape
         own = history_BHNF.permute(0, 2, 1, 3).reshape(batch, nodes, -1)
-        names = self.node.weight.expand(batch, nodes, NODE)
+        names = self.node().expand(batch, nodes, self.node.width)
         when = time_of(codes_BW[:, self.anchor], self.steps_per_day)[:, None].expand(batch, nodes, TIME)
         flat = self.out(self.hidden(torch.cat([own, names, when], dim=2))) + self.linear(own)
         out: torch.Tensor = flat.view(batch, nodes, *self.target).permute(0, 2, 1, 3)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from dateshard.trainer.models.context import CONTEXT, NODE, StepsOut, with_context
+from dateshard.trainer.models.context import TIME, NodeContext, StepsOut, with_context
 from dateshard.trainer.models.shape import Shape
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -25,8 +25,8 @@ class Recurrent(nn.Module):
     def __init__(self, cell: str, shape: Shape, hidden_units: tuple[int, ...], dropout_rate: float) -> None:
         super().__init__()
         self.steps_per_day = shape.steps_per_day
-        self.node = nn.Embedding(shape.num_nodes, NODE)
-        widths = (shape.num_inputs + CONTEXT, *hidden_units)
+        self.node = NodeContext(shape)
+        widths = (shape.num_inputs + self.node.width + TIME, *hidden_units)
         self.hidden = nn.ModuleList(CELLS[cell](wide, narrow) for wide, narrow in pairwise(widths))
         self.dropout = nn.Dropout(dropout_rate)
         self.per_step = not shape.window.horizon

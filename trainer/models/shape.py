@@ -5,7 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
+
+from dateshard.shardstore.frozen.static_columns import StaticColumn
 from dateshard.trainer.data.order import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """One static column of the nodes, as a model gets it.
+
+    Attributes:
+        values_N: float32 numbers, scaled over the nodes of training, 0 where one is missing; or int64 codes.
+        observed_N: bool, which values there are.
+        codes: how many codes there are, code 0 (unseen or missing) included; 0: numbers.
+        complete: no node of training lacks its value.
+    """
+
+    values_N: torch.Tensor
+    observed_N: torch.Tensor
+    codes: int
+    complete: bool
+
+    @staticmethod
+    def of(column: StaticColumn) -> Static:
+        """The column as tensors; they share its memory."""
+        codes = len(column.categories) + 1 if column.categories else 0
+        return Static(
+            torch.from_numpy(column.values_N), torch.from_numpy(column.observed_N), codes, complete=column.complete
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +53,7 @@ class Shape:
         future_codes: likewise of each feature that is known ahead; empty: nothing is.
         columns: of a table, how many of the inputs each column is: 1, or the width of a category's embedding. Empty: the
             data are no table.
+        static: {name: a static column of the node table}; empty where none is named.
         heads: {name of a loss: its channels among `num_outputs`}, for a model that returns a tensor a head.
     """
 
@@ -40,6 +69,7 @@ class Shape:
     future_codes: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    static: Mapping[str, Static] = field(default_factory=dict, compare=False)
 
     @property
     def numeric(self) -> bool:

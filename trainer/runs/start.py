@@ -16,7 +16,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import refuse_difference
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import finished
-from dateshard.trainer.models import num_parameters
+from dateshard.trainer.models import num_parameters, unused_of_nodes
 from dateshard.trainer.runs.disk_need import fitting, need
 from dateshard.trainer.runs.initial_weights import Initial, begin_with, begin_with_same
 from dateshard.trainer.runs.observed_targets import blind_inputs, blind_splits, refuse_blind
@@ -88,7 +88,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     refuse_batch_of_one(session)
     refuse_blind(session)
-    notes = []
+    notes = unused_of_nodes(config.model.name, dataset.static)
     if new.initial is not None:
         begin_with(session, new.initial)
         notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")

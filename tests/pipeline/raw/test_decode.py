@@ -361,7 +361,7 @@ def test_a_faulty_node_table_is_refused_with_the_place(tmp_path: Path, content: 
 
 def test_a_node_table_is_sorted_and_an_empty_coordinate_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "nodes.csv").write_text("lon,id,lat\n1,b,2\n3,a,\n")
-    nodes = read_nodes(NodeTable(table=str(tmp_path / "nodes.csv"), id="id", position=("lat", "lon")))
+    nodes = read_nodes(NodeTable(table=str(tmp_path / "nodes.csv"), id="id", position=("lat", "lon"))).nodes
     assert nodes.names == ("a", "b")
     assert nodes.axes == ("lat", "lon")
     assert np.array_equal(nodes.positions_NP, [[np.nan, 3], [2, 1]], equal_nan=True)
