@@ -371,6 +371,11 @@ class Pipeline(SourceSection):
         return self
 
     @property
+    def lists_nodes(self) -> bool:
+        """Whether a table lists the nodes; otherwise they are those found over the training dates."""
+        return self.nodes is not None and self.nodes.table is not None
+
+    @property
     def step_length(self) -> int:
         """Nanoseconds of a step; 0 where the layout has none."""
         return 0 if self.step is None else parse_step(self.step)

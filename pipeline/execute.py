@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from dateshard.pipeline import account
@@ -13,6 +12,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execution.job import FailedFastError, Job, PreprocessProgress
 from dateshard.pipeline.execution.measuring import measure_all
 from dateshard.pipeline.execution.merging import merge, report_drift
+from dateshard.pipeline.execution.node_facts import with_node_facts
 from dateshard.pipeline.execution.normalising import commit, normalise
 from dateshard.pipeline.memory_shares import give_back_at_once, share_of, shares
 from dateshard.pipeline.planning.observe import observe, uncut, write_cache
@@ -22,8 +22,7 @@ from dateshard.pipeline.raw.dumps import one_table
 from dateshard.pipeline.workers.pool import Workers
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.commit import Committed, StoreWriter
-from dateshard.shardstore.frozen import Frozen, load_frozen, save_nodes
-from dateshard.shardstore.frozen.static_columns import StaticTable, place_columns, save_static
+from dateshard.shardstore.frozen import load_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
 
 
@@ -69,7 +68,7 @@ def preprocess(
                 done = cut(root, config, whole, memory_bytes)
             yield CutDone(whole.path, tuple(done.dates), done.rows)
         with stop.at_once(), nothing_to_collect():
-            seen, table, cache = observe(config, root, current)
+            seen, about, cache = observe(config, root, current)
             plan = make_plan(config, seen, wish)
         if current is None:
             refuse_no_match(seen)
@@ -78,7 +77,8 @@ def preprocess(
         yield Planned(plan, current.generation if current else None, tuple(notes))
         dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
         largest = max((seen.dumps[date].size for date in dates[0] if date in seen.dumps), default=0)
-        most, share = shares(*dates, config, num_workers, memory_bytes, len(table.nodes.names) if table else 0, largest)
+        nodes = about.nodes
+        most, share = shares(*dates, config, num_workers, memory_bytes, len(nodes.names) if nodes else 0, largest)
         with Workers(most, stop) as workers:
             share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
             job = Job(
@@ -86,8 +86,7 @@ def preprocess(
                 config=config,
                 writer=writer,
                 old=current.manifest if current else None,
-                table=table.nodes if table else None,
-                static=table.static if table else StaticTable(),
+                about=about,
                 wish=wish,
                 workers=workers,
                 worker_bytes=share,
@@ -121,27 +120,16 @@ def _prepare(job: Job, progress: PreprocessProgress) -> Iterator[Event]:
         yield merged
     elif progress.current:
         old = progress.current.manifest
-        frozen = load_frozen(job.writer.root, old.statistics, job.table or old.nodes, old.vocabularies)
+        frozen = load_frozen(job.writer.root, old.statistics, job.about.nodes or old.nodes, old.vocabularies)
         job.writer.published([save_nodes(job.writer.root, frozen.nodes)])  # of a table: the present positions
         yield from report_drift(job, progress, frozen.statistics)
     progress.statistics = frozen.statistics
     lacking = account.provisional(progress.plan, progress.failed, progress.current, progress.seen) - progress.excluded
-    manifest = account.skeleton(job.dataset, progress.named, frozen, progress.plan, lacking)
-    manifest = replace(manifest, static=_freeze_static(job, frozen))
+    skeleton = account.skeleton(job.dataset, progress.named, frozen, progress.plan, lacking)
+    manifest = with_node_facts(skeleton, job, frozen)
     yield from normalise(job, progress, manifest, frozen)
     yield commit(job, progress, manifest)
     yield _finished(job, progress)
-
-
-def _freeze_static(job: Job, frozen: Frozen) -> str:
-    """Publishes the static columns of the node table; returns their id, empty where there are none."""
-    if not job.static.names:
-        return ""
-    place_columns(
-        job.static, frozen.nodes.names, frozen.statistics.trained_nodes
-    )  # what cannot be scaled is refused now
-    job.writer.published([save_static(job.writer.root, job.static)])
-    return job.static.id
 
 
 def _finished(job: Job, progress: PreprocessProgress, *, cut_short: bool = False) -> Finished:

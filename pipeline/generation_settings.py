@@ -32,7 +32,7 @@ def settings_of(dataset: Dataset) -> Pipeline:
 
 def table_of(dataset: Dataset, config: Pipeline) -> tuple[str, ...] | None:
     """The names of the node table as they are frozen; None where nodes are found."""
-    return dataset.nodes.names if config.nodes else None
+    return dataset.nodes.names if config.lists_nodes else None
 
 
 def target_of(dataset: Dataset) -> Normaliser:

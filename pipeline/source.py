@@ -188,10 +188,10 @@ class CalendarConfig(SourceSection):
 
 
 class NodeTable(SourceSection):
-    """A CSV of all nodes. Without it the nodes are those found over the training dates."""
+    """A CSV of all nodes, and the edges between them. Without a table the nodes are those found over the training dates."""
 
-    table: str
-    id: str = Field(description="column that names the node")
+    table: str | None = None
+    id: str | None = Field(None, description="column that names the node")
     position: tuple[str, ...] = Field((), description="numeric columns; an empty cell is an unknown coordinate")
     static: tuple[str, ...] = Field(
         (),
@@ -201,6 +201,21 @@ class NodeTable(SourceSection):
     categorical: tuple[str, ...] = Field(
         (), description="those of static that are categories although they are numbers"
     )
+
+    edges: str | None = Field(
+        None,
+        description="CSV or Parquet with the columns from, to and, if edges have one, weight: for models of your own",
+    )
+
+    @model_validator(mode="after")
+    def _columns_are_of_a_table(self) -> NodeTable:
+        if (self.table is None) != (self.id is None):
+            raise ValueError("table and id come together: the file, and its column that names the node")
+        if self.table is None and (self.position or self.static):
+            raise ValueError("position and static are columns of the table, and table names none")
+        if self.table is None and self.edges is None:
+            raise ValueError("name a table or edges, or leave pipeline.nodes out")
+        return self
 
     @model_validator(mode="after")
     def _each_column_once(self) -> NodeTable:

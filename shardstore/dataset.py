@@ -30,6 +30,7 @@ from dateshard.shardstore.frozen import (
     load_vocabularies,
     verify_frozen,
 )
+from dateshard.shardstore.frozen.edges import EdgeList, load_edges
 from dateshard.shardstore.frozen.static_columns import StaticColumn, load_static, place_columns
 from dateshard.shardstore.identity import unseal
 from dateshard.shardstore.journal import verify_journal
@@ -136,6 +137,11 @@ class Dataset:
         """The static columns of the nodes by name, scaled over the nodes of training; {} where none is named."""
         table = load_static(self.root, self.manifest.static)
         return place_columns(table, self.nodes.names, self.statistics.trained_nodes) if table.names else {}
+
+    @cached_property
+    def edges(self) -> EdgeList:
+        """The edges between the nodes; none where no file of them is named."""
+        return load_edges(self.root, self.manifest.edges).on(self.nodes.names)
 
     @cached_property
     def statistics(self) -> Statistics:

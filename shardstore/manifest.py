@@ -79,6 +79,7 @@ class Manifest:
         cut: column by whose values the records of a date are cut into pieces that no window crosses; empty for none.
         cut_column: whether `cut` names a column of a table that has the very name of the buckets of rows, `row`.
         static: id of the node table's static columns; empty where none is named.
+        edges: id of the edges between nodes; empty where none are named.
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
@@ -106,6 +107,7 @@ class Manifest:
     cut_column: bool = False
     split_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     static: str = ""
+    edges: str = ""
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
@@ -119,7 +121,7 @@ class Manifest:
     @property
     def frozen(self) -> dict[str, str]:
         """Returns {kind: id} of the folders that hold what is frozen."""
-        ids = {kind: getattr(self, kind) for kind in ("nodes", "statistics", "vocabularies", "static")}
+        ids = {kind: getattr(self, kind) for kind in ("nodes", "statistics", "vocabularies", "static", "edges")}
         return {kind: folder_id for kind, folder_id in ids.items() if folder_id}
 
     @property
@@ -162,8 +164,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
         cuts = {name: list(names) for name, names in self.split_cuts.items()}
-        some = {"vocabularies": self.vocabularies, "cut": self.cut, "cut_column": self.cut_column, "split_cuts": cuts}
-        some |= {"static": self.static}
+        kinds = ("vocabularies", "cut", "cut_column", "static", "edges")
+        some = {kind: getattr(self, kind) for kind in kinds} | {"split_cuts": cuts}
         return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -196,6 +198,7 @@ class Manifest:
                 layout=content["layout"],
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
                 static=folder_name(content["static"]) if "static" in content else "",
+                edges=folder_name(content["edges"]) if "edges" in content else "",
                 cut=content.get("cut", ""),
                 cut_column=content.get("cut_column", False),
                 split_cuts={name: tuple(names) for name, names in content.get("split_cuts", {}).items()},

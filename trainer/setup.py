@@ -32,7 +32,7 @@ from dateshard.trainer.metrics.sample import SamplePlan
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
 from dateshard.trainer.models.own import failure_of_one, refuse_unfit
-from dateshard.trainer.models.shape import Shape, Static
+from dateshard.trainer.models.shape import Edges, Shape, Static
 from dateshard.trainer.optimization.count_likelihood import CountScale
 from dateshard.trainer.optimization.count_targets import refuse_no_counts
 from dateshard.trainer.optimization.objective import DISTRIBUTIONAL, Head, Target, make_heads
@@ -240,6 +240,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
         columns=(1,) * len(columns.inputs) if dataset.manifest.layout == "table" else (),
         heads={head.name: head.channels for head in heads},
         static={name: Static.of(column) for name, column in dataset.static.items()},
+        edges=Edges.of(dataset.edges) if dataset.manifest.edges else None,
     )
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 
 from dateshard.pipeline.acts import Measured, Normalised
 from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish
 from dateshard.pipeline.progress_events import DateDropped, DateFailed
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.workers.pool import Workers
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DateshardError, DiskFullError, NoRowsError, StoreError
-from dateshard.shardstore.frozen import Nodes
-from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.scaling.statistics import Statistics
 
@@ -25,7 +24,7 @@ class Job:
     """What one preprocess is asked to do and works with. Nothing of it changes while it goes on.
 
     Attributes:
-        old: the generation that it began with. table: the nodes of a node table. static: its columns.
+        old: the generation that it began with. about: what the configuration says of nodes.
         worker_bytes: what one process may use. cut_rows: of the file of many dates, if it was cut just now.
         began: seconds of the monotonic clock.
     """
@@ -34,8 +33,7 @@ class Job:
     config: Pipeline
     writer: StoreWriter
     old: Manifest | None
-    table: Nodes | None
-    static: StaticTable
+    about: AboutNodes
     wish: Wish
     workers: Workers
     worker_bytes: int

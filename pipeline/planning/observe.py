@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from dateshard.pipeline.planning.plan import Observed, ToCut
 from dateshard.pipeline.planning.remarks import change_text, size_text
 from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
+from dateshard.pipeline.raw.edge_file import EdgeRows, read_edges
 from dateshard.pipeline.raw.node_table import NodeRows, read_nodes
 from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
+from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
@@ -29,14 +33,35 @@ from dateshard.shardstore.times.calendar import UNDATED
 Cache = dict[str, list[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class AboutNodes:
+    """What the configuration says of nodes: the node table, and the file of edges; None where there is none."""
+
+    table: NodeRows | None
+    edges: EdgeRows | None
+
+    @property
+    def nodes(self) -> Nodes | None:
+        """The nodes of a node table."""
+        return self.table.nodes if self.table else None
+
+    @property
+    def static(self) -> StaticTable:
+        """The static columns of a node table."""
+        return self.table.static if self.table else StaticTable()
+
+
 @nothing_to_collect()
-def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, NodeRows | None, Cache]:
-    """Everything that `make_plan` needs, the node table, and the cache of dump hashes as it is now."""
+def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Observed, AboutNodes, Cache]:
+    """Everything that `make_plan` needs, what the configuration says of nodes, and the cache of dump hashes as it is now."""
     if config.calendar:
         is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
     cache, fresh = _read_cache(root), Cache()
     dumps, to_cut = _dumps(config, root, cache, fresh)
-    table = read_nodes(config.nodes) if config.nodes else None
+    table = read_nodes(config.nodes) if config.nodes and config.lists_nodes else None
+    edges = read_edges(config.nodes.edges) if config.nodes and config.nodes.edges else None
+    if edges and table:
+        edges.refuse_unknown(table.nodes.names)
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else Sources(),
@@ -45,10 +70,11 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
         node_names=table.nodes.names if table else None,
         nodes_id=table.nodes.id if table else None,
         static_id=table.static.id if table else "",
+        edges_id=edges.edges.id if edges else "",
         to_cut=to_cut,
         no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
     )
-    return seen, table, fresh
+    return seen, AboutNodes(table, edges), fresh
 
 
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:

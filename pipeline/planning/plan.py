@@ -40,7 +40,7 @@ class Observed:
         dumps: the raw files that exist, by date.
         node_names: of the node table, None where nodes are found.
         nodes_id: of the node table with its positions, None where nodes are found.
-        static_id: of the node table's static columns, empty where there are none.
+        static_id: of the node table's static columns, empty where there are none. edges_id: likewise.
         to_cut: a file of many dates whose dumps are not known yet: there are none of it in `dumps`.
         no_match: why there is no dump at all, in words.
         weights: what dates hold that are not committed yet (`dateshard.pipeline.planning.weights`).
@@ -53,6 +53,7 @@ class Observed:
     node_names: tuple[str, ...] | None
     nodes_id: str | None
     static_id: str = ""
+    edges_id: str = ""
     to_cut: ToCut | None = None
     no_match: str = ""
     weights: Mapping[dt.date, int] = field(default_factory=dict)

@@ -105,6 +105,7 @@ def beside_shards(plan: Plan, seen: Observed) -> tuple[str, ...]:
     over += [date for date in old.failed if date not in over and states[date] == "fresh"]
     return (
         *(["its static columns"] if old.static != seen.static_id else []),
+        *(["its edges"] if old.edges != seen.edges_id else []),
         *(["its split"] if dict(old.split) != dict(plan.split) else []),
         *([f"{collapse(out, SHOWN_RANGES)} {'leaves' if len(out) == 1 else 'leave'} it"] if out else []),
         *([f"{collapse(over, SHOWN_RANGES)} no longer counts as failed"] if over else []),

@@ -36,6 +36,8 @@ def read_nodes(table: NodeTable) -> NodeRows:
         UsageError: missing file or column, an empty or repeated name, a position that is no number, a static column of
             numbers and texts.
     """
+    assert table.table is not None
+    assert table.id is not None
     path = Path(table.table)
     try:
         refuse_special(path)

@@ -8,6 +8,7 @@ statistics/<id>/moments.f64       [6, N, F] float64, little-endian
 statistics/<id>/histogram.i64     [4, K] int64, little-endian; only where a scale needs quantiles
 vocabularies/<id>/vocabularies.json   sealed JSON; only where a feature is categorical
 static/<id>/static.json           sealed JSON; only where the node table has static columns
+edges/<id>/edges.json             sealed JSON, names the hashes of index.i64 and weights.f32; only where there are edges
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.errors import StoreError
+from dateshard.shardstore.frozen.edges import load_edges
 from dateshard.shardstore.frozen.frozen_folders import (
     first_good,
     how_to_mend,
@@ -201,6 +203,7 @@ LOADS: dict[str, Callable[[Path, str], object]] = {
     "statistics": load_statistics,
     "vocabularies": load_vocabularies,
     "static": load_static,
+    "edges": load_edges,
 }
 
 

@@ -161,15 +161,19 @@ def _refuse_irreversible(shape: Shape, name: str, family: Family) -> None:
         raise UsageError(what, todo=f"Add the targets to trainer.inputs. {todo}")
 
 
-def unused_of_nodes(name: str, static: Collection[str]) -> list[str]:
-    """Sentences on what the node table holds and a model does not read.
+def unused_of_nodes(name: str, static: Collection[str], num_edges: int) -> list[str]:
+    """Sentences on what is known of nodes and a model does not read.
 
     Args:
         name: of the model. static: names of the static columns.
     """
-    if is_own(name) or not FAMILIES[name].own_history or not static:
+    if is_own(name):
         return []
-    return [f"{name} does not read the static columns ({', '.join(static)}): mlp, cnn, lstm and gru do"]
+    edges = f"{name} does not read the {num_edges:,} edges between nodes: they are for models of your own"
+    unused = [edges] if num_edges else []
+    if not FAMILIES[name].own_history or not static:
+        return unused
+    return [*unused, f"{name} does not read the static columns ({', '.join(static)}): mlp, cnn, lstm and gru do"]
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from dateshard.shardstore.frozen.edges import EdgeList
 from dateshard.shardstore.frozen.static_columns import StaticColumn
 from dateshard.trainer.data.order import Window
 
@@ -36,6 +37,19 @@ class Static:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The edges between nodes: [2, E] int64 places of from and to, sorted, and [E] float32 weights."""
+
+    index_2E: torch.Tensor
+    weights_E: torch.Tensor
+
+    @staticmethod
+    def of(edges: EdgeList) -> Edges:
+        """The edges as tensors; they share the arrays' memory."""
+        return Edges(torch.from_numpy(edges.index_2E), torch.from_numpy(edges.weights_E))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a model must fit.
@@ -54,6 +68,7 @@ class Shape:
         columns: of a table, how many of the inputs each column is: 1, or the width of a category's embedding. Empty: the
             data are no table.
         static: {name: a static column of the node table}; empty where none is named.
+        edges: between the nodes, for models of one's own; None where no file of them is named.
         heads: {name of a loss: its channels among `num_outputs`}, for a model that returns a tensor a head.
     """
 
@@ -70,6 +85,7 @@ class Shape:
     columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     static: Mapping[str, Static] = field(default_factory=dict, compare=False)
+    edges: Edges | None = field(default=None, compare=False)
 
     @property
     def numeric(self) -> bool:

@@ -88,7 +88,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     refuse_batch_of_one(session)
     refuse_blind(session)
-    notes = unused_of_nodes(config.model.name, dataset.static)
+    notes = unused_of_nodes(config.model.name, dataset.static, len(dataset.edges.weights_E))
     if new.initial is not None:
         begin_with(session, new.initial)
         notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")

@@ -42,7 +42,7 @@ def _imports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def write_guide() -> None:
     """The guide's code blocks as the files that their first lines name."""
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
-    assert [name for name, _ in blocks] == ["averages.py", "knee.yaml", "knee_model.py", "test_averages.py"]
+    assert [name for name, _ in blocks] == ["averages.py", "graph.py", "knee.yaml", "knee_model.py", "test_averages.py"]
     for name, text in blocks:
         Path(name).write_text(text)
 
