@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date, positions, refuse_outside, stage
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory_shares import refuse_grid
+from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.weights import weight_of
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DumpError, StoreError, UsageError, Where
-from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
+from dateshard.shardstore.frozen import Frozen, Vocabularies
 from dateshard.shardstore.identity import hash_bytes, hash_file, seal
 from dateshard.shardstore.layouts.category_codes import MOST_CODES, sorted_names
 from dateshard.shardstore.layouts.events import decode_names
@@ -195,7 +196,7 @@ def _publish_arrays(
         return publish(root, folder, final, files)
 
 
-def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, table: Nodes | None) -> Frozen:
+def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, about: AboutNodes) -> Frozen:
     """Merges the partial statistics of the training dates, in date order, on the frozen node list.
 
     Memory: one date's partial statistics, the frozen nodes and vocabularies, and the merged statistics, however many
@@ -203,7 +204,7 @@ def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, 
 
     Args:
         keys: staged key of each training date that goes in.
-        table: the node table; None freezes the nodes found over these dates.
+        about: the node table; where none lists the nodes, those found over these dates are frozen.
 
     Raises:
         StoreError: a staged array or partial that does not verify.
@@ -219,7 +220,7 @@ def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, 
             partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features, cuts))
             yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
 
-    nodes = table or Nodes.plain({name for date in dates for name in receipt(date)["nodes"]})
+    nodes = about.nodes or about.placed(sorted_names({name for date in dates for name in receipt(date)["nodes"]}))
     if cuts:
         known = (_categories_of(root / "staged" / str(date) / keys[date], features, cuts) for date in dates)
     else:
@@ -292,7 +293,8 @@ def normalise_date(
         DumpError: a value that its transform or float32 cannot take.
     """
     folder = root / "staged" / str(date) / key
-    day = config.day(date, load_receipt(folder)["shape"][0])
+    known = load_receipt(folder)
+    day, target = config.day(date, known["shape"][0]), target.reaching(known["nodes"])
     refuse_grid(memory_bytes, day, config, len(target.nodes.names))
     values, receipt = load_arrays(folder)
     weight, beside = weight_of(values, receipt["rows"], config), {} if day.step else load_beside(folder)

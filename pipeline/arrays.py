@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,37 +43,55 @@ LARGEST = float(np.finfo(np.float32).max)
 LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normaliser:
     """What a date is normalised to: the frozen nodes and vocabularies, and the scale of the frozen statistics.
 
     Attributes:
         about: what files in other formats than Zarr say of themselves.
+        num_frozen: so many nodes are those of training or of a node table; new ones stand behind them.
     """
 
     nodes: Nodes
     vocabularies: Vocabularies
     scale: Scale
     about: About
+    num_frozen: int
 
     @staticmethod
     def of(frozen: Frozen, manifest: Manifest) -> Normaliser:
         """The target of a generation; of the manifest its dates do not matter."""
         specs = [(feature.scale, feature.scale_per) for feature in manifest.features]
-        scale = frozen.statistics.scale(specs, frozen.nodes.names)
+        nodes = frozen.nodes.joined(frozen.new_nodes)
+        scale = frozen.statistics.on(len(nodes.names)).scale(specs, nodes.names)
         ids = {"nodes": manifest.nodes, "statistics": manifest.statistics}
         ids |= {"vocabularies": manifest.vocabularies} if manifest.vocabularies else {}
-        features, nodes = manifest.features, frozen.nodes.names
         about = About(
             dataset=manifest.dataset,
             timezone=manifest.timezone,
             step=manifest.step,
-            features=features,
-            nodes=nodes,
+            features=manifest.features,
+            nodes=nodes.names,
             ids=ids,
             scale=scale,
         )
-        return Normaliser(frozen.nodes, frozen.vocabularies, scale, about)
+        return Normaliser(
+            nodes=nodes,
+            vocabularies=frozen.vocabularies,
+            scale=scale,
+            about=about,
+            num_frozen=len(frozen.nodes.names),
+        )
+
+    def reaching(self, names: Sequence[str]) -> Normaliser:
+        """The target of a date with these nodes: the frozen list, and of the new nodes all up to the date's last one.
+
+        So a date has the same bytes, whichever nodes come after it."""
+        count = max(self.num_frozen, 1 + int(positions(names, self.nodes).max(initial=-1)))
+        if count == len(self.nodes.names):
+            return self
+        nodes = self.nodes.positions_of(self.nodes.names[:count])
+        return replace(self, nodes=nodes, scale=self.scale.nodes(slice(count)), about=self.about.first(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -373,7 +373,12 @@ class Pipeline(SourceSection):
     @property
     def lists_nodes(self) -> bool:
         """Whether a table lists the nodes; otherwise they are those found over the training dates."""
-        return self.nodes is not None and self.nodes.table is not None
+        return self.nodes is not None and self.nodes.table is not None and not self.keeps_unknown
+
+    @property
+    def keeps_unknown(self) -> bool:
+        """Whether nodes that training never saw are kept."""
+        return self.nodes is not None and self.nodes.unknown == "keep"
 
     @property
     def step_length(self) -> int:
@@ -445,7 +450,7 @@ class Pipeline(SourceSection):
         keys = ("fill", "fill_limit", "transform", "scale", "scale_per")
         clips = {name: [list(feature.clip)] if feature.clip else [] for name, feature in self.features.items()}
         rows = [[name, *(getattr(f, key) for key in keys), *clips[name]] for name, f in self.features.items()]
-        return identity(rows)
+        return identity([*rows, ["unknown nodes are kept"]] if self.keeps_unknown else rows)
 
     def partial_settings(self) -> list[Any]:
         """What partial statistics depend on beside the staged arrays."""

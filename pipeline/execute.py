@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dateshard.pipeline import account
@@ -12,7 +13,7 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execution.job import FailedFastError, Job, PreprocessProgress
 from dateshard.pipeline.execution.measuring import measure_all
 from dateshard.pipeline.execution.merging import merge, report_drift
-from dateshard.pipeline.execution.node_facts import with_node_facts
+from dateshard.pipeline.execution.node_facts import find_new_nodes, with_node_facts
 from dateshard.pipeline.execution.normalising import commit, normalise
 from dateshard.pipeline.memory_shares import give_back_at_once, share_of, shares
 from dateshard.pipeline.planning.observe import observe, uncut, write_cache
@@ -126,6 +127,7 @@ def _prepare(job: Job, progress: PreprocessProgress) -> Iterator[Event]:
     progress.statistics = frozen.statistics
     lacking = account.provisional(progress.plan, progress.failed, progress.current, progress.seen) - progress.excluded
     skeleton = account.skeleton(job.dataset, progress.named, frozen, progress.plan, lacking)
+    frozen = replace(frozen, new_nodes=find_new_nodes(job, progress, frozen, skeleton.normalise))
     manifest = with_node_facts(skeleton, job, frozen)
     yield from normalise(job, progress, manifest, frozen)
     yield commit(job, progress, manifest)

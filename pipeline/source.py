@@ -202,6 +202,11 @@ class NodeTable(SourceSection):
         (), description="those of static that are categories although they are numbers"
     )
 
+    unknown: Literal["drop", "keep"] = Field(
+        "drop",
+        description="nodes that training never saw: their rows are left out, or kept; then the table lists no nodes, it "
+        "describes those that dumps have",
+    )
     edges: str | None = Field(
         None,
         description="CSV or Parquet with the columns from, to and, if edges have one, weight: for models of your own",
@@ -213,7 +218,7 @@ class NodeTable(SourceSection):
             raise ValueError("table and id come together: the file, and its column that names the node")
         if self.table is None and (self.position or self.static):
             raise ValueError("position and static are columns of the table, and table names none")
-        if self.table is None and self.edges is None:
+        if self.table is None and self.edges is None and self.unknown == "drop":
             raise ValueError("name a table or edges, or leave pipeline.nodes out")
         return self
 

@@ -119,9 +119,10 @@ def _own_scales(manifest: Manifest, statistics: Statistics) -> list[str]:
     """A sentence for each feature that is scaled per node, with nodes that the training dates hold no value of."""
     seen_NF = statistics.merged.moments_6NF[0] > 0
     rows = [(feature, int(seen_NF[:, place].sum())) for place, feature in enumerate(manifest.features)]
+    nodes = manifest.num_frozen_nodes
     return [
-        f"{feature.name} has no value in the training data at {manifest.num_nodes - seen:,} of {manifest.num_nodes:,} "
+        f"{feature.name} has no value in the training data at {nodes - seen:,} of {nodes:,} "
         "nodes: they are scaled as all nodes together"
         for feature, seen in rows
-        if feature.scale_per == "node" and feature.scale != "none" and 0 < seen < manifest.num_nodes
+        if feature.scale_per == "node" and feature.scale != "none" and 0 < seen < nodes
     ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import mmap
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError,
 from dateshard.shardstore.frozen import (
     Nodes,
     Vocabularies,
+    load_new_nodes,
     load_nodes,
     load_statistics,
     load_vocabularies,
@@ -36,7 +38,9 @@ from dateshard.shardstore.identity import unseal
 from dateshard.shardstore.journal import verify_journal
 from dateshard.shardstore.layouts.events import Cuts, decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical
+from dateshard.shardstore.layouts.new_nodes import widen
 from dateshard.shardstore.manifest import (
+    TYPES,
     Entry,
     Manifest,
     Part,
@@ -51,7 +55,7 @@ from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.storage.shards import load_stored, verify_stored
-from dateshard.shardstore.storage.verified_files import VerifiedFiles, read_at, repair_of
+from dateshard.shardstore.storage.verified_files import VerifiedFiles, judged, read_at, repair_of
 from dateshard.shardstore.times.calendar import (
     NANOSECONDS,
     Day,
@@ -63,13 +67,6 @@ from dateshard.shardstore.times.calendar import (
     time_codes,
 )
 
-TYPES = {
-    "values": np.dtype("<f4"),
-    "observed": np.dtype("|b1"),
-    "time": np.dtype("<i8"),
-    "cuts": np.dtype("<i8"),
-    "cut_names": np.dtype("|u1"),
-}
 OF_CELLS = ("values", "observed")  # [T, N, F]; all others have one axis
 
 
@@ -104,6 +101,15 @@ class Dataset:
         read_format(folder)
         return Dataset(folder, number, load_manifest(folder, number))
 
+    def with_new_nodes(self, names: Sequence[str]) -> Dataset:
+        """This generation with more nodes that training never saw behind its own; none of its dates has them."""
+        axes = self.nodes.axes
+        more = Nodes(tuple(names), axes, np.full((len(names), len(axes)), np.nan))
+        total, new = self.manifest.num_nodes + len(names), self.manifest.num_new_nodes + len(names)
+        wider = Dataset(self.root, self.generation, replace(self.manifest, num_nodes=total, num_new_nodes=new))
+        wider.nodes = self.nodes.joined(more)
+        return wider
+
     def pin(self, run: Path) -> None:
         """Keeps this generation on disk until the run's folder is known to be gone."""
         write_pin(self.root, self.generation, run)
@@ -120,9 +126,11 @@ class Dataset:
 
     @cached_property
     def nodes(self) -> Nodes:
-        """Axis 1: names and positions, the same in every date."""
-        nodes = load_nodes(self.root, self.manifest.nodes)
-        self._refuse_unfit("nodes", len(nodes.names) == self.manifest.num_nodes)
+        """Axis 1: names and positions, the same in every date; nodes that training never saw come last."""
+        new = load_new_nodes(self.root, self.manifest.new_nodes)
+        nodes = load_nodes(self.root, self.manifest.nodes).joined(new)
+        fits = (len(nodes.names), len(new.names)) == (self.manifest.num_nodes, self.manifest.num_new_nodes)
+        self._refuse_unfit("nodes", fits)
         return nodes
 
     @cached_property
@@ -147,9 +155,9 @@ class Dataset:
     def statistics(self) -> Statistics:
         """The global statistics that every shard was scaled with."""
         statistics = load_statistics(self.root, self.manifest.statistics)
-        wanted = (6, self.manifest.num_nodes, len(self.features))
+        wanted = (6, self.manifest.num_frozen_nodes, len(self.features))
         self._refuse_unfit("statistics", statistics.merged.moments_6NF.shape == wanted)
-        return statistics
+        return statistics.on(self.manifest.num_nodes)
 
     def _refuse_unfit(self, what: str, fits: bool) -> None:
         if not fits:
@@ -177,8 +185,18 @@ class Dataset:
         return self.manifest.step or NANOSECONDS
 
     def has_mask(self, date: dt.date) -> bool:
-        """Whether anything of the date is missing (then it has an `observed` array)."""
-        return any("observed" in shard.files for shard in self._entry(date).parts)
+        """Whether anything of the date is missing (then it has an `observed` array, or lacks nodes that came later)."""
+        return any("observed" in shard.files for shard in self._entry(date).parts) or self.lacks_nodes(date)
+
+    def lacks_nodes(self, date: dt.date) -> bool:
+        """Whether nodes came after the date, which its shard does not have."""
+        return self._entry(date).parts[0].nodes[1] < self.manifest.num_nodes
+
+    def _wide(self, date: dt.date) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A date's values and mask on all nodes, in memory."""
+        values, mask = (self._map(date, array) for array in OF_CELLS)
+        own = None if mask is None else np.asarray(mask, dtype=np.bool_)
+        return widen(np.asarray(values, dtype=np.float32), own, self.features, self.scale)
 
     def codes(self, day: Day) -> NDArray[np.int32]:
         """Returns [T] int32 time codes: step of the local day, or a record's second of it, x 8 + weekday."""
@@ -219,11 +237,16 @@ class Dataset:
         Raises:
             DamagedError: size or hash is not what was committed; nothing of the file is used.
         """
-        self._read("values", date, rows, out)
+        if self.lacks_nodes(date):
+            out[:] = self._wide(date)[0][rows]
+        else:
+            self._read("values", date, rows, out)
 
     def read_observed(self, date: dt.date, rows: slice, out: NDArray[np.bool_]) -> None:
         """Reads steps `rows` of a date's mask into `out` [rows, N, F]; all True where nothing is missing."""
-        if self.has_mask(date):
+        if self.lacks_nodes(date):
+            out[:] = self._wide(date)[1][rows]
+        elif self.has_mask(date):
             self._read("observed", date, rows, out)
         else:
             out[:] = True
@@ -336,7 +359,16 @@ class Dataset:
         """Returns all arrays of a date, or those wanted, verified.
 
         They are values, time, observed if anything is missing, and cuts with cut_names where records are cut. They are
-        read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached."""
+        read-only maps, or decoded into memory where the date is stored without Zarr; nothing is cached. Cells of nodes
+        that came after the date are added in memory."""
+        arrays = self.committed(date, wanted)
+        if self.lacks_nodes(date):
+            wide = dict(zip(OF_CELLS, self._wide(date), strict=True))
+            arrays |= {name: array for name, array in wide.items() if wanted is None or name in wanted}
+        return arrays
+
+    def committed(self, date: dt.date, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Returns the arrays of a date's shard as it was committed, on its own nodes; else as `arrays`."""
         if "zarr" not in (shard := self._entry(date).parts[0]).formats:
             stored = self._load_stored(date, shard)
             return {name: array for name, array in stored.items() if wanted is None or name in wanted}
@@ -346,13 +378,20 @@ class Dataset:
                 continue
             if name == "time" and day.step:
                 arrays[name] = instants(day)
-            elif (array := self.map(date, name)) is not None:
+            elif (array := self._map(date, name)) is not None:
                 arrays[name] = array
         return arrays
 
     def map(self, date: dt.date, array: str = "values") -> NDArray[np.generic] | None:
-        """A read-only map of a date's array ([T, N, F] of values and mask), verified; None for a mask that is not there."""
-        if array == "observed" and not self.has_mask(date):
+        """A read-only map of a date's array ([T, N, F] of values and mask), verified; None for a mask that is not there.
+
+        Where the date lacks nodes that came later, it is an array in memory."""
+        if array in OF_CELLS and self.lacks_nodes(date):
+            return self._wide(date)[OF_CELLS.index(array)]
+        return self._map(date, array)
+
+    def _map(self, date: dt.date, array: str) -> NDArray[np.generic] | None:
+        if array == "observed" and array not in self._entry(date).parts[0].files:
             return None
         _, descriptor = self._verified_file(date, array)
         size = self._file(date, array)[1]
@@ -364,7 +403,8 @@ class Dataset:
 
     def _shape(self, date: dt.date, array: str) -> tuple[int, ...]:
         if array in OF_CELLS:
-            return self._entry(date).num_steps, self.manifest.num_nodes, len(self.features)
+            entry = self._entry(date)
+            return entry.num_steps, entry.parts[0].nodes[1], len(self.features)
         return (self._file(date, array)[1] // TYPES[array].itemsize,)
 
     def _entry(self, date: dt.date) -> Entry:
@@ -414,12 +454,12 @@ class Dataset:
         manifest = self.manifest
         yield from verify_frozen(self.root, manifest.frozen).items()
         sources = sources_path(self.root, self.generation)
-        yield _judged(sources, lambda: load_sources(self.root, self.generation))
+        yield judged(sources, lambda: load_sources(self.root, self.generation))
         for pin in pin_files(self.root):
-            yield _judged(pin, partial(read_pin, self.root, pin))
+            yield judged(pin, partial(read_pin, self.root, pin))
         if (dumps := self.root / "dumps.json").exists():
             todo = f"{to_run('preprocess', config=True)} (it hashes the dumps again)"
-            yield _judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
+            yield judged(dumps, lambda: unseal(dumps.read_bytes(), str(dumps), todo))
         yield from verify_journal(self.root)
         yield from self.verify_dates(sorted(self.manifest.dates) if dates is None else dates, full=full)
         with suppress(StoreError):  # told above
@@ -430,7 +470,7 @@ class Dataset:
     def verify_dates(self, dates: list[dt.date], *, full: bool) -> Iterator[tuple[str, StoreError | None]]:
         """Verifies the given dates alone, without what they share; yields (name, error or None)."""
         for date in dates:
-            yield _judged(Path(str(date)), partial(self._verify_date, date, full=full))
+            yield judged(Path(str(date)), partial(self._verify_date, date, full=full))
 
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
         shard = self._entry(date).parts[0]
@@ -454,15 +494,5 @@ class Dataset:
         import zarr
 
         theirs = np.asarray(zarr.open_group(str(folder), mode="r")["values"])
-        if not np.array_equal(theirs, np.asarray(self.map(date))):
+        if not np.array_equal(theirs, np.asarray(self._map(date, "values"))):
             raise DamagedError("zarr-python reads other values", where=Where(file=str(folder), date=date))
-
-
-def _judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | None]:
-    """Returns (name, what `look` raises or None); a file is named with its folder."""
-    name = "/".join(path.parts[-2:])
-    try:
-        look()
-    except StoreError as error:
-        return name, error
-    return name, None

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.disk.durable import fsync_above, replace_file
 from dateshard.shardstore.disk.naming import naming
@@ -27,7 +29,14 @@ from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
-ARRAYS = {"values": 4, "observed": 1, "time": 8, "cuts": 8, "cut_names": 1}  # bytes of one element
+TYPES = {
+    "values": np.dtype("<f4"),
+    "observed": np.dtype("|b1"),
+    "time": np.dtype("<i8"),
+    "cuts": np.dtype("<i8"),
+    "cut_names": np.dtype("|u1"),
+}
+ARRAYS = {name: kind.itemsize for name, kind in TYPES.items()}  # bytes of one element
 EPOCH, DAY = dt.date(1970, 1, 1).toordinal(), 86_400_000_000_000  # nanoseconds
 Ranges = tuple[tuple[dt.date, dt.date], ...]  # both ends included
 
@@ -41,6 +50,8 @@ class Stored(NamedTuple):
 
 
 Formats = Mapping[str, Stored | None]
+SOMETIMES = ("vocabularies", "cut", "cut_column", "static", "edges")  # written where they are not empty
+SOMETIMES += ("keeps_unknown", "new_nodes", "num_new_nodes")
 ZARR_ONLY: Formats = {"zarr": None}
 
 
@@ -80,6 +91,8 @@ class Manifest:
         cut_column: whether `cut` names a column of a table that has the very name of the buckets of rows, `row`.
         static: id of the node table's static columns; empty where none is named.
         edges: id of the edges between nodes; empty where none are named.
+        num_nodes: all of them. keeps_unknown: nodes that training never saw are kept.
+        new_nodes: id of the nodes that training never saw, behind the frozen list; num_new_nodes: how many there are.
         vocabularies: id of the categorical features' frozen vocabularies; empty where no feature is categorical.
         normalise: identity of the settings and statistics that every shard of this generation was scaled with.
         split: {train|validation|test: ranges of dates, ends included}, resolved.
@@ -108,6 +121,14 @@ class Manifest:
     split_cuts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     static: str = ""
     edges: str = ""
+    keeps_unknown: bool = False
+    new_nodes: str = ""
+    num_new_nodes: int = 0
+
+    @property
+    def num_frozen_nodes(self) -> int:
+        """How many nodes training saw, or a node table lists."""
+        return self.num_nodes - self.num_new_nodes
 
     def day(self, date: dt.date) -> Day:
         """The date's place in time, as committed."""
@@ -121,7 +142,10 @@ class Manifest:
     @property
     def frozen(self) -> dict[str, str]:
         """Returns {kind: id} of the folders that hold what is frozen."""
-        ids = {kind: getattr(self, kind) for kind in ("nodes", "statistics", "vocabularies", "static", "edges")}
+        ids = {
+            kind: getattr(self, kind)
+            for kind in ("nodes", "statistics", "vocabularies", "static", "edges", "new_nodes")
+        }
         return {kind: folder_id for kind, folder_id in ids.items() if folder_id}
 
     @property
@@ -164,8 +188,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""
         cuts = {name: list(names) for name, names in self.split_cuts.items()}
-        kinds = ("vocabularies", "cut", "cut_column", "static", "edges")
-        some = {kind: getattr(self, kind) for kind in kinds} | {"split_cuts": cuts}
+        some = {kind: getattr(self, kind) for kind in SOMETIMES} | {"split_cuts": cuts}
         return {name: value for name, value in some.items() if value} | {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -199,6 +222,9 @@ class Manifest:
                 vocabularies=folder_name(content["vocabularies"]) if "vocabularies" in content else "",
                 static=folder_name(content["static"]) if "static" in content else "",
                 edges=folder_name(content["edges"]) if "edges" in content else "",
+                keeps_unknown=content.get("keeps_unknown", False),
+                new_nodes=folder_name(content["new_nodes"]) if "new_nodes" in content else "",
+                num_new_nodes=content.get("num_new_nodes", 0),
                 cut=content.get("cut", ""),
                 cut_column=content.get("cut_column", False),
                 split_cuts={name: tuple(names) for name, names in content.get("split_cuts", {}).items()},
@@ -292,9 +318,14 @@ def _refuse_unfit(manifest: Manifest) -> None:
         raise ValueError(manifest.split_cuts)
     if bool(manifest.vocabularies) != bool(categorical(manifest.features)):
         raise ValueError(manifest.vocabularies)
-    row = manifest.num_nodes * len(manifest.features)
+    if bool(manifest.new_nodes) != (manifest.num_new_nodes > 0) or manifest.num_frozen_nodes < 0:
+        raise ValueError(manifest.num_new_nodes)
     for date, entry in manifest.dates.items():
         (shard,) = entry.parts
+        first, last = shard.nodes
+        row = last * len(manifest.features)
+        if first or not manifest.num_frozen_nodes <= last <= manifest.num_nodes:
+            raise ValueError(shard.nodes)
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
         covered = entry.num_steps * manifest.step if grid else entry.length
         if far or not 0 < covered <= 2 * DAY or not {"values", "time"} <= shard.files.keys():

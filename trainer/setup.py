@@ -229,6 +229,7 @@ def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window:
     return Shape(
         window=window,
         num_nodes=dataset.manifest.num_nodes,
+        num_known_nodes=dataset.manifest.num_frozen_nodes if dataset.manifest.keeps_unknown else None,
         num_inputs=len(columns.inputs),
         num_outputs=sum(count for count, _ in channels),
         targets_in_inputs=columns.targets_in_inputs,

@@ -106,6 +106,16 @@ class EvaluateSample(TypedDict):
     comparisons: list[ComparisonDocument]
 
 
+class EvaluateUnseen(TypedDict):
+    """The table of the nodes that training never saw (pipeline.nodes.unknown: keep)."""
+
+    nodes: Annotated[int, Field(description="how many there are")]
+    windows: int
+    rows: list[EvaluateRow]
+    best_baseline: str | None
+    comparisons: list[ComparisonDocument]
+
+
 class EvaluateForecasts(TypedDict):
     """The file that --forecasts wrote."""
 
@@ -145,6 +155,12 @@ class EvaluateDocument(TypedDict):
     comparisons: Annotated[list[ComparisonDocument], Field(description="a twin of a trained ridge is none")]
     sample: Annotated[
         EvaluateSample | None, Field(description="the table of slow baselines, where they are judged on a sample")
+    ]
+    unseen: Annotated[
+        EvaluateUnseen | None,
+        Field(
+            description="of nodes that training never saw, which no other table counts; null: nothing of any was observed"
+        ),
     ]
     difficulty: Annotated[dict[str, float], Field(description="scaled MSE of ridge on train, validation, this split")]
     notes: list[str]

@@ -105,6 +105,9 @@ class InspectDocument(TypedDict):
     dates: DatesInspected
     steps: Annotated[int, Field(description="of all these dates")]
     nodes: int
+    unseen_nodes: Annotated[
+        int, Field(description="of these, nodes that training never saw (pipeline.nodes.unknown: keep)")
+    ]
     nodes_without_position: int
     bytes: Annotated[int, Field(description="of these dates' shards")]
     split: Split

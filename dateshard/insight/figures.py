@@ -102,6 +102,7 @@ def inspection(dataset: Dataset, survey: DataSurvey, rows: Sequence[FirstRow]) -
         },
         "steps": sum(day.num_steps for day in days),
         "nodes": manifest.num_nodes,
+        "unseen_nodes": manifest.num_new_nodes,
         "nodes_without_position": without_position(dataset.nodes),
         "bytes": num_bytes,
         "split": split_to_json(manifest),

@@ -53,6 +53,8 @@ def show_inspection(screen: Screen, document: InspectDocument) -> None:
         changed = ", ".join(f"{row['date']} has {row['hours']:g} hours" for row in hours[:MOST_NAMES])
         more = f", and {len(hours) - MOST_NAMES} more" if len(hours) > MOST_NAMES else ""
         screen.tell(f"clock changes: {changed}{more}")
+    if unseen := document["unseen_nodes"]:
+        screen.tell(f"{counted(unseen, 'node')} of {document['nodes']:,} unseen by training")
     if missing := document["nodes_without_position"]:
         screen.tell(f"{counted(missing, 'node')} of {document['nodes']:,} without a position")
     screen.table([["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(1, 3, 4, 5, 6))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+
+import numpy as np
 
 from dateshard.judging.forecast import LATEST
 from dateshard.judging.judge import newest_run
 from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import DateshardError, UsageError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.intervals_file import intervals_of
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.config import is_own
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.save_dir import refuse_absent
 from dateshard.trainer.runs.start import locate
@@ -70,6 +73,32 @@ def load_run(
     changed = {} if bounds is None else {"bounds": dict(bounds)}
     forecaster = load_forecaster(settings.trainer.model_copy(update=changed), dataset, saved)
     return LoadedRun(run=run, which=which, saved=saved, dataset=dataset, forecaster=forecaster, notes=notes)
+
+
+def with_nodes_since(loaded: LoadedRun, names: Sequence[str]) -> Forecaster:
+    """The forecaster with the named nodes behind those of its generation, where it keeps nodes that training never saw.
+
+    It is the same one where all of them are there, and where a model of the user's own has weights for each node.
+    """
+    dataset = loaded.dataset
+    new = [name for name in names if name not in set(dataset.nodes.names)]
+    if not (new and dataset.manifest.keeps_unknown):
+        return loaded.forecaster
+    try:
+        return load_forecaster(loaded.forecaster.config, dataset.with_new_nodes(new), loaded.saved)
+    except DateshardError:
+        if not is_own(loaded.forecaster.config.model.name):
+            raise
+        return loaded.forecaster
+
+
+def on_nodes(intervals: Intervals | None, num_nodes: int) -> Intervals | None:
+    """The intervals with none for nodes behind those that they were made of."""
+    if intervals is None:
+        return None
+    missing = num_nodes - intervals.reach_2PNF.shape[2]
+    reach = np.pad(intervals.reach_2PNF, ((0, 0), (0, 0), (0, missing), (0, 0)), constant_values=np.nan)
+    return replace(intervals, reach_2PNF=reach)
 
 
 def refuse_known_ahead(loaded: LoadedRun, door: str) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dateshard.judging.forecast import LATEST, Forecast, without_time
-from dateshard.judging.loaded_run import Calibrated, load_run
+from dateshard.judging.loaded_run import Calibrated, load_run, on_nodes, with_nodes_since
 from dateshard.judging.record_forecast import forecast_records
+from dateshard.judging.silent_nodes import some_names
 from dateshard.judging.step_forecast import forecast_steps, newest_alike, notes_of_end, steps_ahead, steps_of_shards
 from dateshard.judging.verdict import Verdict, kept
 from dateshard.pipeline.config import Pipeline
@@ -26,6 +27,7 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.layouts.feature import CALENDAR
 from dateshard.shardstore.times.instants import parse_instant, spell
+from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.checkpoint import Checkpoint
@@ -178,17 +180,36 @@ def _refuse_contradiction(asked: PredictRequest) -> None:
 def _of_grid(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, calibrated: Calibrated) -> Forecast:
     """The forecast of the steps after those of dumps, or of committed dates."""
     if not asked.history:
-        history = steps_of_shards(asked.at or LATEST, dataset, forecaster.window.history)
+        since = newest_alike(dataset).nodes.names if dataset.manifest.keeps_unknown else ()
+        forecaster = with_nodes_since(calibrated.loaded, since)
+        history = steps_of_shards(asked.at or LATEST, forecaster.dataset, forecaster.window.history)
     else:
         config, until = _settings(asked, dataset), _until(asked, dataset)
         with raw_files(asked.history, config) as raw:
-            nodes = table_of(dataset, config)
-            history = read_history(raw, target_of(dataset), nodes, forecaster.window.history, until)
+            nodes, steps = table_of(dataset, config), forecaster.window.history
+            history = read_history(raw, target_of(dataset), nodes, steps, until)
+            forecaster = with_nodes_since(calibrated.loaded, history.unknown_nodes)
+            if forecaster is not calibrated.loaded.forecaster:  # the same dumps again, with a place for the new nodes
+                history = read_history(raw, target_of(forecaster.dataset), nodes, steps, until)
+    dataset = forecaster.dataset
     ahead = _known_ahead(asked, dataset, forecaster, history.end) if forecaster.columns.futures else None
-    forecast = forecast_steps(forecaster, history, calibrated.intervals, ahead)
+    intervals = on_nodes(calibrated.intervals, dataset.manifest.num_nodes)
+    forecast = forecast_steps(forecaster, history, intervals, ahead)
     given = bool(asked.until or (asked.at and asked.at != LATEST))
     end = notes_of_end(history, dataset, from_dumps=bool(asked.history), given=given)
-    return replace(forecast, notes=[*end, *forecast.notes])
+    return replace(forecast, notes=[*end, *forecast.notes, *_notes_of_unseen(forecaster, calibrated)])
+
+
+def _notes_of_unseen(forecaster: Forecaster, calibrated: Calibrated) -> list[str]:
+    """Tells which nodes are forecast although training never saw them."""
+    manifest = forecaster.dataset.manifest
+    if not manifest.num_new_nodes:
+        return []
+    names = forecaster.dataset.nodes.names[manifest.num_frozen_nodes :]
+    what = f"{counted(len(names), 'node')} unseen by training, forecast as an unknown node: {some_names(names)}"
+    since = manifest.num_new_nodes - calibrated.loaded.dataset.manifest.num_new_nodes
+    bare = f" ({since:,} of them without an interval: the run's own generation does not have them)" if since else ""
+    return [f"{what}{bare if calibrated.level is not None else ''}."]
 
 
 def _known_ahead(asked: PredictRequest, dataset: Dataset, forecaster: Forecaster, end: int) -> KnownAhead:

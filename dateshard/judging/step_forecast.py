@@ -114,9 +114,10 @@ def steps_of_shards(at: str, dataset: Dataset, num_steps: int) -> RecentSteps:
             f"Prepare them: {command('preprocess', config=True)}; or name dumps with {by_door('--history', 'history=')}"
         )
         raise NotThereError(what, where=Where(file=str(dataset.root)), todo=todo)
-    shape = (num_steps, manifest.num_nodes, len(manifest.features))
+    shape = (num_steps, dataset.manifest.num_nodes, len(manifest.features))
     values, observed = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.bool_)
     dataset.read_rows(chosen, values, observed)
+    values, observed = values[:, : manifest.num_nodes], observed[:, : manifest.num_nodes]  # newer nodes come last
     pieces = tuple(RecentRows(day, rows, {}, None) for day, rows in chosen)
     return RecentSteps(
         values_HNF=values,

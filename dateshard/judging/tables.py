@@ -8,7 +8,7 @@ from typing import Any
 from dateshard.judging.sentences import sample_title, training_command, verdicts
 from dateshard.judging.window_forecasts import ForecastsFile
 from dateshard.shardstore.commands import command
-from dateshard.terminal.screen import Screen, number, size
+from dateshard.terminal.screen import Screen, counted, number, size
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 
 SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
@@ -44,6 +44,11 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
         screen.tell()
         screen.tell(f"{sample_title(document)} of {result.split}, every row on these alone; {units}* = best")
         _tables(screen, result.sample)
+    if result.unseen is not None:
+        screen.tell()
+        many = counted(result.unseen.unseen_nodes, "node")
+        screen.tell(f"{result.split}: {many} unseen by training, which the rows above leave out; {units}* = best")
+        _tables(screen, result.unseen)
     for note in result.notes:
         screen.explain(note)
     for sentence, _ in verdicts(document):

@@ -94,6 +94,8 @@ def of_evaluation(result: Evaluation, saved: Checkpoint, seconds: float, paramet
     """What is kept of an evaluation."""
     document, best = result.to_json(), result.best_baseline
     document["rows"] = [_trimmed(row, whole=row["kind"] == "model" or row["name"] == best) for row in document["rows"]]
+    if document["unseen"] is not None:
+        document["unseen"]["rows"] = [_trimmed(row, whole=False) for row in document["unseen"]["rows"]]
     if document["sample"] is not None:
         document["sample"]["rows"] = [_trimmed(row, whole=False) for row in document["sample"]["rows"]]
     return Verdict(

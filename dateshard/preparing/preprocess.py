@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dateshard.insight.observed_shares import shares_line, shares_of, thin_splits
 from dateshard.pipeline import progress_events as e
+from dateshard.pipeline.planning.remarks import about_new_nodes
 from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.preparing.states import GOOD, likeness
 from dateshard.shardstore.commands import command
@@ -227,6 +228,10 @@ def _summary(screen: Screen, finished: e.Finished, peak_bytes: int, so_far: _Tol
     conflicting = _tell_duplicates(screen, rows["by_date"])
     if conflicting and finished.manifest and finished.manifest.num_nodes == 1:
         screen.explain("  all rows are of one node: if a column names the nodes, set pipeline.source.node")
+    if finished.manifest and (new := finished.manifest.num_new_nodes):
+        kept = about_new_nodes(new, finished.manifest.num_nodes)
+        if kept not in finished.plan.remarks:  # else it was told with the plan
+            screen.explain(kept)
     if finished.unknown_nodes:
         screen.tell(f"unknown nodes are left out: {_up_to(finished.unknown_nodes, undated=so_far.undated)}")
     for name in sorted({name for unknown in finished.unknown_categories.values() for name in unknown}):

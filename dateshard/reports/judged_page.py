@@ -73,6 +73,9 @@ def _baselines(verdict: Verdict) -> list[str]:
     if document.get("sample"):
         few = f"{sample_title(document)} of {verdict.split}, all predictors on these alone"
         parts += _errors_table(document, document["sample"]["rows"], few)
+    if unseen := document.get("unseen"):
+        apart = f"{counted(unseen['nodes'], 'node')} unseen by training, which the rows above leave out"
+        parts += _errors_table(document, unseen["rows"], apart)
     left = len(document["features"]) - MOST_TARGETS
     if left > 0:
         parts.append(paragraph(f"{counted(left, 'more target')}: dateshard evaluate --json tells of all.", "note"))

@@ -32,7 +32,7 @@ def merge(job: Job, progress: PreprocessProgress) -> Generator[Event, None, tupl
         first = next(iter([*progress.failed.values(), *progress.dropped.values()]), None)
         raise account.no_training_date(first) from first
     with job.workers.stop.at_once():
-        frozen = merge_statistics(root, keys, progress.named, job.about.nodes)
+        frozen = merge_statistics(root, keys, progress.named, job.about)
     refuse_nothing_observed(job.config, statistics := frozen.statistics, progress.seen, progress.measured)
     moved: tuple[dict[str, Any], ...] = ()
     if (
@@ -87,7 +87,7 @@ def report_drift(job: Job, progress: PreprocessProgress, frozen: Statistics) -> 
         return
     keys = training_keys(progress)
     try:
-        fresh = merge_statistics(job.writer.root, keys, progress.named, job.about.nodes).statistics
+        fresh = merge_statistics(job.writer.root, keys, progress.named, job.about).statistics
     except StoreError:
         return  # only a report: the damaged array is named when something needs it
     if all(date in keys for date in progress.plans.keys() - progress.excluded if progress.plan.training(date)):

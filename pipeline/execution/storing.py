@@ -36,7 +36,8 @@ def storing(
     """Tasks that write dates in the formats they should have; each takes its own date of the manifest along."""
     for plan in plans:
         alone = replace(committed, dates={plan.date: committed.dates[plan.date]}, failed=())
-        yield plan, store_date, (root, plan.date, alone, config.store.formats, about)
+        num_nodes = alone.dates[plan.date].parts[0].nodes[1]
+        yield plan, store_date, (root, plan.date, alone, config.store.formats, about.first(num_nodes))
 
 
 def store_date(root: Path, date: dt.date, manifest: Manifest, formats: Sequence[str], about: About) -> StoredAgain:
@@ -57,5 +58,5 @@ def store_date(root: Path, date: dt.date, manifest: Manifest, formats: Sequence[
             if error is not None:
                 raise error
         return StoredAgain(date, alone.dates[date], ())
-    stored, folders = publish_shard(root, date, dataset.arrays(date), about, formats, shard)
+    stored, folders = publish_shard(root, date, dataset.committed(date), about, formats, shard)
     return StoredAgain(date, replace(entry, parts=(stored,)), folders)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.plan import Observed, ToCut
@@ -35,15 +38,25 @@ Cache = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class AboutNodes:
-    """What the configuration says of nodes: the node table, and the file of edges; None where there is none."""
+    """What the configuration says of nodes: the node table, and the file of edges; None where there is none.
+
+    `lists`: the table lists the nodes, it does not merely describe those that are found.
+    """
 
     table: NodeRows | None
     edges: EdgeRows | None
+    lists: bool
 
     @property
     def nodes(self) -> Nodes | None:
-        """The nodes of a node table."""
-        return self.table.nodes if self.table else None
+        """The nodes that a table lists."""
+        return self.table.nodes if self.table and self.lists else None
+
+    def placed(self, names: Sequence[str]) -> Nodes:
+        """Nodes that were found, in this order, with the positions that a table has of them."""
+        return (
+            self.table.nodes.positions_of(names) if self.table else Nodes(tuple(names), (), np.empty((len(names), 0)))
+        )
 
     @property
     def static(self) -> StaticTable:
@@ -58,23 +71,24 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
         is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
     cache, fresh = _read_cache(root), Cache()
     dumps, to_cut = _dumps(config, root, cache, fresh)
-    table = read_nodes(config.nodes) if config.nodes and config.lists_nodes else None
+    table = read_nodes(config.nodes) if config.nodes and config.nodes.table else None
+    about = AboutNodes(table, None, lists=config.lists_nodes)
     edges = read_edges(config.nodes.edges) if config.nodes and config.nodes.edges else None
-    if edges and table:
-        edges.refuse_unknown(table.nodes.names)
+    if edges and about.nodes:
+        edges.refuse_unknown(about.nodes.names)
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else Sources(),
         staged=StagedKeys(root),
         dumps=dumps,
-        node_names=table.nodes.names if table else None,
-        nodes_id=table.nodes.id if table else None,
-        static_id=table.static.id if table else "",
+        node_names=about.nodes.names if about.nodes else None,
+        nodes_id=about.nodes.id if about.nodes else None,
+        static_id=about.static.id,
         edges_id=edges.edges.id if edges else "",
         to_cut=to_cut,
         no_match=no_match(config.source.path) if not dumps and to_cut is None else "",
     )
-    return seen, AboutNodes(table, edges), fresh
+    return seen, replace(about, edges=edges), fresh
 
 
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:

@@ -340,7 +340,8 @@ def _other_scale(config: Pipeline, seen: Observed) -> tuple[str, str] | None:
         return None
     was = seen.sources.normalise
     if was is None or was.settings != settings:
-        return "stale(config)", "fill, transform, scale or clip changed"
+        keeps = seen.manifest.keeps_unknown != config.keeps_unknown
+        return "stale(config)", f"{'nodes.unknown' if keeps else 'fill, transform, scale or clip'} changed"
     if was.code != NORMALISE_CODE:
         return "stale(code)", "this version normalises differently"
     return "stale(statistics)", "another node table or statistics"

@@ -51,11 +51,21 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     if seen.manifest and seen.no_match:
         remarks.append(f"{seen.no_match}. {_dates(len(known))} kept as shards.")
     remarks += _far_away(config, seen, known)
+    if seen.manifest and (new := seen.manifest.num_new_nodes):
+        remarks.append(about_new_nodes(new, seen.manifest.num_nodes))
     if days := plan.missing_days:
         many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
         remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
     without = about_no_split(config.split, plan.split, known) if config.split else ""  # see `why_not_last`
     return tuple(filter(None, [*remarks, without]))
+
+
+def about_new_nodes(new: int, num_nodes: int) -> str:
+    """Tells how many nodes came after training, and what makes them known."""
+    return (
+        f"{new:,} of {num_nodes:,} nodes are unseen by training: they are kept, and scaled as all nodes together. Once training "
+        "dates have them, --refit-statistics makes them known"
+    )
 
 
 def _far_away(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> list[str]:

@@ -44,7 +44,7 @@ def by_split(
         read: gives the counts of a date whose row knows none; None: such dates are left out.
     """
     chosen = None if features is None else list(features)
-    width = manifest.num_nodes * (len(manifest.features) if chosen is None else len(chosen))
+    num_features = len(manifest.features) if chosen is None else len(chosen)
     seen, cells = dict[str, int](), dict[str, int]()
     for date, entry in manifest.dates.items():  # thousands of them: nothing is made for each
         split = ALL if manifest.split_cuts else manifest.split_of(date)
@@ -54,14 +54,14 @@ def by_split(
         counts = read(date) if counts is None and read else counts
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
-            cells[split] = cells.get(split, 0) + entry.num_steps * width
+            cells[split] = cells.get(split, 0) + entry.num_steps * entry.parts[0].nodes[1] * num_features
     return {split: ObservedCells(seen[split], cells[split]) for split in (*SPLITS, ALL) if split in seen}
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: SourceRow | None) -> Counts | None:
     """Returns a date's observed cells by feature: all without a mask, else as in its row, None where that has none."""
     if "observed" not in entry.parts[0].files:
-        return [entry.num_steps * manifest.num_nodes] * len(manifest.features)
+        return [entry.num_steps * entry.parts[0].nodes[1]] * len(manifest.features)
     return row.observed if row else None
 
 

@@ -52,7 +52,7 @@ def too_short_a_step(root: Path, generation: int, manifest: Manifest, rows: Mapp
     if not features or not dates:
         return ""
     fullest = max(known, key=known.__getitem__) if known else dates[len(dates) // 2]
-    cells = len(features) * manifest.num_nodes
+    cells = len(features) * manifest.num_frozen_nodes
     if known and sum(known.values()) >= SPARSE * cells * sum(manifest.dates[date].num_steps for date in known):
         return ""
     with suppress(StoreError):  # damaged: whatever needs it says so

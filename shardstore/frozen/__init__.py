@@ -8,13 +8,14 @@ statistics/<id>/moments.f64       [6, N, F] float64, little-endian
 statistics/<id>/histogram.i64     [4, K] int64, little-endian; only where a scale needs quantiles
 vocabularies/<id>/vocabularies.json   sealed JSON; only where a feature is categorical
 static/<id>/static.json           sealed JSON; only where the node table has static columns
+new_nodes/<id>/nodes.json         sealed JSON; only where nodes that training never saw are kept
 edges/<id>/edges.json             sealed JSON, names the hashes of index.i64 and weights.f32; only where there are edges
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ class Nodes:
         ordered = sorted_names(names)
         return Nodes(ordered, (), np.empty((len(ordered), 0)))
 
+    def positions_of(self, names: Sequence[str]) -> Nodes:
+        """The named nodes in this order, with the positions that are known here."""
+        place = {name: number for number, name in enumerate(self.names)}
+        rows = [place.get(name, len(self.names)) for name in names]
+        known_NP = np.vstack([self.positions_NP, np.full((1, len(self.axes)), np.nan)])
+        return Nodes(tuple(names), self.axes, known_NP[rows])
+
+    def joined(self, new: Nodes) -> Nodes:
+        """These nodes, and behind them the new ones."""
+        if not new.names:
+            return self
+        return Nodes((*self.names, *new.names), self.axes, np.vstack([self.positions_NP, new.positions_NP]))
+
     def describe(self) -> dict[str, Any]:
         """Returns the JSON form, in which an unknown coordinate is null."""
         unknown_NP = np.isnan(self.positions_NP)
@@ -68,6 +82,9 @@ class Nodes:
     def id(self) -> str:
         """The id of a node list, made of its content."""
         return identity(self.describe())
+
+
+NO_NODES = Nodes((), (), np.empty((0, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +108,15 @@ class Vocabularies:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What every shard of a generation rests on."""
+    """What every shard of a generation rests on.
+
+    `new_nodes`: those that training never saw, in the order in which they came; they stand behind the frozen list.
+    """
 
     nodes: Nodes
     vocabularies: Vocabularies
     statistics: Statistics
+    new_nodes: Nodes = NO_NODES
 
 
 def save_frozen(root: Path, frozen: Frozen) -> list[Path]:
@@ -137,6 +158,20 @@ def _load_nodes(folder: Path) -> Nodes:
         nodes = Nodes(names, axes, positions_NP)
         refuse_other_id(nodes.id, folder)
         return nodes
+
+
+def save_new_nodes(root: Path, nodes: Nodes) -> Path:
+    """Publishes new_nodes/<id>/ (not yet durable) and returns the folder."""
+    return publish_files(root, root / "new_nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})
+
+
+def load_new_nodes(root: Path, folder_id: str) -> Nodes:
+    """Loads the nodes behind the frozen list; an empty id has none.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    return first_good(root / "new_nodes" / folder_id, _load_nodes) if folder_id else NO_NODES
 
 
 def save_vocabularies(root: Path, vocabularies: Vocabularies) -> Path:
@@ -204,6 +239,7 @@ LOADS: dict[str, Callable[[Path, str], object]] = {
     "vocabularies": load_vocabularies,
     "static": load_static,
     "edges": load_edges,
+    "new_nodes": load_new_nodes,
 }
 
 

@@ -40,6 +40,10 @@ class Scale:
         chosen = list(features)
         return Scale(**{field.name: getattr(self, field.name)[:, chosen] for field in fields(self)})
 
+    def nodes(self, chosen: slice) -> Scale:
+        """The scale of some nodes."""
+        return Scale(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
     def apply(self, values: Floats) -> Floats:
         """Scaled float64 values of [..., N, F] raw ones."""
         return ((values - self.pivot_NF) - self.delta_NF) / self.spread_NF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,13 @@ class Statistics:
     def id(self) -> str:
         """The id of the statistics, made of features, sources and moments."""
         return identity([self.describe(), self.merged.id])
+
+    def on(self, num_nodes: int) -> Statistics:
+        """The statistics on a list with more nodes at its end, of which nothing is known."""
+        known = self.merged.moments_6NF.shape[1]
+        if num_nodes == known:
+            return self
+        return replace(self, merged=self.merged.on_nodes(np.arange(known), num_nodes))
 
     @property
     def trained_nodes(self) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -42,6 +42,14 @@ class About:
     nodes: tuple[str, ...]
     ids: Mapping[str, str]
     scale: Scale
+
+    def first(self, num_nodes: int) -> About:
+        """What the files of a date say that has the first nodes alone."""
+        return (
+            self
+            if num_nodes == len(self.nodes)
+            else replace(self, nodes=self.nodes[:num_nodes], scale=self.scale.nodes(slice(num_nodes)))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns all but the names of the nodes, whose id stands for them.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.disk.naming import naming
-from dateshard.shardstore.errors import DamagedError, Where
+from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import hash_descriptor
 
 
@@ -96,3 +96,13 @@ def read_at(descriptor: int, view: memoryview, offset: int, count: int, path: Pa
                 "the file ended early while it was read", where=Where(file=str(path)), todo=repair_of(path)
             )
         done += got
+
+
+def judged(path: Path, look: Callable[[], object]) -> tuple[str, StoreError | None]:
+    """Returns (name, what `look` raises or None); a file is named with its folder."""
+    name = "/".join(path.parts[-2:])
+    try:
+        look()
+    except StoreError as error:
+        return name, error
+    return name, None

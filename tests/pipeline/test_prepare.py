@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dateshard.pipeline.acts import merge_statistics
+from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError
 
@@ -307,7 +308,12 @@ def test_merging_holds_one_dates_partial_statistics_at_a_time(make_world: Make) 
     peaks = {}
     for count in (10, 39):
         tracemalloc.start()
-        merge_statistics(world.store, dict(list(keys.items())[:count]), world.settings.preparing(), None)
+        merge_statistics(
+            world.store,
+            dict(list(keys.items())[:count]),
+            world.settings.preparing(),
+            AboutNodes(None, None, lists=False),
+        )
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[39] - peaks[10] < 500_000, peaks

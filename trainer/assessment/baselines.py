@@ -54,6 +54,7 @@ class Setting:
     Attributes:
         columns: its targets are the numeric ones alone, in the order of their heads.
         targets: places of all targets among the features, in the order of the configuration.
+        scored: the nodes whose errors count; None: all.
     """
 
     config: Trainer
@@ -63,6 +64,16 @@ class Setting:
     split: str
     form: Form
     targets: tuple[int, ...]
+    scored: slice | None = None
+
+    def judged(self, batch: Batch) -> Batch:
+        """The batch with the targets of other nodes as if they were not observed."""
+        if self.scored is None:
+            return batch
+        seen = torch.zeros_like(batch.target_BPNF, dtype=torch.bool)
+        own = batch.observed_BPNF
+        seen[:, :, self.scored] = True if own is None else own[:, :, self.scored]
+        return replace(batch, observed_BPNF=seen)
 
     @property
     def of_inputs(self) -> bool:

@@ -81,6 +81,7 @@ def evaluate(
     ridge = bool(model and isinstance(model[1], Ridge))
     result, ranking = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
     sample = None if few is None else _table(setting, few, rivals, ridge=ridge)[0]
+    unseen = _of_unseen_nodes(setting, order, rivals.quick if few is not None else rivals)
     rows = result.rows + (sample.rows if sample else [])
     _refuse_blind(rows, split, order.num_windows, notes)
     if sample is not None and not any(map(_observed, sample.rows)):
@@ -89,7 +90,7 @@ def evaluate(
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
     difficulty = _difficulty(made.errors, split, result.rows)
     notes += _apart(difficulty)
-    result = replace(result, notes=notes, difficulty=difficulty, sample=sample)
+    result = replace(result, notes=notes, difficulty=difficulty, sample=sample, unseen=unseen)
     if model:
         chosen = [name for name in (model[0], result.best_baseline) if name is not None]
         beside = {name: forecasts[name] for name in chosen}
@@ -103,6 +104,16 @@ def evaluate(
         )
         result.shown.extend(drawn.windows(ranking.chosen()))
     return result
+
+
+def _of_unseen_nodes(setting: Setting, order: Order, rivals: Rivals) -> Evaluation | None:
+    """The table of the nodes that training never saw; None where there are none, or no target of them was observed."""
+    manifest = setting.dataset.manifest
+    if not manifest.num_new_nodes:
+        return None
+    apart = replace(setting, scored=slice(manifest.num_frozen_nodes, None))
+    table = replace(_table(apart, order, rivals, ridge=False)[0], unseen_nodes=manifest.num_new_nodes)
+    return table if any(map(_observed, table.rows)) else None
 
 
 def _horizon_days(setting: Setting) -> int:
@@ -212,6 +223,7 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
         split=split,
         form=form,
         targets=columns.targets,
+        scored=slice(dataset.manifest.num_frozen_nodes) if dataset.manifest.num_new_nodes else None,
     )
 
 
@@ -275,8 +287,9 @@ def _accumulate(
             batch = instant_of.on(batch, order.positions(number))
         hours = hours_of(batch.codes_BW, begin, window.target_steps, step_ns)
         unit_B = unit_of(order.positions(number))
+        given, batch = batch, setting.judged(batch)
         for name, forecast in rivals.forecasts.items():
-            predicted, losses = forecast(batch), {}
+            predicted, losses = forecast(given), {}
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
                 predicted = points_within(predicted, form.heads, rivals.bounds_2NF)

@@ -47,6 +47,8 @@ class Evaluation:
         by_row: whether it is these buckets, and not a column of that name.
         sample: the table of a sample of the windows, where slow baselines are judged on these alone: all its rows are of
             them, those of the others too; None: there is one table.
+        unseen: the table of the nodes that training never saw; all others are of the nodes that it saw alone. None: there
+            are none, or nothing of them was observed. unseen_nodes: of that table, how many there are.
     """
 
     split: str
@@ -64,6 +66,8 @@ class Evaluation:
     split_by: str | None = None
     by_row: bool = False
     sample: Evaluation | None = None
+    unseen: Evaluation | None = None
+    unseen_nodes: int = 0
 
     @property
     def rivals(self) -> list[Row]:
@@ -131,6 +135,7 @@ class Evaluation:
             "outcome": self.outcome,
             "beats_baselines": self.beats_baselines,
             "sample": None if self.sample is None else {**self.sample._table(), "outcome": self.sample.outcome},
+            "unseen": None if self.unseen is None else {"nodes": self.unseen.unseen_nodes, **self.unseen._table()},
             "difficulty": dict(self.difficulty),
             "notes": self.notes,
         }

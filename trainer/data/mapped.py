@@ -23,6 +23,7 @@ from dateshard.trainer.data.order import DateRun, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 from dateshard.trainer.data.split_runs import records_before
 
+IN_MEMORY = 8  # dates that lack nodes which came later: those are no maps
 CODES_KEPT = 512  # dates whose time codes are remembered
 
 
@@ -94,7 +95,7 @@ class MappedDates:
         if key in self._maps:
             self._maps.move_to_end(key)
             return self._maps[key]
-        while len(self._maps) >= self._limit:
+        while len(self._maps) >= (IN_MEMORY if self.dataset.lacks_nodes(date) else self._limit):
             self._maps.popitem(last=False)
         mapped = self.dataset.map(date, array)
         self._maps[key] = None if mapped is None else mapped.reshape(len(mapped), -1)

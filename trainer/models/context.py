@@ -15,6 +15,7 @@ from dateshard.trainer.models.category_inputs import width_of
 from dateshard.trainer.models.shape import Shape
 
 NODE = 8  # numbers of a node's embedding
+DROPPED = 0.05  # of the nodes of a batch in training: they are unknown to it (docs/decisions/0064)
 TIME = 2 + 7  # time of day, weekday
 
 
@@ -23,14 +24,22 @@ class NodeContext(nn.Module):
 
     A number is one input, and a second one says whether it is there if training nodes lack it; a text is a learned
     embedding of its code. The columns are kept once, whatever the batch, and are no part of a checkpoint.
+
+    Where nodes may come that training never saw, the last row of `weight` is the embedding of any of them. While a model
+    is trained, each batch gives it to a few nodes, drawn from the step's own stream of random numbers.
     """
 
+    row_N: torch.Tensor
     numbers_NK: torch.Tensor
     codes_NC: torch.Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape.num_nodes, NODE))
+        known = shape.num_known_nodes
+        self.unknown = known
+        self.weight = nn.Parameter(torch.empty(shape.num_nodes if known is None else known + 1, NODE))
+        row_N = torch.arange(shape.num_nodes).clamp(max=shape.num_nodes if known is None else known)
+        self.register_buffer("row_N", row_N, persistent=False)
         nn.init.normal_(self.weight)
         columns = list(shape.static.values())
         numbers = [column.values_N for column in columns if not column.codes]
@@ -49,10 +58,17 @@ class NodeContext(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """Returns [N, S]."""
+        names: torch.Tensor = self.weight
+        if self.unknown is not None:
+            row_N = self.row_N
+            if self.training:
+                dropped_N = torch.rand(len(row_N), device=row_N.device) < DROPPED
+                row_N = row_N.masked_fill(dropped_N, self.unknown)
+            names = self.weight[row_N]
         if self.width == NODE:
-            return self.weight
+            return names
         embedded = [table(self.codes_NC[:, place]) for place, table in enumerate(self.categories)]
-        return torch.cat([self.weight, self.numbers_NK, *embedded], dim=-1)
+        return torch.cat([names, self.numbers_NK, *embedded], dim=-1)
 
 
 def time_of(codes: torch.Tensor, steps_per_day: int) -> torch.Tensor:

@@ -55,6 +55,8 @@ class Shape:
     """What a model must fit.
 
     Attributes:
+        num_known_nodes: so many nodes are known from training; those behind them came later, and all of them may be unknown
+            to a model that is trained with `nodes.unknown: keep`. None: every node is known.
         num_outputs: channels of the forecast: of each target in turn what its loss needs, as one a number, a class of a
             categorical target, or a level of quantiles.
         targets_in_inputs: each target's place among the inputs, or -1.
@@ -84,6 +86,7 @@ class Shape:
     future_codes: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
     heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    num_known_nodes: int | None = None
     static: Mapping[str, Static] = field(default_factory=dict, compare=False)
     edges: Edges | None = field(default=None, compare=False)
 
