@@ -62,9 +62,10 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
 
 def about_new_nodes(new: int, num_nodes: int) -> str:
     """Tells how many nodes came after training, and what makes them known."""
+    are, they, them = ("is", "it is", "it") if new == 1 else ("are", "they are", "them")
     return (
-        f"{new:,} of {num_nodes:,} nodes are unseen by training: they are kept, and scaled as all nodes together. Once training "
-        "dates have them, --refit-statistics makes them known"
+        f"{new:,} of {num_nodes:,} nodes {are} unseen by training: {they} kept, and scaled as all nodes together. Once training "
+        f"dates have {them}, --refit-statistics makes {them} known"
     )
 
 
