@@ -50,8 +50,8 @@ class Stored(NamedTuple):
 
 
 Formats = Mapping[str, Stored | None]
-SOMETIMES = ("vocabularies", "cut", "cut_column", "static", "edges")  # written where they are not empty
-SOMETIMES += ("keeps_unknown", "new_nodes", "num_new_nodes")
+NEW_NODES = ("keeps_unknown", "new_nodes", "num_new_nodes")
+SOMETIMES = ("vocabularies", "cut", "cut_column", "static", "edges", *NEW_NODES)  # written where they are not empty
 ZARR_ONLY: Formats = {"zarr": None}
 
 
