@@ -46,9 +46,7 @@ class FeatureConfig(SourceSection):
     """One feature: which column, how a step's records become one value, and how that is filled and scaled."""
 
     column: str | None = Field(None, description="default: the feature's name; count without a column counts records")
-    categorical: bool = Field(
-        False, description="texts, stored as codes of a vocabulary frozen over the training dates"
-    )
+    categorical: bool = Field(False, description="texts, as codes of a vocabulary frozen over the training dates")
     range: Bounds | None = Field(None, description="[low, high] of raw values, ends included; null is an open end")
     outside: Outside = Field(
         "refuse",
