@@ -31,7 +31,8 @@ def refuse_no_counts(dataset: Dataset, places: Sequence[int], targets: Sequence[
             feature = dataset.features[place]
             least, most = untransform(dataset.statistics.over_nodes[4:6, [place]], [feature.transform])[:, 0].tolist()
             if why := _no_count(dataset, place, scale, (least, most)):
-                what = f"loss {head.loss} is for counts, and {why} of '{feature.name}', whose least training value is {least:.6g}"
+                least_value = f"its least training value is {least:.6g}"
+                what = f"loss {head.loss} is for counts, and '{feature.name}' is none: {why}; {least_value}"
                 raise UsageError(what, todo="Take loss: quantile; or forecast a count, or a sum of whole numbers")
 
 

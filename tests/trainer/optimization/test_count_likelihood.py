@@ -112,9 +112,9 @@ def test_a_forecast_knows_its_quantiles_in_scaled_units() -> None:
 @pytest.mark.parametrize(
     ("feature", "by", "words"),
     [
-        ({"aggregate": "sum"}, -30.0, "a value may be negative of 'volume', whose least training value is -"),
-        ({"aggregate": "sum"}, 0.5, "is no whole number of 'volume', whose least training value is"),
-        ({"aggregate": "mean"}, 0.0, "a mean of records may be a fraction of 'volume'"),
+        ({"aggregate": "sum"}, -30.0, "'volume' is none: a value may be negative; its least training value is -"),
+        ({"aggregate": "sum"}, 0.5, "'volume' is none: .* is no whole number; its least training value is"),
+        ({"aggregate": "mean"}, 0.0, "'volume' is none: a mean of records may be a fraction"),
         ({"aggregate": "max", "transform": "log1p", "scale_per": "node"}, 0.0, None),
         ({"aggregate": "count", "column": None}, 0.5, None),
     ],
