@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.errors import counted
 
 STANDS_ON = {  # distribution: module
     "torch": "torch",
@@ -93,9 +94,9 @@ def _dumps(path: str) -> Check:
         count, sentence = len(find_files(path)), f"one table of many dates: {path}"
     else:
         dumps = find_dumps(path)
-        count, sentence = len(dumps), f"{len(dumps):,} dates: {collapse(dumps)}"
+        count, sentence = len(dumps), f"{counted(len(dumps), 'date')}: {collapse(dumps)}"
     if count:
-        return Check("dumps", "ok", sentence if len(sentence) < MOST_TOLD else f"{count:,} dates")
+        return Check("dumps", "ok", sentence if len(sentence) < MOST_TOLD else counted(count, "date"))
     return Check("dumps", "warn", no_match(path), "Correct pipeline.source.path, or the folder you are in")
 
 
@@ -109,7 +110,7 @@ def _store(root: Path) -> Check:
         return Check("store", "ok", f"nothing prepared yet in {root}", to_run("preprocess", config=True))
     except StoreError as error:
         return Check("store", "fail", str(error))
-    return Check("store", "ok", f"{root}: generation {dataset.generation}, {len(dataset.days):,} dates")
+    return Check("store", "ok", f"{root}: generation {dataset.generation}, {counted(len(dataset.days), 'date')}")
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Iterator[Check]:

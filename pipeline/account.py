@@ -83,8 +83,9 @@ def provisional(plan: Plan, failed: Collection[dt.date], current: Committed | No
 
 def no_training_date(first: DateshardError | None) -> DumpError:
     """Makes the error of a dataset without statistics; `first`: why a date could not be measured."""
-    again = "Correct the dumps as said above, and run the command again"
-    todo = again if first else "Check pipeline.split.train against the dumps"
+    lacking = isinstance(first, ResourceError)  # memory, disk: nothing is wrong with the dumps
+    mend = "Give it what it lacks, as said above" if lacking else "Correct the dumps as said above"
+    todo = f"{mend}, and run the command again" if first else "Check pipeline.split.train against the dumps"
     return DumpError("no training date could be measured, so there are no statistics", todo=todo)
 
 

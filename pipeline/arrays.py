@@ -21,7 +21,7 @@ from dateshard.pipeline.memory_shares import own_bytes, record_budget
 from dateshard.pipeline.raw.dumps import ONE_NODE, Dump
 from dateshard.pipeline.raw.public_holidays import put_holidays
 from dateshard.pipeline.raw.strangers import Strangers
-from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 from dateshard.shardstore.frozen import Frozen, Nodes, Vocabularies
 from dateshard.shardstore.layouts import reducer_of
 from dateshard.shardstore.layouts.category_codes import own_vocabulary, recode
@@ -244,7 +244,7 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
 def _repeated(decoded: Decoded, config: Pipeline, place: int, count: int) -> DumpError:
     file, row = decoded.places.of(place)
     return DumpError(
-        f"a later row has the same node and instant ({count:,} such rows)",
+        f"a later row has the same node and instant ({counted(count, 'such row')})",
         where=Where(
             file=str(file), date=decoded.day.date, column=next(iter(config.source.time_columns[-1:]), None), row=row
         ),
@@ -289,7 +289,7 @@ def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Enc
 def _of_strangers_alone(staged: StagedDate, nodes: Nodes, config: Pipeline) -> DumpError:
     unknown = Strangers.of(staged.nodes, nodes.names)
     return DumpError(
-        f"none of the date's rows is of a known node: it has {unknown.count:,} unknown ones{unknown.hint()}",
+        f"none of the date's rows is of a known node: it has {counted(unknown.count, 'unknown one')}{unknown.hint()}",
         where=Where(date=staged.day.date, column=config.source.who, value=staged.nodes[0]),
         todo="If these nodes are new, prepare a training date that has them with --refit-statistics; "
         "or leave the date out with pipeline.exclude",

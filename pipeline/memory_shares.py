@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dateshard.pipeline.config import Pipeline
-from dateshard.shardstore.errors import DateshardError, ResourceError, UsageError, Where
+from dateshard.shardstore.errors import DateshardError, ResourceError, UsageError, Where, counted
 from dateshard.shardstore.times.calendar import Day
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def refuse_less(memory_bytes: int, least: int, what: str, otherwise: str = "") -
     if memory_bytes < least:
         problem = f"--memory-limit is {_mib(memory_bytes)}, and {_mib(least)} are needed before any date: {what}"
         raise UsageError(
-            problem, todo=f"Give more; a date's grid needs memory as well{'; ' + otherwise if otherwise else ''}"
+            problem, todo=f"Give more; the arrays of a date need memory as well{'; ' + otherwise if otherwise else ''}"
         )
 
 
@@ -159,10 +159,12 @@ def _beside_grid(free: int, memory_bytes: int, day: Day, config: Pipeline, num_n
     grid = grid_bytes(day, config, num_nodes)
     rest = free - own_bytes() - grid
     if rest < 0:
-        rows = f"{day.num_steps:,} steps x {num_nodes:,} nodes" if day.step else f"{day.num_steps:,} records"
+        rows = counted(day.num_steps, "record")
+        if day.step:
+            rows = f"{counted(day.num_steps, 'step')} x {counted(num_nodes, 'node')}"
         what = f"the {'grid' if day.step else 'array'} of one date"
         raise ResourceError(
-            f"{what} ({rows} x {len(config.features)} features) takes "
+            f"{what} ({rows} x {counted(len(config.features), 'feature')}) takes "
             f"{_mib(grid)}; with the program and what reading takes that is {_mib(memory_bytes - rest)}, "
             f"and a process may have {_mib(memory_bytes)}",
             where=Where(date=day.date),

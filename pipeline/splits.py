@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError, counted
 from dateshard.shardstore.identity import identity
 from dateshard.shardstore.manifest import SPLITS, Ranges, in_no_split
 from dateshard.shardstore.times.calendar import collapse, parse_date
@@ -298,7 +298,7 @@ def _by_fraction(fractions: Mapping[str, float], dates: Sequence[dt.date]) -> di
 def _refuse_no_training(ranges: Mapping[str, Ranges], dates: Sequence[dt.date], given: Mapping[str, object]) -> None:
     if any(low <= date <= high for low, high in ranges.get("train", ()) for date in dates):
         return
-    there = f"there {'is 1 date' if len(dates) == 1 else f'are {len(dates):,} dates'}, {collapse(dates, SHOWN_RANGES)}"
+    there = f"there {'is' if len(dates) == 1 else 'are'} {counted(len(dates), 'date')}, {collapse(dates, SHOWN_RANGES)}"
     todo = "Set pipeline.split.train"
     if match := re.search(r"\.\.latest-(\d+)$", ", ".join(_texts(given["train"]))):
         todo = f"..{match[0][2:]} needs {int(match[1]) + 1}: add dates, or write smaller numbers into pipeline.split"

@@ -10,7 +10,7 @@ import numpy as np
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.coverage.observed import never_observed, not_scaled, unscaled
-from dateshard.shardstore.errors import DumpError, Where
+from dateshard.shardstore.errors import DumpError, Where, counted
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.times.calendar import collapse
 
@@ -56,12 +56,15 @@ def refuse_nothing_observed(
     what = f"no value of any feature ({names}) was observed in the training data ({collapse(dates, undated=undated)})"
     receipts = [measured[date].rows for date in dates if date in measured]
     if receipts:
-        what += f": {sum(rows['accepted'] for rows in receipts):,} rows of them are kept, and none holds one"
+        kept = sum(rows["accepted"] for rows in receipts)
+        what += f": {counted(kept, 'row of them is', 'rows of them are')} kept, and none holds one"
         changed = dict[str, int]()
         for rows in receipts:
             for reason, count in rows["changed"].items():
                 changed[reason] = changed.get(reason, 0) + count
-        what += "".join(f"; {count:,} values were {reason}" for reason, count in sorted(changed.items()))
+        what += "".join(
+            f"; {counted(count, 'value was', 'values were')} {reason}" for reason, count in sorted(changed.items())
+        )
     counters = all(feature.aggregate == "difference" for feature in config.features.values())
     causes = NO_READING.format(step=config.step) if counters else CAUSES
     where = Where(file=str(first.path)) if first else None

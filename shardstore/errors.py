@@ -222,3 +222,8 @@ def refuse_special(path: str | PathLike[str]) -> None:
     kind = next((name for is_kind, name in SPECIAL if is_kind(mode)), None)
     if kind and (kind == "device" or os.path.exists(os.path.realpath(path))):  # of a shell's: /proc/1/fd/pipe:[7]
         raise OSError(errno.EINVAL, f"it is a {kind}, not a file", str(path))
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Writes a count with its noun: `1 date`, `365 dates`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -19,7 +19,7 @@ import numpy as np
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.disk.durable import fsync_above, replace_file
 from dateshard.shardstore.disk.naming import naming
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, counted
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
@@ -183,7 +183,7 @@ class Manifest:
         count = len(self.split_cuts.get(split, ()))
         if self.by_row:
             return f"{count} % of the rows"
-        return f"{count:,} value{'' if count == 1 else 's'} of '{self.cut}'"
+        return f"{counted(count, 'value')} of '{self.cut}'"
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifests/g*.json."""

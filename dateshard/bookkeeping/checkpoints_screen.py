@@ -13,7 +13,8 @@ from dateshard.documents.checkpoints import (
     CheckpointsListDocument,
     CheckpointsVerifyDocument,
 )
-from dateshard.terminal.screen import Screen, counted, number, rounded, size
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import Screen, number, rounded, size
 
 HEADER = ["checkpoint", "size", "saved", "val loss", ""]
 

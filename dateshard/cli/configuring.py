@@ -80,7 +80,7 @@ def show(words: tuple[str, ...], files: tuple[str, ...], preset: str | None, as_
 def check(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int:
     """Report all faults at once, each with file, line and column. Exit 2 if there is one."""
     from dateshard.settings.resolved import check as look_through
-    from dateshard.terminal.screen import counted
+    from dateshard.shardstore.errors import counted
 
     stray, overrides = split_arguments(words)
     if stray:

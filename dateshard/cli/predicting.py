@@ -16,6 +16,7 @@ from dateshard.cli.options import (
     trust_option,
 )
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import counted
 
 if TYPE_CHECKING:
     from dateshard.judging.prediction import Prediction
@@ -137,7 +138,7 @@ def _show(made: Prediction, screen: Screen, out: str | None, *, as_json: bool) -
     prediction_screen.headline(screen, made)
     if out:
         forecast_table.write(made.frame, Path(out))
-        screen.tell(f"{made.frame.height:,} rows: {out}")
+        screen.tell(f"{counted(made.frame.height, 'row')}: {out}")
     if as_json:
         emit(prediction_screen.document(made))
     elif not out and screen.terminal:

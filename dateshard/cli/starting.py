@@ -9,6 +9,7 @@ import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.shardstore.commands import command_in, door
+from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
     if wanted is not None:
         written = write_missing(raw, wanted)
         there = len(list(raw.glob("*.csv")))
-        put(f"{raw}: {there} files, {written} written now" if written else f"{raw}: {there} files are there")
+        files = counted(there, "file") if written else counted(there, "file is", "files are")
+        put(f"{raw}: {files}, {written} written now" if written else f"{raw}: {files} there")
     following = command_in(top, "preprocess", "-c", config.relative_to(top))
     if example:
         if door().alone:
@@ -75,7 +77,7 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
     """
     from dateshard.doctor import examine, examine_configuration
     from dateshard.places import data_folder
-    from dateshard.terminal.screen import Screen, counted
+    from dateshard.terminal.screen import Screen
 
     stray, overrides = split_arguments(words)
     if stray or (overrides and not files):

@@ -14,6 +14,7 @@ from dateshard.cli.options import (
     split_arguments,
 )
 from dateshard.preparing.selectors import committed_dates, not_there, select_dates
+from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import in_a_line
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     asking = bool(dates) and not (dry_run or yes)
     if asking:
         _show_drop(Screen(as_json=True), dropped, done=False)  # the question goes to stderr, so does what it is about
-        if not _agreed(f"Take {len(dates)} of {len(dates) + dropped.left} dates out of {settings.dataset}?"):
+        if not _agreed(f"Take {len(dates)} of {counted(len(dates) + dropped.left, 'date')} out of {settings.dataset}?"):
             screen.tell("nothing was dropped")
             return 0
     if dates and not dry_run:
@@ -77,7 +78,6 @@ def _show_drop(screen: Screen, dropped: Dropped, *, done: bool, brief: bool = Fa
     """What is taken out, and what that means; `brief` where that was told with the question."""
     from dateshard.pipeline.planning.remarks import moved_split
     from dateshard.shardstore.times.calendar import collapse
-    from dateshard.terminal.screen import counted
 
     for note in dropped.notes:
         screen.tell(f"passed over: {note}")
@@ -172,7 +172,7 @@ def _show_gone(screen: Screen, gone: list[Look]) -> None:
 
 
 def _show(screen: Screen, garbage: Garbage, *, dry_run: bool) -> None:
-    from dateshard.terminal.screen import counted, size
+    from dateshard.terminal.screen import size
 
     for number, runs in garbage.kept.items():
         reasons = [
@@ -241,7 +241,7 @@ def export(
     from dateshard.places import data_folder, shards_folder
     from dateshard.preparing.export import export as write_files
     from dateshard.shardstore.dataset import Dataset
-    from dateshard.terminal.screen import Screen, counted, size
+    from dateshard.terminal.screen import Screen, size
 
     selectors, overrides = split_arguments(words)
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json, works=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dateshard.pipeline.synthetic import City, node_table, write_rows
-from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.errors import UsageError, Where, counted
 
 if TYPE_CHECKING:
     from dateshard.examples import Content
@@ -32,7 +32,9 @@ def dumps(folder: Path, num_dates: int | None, num_sensors: int | None) -> Itera
         return iter(())
     if there and num_sensors not in (None, there):
         where, todo = Where(file=str(folder / NODES)), "Choose another DIR, or remove the example's data"
-        raise UsageError(f"the city that lies there has {there:,} sensors, not {num_sensors:,}", where=where, todo=todo)
+        raise UsageError(
+            f"the city that lies there has {counted(there, 'sensor')}, not {num_sensors:,}", where=where, todo=todo
+        )
     dates = NUM_DATES if num_dates is None else num_dates
     if not FEWEST_DATES <= dates <= MOST_DATES:
         raise UsageError(f"an example of {dates:,} dates", todo=f"Choose {FEWEST_DATES} to {MOST_DATES:,}")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from dateshard.insight.comparison import dates_of
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.times.calendar import UNDATED_TEXT
-from dateshard.terminal.screen import Screen, counted, size
+from dateshard.terminal.screen import Screen, size
 
 if TYPE_CHECKING:
     from dateshard.documents.insight import (
@@ -54,9 +55,9 @@ def show_inspection(screen: Screen, document: InspectDocument) -> None:
         more = f", and {len(hours) - MOST_NAMES} more" if len(hours) > MOST_NAMES else ""
         screen.tell(f"clock changes: {changed}{more}")
     if unseen := document["unseen_nodes"]:
-        screen.tell(f"{counted(unseen, 'node')} of {document['nodes']:,} unseen by training")
-    if missing := document["nodes_without_position"]:
-        screen.tell(f"{counted(missing, 'node')} of {document['nodes']:,} without a position")
+        screen.tell(f"{unseen:,} of {counted(document['nodes'], 'node')} unseen by training")
+    if (missing := document["nodes_without_position"]) and document["layout"] == "grid":
+        screen.tell(f"{missing:,} of {counted(document['nodes'], 'node')} without a position")
     screen.table([["feature", "missing", "", "mean", "std", "min", "max"], *_features(document)], right=(1, 3, 4, 5, 6))
     for feature in document["features"]:
         if "categories" in feature:
@@ -71,7 +72,9 @@ def _features(document: InspectDocument) -> list[list[str]]:
     for feature in document["features"]:
         if "categories" in feature:
             count = feature["categories"]["count"]
-            rows.append([feature["feature"], percent(feature["missing_share"]), f"{count:,} categories"])
+            rows.append(
+                [feature["feature"], percent(feature["missing_share"]), counted(count, "category", "categories")]
+            )
             continue
         for kind in UNITS:
             first = [feature["feature"], percent(feature["missing_share"])] if kind == "raw" else ["", ""]
@@ -82,7 +85,7 @@ def _features(document: InspectDocument) -> list[list[str]]:
 def _show_categories(screen: Screen, feature: InspectedFeature) -> None:
     categories = feature["categories"]
     most = ", ".join(f"{row['name']} {row['cells']:,}" for row in categories["most"])
-    unseen = f"; {categories['unseen']:,} cells of unseen categories" if categories["unseen"] else ""
+    unseen = f"; {counted(categories['unseen'], 'cell')} of unseen categories" if categories["unseen"] else ""
     screen.tell(f"{feature['feature']}: {most}{unseen}")
 
 

@@ -18,8 +18,9 @@ from dateshard.judging.prediction import Prediction
 from dateshard.judging.sentences import TIMES, in_percent, in_times
 from dateshard.judging.verdict import Verdict
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.times.instants import spell
-from dateshard.terminal.screen import Screen, counted, seconds
+from dateshard.terminal.screen import Screen, seconds
 from dateshard.trainer.assessment.coverage import Coverage, worst
 from dateshard.trainer.assessment.intervals import Intervals
 
@@ -144,10 +145,10 @@ def _forecast(made: Prediction) -> str:
         return f"forecast   {made.first}, {counted(count, 'step')} in {zone}"
     if not made.forecaster.window.horizon:
         return f"forecast   {counted(count, 'row' if made.first is None else 'record')}"
-    each = counted(made.forecaster.window.horizon, "record")
-    return (
-        f"forecast   the next {each} after {counted(count // made.forecaster.window.horizon, 'last one', 'last ones')}"
-    )
+    horizon = made.forecaster.window.horizon
+    following = "the next record" if horizon == 1 else f"the next {counted(horizon, 'record')}"
+    pieces = f" of each of {counted(count // horizon, 'cut')}" if made.dataset.manifest.cut else ""
+    return f"forecast   {following}{pieces}"
 
 
 def _sure(made: Prediction) -> list[str]:
@@ -156,10 +157,11 @@ def _sure(made: Prediction) -> list[str]:
         return []
     if intervals is None:
         return ["interval   none: the run has no validation window, so low and high stay empty"]
-    windows = f"{intervals.windows:,}" + (f" of {intervals.of:,}" if intervals.windows < intervals.of else "")
-    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows} validation windows"]
+    windows = counted(intervals.of, "validation window")
+    windows = f"{intervals.windows:,} of {windows}" if intervals.windows < intervals.of else windows
+    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows}"]
     if made.frame["low"].null_count() == made.frame.height:
-        lines[0] = f"interval   none: {windows} validation windows are too few for {100 * intervals.level:g} %"
+        lines[0] = f"interval   none: {windows}: too few for {100 * intervals.level:g} %"
     elif (coverage := intervals.coverage) is not None and coverage.share is not None:
         lines += _covered(coverage, coverage.share, intervals.level)
     else:
@@ -197,7 +199,8 @@ def _covered(coverage: Coverage, share: float, level: float) -> list[str]:
     """Tells what share of the test targets the intervals cover, by target where there are a few.
 
     Also whether it is less or more than was promised, and the worst node, hour and month."""
-    lines = [f"           covers {100 * share:.1f} % of the targets of {coverage.windows:,} test windows"]
+    tested = counted(coverage.windows, "test window")
+    lines = [f"           holds {100 * share:.1f} % of the true values of {tested}"]
     known = {name: covered for name, covered in coverage.by_feature.items() if covered is not None}
     if 1 < len(known) <= SHOWN_FEATURES:
         lines.append("           " + ", ".join(f"{name} {100 * covered:.1f} %" for name, covered in known.items()))
@@ -206,9 +209,8 @@ def _covered(coverage: Coverage, share: float, level: float) -> list[str]:
         lines.append(f"           {much}: the test dates are unlike the validation dates")
     for group in worst(coverage, level):
         where = f"{group.name}:00" if group.kind == "hour" else group.name
-        lines.append(
-            f"           {group.kind} {where}: {100 * group.share:.1f} % of {group.target}, the worst {group.kind}"
-        )
+        its = f"{100 * group.share:.1f} % of {group.target}"
+        lines.append(f"           farthest from {100 * level:g} %: {group.kind} {where}, with {its}")
     return lines
 
 

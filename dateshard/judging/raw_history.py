@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.arrays import unfit_values
 from dateshard.pipeline.recent.recent_steps import RecentRows, RecentSteps
-from dateshard.shardstore.errors import UsageError, Where, shorten
+from dateshard.shardstore.errors import UsageError, Where, counted, shorten
 from dateshard.shardstore.layouts.category_codes import UNSEEN
 from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.scaling.transform import Floats
@@ -127,7 +127,7 @@ class RawHistory:
         node_R = placed["node"].to_numpy()
         chosen_R = (time_R >= at_L[0]) & (time_R < end) & (node_R >= 0)
         if not chosen_R.any():
-            what = f"no row of the frame is of a known node in the {len(at_L):,} steps before {spell(end, self.zone)}"
+            what = f"no row of the frame is of a known node in the {counted(len(at_L), 'step')} before {spell(end, self.zone)}"
             raise UsageError(what, todo="Give the history of the nodes that `nodes` names")
         step_R = np.searchsorted(at_L, time_R[chosen_R], side="right") - 1
         if (stray_R := at_L[step_R] != time_R[chosen_R]).any():
@@ -211,7 +211,7 @@ class RawHistory:
             todo = f"Give numbers [steps, nodes, features], of {nodes} in the order of `nodes` and the features {names}"
             raise UsageError(what, todo=todo)
         if len(values) < history:
-            what = f"the history has {len(values):,} steps, and the model looks back {history:,}"
+            what = f"the history has {counted(len(values), 'step')}, and the model looks back {history:,}"
             raise UsageError(what, todo="Give earlier steps too, with NaN where nothing was observed")
 
     def _refuse_values(self, raw_LNI: Floats, spans: list[tuple[Day, slice]]) -> None:

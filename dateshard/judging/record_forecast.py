@@ -24,10 +24,9 @@ from dateshard.judging.forecast_table import Made, frame_of
 from dateshard.pipeline.account import total
 from dateshard.pipeline.recent.recent_records import RecentRecords, RecordsOfDate, RecordSource
 from dateshard.shardstore.commands import by_door
-from dateshard.shardstore.errors import DumpError, Where
+from dateshard.shardstore.errors import DumpError, Where, counted
 from dateshard.shardstore.times.calendar import day_of_records, record_codes
 from dateshard.shardstore.times.instants import date_at
-from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 

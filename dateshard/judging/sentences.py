@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.layouts.row_buckets import ROW
 
 Document = Mapping[str, Any]
@@ -21,14 +22,14 @@ def verdicts(document: Document) -> list[tuple[str, bool]]:
         return _of_table(document)
     few = {**document, **sample}
     return [
-        *((f"All {document['windows']:,} windows: {text}", good) for text, good in _of_table(document)),
+        *((f"All {counted(document['windows'], 'window')}: {text}", good) for text, good in _of_table(document)),
         *((f"{sample_title(document)}: {text}", good) for text, good in _of_table(few)),
     ]
 
 
 def sample_title(document: Document) -> str:
     """Which windows the table of slow baselines is of."""
-    return f"A sample of {document['sample']['windows']:,} of the {document['windows']:,} windows"
+    return f"A sample of {document['sample']['windows']:,} of the {counted(document['windows'], 'window')}"
 
 
 def _of_table(document: Document) -> list[tuple[str, bool]]:
@@ -123,14 +124,10 @@ def _sure(document: Document, row: Mapping[str, Any], between: str) -> str:
 def _units(document: Document, row: Mapping[str, Any]) -> str:
     """What was resampled: `46 dates`, `12 values of 'subject'`, `20 buckets of rows`."""
     if (count := row.get("cuts")) is None:  # as in every evaluation that is older than cuts
-        return _counted(row["dates"], "date")
+        return counted(row["dates"], "date")
     by = document["split_by"]
     buckets = document.get("by_row", by == ROW)  # those of before 0061 do not say it
-    return f"{_counted(count, 'bucket')} of rows" if buckets else f"{_counted(count, 'value')} of '{by}'"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{counted(count, 'bucket')} of rows" if buckets else f"{counted(count, 'value')} of '{by}'"
 
 
 def in_percent(share: float) -> str:

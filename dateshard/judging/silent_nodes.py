@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore.errors import shorten
-from dateshard.terminal.screen import counted
+from dateshard.shardstore.errors import counted, shorten
 from dateshard.trainer.assessment.forecaster import Forecaster
 
 NAMED = 10  # nodes that a note names

@@ -19,11 +19,10 @@ from dateshard.pipeline.recent.known_ahead import KnownAhead, unobserved
 from dateshard.pipeline.recent.recent_steps import RecentRows, RecentSteps
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import NotThereError, Where
+from dateshard.shardstore.errors import NotThereError, Where, counted
 from dateshard.shardstore.layouts.encode import last_record
 from dateshard.shardstore.times.calendar import Day, collapse, time_codes
 from dateshard.shardstore.times.instants import neighbour, parse_instant, rows_after, rows_before, spell, step_before
-from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 
@@ -47,7 +46,8 @@ def forecast_steps(
         history=known,
         begin=steps[0][0],
         num_steps=len(steps),
-        notes=_notes(known, silent, forecaster.dataset) + _notes_ahead(forecaster, ahead),
+        notes=_notes(known, silent, forecaster.dataset)
+        + _notes_ahead(forecaster, ahead, intervals=intervals is not None),
         window=history,
     )
 
@@ -193,9 +193,9 @@ def notes_of_end(history: RecentSteps, dataset: Dataset, *, from_dumps: bool, gi
     ]
 
 
-def _notes_ahead(forecaster: Forecaster, ahead: KnownAhead | None) -> list[str]:
-    names = [forecaster.dataset.feature_names[place] for place in forecaster.columns.futures]
-    return [] if ahead is None else unobserved(names, ahead)
+def _notes_ahead(forecaster: Forecaster, ahead: KnownAhead | None, *, intervals: bool) -> list[str]:
+    features = [forecaster.dataset.features[place] for place in forecaster.columns.futures]
+    return [] if ahead is None else unobserved(features, ahead, intervals=intervals)
 
 
 def steps_ahead(forecaster: Forecaster, end: int) -> list[tuple[Day, slice]]:

@@ -8,7 +8,8 @@ from typing import Any
 from dateshard.judging.sentences import sample_title, training_command, verdicts
 from dateshard.judging.window_forecasts import ForecastsFile
 from dateshard.shardstore.commands import command
-from dateshard.terminal.screen import Screen, counted, number, size
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import Screen, number, size
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 
 SHOWN_FEATURES = 3  # columns for more do not fit a terminal; --json has all
@@ -38,7 +39,7 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
     units = "features in raw units, " if result.features else ""
     document = result.to_json()
     if result.rows or result.sample is None:
-        screen.tell(f"{result.split}: {result.windows:,} windows; {units}* = best")
+        screen.tell(f"{result.split}: {counted(result.windows, 'window')}; {units}* = best")
         _tables(screen, result)
     if result.sample is not None:
         screen.tell()
@@ -59,7 +60,9 @@ def show(screen: Screen, result: Evaluation, files: Sequence[str] = ()) -> None:
 
 def show_file(screen: Screen, written: ForecastsFile, run: str) -> None:
     """Says what a file of forecasts holds."""
-    screen.tell(f"{written.file}  {written.windows:,} windows, {written.rows:,} rows, {size(written.num_bytes)}")
+    screen.tell(
+        f"{written.file}  {counted(written.windows, 'window')}, {counted(written.rows, 'row')}, {size(written.num_bytes)}"
+    )
     for note in written.notes:
         screen.tell(f"warning: {note}")
     if written.level is not None:
@@ -93,7 +96,7 @@ def _numbers(screen: Screen, result: Evaluation) -> None:
     lines += [[row.name, *_starred(screen, values, best)] for row, values in zip(rows, figures, strict=True)]
     screen.table(lines, right=range(1, len(lines[-1])))
     if len(features) < len(result.features):
-        screen.tell(f"{len(result.features) - len(features)} more targets: see --json")
+        screen.tell(f"{counted(len(result.features) - len(features), 'more target')}: see --json")
 
 
 def _relative_errors(screen: Screen, result: Evaluation) -> None:
@@ -190,7 +193,7 @@ def _report(screen: Screen, title: str, report: Mapping[str, Any]) -> None:
     lines.append(["accuracy", "", "", number(report["accuracy"], 3), "", "", str(report["count"])])
     screen.table(lines, right=range(1, 7))
     if len(shown) < len(classes):
-        screen.tell(f"{len(classes) - len(shown)} more categories: see --json")
+        screen.tell(f"{counted(len(classes) - len(shown), 'more category', 'more categories')}: see --json")
     confusion = report["confusion"]
     if screen.terminal and confusion and len(confusion["labels"]) <= CONFUSED:
         screen.tell()
@@ -205,7 +208,7 @@ def _sampled(screen: Screen, result: Evaluation) -> None:
         return
     sampled = rows[0].sampled or {}
     names = list(sampled["metrics"])
-    title = f"sampled: {sampled['windows']:,} of {sampled['of']:,} windows"
+    title = f"sampled: {sampled['windows']:,} of {counted(sampled['of'], 'window')}"
     lines = [[title, *names]]
     lines += [[row.name, *(number((row.sampled or {})["metrics"].get(name)) for name in names)] for row in rows]
     screen.tell()

@@ -18,13 +18,13 @@ from dateshard.preparing.raw_units import raw_units
 from dateshard.preparing.selectors import committed_dates
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import NotThereError, UsageError, Where, shorten
+from dateshard.shardstore.errors import NotThereError, UsageError, Where, counted, shorten
 from dateshard.shardstore.layouts.feature import categorical
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.scaling.transform import Floats
 from dateshard.shardstore.storage.shards import stored_path
 from dateshard.shardstore.times.calendar import collapse
-from dateshard.terminal.screen import counted, size
+from dateshard.terminal.screen import size
 
 if TYPE_CHECKING:
     import polars

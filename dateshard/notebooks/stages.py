@@ -20,9 +20,9 @@ from dateshard.pipeline.workers.stopping import Stop
 from dateshard.preparing.carrying_out import carry_out, memory_of
 from dateshard.preparing.wishes import wish_of
 from dateshard.settings import Settings
-from dateshard.shardstore.errors import FailedDatesError
+from dateshard.shardstore.errors import FailedDatesError, counted
 from dateshard.shardstore.times.calendar import collapse
-from dateshard.terminal.screen import Screen, counted
+from dateshard.terminal.screen import Screen
 from dateshard.terminal.signals import StopSignal
 from dateshard.training.train import TrainingEvent, TrainRequest, configure, run_training
 from dateshard.training.train_command import Shown

@@ -14,9 +14,10 @@ from dateshard.pipeline.planning.remarks import about_new_nodes
 from dateshard.pipeline.splits import SHOWN_RANGES
 from dateshard.preparing.states import GOOD, likeness
 from dateshard.shardstore.commands import command
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.progress import Progress
-from dateshard.terminal.screen import Screen, counted, seconds, size
+from dateshard.terminal.screen import Screen, seconds, size
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import AllRows, PreprocessDocument
@@ -109,7 +110,7 @@ class _Told:
             case e.CutDone():
                 rejected = f", {_by_reason(event.rows.rejected)}" if event.rows.rejected else ""
                 cut_dates = counted(len(event.dates), "date")
-                screen.tell(f"{event.path}: {event.rows.read:,} rows divided into {cut_dates}{rejected}")
+                screen.tell(f"{event.path}: {counted(event.rows.read, 'row')} divided into {cut_dates}{rejected}")
             case e.Planned():
                 self._planned(event)
             case e.Began():

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from dateshard.pipeline.planning.plan import DatePlan, Plan
 from dateshard.pipeline.planning.preview import Cost, Survey
 from dateshard.preparing import pace
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.times.calendar import UNDATED_TEXT, collapse
-from dateshard.terminal.screen import Screen, counted, seconds, size
+from dateshard.terminal.screen import Screen, seconds, size
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument

@@ -28,7 +28,8 @@ from dateshard.reports.charts import (
 from dateshard.reports.curves import keys
 from dateshard.reports.html import card, page, pair, paragraph, section, table, tiles
 from dateshard.reports.making import write_page
-from dateshard.terminal.screen import counted, number
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import number
 
 HEIGHT, PLOT = 230, 186
 ROOM = 64.0  # that a date below the axis takes

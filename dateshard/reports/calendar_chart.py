@@ -9,6 +9,7 @@ from html import escape
 
 from dateshard.reports.charts import canvas, legend, short, text
 from dateshard.reports.raster import colour
+from dateshard.shardstore.errors import counted
 
 CELL, GAP, LEFT, HEAD = 13, 3, 44, 26
 MOST_YEARS = 12
@@ -97,7 +98,7 @@ def _x(date: dt.date, first: int) -> float:
 
 def _square(date: dt.date, square: Square, first: int, ends: tuple[int, int]) -> str:
     x, y = _x(date, first), HEAD + date.weekday() * (CELL + GAP)
-    rows = f"{square.rows:,} rows" if square.rows is not None else ""
+    rows = counted(square.rows, "row") if square.rows is not None else ""
     label = " · ".join(
         word for word in (f"{date:%Y-%m-%d %a}", square.state, rows, square.split, square.reason) if word
     )

@@ -31,10 +31,11 @@ from dateshard.reports.data import (
     worst_nodes,
 )
 from dateshard.reports.html import card, page, pair, paragraph, section, table, tiles
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import SPLITS, Manifest
 from dateshard.shardstore.times.calendar import collapse
-from dateshard.terminal.screen import counted, size
+from dateshard.terminal.screen import size
 
 SECTIONS = (
     ("dates", "Dates"),
@@ -69,13 +70,16 @@ def _head(facts: Facts) -> str:
     seen = float(facts.survey.seen_NF.sum())
     bad = [p for p in facts.plan.dates if p.state.split("(")[0] in ("failed", "stale", "missing")]
     rejected = sum(rows_account(facts)["rejected"].values())
-    of_dates = [(f"{len(dates):,}", "dates prepared", False), (f"{len(bad):,}", "dates not fresh", bool(bad))]
+    of_dates = [
+        (f"{len(dates):,}", _noun(len(dates), "date") + " prepared", False),
+        (f"{len(bad):,}", _noun(len(bad), "date") + " not fresh", bool(bad)),
+    ]
     rows = [
         *(of_dates if not manifest.undated else [(bad[0].state, "against the dump", True)] if bad else []),
-        (f"{manifest.num_nodes:,}", "nodes", False),
-        (f"{len(facts.dataset.features)}", "features", False),
+        (f"{manifest.num_nodes:,}", _noun(manifest.num_nodes, "node"), False),
+        (f"{len(facts.dataset.features)}", _noun(len(facts.dataset.features), "feature"), False),
         (percent(seen / cells if cells else None), "of cells observed", False),
-        (f"{rejected:,}", "rows rejected", bool(rejected)),
+        (f"{rejected:,}", _noun(rejected, "row") + " rejected", bool(rejected)),
         (size(dict(facts.sizes)["shards of this generation"]), "of shards", False),
     ]
     sections = [(name, _heading(manifest) if name == "dates" else heading) for name, heading in SECTIONS]
@@ -83,6 +87,11 @@ def _head(facts: Facts) -> str:
     name = escape(manifest.dataset)
     kicker = paragraph(f"Data report · generation {facts.dataset.generation}", "kicker")
     return f"<header>{kicker}<h1>{name}</h1>{paragraph(lead, 'lead')}{tiles(rows)}<nav>{links}</nav></header>"
+
+
+def _noun(count: int, noun: str) -> str:
+    """A noun as its count stands before it, in larger type."""
+    return counted(count, noun).partition(" ")[2]
 
 
 def _heading(manifest: Manifest) -> str:
@@ -118,7 +127,7 @@ def _states(facts: Facts) -> list[str]:
         for s in sorted(states, key=lambda s: STATES.index(s.split("(")[0]))
     )
     parts = [
-        charts.figure(calendar(known, f"Calendar of {len(known)} dates with their states"), caption),
+        charts.figure(calendar(known, f"Calendar of {counted(len(known), 'date')} with their states"), caption),
         f'<ul class="states">{items}</ul>',
     ]
     attention = [p for p in facts.plan.dates if p.state not in ("fresh", "no-dump")]
@@ -211,7 +220,10 @@ def _categories(facts: Facts, index: int) -> str:
     if counts[0]:
         rows.append(["(not in the training data)", f"{counts[0]:,}", percent(counts[0] / total)])
     return table(
-        f"The most frequent of {len(names):,} categories", ("category", "cells", "share"), rows, numbers=(1, 2)
+        f"The most frequent of {counted(len(names), 'category', 'categories')}",
+        ("category", "cells", "share"),
+        rows,
+        numbers=(1, 2),
     )
 
 
@@ -357,7 +369,7 @@ def _nodes(facts: Facts) -> str:
                 )
             )
     tiled = (
-        f" {len(nodes.names) - lost:,} nodes are drawn as {len(where.names)} tiles."
+        f" {counted(len(nodes.names) - lost, 'node is', 'nodes are')} drawn as {counted(len(where.names), 'tile')}."
         if len(where.names) < len(nodes.names) - lost
         else ""
     )

@@ -17,8 +17,8 @@ from dateshard.reports.curves import along, hours, keys, target_steps
 from dateshard.reports.forecasts import forecast_chart, shown
 from dateshard.reports.html import card, pair, paragraph, table
 from dateshard.reports.run import RunFacts
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.scaling.transform import Floats
-from dateshard.terminal.screen import counted
 
 MOST_TARGETS, MOST_NODES, MOST_CLASSES = 4, 12, 20
 KIND_WORDS = {"worst": "Worst", "median": "Median", "best": "Best"}

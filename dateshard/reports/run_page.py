@@ -19,7 +19,8 @@ from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.html import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
 from dateshard.reports.run import RunFacts, told_standing
-from dateshard.terminal.screen import counted, seconds, size
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import seconds, size
 
 MOST_ROWS, MOST_HEADS = 15, 8
 

@@ -258,11 +258,6 @@ def columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Writes a count with its noun: `1 date`, `365 dates`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 def size(num_bytes: float) -> str:
     """Writes a size as `1.2 MB`; MB = 10^6."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dateshard.shardstore.commands import command
-from dateshard.terminal.screen import counted, number
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import number
 from dateshard.trainer.session import Session
 
 
@@ -29,10 +30,10 @@ def why_ended(session: Session, run: str, why: str) -> str:
     """One sentence about a run that has nothing left to do; `why` as `loop.finished` says."""
     training, progress = session.config.training, session.state.progress
     if why == "max steps":
-        return f"{run} has taken its {training.max_steps} steps (training.max_steps)"
+        return f"{run} has taken its {counted(training.max_steps or 0, 'step')} (training.max_steps)"
     if why != "early stopping":
         solved = session.config.model.name == "ridge"
-        what = "a ridge is solved in one pass" if solved else f"it has trained its {training.epochs} epochs"
+        what = "a ridge is solved in one pass" if solved else f"it has trained its {counted(training.epochs, 'epoch')}"
         return f"{run} is complete: {what}" + ("" if solved else " (training.epochs)")
     stopping = session.config.early_stopping
     assert stopping is not None, "without it a run does not stop early"

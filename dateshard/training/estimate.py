@@ -13,7 +13,8 @@ from dateshard.insight.insight_screen import percent
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset
-from dateshard.terminal.screen import Screen, counted, size
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import Screen, size
 from dateshard.trainer.config import WindowConfig
 from dateshard.trainer.data.split_runs import num_overflowing
 from dateshard.trainer.models import num_parameters
@@ -93,13 +94,14 @@ def _checkpoints(session: Session) -> CheckpointParts:
 
 
 def _show_overflow(screen: Screen, overflow: Mapping[str, Overflow], window: WindowConfig) -> None:
-    rows = [["windows of", f"more than {window.steps:,} records in {window.history}", "share"]]
+    rows = [["windows of", f"more than {counted(window.steps, 'record')} in {window.history}", "share"]]
     for name, of in overflow.items():
         rows.append([name, f"{of['windows']:,}", percent(of["share"])])
     screen.table(rows, right=(1, 2))
     if any(of["windows"] for of in overflow.values()):
         screen.tell(
-            f"Of these windows only the last {window.steps:,} records are used; a larger trainer.window.most uses more"
+            f"Of these windows only the last {counted(window.steps, 'record is', 'records are')} used; a larger "
+            "trainer.window.most uses more"
         )
     screen.tell()
 
@@ -109,7 +111,7 @@ def show(screen: Screen, document: EstimateDocument, settings: Settings) -> None
     windows, budget, saved = document["windows"], settings.trainer.loading.memory_budget, document["checkpoints"]
     screen.tell(f"dataset {settings.dataset}, generation {document['generation']}")
     screen.tell(
-        f"{windows['train']:,} training windows, {windows['validation']:,} of validation; "
+        f"{counted(windows['train'], 'training window')}, {windows['validation']:,} of validation; "
         f"an epoch has {counted(document['batches'], 'batch', 'batches')}, {counted(document['steps_an_epoch'], 'step')}"
     )
     screen.tell(f"order {document['shuffle']}, served from {document['policy']}")

@@ -15,8 +15,8 @@ from dateshard.documents.training import EstimateDocument
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings, apply
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DamagedError, Where
-from dateshard.terminal.screen import counted, seconds
+from dateshard.shardstore.errors import DamagedError, Where, counted
+from dateshard.terminal.screen import seconds
 from dateshard.trainer import checkpoint
 from dateshard.trainer.loop import Stepped, set_learning_rate, validate
 from dateshard.trainer.rehearsal.overfit import STEPS, Overfitted, overfit

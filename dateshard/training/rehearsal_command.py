@@ -8,7 +8,8 @@ from typing import Any
 
 from dateshard.settings import Settings
 from dateshard.shardstore.commands import command
-from dateshard.terminal.screen import LINE_SECONDS, Screen, counted, seconds
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import LINE_SECONDS, Screen, seconds
 from dateshard.terminal.signals import StopSignal
 from dateshard.trainer.loop import Stepped
 from dateshard.trainer.rehearsal.overfit import Overfitted
@@ -91,7 +92,9 @@ class _Shown:
         if started.run:
             self.screen.log = RunLog(started.run.folder).write
         model, self.most = started.session.config.model.name, started.most
-        self.screen.say(f"{model} on {self.batches} again and again, at most {self.most:,} steps, without dropout")
+        self.screen.say(
+            f"{model} on {self.batches} again and again, at most {counted(self.most, 'step')}, without dropout"
+        )
         self.bar = self.screen.bar("overfit", self.most)
 
     def _step(self, event: Stepped) -> None:

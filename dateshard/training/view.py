@@ -13,10 +13,10 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DateshardError
+from dateshard.shardstore.errors import DateshardError, counted
 from dateshard.shardstore.manifest import in_no_split
 from dateshard.terminal.progress import private_bytes
-from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, counted, number, size
+from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, number, size
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
 from dateshard.trainer.data.order import DateRun, Window
@@ -49,13 +49,14 @@ def headline(screen: Screen, started: Started) -> None:
         )
     reader = session.train
     served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
-    shuffle = "global" if order.runs_per_block is None else f"{order.runs_per_block} runs a block"
+    shuffle = "global" if order.runs_per_block is None else f"{counted(order.runs_per_block, 'run')} a block"
     screen.say(
         f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "
-        f"{config.model.name}, {num_parameters(session.model):,} parameters"
+        f"{config.model.name}, {counted(num_parameters(session.model), 'parameter')}"
     )
-    windows = f"{order.num_windows:,}" + (f" of {order.num_anchors:,}" if order.num_windows < order.num_anchors else "")
-    screen.say(f"{_divided(dataset)}  {windows} windows  {order.num_batches:,} batches an epoch")
+    windows = counted(order.num_anchors, "window")
+    windows = f"{order.num_windows:,} of {windows}" if order.num_windows < order.num_anchors else windows
+    screen.say(f"{_divided(dataset)}  {windows}  {counted(order.num_batches, 'batch', 'batches')} an epoch")
     _observed(screen, started)
     if reader.wanted.window.interval:
         screen.say(_histories(dataset, order.runs, reader.wanted.window, str(config.window.history)))
@@ -73,11 +74,11 @@ def _histories(dataset: Dataset, runs: Sequence[DateRun], window: Window, interv
     """How many windows hold more records in their interval than there is room for."""
     more, total = num_overflowing(dataset, runs, window), sum(run.count for run in runs)
     share = (
-        f"{more:,} of {total:,} windows have more, of which the last {window.history:,} stay"
+        f"{more:,} of {counted(total, 'window')} {'has' if more == 1 else 'have'} more, of which the last {window.history:,} stay"
         if more
         else "no window has more"
     )
-    return f"histories of {interval}, at most {window.history:,} records: {share}"
+    return f"histories of {interval}, at most {counted(window.history, 'record')}: {share}"
 
 
 def _divided(dataset: Dataset) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.splits import SHOWN_RANGES, about_no_split
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.manifest import SPLITS, Ranges
 from dateshard.shardstore.times.calendar import collapse
 
@@ -31,7 +32,7 @@ def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
             if plan.divided:
                 dates = f"{again[0]} has training records" if len(again) == 1 else f"{len(again)} dates have some"
             count = len(seen.manifest.dates)
-            scaled = "1 date is" if count == 1 else f"{count} dates are"
+            scaled = counted(count, "date is", "dates are")
             warnings.append(
                 "The frozen statistics are kept, unless --refit-statistics."
                 if plan.undated
@@ -41,7 +42,9 @@ def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
     if wish.dates is not None and merge:
         more = sum(1 for p in plans if p.measure and p.date not in wish.dates)
         if more:
-            warnings.append(f"{more} more dates are measured: the statistics are merged over all training dates.")
+            warnings.append(
+                f"{counted(more, 'more date is', 'more dates are')} measured: the statistics are merged over all training dates."
+            )
     return warnings
 
 
@@ -49,12 +52,12 @@ def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.
     """What a person should know of the dataset, whatever is done."""
     remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
     if seen.manifest and seen.no_match:
-        remarks.append(f"{seen.no_match}. {_dates(len(known))} kept as shards.")
+        remarks.append(f"{seen.no_match}. {counted(len(known), 'date is', 'dates are')} kept as shards.")
     remarks += _far_away(config, seen, known)
     if seen.manifest and (new := seen.manifest.num_new_nodes):
         remarks.append(about_new_nodes(new, seen.manifest.num_nodes))
     if days := plan.missing_days:
-        many = "1 day is" if len(days) == 1 else f"{len(days):,} days are"
+        many = counted(len(days), "day is", "days are")
         remarks.append(f"{many} missing: {collapse(days, SHOWN_RANGES)}. No window reaches over {_them(days)}")
     without = about_no_split(config.split, plan.split, known) if config.split else ""  # see `why_not_last`
     return tuple(filter(None, [*remarks, without]))
@@ -84,7 +87,7 @@ def _far_away(config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> lis
     near = [date for dates in stretches if dates not in few for date in dates]
     many = sum(rows[date] for date in far)
     return [
-        f"{many:,} {'row is' if many == 1 else 'rows are'} years away from all others: {collapse(far, SHOWN_RANGES)}. "
+        f"{counted(many, 'row is', 'rows are')} years away from all others: {collapse(far, SHOWN_RANGES)}. "
         f"pipeline.source.dates: {near[0]}..{near[-1]} leaves {_them(far)} out"
     ]
 
@@ -163,10 +166,6 @@ def _moved(before: Mapping[str, Ranges], after: Mapping[str, Ranges], merge: str
 
 def _spelled(ranges: Ranges) -> str:
     return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in ranges) or "none"
-
-
-def _dates(count: int) -> str:
-    return "1 date is" if count == 1 else f"{count:,} dates are"
 
 
 def change_text(before: int, after: int) -> str:

@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
 from dateshard.pipeline.raw.time_remedies import of_bad_times, of_other_dates
 from dateshard.pipeline.raw.times import not_a_time, shown
 from dateshard.pipeline.source import Source
-from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 
 NO_NUMBER, OTHER_DATE = "not a number", "of another date"
 NO_TEXT = "an object or a list, not a text"
@@ -153,7 +153,7 @@ class BadRows:
         first = self._first
         accepted = self.read - self.num_rejected
         too_many = self.bad > max_bad_fraction * self.read
-        alike = f"; {unknown.count:,} unknown nodes{unknown.hint()}" if unknown.alike else ""
+        alike = f"; {counted(unknown.count, 'unknown node')}{unknown.hint()}" if unknown.alike else ""
         if first and (too_many or not accepted):
             where = Where(
                 file=str(first.path), date=self.date, column=first.column, row=first.row, value=first.value or ""

@@ -24,7 +24,7 @@ from dateshard.pipeline.raw.spill import Chunk, Spool
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.pipeline.source import UNITS, Source
-from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 from dateshard.shardstore.layouts.records import Records
 from dateshard.shardstore.times.calendar import Day
 
@@ -378,4 +378,4 @@ def _melt(
 
 def _alike(codes: Codes) -> str:
     unknown = Strangers.of(codes.strangers, codes.names)
-    return f": it has {unknown.count:,} unknown ones{unknown.hint()}" if unknown.alike else ""
+    return f": it has {counted(unknown.count, 'unknown one')}{unknown.hint()}" if unknown.alike else ""

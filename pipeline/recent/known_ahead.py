@@ -18,7 +18,8 @@ from dateshard.pipeline.recent.raw_files import Names, Raw
 from dateshard.pipeline.recent.recent_records import widened
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DumpError, NotThereError, Where
+from dateshard.shardstore.errors import DumpError, NotThereError, Where, counted
+from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.times.calendar import Day, collapse
 
 Spans = Sequence[tuple[Day, slice]]
@@ -89,15 +90,33 @@ def _lacking(names: Sequence[str], dates: str) -> tuple[str, str]:
     return what, f"Name dumps of these dates with {by_door('--future', 'future')}"
 
 
-def unobserved(names: Sequence[str], ahead: KnownAhead) -> list[str]:
-    """A note for each feature of which target steps have no value at any node, or cells none."""
+def unobserved(features: Sequence[Feature], ahead: KnownAhead, *, intervals: bool) -> list[str]:
+    """A note for each feature of which target steps have no value at any node, or cells none.
+
+    Args:
+        intervals: whether there are any, which then promise too much.
+    """
     notes = []
-    for place, name in enumerate(names):
-        seen_PN = ahead.observed_PNF[..., place]
+    for place, feature in enumerate(features):
+        seen_PN, after = ahead.observed_PNF[..., place], f"They are filled with {_filling(feature)}"
+        after += ", and low and high, measured where it was known, do not hold." if intervals else "."
         silent = int((~seen_PN.any(axis=1)).sum())
         if silent:
-            notes.append(f"{name}, known ahead, has no value in {silent:,} of {len(seen_PN):,} steps: they are filled.")
+            steps = counted(len(seen_PN), "step")
+            notes.append(f"{feature.name}, known ahead, has no value in {silent:,} of {steps}. {after}")
         elif not seen_PN.all():
             share = 100 * float(1 - seen_PN.mean())
-            notes.append(f"{name}, known ahead, lacks {share:.1f} % of its cells: they are filled.")
+            notes.append(f"{feature.name}, known ahead, lacks {share:.1f} % of its cells. {after}")
     return notes
+
+
+def _filling(feature: Feature) -> str:
+    """What a cell of a feature without a value holds, in words."""
+    nothing = "no category (code 0)" if feature.categorical else "the middle of the scale"
+    filling = {
+        "zero": "0",
+        "forward": f"the last value before them on their date (where there is none, {nothing})",
+        "mean": "the training mean",
+        "none": nothing,
+    }[feature.fill]
+    return filling if feature.fill_limit is None else f"{filling}, after {feature.fill_limit} in a row with {nothing}"

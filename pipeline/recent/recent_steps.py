@@ -17,7 +17,7 @@ from dateshard.pipeline.arrays import Encoded, Normaliser, StagedDate, encode_da
 from dateshard.pipeline.raw.row_counts import with_columns
 from dateshard.pipeline.raw.strangers import Strangers
 from dateshard.pipeline.recent.raw_files import Names, Raw, history_option
-from dateshard.shardstore.errors import DumpError, Where
+from dateshard.shardstore.errors import DumpError, Where, counted
 from dateshard.shardstore.layouts.encode import last_record
 from dateshard.shardstore.times.calendar import Day, collapse
 from dateshard.shardstore.times.instants import rows_before, step_before
@@ -144,7 +144,7 @@ def _refuse_lacking(chosen: Sequence[tuple[Day, slice]], raw: Raw, num_steps: in
         raise DumpError(what, where=where, todo=todo)
     there = sum(rows.stop - rows.start for day, rows in chosen if day.date in later)
     raise DumpError(
-        f"the history has {there:,} steps ({collapse(later)}), and the model looks back {num_steps:,}",
+        f"the history has {counted(there, 'step')} ({collapse(later)}), and the model looks back {num_steps:,}",
         where=where,
         todo=f"Add the dumps of {collapse(lacking)} in {history_option()}: files, or a pattern with {{date}}",
     )

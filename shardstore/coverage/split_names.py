@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import StoreError, shorten
+from dateshard.shardstore.errors import StoreError, counted, shorten
 from dateshard.shardstore.layouts.events import decode_names
 from dateshard.shardstore.manifest import Manifest
 
@@ -36,7 +36,7 @@ def about_cuts_in_no_split(root: Path, generation: int, manifest: Manifest) -> s
         names = names_in_no_split(Dataset(root, generation, manifest))
     if not names:
         return ""
-    values = f"{len(names):,} value{'' if len(names) == 1 else 's'}"
+    values = counted(len(names), "value")
     shown = ", ".join(map(shorten, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
     todo = f"Name them in pipeline.split, or divide fractions again: {command('preprocess', '--resplit', config=True)}"
     return f"{values} of '{manifest.cut}' in no split: {shown}. {todo}"

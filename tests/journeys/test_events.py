@@ -364,6 +364,7 @@ def test_no_command_speaks_of_training_dates_where_people_are_divided(tmp_path: 
     said.append(html.unescape((tmp_path / "page.html").read_text()))
     said.append(repr(dateshard.open(world.store)))
     for text in said:
+        assert not re.search(r"(?<!\+ )\b1 (dates|nodes|records|rows|windows|values|features|files)\b", text), text
         assert not re.search(r"training dates?\b|train:? 2024-|\btrain +\d+ dates|[Oo]ther dates", text), text
     assert "merged over the training records of 3 dates" in said[0]
     assert "(train: 2 values of 'session')" in said[4]

@@ -15,8 +15,11 @@ import torch
 from dateshard.judging.exporting.onnx_file import export_model
 from dateshard.judging.prediction import Prediction, PredictRequest, predict_run
 from dateshard.judging.predictor import Predictor
+from dateshard.pipeline.config import FeatureConfig
+from dateshard.pipeline.recent.known_ahead import KnownAhead, unobserved
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UsageError
+from dateshard.shardstore.layouts.feature import Feature
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.setup import make_session
@@ -220,8 +223,11 @@ def test_what_is_missing_of_what_comes_is_named(asked: World, tmp_path: Path) ->
         ask(history=(str(tmp_path / "raw" / "{date}.csv"),), until=str(DATES[5]))
     (tmp_path / f"{over}.csv").write_text(f"time,node,heat,kind\n{over}T00:00:00,a,1.5,open\n{over}T01:00:00,a,1.5,\n")
     made = ask(at="latest", future=(f"{over}.csv",))
-    assert "heat, known ahead, has no value in 2 of 4 steps: they are filled." in made.notes
-    assert "kind, known ahead, has no value in 3 of 4 steps: they are filled." in made.notes
+    heat = "heat, known ahead, has no value in 2 of 4 steps. They are filled with the middle of the scale"
+    kind = "kind, known ahead, has no value in 3 of 4 steps. They are filled with no category (code 0)"
+    assert {f"{heat}.", f"{kind}."} <= {*made.notes}
+    sure = predict_run(PredictRequest(run="r", at="latest", future=(f"{over}.csv",), interval=0.5)).notes
+    assert f"{heat}, and low and high, measured where it was known, do not hold." in sure
     document = json.loads(asked.run("predict", "r", "--future", f"{over}.csv", "--interval", "none", "--json").stdout)
     assert [row["value"] for row in document["forecasts"]] == made.frame["value"].to_list()
     assert pl.Series(made.frame["date"]).unique().to_list() == [dt.date.fromisoformat(over)]
@@ -240,3 +246,24 @@ def test_an_evaluation_knows_what_is_known_ahead_as_training_did(tmp_path: Path)
     losses = [json.loads(line) for line in (world.folder / "data/runs/r/metrics.jsonl").read_text().splitlines()]
     assert mine == pytest.approx(min(line["val_loss"] for line in losses if "val_loss" in line), rel=1e-5)
     assert ((frame["truth"] - frame["forecast"]) ** 2).mean() == pytest.approx(mine, rel=1e-4)  # scale: none
+
+
+@pytest.mark.parametrize(
+    ("feature", "words"),
+    [
+        ({"fill": "zero"}, "0"),
+        ({"fill": "mean"}, "the training mean"),
+        (
+            {"fill": "forward", "fill_limit": 3},
+            "the last value before them on their date (where there is none, the middle of "
+            "the scale), after 3 in a row with the middle of the scale",
+        ),
+    ],
+)
+def test_a_note_says_by_what_a_missing_future_is_filled(feature: dict[str, Any], words: str) -> None:
+    seen = np.array([[[True], [False]], [[True], [True]]])
+    heat = FeatureConfig(**feature).model_dump(exclude={"column", "range", "outside", "ahead"})
+    (note,) = unobserved(
+        [Feature(name="heat", **heat)], KnownAhead(np.zeros((2, 2, 1), np.float32), seen), intervals=False
+    )
+    assert note == f"heat, known ahead, lacks 25.0 % of its cells. They are filled with {words}."

@@ -103,8 +103,10 @@ def test_a_grid_that_cannot_fit_is_refused_with_the_size_that_it_needs(folder: P
     )
     ran = run_limited(folder, 4096 * MIB, command("preprocess", "-c", "config.yaml", "--memory-limit", "1GiB"))
     assert ran.code == 65
-    assert "the grid of one date (86,400 steps x 4,000 nodes x 1 features) takes 10,547 MiB" in ran.output
+    assert "the grid of one date (86,400 steps x 4,000 nodes x 1 feature) takes 10,547 MiB" in ran.output
     assert "Give more with --memory-limit" in ran.output
+    assert "no training date could be measured, so there are no statistics. Give it what it lacks" in ran.output
+    assert "Correct the dump" not in ran.output
 
 
 def kill_a_worker(folder: Path, done: threading.Event) -> None:

@@ -82,6 +82,8 @@ def _calls_of(scene: Scene, zygote: Zygote, thread: str) -> list[Call]:
     ended, calls = trace(zygote, scene.words, cwd, protocol=scene.protocol, thread=thread)
     assert ended.code == 0, ended.err
     shutil.rmtree(cwd)
+    unsteady = [call.text for call in calls if "/maps>" in call.text]
+    assert unsteady == [], "as many reads as there are mappings: call number k is not the same in every run"
     return [call for call in calls if call.paths]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError, counted
 from dateshard.trainer.assessment.category_baselines import Guess, guesses, season_of
 from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecast
@@ -237,7 +237,7 @@ class Baselines:
             design, lambda split: make_reader(config, dataset, orders[split], wanted).batches(0), config.model.penalties
         )
         named = ", ".join(f"{penalty:g}" for penalty in sorted(set(penalties)))
-        fewer = f" of the last {design.records:,} records" if design.records < window.history else ""
+        fewer = f" of the last {counted(design.records, 'record')}" if design.records < window.history else ""
         self.notes.append(f"ridge: of all inputs{fewer}, penalty {named} a row")
         return forecast
 
@@ -265,7 +265,7 @@ class Baselines:
         window, targets = setting.window, setting.columns.targets
         train, held = (windows_of(setting.dataset, split, window, targets, reach) for split in ("train", "validation"))
         if not train.runs:
-            what = f"baseline '{name}': no training window has {reach} steps of history"
+            what = f"baseline '{name}': no training window has {counted(reach, 'step')} of history"
             raise UsageError(what, todo="Name a shorter one in --baselines, or leave it out")
         tuned, fixed = (Ridge(reach, window.horizon, tuple(range(len(targets)))) for _ in range(2))
         grid = Grid(config.penalties, config.histories, config.normalisations)
@@ -384,7 +384,8 @@ def refuse_reach(order: Order, reach: int, window: Window) -> None:
     most = _history_of(order, window)
     if reach > most:
         raise UsageError(
-            f"a baseline looks {reach} steps back, and the first windows of this split have {most} steps before them",
+            f"a baseline looks {counted(reach, 'step')} back, and the first windows of this split have "
+            f"{counted(most, 'step')} before them",
             todo="Name a shorter season in --baselines, or raise trainer.window.history",
         )
 
@@ -407,7 +408,7 @@ def within_reach(
     for name in given:
         match = re.fullmatch(r".+:([1-9]\d{0,11})", name)
         if match and window.horizon and int(match[1]) > most:
-            notes.append(f"{name} left out: the first windows have {most:,} steps before them")
+            notes.append(f"{name} left out: the first windows have {counted(most, 'step')} before them")
         else:
             kept.append(name)
     return kept, notes

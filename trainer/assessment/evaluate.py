@@ -14,7 +14,7 @@ from torch import nn
 
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError, counted
 from dateshard.trainer.assessment.baselines import (
     BATCH_BYTES,
     DAY_NS,
@@ -85,7 +85,9 @@ def evaluate(
     rows = result.rows + (sample.rows if sample else [])
     _refuse_blind(rows, split, order.num_windows, notes)
     if sample is not None and not any(map(_observed, sample.rows)):
-        notes.append(f"no target of the {sample.windows:,} windows of the sample was observed: raise baseline_windows")
+        notes.append(
+            f"no target of the {counted(sample.windows, 'window')} of the sample was observed: raise baseline_windows"
+        )
     errors = [row.sampled["error"] for row in rows if row.sampled and row.sampled["error"]]
     notes += [f"metrics.custom: {error}" for error in dict.fromkeys(errors)]
     difficulty = _difficulty(made.errors, split, result.rows)
@@ -167,7 +169,7 @@ def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list
         UsageError: no cell of any target was.
     """
     if rows and not any(map(_observed, rows)):
-        what = f"not one target of the {num_windows:,} windows of split '{split}' was observed: nothing can be judged"
+        what = f"not one target of the {counted(num_windows, 'window')} of split '{split}' was observed: nothing can be judged"
         todo = f"Name another with --split, or look at its dates: {command('inspect', split, config=True)}"
         raise UsageError(what, todo=todo)
     for row in rows[:1]:

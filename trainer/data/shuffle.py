@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dateshard.shardstore.errors import counted
 from dateshard.trainer.data.order import Window
 
 
@@ -21,7 +22,7 @@ class Shuffle:
         """Names the shuffle: `global`, `dates` or `runs of 91 days, 2 a block`."""
         if self.days_per_run is None:
             return "global"
-        days = "1 day" if self.days_per_run == 1 else f"{self.days_per_run} days"
+        days = counted(self.days_per_run, "day")
         return "dates" if not self.shuffle_runs else f"runs of {days}, {self.runs_per_block} a block"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import UsageError, counted
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.loop import Stepped, set_learning_rate
 from dateshard.trainer.session import Session
@@ -76,7 +76,7 @@ def _first_batches(session: Session, count: int) -> list[Batch]:
         raise UsageError(f"--overfit: {what}", todo="Try another trainer.model.name")
     there = session.train.order.num_batches
     if count > there:
-        raise UsageError(f"--overfit {count}: an epoch has {there} batches", todo="Take fewer")
+        raise UsageError(f"--overfit {count}: an epoch has {counted(there, 'batch', 'batches')}", todo="Take fewer")
     return [batch.copy() for _, batch in zip(range(count), session.train.batches(0), strict=False)]
 
 

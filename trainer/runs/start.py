@@ -11,7 +11,7 @@ from typing import Any
 
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, shorten
+from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, counted, shorten
 from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import refuse_difference
 from dateshard.trainer.config import Trainer
@@ -158,7 +158,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     later = checkpoint.set_aside_later(saved)
     run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
     if later:
-        them = "1 later checkpoint is" if later == 1 else f"{later} later checkpoints are"
+        them = counted(later, "later checkpoint is", "later checkpoints are")
         notes.append(f"{them} set aside (checkpoints/set_aside-*): the run goes on from here")
     checkpoint.mend(run.checkpoints, config.checkpoint)
     current = Dataset.open(shards)

@@ -26,9 +26,8 @@ from dateshard.pipeline.workers.stopping import Stop
 from dateshard.places import data_in, runs_folder, shards_folder
 from dateshard.shardstore.cleaning.linked_store import link_store
 from dateshard.shardstore.commands import door, stand_at
-from dateshard.shardstore.errors import DateshardError, FailedDatesError
+from dateshard.shardstore.errors import DateshardError, FailedDatesError, counted
 from dateshard.shardstore.times.calendar import collapse
-from dateshard.terminal.screen import counted
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.trust import admit, code_of

@@ -11,7 +11,8 @@ from dateshard.judging.backtesting.backtest_scores import MSE
 from dateshard.pipeline.progress_events import DateFailed, Event
 from dateshard.preparing.preprocess import follow
 from dateshard.shardstore.commands import command
-from dateshard.terminal.screen import Screen, counted, number, seconds, size
+from dateshard.shardstore.errors import counted
+from dateshard.terminal.screen import Screen, number, seconds, size
 from dateshard.trainer import loop
 from dateshard.trainer.runs.start import Started
 from dateshard.training.run_log import RunLog

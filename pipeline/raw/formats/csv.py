@@ -21,7 +21,7 @@ from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, remedies, wi
 from dateshard.pipeline.raw.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
 from dateshard.pipeline.raw.formats.text import blocks, count_of, row_ends
 from dateshard.pipeline.source import Csv
-from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
+from dateshard.shardstore.errors import DumpError, NoRowsError, counted, shorten
 
 LONE_RETURN = re.compile(r"\r(?!\n)")
 Types = Mapping[str, type[pl.DataType]]
@@ -214,7 +214,7 @@ def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> RowBlock:
         frame = _parse_texts(block, file, rows)
     if len(frame) != len(rows):
         _locate(block, file, rows)
-        what = f"{len(rows):,} rows became {len(frame):,}: a stray quote or line end"
+        what = f"{counted(len(rows), 'row')} became {len(frame):,}: a stray quote or line end"
         raise DumpError(what, where=file.request.where(file.path, row=int(rows[0])), todo="Correct the dump")
     written = frame
     if as_text:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, with_numbers
 from dateshard.pipeline.raw.formats.text import blocks, count_of
 from dateshard.pipeline.source import Csv
-from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
+from dateshard.shardstore.errors import DumpError, NoRowsError, counted, shorten
 
 Types = dict[str, type[pl.DataType]]
 ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")  # a half of a pair, or NUL: polars mends the one in silence
@@ -67,7 +67,7 @@ def _decode(block: bytes, file: _File, row: int) -> RowBlock:
     if len(frame) != len(rows):  # blank lines
         rows = np.fromiter(_lines(block, row), dtype=np.int64)
     if len(frame) != len(rows):
-        what, where = f"{len(rows):,} rows became {len(frame):,}", file.request.where(file.path, row=row)
+        what, where = f"{counted(len(rows), 'row')} became {len(frame):,}", file.request.where(file.path, row=row)
         raise DumpError(what, where=where, todo="Correct the dump")
     _refuse_characters(block, file, row)
     _refuse_repeated(block, file, frame, row)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dateshard.pipeline.raw.formats import SUFFIXES, Request, suffix_of
 from dateshard.pipeline.raw.formats.header import Header, fields_of
 from dateshard.pipeline.source import Csv
+from dateshard.shardstore.errors import counted
 
 SEPARATORS = (",", ";", "\t", "|")
 MARKS = "#%!*/>"  # what comments begin with
@@ -50,7 +51,8 @@ def of_header(header: Header, request: Request) -> str:
                 )
     kinds = [[_kind(field) for field in _fields(line, dialect, dialect.separator)] for line in lines[:2]]
     if len(kinds) == 2 and kinds[0] == kinds[1] and {"number", "time"} & set(kinds[0]):
-        return f"If the file has no header, set pipeline.source.csv.columns to the names of its {len(kinds[0])} columns"
+        columns = counted(len(kinds[0]), "column")
+        return f"If the file has no header, set pipeline.source.csv.columns to the names of its {columns}"
     return ""
 
 

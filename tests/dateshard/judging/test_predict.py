@@ -497,11 +497,11 @@ def test_too_much_coverage_is_told_like_too_little_and_the_worst_of_each_kind_is
         by_hour=hours,
     )
     first, *others = prediction_screen._covered(found, share, 0.9)
-    assert first == f"           covers {100 * share:.1f} % of the targets of 9 test windows"
+    assert first == f"           holds {100 * share:.1f} % of the true values of 9 test windows"
     assert [line.strip().split(":")[0].split(",")[0] for line in others[: bool(words)]] == [words] * bool(words)
     assert [line.strip() for line in others[bool(words) :]] == [
-        "node b: 68.0 % of speed, the worst node",
-        "hour 7:00: 99.0 % of speed, the worst hour",
+        "farthest from 90 %: node b, with 68.0 % of speed",
+        "farthest from 90 %: hour 7:00, with 99.0 % of speed",
     ]
     assert max(map(len, others)) <= 80
 

@@ -113,7 +113,7 @@ def test_a_ridge_that_looks_back_further_than_there_are_steps_is_refused(
 ) -> None:
     monkeypatch.chdir(prepared.folder)
     far = ds("evaluate", "-c", "config.yaml", "--split", "validation", "--baselines", "ridge:100000000000", code=2)
-    assert "no training window has 100000000000 steps of history" in far.err
+    assert "no training window has 100,000,000,000 steps of history" in far.err
     ds("evaluate", "-c", "config.yaml", "--split", "validation", "--baselines", f"ridge:1{'0' * 20}", code=2)
 
 

@@ -105,7 +105,7 @@ def test_a_function_looks_as_far_back_as_its_name_says(make_world: Make) -> None
     judged(world, "its_rival:forecast:36", "repeat")
     assert {call[0].shape[1] for call in sys.modules["its_rival"].calls} == {36}
     assert {call[1].shape[1] for call in sys.modules["its_rival"].calls} == {40}
-    with pytest.raises(UsageError, match="1000 steps back, and the first windows of this split have 120"):
+    with pytest.raises(UsageError, match="1,000 steps back, and the first windows of this split have 120"):
         judged(world, "its_rival:forecast:1000")
     names = ["its_rival:forecast:1000", "its_rival:forecast"]
     kept, notes = within_reach(world.settings.trainer, world.open(), "test", names)
@@ -227,7 +227,7 @@ def test_a_sample_of_which_nothing_was_observed_is_told(make_world: Make) -> Non
     windows = [k for k in range(1, 45) if int(WindowSample(45, 1, k).windows(np.arange(1))[0]) > 24]  # of the last date
     training = world.settings.trainer.training.model_copy(update={"seed": windows[0]})
     result = judged(world, "repeat", "its_rival:forecast", baseline_windows=1, training=training)
-    assert "no target of the 1 windows of the sample was observed: raise baseline_windows" in result.notes
+    assert "no target of the 1 window of the sample was observed: raise baseline_windows" in result.notes
 
 
 @pytest.mark.parametrize(
