@@ -69,7 +69,8 @@ def show_file(screen: Screen, written: ForecastsFile, run: str) -> None:
         screen.explain(f"low and high are the {written.level:g} intervals of the run.")
     else:
         screen.explain("low and high are empty: the run has no intervals of this checkpoint.")
-        screen.tell(f"Make them: {command('predict', run)}")
+        given = (" --history FILE", "(any dump)") if written.of_records else ("", "")
+        screen.tell(" ".join(filter(None, [f"Make them: {command('predict', run)}{given[0]}", given[1]])))
 
 
 def _tables(screen: Screen, result: Evaluation) -> None:
@@ -100,19 +101,24 @@ def _numbers(screen: Screen, result: Evaluation) -> None:
 
 
 def _relative_errors(screen: Screen, result: Evaluation) -> None:
-    """MAPE and WAPE of every predictor."""
+    """MAPE and WAPE of every predictor; MAPE of those targets alone that have one."""
     features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
     rows = [row for row in result.rows if row.scaled["count"]]
-    figures = [[_percent(row.raw["by_feature"][name][key]) for name in features for key in RELATIVE] for row in rows]
+    shown = [(name, key) for name in features for key in RELATIVE if key != "mape" or _any(rows, name, key)]
+    figures = [[_percent(row.raw["by_feature"][name][key]) for name, key in shown] for row in rows]
     best = [_best(column, higher=False) for column in zip(*figures, strict=True)]
     if screen.terminal:
-        above = [cell for name in features for cell in ("", f"{name} ")]
-        lines = [["relative, %", *above], ["", *["MAPE ", "WAPE "] * len(features)]]
+        above = [f"{name} " if key == RELATIVE[-1] else "" for name, key in shown]
+        lines = [["relative, %", *above], ["", *(f"{key.upper()} " for _, key in shown)]]
     else:
-        lines = [["relative, %", *(f"{name} {key.upper()}" for name in features for key in RELATIVE)]]
+        lines = [["relative, %", *(f"{name} {key.upper()}" for name, key in shown)]]
     lines += [[row.name, *_starred(screen, values, best, 1)] for row, values in zip(rows, figures, strict=True)]
     screen.tell()
     screen.table(lines, right=range(1, len(lines[-1])))
+
+
+def _any(rows: Sequence[Row], name: str, key: str) -> bool:
+    return any(row.raw["by_feature"][name][key] is not None for row in rows)
 
 
 def _percent(share: float | None) -> float | None:

@@ -50,7 +50,13 @@ ROWS = 1 << 17  # of a row group: 20 MB in memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastsFile:
-    """The file that was written. `level`: of its intervals; None without any. `notes`: what it does not hold, and why."""
+    """The file that was written.
+
+    Attributes:
+        level: of its intervals; None without any.
+        notes: what it does not hold, and why.
+        of_records: whether only records that are given can be forecast (horizon 0).
+    """
 
     file: Path
     windows: int
@@ -58,10 +64,11 @@ class ForecastsFile:
     num_bytes: int
     level: float | None
     notes: list[str]
+    of_records: bool
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as `evaluate --json` prints it."""
-        fields = asdict(self)
+        fields = {name: value for name, value in asdict(self).items() if name != "of_records"}
         return {"file": str(fields.pop("file")), "bytes": fields.pop("num_bytes"), **fields}
 
 
@@ -106,6 +113,7 @@ def write_forecasts(forecaster: Forecaster, split: str, intervals: Intervals | N
         num_bytes=path.stat().st_size,
         level=None if intervals is None else intervals.level,
         notes=known.notes if known else [],
+        of_records=not forecaster.window.horizon,
     )
 
 

@@ -98,12 +98,16 @@ def _errors_table(document: Mapping[str, Any], judged: Sequence[Row], windows: s
 
 
 def _relative(rows: Sequence[Row], features: Sequence[str]) -> str:
-    """MAPE and WAPE of all predictors."""
-    heads = ["", *(f"{name}, {figure}" for name in features for figure in ("MAPE %", "WAPE %"))]
-    values = [
-        [row["raw"]["by_feature"].get(name, {}).get(key) for name in features for key in ("mape", "wape")]
-        for row in rows
-    ]
+    """WAPE of all predictors, and MAPE of those targets that have one."""
+
+    def known(row: Row, name: str, key: str) -> float | None:
+        share: float | None = row["raw"]["by_feature"].get(name, {}).get(key)
+        return share
+
+    shown = [(name, key) for name in features for key in ("mape", "wape")]
+    shown = [(n, key) for n, key in shown if key == "wape" or any(known(row, n, key) is not None for row in rows)]
+    heads = ["", *(f"{name}, {key.upper()} %" for name, key in shown)]
+    values = [[known(row, name, key) for name, key in shown] for row in rows]
     strong = _best_cells(values, higher=()) | {(k, 0) for k, row in enumerate(rows) if row["kind"] == "model"}
     lines = [
         [row["name"], *("–" if share is None else f"{100 * share:.1f}" for share in line)]

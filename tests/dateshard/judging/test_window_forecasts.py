@@ -198,7 +198,8 @@ def test_of_a_category_the_true_one_stands_beside_the_likeliest(
     world.prepare()
     untrained(world.settings.trainer, world, "r")
     monkeypatch.chdir(world.folder)
-    ds("evaluate", "r", "--forecasts", "w.parquet")
+    told = ds("evaluate", "r", "--forecasts", "w.parquet").out
+    assert "predict r --history FILE (any dump)" in told  # without records there is nothing to forecast
     frame, dataset = pl.read_parquet("w.parquet"), world.open()
     named = ["record", "file", "row", "cut", "node", "feature", "horizon", "truth", "forecast", "low", "high"]
     assert [name for name in frame.columns if name != "cut"] == [
