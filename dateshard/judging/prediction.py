@@ -24,10 +24,9 @@ from dateshard.pipeline.recent.recent_records import DumpRecords, ShardRecords, 
 from dateshard.pipeline.recent.recent_steps import read_history
 from dateshard.shardstore.commands import by_door, command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.errors import UsageError, Where, counted
 from dateshard.shardstore.layouts.feature import CALENDAR
 from dateshard.shardstore.times.instants import parse_instant, spell
-from dateshard.terminal.screen import counted
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.checkpoint import Checkpoint
