@@ -144,7 +144,7 @@ class Loading(Section):
         return self
 
 
-FAMILY_NAMES = ("mlp", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge")
+FAMILY_NAMES = ("mlp", "stid", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge")
 OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -192,7 +192,7 @@ def _no_baseline_of_a_client(name: str, info: ValidationInfo) -> str:
 
 
 class ModelConfig(Section):
-    """Which model, and its size. `hidden_units` and `dropout_rate` are of mlp, cnn, lstm and gru."""
+    """Which model, and its size. `hidden_units` and `dropout_rate` are of mlp, stid, cnn, lstm and gru."""
 
     name: Annotated[str, AfterValidator(_known_model)] = "mlp"
     hidden_units: tuple[Annotated[int, Field(ge=1, le=MOST)], ...] = Field(

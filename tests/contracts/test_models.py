@@ -255,6 +255,10 @@ class TestMlpForAnOutsideTarget(TestMlp):
     targets = (1, -1)
 
 
+class TestStid(Built):
+    name, by_node = "stid", ("node.weight",)
+
+
 class TestCnn(Built):
     name, by_node = "cnn", ("node.weight",)
 
@@ -402,6 +406,13 @@ class Table(Built):
         whole, codes = super().buffer(shape, batch)
         whole[..., 1] = (whole[..., 1].abs() * 10 % 5).floor()
         return whole, codes
+
+
+class TestStidOnATable(Table):
+    """It reads all columns of a row at once."""
+
+    idle: ClassVar[Sequence[str]] = ()
+    name, by_node = "stid", ("inner.node.weight",)
 
 
 class TestCnnOnATable(Table):

@@ -32,6 +32,7 @@ from dateshard.trainer.models.revin import RevIN
 from dateshard.trainer.models.ridge import Ridge
 from dateshard.trainer.models.several_outputs import with_several
 from dateshard.trainer.models.shape import Shape
+from dateshard.trainer.models.stid import Stid
 
 Make = Callable[[Shape, ModelConfig], nn.Module]
 
@@ -80,6 +81,7 @@ def _ridge(shape: Shape, _config: ModelConfig) -> nn.Module:
 
 FAMILIES: dict[str, Family] = {
     "mlp": Family(lambda shape, config: Mlp(shape, config.hidden_units, config.dropout_rate)),
+    "stid": Family(lambda shape, config: Stid(shape, config.hidden_units, config.dropout_rate)),
     "cnn": _of_sequences(lambda shape, config: Cnn(shape, config.hidden_units, config.dropout_rate)),
     "lstm": _of_sequences(lambda shape, config: Recurrent("lstm", shape, config.hidden_units, config.dropout_rate)),
     "gru": _of_sequences(lambda shape, config: Recurrent("gru", shape, config.hidden_units, config.dropout_rate)),
@@ -105,7 +107,7 @@ def build(shape: Shape, config: ModelConfig) -> nn.Module:
         _refuse_other_history(shape, config.name)
     if config.observed and family.own_history:
         what = f"{config.name} reads each target's own values, and model.observed would be more inputs"
-        raise UsageError(what, todo="Leave it out, or take model.name: mlp, cnn, lstm or gru")
+        raise UsageError(what, todo="Leave it out, or take model.name: mlp, stid, cnn, lstm or gru")
     if config.options and family is not OWN:
         what = f"trainer.model.options are for a model of your own, which '{config.name}' is not"
         raise UsageError(what, todo="Leave them out")
@@ -136,7 +138,7 @@ def _behind_categories(make: Make, shape: Shape, config: ModelConfig) -> nn.Modu
 
 
 def _refuse_other_history(shape: Shape, name: str) -> None:
-    others = "Take model.name: mlp, cnn, lstm or gru"
+    others = "Take model.name: mlp, stid, cnn, lstm or gru"
     if shape.columns:
         raise UsageError(f"{name} forecasts from a past, and the rows of a table have none", todo=others)
     if not shape.window.horizon:

@@ -45,7 +45,7 @@ HISTORY, HORIZON = 30, 6
 NUMBERS = {"targets": ["speed", "volume"]}
 RUNS: dict[str, dict[str, Any]] = {  # of each family one; what they forecast
     **{name: {"model": {"name": name}, **NUMBERS} for name in ("dlinear", "nlinear", "ridge")},
-    **{name: {"model": {"name": name, "hidden_units": [4]}} for name in ("mlp", "cnn", "lstm", "gru")},
+    **{name: {"model": {"name": name, "hidden_units": [4]}} for name in ("mlp", "stid", "cnn", "lstm", "gru")},
     "same_step": {"model": {"name": "mlp", "hidden_units": [4]}, "window": {"history": HISTORY, "horizon": 0}},
 }
 

@@ -132,7 +132,7 @@ def test_an_allocation_that_fails_all_the_same_is_one_sentence(
         assert "dateshard estimate" in line
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge"])
+@pytest.mark.parametrize("name", ["mlp", "stid", "cnn", "lstm", "gru", "dlinear", "nlinear", "ridge"])
 def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shape, model = (
         Shape(
@@ -152,7 +152,7 @@ def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.Monk
     assert parts["batches"] == 2 * 2 * 32 * (30 * (10 * 4 + 4) + 6 * 10)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["mlp", "stid", "cnn", "lstm", "gru"])
 def test_a_model_of_sequences_keeps_its_layers_for_every_column_of_a_table(name: str) -> None:
     shape = Shape(
         window=Window(1, 0),
@@ -165,7 +165,7 @@ def test_a_model_of_sequences_keeps_its_layers_for_every_column_of_a_table(name:
     )
     config = Trainer(model=ModelConfig(name=name, hidden_units=(12, 7)))
     parts = memory_need.needed(config, shape, memory_need.Counts(1000, 51, False, 2))
-    steps = 1 if name == "mlp" else 50
+    steps = 1 if name in ("mlp", "stid") else 50
     assert parts["layers and forecasts of a batch"] == 2 * 32 * (19 * steps + 1) * 4
 
 

@@ -94,5 +94,5 @@ def test_only_a_table_has_its_columns_as_a_sequence(name: str) -> None:
 def test_a_model_of_a_past_does_not_ask_a_table_for_a_horizon(name: str) -> None:
     with pytest.raises(UsageError, match="rows of a table") as caught:
         build(TABLE, ModelConfig.model_validate({"name": name}))
-    assert "mlp, cnn, lstm or gru" in caught.value.todo
+    assert "mlp, stid, cnn, lstm or gru" in caught.value.todo
     assert "horizon" not in caught.value.todo

@@ -170,6 +170,47 @@ def test_hidden_units_are_the_sizes_of_successive_layers_and_each_is_followed_by
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("horizon", [P, 0])
+@pytest.mark.parametrize("units", [[10, 5], []])
+def test_stid_is_residual_layers_over_a_history_and_the_embeddings_of_node_time_and_weekday(
+    horizon: int, units: list[int]
+) -> None:
+    model, weights = made("stid", horizon, hidden_units=units, dropout_rate=0.5)
+    history, codes = given(H + horizon)
+    found = model(history, codes).detach().numpy()
+    quarter = 3 if units else 8
+    for window in range(B):
+        code = int(codes[window, H if horizon else H - 1])
+        day, week = weights["day.weight"][code >> 3], weights["week.weight"][code & 7]
+        for node in range(N):
+            own = weights["own.weight"] @ history[window, :, node].numpy().ravel() + weights["own.bias"]
+            row = np.concatenate([own, weights["node.weight"][node], day, week])
+            assert row.shape == (4 * quarter,)
+            for layer in range(len(units)):
+                enter, leave = (f"hidden.{layer}.{name}" for name in ("enter", "leave"))
+                hidden = np.maximum(weights[f"{enter}.weight"] @ row + weights[f"{enter}.bias"], 0)
+                row = row + weights[f"{leave}.weight"] @ hidden + weights[f"{leave}.bias"]
+            expected = (weights["out.weight"] @ row + weights["out.bias"]).reshape(-1, 2)
+            np.testing.assert_allclose(found[window, :, node], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_day_of_many_steps_has_an_embedding_for_every_five_minutes() -> None:
+    shape = Shape(
+        window=Window(H, P), num_nodes=N, num_inputs=F, num_outputs=2, targets_in_inputs=(2, 0), steps_per_day=86_400
+    )
+    model = build(shape, ModelConfig(name="stid")).eval()
+    history, _ = given()
+    assert model.day.num_embeddings == 288
+
+    def at(second: int) -> torch.Tensor:
+        out: torch.Tensor = model(history, torch.full((B, H + P), second * 8, dtype=torch.int32))
+        return out
+
+    assert torch.equal(at(0), at(299))
+    assert not torch.equal(at(299), at(300))
+    assert not torch.equal(at(86_399), at(86_000))
+
+
 def test_nlinear_is_a_linear_map_of_the_changes_since_the_last_step_and_begins_by_repeating_it() -> None:
     model, weights = made("nlinear")
     history, _ = given()
@@ -235,7 +276,7 @@ def test_revin_moves_each_windows_targets_to_mean_0_and_spread_1_and_its_forecas
         assert torch.equal(out["more"], inner.seen[:, -1:, :, [2, 1, 1, 0]])
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru", "dlinear", "nlinear"])
+@pytest.mark.parametrize("name", ["mlp", "stid", "cnn", "lstm", "gru", "dlinear", "nlinear"])
 def test_with_revin_a_forecast_moves_with_its_window(name: str) -> None:
     """Another level and another scale of a window's targets are those of its forecast; without RevIN they are not."""
     history, codes = given()

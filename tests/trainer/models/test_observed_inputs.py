@@ -44,7 +44,7 @@ def test_a_mask_stands_beside_each_input(known: bool) -> None:
     assert (whole[..., 2:] == 1).all()
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["mlp", "stid", "cnn", "lstm", "gru"])
 def test_a_family_learns_from_the_mask_what_no_value_tells(name: str) -> None:
     torch.manual_seed(1)
     mask = torch.rand(256, 4, 2, 2) < 0.5

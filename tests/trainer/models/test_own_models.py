@@ -279,7 +279,7 @@ def test_a_model_without_anything_to_train_is_refused(make_world: Make, session_
 def test_dotted_names_are_taken_from_files_and_refused_where_code_is_not_allowed(name: str) -> None:
     tree = {"model": {"name": name}}
     assert Trainer.model_validate(tree).model.name == name
-    with pytest.raises(ValueError, match=r"names code, which is not imported from here; use mlp, cnn"):
+    with pytest.raises(ValueError, match=r"names code, which is not imported from here; use mlp, stid, cnn"):
         Trainer.model_validate(tree, context={"own_models": False})
     assert Trainer.model_validate({"model": {"name": "gru"}}, context={"own_models": False}).model.name == "gru"
     assert validate({"dataset": "d", "trainer": tree}).trainer.model.name == name
@@ -291,7 +291,7 @@ def test_dotted_names_are_taken_from_files_and_refused_where_code_is_not_allowed
     "name", ["", "lsmt", "my.module.build", ":build", "my:", "my:a.b", "my..x:b", "os;x:b", "1a:b"]
 )
 def test_a_name_that_is_neither_is_told_what_there_is(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no model .*mlp, cnn, lstm, gru, dlinear, nlinear, ridge"):
+    with pytest.raises(ValueError, match=r"no model .*mlp, stid, cnn, lstm, gru, dlinear, nlinear, ridge"):
         ModelConfig(name=name)
     if name == "lsmt":
         with pytest.raises(ValueError, match="did you mean 'lstm'"):

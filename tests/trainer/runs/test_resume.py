@@ -276,6 +276,7 @@ MODELS: list[dict[str, Any]] = [
     {"name": "ridge"},
     {"name": "nlinear", "revin": True},
     {"name": "cnn", "hidden_units": [6, 4], "dropout_rate": 0.3},
+    {"name": "stid", "hidden_units": [6, 4], "dropout_rate": 0.3},
     {"name": "gru", "hidden_units": [4], "dropout_rate": 0.3, "revin": "affine"},
 ]
 

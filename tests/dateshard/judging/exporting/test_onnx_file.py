@@ -42,7 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "dlinear": {"model": {"name": "dlinear"}, "targets": NUMBERS},
     "nlinear": {"model": {"name": "nlinear", "revin": True}, "targets": NUMBERS},
-    **{name: {"model": {"name": name, "hidden_units": [4, 4]}} for name in ("cnn", "lstm", "gru")},
+    **{name: {"model": {"name": name, "hidden_units": [4, 4]}} for name in ("stid", "cnn", "lstm", "gru")},
     "same_step": {
         "model": {"name": "gru", "hidden_units": [4], "embedding_width": 0},
         "window": {"history": HISTORY, "horizon": 0},
