@@ -264,7 +264,7 @@ def _table(
         scaled_PNT=np.concatenate(scaled)[order] if scaled else None,
         quantiles_PNTQ=np.concatenate(quantiles)[order] if quantiles else None,
         chances={name: np.concatenate([each[name] for each in chances])[order] for name in chances[0]},
-        reach_2PNT=None if intervals is None else intervals.reach_2PNF[:, step],
+        reach_2PNT=None if intervals is None else intervals.now.ends_2PNF[:, step],
         known_PNK=np.repeat(known_S, len(forecaster.targets)).reshape(len(step), 1, -1),
     )
     return frame_of(made, _where(shown))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dateshard.judging.forecast import LATEST, Forecast, KnownHistory, notes_of_dumps, option
@@ -24,7 +25,7 @@ from dateshard.shardstore.layouts.encode import last_record
 from dateshard.shardstore.times.calendar import Day, collapse, time_codes
 from dateshard.shardstore.times.instants import neighbour, parse_instant, rows_after, rows_before, spell, step_before
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.intervals import Intervals
+from dateshard.trainer.assessment.intervals import Intervals, target_hours
 
 TargetStep = tuple[int, Day, int, int]  # a target step: (instant, date, step of that date, horizon)
 
@@ -66,11 +67,10 @@ def make_forecast(
         steps, known_NK: what `targets_of` and `known_targets` give of the history.
         ahead: what is known of these steps, of a model that looks at it.
     """
-    future = None if ahead is None else ahead.values_PNF[None]
-    outputs = forecaster.outputs_of(
-        history.values_HNF[None], codes_of(forecaster, history)[None], history.observed_HNF[None], future
-    )
+    future, codes_W = None if ahead is None else ahead.values_PNF[None], codes_of(forecaster, history)
+    outputs = forecaster.outputs_of(history.values_HNF[None], codes_W[None], history.observed_HNF[None], future)
     outputs = {name: tensor[0] for name, tensor in outputs.items()}
+    hours_P = target_hours(forecaster, torch.from_numpy(codes_W)[None])[0]
     return Made(
         forecaster=forecaster,
         horizon_P=[horizon for *_, horizon in steps],
@@ -78,7 +78,7 @@ def make_forecast(
         scaled_PNT=forecaster.numbers_in(outputs),
         quantiles_PNTQ=forecaster.quantiles_in(outputs),
         chances=forecaster.chances(outputs),
-        reach_2PNT=None if intervals is None else intervals.reach_2PNF,
+        reach_2PNT=None if intervals is None else intervals.now.at(hours_P),
         known_PNK=np.broadcast_to(known_NK, (len(steps), *known_NK.shape)),
     )
 

@@ -17,7 +17,7 @@ Legend: B windows, P target steps, N nodes, K targets, F all features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from dateshard.shardstore.errors import UsageError, Where
 from dateshard.trainer.assessment.baselines import BATCH_BYTES, order_to_judge, window_bytes
 from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.intervals import Intervals
+from dateshard.trainer.assessment.intervals import Floats, Intervals, IntervalWalk, missed_of, target_hours
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import Integers
@@ -156,9 +156,12 @@ def _frames(
         window=window, inputs=everything, targets=columns.targets, codes=True, known=True, futures=columns.futures
     )
     instant_of = InstantOf(dataset, order, window)
+    follow = None
+    if intervals is not None:
+        follow = IntervalWalk(dataset, order, window, intervals.begin, intervals.level)
     timeless = ["anchor", "time", *(["date"] if dataset.manifest.undated else [])]
     for number, batch in enumerate(make_reader(mapped(forecaster.config), dataset, order, wanted).batches(0)):
-        frame = _of_batch(forecaster, batch, (instant_of, order.positions(number)), intervals, known)
+        frame = _of_batch(forecaster, batch, (instant_of, order.positions(number)), follow, known)
         yield frame.drop(timeless) if known else frame
 
 
@@ -166,7 +169,7 @@ def _of_batch(
     forecaster: Forecaster,
     batch: Batch,
     place: tuple[InstantOf, range],
-    intervals: Intervals | None,
+    follow: IntervalWalk | None,
     known: KnownRows | None,
 ) -> pl.DataFrame:
     instant_of, positions = place
@@ -180,7 +183,9 @@ def _of_batch(
     of_row = np.repeat(np.arange(size * steps), len(nodes))
     before = {name: column.gather(of_row) for name, column in before.items()}
     before["node"] = pl.Series(nodes, dtype=pl.String).gather(np.tile(np.arange(len(nodes)), size * steps))
-    predicted = {name: tensor.flatten(0, 1) for name, tensor in forecaster.forecast(batch).items()}
+    forecast = forecaster.forecast(batch)
+    reach = None if follow is None else _reach(forecaster, batch, forecast, follow, positions)
+    predicted = {name: tensor.flatten(0, 1) for name, tensor in forecast.items()}
     made = Made(
         forecaster=forecaster,
         horizon_P=np.tile(np.arange(1, steps + 1) if window.horizon else np.zeros(steps, dtype=np.int64), size),
@@ -188,7 +193,7 @@ def _of_batch(
         scaled_PNT=forecaster.numbers_in(predicted),
         quantiles_PNTQ=forecaster.quantiles_in(predicted),
         chances=forecaster.chances(predicted),
-        reach_2PNT=None if intervals is None else np.tile(intervals.reach_2PNF, (1, size, 1, 1)),
+        reach_2PNT=reach,
         known_PNK=np.repeat(_known(forecaster, batch), steps, axis=0),
     )
     frame = frame_of(made, before).rename({"value": "forecast"})
@@ -197,6 +202,19 @@ def _of_batch(
     for name, column in reversed(truth.items()):
         frame = frame.insert_column(at if name == "truth" else frame.get_column_index("category"), column)
     return frame
+
+
+def _reach(
+    forecaster: Forecaster, batch: Batch, forecast: Mapping[str, torch.Tensor], follow: IntervalWalk, positions: range
+) -> Floats | None:
+    """Returns [2, windows x steps, N, T] ends as they were known when each window was forecast."""
+    if not forecaster.numbers:
+        return None
+    numbers = list(forecaster.numbers)
+    observed = None if batch.observed_BPNF is None else batch.observed_BPNF[..., numbers]
+    missed = missed_of(forecaster.numeric(forecast), batch.target_BPNF[..., numbers], observed)
+    reach_2BPNF = follow(missed, target_hours(forecaster, batch.codes_BW), positions)
+    return reach_2BPNF.reshape(2, -1, *reach_2BPNF.shape[3:])
 
 
 def _times(forecaster: Forecaster, instants: Integers) -> pl.Series:

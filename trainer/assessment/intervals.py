@@ -5,6 +5,10 @@ of one step and feature the interval reaches from the floor((n + 1) a / 2)-th le
 being 1 - level: for exchangeable windows at least `level` of new targets lie inside, whatever the model (Vovk et al. 2005;
 Romano et al. 2019). Both ends are moved outwards, to the forecast itself, where the model is biased that far.
 
+On a grid the score is divided by the local error at its hour, as that was known when the forecast was made, and the ends
+follow the targets that become known (`trainer.assessment.adaptation`): for data drift. Records that come when they come,
+and targets at the history's own steps, keep the ends that the validation windows gave.
+
 Scaled units: quantiles go through the inverse of scale and transform as they are, so in raw units the interval of a
 log1p feature grows with its forecast, and that of a feature scaled per node with the node's own spread.
 
@@ -21,19 +25,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dateshard.shardstore.dataset import Dataset
+from dateshard.trainer.assessment.adaptation import Integers, LocalError, Reach, Walk, starting
 from dateshard.trainer.assessment.coverage import Coverage, CoverageTally
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.data.batch import Batch, BatchForm
-from dateshard.trainer.data.order import Order
-from dateshard.trainer.data.window_dates import DateOf
+from dateshard.trainer.data.order import Order, Window
+from dateshard.trainer.data.window_dates import DateOf, InstantOf
 from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.setup import evaluation_shuffle, make_reader, order_of, shuffle_of
 
-CODE = 3  # raised by hand when the same checkpoint and data give other intervals
+CODE = 4  # raised by hand when the same checkpoint and data give other intervals
 HELD_BYTES = 256 << 20  # of scores
 MOST_WINDOWS = 10_000  # of a split that are asked; more would take time and hardly move a quantile
+UNLEARNED = 8  # the first eighth of the validation windows only teaches what a local error is
 TAIL_SCORES = 10  # expected beyond each end, below which a node's own scores give way to those of all nodes
 Floats = NDArray[np.float64]
 
@@ -43,7 +50,7 @@ class Intervals:
     """What is added to a scaled forecast.
 
     Attributes:
-        reach_2PNF: low and high; NaN where there are too few scores.
+        begin, now: as the validation windows left it, and as the test windows did after them; the same where it never changes.
         windows: validation windows that were asked, of so many in the split.
         own_nodes: features x nodes whose own scores decide, at every step; of the others those of all nodes do.
         errors: {model | repeat | mean: mean squared error of the scaled targets of those windows}.
@@ -51,7 +58,8 @@ class Intervals:
     """
 
     level: float
-    reach_2PNF: Floats
+    begin: Reach
+    now: Reach
     windows: int
     of: int
     own_nodes: int
@@ -67,11 +75,43 @@ def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
     order, of = _thinned(forecaster, "validation", held=True)
     if not order.num_windows:
         return None
-    scores_KPNF, errors = _scores(forecaster, order)
-    reach, own = _reach(scores_KPNF, level)
-    intervals = Intervals(level=level, reach_2PNF=reach, windows=order.num_windows, of=of, own_nodes=own, errors=errors)
+    scores_KPNF, errors, local = _scores(forecaster, order, level)
+    ends, own = _reach(scores_KPNF, level)
     del scores_KPNF
-    return replace(intervals, coverage=cover(forecaster, intervals, "test"))
+    begin = Reach(ends_2PNF=ends, local=local)
+    intervals = Intervals(
+        level=level, begin=begin, now=begin, windows=order.num_windows, of=of, own_nodes=own, errors=errors
+    )
+    return cover(forecaster, intervals, "test")
+
+
+def adapts(forecaster: Forecaster) -> bool:
+    """Whether the targets of a window become known in the order of time, one step after the other."""
+    manifest, targets = forecaster.dataset.manifest, forecaster.columns.targets
+    in_order = bool(manifest.step and forecaster.window.horizon and not manifest.split_cuts)
+    return in_order and not any(forecaster.dataset.features[place].ahead for place in targets)
+
+
+class IntervalWalk:
+    """The intervals of an order's windows, one batch after the other, each as it stood when its window was forecast."""
+
+    def __init__(self, dataset: Dataset, order: Order, window: Window, reach: Reach, level: float) -> None:
+        self.dataset, self.window = dataset, window
+        self.walk = Walk(reach=reach, level=level, step=dataset.manifest.step)
+        self.instant_of = None if reach.local is None else InstantOf(dataset, order, window)
+
+    def __call__(self, missed_BPNF: NDArray[np.float32], hours_BP: Integers, positions: range) -> Floats:
+        """Returns [2, B, P, N, F]: what is added to the scaled forecasts of the windows at these positions.
+
+        Args:
+            missed_BPNF: what was observed less what was forecast, NaN where nothing was.
+        """
+        size = len(missed_BPNF)
+        if self.instant_of is None:
+            ends_2PNF = self.walk.reach.ends_2PNF
+            return np.broadcast_to(ends_2PNF[:, None], (2, size, *ends_2PNF.shape[1:]))
+        anchor_B = self.instant_of(positions, np.zeros(1, dtype=np.int64))[:, 0] // self.dataset.manifest.step
+        return self.walk.of_batch(anchor_B, hours_BP, missed_BPNF[None])
 
 
 def _thinned(forecaster: Forecaster, split: str, *, held: bool) -> tuple[Order, int]:
@@ -98,20 +138,43 @@ def _batches(forecaster: Forecaster, order: Order) -> Iterator[Batch]:
     return make_reader(forecaster.config, forecaster.dataset, order, wanted).batches(0)
 
 
+def target_hours(forecaster: Forecaster, codes_BW: torch.Tensor | None) -> Integers:
+    """Returns [B, P]: the hour of the local day of each target step, of the time codes of windows."""
+    window = forecaster.window
+    first = window.history if window.horizon else 0
+    hours = hours_of(codes_BW, first, window.target_steps, forecaster.dataset.code_length)
+    assert hours is not None, "codes were asked for"
+    return hours
+
+
 @torch.no_grad()
-def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Returns ([K, P, N, F] errors, NaN where nothing was observed; mean squared errors beside two baselines)."""
+def _scores(
+    forecaster: Forecaster, order: Order, level: float
+) -> tuple[NDArray[np.float32], dict[str, float], LocalError | None]:
+    """Returns ([K, P, N, F] scores, NaN where nothing was observed; squared errors beside two baselines; local errors).
+
+    Scores are errors, in local errors where these are known; of the first windows, which know of none, there is none.
+    """
     targets = [forecaster.columns.targets[place] for place in forecaster.numbers]
     shape = (forecaster.window.target_steps, forecaster.dataset.manifest.num_nodes, len(targets))
     scores, at = np.empty((order.num_windows, *shape), dtype=np.float32), 0
     mean = Units(forecaster.dataset, targets).mean_scaled_NF
     sums: dict[str, float] = {}
+    follow = None
+    if adapts(forecaster):
+        follow = IntervalWalk(forecaster.dataset, order, forecaster.window, starting(*shape), level)
+        follow.walk.rate = 0.0  # so that the high end is the local error itself
     looks_ahead = any(forecaster.dataset.features[place].ahead for place in targets)
-    for batch in _batches(forecaster, order):
+    for number, batch in enumerate(_batches(forecaster, order)):
         predicted = forecaster.numeric(forecaster.forecast(batch))
-        missed = (batch.target_BPNF - predicted).numpy()
-        seen = np.ones(missed.shape, bool) if batch.observed_BPNF is None else batch.observed_BPNF.numpy()
-        scores[at : at + batch.size] = np.where(seen, missed, np.nan)
+        missed = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF)
+        seen = ~np.isnan(missed)
+        unit = (
+            1.0
+            if follow is None
+            else follow(missed, target_hours(forecaster, batch.codes_BW), order.positions(number))[1]
+        )
+        scores[at : at + batch.size] = missed / unit
         at += batch.size
         guesses = {"model": predicted, "mean": mean.expand(batch.size, *shape)}
         if forecaster.window.horizon and not looks_ahead:  # its own last value would tell what came
@@ -120,7 +183,16 @@ def _scores(forecaster: Forecaster, order: Order) -> tuple[NDArray[np.float32], 
             squared = np.square((batch.target_BPNF.double() - guess.double()).numpy())
             sums[name] = sums.get(name, 0.0) + float(squared[seen].sum())
     count = int(np.count_nonzero(~np.isnan(scores)))
-    return scores, {name: total / count for name, total in sums.items()} if count else {}
+    if follow is not None:
+        scores[: len(scores) // UNLEARNED] = np.nan
+    local = None if follow is None else follow.walk.finish().local
+    return scores, {name: total / count for name, total in sums.items()} if count else {}, local
+
+
+def missed_of(predicted: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None) -> NDArray[np.float32]:
+    """Returns what was observed less what was forecast, NaN where nothing was observed."""
+    missed: NDArray[np.float32] = (target - predicted).numpy()
+    return missed if observed is None else np.where(observed.numpy(), missed, np.float32(np.nan))
 
 
 def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]:
@@ -152,28 +224,28 @@ def _ends(sorted_KN: NDArray[np.float32], count_N: NDArray[np.int64], level: flo
 
 
 @torch.no_grad()
-def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Coverage | None:
-    """The share of a split's observed targets that lie inside; None without a window or an interval.
+def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Intervals:
+    """Walks over a split, and returns the intervals as they are afterwards, with the share of its targets that lay inside.
 
-    Memory: a few batches, and the counts of `CoverageTally`.
+    Without a window or an interval they stay what they were. Memory: a few batches, the counts of `CoverageTally`, `Walk`.
     """
     order, total = _thinned(forecaster, split, held=False)
-    if not order.num_windows or np.isnan(intervals.reach_2PNF).all():
-        return None
-    low, high = intervals.reach_2PNF
-    has_interval, window, dataset = ~np.isnan(low), forecaster.window, forecaster.dataset
+    if not order.num_windows or np.isnan(intervals.begin.ends_2PNF).all():
+        return intervals
+    window, dataset = forecaster.window, forecaster.dataset
     names = [forecaster.columns.target_names[place] for place in forecaster.numbers]
     tally = CoverageTally(nodes=dataset.nodes.names, dates=[day.date for day in dataset.days], names=names)
-    first, date_of = window.history if window.horizon else 0, DateOf(dataset, order)
+    date_of, follow = (
+        DateOf(dataset, order),
+        IntervalWalk(dataset, order, window, intervals.begin, intervals.level),
+    )
     offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
     for number, batch in enumerate(_batches(forecaster, order)):
-        missed = (batch.target_BPNF - forecaster.numeric(forecaster.forecast(batch))).numpy()
-        seen = np.broadcast_to(
-            has_interval & (True if batch.observed_BPNF is None else batch.observed_BPNF.numpy()), missed.shape
-        )
+        predicted, hours = forecaster.numeric(forecaster.forecast(batch)), target_hours(forecaster, batch.codes_BW)
+        missed = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF)
+        low, high = follow(missed, hours, order.positions(number))
         with np.errstate(invalid="ignore"):
-            inside = (missed >= low) & (missed <= high) & seen
-        hours = hours_of(batch.codes_BW, first, window.target_steps, dataset.code_length)
-        assert hours is not None, "codes were asked for"
+            seen, inside = ~np.isnan(missed - low), (missed >= low) & (missed <= high)
         tally.add(seen, inside, hours, date_of(order.positions(number), offsets))
-    return tally.coverage(split, order.num_windows, total)
+    coverage = tally.coverage(split, order.num_windows, total)
+    return replace(intervals, now=follow.walk.finish(), coverage=coverage)

@@ -18,9 +18,10 @@ import numpy as np
 from dateshard.shardstore.disk.durable import replace_file
 from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.identity import expected_form, seal, unseal
+from dateshard.trainer.assessment.adaptation import LocalError, Reach
 from dateshard.trainer.assessment.coverage import Coverage
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.intervals import CODE, Intervals, calibrate
+from dateshard.trainer.assessment.intervals import CODE, Floats, Intervals, calibrate
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
 
@@ -78,19 +79,38 @@ def _bound(forecaster: Forecaster, checkpoint: Checkpoint, level: float) -> dict
 
 
 def _written(intervals: Intervals, bound: Mapping[str, Any]) -> dict[str, Any]:
-    reach = np.ascontiguousarray(intervals.reach_2PNF, dtype="<f8")
     coverage = None if intervals.coverage is None else _by_name(intervals.coverage)
-    plain = {**_by_name(intervals), "coverage": coverage}
-    del plain["reach_2PNF"], plain["level"]
-    return {
-        "bound": dict(bound),
-        **plain,
-        "shape": list(reach.shape),
-        "reach": base64.b64encode(reach.tobytes()).decode(),
-    }
+    begin, now = (
+        {
+            "ends": _packed(reach.ends_2PNF),
+            "local": None
+            if reach.local is None
+            else {name: _packed(array) for name, array in _by_name(reach.local).items()},
+        }
+        for reach in (intervals.begin, intervals.now)
+    )
+    content = {"bound": dict(bound), **_by_name(intervals), "coverage": coverage, "begin": begin, "now": now}
+    del content["level"]
+    return content
 
 
-def _by_name(value: Intervals | Coverage) -> dict[str, Any]:
+def _packed(array: Floats) -> dict[str, Any]:
+    whole = np.ascontiguousarray(array, dtype="<f8")
+    return {"shape": list(whole.shape), "values": base64.b64encode(whole.tobytes()).decode()}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Floats:
+    return np.frombuffer(base64.b64decode(packed["values"]), dtype="<f8").reshape(packed["shape"])
+
+
+def _reach(content: Mapping[str, Any]) -> Reach:
+    local, ends = content["local"], _unpacked(content["ends"])
+    if local is None:
+        return Reach(ends_2PNF=ends)
+    return Reach(ends_2PNF=ends, local=LocalError(**{name: _unpacked(array) for name, array in local.items()}))
+
+
+def _by_name(value: Intervals | Coverage | LocalError) -> dict[str, Any]:
     """Gives the fields as they are: `asdict` copies the lists in them, cell by cell."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
@@ -101,7 +121,6 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
     Raises:
     KeyError, TypeError, ValueError: content that is no intervals.
     """
-    reach = np.frombuffer(base64.b64decode(content["reach"]), dtype="<f8").reshape(content["shape"])
     coverage = Coverage(**content["coverage"]) if content["coverage"] else None
     if coverage is not None:
         shares = {name: coverage.by_feature[name] for name in names if name in coverage.by_feature}
@@ -117,7 +136,8 @@ def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
         coverage = replace(coverage, by_feature=shares, by_node=nodes, by_hour=hours, by_month=months)
     return Intervals(
         level=content["bound"]["level"],
-        reach_2PNF=reach,
+        begin=_reach(content["begin"]),
+        now=_reach(content["now"]),
         windows=content["windows"] + 0,
         of=content["of"] + 0,
         own_nodes=content["own_nodes"] + 0,

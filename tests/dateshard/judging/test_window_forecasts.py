@@ -17,6 +17,7 @@ from dateshard.judging import window_forecasts
 from dateshard.preparing.raw_units import raw_units
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
+from dateshard.trainer.assessment.adaptation import Walk
 from dateshard.trainer.assessment.forecaster import Forecaster, load_forecaster
 from dateshard.trainer.assessment.intervals_file import kept_intervals
 from dateshard.trainer.config import Trainer
@@ -76,10 +77,15 @@ def test_every_window_step_node_and_target_is_a_row_of_truth_and_forecast(world:
     mean, spread = (np.array([moment[k] for moment in written.moments])[::-1] for k in range(2))
     intervals = kept_intervals(forecaster, saved, Path("data/runs/r"))
     assert intervals is not None
+    observed, target = (np.array([getattr(w, name)[HISTORY:] for w in windows]) for name in ("observed", "scaled"))
+    missed = np.where(observed, target, np.nan)[..., ::-1] - scaled  # targets are in the other order
+    walk = Walk(reach=intervals.begin, level=0.8, step=3_600_000_000_000)
+    hours = np.array([w.codes[HISTORY:] for w in windows]) >> 3
+    reach = walk.of_batch(np.array([w.anchor for w in windows]), hours, missed.astype(np.float32)[None])
     expected = {
         "forecast": scaled * spread + mean,
-        "low": (scaled + intervals.reach_2PNF[0]) * spread + mean,
-        "high": (scaled + intervals.reach_2PNF[1]) * spread + mean,
+        "low": (scaled + reach[0]) * spread + mean,
+        "high": (scaled + reach[1]) * spread + mean,
     }
     truth = np.array([np.where(w.observed[HISTORY:], w.raw[HISTORY:], np.nan) for w in windows])[..., ::-1]
     seen = known.any(1)[:, None, :, ::-1]

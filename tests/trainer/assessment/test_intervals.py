@@ -22,6 +22,13 @@ from dateshard.trainer.assessment.intervals import _ends, _reach, calibrate, cov
 from dateshard.trainer.loop import train
 from dateshard.trainer.runs.start import New, start_new
 
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals that keep the ends which the validation windows gave, as those of records."""
+    monkeypatch.setattr(intervals, "adapts", lambda _: False)
+
+
 SPLIT = {"train": "2024-03-23..2024-03-27", "validation": "2024-03-28..2024-03-30", "test": "2024-03-31..2024-04-01"}
 
 
@@ -60,6 +67,7 @@ def by_rank(scores: list[float], level: float) -> tuple[float, float]:
     return ordered[low - 1], ordered[high - 1]
 
 
+@pytest.mark.usefixtures("still")
 def test_the_ends_are_order_statistics_of_what_the_validation_windows_missed(
     forecaster: tuple[Forecaster, Any],
 ) -> None:
@@ -78,7 +86,7 @@ def test_the_ends_are_order_statistics_of_what_the_validation_windows_missed(
                     mine = scores[:, step, :, feature]
                     mine = mine[~np.isnan(mine)]
                 low, high = by_rank(mine.tolist(), 0.8)
-                got = made.reach_2PNF[:, step, node, feature]
+                got = made.begin.ends_2PNF[:, step, node, feature]
                 np.testing.assert_allclose(got, (min(low, 0.0), max(high, 0.0)), atol=2e-5)
     assert made.own_nodes == 0
     known = ~np.isnan(scores)
@@ -104,6 +112,7 @@ def naive_errors(world: Any) -> dict[str, np.ndarray]:
     return {name: np.stack(rows) for name, rows in found.items()}
 
 
+@pytest.mark.usefixtures("still")
 def test_nodes_with_scores_enough_of_their_own_decide_for_themselves(
     forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,16 +121,17 @@ def test_nodes_with_scores_enough_of_their_own_decide_for_themselves(
     made = calibrate(model, 0.8)
     assert made is not None
     assert made.own_nodes == 6
-    assert len(set(made.reach_2PNF[0, 0, :, 0].tolist())) == 3
+    assert len(set(made.begin.ends_2PNF[0, 0, :, 0].tolist())) == 3
 
 
+@pytest.mark.usefixtures("still")
 def test_coverage_counts_the_observed_targets_of_the_test_windows(forecaster: tuple[Forecaster, Any]) -> None:
     model, world = forecaster
     made = calibrate(model, 0.7)
     assert made is not None
     told = made.coverage
     scores = missed(model, world, "test")
-    low, high = made.reach_2PNF
+    low, high = made.begin.ends_2PNF
     seen = ~np.isnan(scores)
     with np.errstate(invalid="ignore"):
         inside = (scores >= low) & (scores <= high)
@@ -151,7 +161,7 @@ def test_coverage_counts_the_observed_targets_of_the_test_windows(forecaster: tu
             covered = np.array([inside[..., feature][label == one].sum() for one in names])
             assert group[name]["targets"] == counted, (kind, name)
             assert abs(np.array(group[name]["inside"]) - covered).max() <= 2
-    again = cover(model, made, "validation")
+    again = cover(model, made, "validation").coverage
     assert again is not None
     assert again.share is not None
     assert again.share >= 0.7  # the very scores that the ends were taken from
@@ -196,6 +206,7 @@ def test_of_nodes_hours_and_months_the_worst_is_named_too_much_is_as_bad_as_too_
     )
 
 
+@pytest.mark.usefixtures("still")
 def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(
     forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +219,7 @@ def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(
     assert (made.windows, made.of) == (math.ceil(len(scores) / every), len(scores))
     chosen = scores[::every][:, 0, :, 0]
     low, high = by_rank(chosen[~np.isnan(chosen)].tolist(), 0.5)
-    assert made.reach_2PNF[:, 0, 0, 0] == pytest.approx((min(low, 0.0), max(high, 0.0)), abs=2e-5)
+    assert made.begin.ends_2PNF[:, 0, 0, 0] == pytest.approx((min(low, 0.0), max(high, 0.0)), abs=2e-5)
     monkeypatch.setattr(intervals, "MOST_WINDOWS", 10)
     fewer = calibrate(model, 0.5)
     assert fewer is not None
@@ -217,11 +228,12 @@ def test_of_a_split_beyond_the_bounds_every_kth_window_is_asked(
     assert fewer.coverage.windows <= 10
 
 
+@pytest.mark.usefixtures("still")
 def test_too_few_scores_give_no_end(forecaster: tuple[Forecaster, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "MOST_WINDOWS", 3)
     made = calibrate(forecaster[0], 0.99)
     assert made is not None
-    assert np.isnan(made.reach_2PNF).all()
+    assert np.isnan(made.begin.ends_2PNF).all()
     assert made.coverage is None
 
 
