@@ -62,6 +62,35 @@ class Sampled(TypedDict):
     error: Annotated[str | None, Field(description="what the function raised")]
 
 
+class IntervalMeans(TypedDict):
+    """Means over the observed targets that have an interval."""
+
+    count: int | None
+    coverage: Annotated[float | None, Field(description="share of the targets inside")]
+    width: float | None
+    winkler: Annotated[float | None, Field(description="width, and 2 / (1 - level) x how far a target lies outside")]
+    pinball: Annotated[float | None, Field(description="mean over both ends and the median")]
+
+
+class IntervalMeansByFeature(IntervalMeans):
+    """Means over all targets, and of each by itself."""
+
+    by_feature: dict[str, IntervalMeans]
+
+
+class IntervalScoresDocument(TypedDict):
+    """How good the intervals of a model or baseline are."""
+
+    level: float
+    crossed: Annotated[int, Field(description="answers of a baseline whose quantiles did not rise and were sorted")]
+    of: Annotated[int, Field(description="answers of a baseline")]
+    scaled: IntervalMeansByFeature
+    raw: Annotated[IntervalMeansByFeature, Field(description="overall figures are null where targets differ in unit")]
+    by_horizon: Annotated[list[IntervalMeans], Field(description="scaled, one a target step")]
+    by_node: Annotated[dict[str, Any] | None, Field(description="`nodes`, and by target lists of figures, raw")]
+    by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target, raw")]
+
+
 class EvaluateRow(TypedDict):
     """One model or baseline."""
 
@@ -75,6 +104,9 @@ class EvaluateRow(TypedDict):
     by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target, raw")]
     classes: Annotated[dict[str, dict[str, Any]], Field(description="by categorical target: a classification report")]
     sampled: Sampled | None
+    interval: Annotated[
+        IntervalScoresDocument | None, Field(description="null without intervals, and on training and validation dates")
+    ]
 
 
 class ComparisonDocument(TypedDict):

@@ -17,10 +17,10 @@ from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, Where
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment.baselines import within_reach
-from dateshard.trainer.assessment.evaluate import evaluate
+from dateshard.trainer.assessment.evaluate import LEVEL, evaluate
 from dateshard.trainer.assessment.evaluation import Evaluation
 from dateshard.trainer.assessment.forecaster import load_forecaster
-from dateshard.trainer.assessment.intervals_file import kept_intervals
+from dateshard.trainer.assessment.intervals_file import intervals_of, kept_intervals
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.models import num_parameters
@@ -31,6 +31,8 @@ from dateshard.trainer.runs.start import locate
 from dateshard.trainer.session import restore
 from dateshard.trainer.setup import choose_columns, make_session
 from dateshard.trust import admit, code_of, settings_of_run
+
+CALIBRATED = ("train", "validation")  # of these the model or its intervals were made
 
 
 def newest_run(like: Settings | None) -> TrainingRun:
@@ -128,7 +130,12 @@ def _judge(
     wanted, notes = _chosen(settings, dataset, split, baselines)
     label = settings.trainer.model.name
     model = (f"{label} (model)" if label in wanted else label, session.model)
-    result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model)
+    intervals = None
+    if split not in CALIBRATED:
+        forecaster = load_forecaster(settings.trainer, dataset, saved)
+        intervals, note = intervals_of(forecaster, saved, LEVEL, run.folder)
+        notes = [*notes, *([note] if note else [])]
+    result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model, intervals=intervals)
     _look(result, settings, dataset)
     result.notes.extend(notes)
     if data_identity(dataset).id != saved.state.bound.data.id:

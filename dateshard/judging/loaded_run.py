@@ -131,9 +131,9 @@ class Calibrated:
     @cached_property
     def intervals(self) -> Intervals | None:
         """Gives None where none were asked for, or none can be made."""
-        forecaster = self.loaded.forecaster
-        if self.level is None or not forecaster.numbers:
+        if self.level is None:
             return None
+        forecaster = self.loaded.forecaster
         began = time.perf_counter()
         intervals, self.note = intervals_of(forecaster, self.loaded.saved, self.level, self.loaded.run.folder)
         self.seconds = time.perf_counter() - began

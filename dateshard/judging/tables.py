@@ -79,6 +79,7 @@ def _tables(screen: Screen, result: Evaluation) -> None:
         _numbers(screen, result)
         _relative_errors(screen, result)
         _raw_errors(screen, result)
+        _intervals(screen, result)
     for target in result.categorical:
         _categories(screen, result, target)
     _sampled(screen, result)
@@ -159,6 +160,27 @@ def _raw_errors(screen: Screen, result: Evaluation) -> None:
         lines.append([name, number(errors["bias"], 3), *quantiles, str(errors["mape_left_out"])])
     screen.tell()
     screen.table(lines, right=range(1, 6))
+
+
+def _intervals(screen: Screen, result: Evaluation) -> None:
+    """Shows coverage, width and scores of all that have intervals, a line each target."""
+    intervals = [(row.name, row.interval) for row in result.rows if row.interval is not None]
+    if not intervals:
+        return
+    features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
+    lines = [[f"interval {intervals[0][1]['level']:g}, raw units", "", "covers %", "width", "Winkler", "pinball"]]
+    for name, scores in intervals:
+        for feature in features:
+            means = scores["raw"]["by_feature"][feature]
+            figures = [number(means[key], 4) for key in ("width", "winkler", "pinball")]
+            lines.append([name, feature, number(_percent(means["coverage"]), 1), *figures])
+    screen.tell()
+    screen.table(lines, right=range(2, 6))
+    for name, scores in intervals:
+        if scores["crossed"]:
+            screen.explain(
+                f"{name}: {scores['crossed']:,} of {scores['of']:,} answers had crossing quantiles; they were sorted"
+            )
 
 
 def _judged(result: Evaluation) -> Row | None:

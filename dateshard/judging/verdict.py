@@ -119,8 +119,10 @@ def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         nodes = {name: {key: errors[key] for key in NODE_FIGURES} for name, errors in parts.items()}
     if row["kind"] != "model":
         classes = {name: {**report, "confusion": None, "by_class": {}} for name, report in classes.items()}
-    hours = row["by_hour"] if whole else None
-    return {**row, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
+    hours, interval = row["by_hour"] if whole else None, row["interval"]
+    if interval is not None:
+        interval = {**interval, "by_horizon": [], "by_node": None, "by_hour": None}
+    return {**row, "interval": interval, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
 
 
 def keep(run: TrainingRun, verdict: Verdict) -> str | None:

@@ -94,7 +94,25 @@ def _errors_table(document: Mapping[str, Any], judged: Sequence[Row], windows: s
     lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(rows, values, strict=True)]
     title = f"{windows}; the best of a column stands out"
     drawn = [table(title, heads, lines, numbers=range(1, len(heads)), strong=strong)]
-    return [*drawn, _relative(rows, features)] if rows and features else drawn
+    return [*drawn, _relative(rows, features), *_intervals(rows, features)] if rows and features else drawn
+
+
+def _intervals(rows: Sequence[Row], features: Sequence[str]) -> Iterator[str]:
+    """Coverage and scores of all that have intervals; an evaluation of an older version has none."""
+    known = [(row["name"], row["interval"]) for row in rows if row.get("interval")]
+    if known:
+        heads = ["", "target", "covers %", "width", "Winkler", "pinball"]
+        lines, sorted_ones = list[list[str]](), list[str]()
+        for name, scores in known:
+            sorted_ones += [f"{name}: {scores['crossed']:,} of {scores['of']:,} crossed"] if scores["crossed"] else []
+            for feature in features:
+                means = scores["raw"]["by_feature"][feature]
+                share = "–" if means["coverage"] is None else f"{100 * means['coverage']:.1f}"
+                figures = [_figure(means[key]) for key in ("width", "winkler", "pinball")]
+                lines.append([name, feature, share, *figures])
+        crossed = f" Quantiles that crossed were sorted ({', '.join(sorted_ones)})." if sorted_ones else ""
+        title = f"Intervals at {known[0][1]['level']:g}, raw units.{crossed}"
+        yield table(title, heads, lines, numbers=range(2, 6))
 
 
 def _relative(rows: Sequence[Row], features: Sequence[str]) -> str:

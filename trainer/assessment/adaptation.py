@@ -53,7 +53,8 @@ class LocalError:
 
     def at(self, hours_P: Integers) -> Floats:
         """Returns [P, N, F]: the local error at these hours."""
-        return self.usual(hours_P) * (self.recent_2F[0] / self.recent_2F[1])
+        lately_F: Floats = self.recent_2F[0] / self.recent_2F[1]
+        return self.usual(hours_P) * lately_F
 
     def usual(self, hours_P: Integers) -> Floats:
         """Returns [P, N, F]: the error of a node at an hour, however things stood lately; 1 where none is known yet."""

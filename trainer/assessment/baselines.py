@@ -17,7 +17,7 @@ from dateshard.trainer.assessment.category_baselines import Guess, guesses, seas
 from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecast
 from dateshard.trainer.assessment.input_rivals import HELD, WindowDesign, fit_logistic, fit_ridge, fit_window_ridge
-from dateshard.trainer.assessment.own_rival import OwnRival, load_function, reach_of
+from dateshard.trainer.assessment.own_rival import OwnRival, RivalQuantiles, load_function, reach_of
 from dateshard.trainer.bounds import bounds_of
 from dateshard.trainer.config import Trainer, code_of_baseline
 from dateshard.trainer.data.batch import Batch, BatchForm
@@ -54,6 +54,7 @@ class Setting:
     Attributes:
         columns: its targets are the numeric ones alone, in the order of their heads.
         targets: places of all targets among the features, in the order of the configuration.
+        level: of the intervals that are judged.
         scored: the nodes whose errors count; None: all.
     """
 
@@ -64,6 +65,7 @@ class Setting:
     split: str
     form: Form
     targets: tuple[int, ...]
+    level: float
     scored: slice | None = None
 
     def judged(self, batch: Batch) -> Batch:
@@ -96,6 +98,7 @@ class Baselines:
     Attributes:
         reach: steps of history that the one that looks back furthest needs.
         errors: {split: scaled squared error of `ridge` on the windows that it was fitted and chosen on}.
+        own: the user's functions among them.
     """
 
     setting: Setting
@@ -104,7 +107,7 @@ class Baselines:
     notes: list[str] = field(default_factory=list)
     errors: dict[str, float] = field(default_factory=dict)
     _ridges: dict[int, tuple[Ridge, Ridge]] = field(default_factory=dict)
-    _own: dict[str, OwnRival] = field(default_factory=dict)
+    own: dict[str, OwnRival] = field(default_factory=dict)
 
     @staticmethod
     def of(names: Sequence[str], setting: Setting) -> Baselines:
@@ -119,7 +122,7 @@ class Baselines:
             place, target = setting.targets[head.targets[0]], setting.form.targets[head.targets[0]]
             places[head.name] = (place, class_counts(setting.dataset, place, len(target.categories)))
         fitting = made._fitting(names)
-        made._own = {name: made._tried(name) for name in fitting if code_of_baseline(name) is not None}
+        made.own = {name: made._tried(name) for name in fitting if code_of_baseline(name) is not None}
         for name in fitting:
             made._add(name, places)
         return made
@@ -138,6 +141,7 @@ class Baselines:
             bounds_2F=bounds_of(setting.config, setting.dataset, setting.columns.targets),
             history=history,
             steps=setting.window.target_steps,
+            levels=tuple(round(share, 12) for share in ((1 - setting.level) / 2, 0.5, (1 + setting.level) / 2)),
         )
         order = order_to_judge(setting.config, setting.dataset, setting.window, setting.split)
         refuse_reach(order, history, setting.window)
@@ -146,7 +150,7 @@ class Baselines:
         batch = next(iter(reader.batches(0)))
         with torch.no_grad():
             rival(InstantOf(setting.dataset, few, wanted.window).on(batch, range(batch.size)))
-        return rival
+        return replace(rival, quantiles=RivalQuantiles())
 
     def _fitting(self, baselines: Sequence[str]) -> list[str]:
         """The names that apply; `mean` brings `majority` along for categories, `ridge` the fixed one."""
@@ -201,8 +205,8 @@ class Baselines:
         setting, units = self.setting, self.setting.form.units
         assert units is not None, "form_of always gives them"
         steps, mean, targets = setting.window.target_steps, units.mean_scaled_NF, list(setting.columns.targets)
-        if name in self._own:
-            return self._own[name]
+        if name in self.own:
+            return self.own[name]
         if name == "mean":
             return lambda batch: mean.expand(batch.size, steps, -1, -1)
         if (season := season_of(name)) is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -27,6 +27,8 @@ from dateshard.trainer.assessment.baselines import (
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 from dateshard.trainer.assessment.example_windows import Drawn, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
+from dateshard.trainer.assessment.interval_judge import IntervalJudge, Intervalled
+from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import points_within, scaled_bounds
@@ -37,27 +39,38 @@ from dateshard.trainer.data.window_dates import InstantOf
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.epoch import with_raw
+from dateshard.trainer.metrics.interval_scores import IntervalScores
 from dateshard.trainer.metrics.raw_errors import hours_of
 from dateshard.trainer.models.ridge import Ridge, tuning_notes
 from dateshard.trainer.optimization.objective import make_heads
 from dateshard.trainer.setup import Selected, choose_columns, form_of, make_reader, targets_of, window_of
 
+LEVEL = 0.9  # of intervals, where none is asked for
 TWIN = 1e-6  # relative difference of two errors that are those of one map
 APART = 1.5  # ratio of a baseline's errors from which on the splits are said to differ in difficulty
 
 
 def evaluate(
-    config: Trainer, dataset: Dataset, *, split: str, baselines: Sequence[str], model: tuple[str, nn.Module] | None
+    config: Trainer,
+    dataset: Dataset,
+    *,
+    split: str,
+    baselines: Sequence[str],
+    model: tuple[str, nn.Module] | None,
+    intervals: Intervals | None = None,
 ) -> Evaluation:
     """One pass over the split's windows, all predictors beside each other.
 
     Memory: one batch and what is counted of each predictor. Ridge is fitted on the training windows first. With
     `baseline_windows` a second pass over a sample of windows judges the user's own functions, and all others again.
 
+    Args:
+        intervals: the model's; without them quantiles of baselines are judged at `LEVEL`.
+
     Raises:
         UsageError: the split has no window, or a baseline does not exist or reaches back too far.
     """
-    setting = _setting(config, dataset, split)
+    setting = _setting(config, dataset, split, LEVEL if intervals is None else intervals.level)
     order = order_to_judge(config, dataset, setting.window, split)
     if not order.num_windows:
         splits = ", ".join(dataset.manifest.split)
@@ -76,7 +89,12 @@ def evaluate(
             notes.extend(f"{model[0]}: {note}" for note in tuning_notes(named, model[1].tunings()))
     bounds = scaled_bounds(config, dataset, setting.columns.targets)
     forecasts = {name: bounded(forecast, setting.form.heads, bounds) for name, forecast in forecasts.items()}
-    rivals = Rivals(made.reach, forecasts, model[0] if model else None, bounds)
+    intervalled = Intervalled(
+        model=(model[0], intervals) if model and intervals else None,
+        own={name: own.quantiles for name, own in made.own.items()},
+        bounds_2NF=bounds,
+    )
+    rivals = Rivals(made.reach, forecasts, model[0] if model else None, intervalled)
     few = _sampled(order, config, rivals, notes)
     ridge = bool(model and isinstance(model[1], Ridge))
     result, ranking = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
@@ -94,17 +112,7 @@ def evaluate(
     notes += _apart(difficulty)
     result = replace(result, notes=notes, difficulty=difficulty, sample=sample, unseen=unseen)
     if model:
-        chosen = [name for name in (model[0], result.best_baseline) if name is not None]
-        beside = {name: forecasts[name] for name in chosen}
-        beside[model[0]] = lambda batch: points_within(forecasts[model[0]](batch), setting.form.heads, bounds)
-        drawn = Drawn(
-            reader=make_reader(mapped(config), dataset, order, setting.wanted(made.reach)),
-            form=setting.form,
-            targets=setting.targets,
-            forecasts=beside,
-            instant_of=rivals.instant_of(setting, order),
-        )
-        result.shown.extend(drawn.windows(ranking.chosen()))
+        result.shown.extend(_drawn(setting, order, rivals, result.best_baseline).windows(ranking.chosen()))
     return result
 
 
@@ -116,6 +124,21 @@ def _of_unseen_nodes(setting: Setting, order: Order, rivals: Rivals) -> Evaluati
     apart = replace(setting, scored=slice(manifest.num_frozen_nodes, None))
     table = replace(_table(apart, order, rivals, ridge=False)[0], unseen_nodes=manifest.num_new_nodes)
     return table if any(map(_observed, table.rows)) else None
+
+
+def _drawn(setting: Setting, order: Order, rivals: Rivals, best_baseline: str | None) -> Drawn:
+    """What draws windows of the model and the best baseline."""
+    beside = {name: rivals.forecasts[name] for name in (rivals.model, best_baseline) if name is not None}
+    if rivals.model is not None:
+        outputs, heads, bounds = beside[rivals.model], setting.form.heads, rivals.intervalled.bounds_2NF
+        beside[rivals.model] = lambda batch: points_within(outputs(batch), heads, bounds)
+    return Drawn(
+        reader=make_reader(mapped(setting.config), setting.dataset, order, setting.wanted(rivals.reach)),
+        form=setting.form,
+        targets=setting.targets,
+        forecasts=beside,
+        instant_of=rivals.instant_of(setting, order),
+    )
 
 
 def _horizon_days(setting: Setting) -> int:
@@ -140,8 +163,11 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
     Args:
         ridge: the model is a trained ridge: the baseline that is the same map is no rival.
     """
-    counted, by_unit, ranking = _accumulate(setting, order, rivals)
+    counted, by_unit, ranking, scores = _accumulate(setting, order, rivals)
     rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
+    nodes = setting.dataset.nodes.names
+    intervals = {name: score.report(setting.columns.target_names, nodes) for name, score in scores.items()}
+    rows = [replace(row, interval=intervals.get(row.name)) for row in rows]
     manifest = setting.dataset.manifest
     result = Evaluation(
         split=setting.split,
@@ -188,19 +214,19 @@ class Rivals:
     Attributes:
         reach: steps of history that the one that looks back furthest needs.
         model: which of them gives all its outputs, has a loss, and is ranked by window; the others give points.
-        bounds_2NF: of the numbers, scaled; None: there are none.
+        intervalled: those that have intervals, and the bounds of all numbers.
     """
 
     reach: int
     forecasts: dict[str, Forecast]
     model: str | None
-    bounds_2NF: torch.Tensor | None
+    intervalled: Intervalled = field(default_factory=Intervalled)
 
     @property
     def quick(self) -> Rivals:
         """The rivals that are built in, and the model."""
         quick = {name: forecast for name, forecast in self.forecasts.items() if code_of_baseline(name) is None}
-        return Rivals(self.reach, quick, self.model, self.bounds_2NF)
+        return replace(self, forecasts=quick)
 
     def instant_of(self, setting: Setting, order: Order) -> InstantOf | None:
         """When the steps of windows are, where a function of the user's own is told."""
@@ -209,7 +235,7 @@ class Rivals:
         return None
 
 
-def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
+def _setting(config: Trainer, dataset: Dataset, split: str, level: float) -> Setting:
     columns = choose_columns(config, dataset)
     targets = targets_of(config, dataset, columns)
     form = form_of(config, dataset, columns, targets, make_heads(config.training, targets))
@@ -226,6 +252,7 @@ def _setting(config: Trainer, dataset: Dataset, split: str) -> Setting:
         form=form,
         targets=columns.targets,
         scored=slice(dataset.manifest.num_frozen_nodes) if dataset.manifest.num_new_nodes else None,
+        level=level,
     )
 
 
@@ -269,8 +296,8 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 @torch.no_grad()
 def _accumulate(
     setting: Setting, order: Order, rivals: Rivals
-) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking]:
-    """What is counted of every predictor, its errors by date or cut, and how the windows rank by the model's errors."""
+) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking, Mapping[str, IntervalScores]]:
+    """What is counted of every predictor, its errors by date or cut, how the windows rank, and the scores of intervals."""
     window, wanted = setting.window, setting.wanted(rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
@@ -282,6 +309,7 @@ def _accumulate(
     by_unit = {name: ErrorsByUnit(form, num_units) for name in rivals.forecasts}
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
+    judge = IntervalJudge(setting, order, rivals.intervalled)
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.code_length
     instant_of = rivals.instant_of(setting, order)
     for number, batch in enumerate(reader.batches(0)):
@@ -294,10 +322,11 @@ def _accumulate(
             predicted, losses = forecast(given), {}
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
-                predicted = points_within(predicted, form.heads, rivals.bounds_2NF)
+                predicted = points_within(predicted, form.heads, rivals.intervalled.bounds_2NF)
                 if (cells := cell_errors(form, predicted, batch)) is not None:
                     ranking.add(order.positions(number), mean_errors(cells, (1, 2, 3)))
             counted[name].add(predicted, batch, losses, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
             by_unit[name].add(predicted, batch, unit_B)
-    return counted, by_unit, ranking
+            judge.add(name, predicted, batch, hours, order.positions(number))
+    return counted, by_unit, ranking, judge.scores()

@@ -20,6 +20,7 @@ class Row:
         scaled, raw: reports of the numeric targets, in scaled units and in those of the data.
         classes: {categorical target: its report}; empty for a predictor of numbers alone.
         sampled: what the user's own metric says of the sampled windows. loss: the model's own.
+        interval: scores of its intervals; None of a predictor that has none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     classes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     sampled: dict[str, Any] | None = None
     loss: float | None = None
+    interval: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ class Evaluation:
             "by_hour": row.raw.get("by_hour"),
             "classes": dict(row.classes),
             "sampled": row.sampled,
+            "interval": row.interval,
         }
 
 

@@ -68,10 +68,12 @@ class Intervals:
 
 
 def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
-    """Intervals of the numeric targets, and how they do on the test split; None without a validation window.
+    """Intervals of the numeric targets, and how they do on the test split; None without such or a validation window.
 
     Memory: `HELD_BYTES` of scores and twice those of one step and feature; of a larger split every k-th window is asked.
     """
+    if not forecaster.numbers:
+        return None
     order, of = _thinned(forecaster, "validation", held=True)
     if not order.num_windows:
         return None

@@ -5,10 +5,11 @@
     history   [S, H] float64, raw units, NaN where nothing was observed; a series is a window at one node
     times     [S, H + steps] datetime64[ns], UTC, of the history's steps and of those to forecast; NaT where there is none
     steps     target steps
-    levels    the quantile levels that are judged, (0.5,)
+    levels    the quantile levels that are judged: the two ends of an interval and the median between them, (0.05, 0.5, 0.95)
 
-and returns [S, steps], or [S, steps, len(levels)]. A series of which nothing was observed is not handed over: the node's own
-training mean stands for it, as with `repeat`. Two windows are tried before anything else is done.
+and returns [S, steps], or [S, steps, len(levels)], of which the median is the forecast; quantiles that cross are sorted, and
+counted. A series of which nothing was observed is not handed over: the node's own training mean stands for it, as with
+`repeat`, without an interval. Two windows are tried before anything else is done.
 
 Legend: B windows, H history steps, W steps of history and target, P target steps, N nodes, F numeric targets, S series,
 Q levels.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,29 @@ from dateshard.trainer.config import OWN_BASELINE
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.metrics.units import Units
 
-LEVELS = (0.5,)
+MEDIAN = 1  # its place among the levels
 CALLED = "Correct it: it is called as forecast(history, times, steps, levels)"
+
+
+@dataclass(slots=True)
+class RivalQuantiles:
+    """The quantiles that a baseline returned for the last batch, scaled; NaN where it was not asked.
+
+    Attributes:
+        last_QBPNF: None where it returned forecasts alone.
+        crossed: answers so far whose quantiles did not rise with their level, of so many.
+    """
+
+    last_QBPNF: Floats | None = None
+    crossed: int = 0
+    of: int = 0
+
+    def risen(self, answer_SPQ: Floats) -> Floats:
+        """Returns quantiles sorted by their level, and counts those that were not."""
+        if answer_SPQ.shape[-1] > 1:
+            self.crossed += int((np.diff(answer_SPQ, axis=-1) < 0).any(-1).sum())
+            self.of += answer_SPQ[..., 0].size
+        return np.sort(answer_SPQ, axis=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +69,7 @@ class OwnRival:
     Attributes:
         history, steps: of the windows that it sees. targets: places among all features.
         bounds_2F: raw values that no forecast goes beyond.
+        levels: of the quantiles that it is asked for. quantiles: what it said of them.
     """
 
     name: str
@@ -57,6 +80,8 @@ class OwnRival:
     bounds_2F: Floats
     history: int
     steps: int
+    levels: tuple[float, ...]
+    quantiles: RivalQuantiles = field(default_factory=RivalQuantiles)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Returns [B, P, N, F] scaled.
@@ -72,21 +97,30 @@ class OwnRival:
         instant_BW = batch.instant_BW[:, -(self.history + self.steps) :].numpy()
         num_windows, _, num_nodes, _ = values_BHNF.shape
         times_SW = np.repeat(instant_BW, num_nodes, axis=0).view("M8[ns]")
-        raw_BPNF = np.full((num_windows, self.steps, num_nodes, len(places)), np.nan)
+        raw_QBPNF = np.full((len(self.levels), num_windows, self.steps, num_nodes, len(places)), np.nan)
+        has_quantiles = False
         for feature in range(len(places)):
             series_SH = values_BHNF[..., feature].swapaxes(1, 2).reshape(-1, self.history)
             known_S = ~np.isnan(series_SH).all(1)
-            raw_SP = np.full((len(series_SH), self.steps), np.nan)
+            raw_SPQ = np.full((len(series_SH), self.steps, len(self.levels)), np.nan)
             if known_S.any():
-                raw_SP[known_S] = self._ask(series_SH[known_S], times_SW[known_S])
-            raw_BPNF[..., feature] = raw_SP.reshape(num_windows, num_nodes, -1).swapaxes(1, 2)
-        return torch.from_numpy(self._scaled(raw_BPNF))
+                answer_SPQ = self._ask(series_SH[known_S], times_SW[known_S])
+                has_quantiles |= answer_SPQ.shape[-1] == len(self.levels)
+                raw_SPQ[known_S] = self.quantiles.risen(answer_SPQ)
+            raw_QBPNF[..., feature] = np.moveaxis(
+                raw_SPQ.reshape(num_windows, num_nodes, self.steps, -1), (3, 2), (0, 2)
+            )
+        scaled_QBPNF = np.stack([self._scaled(raw_BPNF) for raw_BPNF in raw_QBPNF])
+        asked_QBPNF = np.where(np.isnan(raw_QBPNF), np.nan, scaled_QBPNF)
+        self.quantiles.last_QBPNF = asked_QBPNF if has_quantiles else None
+        return torch.from_numpy(scaled_QBPNF[MEDIAN])
 
     def _ask(self, history_SH: Floats, times_SW: NDArray[np.datetime64]) -> Floats:
+        """Returns [S, P, Q], or [S, P, 1] of a forecast alone."""
         form = f"a history of {list(history_SH.shape)}"
         try:
             with redirect_stdout(sys.stderr):  # stdout is the command's own
-                returned = self.function(history_SH.copy(), times_SW.copy(), self.steps, LEVELS)
+                returned = self.function(history_SH.copy(), times_SW.copy(), self.steps, self.levels)
         except UsageError:
             raise
         except Exception as error:
@@ -95,18 +129,18 @@ class OwnRival:
             raise UsageError(f"baseline '{self.name}' fails on {form}: {describe_error(error)}", todo=CALLED) from None
         answer = self._array(returned, form)
         wanted = (len(history_SH), self.steps)
-        if answer.shape not in (wanted, (*wanted, len(LEVELS))):
-            shapes = f"{list(wanted)} or {[*wanted, len(LEVELS)]}"
+        if answer.shape not in (wanted, (*wanted, len(self.levels))):
+            shapes = f"{list(wanted)} or {[*wanted, len(self.levels)]}"
             what = f"baseline '{self.name}' must return {shapes} for {form}, and returned {list(answer.shape)}"
             raise UsageError(what, todo="The axes are series, target steps and levels")
-        answer_SP: Floats = answer.reshape(*wanted, -1)[..., 0]
-        if not (finite := np.isfinite(answer_SP)).all():
-            series, step = np.argwhere(~finite)[0].tolist()
+        answer_SPQ: Floats = answer.reshape(*wanted, -1)
+        if not (finite := np.isfinite(answer_SPQ)).all():
+            series, step, _ = np.argwhere(~finite)[0].tolist()
             count = f"{int((~finite).sum()):,} of {finite.size:,} values"
             first = f"the first at series {series}, step {step}"
             what = f"baseline '{self.name}' returned NaN or infinity in {count} of {list(answer.shape)} for {form}: {first}"
             raise UsageError(what, todo="Return a finite number for every series; its history may have NaN")
-        return answer_SP
+        return answer_SPQ
 
     def _array(self, returned: Any, form: str) -> Floats:
         try:

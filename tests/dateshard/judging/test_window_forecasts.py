@@ -58,7 +58,6 @@ def forecaster_of(config: Trainer, dataset: Dataset) -> tuple[Forecaster, checkp
 def test_every_window_step_node_and_target_is_a_row_of_truth_and_forecast(world: World, ds: Run) -> None:
     written = Plain(world)
     windows = written.windows("test", HISTORY, HORIZON)
-    ds("predict", "r", "--at", "latest", "--interval", "0.8", "-q")  # which leaves intervals in the run's folder
     done = ds("evaluate", "r", "--forecasts", "w.parquet", "--json")
     frame = pl.read_parquet("w.parquet")
     assert done.document["forecasts"] == {
@@ -66,7 +65,7 @@ def test_every_window_step_node_and_target_is_a_row_of_truth_and_forecast(world:
         "bytes": Path("w.parquet").stat().st_size,
         "windows": len(windows),
         "rows": len(windows) * HORIZON * 3 * 2,
-        "level": 0.8,
+        "level": 0.9,
         "notes": [],
     }
     forecaster, saved = forecaster_of(world.settings.trainer, world.open())
@@ -79,7 +78,7 @@ def test_every_window_step_node_and_target_is_a_row_of_truth_and_forecast(world:
     assert intervals is not None
     observed, target = (np.array([getattr(w, name)[HISTORY:] for w in windows]) for name in ("observed", "scaled"))
     missed = np.where(observed, target, np.nan)[..., ::-1] - scaled  # targets are in the other order
-    walk = Walk(reach=intervals.begin, level=0.8, step=3_600_000_000_000)
+    walk = Walk(reach=intervals.begin, level=0.9, step=3_600_000_000_000)
     hours = np.array([w.codes[HISTORY:] for w in windows]) >> 3
     reach = walk.of_batch(np.array([w.anchor for w in windows]), hours, missed.astype(np.float32)[None])
     expected = {
@@ -126,7 +125,9 @@ def test_rows_are_written_in_groups_and_the_file_appears_whole_or_not_at_all(
     groups = pa_parquet.ParquetFile("w.parquet").metadata
     assert groups.num_row_groups > 5
     assert max(groups.row_group(k).num_rows for k in range(groups.num_row_groups)) <= 100
-    assert_frame_equal(pl.read_parquet("w.parquet"), whole)  # but for the last digits: batches are smaller
+    assert_frame_equal(
+        pl.read_parquet("w.parquet"), whole, abs_tol=1e-4
+    )  # but for the last digits: batches are smaller
     before, make, made = Path("w.parquet").read_bytes(), window_forecasts._of_batch, list[int]()
 
     def failing(*asked: Any) -> pl.DataFrame:

@@ -13,6 +13,7 @@ import pytest
 from dateshard.trainer import checkpoint
 from dateshard.trainer.assessment import adaptation, intervals
 from dateshard.trainer.assessment.adaptation import HALF_LIFE_DAYS, RATE, LocalError, Reach, Walk
+from dateshard.trainer.assessment.evaluate import evaluate
 from dateshard.trainer.assessment.forecaster import load_forecaster
 from dateshard.trainer.assessment.intervals import calibrate
 from dateshard.trainer.runs.run_folder import TrainingRun
@@ -159,11 +160,19 @@ def test_where_the_data_drift_intervals_cover_what_they_promise_and_split_confor
     untrained(world.settings.trainer, world, "r")
     saved, _ = checkpoint.find(TrainingRun(Path("data/runs/r")).checkpoints, "best")
     forecaster = load_forecaster(world.settings.trainer, world.open(), saved)
-    made = calibrate(forecaster, 0.9)
+    adapting = calibrate(forecaster, 0.9)
     monkeypatch.setattr(intervals, "adapts", lambda _: False)
-    plain = calibrate(forecaster, 0.9)
-    assert made is not None and made.coverage is not None
-    assert plain is not None and plain.coverage is not None
-    print(made.coverage.by_feature, plain.coverage.by_feature)
-    assert 0.88 <= made.coverage.by_feature["speed"] <= 0.92
-    assert plain.coverage.by_feature["speed"] < 0.85
+    scores = []
+    for made in (adapting, calibrate(forecaster, 0.9)):
+        model = ("mlp", forecaster.model)
+        config = world.settings.trainer
+        table = evaluate(config, world.open(), split="test", baselines=[], model=model, intervals=made)
+        assert table.rows[0].interval is not None
+        scores.append(table.rows[0].interval["raw"])
+        assert made is not None
+        assert made.coverage is not None
+        assert scores[-1]["coverage"] == pytest.approx(made.coverage.share, abs=1e-3)
+    follows, stays = scores
+    assert 0.88 <= follows["coverage"] <= 0.92
+    assert stays["coverage"] < 0.8
+    assert follows["winkler"] < 0.9 * stays["winkler"]

@@ -33,7 +33,9 @@ def forecast(history, times, steps, levels):
     back = (~np.isnan(history))[:, ::-1].argmax(1)
     return np.repeat(history[np.arange(len(history)), -1 - back][:, None], steps, axis=1)
 def quantiles(*asked):
-    return forecast(*asked)[..., None]
+    return forecast(*asked)[..., None] + np.array([-9.0, 0.0, 20.0])
+def crossing(*asked):
+    return np.where(np.arange(asked[2])[:, None] == 1, quantiles(*asked)[..., ::-1], quantiles(*asked))
 """
 
 
@@ -75,6 +77,38 @@ def test_a_function_that_repeats_the_last_value_is_judged_as_repeat_is(make_worl
             assert found == pytest.approx(expected, rel=1e-5, abs=1e-6), (feature, figure)
 
 
+@pytest.mark.parametrize("name", ["its_rival:quantiles", "its_rival:crossing"])
+def test_the_quantiles_of_a_function_are_scored_and_sorted_where_they_cross(
+    make_world: Make, plain: Make, name: str
+) -> None:
+    world = prepared(make_world)
+    result = judged(world, name, "its_rival:forecast", "repeat")
+    assert row_of(result, "its_rival:forecast").interval is None  # forecasts alone
+    assert row_of(result, "repeat").interval is None
+    scores = row_of(result, name).interval
+    assert scores is not None
+    inside, widths = list[bool](), list[float]()
+    for window in plain(world).windows("test", 12, 4):
+        for node in range(3):
+            past = [
+                raw for raw, seen in zip(window.raw[:12, node, 0], window.observed[:12, node, 0], strict=True) if seen
+            ]
+            for step in range(12, 16) if past else ():
+                if window.observed[step, node, 0]:
+                    inside.append(past[-1] - 9 <= window.raw[step, node, 0] <= past[-1] + 20)
+                    widths.append(29)
+    speed = scores["raw"]["by_feature"]["speed"]
+    assert speed["count"] == len(inside)
+    assert speed["coverage"] == pytest.approx(np.mean(inside))
+    assert speed["width"] == pytest.approx(np.mean(widths), rel=1e-5)
+    assert scores["level"] == 0.9
+    asked = sum(len(call[0]) for call in sys.modules["its_rival"].calls) // 2
+    crossed = {"its_rival:quantiles": 0, "its_rival:crossing": scores["of"] // 4}[name]
+    assert scores["crossed"] == crossed
+    assert 0 < scores["of"] < 4 * asked
+    assert row_of(judged(world, name, baseline_windows=10).sample or result, name).interval is not None
+
+
 def test_a_function_is_handed_raw_values_and_the_instants_of_its_window(
     make_world: Make, plain: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +118,7 @@ def test_a_function_is_handed_raw_values_and_the_instants_of_its_window(
     calls, written = sys.modules["its_rival"].calls, plain(world)
     windows = written.windows("test", 12, 4)
     first = dt.datetime(2024, 3, 1, tzinfo=written.zone).timestamp()
-    assert {(steps, tuple(levels)) for _, _, steps, levels in calls} == {(4, (0.5,))}
+    assert {(steps, tuple(levels)) for _, _, steps, levels in calls} == {(4, (0.05, 0.5, 0.95))}
     assert len(calls[0][0]) <= 2 * 3  # two windows are tried before the others
     for place in range(2):
         given = calls[2 + place :: 2]  # after those that are tried, the targets of a batch one after the other
@@ -115,7 +149,7 @@ def test_a_function_looks_as_far_back_as_its_name_says(make_world: Make) -> None
 
 ONE_NAN = "return np.where(np.arange(steps) == 1, np.nan, np.zeros((len(history), steps)))"
 FAULTS = {
-    "return history[:, :3]": r"must return \[\d, 4\] or \[\d, 4, 1\] for a history of \[\d, 12\], and returned \[\d, 3\]",
+    "return history[:, :3]": r"must return \[\d, 4\] or \[\d, 4, 3\] for a history of \[\d, 12\], and returned \[\d, 3\]",
     "return history[0]": r"must return .* and returned \[12\]",
     ONE_NAN: r"returned NaN or infinity in \d+ of \d+ values of \[\d, 4\] .* series 0, step 1",
     "return np.full((len(history), steps), np.inf)": "returned NaN or infinity",

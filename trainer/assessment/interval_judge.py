@@ -1,0 +1,91 @@
+"""The intervals of an evaluation's predictors, scored on the same windows: the model's, and those of the user's functions.
+
+The model's are the conformal ones that `predict` gives, each as it stood when its window was forecast; a function's are the
+quantiles that it returned. Both lie within the bounds of their feature.
+
+Legend: B batch, P target steps, N nodes, F numeric targets, Q low end, median and high end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dateshard.trainer.assessment.baselines import Setting
+from dateshard.trainer.assessment.intervals import Floats, Intervals, IntervalWalk, missed_of
+from dateshard.trainer.assessment.own_rival import RivalQuantiles
+from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.data.order import Order
+from dateshard.trainer.metrics.epoch import numbers_of
+from dateshard.trainer.metrics.interval_scores import IntervalScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervalled:
+    """All that have intervals, by name.
+
+    Attributes:
+        model: the name of the model, and its intervals; None without any.
+        own: what the user's functions returned for the batch that they were asked last.
+        bounds_2NF: scaled, of the numeric targets; None where no feature has a bound.
+    """
+
+    model: tuple[str, Intervals] | None = None
+    own: Mapping[str, RivalQuantiles] = field(default_factory=dict)
+    bounds_2NF: torch.Tensor | None = None
+
+
+class IntervalJudge:
+    """Scores of intervals over the windows of an order, batch by batch; memory does not grow with them."""
+
+    def __init__(self, setting: Setting, order: Order, intervalled: Intervalled) -> None:
+        self.setting, self.intervalled = setting, intervalled
+        self.sums: dict[str, IntervalScores] = {}
+        self.walk: IntervalWalk | None = None
+        if intervalled.model is not None:
+            begin, level = intervalled.model[1].begin, intervalled.model[1].level
+            self.walk = IntervalWalk(setting.dataset, order, setting.window, begin, level)
+        self.before = {name: (own.crossed, own.of) for name, own in intervalled.own.items()}
+
+    def add(
+        self,
+        name: str,
+        predicted: Mapping[str, torch.Tensor],
+        batch: Batch,
+        hours_BP: NDArray[np.int64] | None,
+        positions: range,
+    ) -> None:
+        """Adds the intervals of one predictor for a batch, if it has any."""
+        form, model = self.setting.form, self.intervalled.model
+        numbers = numbers_of(form, predicted, batch)
+        if numbers is None:
+            return
+        forecast, target, observed = numbers
+        quantiles_QBPNF: Floats | None = None
+        if name in self.intervalled.own:
+            quantiles_QBPNF = self.intervalled.own[name].last_QBPNF
+        elif model is not None and name == model[0] and self.walk is not None and hours_BP is not None:
+            missed = missed_of(forecast, target, observed)
+            low_BPNF, high_BPNF = self.walk(missed, hours_BP, positions)
+            middle = forecast.numpy().astype(np.float64)
+            quantiles_QBPNF = np.stack([middle + low_BPNF, middle, middle + high_BPNF])
+        if quantiles_QBPNF is None:
+            return
+        if self.intervalled.bounds_2NF is not None:
+            quantiles_QBPNF = np.clip(quantiles_QBPNF, *self.intervalled.bounds_2NF.numpy())
+        if name not in self.sums:
+            assert form.units is not None, "form_of always gives them"
+            self.sums[name] = IntervalScores.none(self.setting.level, form.units, form.num_steps)
+        self.sums[name].add(quantiles_QBPNF, target, observed, hours_BP)
+
+    def scores(self) -> Mapping[str, IntervalScores]:
+        """Returns the scores of all that have intervals, with how many of a function's quantiles crossed."""
+        for name, own in self.intervalled.own.items():
+            if name in self.sums:
+                crossed, of = self.before[name]
+                self.sums[name].crossed, self.sums[name].of = own.crossed - crossed, own.of - of
+        return self.sums
