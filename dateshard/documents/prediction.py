@@ -61,12 +61,15 @@ class CoverageDocument(TypedDict):
 
 
 class IntervalDocument(TypedDict):
-    """Split conformal intervals."""
+    """Conformal intervals."""
 
     level: float
     windows: Annotated[int, Field(description="validation windows that they were made from, evenly spaced")]
     of: Annotated[int, Field(description="validation windows there are")]
     own_nodes: Annotated[int, Field(description="nodes x features with errors enough of their own; others share")]
+    adapts: Annotated[
+        bool, Field(description="they followed the errors of the validation and test windows as these became known")
+    ]
     coverage: Annotated[CoverageDocument | None, Field(description="measured on the test split; null without one")]
 
 

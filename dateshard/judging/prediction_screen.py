@@ -95,6 +95,7 @@ def _interval(intervals: Intervals) -> IntervalDocument:
         "windows": intervals.windows,
         "of": intervals.of,
         "own_nodes": intervals.own_nodes,
+        "adapts": intervals.now.local is not None,
         "coverage": coverage,
     }
 
@@ -159,7 +160,9 @@ def _sure(made: Prediction) -> list[str]:
         return ["interval   none: the run has no validation window, so low and high stay empty"]
     windows = counted(intervals.of, "validation window")
     windows = f"{intervals.windows:,} of {windows}" if intervals.windows < intervals.of else windows
-    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows}"]
+    follows = intervals.now.local is not None and intervals.coverage is not None
+    after = ", corrected by those on the test windows" if follows else ""
+    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows}{after}"]
     if made.frame["low"].null_count() == made.frame.height:
         lines[0] = f"interval   none: {windows}: too few for {100 * intervals.level:g} %"
     elif (coverage := intervals.coverage) is not None and coverage.share is not None:

@@ -1,4 +1,4 @@
-"""How wide a forecast's interval must be: split conformal prediction on the validation windows, judged on the test ones.
+"""How wide a forecast's interval must be: conformal prediction on the validation windows, judged on the test ones.
 
 The score of a target is what the model missed it by, in scaled units: what was observed less the forecast. Of n scores
 of one step and feature the interval reaches from the floor((n + 1) a / 2)-th least to the ceil((n + 1) (1 - a / 2))-th, a

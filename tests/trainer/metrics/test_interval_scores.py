@@ -90,15 +90,15 @@ def test_scores_are_the_means_of_their_definitions_in_every_group(
 
 
 def test_a_target_on_an_end_lies_inside_whatever_float32_left_of_it(make_world: Callable[..., Any]) -> None:
-    """A count of 0 lies in an interval that is cut off at 0."""
+    """A count of 0 lies in an interval that is cut off at 0, and in one that ends there."""
     world = make_world(2, split={"train": "2024-03-01", "validation": "2024-03-02"})
     world.prepare()
     dataset = world.open()
     units = Units(dataset, [1])
     zero_NF = dataset.scale.of([1]).apply(np.zeros((1, 1, 3, 1)))
-    ends = np.stack([zero_NF, zero_NF + 0.1, zero_NF + 0.2])
     scores = IntervalScores.none(0.9, units, 1)
-    scores.add(ends, torch.from_numpy(zero_NF.astype(np.float32)), None, None)
+    for ends in ([zero_NF, zero_NF + 0.1, zero_NF + 0.2], [zero_NF - 0.2, zero_NF - 0.1, zero_NF]):
+        scores.add(np.stack(ends), torch.from_numpy(zero_NF.astype(np.float32)), None, None)
     report = scores.report(["volume"], NODES)
     assert report is not None
     assert report["scaled"]["coverage"] == 1.0
