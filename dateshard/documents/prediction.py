@@ -61,7 +61,7 @@ class CoverageDocument(TypedDict):
 
 
 class IntervalDocument(TypedDict):
-    """Conformal intervals."""
+    """How the intervals were made, and how they do on the test windows."""
 
     level: float
     windows: Annotated[int, Field(description="validation windows that they were made from, evenly spaced")]
