@@ -78,7 +78,7 @@ class IntervalMeansByFeature(IntervalMeans):
     by_feature: dict[str, IntervalMeans]
 
 
-class IntervalScoresDocument(TypedDict):
+class QuantileScores(TypedDict):
     """How good the intervals of a model or baseline are."""
 
     level: float
@@ -89,6 +89,14 @@ class IntervalScoresDocument(TypedDict):
     by_horizon: Annotated[list[IntervalMeans], Field(description="scaled, one a target step")]
     by_node: Annotated[dict[str, Any] | None, Field(description="`nodes`, and by target lists of figures, raw")]
     by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target, raw")]
+
+
+class IntervalScoresDocument(QuantileScores):
+    """The intervals that are judged, beside the quantiles that a model gives of itself."""
+
+    own: Annotated[
+        QuantileScores | None, Field(description="outer quantiles of the model as they are; null where it gives none")
+    ]
 
 
 class EvaluateRow(TypedDict):

@@ -20,7 +20,7 @@ from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.assessment.forecaster import Forecaster
-from dateshard.trainer.assessment.quantiles import never_falling
+from dateshard.trainer.assessment.quantiles import around, never_falling, outer_of
 from dateshard.trainer.bounds import bounds_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Made:
         scaled_PNT: of the numeric targets in the forecaster's order; None without one.
         quantiles_PNTQ: likewise, at the levels of `forecaster.quantiles`; None where no loss knows quantiles.
         chances: {categorical target: [P, N, categories] probabilities}.
-        reach_2PNT: what is added to a scaled forecast for low and high; None without intervals.
+        reach_2PNT: what is added to a scaled forecast, or to its outer quantiles, for low and high; None without intervals.
         known_PNK: whether the inputs hold a value of the target at the node. Where not, there is no interval.
     """
 
@@ -130,7 +130,8 @@ def bands_of(made: Made) -> Floats:
         places = [forecaster.columns.targets[place] for place in forecaster.numbers]
         ends = made.scaled_PNT.astype(np.float64)[None]
         if made.reach_2PNT is not None:
-            ends = np.concatenate([ends, made.scaled_PNT + made.reach_2PNT])
+            outer = outer_of(made.quantiles_PNTQ, made.scaled_PNT)
+            ends = np.concatenate([ends, made.scaled_PNT + around(made.reach_2PNT, outer)])
         low, high = bounds_of(forecaster.config, forecaster.dataset, places)
         raw = np.clip(in_raw_units(forecaster, ends, places), low, high)
         bands[: len(ends), ..., list(forecaster.numbers)] = raw

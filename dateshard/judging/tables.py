@@ -169,8 +169,9 @@ def _intervals(screen: Screen, result: Evaluation) -> None:
         return
     features = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
     lines = [[f"interval {intervals[0][1]['level']:g}, raw units", "", "covers %", "width", "Winkler", "pinball"]]
-    for name, scores in intervals:
-        for feature in features:
+    shown = [each for name, scores in intervals for each in ((name, scores), (_own_name(name, scores), scores["own"]))]
+    for name, scores in shown:
+        for feature in features if scores is not None else ():
             means = scores["raw"]["by_feature"][feature]
             figures = [number(means[key], 4) for key in ("width", "winkler", "pinball")]
             lines.append([name, feature, number(_percent(means["coverage"]), 1), *figures])
@@ -181,6 +182,11 @@ def _intervals(screen: Screen, result: Evaluation) -> None:
             screen.explain(
                 f"{name}: {scores['crossed']:,} of {scores['of']:,} answers had crossing quantiles; they were sorted"
             )
+
+
+def _own_name(name: str, scores: Mapping[str, Any]) -> str:
+    """What the quantiles of the model itself are called, with what they shall cover."""
+    return f"{name}, own quantiles {scores['own']['level']:.2g}" if scores["own"] else name
 
 
 def _judged(result: Evaluation) -> Row | None:

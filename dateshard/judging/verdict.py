@@ -121,7 +121,8 @@ def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         classes = {name: {**report, "confusion": None, "by_class": {}} for name, report in classes.items()}
     hours, interval = row["by_hour"] if whole else None, row["interval"]
     if interval is not None:
-        interval = {**interval, "by_horizon": [], "by_node": None, "by_hour": None}
+        short: dict[str, Any] = {"by_horizon": [], "by_node": None, "by_hour": None}
+        interval = {**interval, **short, "own": interval["own"] and {**interval["own"], **short}}
     return {**row, "interval": interval, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
 
 

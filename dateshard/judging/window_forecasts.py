@@ -39,6 +39,7 @@ from dateshard.trainer.assessment.baselines import BATCH_BYTES, order_to_judge, 
 from dateshard.trainer.assessment.example_windows import mapped
 from dateshard.trainer.assessment.forecaster import Forecaster
 from dateshard.trainer.assessment.intervals import Floats, Intervals, IntervalWalk, missed_of, target_hours
+from dateshard.trainer.assessment.quantiles import outer_of
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.data.permutation import Integers
@@ -212,7 +213,9 @@ def _reach(
         return None
     numbers = list(forecaster.numbers)
     observed = None if batch.observed_BPNF is None else batch.observed_BPNF[..., numbers]
-    missed = missed_of(forecaster.numeric(forecast), batch.target_BPNF[..., numbers], observed)
+    predicted = forecaster.numeric(forecast)
+    outer = outer_of(forecaster.quantiles_in(forecast), predicted.numpy())
+    missed = missed_of(predicted, batch.target_BPNF[..., numbers], observed, outer)
     reach_2BPNF = follow(missed, target_hours(forecaster, batch.codes_BW), positions)
     return reach_2BPNF.reshape(2, -1, *reach_2BPNF.shape[3:])
 

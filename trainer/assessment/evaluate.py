@@ -27,9 +27,10 @@ from dateshard.trainer.assessment.baselines import (
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
 from dateshard.trainer.assessment.example_windows import Drawn, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
-from dateshard.trainer.assessment.interval_judge import IntervalJudge, Intervalled
+from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
+from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import points_within, scaled_bounds
 from dateshard.trainer.config import Trainer, code_of_baseline
@@ -93,6 +94,7 @@ def evaluate(
         model=(model[0], intervals) if model and intervals else None,
         own={name: own.quantiles for name, own in made.own.items()},
         bounds_2NF=bounds,
+        reader=RawQuantiles.of(config, dataset, setting.form.heads, setting.columns.targets),
     )
     rivals = Rivals(made.reach, forecasts, model[0] if model else None, intervalled)
     few = _sampled(order, config, rivals, notes)
@@ -168,6 +170,11 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
     nodes = setting.dataset.nodes.names
     intervals = {name: score.report(setting.columns.target_names, nodes) for name, score in scores.items()}
     rows = [replace(row, interval=intervals.get(row.name)) for row in rows]
+    own = {row.name: intervals.get(RAW) for row in rows if row.kind == "model"}
+    rows = [
+        row if row.interval is None else replace(row, interval=row.interval | {"own": own.get(row.name)})
+        for row in rows
+    ]
     manifest = setting.dataset.manifest
     result = Evaluation(
         split=setting.split,
@@ -320,6 +327,7 @@ def _accumulate(
         given, batch = batch, setting.judged(batch)
         for name, forecast in rivals.forecasts.items():
             predicted, losses = forecast(given), {}
+            outputs = predicted
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
                 predicted = points_within(predicted, form.heads, rivals.intervalled.bounds_2NF)
@@ -328,5 +336,5 @@ def _accumulate(
             counted[name].add(predicted, batch, losses, order.positions(number))
             counted[name].add_raw(predicted, batch, hours)
             by_unit[name].add(predicted, batch, unit_B)
-            judge.add(name, predicted, batch, hours, order.positions(number))
+            judge.add(name, predicted, batch, hours, order.positions(number), outputs)
     return counted, by_unit, ranking, judge.scores()

@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from dateshard.trainer.assessment.baselines import Setting
 from dateshard.trainer.assessment.intervals import Floats, Intervals, IntervalWalk, missed_of
 from dateshard.trainer.assessment.own_rival import RivalQuantiles
+from dateshard.trainer.assessment.quantiles import RawQuantiles, around, outer_of
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Order
 from dateshard.trainer.metrics.epoch import numbers_of
 from dateshard.trainer.metrics.interval_scores import IntervalScores
+
+RAW = "quantiles as the model gives them"  # no name of a predictor
+Truth = tuple[torch.Tensor, torch.Tensor | None, NDArray[np.int64] | None]  # targets, what was observed, hours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +36,13 @@ class Intervalled:
         model: the name of the model, and its intervals; None without any.
         own: what the user's functions returned for the batch that they were asked last.
         bounds_2NF: scaled, of the numeric targets; None where no feature has a bound.
+        reader: of the model's quantiles.
     """
 
     model: tuple[str, Intervals] | None = None
     own: Mapping[str, RivalQuantiles] = field(default_factory=dict)
     bounds_2NF: torch.Tensor | None = None
+    reader: RawQuantiles | None = None
 
 
 class IntervalJudge:
@@ -58,8 +64,9 @@ class IntervalJudge:
         batch: Batch,
         hours_BP: NDArray[np.int64] | None,
         positions: range,
+        outputs: Mapping[str, torch.Tensor],
     ) -> None:
-        """Adds the intervals of one predictor for a batch, if it has any."""
+        """Adds the intervals of one predictor for a batch, if it has any; `outputs`: all that the model gave."""
         form, model = self.setting.form, self.intervalled.model
         numbers = numbers_of(form, predicted, batch)
         if numbers is None:
@@ -69,18 +76,35 @@ class IntervalJudge:
         if name in self.intervalled.own:
             quantiles_QBPNF = self.intervalled.own[name].last_QBPNF
         elif model is not None and name == model[0] and self.walk is not None and hours_BP is not None:
-            missed = missed_of(forecast, target, observed)
-            low_BPNF, high_BPNF = self.walk(missed, hours_BP, positions)
             middle = forecast.numpy().astype(np.float64)
+            outer = self._outer(outputs, forecast, (target, observed, hours_BP))
+            missed = missed_of(forecast, target, observed, outer)
+            low_BPNF, high_BPNF = around(self.walk(missed, hours_BP, positions), outer)
             quantiles_QBPNF = np.stack([middle + low_BPNF, middle, middle + high_BPNF])
-        if quantiles_QBPNF is None:
-            return
+        if quantiles_QBPNF is not None:
+            self._score(name, self.setting.level, quantiles_QBPNF, (target, observed, hours_BP))
+
+    def _outer(
+        self, outputs: Mapping[str, torch.Tensor], forecast: torch.Tensor, truth: Truth
+    ) -> NDArray[np.float32] | None:
+        """Returns the model's outer quantiles less its forecast, and scores them as they are."""
+        reader = self.intervalled.reader
+        if reader is None or not reader.levels:
+            return None
+        quantiles = reader.scaled(outputs, reader.levels).numpy()
+        if (level := reader.levels[-1] - reader.levels[0]) > 0:
+            low, high, middle = quantiles[..., 0], quantiles[..., -1], forecast.numpy()
+            self._score(RAW, level, np.stack([low, middle, high]).astype(np.float64), truth)
+        return outer_of(quantiles, forecast.numpy())
+
+    def _score(self, name: str, level: float, quantiles_QBPNF: Floats, truth: Truth) -> None:
         if self.intervalled.bounds_2NF is not None:
             quantiles_QBPNF = np.clip(quantiles_QBPNF, *self.intervalled.bounds_2NF.numpy())
         if name not in self.sums:
+            form = self.setting.form
             assert form.units is not None, "form_of always gives them"
-            self.sums[name] = IntervalScores.none(self.setting.level, form.units, form.num_steps)
-        self.sums[name].add(quantiles_QBPNF, target, observed, hours_BP)
+            self.sums[name] = IntervalScores.none(level, form.units, form.num_steps)
+        self.sums[name].add(quantiles_QBPNF, *truth)
 
     def scores(self) -> Mapping[str, IntervalScores]:
         """Returns the scores of all that have intervals, with how many of a function's quantiles crossed."""

@@ -26,9 +26,10 @@ import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.trainer.assessment.adaptation import Integers, LocalError, Reach, Walk, starting
+from dateshard.trainer.assessment.adaptation import RATE, Integers, LocalError, Reach, Walk, starting
 from dateshard.trainer.assessment.coverage import Coverage, CoverageTally
 from dateshard.trainer.assessment.forecaster import Forecaster
+from dateshard.trainer.assessment.quantiles import around, outer_of
 from dateshard.trainer.data.batch import Batch, BatchForm
 from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.window_dates import DateOf, InstantOf
@@ -37,7 +38,7 @@ from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models.naive import repeated
 from dateshard.trainer.setup import evaluation_shuffle, make_reader, order_of, shuffle_of
 
-CODE = 4  # raised by hand when the same checkpoint and data give other intervals
+CODE = 5  # raised by hand when the same checkpoint and data give other intervals
 HELD_BYTES = 256 << 20  # of scores
 MOST_WINDOWS = 10_000  # of a split that are asked; more would take time and hardly move a quantile
 UNLEARNED = 8  # the first eighth of the validation windows only teaches what a local error is
@@ -77,9 +78,11 @@ def calibrate(forecaster: Forecaster, level: float) -> Intervals | None:
     order, of = _thinned(forecaster, "validation", held=True)
     if not order.num_windows:
         return None
-    scores_KPNF, errors, local = _scores(forecaster, order, level)
-    ends, own = _reach(scores_KPNF, level)
-    del scores_KPNF
+    scores_RKPNF, errors, local = _scores(forecaster, order, level)
+    ends, own = _reach(scores_RKPNF[0], level, point=len(scores_RKPNF) == 1)
+    if len(scores_RKPNF) > 1:
+        ends[1] = _reach(scores_RKPNF[1], level, point=False)[0][1]
+    del scores_RKPNF
     begin = Reach(ends_2PNF=ends, local=local)
     intervals = Intervals(
         level=level, begin=begin, now=begin, windows=order.num_windows, of=of, own_nodes=own, errors=errors
@@ -98,22 +101,30 @@ class IntervalWalk:
     """The intervals of an order's windows, one batch after the other, each as it stood when its window was forecast."""
 
     def __init__(self, dataset: Dataset, order: Order, window: Window, reach: Reach, level: float) -> None:
-        self.dataset, self.window = dataset, window
-        self.walk = Walk(reach=reach, level=level, step=dataset.manifest.step)
+        self.dataset, self.window, self.start, self.level = dataset, window, reach, level
+        self.rate = RATE
+        self._walk: Walk | None = None
         self.instant_of = None if reach.local is None else InstantOf(dataset, order, window)
 
-    def __call__(self, missed_BPNF: NDArray[np.float32], hours_BP: Integers, positions: range) -> Floats:
-        """Returns [2, B, P, N, F]: what is added to the scaled forecasts of the windows at these positions.
+    def finish(self) -> Reach:
+        """Returns the ends after all that was learned."""
+        return self.start if self._walk is None else self._walk.finish()
+
+    def __call__(self, missed_RBPNF: NDArray[np.float32], hours_BP: Integers, positions: range) -> Floats:
+        """Returns [2, B, P, N, F]: what is added to the scaled forecasts, or to their outer quantiles, at these positions.
 
         Args:
-            missed_BPNF: what was observed less what was forecast, NaN where nothing was.
+            missed_RBPNF: as `missed_of` gives it.
         """
-        size = len(missed_BPNF)
+        size = missed_RBPNF.shape[1]
         if self.instant_of is None:
-            ends_2PNF = self.walk.reach.ends_2PNF
+            ends_2PNF = self.start.ends_2PNF
             return np.broadcast_to(ends_2PNF[:, None], (2, size, *ends_2PNF.shape[1:]))
         anchor_B = self.instant_of(positions, np.zeros(1, dtype=np.int64))[:, 0] // self.dataset.manifest.step
-        return self.walk.of_batch(anchor_B, hours_BP, missed_BPNF[None])
+        if self._walk is None:
+            step, rows = self.dataset.manifest.step, len(missed_RBPNF)
+            self._walk = Walk(reach=self.start, level=self.level, step=step, rows=rows, rate=self.rate)
+        return self._walk.of_batch(anchor_B, hours_BP, missed_RBPNF)
 
 
 def _thinned(forecaster: Forecaster, split: str, *, held: bool) -> tuple[Order, int]:
@@ -123,6 +134,7 @@ def _thinned(forecaster: Forecaster, split: str, *, held: bool) -> tuple[Order, 
     order = order_of(dataset, split, window, config.training.batch_size, shuffle, None)
     total = order.num_windows
     scores = 4 * window.target_steps * dataset.manifest.num_nodes * max(1, len(forecaster.numbers))
+    scores *= 2 if forecaster.quantiles.levels else 1
     most = min(MOST_WINDOWS, max(1, HELD_BYTES // scores)) if held else MOST_WINDOWS
     every = max(1, math.ceil(total / most))
     runs = tuple(replace(run, count=math.ceil(run.count / every)) for run in order.runs)
@@ -153,30 +165,34 @@ def target_hours(forecaster: Forecaster, codes_BW: torch.Tensor | None) -> Integ
 def _scores(
     forecaster: Forecaster, order: Order, level: float
 ) -> tuple[NDArray[np.float32], dict[str, float], LocalError | None]:
-    """Returns ([K, P, N, F] scores, NaN where nothing was observed; squared errors beside two baselines; local errors).
+    """Returns ([1, K, P, N, F] scores, NaN where nothing was observed; squared errors beside two baselines; local errors).
 
-    Scores are errors, in local errors where these are known; of the first windows, which know of none, there is none.
+    Scores are errors, in local errors where these are known; of the first windows, which know of none, there is none. Of a
+    model that knows quantiles they are [2, K, P, N, F]: less the lowest and less the highest one.
     """
     targets = [forecaster.columns.targets[place] for place in forecaster.numbers]
     shape = (forecaster.window.target_steps, forecaster.dataset.manifest.num_nodes, len(targets))
-    scores, at = np.empty((order.num_windows, *shape), dtype=np.float32), 0
+    rows = 2 if forecaster.quantiles.levels else 1
+    scores, at = np.empty((rows, order.num_windows, *shape), dtype=np.float32), 0
     mean = Units(forecaster.dataset, targets).mean_scaled_NF
     sums: dict[str, float] = {}
     follow = None
     if adapts(forecaster):
         follow = IntervalWalk(forecaster.dataset, order, forecaster.window, starting(*shape), level)
-        follow.walk.rate = 0.0  # so that the high end is the local error itself
+        follow.rate = 0.0  # so that the high end is the local error itself
     looks_ahead = any(forecaster.dataset.features[place].ahead for place in targets)
     for number, batch in enumerate(_batches(forecaster, order)):
-        predicted = forecaster.numeric(forecaster.forecast(batch))
-        missed = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF)
-        seen = ~np.isnan(missed)
+        outputs = forecaster.forecast(batch)
+        predicted = forecaster.numeric(outputs)
+        outer = outer_of(forecaster.quantiles_in(outputs), predicted.numpy())
+        missed = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF, outer)
+        seen = ~np.isnan(missed[-1])
         unit = (
             1.0
             if follow is None
             else follow(missed, target_hours(forecaster, batch.codes_BW), order.positions(number))[1]
         )
-        scores[at : at + batch.size] = missed / unit
+        scores[:, at : at + batch.size] = missed[:rows] / unit
         at += batch.size
         guesses = {"model": predicted, "mean": mean.expand(batch.size, *shape)}
         if forecaster.window.horizon and not looks_ahead:  # its own last value would tell what came
@@ -184,20 +200,30 @@ def _scores(
         for name, guess in guesses.items():
             squared = np.square((batch.target_BPNF.double() - guess.double()).numpy())
             sums[name] = sums.get(name, 0.0) + float(squared[seen].sum())
-    count = int(np.count_nonzero(~np.isnan(scores)))
+    count = int(np.count_nonzero(~np.isnan(scores[0])))
     if follow is not None:
-        scores[: len(scores) // UNLEARNED] = np.nan
-    local = None if follow is None else follow.walk.finish().local
+        scores[:, : order.num_windows // UNLEARNED] = np.nan
+    local = None if follow is None else follow.finish().local
     return scores, {name: total / count for name, total in sums.items()} if count else {}, local
 
 
-def missed_of(predicted: torch.Tensor, target: torch.Tensor, observed: torch.Tensor | None) -> NDArray[np.float32]:
-    """Returns what was observed less what was forecast, NaN where nothing was observed."""
-    missed: NDArray[np.float32] = (target - predicted).numpy()
+def missed_of(
+    predicted: torch.Tensor,
+    target: torch.Tensor,
+    observed: torch.Tensor | None,
+    outer_2BPNF: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Returns [1, B, P, N, F] what was observed less what was forecast, NaN where nothing was observed.
+
+    With outer quantiles, less the forecast, it is [3, B, P, N, F]: less the low one, the high one and the forecast.
+    """
+    missed: NDArray[np.float32] = (target - predicted).numpy()[None]
+    if outer_2BPNF is not None:
+        missed = np.concatenate([missed - outer_2BPNF, missed])
     return missed if observed is None else np.where(observed.numpy(), missed, np.float32(np.nan))
 
 
-def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]:
+def _reach(scores_KPNF: NDArray[np.float32], level: float, *, point: bool = True) -> tuple[Floats, int]:
     """Returns ([2, P, N, F], nodes x features that all their steps have scores enough of)."""
     _, steps, nodes, features = scores_KPNF.shape
     reach, own = np.full((2, steps, nodes, features), np.nan), np.zeros((steps, nodes, features), dtype=bool)
@@ -211,7 +237,8 @@ def _reach(scores_KPNF: NDArray[np.float32], level: float) -> tuple[Floats, int]
             mine = _ends(column_KN, count_N, level)
             reach[:, step, :, feature] = np.where(enough_N, mine, pooled)
             own[step, :, feature] = enough_N
-    reach[0], reach[1] = np.minimum(reach[0], 0.0), np.maximum(reach[1], 0.0)  # NaN stays
+    if point:  # an end of a biased forecast is the forecast itself; a quantile may move inwards too
+        reach[0], reach[1] = np.minimum(reach[0], 0.0), np.maximum(reach[1], 0.0)  # NaN stays
     return reach, int(own.all(axis=0).sum())
 
 
@@ -243,11 +270,14 @@ def cover(forecaster: Forecaster, intervals: Intervals, split: str) -> Intervals
     )
     offsets = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
     for number, batch in enumerate(_batches(forecaster, order)):
-        predicted, hours = forecaster.numeric(forecaster.forecast(batch)), target_hours(forecaster, batch.codes_BW)
-        missed = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF)
-        low, high = follow(missed, hours, order.positions(number))
+        outputs, hours = forecaster.forecast(batch), target_hours(forecaster, batch.codes_BW)
+        predicted = forecaster.numeric(outputs)
+        outer = outer_of(forecaster.quantiles_in(outputs), predicted.numpy())
+        missed_RBPNF = missed_of(predicted, batch.target_BPNF, batch.observed_BPNF, outer)
+        low, high = around(follow(missed_RBPNF, hours, order.positions(number)), outer)
+        missed = missed_RBPNF[-1]
         with np.errstate(invalid="ignore"):
             seen, inside = ~np.isnan(missed - low), (missed >= low) & (missed <= high)
         tally.add(seen, inside, hours, date_of(order.positions(number), offsets))
     coverage = tally.coverage(split, order.num_windows, total)
-    return replace(intervals, now=follow.walk.finish(), coverage=coverage)
+    return replace(intervals, now=follow.finish(), coverage=coverage)

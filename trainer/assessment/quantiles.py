@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.bounds import bounds_of, scaled_bounds
@@ -71,3 +72,22 @@ def never_falling(values_Q: Floats) -> Floats:
     """Returns values whose first axis is the level: none is below one of a lower level; NaN stays, and lifts nothing."""
     lifted: Floats = np.where(np.isnan(values_Q), np.nan, np.fmax.accumulate(values_Q, axis=0))
     return lifted
+
+
+def outer_of(quantiles_Q: NDArray[np.float32] | None, forecast: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Returns [2, ...]: the lowest and highest of quantiles [..., Q] less their forecast, which they enclose.
+
+    0 where a target's loss knows no quantiles; None where none does.
+    """
+    if quantiles_Q is None:
+        return None
+    low, high = (np.nan_to_num(quantiles_Q[..., place] - forecast) for place in (0, -1))
+    return np.stack([np.minimum(low, 0.0), np.maximum(high, 0.0)])
+
+
+def around(reach_2: Floats, outer_2: NDArray[np.float32] | None) -> Floats:
+    """Returns what is added to a forecast for its ends: outer quantiles moved by a reach; they never pass the forecast."""
+    if outer_2 is None:
+        return reach_2
+    moved_2 = reach_2 + outer_2
+    return np.stack([np.minimum(moved_2[0], 0.0), np.maximum(moved_2[1], 0.0)])

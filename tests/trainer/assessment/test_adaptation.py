@@ -176,3 +176,34 @@ def test_where_the_data_drift_intervals_cover_what_they_promise_and_split_confor
     assert 0.88 <= follows["coverage"] <= 0.92
     assert stays["coverage"] < 0.8
     assert follows["winkler"] < 0.9 * stays["winkler"]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_quantiles_of_a_model_are_moved_to_cover_what_they_promise(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    """Conformalised quantile regression: those of an untrained model cover anything but 0.9."""
+    if not follows:
+        monkeypatch.setattr(intervals, "adapts", lambda _: False)
+    training = {"batch_size": 64, "loss": "quantile", "quantiles": [0.05, 0.5, 0.95]}
+    split = {
+        "train": "2024-03-01..2024-03-06",
+        "validation": "2024-03-07..2024-03-13",
+        "test": "2024-03-14..2024-03-20",
+    }
+    world = make_world(20, split=split, window={"history": 6, "horizon": 3}, training=training)
+    world.prepare()
+    untrained(world.settings.trainer, world, "r")
+    saved, _ = checkpoint.find(TrainingRun(Path("data/runs/r")).checkpoints, "best")
+    forecaster = load_forecaster(world.settings.trainer, world.open(), saved)
+    made, model = calibrate(forecaster, 0.9), ("mlp", forecaster.model)
+    table = evaluate(world.settings.trainer, world.open(), split="test", baselines=[], model=model, intervals=made)
+    scores = table.rows[0].interval
+    assert scores is not None
+    assert scores["own"]["level"] == pytest.approx(0.9)
+    assert scores["own"]["scaled"]["coverage"] < 0.7
+    assert 0.86 <= scores["scaled"]["coverage"] <= 0.94
+    assert scores["scaled"]["winkler"] < scores["own"]["scaled"]["winkler"]
+    assert made is not None
+    assert made.coverage is not None
+    assert made.coverage.share == pytest.approx(scores["scaled"]["coverage"], abs=1e-3)
