@@ -160,12 +160,11 @@ def _sure(made: Prediction) -> list[str]:
         return ["interval   none: the run has no validation window, so low and high stay empty"]
     windows = counted(intervals.of, "validation window")
     windows = f"{intervals.windows:,} of {windows}" if intervals.windows < intervals.of else windows
-    follows = intervals.now.local is not None and intervals.coverage is not None
-    after = ", corrected by those on the test windows" if follows else ""
-    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows}{after}"]
+    lines = [f"interval   {100 * intervals.level:g} % by the errors on {windows}"]
     if made.frame["low"].null_count() == made.frame.height:
         lines[0] = f"interval   none: {windows}: too few for {100 * intervals.level:g} %"
     elif (coverage := intervals.coverage) is not None and coverage.share is not None:
+        lines += ["           corrected by the errors on the test windows"] if intervals.now.local is not None else []
         lines += _covered(coverage, coverage.share, intervals.level)
     else:
         lines.append("           no test window: its coverage was not measured")
