@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from dateshard.judging.forecast import LATEST
 from dateshard.judging.judge import newest_run
 from dateshard.places import runs_folder, shards_folder
@@ -96,9 +94,8 @@ def on_nodes(intervals: Intervals | None, num_nodes: int) -> Intervals | None:
     """The intervals with none for nodes behind those that they were made of."""
     if intervals is None:
         return None
-    missing = num_nodes - intervals.reach_2PNF.shape[2]
-    reach = np.pad(intervals.reach_2PNF, ((0, 0), (0, 0), (0, missing), (0, 0)), constant_values=np.nan)
-    return replace(intervals, reach_2PNF=reach)
+    begin, now = (reach.with_nodes(num_nodes) for reach in (intervals.begin, intervals.now))
+    return replace(intervals, begin=begin, now=now)
 
 
 def refuse_known_ahead(loaded: LoadedRun, door: str) -> None:

@@ -95,6 +95,14 @@ class Reach:
         """Returns [2, P, N, F] low and high ends of a forecast of steps at these hours of the local day, in scaled units."""
         return self.ends_2PNF if self.local is None else self.ends_2PNF * self.local.at(hours_P)
 
+    def with_nodes(self, num_nodes: int) -> Reach:
+        """Returns the reach with nodes behind its own, which have no ends and no known errors."""
+        missing = ((0, 0), (0, 0), (0, num_nodes - self.ends_2PNF.shape[2]), (0, 0))
+        ends, local = np.pad(self.ends_2PNF, missing, constant_values=np.nan), self.local
+        if local is not None:
+            local = LocalError(hours_2GNF=np.pad(local.hours_2GNF, missing), recent_2F=local.recent_2F)
+        return Reach(ends_2PNF=ends, local=local)
+
 
 @dataclass(slots=True, kw_only=True)
 class Walk:
