@@ -17,11 +17,13 @@ class Forward:
 
     Attributes:
         batch: on the model's device; on the CPU the very same views.
+        outputs: {head: [B, P, N, its channels]}.
         forecast: {head: [B, P, N, its targets, of a category its classes]}.
         sums: {head: (sum of its losses, number of observed elements)}.
     """
 
     batch: Batch
+    outputs: dict[str, torch.Tensor]
     forecast: dict[str, torch.Tensor]
     sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]]
 
@@ -36,4 +38,4 @@ def forward(session: Session, given: Batch) -> Forward:
     batch = given if device.type == "cpu" else given.changed(lambda tensor: tensor.to(device))
     out = outputs(session.model, batch, session.heads)
     sums = {head.name: head.sums(out[head.name], batch) for head in session.heads}
-    return Forward(batch, points_of(out, session.heads), sums)
+    return Forward(batch, out, points_of(out, session.heads), sums)

@@ -24,7 +24,7 @@ from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
 from dateshard.trainer.optimization.schedule import learning_rate
 from dateshard.trainer.session import Session, State, make_room, save
-from dateshard.trainer.step import Outcome, Step
+from dateshard.trainer.step import Outcome, Step, Watch
 from dateshard.trainer.stop import Interrupted, ShouldStop, ask
 
 
@@ -34,6 +34,7 @@ class Stepped:
 
     Attributes:
         batch: batches of the epoch so far. losses: {head: mean}. skipped: steps of the epoch without a finite gradient.
+        gradient_norm: before clipping; None where a loss was not finite.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class Stepped:
     size: int
     learning_rate: float
     wait_seconds: float
+    gradient_norm: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +104,7 @@ def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: Shoul
     if finished(session) is None:
         make_room(session, writer)
     while (why := finished(session)) is None:
-        if state.validated:
-            state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
-            session.metrics = session.metrics.fresh(state.epoch)
+        begin_epoch(session)
         began = time.perf_counter()
         for event in _train_epoch(session, writer):
             yield event
@@ -153,21 +153,45 @@ def finished(session: Session) -> str | None:
     return "max steps" if most is not None and state.step >= most and due else None
 
 
+def begin_epoch(session: Session) -> None:
+    """Moves on to the next epoch if the current one is over."""
+    state = session.state
+    if state.validated:
+        state.epoch, state.batch, state.skipped, state.validated = state.epoch + 1, 0, 0, False
+        session.metrics = session.metrics.fresh(state.epoch)
+
+
 def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
-    """The rest of the current epoch: every `accumulate` batches make a step, the epoch's last ones too."""
+    """The rest of the current epoch, with a save every so many batches."""
+    config, since = session.config.checkpoint, session.state.batch
+    for stepped in take_steps(session):
+        _refuse_fruitless(session, writer)
+        yield stepped
+        yield from writer.drain_saved()
+        number, save_freq = stepped.batch, config.save_freq
+        due = save_freq and number // save_freq > since // save_freq and number < stepped.num_batches
+        if due and writer.fits(config.max_overhead):
+            since = number
+            save(session, writer)
+
+
+def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped]:
+    """The rest of the current epoch: every `accumulate` batches make a step, the epoch's last ones too.
+
+    Args:
+        watch: as of `Step`.
+    """
     state, training, order = session.state, session.config.training, session.train.order
-    save_freq, since = session.config.checkpoint.save_freq, state.batch
-    max_overhead = session.config.checkpoint.max_overhead
     session.model.train()
     step, asked, waited = None, time.perf_counter(), 0.0
     for number, batch in enumerate(session.train.batches(state.epoch, start=state.batch), start=state.batch + 1):
         waited += time.perf_counter() - asked
-        step = step or Step(session=session, num_windows=order.windows_in(number - 1, training.accumulate))
+        step = step or Step(session=session, num_windows=order.windows_in(number - 1, training.accumulate), watch=watch)
         step.add(batch)
         if number % training.accumulate == 0 or number == order.num_batches:
             rate = set_learning_rate(session)
             outcome, step = step.finish(), None
-            _note(session, writer, number, outcome)
+            _note(state, number, outcome)
             yield Stepped(
                 epoch=state.epoch,
                 batch=number,
@@ -179,12 +203,8 @@ def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
                 size=outcome.size,
                 learning_rate=rate,
                 wait_seconds=waited,
+                gradient_norm=outcome.gradient_norm,
             )
-            yield from writer.drain_saved()
-            due = save_freq and number // save_freq > since // save_freq and number < order.num_batches
-            if due and writer.fits(max_overhead):
-                since = number
-                save(session, writer)
             waited = 0.0
         asked = time.perf_counter()
 
@@ -199,19 +219,20 @@ def set_learning_rate(session: Session) -> float:
     return rate
 
 
-def _note(session: Session, writer: CheckpointWriter, number: int, outcome: Outcome) -> None:
-    """Moves the position on.
+def _note(state: State, number: int, outcome: Outcome) -> None:
+    """Moves the position on."""
+    state.batch, state.step = number, state.step + 1
+    state.skipped += outcome.skipped
+    state.skipped_in_a_row = state.skipped_in_a_row + 1 if outcome.skipped else 0
+
+
+def _refuse_fruitless(session: Session, writer: CheckpointWriter) -> None:
+    """Ends a training that gets nowhere.
 
     Raises:
         DateshardError: too many steps in a row had no finite gradient; a checkpoint of the state is kept.
     """
-    state = session.state
-    state.batch, state.step = number, state.step + 1
-    if not outcome.skipped:
-        state.skipped_in_a_row = 0
-        return
-    state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
-    if state.skipped_in_a_row >= session.config.training.max_skipped:
+    if session.state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
         postmortem.write(session)
@@ -242,12 +263,8 @@ def _close_epoch(
 ) -> Iterator[Event]:
     """Notes the validation on the very weights that are saved next."""
     state, config = session.state, session.config
-    state.val_loss = report["loss"] if report else None
-    state.train_loss = session.metrics.loss()
     rate = learning_rate(state.epoch, state.step, config.training.learning_rate, config.scheduler, state.progress.cuts)
-    judged = state.val_loss if session.validation else state.train_loss
-    best = state.progress.note(judged, state.epoch, config.early_stopping, config.scheduler)
-    state.validated = True
+    best = note_validation(session, report)
     yield EpochDone(  # told before it is saved: what follows a save is never told again by a resumed run
         epoch=state.epoch,
         step=state.step,
@@ -262,6 +279,17 @@ def _close_epoch(
     )
     save(session, writer)
     yield from writer.drain_saved()
+
+
+def note_validation(session: Session, report: dict[str, Any] | None) -> bool:
+    """Notes an epoch's losses, on which the next learning rate may depend; returns whether they are the best so far."""
+    state, config = session.state, session.config
+    state.val_loss = report["loss"] if report else None
+    state.train_loss = session.metrics.loss()
+    judged = state.val_loss if session.validation else state.train_loss
+    best = state.progress.note(judged, state.epoch, config.early_stopping, config.scheduler)
+    state.validated = True
+    return best
 
 
 def _train_closed_form(

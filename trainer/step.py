@@ -6,6 +6,7 @@ elements joins at the end and rescales them once. So masks, short last batches, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,24 +15,28 @@ from torch import nn
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.device import reseed
-from dateshard.trainer.forward import forward
+from dateshard.trainer.forward import Forward, forward
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.session import Session
 
+Watch = Callable[[Forward, range], None]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What one step told. Tensors stay on their device: reading them is left to who shows them.
 
     Attributes:
         loss: the weighted sum that was minimised. parts: {head: mean over its observed elements}.
         skipped: its gradient was not finite, no weight was changed.
+        gradient_norm: before clipping, over all trained parameters; None where a loss was not finite.
     """
 
     loss: torch.Tensor
     parts: dict[str, torch.Tensor]
     size: int
     skipped: bool
+    gradient_norm: torch.Tensor | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,10 +45,12 @@ class Step:
 
     Args:
         num_windows: of all its batches together.
+        watch: is called with each batch as it went through the model, and the positions of its windows in the epoch.
     """
 
     session: Session
     num_windows: int
+    watch: Watch | None = None
     sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = field(default_factory=dict)
     loss: torch.Tensor | float = 0.0
     cells: int = 0  # target steps x nodes of a window
@@ -61,6 +68,8 @@ class Step:
         self.added += 1
         self.cells = given.target_BPNF[0, ..., 0].numel()
         passed = forward(session, given)
+        if self.watch is not None:
+            self.watch(passed, positions)
         loss = sum(head.weight * passed.sums[head.name][0] / self._planned(head) for head in session.heads)
         assert isinstance(loss, torch.Tensor)
         if not bool(torch.isfinite(loss)):
@@ -84,13 +93,15 @@ class Step:
             torch._foreach_mul_(gradients, factor)
         norm = nn.utils.get_total_norm(gradients) if self.finite else None
         if norm is None or not bool(torch.isfinite(norm)):
-            return Outcome(torch.tensor(float("nan")), {}, self.num_windows, skipped=True)
+            nothing = torch.tensor(float("nan"))
+            return Outcome(loss=nothing, parts={}, size=self.num_windows, skipped=True, gradient_norm=norm)
         clip = session.config.training.clip_norm
         if clip is not None:
             nn.utils.clip_grads_with_norm_(session.model.parameters(), clip, norm)
         self._optimizer.step()
         parts = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
-        return Outcome(torch.as_tensor(self.loss) * factor, parts, self.num_windows, skipped=False)
+        loss = torch.as_tensor(self.loss) * factor
+        return Outcome(loss=loss, parts=parts, size=self.num_windows, skipped=False, gradient_norm=norm)
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

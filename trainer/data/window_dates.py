@@ -19,10 +19,10 @@ NOWHEN = np.iinfo(np.int64).min  # NaT of numpy
 
 
 class DateOf:
-    """Which date a window of an order, or a step near its anchor, lies on: places among the dataset's days."""
+    """Which date a window of an order's epoch, or a step near its anchor, lies on: places among the dataset's days."""
 
-    def __init__(self, dataset: Dataset, order: Order) -> None:
-        self.order: EpochOrder = order.epoch(0)
+    def __init__(self, dataset: Dataset, order: Order, epoch: int = 0) -> None:
+        self.order: EpochOrder = order.epoch(epoch)
         self.segment_R = np.array([run.segment for run in order.runs], dtype=np.int64)
         self.begin_R = np.array([run.begin for run in order.runs], dtype=np.int64)
         self.first_S = [segment.first for segment in dataset.segments]

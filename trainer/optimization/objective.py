@@ -98,11 +98,22 @@ class Head:
 
     def sums(self, forecast_BPNC: torch.Tensor, batch: Batch) -> Summed:
         """Returns (sum of the losses over the observed targets, their count or weight)."""
+        losses_BPNF, counted = self.elements(forecast_BPNC, batch)
+        if self.loss == "cross_entropy":
+            assert counted is not None, "classes always have weights"
+            return losses_BPNF.sum(), counted.sum()
+        return _summed(losses_BPNF, counted)
+
+    def elements(self, forecast_BPNC: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the loss of each target [B, P, N, F], and what it counts: observed or not, of classes a weight.
+
+        None: all count as 1. A number that is not observed has a loss too, which does not count.
+        """
         target = _chosen(batch.target_BPNF, self.targets)
         observed = None if batch.observed_BPNF is None else _chosen(batch.observed_BPNF, self.targets)
         if self.loss == "cross_entropy":
             return cross_entropy(forecast_BPNC, target[..., 0], observed, self.class_weights, self.weights)
-        return _summed(weighed(self._losses(forecast_BPNC, target, observed), self.weights), observed)
+        return weighed(self._losses(forecast_BPNC, target, observed), self.weights), observed
 
     def _losses(
         self, forecast_BPNC: torch.Tensor, target_BPNF: torch.Tensor, observed_BPNF: torch.Tensor | None
@@ -156,11 +167,11 @@ def cross_entropy(
     observed: torch.Tensor | None,
     class_weights: Sequence[float] = (),
     cell_weights: Weights = ((), ()),
-) -> Summed:
-    """Sums the cross entropy of one categorical target; code 0 (unseen, or none) never counts.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross entropy of one categorical target; code 0 (unseen, or none) never counts.
 
     Returns:
-        Sum of weight x -log p, and the sum of the weights of the classes.
+        [B, P, N, 1] weight x -log p, and the weights of the classes.
     """
     codes = codes_BPN.long()
     seen = codes > 0 if observed is None else (codes > 0) & observed[..., 0]
@@ -171,7 +182,7 @@ def cross_entropy(
     if class_weights:
         weights = weights * torch.tensor(class_weights, dtype=losses.dtype, device=losses.device)[codes]
     losses = weighed(losses.view(codes.shape)[..., None], cell_weights)[..., 0]
-    return (torch.where(seen, losses, 0) * weights).sum(), weights.sum()
+    return (torch.where(seen, losses, 0) * weights)[..., None], weights[..., None]
 
 
 def make_heads(training: Training, targets: Sequence[Target]) -> tuple[Head, ...]:

@@ -97,6 +97,7 @@ def _take(session: Session, batch: Batch, number: int, count: int) -> Stepped:
         size=outcome.size,
         learning_rate=rate,
         wait_seconds=0.0,
+        gradient_norm=outcome.gradient_norm,
     )
 
 
