@@ -38,6 +38,7 @@ COMMANDS = {
     "show": ("reporting", "show a run's loss curves in the terminal, its figures, and where its report is"),
     "compare": ("runs", "compare runs: settings that differ, outcomes, loss curves"),
     "tail": ("runs", "print the last lines of a run's metrics, and new ones until it ends"),
+    "replay": ("runs", "take one step of a run again to the bit, and trace its losses to rows of the dumps"),
     "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
     "config": ("configuring", "show the resolved configuration, or check it"),
     "schema": ("configuring", "print the JSON Schema of the configuration, or of a command's --json output"),

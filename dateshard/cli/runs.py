@@ -1,4 +1,4 @@
-"""The commands runs, compare and tail: training runs looked at."""
+"""The commands runs, compare, tail and replay: training runs looked at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import emit, json_option
+from dateshard.cli.options import emit, json_option, trust_option
 from dateshard.shardstore.commands import to_run
 from dateshard.terminal.screen import put
 
@@ -111,3 +111,28 @@ def _show(run: TrainingRun, screen: Screen, last: list[Row], follower: Follower 
         screen.tell(
             f"{run.name}: {standing_text(document)}" + (f". Go on: {document['resume']}" if document["resume"] else "")
         )
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.option("--step", type=click.IntRange(1), required=True, metavar="N", help="an optimizer step, from 1")
+@click.option("--trace", is_flag=True, help="list its windows by their loss, and the rows of the dumps behind them")
+@trust_option
+@json_option
+def replay(name: str, step: int, trace: bool, trust: bool, as_json: bool) -> int:
+    """Take one step of a run again, in memory, from the nearest checkpoint before it; write nothing.
+
+    Exit code 4: its figures are not those that metrics.jsonl has. RUN may be `latest`.
+    """
+    from dateshard.bookkeeping.listing import open_run
+    from dateshard.terminal.screen import Screen
+    from dateshard.training.replay import replay_step
+    from dateshard.training.replay_screen import SHOWN_WINDOWS, show_replay
+
+    most = None if as_json else SHOWN_WINDOWS
+    document = replay_step(open_run(name), step, trace=trace, most=most, trust=trust).document
+    if as_json:
+        emit(document)
+    else:
+        show_replay(Screen(), document)
+    return 4 if document["equal"] is False else 0

@@ -36,6 +36,7 @@ from dateshard.documents.preparing import (
     StatusDocument,
     VerifyDocument,
 )
+from dateshard.documents.replay import ReplayDocument
 from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
 from dateshard.documents.training import EstimateDocument, TrainDocument
@@ -57,6 +58,7 @@ DOCUMENTS: dict[str, Any] = {
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,
+    "replay": ReplayDocument,
     "report": ReportDocument,
     "show": ShowDocument,
     "checkpoints list": CheckpointsListDocument,

@@ -17,9 +17,12 @@ from dateshard.judging.tables import show
 from dateshard.reports.making import write_report
 from dateshard.terminal.screen import Screen, number
 from dateshard.trainer.runs.run_folder import TrainingRun
+from dateshard.training.replay import replay_step
+from dateshard.training.replay_screen import show_replay
 
 if TYPE_CHECKING:
     import polars
+    import torch
 
 LOSSES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
 EPOCH_COLUMNS = ("epoch", "step", *LOSSES, "skipped", "time_per_epoch")
@@ -120,6 +123,21 @@ class Run:
         show(screen, result)
         return Scores(text.getvalue().rstrip(), result.to_json())
 
+    def replay(self, step: int, *, trace: bool = False, trust: bool = False) -> Replay:
+        """Takes a step of the training again, in memory, to the same bits; writes nothing.
+
+        Args:
+            step: from 1. trace: list its windows by their loss, and the rows of the dumps behind them.
+            trust: the code that the run names may be imported, though it was made elsewhere; from now on.
+
+        Raises:
+            UsageError, StoreError: there is no such step, or what it rests on is gone.
+        """
+        again = replay_step(self._run, step, trace=trace, trust=trust)
+        text = io.StringIO()
+        show_replay(Screen(out=text), again.document)
+        return Replay(text.getvalue().rstrip(), dict(again.document), again.weights)
+
     def predict(self, history: str | Sequence[str] = (), **asked: Any) -> polars.DataFrame:
         """Forecasts what comes after raw dumps, or after committed dates: `dateshard.predict` with this run."""
         return predict(self.name, history, **asked)
@@ -131,6 +149,29 @@ class Run:
     def report(self, output: str | Path | None = None, split: str | None = None) -> Path:
         """Writes the run's page and returns where it lies; evaluates first where that was not done yet."""
         return Path(write_report(self._run, None if output is None else str(output), split)["file"])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Replay:
+    """A step taken again: printed it is the command's text.
+
+    Attributes:
+        document: what `replay --json` prints; docs/json.md describes it.
+        weights: the model's tensors after the step, by name.
+    """
+
+    text: str
+    document: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+    def __repr__(self) -> str:
+        return self.text
+
+    @property
+    def equal(self) -> bool | None:
+        """Tells whether its figures are those that metrics.jsonl has; None where the step was not logged."""
+        equal: bool | None = self.document["equal"]
+        return equal
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, settings_of
-from dateshard.pipeline.planning.observe import dump_at
+from dateshard.pipeline.planning.observe import dump_at, whole_cut, whole_file
+from dateshard.pipeline.raw.cut_index import spilled
+from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.recent.raw_files import Raw
 from dateshard.shardstore.commit import load_sources
 from dateshard.shardstore.dataset import Dataset
@@ -49,20 +52,48 @@ def dump_rows(dataset: Dataset, date: dt.date) -> DumpRows:
     Raises:
         DateshardError: the dump is gone or has changed, or would be read in another way than then.
     """
-    config = settings_of(dataset)
-    check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=False)
-    refuse_other_settings(config, dataset)
-    dump, before = dump_at(config, date), load_sources(dataset.root, dataset.generation).dates[date].dump
-    if dump is None or dump.hash != before.hash:
-        what = "the dump is gone" if dump is None else "the dump has changed since it was prepared"
-        raise DumpError(what, where=Where(file=before.path))
+    source = dumped(dataset, date)
     with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:
-        raw = Raw(config=config, dumps={date: dump}, cut=frozenset(), folder=Path(folder), names=())
+        raw = Raw(config=source.config, dumps={date: source.dump}, cut=frozenset(), folder=Path(folder), names=())
         staged = raw.stage(date, None, keep_places=True)
     rows = DumpRows(staged.files, staged.beside["file"], staged.beside["row"])
     if len(rows.row_T) != dataset.manifest.dates[date].num_steps:
-        raise DumpError("the dump has other rows now", where=Where(file=before.path))
+        raise DumpError("the dump has other rows now", where=Where(file=str(source.dump.path)))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class AsDumped:
+    """The dump that a committed date was made of, byte for byte, and the settings that read it."""
+
+    config: Pipeline
+    dump: Dump
+
+
+def dumped(dataset: Dataset, date: dt.date) -> AsDumped:
+    """Looks up the dump of a committed date by the hash that its generation keeps.
+
+    Of a file of many dates it is the spill of that date, whose rows know their place in the file.
+
+    Raises:
+        DumpError: it is gone or has changed. DateshardError: it would be read in another way than then.
+    """
+    config = settings_of(dataset)
+    check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=False)
+    refuse_other_settings(config, dataset)
+    before = load_sources(dataset.root, dataset.generation).dates[date].dump
+    if config.source.cut_first:
+        whole = whole_file(config)
+        cut = whole_cut(config, dataset.root, whole, {}, {}) if whole else None
+        dump = cut.dumps(typed=whole.typed).get(date) if whole and cut else None
+        gone, config = whole is None, spilled(config)
+    else:
+        dump = dump_at(config, date)
+        gone = dump is None
+    if dump is None or dump.hash != before.hash:
+        what = "the dump is gone" if gone else "the dump has changed since it was prepared"
+        raise DumpError(what, where=Where(file=before.path))
+    return AsDumped(config, dump)
 
 
 class KnownRows:

@@ -39,7 +39,7 @@ class MetricRows:
             case loop.Stepped():
                 self.rates.add(event)
                 if event.step % self.every == 0:
-                    self._write({**_step_row(event), **self.rates.step()})
+                    self._write({**step_row(event), **self.rates.step()})
             case loop.EpochDone():
                 self._write({**_epoch_row(event), **self.rates.epoch()})
             case Saved():
@@ -62,7 +62,8 @@ class MetricRows:
             self.board.add(row)
 
 
-def _step_row(event: loop.Stepped) -> dict[str, Any]:
+def step_row(event: loop.Stepped) -> dict[str, Any]:
+    """What metrics.jsonl says of a step, without the rates of the process that takes it."""
     return {
         "step": event.step,
         "epoch": event.epoch + 1,

@@ -164,7 +164,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     current = Dataset.open(shards)
     if current.generation != generation:
         notes.append(f"the run stays on generation {generation}; the dataset is at {current.generation} now")
-    notes += _environment_notes(saved.state.environment, dict(session.environment))
+    notes += environment_notes(saved.state.environment, dict(session.environment))
     warnings = [*_keep_to_the_disk(session), *map(str, blind_splits(session)), *blind_inputs(session)]
     return Started(
         run=run,
@@ -217,12 +217,21 @@ def _note_settings(run: TrainingRun, session: Session, dataset: Dataset) -> None
         run.write_facts(now)
 
 
-def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
-    """A run without any checkpoint, from its first batch on the generation that it was made for."""
-    held = run.facts().bound
+def refuse_trial(run: TrainingRun) -> None:
+    """Refuses a run that was no training.
+
+    Raises:
+        UsageError: it was a trial, whose steps no checkpoint keeps.
+    """
     if (ended := noted(run)) and ended.why.startswith("overfit"):
         what = f"{run.name} was a trial (--overfit): it has no checkpoint, there is nothing to continue"
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
+
+
+def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
+    """A run without any checkpoint, from its first batch on the generation that it was made for."""
+    held = run.facts().bound
+    refuse_trial(run)
     dataset = Dataset.open(shards, held.data.generation)
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(held, session.bound, run.folder)
@@ -237,7 +246,8 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
     return Started(run=run, dataset=dataset, session=session, notes=notes, warnings=warnings)
 
 
-def _environment_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def environment_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A sentence on what equal bits depend on and is another now; none where nothing is."""
     changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
     return (
         [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []

@@ -71,6 +71,7 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("runs",), 0, "runs"),
     (("compare", "one", "two"), 0, "compare"),
     (("tail", "one", "-n", "3"), 0, "tail"),
+    (("replay", "one", "--step", "3", "--trace"), 0, "replay"),
     (("predict", "one", "--history", "raw/{date}.csv"), 0, "predict"),
     (("predict", "one", "--at", "latest", "--interval", "none"), 0, "predict"),
     (("report", "one"), 0, "report"),

@@ -116,6 +116,7 @@ PRINTING = (
     ["evaluate", "one"],
     ["show", "one"],
     ["tail", "one"],
+    ["replay", "one", "--step", "1", "--trace"],
     ["checkpoints", "list", "one"],
     ["checkpoints", "info", "one", "best"],
     ["doctor", *CONFIG],
