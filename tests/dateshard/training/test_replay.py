@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import random
 import shutil
 import signal
@@ -155,13 +156,25 @@ def test_a_figure_that_is_not_the_logged_one_is_a_finding(prepared: Any, ds: Any
     assert dateshard.Run("a").replay(3).equal is None
 
 
-def test_a_skipped_step_is_replayed_as_such_and_its_windows_are_ranked_all_the_same(prepared: Any) -> None:
-    recorded = Recorded(prepared(training={**TRAINING, "learning_rate": 1e30}).settings, "a").train(stop_at=3)
+def test_a_skipped_step_is_replayed_as_such_and_shows_the_windows_that_are_no_number(
+    prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losses_with_a_hole.py").write_text(
+        "import torch\n"
+        "def loss(forecast, target, observed):\n"
+        "    return torch.where(target > 2.0, torch.nan, (forecast - target) ** 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = prepared(training={**TRAINING, "loss": "losses_with_a_hole:loss"}).settings
+    recorded = Recorded(settings, "a").train(stop_at=3)
     again = replay_step(open_run("a"), 3, trace=True)
     assert again.document["skipped"]
     assert (again.document["loss"], again.document["losses"], again.document["equal"]) == (None, {}, True)
     assert equal(again.weights, recorded.weights[3])
-    assert not again.document["trace"][0]["loss"] < 1e30
+    holes = [math.isnan(window["loss"]) for window in again.document["trace"]]
+    assert holes == sorted(holes, reverse=True)
+    assert len(set(holes)) == 2
+    assert math.isnan(again.document["trace"][0]["cells"][0]["loss"])
 
 
 def test_a_run_or_a_step_that_cannot_be_replayed_is_refused_in_a_sentence(prepared: Any) -> None:
