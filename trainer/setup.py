@@ -25,7 +25,7 @@ from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
 from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
-from dateshard.trainer.memory_need import Counts, needed, refuse_too_large
+from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics
 from dateshard.trainer.metrics.sample import SamplePlan

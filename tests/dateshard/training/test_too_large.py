@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import of_memory
-from dateshard.trainer import memory_need
 from dateshard.trainer.config import ModelConfig, Trainer
 from dateshard.trainer.data.order import Window
+from dateshard.trainer.memory import memory_need
 from dateshard.trainer.models import build
 from dateshard.trainer.models.shape import Shape
 from tests.conftest import World, build_world
