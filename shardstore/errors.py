@@ -205,11 +205,19 @@ def of_memory(error: BaseException) -> ResourceError | None:
     if not failed and type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in text:
         return None
     asked = re.search(r"allocate ([\d.]+ (?:[KMGTPE]i?B|bytes))", text)
-    more = f": {asked[1]} more were asked for" if asked else ""
+    more = f": {_in_gigabytes(asked[1])} more were asked for" if asked else ""
+    capacity = re.search(r"total capacity of ([\d.]+ \w+)", text)  # of an accelerator
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    has = f"the accelerator has {capacity[1]}" if capacity else f"this machine has {there / 1e9:,.1f} GB"
     todo = f"Make batch_size, hidden_units, the window or loading.memory_budget smaller ({command('estimate', config=True)} says "
     todo += "what each takes); in preprocess lower --memory-limit or use --workers 1"
-    return ResourceError(f"out of memory{more}; this machine has {there / 1e9:,.1f} GB", todo=todo)
+    return ResourceError(f"out of memory{more}; {has}", todo=todo)
+
+
+def _in_gigabytes(amount: str) -> str:
+    """Writes an amount that torch counts in bytes in GB, if it is as large as that; others stay."""
+    count, _, unit = amount.partition(" ")
+    return f"{int(count) / 1e9:,.1f} GB" if unit == "bytes" and len(count) > 9 else amount
 
 
 def refuse_special(path: str | PathLike[str]) -> None:

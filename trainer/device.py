@@ -55,6 +55,11 @@ def empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
+def peak_device_bytes() -> int:
+    """The most that this process's tensors ever took of the accelerator's memory, 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+
+
 def wait_for_copies() -> None:
     """Returns when what was copied from an accelerator without waiting is there."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

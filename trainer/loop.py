@@ -20,6 +20,14 @@ from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.forward import forward
+from dateshard.trainer.memory.out_of_memory import (
+    BatchMemoryError,
+    StepMemoryError,
+    failed_allocation,
+    naming,
+    naming_reads,
+    save_whole,
+)
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
 from dateshard.trainer.optimization.schedule import learning_rate
@@ -119,6 +127,8 @@ def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: Shoul
         except Interrupted:  # the epoch's steps are kept, its validation will be done again
             yield from _stop(session, writer)
             return
+        except BatchMemoryError as error:
+            raise save_whole(session, writer, error, whole=True) from None
         yield from _close_epoch(session, writer, report, began)
     yield from _end(session, writer, why)
 
@@ -164,15 +174,22 @@ def begin_epoch(session: Session) -> None:
 def _train_epoch(session: Session, writer: CheckpointWriter) -> Iterator[Event]:
     """The rest of the current epoch, with a save every so many batches."""
     config, since = session.config.checkpoint, session.state.batch
-    for stepped in take_steps(session):
-        _refuse_fruitless(session, writer)
-        yield stepped
-        yield from writer.drain_saved()
-        number, save_freq = stepped.batch, config.save_freq
-        due = save_freq and number // save_freq > since // save_freq and number < stepped.num_batches
-        if due and writer.fits(config.max_overhead):
-            since = number
-            save(session, writer)
+    try:
+        for stepped in take_steps(session):
+            _refuse_fruitless(session, writer)
+            yield stepped
+            yield from writer.drain_saved()
+            number, save_freq = stepped.batch, config.save_freq
+            due = save_freq and number // save_freq > since // save_freq and number < stepped.num_batches
+            if due and writer.fits(config.max_overhead):
+                since = number
+                save(session, writer)
+    except StepMemoryError as error:
+        raise save_whole(session, writer, error.failure, whole=error.whole) from None
+    except Exception as error:
+        if (failure := failed_allocation(error)) is None:
+            raise
+        raise save_whole(session, writer, failure, whole=True) from None
 
 
 def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped]:
@@ -183,30 +200,40 @@ def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped
     """
     state, training, order = session.state, session.config.training, session.train.order
     session.model.train()
-    step, asked, waited = None, time.perf_counter(), 0.0
-    for number, batch in enumerate(session.train.batches(state.epoch, start=state.batch), start=state.batch + 1):
-        waited += time.perf_counter() - asked
-        step = step or Step(session=session, num_windows=order.windows_in(number - 1, training.accumulate), watch=watch)
-        step.add(batch)
-        if number % training.accumulate == 0 or number == order.num_batches:
-            rate = set_learning_rate(session)
-            outcome, step = step.finish(), None
-            _note(state, number, outcome)
-            yield Stepped(
-                epoch=state.epoch,
-                batch=number,
-                num_batches=order.num_batches,
-                step=state.step,
-                loss=outcome.loss,
-                losses=outcome.parts,
-                skipped=state.skipped,
-                size=outcome.size,
-                learning_rate=rate,
-                wait_seconds=waited,
-                gradient_norm=outcome.gradient_norm,
-            )
-            waited = 0.0
-        asked = time.perf_counter()
+    step: Step | None = None
+    asked, waited, place = time.perf_counter(), 0.0, f"epoch {state.epoch + 1}"
+    batches = naming_reads(session.train.batches(state.epoch, start=state.batch), place, state.batch, order.num_batches)
+    try:
+        for number, batch in enumerate(batches, start=state.batch + 1):
+            waited += time.perf_counter() - asked
+            windows = order.windows_in(number - 1, training.accumulate)
+            step = step or Step(session=session, num_windows=windows, watch=watch)
+            with naming(place, number, order.num_batches, batch):
+                step.add(batch)
+            if number % training.accumulate == 0 or number == order.num_batches:
+                rate = set_learning_rate(session)
+                with naming(place, number, order.num_batches, batch):
+                    outcome, step = step.finish(), None
+                _note(state, number, outcome)
+                yield Stepped(
+                    epoch=state.epoch,
+                    batch=number,
+                    num_batches=order.num_batches,
+                    step=state.step,
+                    loss=outcome.loss,
+                    losses=outcome.parts,
+                    skipped=state.skipped,
+                    size=outcome.size,
+                    learning_rate=rate,
+                    wait_seconds=waited,
+                    gradient_norm=outcome.gradient_norm,
+                )
+                waited = 0.0
+            asked = time.perf_counter()
+    except Exception as error:
+        if (failure := failed_allocation(error)) is None:
+            raise
+        raise StepMemoryError(failure, whole=step is None or step.undo()) from None
 
 
 def set_learning_rate(session: Session) -> float:
@@ -251,9 +278,12 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     session.model.eval()
     order = session.validation.order
     metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
-    for number, given in enumerate(session.validation.batches(0)):
-        passed = forward(session, given)
-        metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
+    place = f"epoch {session.state.epoch + 1} validation"
+    batches = naming_reads(session.validation.batches(0), place, 0, order.num_batches)
+    for number, given in enumerate(batches):
+        with naming(place, number + 1, order.num_batches, given):
+            passed = forward(session, given)
+            metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
         ask(should_stop)
     return metrics.report()
 

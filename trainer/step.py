@@ -56,8 +56,13 @@ class Step:
     cells: int = 0  # target steps x nodes of a window
     added: int = 0  # batches so far
     finite: bool = True
+    torn: bool = False  # weights are being changed
+    before: dict[str, torch.Tensor] = field(default_factory=dict)  # the epoch's figures
+    buffers: list[torch.Tensor] = field(default_factory=list)  # of the model, which a forward may change
 
     def __post_init__(self) -> None:
+        self.before = self.session.metrics.tensors()
+        self.buffers = [buffer.clone() for buffer in self.session.model.buffers()]
         reseed(key(self.session.config.training.seed, 3, self.session.state.step))  # no random state is ever saved
         self._optimizer.zero_grad(set_to_none=True)
 
@@ -98,10 +103,23 @@ class Step:
         clip = session.config.training.clip_norm
         if clip is not None:
             nn.utils.clip_grads_with_norm_(session.model.parameters(), clip, norm)
+        self.torn = True
         self._optimizer.step()
+        self.torn = False
         parts = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
         loss = torch.as_tensor(self.loss) * factor
         return Outcome(loss=loss, parts=parts, size=self.num_windows, skipped=False, gradient_norm=norm)
+
+    def undo(self) -> bool:
+        """Takes back what a step that failed has counted; False if it has changed weights.
+
+        Windows of it in a sample stay: the same ones come to the same rows when it is taken again."""
+        if self.torn:
+            return False
+        self.session.metrics.load(self.before)
+        for buffer, value in zip(self.session.model.buffers(), self.buffers, strict=True):
+            buffer.copy_(value)
+        return True
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

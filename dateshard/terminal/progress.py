@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, size
+from dateshard.trainer.memory.process_memory import private_bytes
 
 LOOK_SECONDS = 0.5  # between two looks at the memory
 
@@ -99,20 +99,6 @@ def family_bytes() -> int:
     """Private memory of this process and of all that it has started; pages that a fork still shares count in each."""
     own = psutil.Process()
     return sum(private_bytes(process) for process in [own, *own.children(recursive=True)])
-
-
-def private_bytes(process: psutil.Process | None = None) -> int:
-    """Returns the bytes of a process (this one) that are no file's; if not on Linux, all that is resident."""
-    process = process or psutil.Process()
-    try:
-        text = Path(f"/proc/{process.pid}/status").read_text()
-        return int(text.split("RssAnon:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 def _short(number: float) -> str:

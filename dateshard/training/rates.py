@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dateshard.terminal.progress import private_bytes
 from dateshard.trainer.loop import Stepped
+from dateshard.trainer.memory.process_memory import private_bytes
 
 
 class Rates:

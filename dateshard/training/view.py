@@ -15,12 +15,12 @@ from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, counted
 from dateshard.shardstore.manifest import in_no_split
-from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import LINE_SECONDS, Bar, Screen, columns, number, size
 from dateshard.trainer import loop
 from dateshard.trainer.checkpoint import Saved
 from dateshard.trainer.data.order import DateRun, Window
 from dateshard.trainer.data.split_runs import num_overflowing
+from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import need
 from dateshard.trainer.runs.start import Started

@@ -13,8 +13,8 @@ import torch
 
 import dateshard
 from dateshard.shardstore.errors import NotThereError, UsageError
-from dateshard.terminal.progress import private_bytes
 from dateshard.trainer.data.loaded_dates import Arena
+from dateshard.trainer.memory.process_memory import private_bytes
 
 SPLIT = {"train": "..2024-03-05", "validation": "2024-03-06", "test": "2024-03-07.."}
 STEPS = 24
