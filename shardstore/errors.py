@@ -1,6 +1,7 @@
 """One exception tree. Every error says what happened, where, and what to do next.
 
-Outcomes that are no faults have exit codes too (docs/commands.md): 3 some dates failed, 130 and 143 stopped by a signal.
+Outcomes that are no faults have exit codes too (docs/commands.md): 3 some dates failed, 75 stopped at the
+memory limit and saved, 130 and 143 stopped by a signal.
 
 DateshardError                    exit 1
 ├── UsageError                    exit 2    the command line or the configuration

@@ -314,6 +314,9 @@ class Training(Section):
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
+    memory_limit: BytesOrNone = Field(
+        None, description="private memory of the process, as 8GiB: beyond it the run is saved and stops; null: none"
+    )
     sample_size: int | None = Field(
         None, ge=1, description="training windows that are used, spread evenly over the training data; null: all"
     )

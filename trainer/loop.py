@@ -20,6 +20,7 @@ from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.forward import forward
+from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT, StopReasons, refuse_low_limit
 from dateshard.trainer.memory.out_of_memory import (
     BatchMemoryError,
     StepMemoryError,
@@ -76,17 +77,19 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped`."""
+    """The last event. `why`: `epochs` | `early stopping` | `max steps` | `stopped` | `memory limit`."""
 
     why: str
     state: State
 
 
+PAUSED = ("stopped", MEMORY_LIMIT)  # why a run ended that has more to do
 Event = Stepped | Saved | EpochDone | Ended
 
 
 def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
-    """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
+    """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch; or until the
+    process holds more than `training.memory_limit`.
 
     A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
     validation (at an epoch's last batch only that one), and written while training goes on; `Saved` tells that one is
@@ -97,20 +100,22 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
         DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues;
             or no step of the whole run had one.
     """
+    asking = StopReasons(should_stop, session.config.training.memory_limit)
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
     with CheckpointWriter(session.checkpoints, after=tend) as writer:
         if isinstance(session.model, Ridge):
-            yield from _train_closed_form(session, writer, session.model, should_stop)
+            yield from _train_closed_form(session, writer, session.model, asking)
         else:
-            yield from _train_epochs(session, writer, should_stop)
+            yield from _train_epochs(session, writer, asking)
 
 
-def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: ShouldStop) -> Iterator[Event]:
+def _train_epochs(session: Session, writer: CheckpointWriter, asking: StopReasons) -> Iterator[Event]:
     state = session.state
     if state.skipped_in_a_row >= session.config.training.max_skipped:  # it ended so: one more would tell nothing new
         raise postmortem.error(session, over=state.fruitless and finished(session) is not None)
     if finished(session) is None:
         make_room(session, writer)
+        refuse_low_limit(asking.limit)
     while (why := finished(session)) is None:
         begin_epoch(session)
         began = time.perf_counter()
@@ -119,13 +124,13 @@ def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: Shoul
             if not isinstance(event, Stepped):
                 continue
             why = finished(session)  # max_steps, in the middle of an epoch
-            if why or should_stop():
-                yield from _stop(session, writer, why or "stopped")
+            if why or asking():
+                yield from _stop(session, writer, why or asking.why)
                 return
         try:
-            report = validate(session, should_stop)
+            report = validate(session, asking)
         except Interrupted:  # the epoch's steps are kept, its validation will be done again
-            yield from _stop(session, writer)
+            yield from _stop(session, writer, asking.why)
             return
         except BatchMemoryError as error:
             raise save_whole(session, writer, error, whole=True) from None
@@ -133,7 +138,7 @@ def _train_epochs(session: Session, writer: CheckpointWriter, should_stop: Shoul
     yield from _end(session, writer, why)
 
 
-def _stop(session: Session, writer: CheckpointWriter, why: str = "stopped") -> Iterator[Event]:
+def _stop(session: Session, writer: CheckpointWriter, why: str) -> Iterator[Event]:
     save(session, writer)
     yield from _end(session, writer, why)
 
@@ -145,7 +150,7 @@ def _end(session: Session, writer: CheckpointWriter, why: str) -> Iterator[Event
         DateshardError: the run is over and none of its steps had a finite gradient.
     """
     yield from writer.finish()
-    if why != "stopped" and session.state.fruitless:
+    if why not in PAUSED and session.state.fruitless:
         raise postmortem.error(session, over=True)
     yield Ended(why, session.state)
 
@@ -323,7 +328,7 @@ def note_validation(session: Session, report: dict[str, Any] | None) -> bool:
 
 
 def _train_closed_form(
-    session: Session, writer: CheckpointWriter, model: Ridge, should_stop: ShouldStop
+    session: Session, writer: CheckpointWriter, model: Ridge, asking: StopReasons
 ) -> Iterator[Event]:
     """Ridge has no epochs: one pass over training and validation windows, then the checkpoint.
 
@@ -333,11 +338,11 @@ def _train_closed_form(
     if not state.validated:
         try:
             if not state.batch:
-                _solve(session, model, should_stop)
+                _solve(session, model, asking)
                 state.batch = session.train.order.num_batches
-            report = validate(session, should_stop)
+            report = validate(session, asking)
         except Interrupted:
-            yield from _stop(session, writer)
+            yield from _stop(session, writer, asking.why)
             return
         yield from _close_epoch(session, writer, report, began)
     yield from writer.finish()

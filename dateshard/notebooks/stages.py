@@ -20,10 +20,11 @@ from dateshard.pipeline.workers.stopping import Stop
 from dateshard.preparing.carrying_out import carry_out, memory_of
 from dateshard.preparing.wishes import wish_of
 from dateshard.settings import Settings
-from dateshard.shardstore.errors import FailedDatesError, counted
+from dateshard.shardstore.errors import FailedDatesError, ResourceError, counted
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import Screen
 from dateshard.terminal.signals import StopSignal
+from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.training.train import TrainingEvent, TrainRequest, configure, run_training
 from dateshard.training.train_command import Shown
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import polars
 
 AGAIN = "make the same call again"
+GO_ON = "In a new process dateshard.train(resume='latest') continues exactly there; or give a higher memory_limit"
 NEW = ("none", "auto")  # of `resume`: the settings are those that are given
 
 
@@ -103,7 +105,8 @@ def train(
         settings: `dataset`, `pipeline`, `trainer`, keys by their place, or the short names of the command: epochs=5.
 
     Raises:
-        UsageError, StoreError, DiskFullError, ResourceError: what happened, where, and what to do next.
+        UsageError, StoreError, DiskFullError: what happened, where, and what to do next.
+        ResourceError: too little memory; what is whole was saved.
         KeyboardInterrupt: it was interrupted, and has saved first: `dateshard.train(resume="latest")` goes on.
     """
     request = TrainRequest(resume, run, save_dir, init_from)
@@ -116,6 +119,8 @@ def train(
             shown.close()
     if ended.why == "stopped":
         raise KeyboardInterrupt
+    if ended.why == MEMORY_LIMIT:
+        raise ResourceError(f"{shown.document['run']} was saved and stopped at its memory limit", todo=GO_ON)
     return Run(shown.document["run"])
 
 

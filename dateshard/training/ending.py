@@ -5,6 +5,7 @@ from __future__ import annotations
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import number
+from dateshard.trainer.memory.memory_need import size
 from dateshard.trainer.session import Session
 
 
@@ -24,6 +25,17 @@ def way_on(session: Session, run: str) -> str | None:
     if config.training.max_steps is not None and state.step >= config.training.max_steps:
         more += ["--max-steps", "null"]
     return command("train", "--resume", run, *more)
+
+
+def at_memory_limit(session: Session, run: str) -> str:
+    """Says that a run was saved and stopped at its memory limit, and how it goes on."""
+    limit = session.config.training.memory_limit
+    assert limit is not None, "it stopped at its limit"
+    more = command("train", "--resume", run, "--memory-limit", f"{2 * limit // 10**6}MB")
+    return (
+        f"Stopped: the process holds more than its memory limit, {size(limit)} (trainer.training.memory_limit). "
+        f"Continue exactly here in a new process: {command('train', '--resume', run)}, or with more memory: {more}"
+    )
 
 
 def why_ended(session: Session, run: str, why: str) -> str:

@@ -7,6 +7,7 @@ FLAGS = {  # short name -> place below `trainer`; the types are the schema's
     "seed": "training.seed",
     "max_steps": "training.max_steps",
     "sample_size": "training.sample_size",
+    "memory_limit": "training.memory_limit",
     "device": "training.device",
     "save_freq": "checkpoint.save_freq",
     "policy": "loading.policy",

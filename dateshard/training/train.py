@@ -136,8 +136,8 @@ def _train_started(
         status.end(started.run, begun, "failed", what)
         RunLog(started.run.folder).write(f"failed: {error}")
         raise
-    if ended.why == "stopped":
-        status.end(started.run, begun, "stopped")
+    if ended.why in loop.PAUSED:
+        status.end(started.run, begun, "stopped", "" if ended.why == "stopped" else ended.why)
     else:
         status.end(started.run, begun, "ended", ended.why)
     return ended

@@ -10,14 +10,16 @@ from dateshard.shardstore.commands import command, door
 from dateshard.terminal.screen import Screen, number
 from dateshard.terminal.signals import StopSignal
 from dateshard.trainer import loop
+from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import Started
-from dateshard.training.ending import way_on, why_ended
+from dateshard.training.ending import at_memory_limit, way_on, why_ended
 from dateshard.training.run_log import RunLog
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.training.view import View, headline
 
 Document = dict[str, Any]
+PAUSED = 75  # the exit code: saved, and to be continued
 
 
 def train_to_the_end(settings: Settings, screen: Screen, request: TrainRequest) -> tuple[int, Document]:
@@ -28,7 +30,7 @@ def train_to_the_end(settings: Settings, screen: Screen, request: TrainRequest) 
             ended = run_training(settings, request, watch=shown.watch, should_stop=stop.asked)
         finally:
             shown.close()
-    return stop.exit_code if ended.why == "stopped" else 0, shown.document
+    return {"stopped": stop.exit_code, MEMORY_LIMIT: PAUSED}.get(ended.why, 0), shown.document
 
 
 class Shown:
@@ -76,6 +78,9 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     place = f"saved epoch {state.epoch + 1} batch {state.batch}"
     if ended.why == "stopped":
         screen.tell(f"{place}. Continue exactly here: {command('train', '--resume', run.name)}")
+        return
+    if ended.why == MEMORY_LIMIT:
+        screen.tell(f"{place}. {at_memory_limit(started.session, run.name)}")
         return
     best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
     screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")

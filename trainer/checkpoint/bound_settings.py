@@ -14,6 +14,7 @@ FREE = (
     "training.device",
     "training.max_skipped",
     "training.max_steps",
+    "training.memory_limit",
     "early_stopping",
     "loading.policy",
     "loading.memory_budget",

@@ -97,7 +97,7 @@ def refuse_too_large(config: Trainer, parts_of: Callable[[Trainer], Mapping[str,
     Raises:
         UsageError: a training of these settings cannot fit, naming the key that asks for most of it.
     """
-    parts, there = parts_of(config), machine_bytes()
+    parts, there = parts_of(config), min(machine_bytes(), config.training.memory_limit or BEYOND)
     total = min(BEYOND, sum(parts.values()))
     if total <= there:
         return

@@ -26,8 +26,9 @@ from dateshard.pipeline.workers.stopping import Stop
 from dateshard.places import data_in, runs_folder, shards_folder
 from dateshard.shardstore.cleaning.linked_store import link_store
 from dateshard.shardstore.commands import door, stand_at
-from dateshard.shardstore.errors import DateshardError, FailedDatesError, counted
+from dateshard.shardstore.errors import DateshardError, FailedDatesError, ResourceError, counted
 from dateshard.shardstore.times.calendar import collapse
+from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.trust import admit, code_of
@@ -129,3 +130,6 @@ def _train(plan: BacktestPlan, origin: Origin, watcher: Watcher, stop: Stop) -> 
     ended = run_training(plan.settings, request, watch=watcher.train, should_stop=lambda: stop.asked)
     if ended.why == "stopped":
         raise KeyboardInterrupt
+    if ended.why == MEMORY_LIMIT:
+        what = f"{origin.run} was saved and stopped at its memory limit (trainer.training.memory_limit)"
+        raise ResourceError(what, todo="Run the same command again: it continues exactly there")
