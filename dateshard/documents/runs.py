@@ -13,7 +13,8 @@ State = Annotated[
 Why = Annotated[
     str,
     Field(
-        description="of an end epochs, early stopping, max steps or overfit: ...; of a failure the error; else empty"
+        description="of an end epochs, early stopping, max steps or overfit: ...; of a stop memory limit; "
+        "of a failure the error; else empty"
     ),
 ]
 Seconds = Annotated[float | None, Field(description="of training, over all processes; null if nothing tells it")]

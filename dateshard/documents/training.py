@@ -75,8 +75,8 @@ class TrainDocument(TypedDict):
     state: Annotated[
         str,
         Field(
-            description="epochs, early stopping, max steps, stopped (resumable), complete (nothing was left to do), "
-            "dry run, overfit"
+            description="epochs, early stopping, max steps, stopped or memory limit (resumable), complete (nothing was left "
+            "to do), dry run, overfit"
         ),
     ]
     why: NotRequired[

@@ -29,8 +29,9 @@ class Standing:
     """How a run stands.
 
     Attributes:
-        state: `running`, `stopped` (by a signal), `ended`, `failed`, `cut off` (killed) or `damaged`.
-        why: of an end `epochs`, `early stopping`, `max steps` or `overfit`; of a failure its first line; else empty.
+        state: `running`, `stopped` (by a signal, or at its memory limit), `ended`, `failed`, `cut off` (killed) or `damaged`.
+        why: of an end `epochs`, `early stopping`, `max steps` or `overfit`; of a stop `memory limit`; of a failure its first
+            line; else empty.
         began: when the process of now, or the last one, took the run; local time with its offset.
         seconds: of training, over all processes that had the run.
         from_step: optimizer steps that were done when that process took it.
