@@ -88,8 +88,9 @@ Event = Stepped | Saved | EpochDone | Ended
 
 
 def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
-    """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch; or until the
-    process holds more than `training.memory_limit`.
+    """Trains from `session.state` to the end, or until `should_stop()`, which is asked after every batch.
+
+    It also stops where the process holds more than `training.memory_limit`.
 
     A stop saves first; the events say where. Checkpoints are taken every `save_freq` batches and after each
     validation (at an epoch's last batch only that one), and written while training goes on; `Saved` tells that one is
