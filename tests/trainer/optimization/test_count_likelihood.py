@@ -113,7 +113,7 @@ def test_a_forecast_knows_its_quantiles_in_scaled_units() -> None:
     ("feature", "by", "words"),
     [
         ({"aggregate": "sum"}, -30.0, "'volume' is none: a value may be negative; its least training value is -"),
-        ({"aggregate": "sum"}, 0.5, "'volume' is none: .* is no whole number; its least training value is"),
+        ({"aggregate": "max"}, 0.5, "'volume' is none: .* is no whole number; its least training value is"),
         ({"aggregate": "mean"}, 0.0, "'volume' is none: a mean of records may be a fraction"),
         ({"aggregate": "max", "transform": "log1p", "scale_per": "node"}, 0.0, None),
         ({"aggregate": "count", "column": None}, 0.5, None),
@@ -125,7 +125,10 @@ def test_what_may_be_negative_or_a_fraction_is_refused_by_name_with_its_least_va
     world: World = make_world(3, split={"train": "2024-03-01..2024-03-02", "validation": "2024-03-03"})
     for date, rows in world.rows.items():
         changed = [(i, node, speed, volume + by) for i, node, speed, volume in rows]
-        world.rows[date] = [(*row[:3], 0.0 if by == 0.5 and k < 2 else row[3]) for k, row in enumerate(changed)]
+        ends = (
+            dict.fromkeys(range(40), 0.0) | {40: 1e6} if by == 0.5 else {}
+        )  # the least and the largest value are whole
+        world.rows[date] = [(*row[:3], ends.get(k, row[3])) for k, row in enumerate(changed)]
         world.write(date)
     volume = {key: value for key, value in {"column": "vehicles", **feature}.items() if value is not None}
     world.tree["pipeline"]["features"]["volume"] = volume
