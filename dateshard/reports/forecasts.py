@@ -13,6 +13,7 @@ from dateshard.reports.charts import (
     RIGHT,
     TOP,
     Axis,
+    band,
     canvas,
     hover,
     line,
@@ -39,6 +40,7 @@ class DrawnWindow:
         first: instant of the first value in seconds. step: seconds. horizon_from: values before the first target step.
         undated: the window is a row without a time.
         truth: what was known and what came; None where nothing was observed. lines: (name, class, forecast) each.
+        interval: (low, high) of the target steps: ends of the model's interval; None without one.
         categories: of a categorical target, else empty.
     """
 
@@ -48,6 +50,7 @@ class DrawnWindow:
     horizon_from: int
     truth: Values
     lines: Sequence[tuple[str, str, Values]]
+    interval: tuple[Values, Values] | None = None
     categories: Sequence[str] = ()
     undated: bool = False
 
@@ -68,7 +71,7 @@ def shown(
 ) -> DrawnWindow:
     """Takes a window that an evaluation kept to be drawn; `names`: (forecaster, class), drawn in that order."""
     lines = [(name, css, target["forecasts"][name]) for name, css in names if name in target["forecasts"]]
-    first = window["first_ns"] / NANOSECONDS
+    first, interval = window["first_ns"] / NANOSECONDS, target.get("interval")  # an older version kept none
     return DrawnWindow(
         first=first,
         step=step_ns / NANOSECONDS,
@@ -76,13 +79,14 @@ def shown(
         horizon_from=window["horizon_from"],
         truth=target["values"],
         lines=lines,
+        interval=(interval["low"], interval["high"]) if interval else None,
         categories=tuple(categories),
         undated=undated,
     )
 
 
 def forecast_chart(window: DrawnWindow, title: str) -> str:
-    """Truth as a strong line with gaps, forecasts beginning at their first target step."""
+    """Truth as a strong line with gaps, forecasts beginning at their first target step, with the interval of the model's."""
     width, count = HALF - SIDE - RIGHT, len(window.truth)
     codes = _codes(window)
     axis = _named(window, codes) if window.categories else _values(window)
@@ -95,6 +99,8 @@ def forecast_chart(window: DrawnWindow, title: str) -> str:
         f'<rect class="ahead" x="{begin:.1f}" y="{TOP - 6}" width="{SIDE + width - begin:.1f}" height="{PLOT - TOP + 10}"/>'
     ]
     parts.append(rulers(axis, SIDE, SIDE + width))
+    if window.interval is not None:
+        parts.append(_interval(window.interval, axis, [across(window.horizon_from + k) for k in range(count)]))
     for name, css, values in [*reversed(window.lines), ("truth", "ink", window.truth)]:
         start = 0 if name == "truth" else window.horizon_from
         points = [(across(start + k), _place(axis, codes, v)) for k, v in enumerate(values)]
@@ -104,6 +110,14 @@ def forecast_chart(window: DrawnWindow, title: str) -> str:
     return canvas(HALF, HEIGHT, title, parts)
 
 
+def _interval(interval: tuple[Values, Values], axis: Axis, xs: Sequence[float]) -> str:
+    """The band between both ends; a bar where it stands alone, as with a single target step."""
+    low, high = ([_place(axis, {}, value) for value in values] for values in interval)
+    if len(low) > 1:
+        return band(xs[: len(low)], low, high, "b")
+    return "" if math.isnan(low[0] + high[0]) else f'<path class="b bar" d="M{xs[0]:.1f},{low[0]:.1f}V{high[0]:.1f}"/>'
+
+
 def _place(axis: Axis, codes: Mapping[int, int], value: float | None) -> float:
     if value is None or not math.isfinite(value):
         return math.nan
@@ -111,7 +125,8 @@ def _place(axis: Axis, codes: Mapping[int, int], value: float | None) -> float:
 
 
 def _values(window: DrawnWindow) -> Axis:
-    seen = [v for values in (window.truth, *(line for *_, line in window.lines)) for v in values if v is not None]
+    drawn = (window.truth, *(line for *_, line in window.lines), *(window.interval or ()))
+    seen = [v for values in drawn for v in values if v is not None]
     low, high = min(seen, default=0.0), max(seen, default=1.0)
     pad = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
     return scale_of_values(low - pad if low < 0 or low > 0.2 * high else min(0.0, low), high + pad, TOP, PLOT - 4)
@@ -188,8 +203,13 @@ def _labels(window: DrawnWindow) -> list[str]:
         ahead = index - window.horizon_from
         if ahead >= 0:
             parts += [f"{name} {_said(window, values[ahead])}" for name, _, values in window.lines]
+            parts += [_ends(window.interval[0][ahead], window.interval[1][ahead])] if window.interval else []
         labels.append(("" if window.undated else f"{window.local(index):%a %Y-%m-%d %H:%M} · ") + ", ".join(parts))
     return labels
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "no interval" if low is None or high is None else f"interval {short(low)} to {short(high)}"
 
 
 def _said(window: DrawnWindow, value: float | None) -> str:

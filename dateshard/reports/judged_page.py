@@ -177,7 +177,8 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
     manifest = facts.dataset.manifest
     words = keys([("truth", "ink"), *names])
     intro = (
-        f"<p class='soft'>{words}. The shaded part was forecast; a gap was not observed. Windows rank by their mean error over "
+        f"<p class='soft'>{words}.{_about_intervals(verdict.shown)} The shaded part was forecast; a gap was not observed. "
+        "Windows rank by their mean error over "
         "all nodes and targets; a worst one is drawn at its worst node, the others at the node nearest to their mean.</p>"
     )
     drawn = []
@@ -193,6 +194,18 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
             caption = f"{kind} · {escape(target['name'])} at {escape(window['node'])} · {error}"
             drawn.append(charts.figure(forecast_chart(window_shown, title), caption))
     return [card([intro, pair(*drawn)])]
+
+
+def _about_intervals(shown_windows: Sequence[Mapping[str, Any]]) -> str:
+    """What the band around forecasts is, and nothing where there is none."""
+    targets = [target for window in shown_windows for target in window["targets"]]
+    interval = next((target["interval"] for target in targets if target.get("interval")), None)
+    if interval is None:
+        return ""
+    if interval["quantiles"]:
+        low, high = interval["quantiles"]
+        return f" The band reaches from the model's quantile {low:g} to {high:g}."
+    return f" The band is the {100 * interval['level']:g} % interval around the model's forecast, as it stood when that was made."
 
 
 def _categories(facts: RunFacts, name: str) -> Sequence[str]:

@@ -25,7 +25,7 @@ from dateshard.trainer.assessment.baselines import (
     window_bytes,
 )
 from dateshard.trainer.assessment.evaluation import Evaluation, Row
-from dateshard.trainer.assessment.example_windows import Drawn, mapped
+from dateshard.trainer.assessment.example_windows import Drawn, DrawnEnds, mapped
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
@@ -99,7 +99,7 @@ def evaluate(
     rivals = Rivals(made.reach, forecasts, model[0] if model else None, intervalled)
     few = _sampled(order, config, rivals, notes)
     ridge = bool(model and isinstance(model[1], Ridge))
-    result, ranking = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
+    result, ranking, ends = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
     sample = None if few is None else _table(setting, few, rivals, ridge=ridge)[0]
     unseen = _of_unseen_nodes(setting, order, rivals.quick if few is not None else rivals)
     rows = result.rows + (sample.rows if sample else [])
@@ -114,7 +114,7 @@ def evaluate(
     notes += _apart(difficulty)
     result = replace(result, notes=notes, difficulty=difficulty, sample=sample, unseen=unseen)
     if model:
-        result.shown.extend(_drawn(setting, order, rivals, result.best_baseline).windows(ranking.chosen()))
+        result.shown.extend(_drawn(setting, order, rivals, result.best_baseline, ends).windows(ranking.chosen()))
     return result
 
 
@@ -128,9 +128,10 @@ def _of_unseen_nodes(setting: Setting, order: Order, rivals: Rivals) -> Evaluati
     return table if any(map(_observed, table.rows)) else None
 
 
-def _drawn(setting: Setting, order: Order, rivals: Rivals, best_baseline: str | None) -> Drawn:
+def _drawn(setting: Setting, order: Order, rivals: Rivals, best_baseline: str | None, ends: DrawnEnds) -> Drawn:
     """What draws windows of the model and the best baseline."""
     beside = {name: rivals.forecasts[name] for name in (rivals.model, best_baseline) if name is not None}
+    given = None if rivals.model is None else beside[rivals.model]
     if rivals.model is not None:
         outputs, heads, bounds = beside[rivals.model], setting.form.heads, rivals.intervalled.bounds_2NF
         beside[rivals.model] = lambda batch: points_within(outputs(batch), heads, bounds)
@@ -140,6 +141,10 @@ def _drawn(setting: Setting, order: Order, rivals: Rivals, best_baseline: str | 
         targets=setting.targets,
         forecasts=beside,
         instant_of=rivals.instant_of(setting, order),
+        ends=ends,
+        level=setting.level,
+        quantiles=rivals.intervalled.reader,
+        outputs=given,
     )
 
 
@@ -159,13 +164,13 @@ def _sampled(order: Order, config: Trainer, rivals: Rivals, notes: list[str]) ->
     return replace(order, sample=WindowSample(order.num_windows, size, config.training.seed))
 
 
-def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tuple[Evaluation, Ranking]:
-    """Judges all rivals on the same windows; returns how these rank by the model's errors too.
+def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tuple[Evaluation, Ranking, DrawnEnds]:
+    """Judges all rivals on the same windows; returns how these rank by the model's errors too, and its intervals.
 
     Args:
         ridge: the model is a trained ridge: the baseline that is the same map is no rival.
     """
-    counted, by_unit, ranking, scores = _accumulate(setting, order, rivals)
+    counted, by_unit, ranking, scores, ends = _accumulate(setting, order, rivals)
     rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
     nodes = setting.dataset.nodes.names
     intervals = {name: score.report(setting.columns.target_names, nodes) for name, score in scores.items()}
@@ -192,7 +197,7 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
         days = None if manifest.split_cuts else _horizon_days(setting)
         for row in result.rivals:
             result.comparisons.extend(compare(by_unit[rivals.model], by_unit[row.name], row.name, days))
-    return result, ranking
+    return result, ranking, ends
 
 
 def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:
@@ -303,8 +308,8 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 @torch.no_grad()
 def _accumulate(
     setting: Setting, order: Order, rivals: Rivals
-) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking, Mapping[str, IntervalScores]]:
-    """What is counted of every predictor, its errors by date or cut, how the windows rank, and the scores of intervals."""
+) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking, Mapping[str, IntervalScores], DrawnEnds]:
+    """What is counted of every predictor, its errors by date or cut, how windows rank, scores and ends of intervals."""
     window, wanted = setting.window, setting.wanted(rivals.reach)
     reader = make_reader(setting.config, setting.dataset, order, wanted)
     form, floor = setting.form, setting.config.metrics.mape_floor
@@ -316,7 +321,7 @@ def _accumulate(
     by_unit = {name: ErrorsByUnit(form, num_units) for name in rivals.forecasts}
     stretch = max(1, window.target_steps // window.stride)
     ranking = Ranking(order.num_windows, stretch, key(setting.config.training.seed, 6))
-    judge = IntervalJudge(setting, order, rivals.intervalled)
+    judge, ends = IntervalJudge(setting, order, rivals.intervalled), DrawnEnds()
     begin, step_ns = wanted.window.history if window.horizon else 0, setting.dataset.code_length
     instant_of = rivals.instant_of(setting, order)
     for number, batch in enumerate(reader.batches(0)):
@@ -326,7 +331,7 @@ def _accumulate(
         unit_B = unit_of(order.positions(number))
         given, batch = batch, setting.judged(batch)
         for name, forecast in rivals.forecasts.items():
-            predicted, losses = forecast(given), {}
+            predicted, losses, cells = forecast(given), {}, None
             outputs = predicted
             if name == rivals.model:
                 losses = {head.name: head.sums(predicted[head.name], batch) for head in form.heads}
@@ -337,4 +342,6 @@ def _accumulate(
             counted[name].add_raw(predicted, batch, hours)
             by_unit[name].add(predicted, batch, unit_B)
             judge.add(name, predicted, batch, hours, order.positions(number), outputs)
-    return counted, by_unit, ranking, judge.scores()
+            if cells is not None and judge.model_2BPNF is not None:
+                ends.add(ranking, order.positions(number), cells, judge.model_2BPNF)
+    return counted, by_unit, ranking, judge.scores(), ends

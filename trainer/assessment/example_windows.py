@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.scaling.transform import Floats, untransform
 from dateshard.shardstore.times.instants import spell
-from dateshard.trainer.assessment.ranking import Ranked, cell_errors, mean_errors
+from dateshard.trainer.assessment.quantiles import RawQuantiles
+from dateshard.trainer.assessment.ranking import Ranked, Ranking, cell_errors, drawn_node, mean_errors
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.reader import Reader
@@ -37,6 +38,35 @@ def mapped(config: Trainer) -> Trainer:
     return config.model_copy(update={"loading": config.loading.model_copy(update={"policy": "mapped"})})
 
 
+class DrawnEnds:
+    """The ends of intervals of the windows that may be drawn, as they stood when each was forecast; scaled.
+
+    An interval follows the windows before it, so it cannot be told of a single window later. Memory: two ends of the drawn
+    targets, at one or two nodes, of the thousand windows that a `Ranking` chooses among.
+    """
+
+    def __init__(self) -> None:
+        self._by_place: dict[tuple[int, int], Floats] = {}
+
+    def add(
+        self, ranking: Ranking, positions: range, cells: tuple[Floats, NDArray[np.bool_]], ends_2BPNF: Floats
+    ) -> None:
+        """Keeps the ends of a batch's windows that may be chosen, after they were ranked, and forgets those that cannot be."""
+        chances = {kind: set(places.tolist()) for kind, places in ranking.chances().items()}
+        errors_BN, errors_B = mean_errors(cells, (1, 3)), mean_errors(cells, (1, 2, 3))
+        for row, position in enumerate(positions):
+            for kind in (kind for kind, places in chances.items() if position in places):
+                node = drawn_node(errors_BN[row], kind, float(errors_B[row]))
+                self._by_place[position, node] = ends_2BPNF[:, row, :, node, :MOST_TARGETS].astype(np.float32)
+        possible = set[int]().union(*chances.values())
+        for place in [place for place in self._by_place if place[0] not in possible]:
+            del self._by_place[place]
+
+    def of(self, position: int, node: int) -> Floats | None:
+        """Returns [2, P, numeric targets]; None where there is no interval."""
+        return self._by_place.get((position, node))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """Reads single windows of a pass again.
@@ -44,6 +74,8 @@ class Drawn:
     Attributes:
         targets: places among the dataset's features. forecasts: the model first, then whom it is drawn beside.
         instant_of: where one of them is told when the steps are.
+        ends: of the model's intervals at `level`, where it has such.
+        quantiles: reads those of the model, which are drawn where it has no intervals; `outputs` gives all its outputs.
     """
 
     reader: Reader
@@ -51,6 +83,10 @@ class Drawn:
     targets: tuple[int, ...]
     forecasts: Mapping[str, Forecast]
     instant_of: InstantOf | None = None
+    ends: DrawnEnds
+    level: float
+    quantiles: RawQuantiles | None
+    outputs: Forecast | None
 
     @torch.no_grad()
     def windows(self, ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
@@ -63,14 +99,14 @@ class Drawn:
         cells = cell_errors(self.form, next(iter(predicted.values())), batch)
         assert cells is not None, "it was ranked"
         errors_N = mean_errors(cells, (0, 1, 3))
-        away = -errors_N if example.kind == "worst" else np.abs(errors_N - example.error)
-        node = int(np.argmin(np.where(np.isnan(away), np.inf, away)))
+        node = drawn_node(errors_N, example.kind, example.error)
         values, time_T = self._read(example.position)
-        names = [target.name for target in self.form.targets]
+        names, interval = [target.name for target in self.form.targets], self._interval(example.position, node, batch)
         targets = []
         for place, name in enumerate(names[:MOST_TARGETS]):
             by_name = {who: self._raw(forecast, place, node) for who, forecast in predicted.items()}
-            targets.append({"name": name, "values": _plain(values[:, node, place]), "forecasts": by_name})
+            target = {"name": name, "values": _plain(values[:, node, place]), "forecasts": by_name}
+            targets.append({**target, "interval": interval.get(place)})
         return {
             "kind": example.kind,
             "error": example.error if np.isfinite(example.error) else None,
@@ -79,6 +115,28 @@ class Drawn:
             "begins": spell(int(time_T[-self.form.num_steps]), self.reader.dataset.manifest.timezone),
             "horizon_from": len(values) - self.form.num_steps,
             "targets": targets,
+        }
+
+    def _interval(self, position: int, node: int, batch: Batch) -> dict[int, dict[str, Any]]:
+        """Returns {numeric target: its interval, raw} at a node; the outermost quantiles where the model has no interval."""
+        units, quantiles, ends_2PF = self.form.units, self.quantiles, self.ends.of(position, node)
+        assert units is not None, "form_of always gives them"
+        if ends_2PF is not None:
+            numbers, nodes = self.form.numbers, self.reader.dataset.manifest.num_nodes
+            scaled_2PNF = torch.zeros(*ends_2PF.shape[:2], nodes, len(numbers), dtype=torch.float64)
+            scaled_2PNF[:, :, node, : ends_2PF.shape[-1]] = torch.from_numpy(ends_2PF)
+            raw_2PF = units.raw(scaled_2PNF)[:, :, node, : ends_2PF.shape[-1]].numpy()
+            about: dict[str, Any] = {"level": self.level, "quantiles": None}
+        elif self.outputs is not None and quantiles is not None and len(quantiles.levels) > 1:
+            outer = (quantiles.levels[0], quantiles.levels[-1])
+            raw_2PF = np.moveaxis(quantiles.raw(self.outputs(batch), outer)[0, :, node], -1, 0)
+            about = {"level": float(f"{outer[1] - outer[0]:.6g}"), "quantiles": list(outer)}
+        else:
+            return {}
+        return {
+            place: {**about, "low": _plain(raw_2PF[0, :, at]), "high": _plain(raw_2PF[1, :, at])}
+            for at, place in enumerate(self.form.numbers[: raw_2PF.shape[-1]])
+            if not np.isnan(raw_2PF[..., at]).all()
         }
 
     def _batch(self, position: int) -> Batch:

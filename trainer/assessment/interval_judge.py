@@ -52,6 +52,7 @@ class IntervalJudge:
         self.setting, self.intervalled = setting, intervalled
         self.sums: dict[str, IntervalScores] = {}
         self.walk: IntervalWalk | None = None
+        self.model_2BPNF: Floats | None = None  # ends of the model's intervals of the batch that came last, scaled
         if intervalled.model is not None:
             begin, level = intervalled.model[1].begin, intervalled.model[1].level
             self.walk = IntervalWalk(setting.dataset, order, setting.window, begin, level)
@@ -81,6 +82,7 @@ class IntervalJudge:
             missed = missed_of(forecast, target, observed, outer)
             low_BPNF, high_BPNF = around(self.walk(missed, hours_BP, positions), outer)
             quantiles_QBPNF = np.stack([middle + low_BPNF, middle, middle + high_BPNF])
+            self.model_2BPNF = self._bounded(quantiles_QBPNF[::2])
         if quantiles_QBPNF is not None:
             self._score(name, self.setting.level, quantiles_QBPNF, (target, observed, hours_BP))
 
@@ -98,13 +100,15 @@ class IntervalJudge:
         return outer_of(quantiles, forecast.numpy())
 
     def _score(self, name: str, level: float, quantiles_QBPNF: Floats, truth: Truth) -> None:
-        if self.intervalled.bounds_2NF is not None:
-            quantiles_QBPNF = np.clip(quantiles_QBPNF, *self.intervalled.bounds_2NF.numpy())
         if name not in self.sums:
             form = self.setting.form
             assert form.units is not None, "form_of always gives them"
             self.sums[name] = IntervalScores.none(level, form.units, form.num_steps)
-        self.sums[name].add(quantiles_QBPNF, *truth)
+        self.sums[name].add(self._bounded(quantiles_QBPNF), *truth)
+
+    def _bounded(self, values: Floats) -> Floats:
+        bounds = self.intervalled.bounds_2NF
+        return values if bounds is None else np.clip(values, *bounds.numpy())
 
     def scores(self) -> Mapping[str, IntervalScores]:
         """Returns the scores of all that have intervals, with how many of a function's quantiles crossed."""

@@ -74,6 +74,10 @@ class Ranking:
         chosen = ordered[np.sort(first)[:POOL]]
         return errors[chosen], positions[chosen]
 
+    def chances(self) -> dict[str, Integers]:
+        """Returns {kind: positions of which any may still be chosen}."""
+        return {"worst": self._high[1], "median": self._positions[self._positions >= 0], "best": self._low[1]}
+
     def chosen(self) -> list[Ranked]:
         """Returns up to `KEPT` windows of each kind, the worst first.
 
@@ -111,6 +115,12 @@ class Ranking:
 
 def _nothing() -> tuple[Floats, Integers]:
     return np.empty(0), np.empty(0, dtype=np.int64)
+
+
+def drawn_node(errors_N: Floats, kind: str, error: float) -> int:
+    """Returns the node at which a window is drawn: of a worst one the worst, of others the one nearest to its error."""
+    away = -errors_N if kind == "worst" else np.abs(errors_N - error)
+    return int(np.argmin(np.where(np.isnan(away), np.inf, away)))
 
 
 def cell_errors(
