@@ -35,7 +35,7 @@ def forward(session: Session, given: Batch) -> Forward:
         UsageError: a model of the user's own fails.
     """
     device = session.device
-    batch = given if device.type == "cpu" else given.changed(lambda tensor: tensor.to(device))
+    batch = given if device.type == "cpu" else given.to(device)
     out = outputs(session.model, batch, session.heads)
     sums = {head.name: head.sums(out[head.name], batch) for head in session.heads}
     return Forward(batch, out, points_of(out, session.heads), sums)

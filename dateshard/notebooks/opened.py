@@ -6,7 +6,7 @@ Legend: T steps, N nodes, F features.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +29,8 @@ from dateshard.terminal.screen import size
 if TYPE_CHECKING:
     import polars
     import xarray
+
+    from dateshard.notebooks.windows import Windows
 
 Dates = str | dt.date | Iterable[str | dt.date] | None
 UNITS = ("raw", "scaled")
@@ -234,6 +236,48 @@ class Opened:
             if error is not None:
                 raise error
         return paths
+
+    def windows(
+        self,
+        split: str,
+        history: int | str,
+        horizon: int,
+        *,
+        batch_size: int = 64,
+        stride: int = 1,
+        inputs: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        shuffle: bool = True,
+        seed: int = 7,
+        days_per_batch: int | str | None = None,
+        policy: str = "auto",
+        drop_last: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Windows:
+        """Batches of a split's windows for a loop of one's own, in the order of `dateshard train`, resumable at any batch.
+
+        Args:
+            history, horizon, stride: steps, as `trainer.window`.
+            batch_size: windows of a batch, over all ranks together.
+            inputs, targets: names of features; None: as `trainer.inputs` and `trainer.targets` when they are left out.
+            shuffle: False: date order, as training reads its validation.
+            seed, drop_last: as `trainer.training`. days_per_batch, policy: as `trainer.loading`.
+            rank, world: this process gives windows rank, rank + world, ... of each batch.
+
+        Raises:
+            UsageError: what does not fit, with what would. StoreError: the dataset is not whole.
+        """
+        from dateshard.notebooks.windows import make_windows
+
+        keys = {
+            "window": {"history": history, "horizon": horizon, "stride": stride},
+            "inputs": inputs,
+            "targets": targets,
+            "training": {"batch_size": batch_size, "seed": seed, "drop_last": drop_last},
+            "loading": {"days_per_batch": days_per_batch, "policy": policy},
+        }
+        return make_windows(self.dataset, split, keys, shuffle=shuffle, rank=rank, world=world)
 
     def _chosen(self, dates: Dates) -> list[dt.date]:
         """Committed dates that selectors name.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -48,6 +48,15 @@ class Batch:
     def copy(self) -> Batch:
         """Returns a copy in memory of its own: valid for as long as it is held."""
         return self.changed(torch.clone)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch on a device; itself where it lies there."""
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Returns {`history`, `target`, `observed`, `codes`, `known`, `future`: tensor} of those that there are."""
+        each = {field.name.partition("_")[0]: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in each.items() if tensor is not None}
 
     def rows(self, chosen: slice) -> Batch:
         """Some of its windows."""

@@ -235,6 +235,22 @@ class Order:
         """Positions of batch number `batch` in the epoch."""
         return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_windows))
 
+    @cached_property
+    def first_anchors(self) -> Integers:
+        """Anchor of each run's first window."""
+        return np.array([run.first for run in self.runs], dtype=np.int64)
+
+    def numbers(self, piece: WindowBatch) -> Integers:
+        """Numbers of a piece's windows among all windows in date order."""
+        run_K = piece.block_runs[piece.run_K]
+        return self.run_edges[run_K] + (piece.anchor_K - self.first_anchors[run_K]) // self.stride
+
+    def piece(self, number_K: Integers) -> WindowBatch:
+        """The windows with these numbers, as they would lie in a block of all runs."""
+        run_K = np.searchsorted(self.run_edges, number_K, side="right") - 1
+        anchor_K = self.first_anchors[run_K] + (number_K - self.run_edges[run_K]) * self.stride
+        return WindowBatch(0, np.arange(len(self.runs)), run_K, anchor_K)
+
     def epoch(self, number: int) -> EpochOrder:
         """The order of one epoch."""
         return EpochOrder(self, number)
@@ -263,7 +279,6 @@ class EpochOrder:
         sizes = [int(counts[block].sum()) for block in self.blocks]
         self.starts: Integers = np.cumsum([0, *sizes])
         self._edges = [np.cumsum(np.concatenate([[0], counts[block]])) for block in self.blocks]
-        self._first = np.array([run.first for run in order.runs], dtype=np.int64)
 
     def block_of(self, position: int) -> int:
         """The block in which a position lies."""
@@ -288,7 +303,7 @@ class EpochOrder:
         run = np.searchsorted(edges, local, side="right") - 1
         owner = self.blocks[block][run]
         place = self.order.place(owner, local - edges[run])
-        return WindowBatch(block, self.blocks[block], run, self._first[owner] + place * self.order.stride)
+        return WindowBatch(block, self.blocks[block], run, self.order.first_anchors[owner] + place * self.order.stride)
 
     def draws(self, start: int = 0) -> Iterator[Draw]:
         """The order from batch `start` on, 64 batches at a time: about 0.1 us a window."""

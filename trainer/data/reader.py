@@ -95,20 +95,19 @@ class Reader:
             )
         return "blocks"
 
-    def batches(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Batches of an epoch from number `start` on. Reaching a batch directly gives the same as counting up to it."""
+    def batches(self, epoch: int, start: int = 0, rank: int = 0, world: int = 1, every: int = 1) -> Iterator[Batch]:
+        """Batches start, start + every, ... of an epoch. Reaching a batch directly gives the same as counting up to it."""
         if not self.order.runs:
             return
         if not self._ring:
-            shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
             size = -(-min(self.order.batch_size, self.order.num_windows) // world)
-            self._ring = [Slot(size, *shape, self.wanted, mask=self.mask) for _ in range(RING_SLOTS)]
+            self._ring = [self._slot(size) for _ in range(RING_SLOTS)]
         order, size, held = self.order.epoch(epoch), self.order.batch_size, cast(WindowPlace, None)
         with closing(self._source.serve(order.blocks)) as places:
             next(places)
             for draw in order.draws(start):
                 prepared: dict[int, Any] = {}  # pieces come one after the other; a batch may take from two
-                for begin in range(draw.low, draw.high, size):
+                for begin in range(draw.low + -(draw.low // size - start) % every * size, draw.high, size * every):
                     slot, at = self._ring[self._turn % RING_SLOTS], 0
                     for which, chosen in draw.cut(begin, min(begin + size, draw.high), rank, world):
                         if which not in prepared:
@@ -119,3 +118,18 @@ class Reader:
                         at += len(rows)
                     self._turn += 1
                     yield slot.batch(at)
+
+    def windows(self, number_K: Integers) -> Batch:
+        """Any windows, by their numbers in date order, in memory of their own: one gather.
+
+        The policy must be `mapped`."""
+        slot, piece = self._slot(len(number_K)), self.order.piece(number_K)
+        with closing(self._source.serve([piece.block_runs])) as places:
+            next(places)
+            place = places.send(piece)
+            place.gather(slot, 0, place.prepare(piece))
+        return slot.batch(len(number_K))
+
+    def _slot(self, size: int) -> Slot:
+        shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
+        return Slot(size, *shape, self.wanted, mask=self.mask)
