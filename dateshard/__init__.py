@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.date_batched import DateBatchedLoader
+    from dateshard.notebooks.opened import Opened
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.notebooks.stages import backtest, preprocess, train
     from dateshard.notebooks.training_runs import Run, runs
+    from dateshard.notebooks.windows import Windows
     from dateshard.shardstore.errors import DateshardError
     from dateshard.trainer.loop import train as train_events
 
@@ -19,6 +21,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "DateBatchedLoader": ("dateshard.notebooks.date_batched", "DateBatchedLoader"),
     "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
+    "Opened": ("dateshard.notebooks.opened", "Opened"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "backtest": ("dateshard.notebooks.stages", "backtest"),
@@ -26,14 +29,17 @@ _LAZY = {
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
     "Run": ("dateshard.notebooks.training_runs", "Run"),
     "runs": ("dateshard.notebooks.training_runs", "runs"),
+    "Windows": ("dateshard.notebooks.windows", "Windows"),
     "train": ("dateshard.notebooks.stages", "train"),
     "train_events": ("dateshard.trainer.loop", "train"),
 }
 __all__ = [
     "DateBatchedLoader",
     "DateshardError",
+    "Opened",
     "Predictor",
     "Run",
+    "Windows",
     "__version__",
     "backtest",
     "predict",

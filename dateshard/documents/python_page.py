@@ -13,6 +13,8 @@ PACKAGES = {
     "dateshard": (
         "preprocess",
         "open",
+        "Opened",
+        "Windows",
         "DateBatchedLoader",
         "train",
         "Run",

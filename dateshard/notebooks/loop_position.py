@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from dateshard.shardstore.errors import UsageError
 
 
 @dataclass(slots=True)
@@ -43,3 +47,27 @@ class LoopPosition:
         if num_batches is not None and self.batch >= num_batches:
             return self.epoch + 1, 0
         return self.epoch, self.batch
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], now: Mapping[str, Any]) -> LoopPosition:
+        """Takes the position out of a state.
+
+        Args:
+            now: what these windows are bound to.
+
+        Raises:
+            UsageError: it is no state, or one of other windows; names all that differs.
+        """
+        epoch, batch, held = (state.get(name) for name in ("epoch", "batch", "bound"))
+        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 <= batch and isinstance(held, dict)):
+            what = f"this is no state of windows: its epoch is {epoch!r}, its batch {batch!r}"
+            raise UsageError(what, todo="Give what .state_dict() returned")
+        differences = [
+            f"{name}: state {held.get(name)!r}, now {now.get(name)!r}"
+            for name in sorted({*held, *now})
+            if held.get(name) != now.get(name)
+        ]
+        if differences:
+            what = f"these windows cannot be continued exactly: {'; '.join(differences)}"
+            raise UsageError(what, todo="Open the windows as they were, or begin anew without the state")
+        return cls(epoch, batch, exact="workers" in held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,11 +58,14 @@ class SingleWindows(Dataset[dict[str, torch.Tensor]]):
 class WindowSampler(Sampler[list[int]]):
     """Numbers of the windows of each batch, for `DataLoader(windows.map_style(), batch_sampler=windows.batch_sampler())`.
 
-    Each iteration is the next epoch. A loader's workers ask for batches ahead: where the training is, its loop knows.
+    Each iteration is the next epoch.
     """
 
-    def __init__(self, order: Order, rank: int, world: int, position: LoopPosition) -> None:
-        self._order, self._rank, self._world, self._position = order, rank, world, position
+    def __init__(
+        self, order: Order, bound: Mapping[str, Any], position: LoopPosition, rank: int = 0, world: int = 1
+    ) -> None:
+        self._order, self._bound, self._position = order, bound, position
+        self._rank, self._world = rank, world
         self.batch_size, self.drop_last = order.batch_size // world, order.drop_last  # frameworks read them
 
     @property
@@ -84,4 +87,21 @@ class WindowSampler(Sampler[list[int]]):
         for draw in order.draws(start):
             numbers = np.concatenate([self._order.numbers(piece) for piece in draw.pieces])
             for begin in range(0, len(numbers), size):
+                self._position.reach(epoch, (draw.low + begin) // size + 1)
                 yield numbers[begin : begin + size][self._rank :: self._world].tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next list of numbers stands, and what the order is bound to.
+
+        A loader's workers are given lists ahead: torchdata's StatefulDataLoader takes the state of the batch that it gives
+        out; a loop of one's own counts its batches and calls `set_epoch(epoch, batch)`.
+        """
+        return {"epoch": self._position.epoch, "batch": self._position.batch, "bound": dict(self._bound)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Lets the next iteration go on where the state was taken.
+
+        Raises:
+            UsageError: the state is of other windows; names all that differs.
+        """
+        self._position = LoopPosition.of(state, self._bound)

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dateshard.notebooks.loop_position import LoopPosition
+from dateshard.notebooks.shared_epoch import SharedEpoch
 from dateshard.notebooks.single_windows import SingleWindows, WindowSampler
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
@@ -31,8 +32,6 @@ from dateshard.trainer.setup import (
     window_of,
 )
 
-AS_TAKEN = "Give what .state_dict() returned"
-
 
 class Windows(IterableDataset[Batch]):
     """Batches of a split's windows: `for batch in windows:` is an epoch, the next `for` the next one.
@@ -53,7 +52,7 @@ class Windows(IterableDataset[Batch]):
     `world` change none of them.
 
     `DataLoader(windows, batch_size=None, num_workers=n)` divides the batches: worker k gives k, k + n, ..., and the loader puts
-    them into the order above. Its workers read copies of this object: call `set_epoch` before each epoch.
+    them into the order above; where it stands only its loop knows, which counts and calls `set_epoch(epoch, batch)` to go on.
 
     Memory: as `dateshard train`: at most 2 GiB of blocks, and two batches. In a worker `policy: auto` is `mapped`.
 
@@ -94,6 +93,7 @@ class Windows(IterableDataset[Batch]):
         self._position = LoopPosition()
         self._reader: tuple[int, Reader] | None = None  # and the process that opened it
         self._iteration = 0
+        self._shared, self._worker_process = SharedEpoch(), 0
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -104,7 +104,7 @@ class Windows(IterableDataset[Batch]):
         return f"Windows of {split}: {count:,} in {len(self):,} batches of {size:,}, at epoch {self.epoch}, batch {self.batch}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (*self._made, self._position)
+        return _opened_again, (*self._made, self._position, self._shared)
 
     @property
     def num_windows(self) -> int:
@@ -131,17 +131,31 @@ class Windows(IterableDataset[Batch]):
 
         Without `batch` from its first one, or, where a loaded state lies in that epoch, from there."""
         self._position.set(epoch, batch)
+        self._shared.set(epoch)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         if info is None:
             return self._batches()
-        begun = self._position.begin(info.id)  # at once: a loader asks for the state before the first batch
+        begun = self._begin(info.id, info.seed - info.id)  # at once: a loader asks for the state before the first batch
         return (batch.copy() for batch in self._batches(begun, info.num_workers))
+
+    def _begin(self, worker: int, seed: int) -> tuple[int, int]:
+        """Begins an iteration in a worker; a worker that stays counts its epochs itself."""
+        if self._worker_process != os.getpid():
+            self._worker_process, epoch = os.getpid(), self._shared.begin(seed)
+            if self._position.begun or epoch != self._position.epoch:
+                self._position = LoopPosition(epoch)
+        begun = self._position.begin(worker)
+        self._shared.set(begun[0], seed)
+        return begun
 
     def _batches(self, begun: tuple[int, int] | None = None, workers: int = 1) -> Iterator[Batch]:
         """This worker's batches; a batch counts as done as soon as it is given."""
-        epoch, first = begun or self._position.begin()
+        if begun is None:
+            begun = self._position.begin()
+            self._shared.set(begun[0] + 1)
+        epoch, first = begun
         self._iteration += 1
         mine, reader = self._iteration, self._own_reader()
         given = reader.batches(epoch, first, self._rank, self._world, workers)
@@ -166,9 +180,8 @@ class Windows(IterableDataset[Batch]):
 
         In the process that iterates: a DataLoader's workers have their own, which torchdata's StatefulDataLoader collects."""
         info = get_worker_info()
-        workers = {"worker": info.id, "workers": info.num_workers} if info else {}
         epoch, batch = self._position.next_batch(None if info else len(self))
-        return {"epoch": epoch, "batch": batch, "bound": self._bound, **workers}
+        return {"epoch": epoch, "batch": batch, "bound": self._bound_here()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Lets the next iteration begin at the batch after the last one that was given when the state was taken.
@@ -177,20 +190,13 @@ class Windows(IterableDataset[Batch]):
             UsageError: the state is of other data, another window, seed or batch size; names all that differs.
         """
         info = get_worker_info()
-        now = self._bound | ({"worker": info.id, "workers": info.num_workers} if info else {})
-        held = {**state.get("bound", {}), **{name: state[name] for name in ("worker", "workers") if name in state}}
-        epoch, batch = (state.get(name) for name in ("epoch", "batch"))
-        if not (isinstance(epoch, int) and isinstance(batch, int) and epoch >= 0 <= batch):
-            raise UsageError(f"no state of windows: its epoch is {epoch!r}, its batch {batch!r}", todo=AS_TAKEN)
-        differences = [
-            f"{name}: state {held.get(name)!r}, now {now.get(name)!r}"
-            for name in sorted({*held, *now})
-            if held.get(name) != now.get(name)
-        ]
-        if differences:
-            what = f"these windows cannot be continued exactly: {'; '.join(differences)}"
-            raise UsageError(what, todo="Open the windows as they were, or begin anew without the state")
-        self._position = LoopPosition(epoch, batch, exact="workers" in state)
+        self._position = LoopPosition.of(state, self._bound_here())
+        self._shared.set(self._position.epoch, info.seed - info.id if info else 0)
+
+    def _bound_here(self) -> dict[str, Any]:
+        """What a position is bound to; in a worker also the share of the batches that is its own."""
+        info = get_worker_info()
+        return self._bound if info is None else {**self._bound, "worker": info.id, "workers": info.num_workers}
 
     def map_style(self) -> SingleWindows:
         """All windows of the split by number, in date order, as a map-style torch Dataset."""
@@ -198,7 +204,7 @@ class Windows(IterableDataset[Batch]):
 
     def batch_sampler(self) -> WindowSampler:
         """The numbers of the windows of each batch, in the order in which this object gives them."""
-        return WindowSampler(self._order, self._rank, self._world, LoopPosition(self.epoch, self.batch))
+        return WindowSampler(self._order, self._bound, LoopPosition(self.epoch, self.batch), self._rank, self._world)
 
     def mapped_reader(self) -> Reader:
         """A reader of any windows."""
@@ -216,11 +222,11 @@ def make_windows(
 
 
 def _opened_again(
-    root: Any, generation: int, split: str, config: Trainer, shuffle: bool, rank: int, world: int, at: LoopPosition
+    root: Any, generation: int, split: str, config: Trainer, shuffle: bool, rank: int, world: int, *at: Any
 ) -> Windows:
     """What a pickle of windows is: where they lie, and how far their loop is."""
     windows = Windows(Dataset.open(root, generation), split, config, shuffle=shuffle, rank=rank, world=world)
-    windows._position = at
+    windows._position, windows._shared = at
     return windows
 
 

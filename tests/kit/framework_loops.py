@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 import dateshard
 
-EPOCHS, STOP = 3, 4
+EPOCHS = 3
+STOP = int(sys.argv[7]) if len(sys.argv) > 7 else 4
 
 
 def windows_of(store: str) -> Any:
@@ -203,7 +204,7 @@ def loader_of(kind: str, windows: Any, workers: int) -> Any:
 
 
 if __name__ == "__main__":
-    name, kind, workers, store, folder, resumed = sys.argv[1:]
+    name, kind, workers, store, folder, resumed = sys.argv[1:7]
     own = windows_of(store)
     if name == "reference":
         result = reference(own)

@@ -233,7 +233,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     formats = "pipeline.store.formats=[zarr,parquet]"
     split = 'pipeline.split={train: "..2013-03-09", validation: "2013-03-10..", test: null}'
     assert run(["preprocess", "-c", "configs/flights.yaml", "--workers", "1", formats, split]) == 0
-    _, first, second = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, first, second, *_ = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {"pl": pl, "polars": pl}
     exec(first, names)
     assert names["busiest"]["departures"][0] > 100
@@ -245,7 +245,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_package_shows_what_there_is() -> None:
     functions = ["backtest", "open", "predict", "preprocess", "runs", "train", "train_events"]
-    assert dir(dateshard) == ["DateBatchedLoader", "DateshardError", "Predictor", "Run", "__version__", *functions]
+    classes = ["DateBatchedLoader", "DateshardError", "Opened", "Predictor", "Run", "Windows"]
+    assert dir(dateshard) == [*classes, "__version__", *functions]
     assert all(callable(getattr(dateshard, name)) for name in dateshard.__all__ if name != "__version__")
 
 

@@ -218,8 +218,19 @@ def test_a_loader_keeps_the_order_over_its_workers(windows: Callable[..., Window
     assert len(loader) == 7
     own.set_epoch(1)
     assert same(copies(loader), epochs[1])
-    own.set_epoch(2, 3)
-    assert same(copies(loader), epochs[2][3:])
+    assert same(copies(loader), epochs[2])
+    own.set_epoch(1, 3)
+    assert same(copies(loader), epochs[1][3:])
+    assert same(copies(loader), epochs[2])
+
+
+def test_workers_started_anew_give_the_next_epoch_after_a_loop_without_them(windows: Callable[..., Windows]) -> None:
+    own = windows()
+    epochs = [copies(own) for _ in range(3)]
+    own.set_epoch(0)
+    assert same(copies(own), epochs[0])
+    loader: DataLoader[Batch] = DataLoader(own, batch_size=None, num_workers=2)
+    assert same(copies(loader), epochs[1])
 
 
 def test_workers_that_stay_go_on_to_the_next_epoch(windows: Callable[..., Windows]) -> None:
@@ -244,6 +255,17 @@ def test_single_windows_and_their_sampler_give_the_same_batches(
         assert same(loader, epoch)
     sampler.set_epoch(1, 4)
     assert same(loader, epochs[1][4:])
+
+
+def test_a_sampler_keeps_its_place_in_a_state(windows: Callable[..., Windows]) -> None:
+    own = windows()
+    lists = list(own.batch_sampler())
+    stopped, resumed = own.batch_sampler(), own.batch_sampler()
+    assert list(islice(stopped, 3)) == lists[:3]
+    resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+    assert list(resumed) == lists[3:]
+    with pytest.raises(UsageError, match="seed: state 7, now 8"):
+        windows(seed=8).batch_sampler().load_state_dict(stopped.state_dict())
 
 
 def test_a_list_of_windows_is_one_gather(windows: Callable[..., Windows], monkeypatch: pytest.MonkeyPatch) -> None:
