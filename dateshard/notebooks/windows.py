@@ -48,8 +48,8 @@ class Windows(IterableDataset[Batch]):
     They are views into one of two buffers: a batch is valid until the next but one, `batch.copy()` for as long as it is held;
     `batch.tensors()` is a dict of them, `batch.to(device)` moves them.
 
-    The epochs, their batches and the order in them are those of `dateshard train` with the same settings; `policy` and
-    `world` change none of them.
+    The epochs, their batches and the order in them are those of `dateshard train` with the same settings, whether blocks or
+    maps are read, and by however many processes.
 
     `DataLoader(windows, batch_size=None, num_workers=n)` divides the batches: worker k gives k, k + n, ..., and the loader puts
     them into the order above; where it stands only its loop knows, which counts and calls `set_epoch(epoch, batch)` to go on.

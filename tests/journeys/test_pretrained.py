@@ -18,16 +18,20 @@ PACKAGE = "fracast==0.1.0"
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06..2024-03-07"}
 
 
-def environment(folder: Path) -> Path:
-    """Returns its Python, which sees what this one sees, and the package beside it; skips where that cannot be had."""
+def environment_with(folder: Path, *packages: str, alone: bool = True) -> Path:
+    """Returns the Python of a new environment, which sees what this one sees, and packages beside it.
+
+    Skips where they cannot be had. `alone`: without what they depend on."""
     venv.create(folder, with_pip=True)
     (own,) = (folder / "lib").glob("python*/site-packages")
     beside = "".join(f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
     (own / "beside.pth").write_text(beside)
     python = folder / "bin" / "python"
-    done = subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", PACKAGE], capture_output=True, text=True)
+    constraints = ["--no-deps"] if alone else ["-c", str(Path(__file__).parents[2] / "constraints.txt")]
+    command = [python, "-m", "pip", "install", "-q", *constraints, *packages]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"{PACKAGE} cannot be installed: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"{', '.join(packages)} cannot be installed: {done.stderr.strip()[-200:]}")
     return python
 
 
@@ -42,7 +46,7 @@ def test_the_pretrained_model_of_the_documents_is_judged_as_they_say(
     (tmp_path / "fracast_rival.py").write_text(code)
     names = "repeat,mean,fracast_rival:forecast:48"
     words = ["evaluate", "-c", str(world.config_file()), "--baselines", names, "--baseline-windows", "6", "--json"]
-    python = environment(tmp_path / "env")
+    python = environment_with(tmp_path / "env", PACKAGE)
     done = subprocess.run([python, "-m", "dateshard", *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sample = json.loads(done.stdout)["sample"]

@@ -1,7 +1,8 @@
-"""Trains with a framework as its users do, and prints which windows its model saw: `python framework_loops.py NAME STORE FOLDER`.
+"""Trains with a framework as its users do, and prints which windows its model saw.
 
-Run in an environment that has the framework. Three epochs; the first process stops in the middle of the second one, after batch
-STOP, having saved; a second process, `resumed`, goes on from there. Each line is {"seen": [[epoch, a batch's print], ...]}.
+Arguments: NAME GIVEN WORKERS STORE FOLDER fresh|resumed, in an environment that has the framework. The first process stops in
+the second of three epochs, after batch STOP, having saved; a second one, `resumed`, goes on. The last line is
+SEEN [[epoch, a batch's print], ...].
 """
 
 from __future__ import annotations
@@ -33,14 +34,6 @@ def print_of(history: torch.Tensor) -> str:
 def reference(windows: Any) -> list[list[Any]]:
     """What dateshard's own loop sees."""
     return [[epoch, print_of(batch.history_BHNF)] for epoch in range(EPOCHS) for batch in windows]
-
-
-def by_number(windows: Any, workers: int, **options: Any) -> DataLoader[Any]:
-    return DataLoader(windows.map_style(), batch_sampler=windows.batch_sampler(), num_workers=workers, **options)
-
-
-def as_stream(windows: Any, workers: int, **options: Any) -> DataLoader[Any]:
-    return DataLoader(windows, batch_size=None, num_workers=workers, **options)
 
 
 def history_in(batch: Any) -> torch.Tensor:
@@ -190,25 +183,26 @@ LOOPS: dict[str, Callable[..., list[Any]]] = {
 }
 
 
-def loader_of(kind: str, windows: Any, workers: int) -> Any:
-    """What is given to the framework: `own` windows themselves, windows by `number`, the `stream`, or torchdata's of either."""
-    if kind == "own":
+def loader_of(given: str, windows: Any, workers: int) -> Any:
+    """What a framework is given, as the page names it: `windows`, `by_number`, `stream`, or `torchdata` and one of these two."""
+    if given == "windows":
         return windows
-    if kind.startswith("stateful"):
+    loader: Any = DataLoader
+    if given.startswith("torchdata"):
         from torchdata.stateful_dataloader import StatefulDataLoader
 
-        if kind == "stateful-number":
-            return StatefulDataLoader(windows.map_style(), batch_sampler=windows.batch_sampler(), num_workers=workers)
-        return StatefulDataLoader(windows, batch_size=None, num_workers=workers)
-    return {"number": by_number, "stream": as_stream}[kind](windows, workers)
+        loader = StatefulDataLoader
+    if given.endswith("by_number"):
+        return loader(windows.map_style(), batch_sampler=windows.batch_sampler(), num_workers=workers)
+    return loader(windows, batch_size=None, num_workers=workers)
 
 
 if __name__ == "__main__":
-    name, kind, workers, store, folder, resumed = sys.argv[1:7]
+    name, given, workers, store, folder, resumed = sys.argv[1:7]
     own = windows_of(store)
     if name == "reference":
         result = reference(own)
     else:
-        loader = loader_of(kind, own, int(workers))
+        loader = loader_of(given, own, int(workers))
         result = LOOPS[name](own, Path(folder), loader, resumed=resumed == "resumed")
     print("SEEN", json.dumps(result))

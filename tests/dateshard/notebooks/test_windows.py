@@ -224,6 +224,16 @@ def test_a_loader_keeps_the_order_over_its_workers(windows: Callable[..., Window
     assert same(copies(loader), epochs[2])
 
 
+def test_a_reader_reaches_every_nth_batch_of_a_long_epoch(windows: Callable[..., Windows]) -> None:
+    """Batches of one window: the order is computed 64 of them at a time."""
+    own = windows(batch_size=1)
+    assert len(own) == 103
+    reader = own.mapped_reader()
+    whole = copies(reader.batches(0))
+    for start, every in ((0, 3), (5, 7), (70, 2)):
+        assert same(copies(reader.batches(0, start, every=every)), whole[start::every])
+
+
 def test_workers_started_anew_give_the_next_epoch_after_a_loop_without_them(windows: Callable[..., Windows]) -> None:
     own = windows()
     epochs = [copies(own) for _ in range(3)]
