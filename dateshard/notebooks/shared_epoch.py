@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from multiprocessing import current_process
+
 import torch
 
-SEED = (1 << 32) - 1
+LOW = (1 << 32) - 1
+
+
+def iteration_of(worker: int) -> int:
+    """The number of a worker's iteration: that of its first process among all that the loader's process started.
+
+    The loader's seed would not do: it comes again where a program seeds torch for every epoch, or is continued.
+    """
+    return int(re.findall(r"\d+", current_process().name)[-1]) - worker  # Process-7, or Process-1:7 in a child
 
 
 class SharedEpoch:
-    """An epoch that processes share, with the seed that a loader drew for the iteration which gives it.
+    """An epoch that processes share, with the iteration that gives it.
 
-    Workers with another seed belong to the next iteration. Both lie in one word of memory, so that no lock is needed: all
-    workers of an iteration that read the old word write the same new one.
+    Both lie in one word of memory, so that no lock is needed: all workers of an iteration that read the old word write the
+    same new one.
     """
 
     def __init__(self) -> None:
         self._word = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def set(self, epoch: int, seed: int = 0) -> None:
-        """Sets the epoch: of this iteration's workers, or without a seed of whichever come next."""
-        self._word[0] = epoch << 32 | seed & SEED
+    def set(self, epoch: int, iteration: int = 0) -> None:
+        """Sets the epoch: of this iteration's workers, or without one of whichever come next."""
+        self._word[0] = epoch << 32 | iteration
 
-    def begin(self, seed: int) -> int:
-        """The epoch of the workers with this seed."""
+    def begin(self, iteration: int) -> int:
+        """The epoch of an iteration's workers: a new iteration is the next epoch."""
         word = int(self._word[0])
-        epoch = (word >> 32) + (word & SEED not in (0, seed & SEED))
-        self.set(epoch, seed)
+        epoch = (word >> 32) + (word & LOW not in (0, iteration))
+        self.set(epoch, iteration)
         return epoch

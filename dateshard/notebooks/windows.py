@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dateshard.notebooks.loop_position import LoopPosition
-from dateshard.notebooks.shared_epoch import SharedEpoch
+from dateshard.notebooks.shared_epoch import SharedEpoch, iteration_of
 from dateshard.notebooks.single_windows import SingleWindows, WindowSampler
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError, Where
@@ -137,17 +137,18 @@ class Windows(IterableDataset[Batch]):
         info = get_worker_info()
         if info is None:
             return self._batches()
-        begun = self._begin(info.id, info.seed - info.id)  # at once: a loader asks for the state before the first batch
+        begun = self._begin(info.id)  # at once: a loader asks for the state before the first batch
         return (batch.copy() for batch in self._batches(begun, info.num_workers))
 
-    def _begin(self, worker: int, seed: int) -> tuple[int, int]:
+    def _begin(self, worker: int) -> tuple[int, int]:
         """Begins an iteration in a worker; a worker that stays counts its epochs itself."""
+        iteration = iteration_of(worker)
         if self._worker_process != os.getpid():
-            self._worker_process, epoch = os.getpid(), self._shared.begin(seed)
+            self._worker_process, epoch = os.getpid(), self._shared.begin(iteration)
             if self._position.begun or epoch != self._position.epoch:
                 self._position = LoopPosition(epoch)
         begun = self._position.begin(worker)
-        self._shared.set(begun[0], seed)
+        self._shared.set(begun[0], iteration)
         return begun
 
     def _batches(self, begun: tuple[int, int] | None = None, workers: int = 1) -> Iterator[Batch]:
@@ -191,7 +192,7 @@ class Windows(IterableDataset[Batch]):
         """
         info = get_worker_info()
         self._position = LoopPosition.of(state, self._bound_here())
-        self._shared.set(self._position.epoch, info.seed - info.id if info else 0)
+        self._shared.set(self._position.epoch, iteration_of(info.id) if info else 0)
 
     def _bound_here(self) -> dict[str, Any]:
         """What a position is bound to; in a worker also the share of the batches that is its own."""

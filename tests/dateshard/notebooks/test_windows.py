@@ -217,8 +217,9 @@ def test_a_loader_keeps_the_order_over_its_workers(windows: Callable[..., Window
     loader: DataLoader[Batch] = DataLoader(own, batch_size=None, num_workers=workers)
     assert len(loader) == 7
     own.set_epoch(1)
-    assert same(copies(loader), epochs[1])
-    assert same(copies(loader), epochs[2])
+    for epoch in epochs[1:]:
+        torch.manual_seed(1)  # as some programs do before every epoch
+        assert same(copies(loader), epoch)
     own.set_epoch(1, 3)
     assert same(copies(loader), epochs[1][3:])
     assert same(copies(loader), epochs[2])
