@@ -26,7 +26,7 @@ class SharedEpoch:
     """
 
     def __init__(self) -> None:
-        self._word = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._word = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set(self, epoch: int, iteration: int = 0) -> None:
         """Sets the epoch: of this iteration's workers, or without one of whichever come next."""

@@ -50,6 +50,12 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     return run
 
 
+@pytest.fixture(scope="module")
+def wanted(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+    """What dateshard's own loop sees."""
+    return loop("reference", "windows", 0, tmp_path_factory.mktemp("reference"))
+
+
 def test_the_page_says_how_each_framework_goes_on() -> None:
     assert {name for name, *_ in TABLE} == set(framework_loops.LOOPS)
     assert len(TABLE) >= 8
@@ -58,9 +64,15 @@ def test_the_page_says_how_each_framework_goes_on() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "given", "workers", "kept", "exact"), TABLE)
 def test_a_framework_keeps_the_order_and_resumes_as_the_page_says(
-    loop: Loop, tmp_path: Path, name: str, given: str, workers: int, kept: bool, exact: bool
+    loop: Loop,
+    wanted: list[tuple[int, str]],
+    tmp_path: Path,
+    name: str,
+    given: str,
+    workers: int,
+    kept: bool,
+    exact: bool,
 ) -> None:
-    wanted = loop("reference", "windows", 0, tmp_path)
     stop = len(wanted) // framework_loops.EPOCHS + framework_loops.STOP
     assert (loop(name, given, workers, tmp_path) == wanted[:stop]) is kept
     assert (loop(name, given, workers, tmp_path, resumed=True) == wanted[stop:]) is exact

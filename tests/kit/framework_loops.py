@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader
 
 import dateshard
 
-EPOCHS = 3
-STOP = int(sys.argv[7]) if len(sys.argv) > 7 else 4
+EPOCHS, STOP = 3, 4
 
 
 def windows_of(store: str) -> Any:
@@ -198,7 +197,7 @@ def loader_of(given: str, windows: Any, workers: int) -> Any:
 
 
 if __name__ == "__main__":
-    name, given, workers, store, folder, resumed = sys.argv[1:7]
+    name, given, workers, store, folder, resumed = sys.argv[1:]
     own = windows_of(store)
     if name == "reference":
         result = reference(own)

@@ -233,7 +233,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     formats = "pipeline.store.formats=[zarr,parquet]"
     split = 'pipeline.split={train: "..2013-03-09", validation: "2013-03-10..", test: null}'
     assert run(["preprocess", "-c", "configs/flights.yaml", "--workers", "1", formats, split]) == 0
-    _, first, second, *_ = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    _, first, second, loop = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {"pl": pl, "polars": pl}
     exec(first, names)
     assert names["busiest"]["departures"][0] > 100
@@ -241,6 +241,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     second = "\n".join(line for line in second.splitlines() if not line.startswith(("duckdb", "pandas")))
     exec(second, names)
     assert len(names["files"]) == 11
+    exec(loop, names)
+    assert (names["windows"].epoch, len(names["by_number"]), len(names["stream"])) == (2, *[len(names["windows"])] * 2)
 
 
 def test_the_package_shows_what_there_is() -> None:
