@@ -17,7 +17,7 @@ import torch
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Window
-from dateshard.trainer.data.window_chunks import Windows, chunks, cut, windows_of
+from dateshard.trainer.data.window_chunks import WindowRuns, chunks, cut, windows_of
 
 STEP = Window(1, 0)
 MOST_CODES = 256  # of an input: one with more categories stands for nothing linear
@@ -98,13 +98,13 @@ class _Moments:
         return (fitted - 2 * (solution * self.cross).sum(1) + self.square) / self.count.clamp(min=1)
 
 
-def _rows(windows: Windows) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _rows(windows: WindowRuns) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields (values [R, F], observed [R, F]), a chunk of the dates at a time."""
     for values, seen, *_ in chunks(windows, masked=True):
         yield torch.from_numpy(values).flatten(0, 1), torch.from_numpy(seen).flatten(0, 1)
 
 
-def _held_apart(dataset: Dataset, targets: Sequence[int]) -> tuple[Windows, Windows]:
+def _held_apart(dataset: Dataset, targets: Sequence[int]) -> tuple[WindowRuns, WindowRuns]:
     """The steps to fit to, and those to choose on: of the validation dates, else of the last quarter of training."""
     train, held = (windows_of(dataset, split, STEP, targets) for split in ("train", "validation"))
     if held.runs:
@@ -122,7 +122,7 @@ def fit_ridge(
     """
     design, places = Design.of(dataset, inputs), list(targets)
 
-    def rows(windows: Windows) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def rows(windows: WindowRuns) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for values, seen in _rows(windows):
             yield design.columns(values), values[:, places], seen[:, places]
 
@@ -241,7 +241,7 @@ def fit_logistic(dataset: Dataset, inputs: Sequence[int], target: int) -> Callab
     return guess
 
 
-def _sample(windows: Windows, design: Design) -> tuple[torch.Tensor, torch.Tensor]:
+def _sample(windows: WindowRuns, design: Design) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (design [R, K], codes [R]) of observed steps, spread evenly over the dates."""
     (target,) = windows.targets
     total = sum(run.count for run in windows.runs) * windows.dataset.manifest.num_nodes

@@ -22,7 +22,7 @@ CHUNK_BYTES = 16 << 20  # of a dataset's rows in memory at a time, or two window
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class WindowRuns:
     """The windows of one split. `targets` are positions among the dataset's features."""
 
     dataset: Dataset
@@ -33,7 +33,7 @@ class Windows:
 
 def windows_of(
     dataset: Dataset, split: str, window: Window, targets: Sequence[int], reach: int | None = None
-) -> Windows:
+) -> WindowRuns:
     """All windows of a split, in date order whatever `trainer.loading` says.
 
     Args:
@@ -43,10 +43,10 @@ def windows_of(
     runs = tuple(runs_of(dataset, split, window, None))
     if reach is not None:
         runs, window = reaching(runs, reach, window.stride), replace(window, history=reach)
-    return Windows(dataset, window, runs, tuple(targets))
+    return WindowRuns(dataset, window, runs, tuple(targets))
 
 
-def cut(windows: Windows, shares: Sequence[float]) -> list[Windows]:
+def cut(windows: WindowRuns, shares: Sequence[float]) -> list[WindowRuns]:
     """The windows in date order as neighbouring pieces, each with about its share of them; the last has the rest."""
     pieces = cut_runs(windows.runs, windows.window.stride, shares)
     return [replace(windows, runs=runs) for runs in pieces]
@@ -78,7 +78,7 @@ def reaching(runs: Iterable[DateRun], reach: int, stride: int) -> tuple[DateRun,
     return tuple(kept)
 
 
-def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
+def chunks(windows: WindowRuns, *, masked: bool) -> Iterator[tuple[np.ndarray, np.ndarray, int, bool, bool]]:
     """Yields (values [T, N, F], observed [T, N, F] or empty, windows, run begins, run ends), in date order."""
     dataset, window = windows.dataset, windows.window
     shape = (dataset.manifest.num_nodes, len(dataset.features))
@@ -94,7 +94,7 @@ def chunks(windows: Windows, *, masked: bool) -> Iterator[tuple[np.ndarray, np.n
             yield values, seen, count, low == 0, low + count == run.count
 
 
-def masked_targets(windows: Windows, should_stop: ShouldStop) -> set[int]:
+def masked_targets(windows: WindowRuns, should_stop: ShouldStop) -> set[int]:
     """Which targets (positions in `windows.targets`) miss any step of a window; reads masks alone."""
     dataset, window = windows.dataset, windows.window
     places = list(windows.targets)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from dateshard.trainer.data.order import Window
-from dateshard.trainer.data.window_chunks import Windows, cut, masked_targets
+from dateshard.trainer.data.window_chunks import WindowRuns, cut, masked_targets
 from dateshard.trainer.models.naive import newest
 from dateshard.trainer.models.ridge_gram import Equations, Joint, Masked, System, accumulate, scaled_means
 from dateshard.trainer.stop import ShouldStop, ask
@@ -147,7 +147,7 @@ def tuning_notes(names: Sequence[str], tunings: Sequence[Tuning]) -> list[str]:
 
 
 def fit(
-    models: Sequence[Ridge], train: Windows, held: Windows, grids: Sequence[Grid], should_stop: ShouldStop
+    models: Sequence[Ridge], train: WindowRuns, held: WindowRuns, grids: Sequence[Grid], should_stop: ShouldStop
 ) -> list[list[Chosen]]:
     """Fits each model on `train` as is best of its grid, all from the same sums; returns the choice for each target.
 
@@ -180,7 +180,7 @@ Solution = tuple[torch.Tensor, torch.Tensor]
 Solved = tuple[Chosen, torch.Tensor, torch.Tensor]  # (choice, weights [j, P], intercepts [P])
 
 
-def _solved(train: Windows, held: Windows, grids: Sequence[Grid], should_stop: ShouldStop) -> list[list[Solved]]:
+def _solved(train: WindowRuns, held: WindowRuns, grids: Sequence[Grid], should_stop: ShouldStop) -> list[list[Solved]]:
     """What each grid chose for each target."""
     masked = masked_targets(train, should_stop) | masked_targets(held, should_stop)
     means = scaled_means(train.dataset, train.targets)

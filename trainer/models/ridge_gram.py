@@ -31,7 +31,7 @@ import torch
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.data.order import Window
-from dateshard.trainer.data.window_chunks import Windows, chunks
+from dateshard.trainer.data.window_chunks import WindowRuns, chunks
 from dateshard.trainer.stop import ShouldStop, ask
 
 WRITTEN_BYTES = 6 << 20  # of windows written out at a time, where they must be
@@ -285,7 +285,7 @@ class Masked:
 
 
 def accumulate(
-    windows: Windows, equations: dict[int, Equations], means: Sequence[float], should_stop: ShouldStop
+    windows: WindowRuns, equations: dict[int, Equations], means: Sequence[float], should_stop: ShouldStop
 ) -> None:
     """One pass over the windows; `equations[k]` receives target k, `means[k]` being subtracted from it.
 

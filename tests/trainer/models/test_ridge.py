@@ -17,7 +17,7 @@ from dateshard.trainer.data import window_chunks
 from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import DateRun, Window
 from dateshard.trainer.data.shuffle import Shuffle
-from dateshard.trainer.data.window_chunks import Windows, cut, masked_targets, reaching, windows_of
+from dateshard.trainer.data.window_chunks import WindowRuns, cut, masked_targets, reaching, windows_of
 from dateshard.trainer.loop import Ended, EpochDone, Saved, train
 from dateshard.trainer.models import ridge, ridge_gram
 from dateshard.trainer.models.ridge import Chosen, Grid, Joint, Judging, Masked, Ridge, Tuning, fit, solve
@@ -592,5 +592,5 @@ def test_the_default_grid_is_the_whole_history_a_half_a_quarter_and_an_eighth() 
 
 def test_windows_do_not_depend_on_loading(make_world: Make) -> None:
     world = prepared(make_world, loading={"days_per_batch": 1})
-    window_chunks: Windows = windows_of(world.open(), "train", Window(12, 6), (0,))
+    window_chunks: WindowRuns = windows_of(world.open(), "train", Window(12, 6), (0,))
     assert [(run.first, run.count) for run in window_chunks.runs] == [(12, 7 * 24 - 12 - 5)]
