@@ -30,6 +30,7 @@ COMMANDS = {
     "export": ("store", "write shards as Parquet, CSV or npy, in raw units"),
     "train": ("training", "train a model from shards, or continue exactly from a checkpoint"),
     "estimate": ("training", "show the memory, batches and disk that a training would take"),
+    "bench": ("benching", "measure an epoch in RAM, date-batched, streaming and from shards, on your data"),
     "evaluate": ("training", "compare a model with its baselines, in scaled and raw units"),
     "backtest": ("backtesting", "train and judge at several origins in time, and show how far they differ"),
     "predict": ("predicting", "forecast with a run's model what comes after raw dumps, with intervals"),

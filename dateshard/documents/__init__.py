@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from dateshard.documents.backtesting import BacktestDocument
+from dateshard.documents.benching import BenchEpochDocument
 from dateshard.documents.checkpoints import (
     CheckpointCopyDocument,
     CheckpointExportDocument,
@@ -51,6 +52,7 @@ DOCUMENTS: dict[str, Any] = {
     "export": ExportDocument,
     "train": TrainDocument,
     "estimate": EstimateDocument,
+    "bench epoch": BenchEpochDocument,
     "evaluate": EvaluateDocument,
     "backtest": BacktestDocument,
     "predict": PredictDocument,

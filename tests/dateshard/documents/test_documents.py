@@ -118,9 +118,9 @@ def test_stdout_is_one_document_that_its_schema_takes(
 
 
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
-    elsewhere = {"export-model"}  # test_onnx_file: making a graph takes seconds
+    elsewhere = {"export-model", "bench epoch"}  # test_onnx_file, test_epoch_bench: they take seconds
     assert {name for *_, name in CALLS} | elsewhere == set(DOCUMENTS)
-    silent = {"init", "completion", "version", "schema", "config", "checkpoints"}
+    silent = {"init", "completion", "version", "schema", "config", "checkpoints", "bench"}
     assert set(COMMANDS) - silent <= set(DOCUMENTS)
 
 
