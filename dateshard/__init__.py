@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dateshard.judging.prediction import predict
     from dateshard.judging.predictor import Predictor
     from dateshard.notebooks.date_batched import DateBatchedLoader
+    from dateshard.notebooks.epoch_benches import bench_epoch
     from dateshard.notebooks.opened import Opened
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
     from dateshard.notebooks.stages import backtest, preprocess, train
@@ -25,6 +26,7 @@ _LAZY = {
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "backtest": ("dateshard.notebooks.stages", "backtest"),
+    "bench_epoch": ("dateshard.notebooks.epoch_benches", "bench_epoch"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
     "Run": ("dateshard.notebooks.training_runs", "Run"),
@@ -42,6 +44,7 @@ __all__ = [
     "Windows",
     "__version__",
     "backtest",
+    "bench_epoch",
     "predict",
     "preprocess",
     "runs",

@@ -22,6 +22,20 @@ def show_bench(screen: Screen, document: BenchEpochDocument) -> None:
     screen.explain(legend(document))
 
 
+def table_as_text(document: BenchEpochDocument) -> str:
+    """The table with its columns aligned, whatever it is printed to."""
+    rows = table_of(document["ways"])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADS))]
+    lines = [
+        "  ".join(
+            cell.rjust(wide) if k else cell.ljust(wide) for k, (cell, wide) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    skipped = [f"{row['way']}: skipped: {row['skipped']}" for row in document["ways"] if row["skipped"]]
+    return "\n".join([headline(document), "", *lines, *skipped])
+
+
 def progress_of(row: WayRow) -> str:
     """One line when a way is measured."""
     if row["skipped"] or row["epoch_seconds"] is None:
