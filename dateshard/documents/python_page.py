@@ -22,6 +22,7 @@ PACKAGES = {
         "predict",
         "Predictor",
         "backtest",
+        "bench_epoch",
         "train_events",
     ),
     "dateshard.shardstore": (),
