@@ -7,7 +7,7 @@ publish counts before the process that holds the lock commits it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,7 @@ def measure_date(
     """
     with staging_folder(root) as spilled:
         staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
-    if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
-        raise DumpError(
-            "the dump changed while it was read",
-            where=Where(file=str(dump.path), date=config.source.shown_date(date)),
-            todo="Run the command again",
-        )
+    refuse_changed(dump, date, config)
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
     beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
     receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
@@ -119,13 +114,43 @@ def measure_date(
     )
 
 
+def refuse_changed(dump: Dump, date: dt.date, config: Pipeline) -> None:
+    """Refuses a dump that is not what was hashed, once it was read.
+
+    Raises:
+        DumpError: it changed.
+    """
+    if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
+        raise DumpError(
+            "the dump changed while it was read",
+            where=Where(file=str(dump.path), date=config.source.shown_date(date)),
+            todo="Run the command again",
+        )
+
+
 def publish_partial(
     root: Path, date: dt.date, key: str, values: Floats, beside: Mapping[str, NDArray[Any]], config: Pipeline
 ) -> Path | None:
-    """Takes a staged date's partial statistics (after the transforms) and publishes partials/<date>/<key>/.
+    """Takes a staged date's partial statistics and publishes partials/<date>/<key>/; None where there are none yet."""
+    partial = partial_of(values, date, beside, config)
+    if partial is None:
+        return None
+    histogram = np.frombuffer(partial.histogram.to_bytes(), dtype=np.uint8)
+    more = {HISTOGRAM: histogram} if partial.histogram.rows_4K.size else {}
+    final = root / "partials" / str(date) / partial_key(key, config.feature_specs(), config.training_cuts or ())
+    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
+
+
+def partial_of(
+    values: Floats, date: dt.date, beside: Mapping[str, NDArray[Any]], config: Pipeline
+) -> PartialStatistics | None:
+    """Takes a staged date's partial statistics, after the transforms.
 
     Of a categorical feature they hold the number of observed cells: its codes are the date's own and no quantities. Where
     cuts are divided they are of the records of training cuts alone; None while it is not known which those are.
+
+    Raises:
+        DumpError: a value that its transform or float32 cannot take.
     """
     refuse_outside(values, date, config)
     features, cuts = config.feature_specs(), config.training_cuts
@@ -139,11 +164,7 @@ def publish_partial(
     if codes := list(categorical(features)):
         cells = cells.copy()
         cells[..., codes] = np.where(np.isnan(cells[..., codes]), np.nan, 0.0)
-    partial = PartialStatistics.of(cells, with_histogram(features))
-    histogram = np.frombuffer(partial.histogram.to_bytes(), dtype=np.uint8)
-    more = {HISTOGRAM: histogram} if partial.histogram.rows_4K.size else {}
-    final = root / "partials" / str(date) / partial_key(key, features, cuts)
-    return _publish_arrays(root, final, partial.moments_6NF, {"id": partial.id}, more)
+    return PartialStatistics.of(cells, with_histogram(features))
 
 
 def _of_cuts(beside: Mapping[str, NDArray[Any]], cuts: Collection[str], num_records: int) -> NDArray[np.bool_]:
@@ -210,22 +231,38 @@ def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, 
         StoreError: a staged array or partial that does not verify.
         UsageError: more categories than float32 has codes for.
     """
-    features, dates, cuts = config.feature_specs(), sorted(keys), config.training_cuts or ()
+    features, cuts = config.feature_specs(), config.training_cuts or ()
 
     def receipt(date: dt.date) -> dict[str, Any]:
         return load_receipt(root / "staged" / str(date) / keys[date])
 
+    def partial(date: dt.date) -> PartialStatistics:
+        return load_partial(root / "partials" / str(date) / partial_key(keys[date], features, cuts))
+
+    def categories(date: dt.date) -> Mapping[str, Sequence[str]]:
+        if cuts:
+            return _categories_of(root / "staged" / str(date) / keys[date], features, cuts)
+        return receipt(date)["vocabularies"] if categorical(features) else {}
+
+    return merge_dates(sorted(keys), lambda date: receipt(date)["nodes"], partial, categories, config, about)
+
+
+def merge_dates(
+    dates: Sequence[dt.date],
+    nodes_of: Callable[[dt.date], Sequence[str]],
+    partial: Callable[[dt.date], PartialStatistics],
+    categories: Callable[[dt.date], Mapping[str, Sequence[str]]],
+    config: Pipeline,
+    about: AboutNodes,
+) -> Frozen:
+    """Merges what is known of the training dates, wherever it lies; as `merge_statistics`."""
+
     def partials() -> Iterator[tuple[dt.date, PartialStatistics]]:
         for date in dates:
-            partial = load_partial(root / "partials" / str(date) / partial_key(keys[date], features, cuts))
-            yield date, partial.on_nodes(positions(receipt(date)["nodes"], nodes), len(nodes.names))
+            yield date, partial(date).on_nodes(positions(nodes_of(date), nodes), len(nodes.names))
 
-    nodes = about.nodes or about.placed(sorted_names({name for date in dates for name in receipt(date)["nodes"]}))
-    if cuts:
-        known = (_categories_of(root / "staged" / str(date) / keys[date], features, cuts) for date in dates)
-    else:
-        known = (receipt(date)["vocabularies"] if categorical(features) else {} for date in dates)
-    vocabularies = _merge_vocabularies(known, features)
+    nodes = about.nodes or about.placed(sorted_names({name for date in dates for name in nodes_of(date)}))
+    vocabularies = _merge_vocabularies(map(categories, dates), config.feature_specs())
     return Frozen(nodes, vocabularies, Statistics.of(list(config.features), partials()))
 
 

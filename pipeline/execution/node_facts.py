@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
 from dateshard.pipeline.execution.job import Job, PreprocessProgress
+from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import NO_NODES, Frozen, Nodes, load_new_nodes, save_new_nodes
 from dateshard.shardstore.frozen.edges import save_edges
@@ -58,15 +60,24 @@ def find_new_nodes(job: Job, progress: PreprocessProgress, frozen: Frozen, norma
     if not job.config.keeps_unknown:
         return NO_NODES
     known = load_new_nodes(root, old.new_nodes) if old and old.normalise == normalise else NO_NODES
-    listed = dict.fromkeys([*frozen.nodes.names, *known.names])
+
+    def names_by_date() -> Iterator[Sequence[str]]:
+        for plan in progress.plan.to_normalise:
+            if plan.date in progress.failed:
+                continue
+            with suppress(StoreError):  # damaged: it is measured again, and another preprocess finds them
+                yield load_receipt(root / "staged" / str(plan.date) / plan.key)["nodes"]
+
+    return with_unseen(known, names_by_date(), frozen.nodes, job.about)
+
+
+def with_unseen(known: Nodes, names_by_date: Iterable[Sequence[str]], frozen: Nodes, about: AboutNodes) -> Nodes:
+    """The new nodes, and behind them those of these dates that are on neither list."""
+    listed = dict.fromkeys([*frozen.names, *known.names])
     before = len(listed)
-    for plan in progress.plan.to_normalise:
-        if plan.date in progress.failed:
-            continue
-        with suppress(StoreError):  # damaged: it is measured again, and another preprocess finds them
-            names = load_receipt(root / "staged" / str(plan.date) / plan.key)["nodes"]
-            listed |= dict.fromkeys(name for name in sorted_names(names) if name not in listed)
-    added = job.about.placed(list(listed)[before:])
-    if added.axes != frozen.nodes.axes:  # the table has had other columns since
-        added = Nodes(added.names, frozen.nodes.axes, np.full((len(added.names), len(frozen.nodes.axes)), np.nan))
+    for names in names_by_date:
+        listed |= dict.fromkeys(name for name in sorted_names(names) if name not in listed)
+    added = about.placed(list(listed)[before:])
+    if added.axes != frozen.axes:  # the table has had other columns since
+        added = Nodes(added.names, frozen.axes, np.full((len(added.names), len(frozen.axes)), np.nan))
     return known.joined(added) if known.names else added

@@ -1,1 +1,1 @@
-"""What a forecast is made from: dumps or committed dates, read and encoded as preprocess does. Nothing is published."""
+"""Dumps and committed dates, read and encoded as preprocess does, to forecast from or to train on. Nothing is published."""
