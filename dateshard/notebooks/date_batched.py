@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dateshard.notebooks.dumps_opened import dumps_of
 from dateshard.notebooks.opened import open_dataset
 from dateshard.notebooks.stages import preprocess
 from dateshard.pipeline.generation_settings import settings_of
 from dateshard.settings import validate
+from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import collapse, parse_date
@@ -28,6 +30,7 @@ from dateshard.trainer.setup import choose_columns, window_of
 
 if TYPE_CHECKING:
     from dateshard.notebooks.configured import Config
+    from dateshard.pipeline.config import Pipeline
 
 Date = str | int | dt.date
 Four = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]
@@ -50,7 +53,8 @@ class DateBatchedLoader:
     `trainX[indices]` copies the windows of a batch. Where a date is missing among those that are loaded, or records are cut,
     windows are stacked instead. After `clear_data` and the next load, arrays that were handed out before read as zeros.
 
-    Memory: the loaded dates, 4 bytes a value and 1 more where anything is missing (`bytes_of_batch`).
+    Memory: the loaded dates, 4 bytes a value and 1 more where anything is missing (`bytes_of_batch`). From dumps two
+    decoded dates stay beside them, also after `clear_data`, for the next batch reads them again.
 
     Attributes:
         date_batches: (first, last) of each batch as `20250919`, in date order.
@@ -65,6 +69,9 @@ class DateBatchedLoader:
         dataset: str | Path | None = None,
         *,
         config: Config | None = None,
+        from_dumps: bool = False,
+        statistics: str | Path | None = None,
+        workers: int | None = None,
         history: int = 12,
         horizon: int = 12,
         stride: int = 1,
@@ -77,6 +84,11 @@ class DateBatchedLoader:
 
         Args:
             config: instead of the dataset, the configuration of one: dates that have no fresh shard are prepared first.
+            from_dumps: prepare nothing: such dates are decoded when they are loaded, to the same values. Where nothing is
+                prepared at all, one pass over all dumps measures the statistics first.
+            statistics: with `from_dumps`, a dataset that was prepared with these settings, by its name, its folder or a
+                `statistics.json` in it: no pass, and no shard is read.
+            workers: processes that prepare dates, or pass over them; None: one a core.
             history, horizon: steps; with horizon 0 the targets lie on the history's own steps.
             stride: steps between windows.
             days_per_batch: dates of a batch; `auto`: as many as the budget holds.
@@ -85,11 +97,8 @@ class DateBatchedLoader:
         Raises:
             NotThereError: nothing was prepared under that name. UsageError: what does not fit, with what would.
         """
-        if (dataset is None) == (config is None):
-            todo = 'As in DateBatchedLoader("traffic") or DateBatchedLoader(config="configs/traffic.yaml")'
-            raise UsageError("give a dataset or a configuration", todo=todo)
-        opened = preprocess(config, progress=False) if config is not None else open_dataset(dataset or "")
-        self.dataset = opened.dataset
+        chosen: dict[str, Any] = {"from_dumps": from_dumps, "statistics": statistics, "workers": workers}
+        self.dataset, settings = _opened(dataset, config, **chosen)
         if self.dataset.manifest.undated:
             raise UsageError(
                 "the rows of this dataset have no date", todo="Read it with dateshard.open, or train on it"
@@ -107,7 +116,7 @@ class DateBatchedLoader:
         if self.days_per_batch < 1:
             raise UsageError(f"days_per_batch is 1 or more (got {days_per_batch})")
         self._batches = self._cut(self.days_per_batch)
-        if settings_of(self.dataset).split is None:
+        if settings.split is None:
             held = self._batches[-1]
             inside = [day in held for day in range(len(days))]
             kept = [not own and day < held.start for day, own in enumerate(inside)]
@@ -237,3 +246,30 @@ class DateBatchedLoader:
             fits = max(map(self._loaded.bytes_of, self._cut(middle)), default=0) <= budget
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
+
+
+def _opened(
+    dataset: str | Path | None,
+    config: Config | None,
+    *,
+    from_dumps: bool,
+    statistics: str | Path | None,
+    workers: int | None,
+) -> tuple[Dataset, Pipeline]:
+    """What is read, and the settings that it is prepared with.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+    """
+    if (dataset is None) == (config is None):
+        todo = 'As in DateBatchedLoader("traffic") or DateBatchedLoader(config="configs/traffic.yaml")'
+        raise UsageError("give a dataset or a configuration", todo=todo)
+    if config is None and (from_dumps or statistics is not None):
+        raise UsageError("from_dumps and statistics need a configuration", todo="Give config=FILE too")
+    if statistics is not None and not from_dumps:
+        raise UsageError("statistics are of dates that are read from dumps", todo="Give from_dumps=True too")
+    if config is not None and from_dumps:
+        return dumps_of(config, statistics, workers)
+    prepared = preprocess(config, workers=workers, progress=False) if config is not None else None
+    opened = (prepared or open_dataset(dataset or "")).dataset
+    return opened, settings_of(opened)

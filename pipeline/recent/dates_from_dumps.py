@@ -205,8 +205,8 @@ def _entries(
             entries[each.date] = committed
         elif each.date in seen.dumps:
             day = config.day(each.date)
-            part = Part(id=each.key, nodes=(0, num_nodes), files={})
-            entries[each.date] = Entry(day.start, day.num_steps, (part,), day.length)
+            no_files = Part(id=each.key, nodes=(0, num_nodes), files={})
+            entries[each.date] = Entry(day.start, day.num_steps, (no_files,), day.length)
     return entries
 
 

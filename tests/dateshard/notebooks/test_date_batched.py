@@ -195,3 +195,57 @@ def test_what_does_not_fit_is_said_with_what_would(world: Any) -> None:
         dateshard.DateBatchedLoader(world.store, inputs=["height"])
     with pytest.raises(UsageError, match="days_per_batch is 1 or more"):
         dateshard.DateBatchedLoader(world.store, days_per_batch=0)
+
+
+def every_window(loader: dateshard.DateBatchedLoader) -> list[torch.Tensor]:
+    """All that a loader gives, batch by batch, split by split."""
+    arrays = list[torch.Tensor]()
+    for first, last in loader.date_batches:
+        loader.load_data_for_date_range(first, last)
+        for split in ("train", "validation"):
+            four = {"train": loader.get_train_data, "validation": loader.get_val_data}[split]()
+            arrays += [torch.from_numpy(array.copy()) for array in (*four, loader.observed(split))]
+        loader.clear_data()
+    return arrays
+
+
+@pytest.mark.filterwarnings("ignore:no window of")
+def test_windows_straight_from_dumps_are_those_of_shards(make_world: Callable[..., Any]) -> None:
+    """By a pass that measures, by the statistics of what is committed, and by those of a file; nothing is written."""
+    world = make_world(5, missing=0.3)
+    options: dict[str, Any] = {"history": 30, "horizon": 26, "days_per_batch": 2}
+    measured = dateshard.DateBatchedLoader(config=world.tree, from_dumps=True, workers=1, **options)
+    mine = every_window(measured)
+    assert not (world.folder / "data").exists()
+    world.prepare()
+    shards = dateshard.DateBatchedLoader(world.store, **options)
+    theirs = every_window(shards)
+    assert (measured.date_batches, measured.split, measured.nodes) == (shards.date_batches, shards.split, shards.nodes)
+    (file,), store = world.store.glob("statistics/*/statistics.json"), world.store
+    world.tree["dataset"] = "other"
+    for statistics in (store, file):
+        given = dateshard.DateBatchedLoader(config=world.tree, from_dumps=True, statistics=statistics, **options)
+        assert len(given.dataset.days) == 5
+    pairs = [*zip(mine, theirs, strict=True), *zip(every_window(given), theirs, strict=True)]
+    assert sum(len(array) for array in theirs) > 100
+    assert all(torch.equal(ours, other) for ours, other in pairs)
+    assert not world.store.exists()
+
+
+def test_statistics_of_a_file_that_lies_alone_are_refused(world: Any) -> None:
+    (file,) = world.store.glob("statistics/*/statistics.json")
+    alone = world.folder / "statistics.json"
+    alone.write_bytes(file.read_bytes())
+    with pytest.raises(NotThereError, match=r"do not say of which nodes.*preprocess"):
+        dateshard.DateBatchedLoader(config=world.tree, from_dumps=True, statistics=alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "todo"),
+    [({"from_dumps": True}, "config=FILE"), ({"statistics": "x"}, "config=FILE")],
+)
+def test_dumps_need_a_configuration(world: Any, options: dict[str, Any], todo: str) -> None:
+    with pytest.raises(UsageError, match=todo):
+        dateshard.DateBatchedLoader(world.store, **options)
+    with pytest.raises(UsageError, match="from_dumps=True"):
+        dateshard.DateBatchedLoader(config=world.tree, statistics="x")

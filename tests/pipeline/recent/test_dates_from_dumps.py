@@ -85,6 +85,14 @@ def test_one_pass_over_the_dumps_gives_the_bits_of_the_shards_and_writes_nothing
     same(mine, shards)
 
 
+def test_what_a_preprocess_that_was_cut_off_measured_is_measured_by_the_pass_too(world: Any) -> None:
+    world.prepare()
+    shards = world.open()
+    for path in (world.store / "CURRENT", *(world.store / "manifests").iterdir()):
+        path.unlink()
+    assert opened(world).statistics.id == shards.statistics.id
+
+
 def test_dates_without_a_shard_are_scaled_as_the_committed_ones_which_are_mapped(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
