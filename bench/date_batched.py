@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 import dateshard
-from dateshard.terminal.progress import private_bytes
+from dateshard.trainer.memory.process_memory import private_bytes
 from tests.kit.memory import Size, write_config, write_dumps
 
 BUDGET = 30_000_000  # of two dates

@@ -24,10 +24,10 @@ from dateshard.settings import Settings
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
-from dateshard.terminal.progress import private_bytes
 from dateshard.terminal.screen import size
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.memory_need import machine_bytes
+from dateshard.trainer.memory.memory_need import machine_bytes
+from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.setup import refuse_unready
 from dateshard.training.epoch_bench.feeds import RAM, WAYS, loaded_dates, stacked_bytes
 

@@ -18,9 +18,9 @@ import torch
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
-from dateshard.terminal.progress import private_bytes
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import set_learning_rate, validate
+from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.setup import make_session
 from dateshard.trainer.step import Step
 from dateshard.training.epoch_bench.feeds import config_of, feed_of

@@ -99,7 +99,7 @@ def test_near_misses_of_a_node_table_are_told_whatever_becomes_of_their_rows(wor
     (world.folder / "nodes.csv").write_text("id\n7\n8\n9\n")
     world.tree["pipeline"]["nodes"] = {"table": str(world.folder / "nodes.csv"), "id": "id"}
     rename(world, lambda node: f"{node}.0" if node == "8" else node)
-    assert "unknown nodes, 1 of which looks like a known one: '8.0' like '8'" in str(world.prepare().failed[LAST])
+    assert "1 unknown node, 1 of which looks like a known one: '8.0' like '8'" in str(world.prepare().failed[LAST])
     world.tree["pipeline"]["source"]["faults"] = {"unknown_node": "drop"}
     assert world.prepare().unknown_nodes == {LAST: Strangers(1, 1, ("8.0", "8"))}
     rename(world, lambda node: f"{node}.0" if node != "8.0" else node)
@@ -117,7 +117,7 @@ def test_columns_of_a_wide_dump_are_told_likewise(make_world: Make) -> None:
     world.dump(date).write_text(f"time,7.0\n{date}T00:00:00Z,1\n")
     with pytest.raises(Exception, match="no training date") as error:
         world.prepare()
-    assert "the column is no node of the table: it has 1 unknown ones, 1 of which looks like a known one: '7.0'" in str(
+    assert "the column is no node of the table: it has 1 unknown one, 1 of which looks like a known one: '7.0'" in str(
         error.value.__cause__
     )
 
