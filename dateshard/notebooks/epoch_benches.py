@@ -1,4 +1,4 @@
-"""Compares the ways to feed an epoch, as a table and a plot: `bench epoch` as a function.
+"""Compares the ways to feed an epoch, as a table and a plot: `bench epoch` as a function."""
 
 from __future__ import annotations
 
