@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from dateshard.pipeline.execution.job import Job, PreprocessProgress
 from dateshard.pipeline.planning.observe import AboutNodes
+from dateshard.pipeline.planning.plan import DatePlan
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import NO_NODES, Frozen, Nodes, load_new_nodes, save_new_nodes
 from dateshard.shardstore.frozen.edges import save_edges
@@ -55,20 +57,45 @@ def find_new_nodes(job: Job, progress: PreprocessProgress, frozen: Frozen, norma
 
     Args:
         normalise: identity of what dates are scaled with now.
+
+    Raises:
+        StoreError: the list is damaged, and nothing is to be made anew (--refit-statistics), or dates that it needs are gone.
     """
     root, old = job.writer.root, job.old
     if not job.config.keeps_unknown:
         return NO_NODES
-    known = load_new_nodes(root, old.new_nodes) if old and old.normalise == normalise else NO_NODES
+    known = NO_NODES
+    if old is not None and old.normalise == normalise:
+        try:
+            known = load_new_nodes(root, old.new_nodes)
+        except StoreError:
+            if not progress.plan.merge or (again := _rebuilt(job, progress, frozen, old)).id != old.new_nodes:
+                raise
+            known = again
+    names_by_date = (_names_on(root, plan) for plan in progress.plan.to_normalise if plan.date not in progress.failed)
+    return with_unseen(known, names_by_date, frozen.nodes, job.about)
 
-    def names_by_date() -> Iterator[Sequence[str]]:
-        for plan in progress.plan.to_normalise:
-            if plan.date in progress.failed:
-                continue
-            with suppress(StoreError):  # damaged: it is measured again, and another preprocess finds them
-                yield load_receipt(root / "staged" / str(plan.date) / plan.key)["nodes"]
 
-    return with_unseen(known, names_by_date(), frozen.nodes, job.about)
+def _rebuilt(job: Job, progress: PreprocessProgress, frozen: Frozen, old: Manifest) -> Nodes:
+    """The list of new nodes of a generation once more, in the order in which they came.
+
+    A shard reaches to the last node of its date, so what a date brought stands right before the end of its shard.
+    """
+    by_width = dict[int, set[str]]()
+    for plan in progress.plan.dates:
+        if plan.date in old.dates:
+            width = max(shard.nodes[1] for shard in old.dates[plan.date].parts)
+            by_width.setdefault(width, set()).update(_names_on(job.writer.root, plan))
+    in_order = (sorted(by_width[width]) for width in sorted(by_width))
+    return with_unseen(NO_NODES, in_order, frozen.nodes, job.about)
+
+
+def _names_on(root: Path, plan: DatePlan) -> Sequence[str]:
+    """The nodes of a date's staged array; none if it is damaged: it is measured again, and another preprocess finds them."""
+    with suppress(StoreError):
+        names: Sequence[str] = load_receipt(root / "staged" / str(plan.date) / plan.key)["nodes"]
+        return names
+    return ()
 
 
 def with_unseen(known: Nodes, names_by_date: Iterable[Sequence[str]], frozen: Nodes, about: AboutNodes) -> Nodes:

@@ -232,3 +232,25 @@ def test_without_the_setting_a_new_node_is_left_out_as_ever(tmp_path: Path) -> N
         set(world.open().manifest.to_json()) & {"keeps_unknown", "new_nodes", "num_new_nodes", "static", "edges"}
         == set()
     )
+
+
+def test_a_damaged_list_of_new_nodes_is_made_again_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    world = world_of(tmp_path / "late", DATES[:5])
+    assert not world.prepare().failed
+    for date in (DATES[6], DATES[7], DATES[5]):
+        dump(world, date)
+        if date == DATES[5]:
+            path = world.dump(date)
+            path.write_text(path.read_text() + f"{date}T03:00,a late one,5\n")
+        assert not world.prepare().failed
+    names, shards = world.open().nodes.names, shards_of(world)
+    assert names == ("a", "b", "c", "z", "k", "a late one")
+    [file] = [path for path in (world.store / "new_nodes").rglob("nodes.json") if b"late" in path.read_bytes()]
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-9])
+    config = ("-c", str(world.config_file()))
+    refused = world.run("preprocess", *config, code=4)
+    assert "preprocess --refit-statistics" in refused.stderr
+    world.run("preprocess", "--refit-statistics", *config)
+    assert "0 damaged" in world.run("verify", "--full", *config).stdout
+    assert (world.open().nodes.names, shards_of(world)) == (names, shards)

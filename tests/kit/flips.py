@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -35,7 +36,7 @@ from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import train
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import New, start
-from tests.conftest import build_world
+from tests.conftest import NODES, build_world
 
 Words = tuple[str, ...]
 STORE, RUNS = Path("data/shards/world"), Path("data/runs")
@@ -130,6 +131,11 @@ STORE_KINDS = {
     "histogram.i64": Kind("statistics/*/histogram.i64", (VERIFY, Use(("evaluate", "cut")), refused("preprocess"))),
     "vocabularies.json": Kind("vocabularies/*/vocabularies.json", (VERIFY, refused("preprocess"))),
     "nodes.json": Kind("nodes/*/nodes.json", (VERIFY, refused("preprocess"))),
+    "new nodes": Kind("new_nodes/*/nodes.json", (VERIFY, refused("preprocess"), refused("train"))),
+    "static.json": Kind("static/*/static.json", (VERIFY, refused("train"), Use(("evaluate", "cut")))),
+    "edges.json": Kind("edges/*/edges.json", (VERIFY, FULL)),
+    "edges index.i64": Kind("edges/*/index.i64", (VERIFY, FULL)),
+    "edges weights.f32": Kind("edges/*/weights.f32", (VERIFY, FULL)),
     "pins": Kind("pins/*.json", (VERIFY, refused("clean", "--dry-run"))),
     "commits.jsonl": Kind("commits.jsonl", (VERIFY, FULL, mended("preprocess"))),
     "dumps.json": Kind("dumps.json", (VERIFY, mended("preprocess", named=False))),
@@ -188,7 +194,10 @@ class Lab:
             dump = world.dump(date)
             lines = dump.read_text().splitlines()
             rows = [f"{line},{('car', 'bus', 'tram')[number % 3]}" for number, line in enumerate(lines[1:])]
+            time, _, rest = rows[0].split(",", 2)
+            rows += [f"{time},late,{rest}"] if str(date) == TESTED else []  # a node that training never saw
             dump.write_text("\n".join([f"{lines[0]},kind", *rows]) + "\n")
+        world.tree["pipeline"]["nodes"] = node_files(self.folder, NODES)
         (self.folder / "config.yaml").write_text(json.dumps(world.tree, indent=1))
         with self.inside():
             code, text = self.say("preprocess", *CONFIG, "-q")
@@ -293,6 +302,16 @@ class Lab:
         found = meaning()
         other = sorted(key for key in found.keys() | self.good.keys() if found.get(key) != self.good.get(key))
         return f"mended, but not as before: {other}" if other else ""
+
+
+def node_files(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Writes a node table with static columns, and edges; returns what the configuration says of them."""
+    table = [f"{name},{100 + place},{'ab'[place % 2]}" for place, name in enumerate(names)]
+    (folder / "nodes.csv").write_text("\n".join(["node,capacity,make", *table]) + "\n")
+    edges = [f"{one},{other},{0.5 + place}" for place, (one, other) in enumerate(itertools.pairwise(names))]
+    (folder / "edges.csv").write_text("\n".join(["from,to,weight", *edges]) + "\n")
+    kept = {"static": ["capacity", "make"], "edges": str(folder / "edges.csv"), "unknown": "keep"}
+    return {"table": str(folder / "nodes.csv"), "id": "node", **kept}
 
 
 def filled(words: Words, file: Path) -> list[str]:
