@@ -310,7 +310,10 @@ def _refuse_unfit(manifest: Manifest) -> None:
     """
     zone(manifest.timezone)
     grid = manifest.layout == "grid"
-    if not ((manifest.step > 0) == grid and manifest.num_nodes >= 0 and isinstance(manifest.dataset, str)):
+    counts = (manifest.step, manifest.num_nodes, manifest.num_new_nodes)
+    if any(type(count) is not int for count in counts) or not isinstance(manifest.dataset, str):
+        raise ValueError(counts, manifest.dataset)
+    if (manifest.step > 0) != grid or manifest.num_nodes < 0:
         raise ValueError(manifest.step)
     if not grid and manifest.layout not in LAYOUTS:
         raise ValueError(manifest.layout)

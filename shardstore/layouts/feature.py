@@ -8,6 +8,10 @@ from typing import Any
 
 CALENDAR = "calendar"  # the aggregate of a feature that the date decides, and no record
 
+TYPES: Mapping[str, tuple[type, ...]] = dict.fromkeys(
+    ("name", "aggregate", "fill", "transform", "scale", "scale_per"), (str,)
+) | {"fill_limit": (int, type(None)), "categorical": (bool,), "ahead": (int,), "future": (bool,)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
@@ -58,7 +62,10 @@ class Feature:
         if "clip" in known:
             low, high = known["clip"]
             known["clip"] = (float(low), float(high))
-        return Feature(**known)
+        feature = Feature(**known)
+        if any(type(getattr(feature, name)) not in types for name, types in TYPES.items()):
+            raise ValueError(content)
+        return feature
 
 
 def categorical(features: Sequence[Feature]) -> dict[int, str]:

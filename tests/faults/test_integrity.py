@@ -76,7 +76,7 @@ def test_the_harness_sees_readers_that_do_not_hash(lab: Lab, monkeypatch: pytest
     monkeypatch.setattr(
         "dateshard.shardstore.frozen.refuse_other_id", lambda *_: None
     )  # a second check of what is frozen
-    found = rounds(lab, 6, [kind], lambda _: None)
+    found = rounds(lab, 9, [kind], lambda _: None)
     assert len(found[kind].bad) >= 4, found[kind].bad
 
 
