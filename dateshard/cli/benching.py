@@ -24,7 +24,7 @@ def bench() -> None:
 @bench.command()
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @needed_config_option
-@click.option("--plot", "plot", metavar="FILE", help="also write the table and a plot: FILE.html, or FILE.svg")
+@click.option("--plot", "plot", metavar="FILE.html", help="also write the table and a plot as a page")
 @json_option
 @quiet_option
 def epoch(words: tuple[str, ...], files: tuple[str, ...], plot: str | None, as_json: bool, quiet: bool) -> int:

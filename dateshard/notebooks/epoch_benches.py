@@ -45,15 +45,15 @@ class EpochBench:
 
 @dataclass(frozen=True, slots=True)
 class EpochPlot:
-    """A picture as SVG."""
+    """A picture as HTML, which a notebook draws."""
 
-    svg: str
+    html: str
 
-    def _repr_svg_(self) -> str:
-        return self.svg
+    def _repr_html_(self) -> str:
+        return self.html
 
     def __repr__(self) -> str:
-        return f"a plot, {len(self.svg):,} characters of SVG: .svg"
+        return f"a plot, {len(self.html):,} characters of HTML: .html"
 
 
 def bench_epoch(config: Config | None = None, *, progress: bool = True, **settings: Any) -> EpochBench:

@@ -14,7 +14,7 @@ from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import number, size
 from dateshard.training.epoch_bench.bench_epoch_screen import duration, headline, legend, table_of
 
-KINDS = (".html", ".svg")
+KIND = ".html"
 NAMES, BAR, FIGURES = 96, 20, 64  # room for the ways, height of a row, room for the figures
 # Of a picture that stands alone, where no page's style reaches it.
 STYLE = (
@@ -41,23 +41,22 @@ CHARTS = (
 
 
 def refuse_plot(path: Path) -> None:
-    """Refuses a name that is no kind of plot, before anything is measured.
+    """Refuses a name that is not that of a page, before anything is measured.
 
     Raises:
-        UsageError: names the kinds.
+        UsageError: naming the ending.
     """
-    if path.suffix.lower() not in KINDS:
-        raise UsageError(f"--plot: '{path}' is no kind of plot", todo="Name a file that ends in .html or .svg")
+    if path.suffix.lower() != KIND:
+        raise UsageError(f"--plot: '{path}' is not the name of a page", todo=f"Name a file that ends in {KIND}")
 
 
 def write_plot(path: Path, document: BenchEpochDocument) -> None:
-    """Writes the picture, or the page around it, by the file's name.
+    """Writes the page.
 
     Raises:
         DiskFullError, OSError: it cannot be written there.
     """
-    whole = plot_of(document) if path.suffix.lower() == ".svg" else bench_page(document)
-    write_page(path, whole.encode(errors="backslashreplace"))
+    write_page(path, bench_page(document).encode(errors="backslashreplace"))
 
 
 def bench_page(document: BenchEpochDocument) -> str:
@@ -79,15 +78,14 @@ def bench_page(document: BenchEpochDocument) -> str:
 
 
 def plot_of(document: BenchEpochDocument) -> str:
-    """The four charts as one SVG that needs no style from elsewhere."""
+    """The four charts as one picture for a notebook: an SVG within HTML that needs no style from elsewhere."""
     height = _height(document) + 24
     parts = [STYLE]
     for place, bars in enumerate(CHARTS):
         x, y = place % 2 * (HALF + 20), place // 2 * (height + 10)
         parts.append(text(x + 6, y + 16, bars.title, css="strong"))
         parts.append(_bars(document["ways"], x, y + 22, bars))
-    picture = canvas(2 * HALF + 20, 2 * height + 10, "ways to feed an epoch", parts)
-    return picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return canvas(2 * HALF + 20, 2 * height + 10, "ways to feed an epoch", parts)
 
 
 def _height(document: BenchEpochDocument) -> int:

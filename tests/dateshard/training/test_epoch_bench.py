@@ -106,7 +106,7 @@ def test_a_way_runs_in_a_process_of_its_own_and_the_command_prints_what_it_took(
     assert "date-batched" in page
     skipped = {**row, "way": RAM, "skipped": "too large <", "peak_bytes": None, "epoch_seconds": None}
     picture = plot_of({**document, "ways": [skipped, row]})  # type: ignore[list-item, typeddict-item]
-    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert picture.startswith("<svg ")
     assert picture.count("skipped") == 2
     assert "too large &lt;" in bench_page({**document, "ways": [skipped, row]})  # type: ignore[list-item, typeddict-item]
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_measured(make_world:
     world.prepare()
     world.config_file()
     done = ds("bench", "epoch", "-c", "config.yaml", "--plot", "p.png", code=2)
-    assert "Name a file that ends in .html or .svg" in done.err
+    assert "Name a file that ends in .html" in done.err
     done = ds("bench", "epoch", "-c", "config.yaml", "trainer.model.name=ridge", code=2)
     assert "ridge is solved at once: it has no epoch to measure" in done.err
     world.tree["trainer"]["model"] = {"name": "gru", "observed": True}
