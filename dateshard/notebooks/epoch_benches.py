@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dateshard.documents.benching import BenchEpochDocument
 from dateshard.notebooks.configured import Config, settings_from
 from dateshard.reports.epoch_bench_page import plot_of
-from dateshard.terminal.screen import Screen
+from dateshard.terminal.screen import screen_of
 from dateshard.training.epoch_bench import bench_epoch as benching
 from dateshard.training.epoch_bench.bench_epoch_screen import progress_of, table_as_text
 
@@ -69,6 +68,6 @@ def bench_epoch(config: Config | None = None, *, progress: bool = True, **settin
     Raises:
         UsageError: the model is not trained by batches. StoreError: the dataset is not ready.
     """
-    screen = Screen(works=True) if progress else Screen(quiet=True, works=True, out=io.StringIO())
+    screen = screen_of(progress=progress)
     document = benching.bench_epoch(settings_from(config, settings), lambda row: screen.say(progress_of(row)))
     return EpochBench(document)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from dateshard.preparing.wishes import wish_of
 from dateshard.settings import Settings
 from dateshard.shardstore.errors import FailedDatesError, ResourceError, counted
 from dateshard.shardstore.times.calendar import collapse
-from dateshard.terminal.screen import Screen
+from dateshard.terminal.screen import screen_of
 from dateshard.terminal.signals import StopSignal
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.training.train import TrainingEvent, TrainRequest, configure, run_training
@@ -75,7 +74,9 @@ def preprocess(
             without, acts = list(map(str, exclude)), {"force": force, "refit": refit_statistics, "resplit": resplit}
             wish = wish_of(chosen, words, only=only, exclude=without, **acts)
         options: dict[str, Any] = {"workers": workers, "memory_bytes": memory, "fail_fast": fail_fast}
-        finished = carry_out(chosen, wish, _screen(progress), AGAIN, **options, stop=stop, on_event=on_event).finished
+        finished = carry_out(
+            chosen, wish, screen_of(progress=progress), AGAIN, **options, stop=stop, on_event=on_event
+        ).finished
     if finished.failed:
         raise _failed(finished)
     return open_dataset(chosen.dataset)
@@ -110,7 +111,7 @@ def train(
         KeyboardInterrupt: it was interrupted, and has saved first: `dateshard.train(resume="latest")` goes on.
     """
     request = TrainRequest(resume, run, save_dir, init_from)
-    shown = Shown(_screen(progress), on_event)
+    shown = Shown(screen_of(progress=progress), on_event)
     chosen = _settings_of_training(config, settings, resume, preset, trust=trust)
     with StopSignal() as stop:
         try:
@@ -155,7 +156,7 @@ def backtest(
         KeyboardInterrupt: it was interrupted; the same call goes on exactly there.
     """
     plan, stop = plan_backtest(settings_from(config, settings), origins, every), Stop()
-    watcher = OriginsOnScreen(_screen(progress), plan, AGAIN)
+    watcher = OriginsOnScreen(screen_of(progress=progress), plan, AGAIN)
     with StopSignal(stop.ask):
         try:
             rows = run_backtest(plan, watcher, stop, workers)
@@ -171,18 +172,6 @@ def _settings_of_training(
     if config is None and resume not in NEW:
         return configure((), overrides_of(settings), resume, preset, trust=trust)
     return settings_from(config, settings, preset)
-
-
-def _screen(progress: bool) -> Screen:
-    return Screen(works=True) if progress else Screen(quiet=True, works=True, out=_Nowhere())
-
-
-class _Nowhere(io.StringIO):
-    """Takes text and keeps none of it."""
-
-    def write(self, text: str) -> int:
-        """Counts what it was given."""
-        return len(text)
 
 
 def _failed(finished: Prepared) -> FailedDatesError:

@@ -6,6 +6,7 @@ Names and messages come from files of anybody: what would steer a terminal is sp
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -173,6 +174,19 @@ class Screen:
     def bar(self, label: str, total: int, *, whole: bool = False) -> Bar:
         """Progress of `total` equal things; `whole`: its note is all that the live line shows."""
         return Bar(self, label, total, whole=whole)
+
+
+class _Nowhere(io.StringIO):
+    """Takes text and keeps none of it."""
+
+    def write(self, text: str) -> int:
+        """Counts what it was given."""
+        return len(text)
+
+
+def screen_of(*, progress: bool) -> Screen:
+    """The screen of a function in place of a command: what the command shows, or nothing at all."""
+    return Screen(works=True) if progress else Screen(quiet=True, works=True, out=_Nowhere())
 
 
 class Bar:

@@ -13,7 +13,7 @@ from dateshard.pipeline.execution.job import Job, PreprocessProgress
 from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.plan import DatePlan
 from dateshard.shardstore.errors import StoreError
-from dateshard.shardstore.frozen import NO_NODES, Frozen, Nodes, load_new_nodes, save_new_nodes
+from dateshard.shardstore.frozen import NO_NODES, Frozen, Nodes, load_new_nodes, save_nodes
 from dateshard.shardstore.frozen.edges import save_edges
 from dateshard.shardstore.frozen.static_columns import place_columns, save_static
 from dateshard.shardstore.layouts.category_codes import sorted_names
@@ -37,7 +37,7 @@ def with_node_facts(manifest: Manifest, job: Job, frozen: Frozen) -> Manifest:
             rows.refuse_unknown(names)
         job.writer.published([save_edges(root, rows.edges)])
     if frozen.new_nodes.names:
-        job.writer.published([save_new_nodes(root, frozen.new_nodes)])
+        job.writer.published([save_nodes(root, frozen.new_nodes, "new_nodes")])
     return replace(
         manifest,
         static=static.id,

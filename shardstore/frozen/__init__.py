@@ -135,9 +135,9 @@ def load_frozen(root: Path, statistics: str, nodes: str | Nodes, vocabularies: s
     return Frozen(nodes, load_vocabularies(root, vocabularies), load_statistics(root, statistics))
 
 
-def save_nodes(root: Path, nodes: Nodes) -> Path:
-    """Publishes nodes/<id>/ (not yet durable) and returns the folder."""
-    return publish_files(root, root / "nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})
+def save_nodes(root: Path, nodes: Nodes, kind: str = "nodes") -> Path:
+    """Publishes nodes/<id>/, or another `kind` of list as `new_nodes` (not yet durable), and returns the folder."""
+    return publish_files(root, root / kind / nodes.id, {"nodes.json": seal(nodes.describe())})
 
 
 def load_nodes(root: Path, folder_id: str) -> Nodes:
@@ -158,11 +158,6 @@ def _load_nodes(folder: Path) -> Nodes:
         nodes = Nodes(names, axes, positions_NP)
         refuse_other_id(nodes.id, folder)
         return nodes
-
-
-def save_new_nodes(root: Path, nodes: Nodes) -> Path:
-    """Publishes new_nodes/<id>/ (not yet durable) and returns the folder."""
-    return publish_files(root, root / "new_nodes" / nodes.id, {"nodes.json": seal(nodes.describe())})
 
 
 def load_new_nodes(root: Path, folder_id: str) -> Nodes:
