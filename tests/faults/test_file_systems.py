@@ -98,6 +98,20 @@ def no_larger_file_than(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+NOTES = (  # what `predict` says of the lab's node that training never saw, before it writes
+    "1 node has no value of speed, volume in the history: late. Their forecasts are made from filled cells, so low and high "
+    "are empty.\n",
+    "1 node unseen by training, forecast as an unknown node: late.\n",
+)
+
+
+def without_notes(text: str) -> str:
+    """What a command says beside them."""
+    for note in NOTES:
+        text = text.replace(note, "", 1)
+    return text
+
+
 def occupied() -> None:
     """Files of the user's where commands are told to write."""
     OUT.mkdir()
@@ -110,7 +124,8 @@ def test_a_full_disk_is_told_with_the_file_and_leaves_what_was_there_and_nothing
     for words, file in FILES.items():
         before = tree()
         with no_larger_file_than(100):
-            code, text = fresh.say(*words)
+            code, said = fresh.say(*words)
+        text = without_notes(said)
         assert (code, one_sentence(text)) == (28, True), (words, code, text)
         assert text.startswith(f"Error: {file}"), (words, text)
         assert "no space left on the disk (File too large). Free some space" in text, (words, text)
@@ -126,7 +141,8 @@ def test_a_file_whose_last_byte_finds_no_room_is_not_there(fresh: Lab, words: tu
     limit = largest.stat().st_size - 1
     largest.write_text("mine")
     with no_larger_file_than(limit):
-        code, text = fresh.say(*words)
+        code, said = fresh.say(*words)
+    text = without_notes(said)
     assert (code, one_sentence(text)) == (28, True), text
     assert text.startswith(f"Error: {largest}: no space left")
     assert largest.read_text() == "mine"
@@ -175,7 +191,8 @@ def test_a_read_only_disk_is_told_with_the_file_and_the_next_step_and_can_be_rea
     before = tree()
     with read_only(fresh.folder):
         for words, file in FILES.items():
-            code, text = fresh.say(*words)
+            code, said = fresh.say(*words)
+            text = without_notes(said)
             assert (code, one_sentence(text)) == (1, True), (words, code, text)
             named = str(OUT) if words[:2] == ("checkpoints", "copy") else file  # of a folder to be made in it
             assert text.startswith(f"Error: {named}"), (words, text)

