@@ -10,9 +10,9 @@ from importlib import import_module
 
 import click
 
-from dateshard.chosen import configuration_of, refuse_as_word
 from dateshard.shardstore.commands import Door, command, stand_at
 from dateshard.shardstore.errors import DateshardError, UsageError, of_memory, of_system, shorten
+from dateshard.terminal.chosen import configuration_of, refuse_as_word
 from dateshard.terminal.screen import in_a_line, put, put_document
 
 COMMANDS = {

@@ -36,7 +36,7 @@ def _config_option(words: str, callback: Command | None = None) -> Callable[[Com
 
 
 def _taken(context: click.Context, _option: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
-    from dateshard.chosen import taken
+    from dateshard.terminal.chosen import taken
 
     return files if context.resilient_parsing else taken(files)  # TAB says nothing
 

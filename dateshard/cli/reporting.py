@@ -111,7 +111,6 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     from dataclasses import asdict
     from pathlib import Path
 
-    from dateshard.chosen import taken
     from dateshard.cli.insight import open_dataset, read_survey
     from dateshard.pipeline.planning.plan import Wish
     from dateshard.pipeline.planning.preview import look
@@ -120,6 +119,7 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     from dateshard.reports.data_page import data_report
     from dateshard.reports.making import write_page
     from dateshard.shardstore.commit import load_sources
+    from dateshard.terminal.chosen import taken
     from dateshard.terminal.screen import size
     from dateshard.trainer.setup import window_of
 

@@ -75,7 +75,7 @@ def doctor(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> int
 
     With -c FILE also: is that configuration right, and are its dumps and its store there.
     """
-    from dateshard.doctor import examine, examine_configuration
+    from dateshard.insight.doctor import examine, examine_configuration
     from dateshard.places import data_folder
     from dateshard.terminal.screen import Screen
 
@@ -127,7 +127,7 @@ def version() -> None:
     import importlib.metadata
 
     from dateshard import __version__
-    from dateshard.doctor import STANDS_ON
+    from dateshard.insight.doctor import STANDS_ON
 
     put(f"dateshard {__version__}")
     for name in STANDS_ON:

@@ -7,13 +7,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from dateshard.chosen import taken
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings, load_settings
 from dateshard.settings.presets import preset_file
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.disk.naming import naming
 from dateshard.shardstore.errors import UsageError, of_memory
+from dateshard.terminal.chosen import taken
 from dateshard.trainer import loop
 from dateshard.trainer.runs import status
 from dateshard.trainer.runs.initial_weights import read_initial

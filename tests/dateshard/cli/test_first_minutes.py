@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from dateshard import doctor as examining
 from dateshard.cli import run
+from dateshard.insight import doctor as examining
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.terminal.signals import StopSignal
 
@@ -155,7 +155,7 @@ def test_an_interrupted_command_with_json_prints_a_document_too(ds: Run, monkeyp
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dateshard.doctor.examine", stop)
+    monkeypatch.setattr("dateshard.insight.doctor.examine", stop)
     error = ds("doctor", "--json", code=130).document["error"]
     assert (error["kind"], error["exit_code"]) == ("interrupted", 130)
 

@@ -13,10 +13,10 @@ from typing import Any
 import click
 import pytest
 
-from dateshard.chosen import configuration_of
 from dateshard.cli import COMMANDS, root, run
 from dateshard.pipeline.workers.pool import Workers
 from dateshard.shardstore.commands import Door, by_door, command, door, stand_at
+from dateshard.terminal.chosen import configuration_of
 from tests.conftest import World, environment
 from tests.kit.chores import printed
 

@@ -130,7 +130,7 @@ def _python() -> Check:
 
 def _places() -> Iterator[Check]:
     """Where this package lies, and others of its name on the path: they win as soon as the path's order changes."""
-    own = Path(__file__).resolve().parent
+    own = Path(__file__).resolve().parent.parent
     yield Check("dateshard", "ok", str(own))
     for folder in dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path):
         for path in (folder / "dateshard" / "__init__.py", folder / "dateshard.py"):
