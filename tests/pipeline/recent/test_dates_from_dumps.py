@@ -230,3 +230,32 @@ def test_a_file_of_many_dates_is_refused_until_it_is_divided(world: Any) -> None
     world.tree["pipeline"]["source"]["path"] = str(whole)
     with pytest.raises(UsageError, match=r"not divided by date yet.*preprocess"):
         opened(world)
+    world.prepare()
+    known = world.open()
+    mine = opened(world, known)
+    assert len(mine.raw.dumps) == 5
+    same(mine, known)
+
+
+def test_a_node_table_closed_to_others_static_columns_and_edges_are_as_prepared(world: Any) -> None:
+    (world.folder / "nodes.csv").write_text("node,x,y,lanes\nn2,1.0,2.0,4\nn0,3.0,,1\nn9,5.0,6.0,2\n")
+    (world.folder / "edges.csv").write_text("from,to,weight\nn0,n2,0.5\nn9,n0,1.5\n")
+    table = {"table": str(world.folder / "nodes.csv"), "id": "node", "position": ["x", "y"], "static": ["lanes"]}
+    world.tree["pipeline"]["nodes"] = {**table, "edges": str(world.folder / "edges.csv")}
+    world.tree["pipeline"]["calendar"] = {"country": "DE"}
+    world.tree["pipeline"]["source"]["max_bad_fraction"] = 0.9
+    mine = opened(world)
+    world.prepare()
+    shards = world.open()
+    same(mine, shards)
+    assert np.array_equal(mine.nodes.positions_NP, shards.nodes.positions_NP, equal_nan=True)
+    assert mine.edges.index_2E.tolist() == shards.edges.index_2E.tolist()
+    assert mine.static.keys() == shards.static.keys() == {"lanes"}
+
+
+def test_records_are_refused_with_the_command(make_world: Callable[..., Any]) -> None:
+    world = make_world(2)
+    del world.tree["pipeline"]["step"], world.tree["pipeline"]["source"]["node"]
+    world.tree["pipeline"] |= {"layout": "events", "features": {"speed": {}}}
+    with pytest.raises(UsageError, match=r"layout 'events'.*preprocess"):
+        opened(world)
