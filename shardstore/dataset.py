@@ -76,13 +76,13 @@ class Dataset:
     Attributes:
         root: the dataset's folder.
         generation: its number.
-        manifest: what it is.
+        manifest: what it is. published: as it lies on disk, without dates that have no shard (`DumpDataset`).
         days: all committed dates in order.
         segments: runs of dates without a gap, as index ranges of `days`.
     """
 
     def __init__(self, root: Path, generation: int, manifest: Manifest) -> None:
-        self.root, self.generation, self.manifest = root, generation, manifest
+        self.root, self.generation, self.manifest, self.published = root, generation, manifest, manifest
         self.days: list[Day] = manifest.days()
         self.segments: list[Segment] = segments(self.days, joined=not manifest.cut and manifest.layout != "table")
         self._opener = VerifiedFiles(self._refuse_if_cleaned)

@@ -20,8 +20,10 @@ from dateshard.trainer.data.shuffle import Shuffle
 
 
 def data_identity(dataset: Dataset) -> DataIdentity:
-    """Which data a run is bound to: name, generation, and the manifest's content."""
-    return DataIdentity(dataset.manifest.dataset, dataset.generation, identity(dataset.manifest.to_json()))
+    """Which data a run is bound to: name, generation, the manifest's content, and what is read straight from dumps."""
+    dates, published = dataset.manifest.dates, dataset.published
+    dumps = {str(date): dates[date].parts[0].id for date in sorted(dates.keys() - published.dates.keys())}
+    return DataIdentity(published.dataset, dataset.generation, identity(published.to_json()), dumps)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

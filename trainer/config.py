@@ -134,6 +134,7 @@ class Loading(Section):
     )
     memory_budget: Bytes = 2 << 30
     prefetch: bool = True
+    from_dumps: bool = Field(False, description="policy streaming: read dates that have no shard yet from their dumps")
 
     @model_validator(mode="after")
     def _one_order(self) -> Loading:
@@ -141,6 +142,8 @@ class Loading(Section):
             raise ValueError("days_per_batch and shuffle both set the order; give one of them")
         if self.policy == "streaming" and (self.days_per_batch is not None or self.shuffle not in ("auto", "dates")):
             raise ValueError("policy streaming means shuffle: dates; leave shuffle and days_per_batch out")
+        if self.from_dumps and self.policy != "streaming":
+            raise ValueError("from_dumps decodes a date each time it is read; set policy: streaming")
         return self
 
 

@@ -19,6 +19,7 @@ from dateshard.pipeline.generation_settings import refuse_other_settings, settin
 from dateshard.pipeline.planning.observe import dump_at, whole_cut, whole_file
 from dateshard.pipeline.raw.cut_index import spilled
 from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.recent.dates_from_dumps import DumpDataset
 from dateshard.pipeline.recent.raw_files import Raw
 from dateshard.shardstore.commit import load_sources
 from dateshard.shardstore.dataset import Dataset
@@ -81,7 +82,8 @@ def dumped(dataset: Dataset, date: dt.date) -> AsDumped:
     config = settings_of(dataset)
     check_trust(dataset.root, code_of(config), f"dataset {dataset.manifest.dataset}", trust=False)
     refuse_other_settings(config, dataset)
-    before = load_sources(dataset.root, dataset.generation).dates[date].dump
+    direct = dataset.raw.dumps.get(date) if isinstance(dataset, DumpDataset) else None
+    before = direct or load_sources(dataset.root, dataset.generation).dates[date].dump
     if config.source.cut_first:
         whole = whole_file(config)
         cut = whole_cut(config, dataset.root, whole, {}, {}) if whole else None
@@ -92,7 +94,7 @@ def dumped(dataset: Dataset, date: dt.date) -> AsDumped:
         gone = dump is None
     if dump is None or dump.hash != before.hash:
         what = "the dump is gone" if gone else "the dump has changed since it was prepared"
-        raise DumpError(what, where=Where(file=before.path))
+        raise DumpError(what, where=Where(file=str(before.path)))
     return AsDumped(config, dump)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ from dateshard.trainer.step import Step
 from dateshard.trainer.stop import Interrupted
 from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate
+from dateshard.training.unprepared_dates import opener_of
 from dateshard.trust import admit, code_of
 
 WORKS, BROKEN, NOT_TRIED = "works", "does NOT work", "not tried"
@@ -76,7 +78,7 @@ def dry_run(settings: Settings, *, watch: Callable[[EstimateDocument], None]) ->
     watch(needs)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="dateshard-dry-run-") as folder:
-        dataset = Dataset.open(shards_folder(settings.dataset))
+        dataset = opener_of(settings)(shards_folder(settings.dataset), None)
         session = make_session(settings.trainer, dataset, Path(folder))
         refuse_batch_of_one(session)
         refuse_blind(session)
@@ -159,11 +161,12 @@ def overfit_few(
     """
     plain = apply(settings, PLAIN)
     if name is None:
-        session = make_session(plain.trainer, Dataset.open(shards_folder(plain.dataset)), runs_folder())
+        session = make_session(plain.trainer, opener_of(plain)(shards_folder(plain.dataset), None), runs_folder())
         refuse_blind(session)
         return _follow(OverfitStarted(session, None, _most(session)), count, watch, should_stop)
     shards = shards_folder(plain.dataset)
-    with closing(start(plain.trainer, plain.dataset, shards, runs_folder(), resume="none", new=New(name))) as started:
+    options: dict[str, Any] = {"resume": "none", "new": New(name), "opener": opener_of(plain)}
+    with closing(start(plain.trainer, plain.dataset, shards, runs_folder(), **options)) as started:
         admit(started.run.folder, code_of(plain.trainer))
         return _follow(OverfitStarted(started.session, started.run, _most(started.session)), count, watch, should_stop)
 

@@ -22,6 +22,7 @@ from dateshard.trainer.runs.recomputing import Recomputed, recompute
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.window_losses import CellLoss, WindowLoss
 from dateshard.training.metric_rows import step_row
+from dateshard.training.unprepared_dates import opener_of
 from dateshard.trust import settings_of_run
 
 
@@ -46,7 +47,8 @@ def replay_step(
         UsageError, StoreError: what happened, where, and what to do next.
     """
     settings = settings_of_run(run, recover=True, trust=trust)
-    again = recompute(run, settings.trainer, shards_folder(settings.dataset), step, windows=trace)
+    shards, opener = shards_folder(settings.dataset), opener_of(settings)
+    again = recompute(run, settings.trainer, shards, step, windows=trace, opener=opener)
     document = _document(run, again)
     if again.windows is not None:
         tracing = _Tracing(again.session.train.dataset, again.session.train.order.batch_size)

@@ -22,6 +22,7 @@ from dateshard.trainer.runs.start import New, Started, locate, start
 from dateshard.training.board import refuse_missing
 from dateshard.training.metric_rows import MetricRows
 from dateshard.training.run_log import RunLog
+from dateshard.training.unprepared_dates import opener_of
 from dateshard.trust import admit, code_of, settings_of_run
 
 
@@ -112,7 +113,15 @@ def run_training(
     if settings.trainer.logging.tensorboard:
         refuse_missing()
     shards = shards_folder(settings.dataset)
-    started = start(settings.trainer, settings.dataset, shards, runs_folder(), resume=request.resume, new=new)
+    started = start(
+        settings.trainer,
+        settings.dataset,
+        shards,
+        runs_folder(),
+        resume=request.resume,
+        new=new,
+        opener=opener_of(settings),
+    )
     with closing(started):
         admit(started.run.folder, code_of(settings.trainer))
         watch(started)

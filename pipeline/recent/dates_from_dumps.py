@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, table_of, target_of
 from dateshard.pipeline.planning.observe import AboutNodes, observe
 from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, refuse_no_match
+from dateshard.pipeline.raw.dumps import Dump, place_of
 from dateshard.pipeline.recent.measuring_pass import measuring_pass
 from dateshard.pipeline.recent.raw_files import Raw
-from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import Committed, load_sources
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, UsageError, Where
@@ -30,7 +31,7 @@ from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.frozen.edges import EdgeList
 from dateshard.shardstore.frozen.static_columns import place_columns
 from dateshard.shardstore.manifest import Entry, Manifest, Part
-from dateshard.shardstore.times.calendar import instants
+from dateshard.shardstore.times.calendar import collapse, instants
 
 MOST_DECODED = 2  # dates: the history of one reaches into the date before it
 Cells = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -49,9 +50,11 @@ class DumpDataset(Dataset):
         raw: the dumps of those; its folder is one for each reading.
     """
 
-    def __init__(self, root: Path, generation: int, manifest: Manifest, raw: Raw) -> None:
+    def __init__(
+        self, root: Path, generation: int, manifest: Manifest, raw: Raw, published: Manifest | None = None
+    ) -> None:
         super().__init__(root, generation, manifest)
-        self.raw = raw
+        self.raw, self.published = raw, published or manifest
         self._target: Normaliser | None = None
         self._decoded: dict[dt.date, Cells] = {}  # the one that was read last comes last
         self._lock = threading.Lock()
@@ -133,11 +136,7 @@ def open_dumps(
         UsageError: the dates are no grid, or the statistics do not fit; names the command that helps.
         DumpError, FailedDatesError: dumps that cannot be used.
     """
-    if config.layout != "grid":
-        what = (
-            f"dates of the layout '{config.layout}' have as many records as their dump, which is not known beforehand"
-        )
-        raise UsageError(what, todo=to_run("preprocess", config=True))
+    _refuse_records(config)
     current = None if statistics or not (root / "CURRENT").exists() else Dataset.open(root)
     seen, about = _observed(config, root, current)
     known = statistics or current
@@ -153,16 +152,73 @@ def open_dumps(
         else:
             _refuse_other_statistics(plan, known)
     entries = _entries(plan, seen, config, current, known.manifest.num_nodes)
-    dumps = {date: dump for date, dump in seen.dumps.items() if date in entries and not entries[date].parts[0].files}
-    cut = frozenset(dumps) if config.source.cut_first else frozenset[dt.date]()
-    raw = Raw(config=config, dumps=dumps, cut=cut, folder=Path(), names=(config.source.path,))
     failed = tuple(each.date for each in plan.dates if each.state == "failed")
     manifest = replace(known.manifest, dataset=name, split=dict(plan.split), dates=entries, failed=failed)
-    opened = DumpDataset(known.root, known.generation, manifest, raw)
+    opened = DumpDataset(known.root, known.generation, manifest, _raw(config, seen.dumps, entries))
     if not known.generation:
         opened.nodes, opened.vocabularies, opened.statistics = known.nodes, known.vocabularies, known.statistics
         opened.static, opened.edges = known.static, known.edges
     return opened
+
+
+def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | None = None) -> DumpDataset:
+    """Opens a generation, and beside its shards the dumps of dates that have none.
+
+    Args:
+        config: the settings that it was prepared with, by its split.
+        held: {date: key of its measured array} of the dates that were opened before; None: all that there are now.
+
+    Raises:
+        UsageError: the settings differ, a dump is gone or changed, a date with a shard would move to another
+            split, or no new date lies in any.
+        DumpError: dumps that cannot be used.
+    """
+    _refuse_records(config)
+    refuse_other_settings(config, known)
+    seen, _ = _observed(config, known.root, known)
+    there, committed = seen.dumps, known.manifest.dates
+    dumps = {date: dump for date, dump in there.items() if held is None or date in committed or str(date) in held}
+    plan = make_plan(config, replace(seen, dumps=dumps), Wish())
+    keys = {each.date: each.key for each in plan.dates if each.key and each.date not in committed}
+    for text, key in (held or {}).items():
+        if keys.get(date := dt.date.fromisoformat(text)) != key:
+            what = "the dump changed since the run read it" if date in there else "the dump that the run read is gone"
+            where = Where(
+                file=str(there[date].path) if date in there else place_of(config.source.path, date), date=date
+            )
+            raise UsageError(what, where=where, todo=f"Restore it, or start a new run: {command('train', config=True)}")
+    entries = {date: _without_files(config, date, key, known.manifest.num_nodes) for date, key in keys.items()}
+    manifest = replace(known.manifest, split=dict(plan.split), dates=dict(sorted({**committed, **entries}.items())))
+    if moved := [date for date in committed if manifest.split_of(date) != known.manifest.split_of(date)]:
+        what = f"without pipeline.split {moved[0]} would move from the {known.manifest.split_of(moved[0])} dates"
+        raise UsageError(what, todo=f"Name the split, or prepare the new dates: {command('preprocess', config=True)}")
+    if entries and not any(map(manifest.split_of, entries)):
+        what = f"{collapse(sorted(entries))}, which have dumps and no shards, lie in no split: nothing would be trained on them"
+        raise UsageError(
+            what, todo="Give pipeline.split ranges of dates, as train: ..2024-03-05, or leave from_dumps out"
+        )
+    return DumpDataset(known.root, known.generation, manifest, _raw(config, dumps, entries), known.manifest)
+
+
+def _refuse_records(config: Pipeline) -> None:
+    if config.layout != "grid":
+        what = (
+            f"dates of the layout '{config.layout}' have as many records as their dump, which is not known beforehand"
+        )
+        raise UsageError(what, todo=to_run("preprocess", config=True))
+
+
+def _raw(config: Pipeline, dumps: Mapping[dt.date, Dump], entries: Mapping[dt.date, Entry]) -> Raw:
+    """The dumps of entries without files."""
+    own = {date: dump for date, dump in dumps.items() if date in entries and not entries[date].parts[0].files}
+    cut = frozenset(own) if config.source.cut_first else frozenset[dt.date]()
+    return Raw(config=config, dumps=own, cut=cut, folder=Path(), names=(config.source.path,))
+
+
+def _without_files(config: Pipeline, date: dt.date, key: str, num_nodes: int) -> Entry:
+    """The entry of a date that is decoded; its id is the key of its measured array, which names the dump's content."""
+    day = config.day(date)
+    return Entry(day.start, day.num_steps, (Part(id=key, nodes=(0, num_nodes), files={}),), day.length)
 
 
 def _observed(config: Pipeline, root: Path, current: Dataset | None) -> tuple[Observed, AboutNodes]:
@@ -193,9 +249,7 @@ def _refuse_other_statistics(plan: Plan, known: Dataset) -> None:
 def _entries(
     plan: Plan, seen: Observed, config: Pipeline, current: Dataset | None, num_nodes: int
 ) -> dict[dt.date, Entry]:
-    """Returns the committed entries of dates whose shard is fresh, or whose dump is gone; of others those without files.
-
-    These have the key of their measured array, which names the dump's content, as their id."""
+    """Returns the committed entries of dates whose shard is fresh, or whose dump is gone; of others those without files."""
     entries = dict[dt.date, Entry]()
     for each in plan.dates:
         committed = current.manifest.dates.get(each.date) if current else None
@@ -204,9 +258,7 @@ def _entries(
         if committed and each.state in ("fresh", "no-dump"):
             entries[each.date] = committed
         elif each.date in seen.dumps:
-            day = config.day(each.date)
-            no_files = Part(id=each.key, nodes=(0, num_nodes), files={})
-            entries[each.date] = Entry(day.start, day.num_steps, (no_files,), day.length)
+            entries[each.date] = _without_files(config, each.date, each.key, num_nodes)
     return entries
 
 

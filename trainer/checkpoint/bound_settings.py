@@ -19,6 +19,7 @@ FREE = (
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",
+    "loading.from_dumps",  # the data of a run says which dates it reads so
     "checkpoint",
     "metrics",
     "logging",

@@ -6,8 +6,9 @@ keeps its bytes.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dateshard.trainer.optimization.schedule import LossHistory
@@ -15,15 +16,23 @@ from dateshard.trainer.optimization.schedule import LossHistory
 
 @dataclass(frozen=True, slots=True)
 class DataIdentity:
-    """Which data a run is bound to; `id`: of the manifest's content, None of a version that did not note it."""
+    """Which data a run is bound to.
+
+    Attributes:
+        id: of the manifest's content; None of a version that did not note it.
+        dumps: {date that the run reads straight from its dump: identity of the dump's content and of how it is read}.
+    """
 
     name: str
     generation: int
     id: str | None = None
+    dumps: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The section as it is written."""
-        return {"name": self.name, "generation": self.generation} | ({} if self.id is None else {"id": self.id})
+        some = {"id": self.id, "dumps": dict(self.dumps)}
+        known = {name: value for name, value in some.items() if value}
+        return {"name": self.name, "generation": self.generation} | known
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> DataIdentity:
@@ -32,10 +41,12 @@ class DataIdentity:
         Raises:
             ValueError, KeyError, TypeError: it is no such section.
         """
-        data = DataIdentity(content["name"], content["generation"], content.get("id"))
+        dumps = {str(dt.date.fromisoformat(date)): key for date, key in content.get("dumps", {}).items()}
+        data = DataIdentity(content["name"], content["generation"], content.get("id"), dumps)
         if type(data.generation) is not int or not 0 < data.generation < 10**8:
             raise ValueError(data.generation)
-        if not isinstance(data.name, str) or not isinstance(data.id, str | None):
+        texts = (data.name, data.id, *dumps.values())
+        if not isinstance(data.name, str) or not all(isinstance(text, str | None) for text in texts):
             raise TypeError(data)
         return data
 

@@ -20,7 +20,7 @@ from dateshard.trainer.runs.initial_weights import begin_with_same
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.save_dir import refuse_absent
-from dateshard.trainer.runs.start import environment_notes, refuse_trial
+from dateshard.trainer.runs.start import Opener, environment_notes, open_shards, refuse_trial
 from dateshard.trainer.runs.window_losses import WindowLoss, WindowLosses
 from dateshard.trainer.session import Session, restore
 from dateshard.trainer.setup import make_session
@@ -51,11 +51,20 @@ class Recomputed:
         return dict(self.session.model.state_dict())
 
 
-def recompute(run: TrainingRun, config: Trainer, shards: Path, step: int, *, windows: bool = False) -> Recomputed:
+def recompute(
+    run: TrainingRun,
+    config: Trainer,
+    shards: Path,
+    step: int,
+    *,
+    windows: bool = False,
+    opener: Opener = open_shards,
+) -> Recomputed:
     """Takes a step of a run again, and those between it and the nearest good checkpoint before it.
 
     Args:
         config: the run's own. step: from 1. windows: whether the loss of each window is wanted.
+        opener: opens the run's data.
 
     Raises:
         UsageError: there is no such step. StoreError: the run's data, or what it began with, is gone or another.
@@ -64,7 +73,7 @@ def recompute(run: TrainingRun, config: Trainer, shards: Path, step: int, *, win
     refuse_absent(run.folder)
     record = run.facts_or_recovered() or run.facts()
     saved, passed = checkpoint.scan(run.checkpoints)
-    dataset = _dataset(shards, record, run)
+    dataset = _dataset(shards, record, run, opener)
     session = make_session(config, dataset, run.checkpoints)
     if session.optimizer is None:
         what = f"{run.name} has no steps: a {config.model.name} is solved in one pass over all windows"
@@ -94,11 +103,11 @@ def recompute(run: TrainingRun, config: Trainer, shards: Path, step: int, *, win
     )
 
 
-def _dataset(shards: Path, record: RunRecord, run: TrainingRun) -> Dataset:
+def _dataset(shards: Path, record: RunRecord, run: TrainingRun, opener: Opener) -> Dataset:
     """The very data that a run is bound to."""
     generation = record.bound.data.generation
     try:
-        return Dataset.open(shards, generation)
+        return opener(shards, record.bound.data)
     except NotThereError as error:
         what = f"the data of {run.name}, generation {generation}, is gone ({error.what})"
         raise NotThereError(what, where=error.where or Where(file=str(shards)), todo="Bring back the store") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, UsageError, Where, counted, shorten
+from dateshard.shardstore.times.calendar import collapse
 from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import refuse_difference
+from dateshard.trainer.checkpoint import DataIdentity
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.loop import finished
 from dateshard.trainer.models import num_parameters, unused_of_nodes
@@ -71,12 +73,20 @@ class New:
     initial: Initial | None = None
 
 
-def start_new(config: Trainer, shards: Path, runs: Path, new: New) -> Started:
+def open_shards(shards: Path, held: DataIdentity | None = None) -> Dataset:
+    """The current generation, or the one that a run is bound to. Another opener may add dates that have no shard."""
+    return Dataset.open(shards, held.generation if held else None)
+
+
+Opener = Callable[[Path, DataIdentity | None], Dataset]
+
+
+def start_new(config: Trainer, shards: Path, runs: Path, new: New, opener: Opener = open_shards) -> Started:
     """A new run on the dataset's current generation, which it pins."""
     for _ in range(MOST_TRIES - 1):
         with suppress(NotThereError):
-            return _start_on(Dataset.open(shards), config, shards, runs, new)
-    return _start_on(Dataset.open(shards), config, shards, runs, new)
+            return _start_on(opener(shards, None), config, shards, runs, new)
+    return _start_on(opener(shards, None), config, shards, runs, new)
 
 
 def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New) -> Started:
@@ -88,7 +98,7 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
     session = make_session(config, dataset, runs)  # refuses before a folder is made
     refuse_batch_of_one(session)
     refuse_blind(session)
-    notes = unused_of_nodes(config.model.name, dataset.static, len(dataset.edges.weights_E))
+    notes = [*_direct(dataset), *unused_of_nodes(config.model.name, dataset.static, len(dataset.edges.weights_E))]
     if new.initial is not None:
         begin_with(session, new.initial)
         notes.append(f"begins with the weights of {new.initial.source}; optimizer and position begin anew")
@@ -106,6 +116,12 @@ def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: 
         return Started(run=run, dataset=dataset, session=session, notes=notes, warnings=warnings, lock=lock)
 
 
+def _direct(dataset: Dataset) -> list[str]:
+    """A sentence on the dates that have no shard; none where all have."""
+    dates = sorted(dataset.manifest.dates.keys() - dataset.published.dates.keys())
+    return [f"read from their dumps in every epoch, for they have no shard: {collapse(dates)}"] if dates else []
+
+
 def _keep_to_the_disk(session: Session) -> list[str]:
     """Switches retention on where all checkpoints would not fit; what a person should know of it."""
     needed = need(session, session.checkpoints)
@@ -119,7 +135,7 @@ def _keep_to_the_disk(session: Session) -> list[str]:
     ]
 
 
-def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener = open_shards) -> Started:
     """Continues `run` from its checkpoint `which` (latest, best or a name), on the generation that it pins.
 
     A run that was cut off before its first checkpoint begins again, as its printed resume command promises.
@@ -129,7 +145,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
     """
     lock = run.lock()
     try:
-        started = _continue_locked(run, config, shards, which)
+        started = _continue_locked(run, config, shards, which, opener)
     except BaseException:
         os.close(lock)
         raise
@@ -137,15 +153,15 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str) ->
     return started
 
 
-def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str) -> Started:
+def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener) -> Started:
     keep_own(run.folder)
     checkpoint.tidy(run.checkpoints)
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
-        return _begin_again(run, config, shards)
+        return _begin_again(run, config, shards, opener)
     saved, notes = checkpoint.find(run.checkpoints, which)
     generation = saved.state.bound.data.generation
-    dataset = Dataset.open(shards, generation)
+    dataset = opener(shards, saved.state.bound.data)
     dataset.pin(run.folder)  # again: the run may have been copied or renamed
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(saved.state.bound, session.bound, saved.folder)
@@ -154,7 +170,7 @@ def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str
     if finished(session) is None:
         refuse_batch_of_one(session)
     _note_settings(run, session, dataset)
-    notes = [*mended, *(f"passed over: {note}" for note in notes)]
+    notes = [*mended, *_direct(dataset), *(f"passed over: {note}" for note in notes)]
     later = checkpoint.set_aside_later(saved)
     run.rewind_metrics(session.state.step, validated=session.state.validated)  # rows outlive the checkpoints after them
     if later:
@@ -228,11 +244,11 @@ def refuse_trial(run: TrainingRun) -> None:
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
 
 
-def _begin_again(run: TrainingRun, config: Trainer, shards: Path) -> Started:
+def _begin_again(run: TrainingRun, config: Trainer, shards: Path, opener: Opener) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     held = run.facts().bound
     refuse_trial(run)
-    dataset = Dataset.open(shards, held.data.generation)
+    dataset = opener(shards, held.data)
     session = make_session(config, dataset, run.checkpoints)
     refuse_difference(held, session.bound, run.folder)
     refuse_batch_of_one(session)
@@ -254,7 +270,16 @@ def environment_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     )
 
 
-def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: str, new: New = New()) -> Started:
+def start(
+    config: Trainer,
+    dataset: str,
+    shards: Path,
+    runs: Path,
+    *,
+    resume: str,
+    new: New = New(),
+    opener: Opener = open_shards,
+) -> Started:
     """Starts or continues as `resume` says.
 
     Args:
@@ -262,15 +287,16 @@ def start(config: Trainer, dataset: str, shards: Path, runs: Path, *, resume: st
             one; a finished one on the current generation stays as it is); `latest` or `best` (of the newest run of
             this dataset); a run's name; or a checkpoint's folder.
         new: what a new run is asked for, where this begins one.
+        opener: opens the dataset.
     """
     if resume == "none":
-        return start_new(config, shards, runs, new)
+        return start_new(config, shards, runs, new, opener)
     if resume == "auto":
-        return _auto(config, dataset, shards, runs, new)
+        return _auto(config, dataset, shards, runs, new, opener)
     if resume in ("latest", "best"):
-        return continue_run(newest(runs, dataset), config, shards, resume)
+        return continue_run(newest(runs, dataset), config, shards, resume, opener)
     run, which = locate(resume, runs)
-    return continue_run(run, config, shards, which)
+    return continue_run(run, config, shards, which, opener)
 
 
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
@@ -290,22 +316,22 @@ def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
     return TrainingRun.open(runs, name), "latest"
 
 
-def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New) -> Started:
+def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New, opener: Opener) -> Started:
     run = find_continuable(runs, config, dataset)
     if run is None:
-        return start_new(config, shards, runs, new)
+        return start_new(config, shards, runs, new, opener)
     if new.save_dir is not None:
         refuse_absent(run.folder)
     if new.save_dir is not None and (not new.save_dir.exists() or not run.checkpoints.samefile(new.save_dir)):
         what = f"{run.name} is to be continued, and its checkpoints lie in {run.checkpoints.resolve()}"
         raise UsageError(what, todo="Leave --save-dir out, or begin a new run with --resume none")
     try:
-        started = continue_run(run, config, shards, "latest")
+        started = continue_run(run, config, shards, "latest", opener)
     except (StoreError, UsageError) as error:
-        fresh = start_new(config, shards, runs, new)
+        fresh = start_new(config, shards, runs, new, opener)
         fresh.notes.append(f"{run.name} is not continued: {error}")
         return fresh
     if started.finished and started.dataset.generation != Dataset.open(shards).generation:
         started.close()
-        return start_new(config, shards, runs, new)
+        return start_new(config, shards, runs, new, opener)
     return started

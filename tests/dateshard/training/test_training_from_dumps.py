@@ -1,0 +1,120 @@
+"""Dates that have no shard train a model as their shards would, and a run is bound to the bytes of their dumps."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+import torch
+
+import dateshard
+from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.loop import train
+from dateshard.trainer.runs.start import New, start
+from dateshard.training.unprepared_dates import opener_of
+from tests.kit.zygote import shared
+
+LATE = dt.date(2024, 3, 4)
+
+
+@pytest.fixture
+def world(make_world: Callable[..., Any]) -> Any:
+    """Five dates of training and one of validation; the fourth has a dump and no shard."""
+    split = {"train": "..2024-03-05", "validation": "2024-03-06"}
+    loading = {"policy": "streaming", "from_dumps": True}
+    made = make_world(6, split=split, missing=0.3, loading=loading, checkpoint={"save_freq": 3})
+    made.dump(LATE).rename(made.folder / "late.csv")
+    made.prepare()
+    (made.folder / "late.csv").rename(made.dump(LATE))
+    return made
+
+
+def trained(world: Any, name: str, resume: str = "none") -> dict[str, torch.Tensor]:
+    """The weights at the end of a run in this process."""
+    runs, opener = world.folder / "data" / "runs", opener_of(world.settings)
+    made = start(world.settings.trainer, "world", world.store, runs, resume=resume, new=New(name), opener=opener)
+    with closing(made):
+        for _ in train(made.session, lambda: False):
+            pass
+        return {key: value.clone() for key, value in made.session.model.state_dict().items()}
+
+
+KILLED = """
+import os, signal, dateshard
+from pathlib import Path
+from dateshard.trainer.checkpoint import scan
+
+def kill(event):
+    if scan(Path("data/runs/killed/checkpoints")) != ([], []):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+dateshard.train("config.yaml", run="killed", progress=False, on_event=kill)
+"""
+
+
+def killed(world: Any) -> str:
+    """A run in a process of its own, which is killed once it has saved; its name."""
+    world.config_file()
+    ended = shared().run([], world.folder, script=KILLED)
+    assert ended.code == -signal.SIGKILL, ended.err
+    return "killed"
+
+
+def test_a_run_from_dumps_trains_on_the_bits_of_shards_and_continues_exactly_after_a_kill(world: Any) -> None:
+    whole = trained(world, "whole")
+    killed(world)
+    new = world.dump(dt.date(2024, 3, 7))
+    new.write_text(world.dump(LATE).read_text().replace(str(LATE), "2024-03-07"))  # it came meanwhile: not of the run
+    continued = trained(world, "", "killed")
+    new.unlink()
+    world.prepare()
+    world.tree["trainer"]["loading"] = {"policy": "streaming"}
+    shards = trained(world, "shards")
+    assert all(torch.equal(whole[key], continued[key]) for key in whole)
+    assert all(torch.equal(whole[key], shards[key]) for key in whole)
+
+
+def test_a_run_is_bound_to_the_bytes_of_its_dumps(world: Any) -> None:
+    name = killed(world)
+    text = world.dump(LATE).read_bytes()
+    world.dump(LATE).write_bytes(text.replace(b"\n", b"\n\n", 1))
+    with pytest.raises(UsageError, match=rf"{LATE}\.csv.*changed since the run read it.*Restore it"):
+        dateshard.train(resume=name, progress=False)
+    world.dump(LATE).unlink()
+    with pytest.raises(UsageError, match=rf"{LATE}\.csv.*is gone"):
+        dateshard.train(resume=name, progress=False)
+    world.dump(LATE).write_bytes(text)
+    run = dateshard.train(resume=name, progress=False)
+    replayed = [run.replay(step, trace=True).document for step in range(1, 9)]
+    assert all(document["equal"] for document in replayed)
+    cells = [cell for document in replayed for window in document["trace"] or () for cell in window["cells"]]
+    assert any(row["file"].endswith(f"{LATE}.csv") for cell in cells for row in cell["rows"] or ())
+    assert "store was made anew" not in str(run.evaluate("validation"))
+
+
+@pytest.mark.parametrize(
+    ("split", "why"),
+    [
+        (None, r"2024-03-02 would move from the validation dates.*Name the split"),
+        ({"train": 0.5, "validation": 0.5}, r"2024-03-03.*lie in no split.*ranges of dates"),
+    ],
+)
+def test_a_split_does_not_move_and_dates_outside_of_it_are_refused(
+    make_world: Callable[..., Any], split: Any, why: str
+) -> None:
+    made = make_world(3, split=split, loading={"policy": "streaming", "from_dumps": True})
+    made.dump(dt.date(2024, 3, 3)).rename(late := made.folder / "late.csv")
+    made.prepare()
+    late.rename(made.dump(dt.date(2024, 3, 3)))
+    with pytest.raises(UsageError, match=why):
+        trained(made, "moved")
+
+
+def test_dates_are_decoded_under_streaming_alone(world: Any) -> None:
+    world.tree["trainer"]["loading"] = {"policy": "blocks", "from_dumps": True}
+    with pytest.raises(UsageError, match="set policy: streaming"):
+        _ = world.settings
