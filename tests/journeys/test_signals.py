@@ -149,7 +149,7 @@ def test_a_second_signal_ends_at_once_and_no_worker_lives_on(make_world: Any, la
     process = launch_held("date", 2, *PREPARE, "2")
     family = process.family()
     assert len(family) >= 2
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # stopped: else it may end between
         process.send(number)
     process.wait(-signal.SIGTERM)
     assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "processes that live on"
