@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,24 @@ NO_SENTENCE = re.compile(
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "zarr", "pydantic")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A file's tree, which nobody changes."""
+    return ast.parse(path.read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """No later test's garbage collector walks the trees."""
+    yield
+    parsed.cache_clear()
+
+
+def shown(path: Path) -> str:
+    """A file as a failure names it."""
+    return str(path.relative_to(ROOT))
+
+
 def imports(tree: ast.AST) -> list[str]:
     """All imported modules and names as written, in functions too."""
     found = []
@@ -53,11 +73,12 @@ def floor(name: str) -> str | None:
     return None if first != "dateshard" else second if second in FLOORS else "dateshard"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_only_its_own_floor_and_those_below(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    ours = {floor(name) for name in imports(ast.parse(path.read_text()))} - {None}
-    assert ours <= FLOORS[package]
+def test_a_file_imports_only_its_own_floor_and_those_below() -> None:
+    above = {
+        shown(path): {floor(name) for name in imports(parsed(path))} - {None} - FLOORS[path.relative_to(ROOT).parts[0]]
+        for path in FILES
+    }
+    assert {path: floors for path, floors in above.items() if floors} == {}
 
 
 def module(path: Path) -> str:
@@ -83,23 +104,25 @@ def arrows(package: str) -> dict[str, set[str]]:
         if not name.startswith(f"{package}."):
             continue
         here = ".".join(name.split(".")[: package.count(".") + 2])
-        for imported in imports(without_type_checking(ast.parse(path.read_text()))):
+        for imported in imported_at_work(path):
             there = ".".join(imported.split(".")[: package.count(".") + 2])
             if there in found and there != here:
                 found[here].add(there)
     return found
 
 
-def without_type_checking(tree: ast.Module) -> ast.Module:
-    tree.body = [
-        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+@cache
+def imported_at_work(path: Path) -> tuple[str, ...]:
+    """What a file imports but for its types."""
+    body = [
+        node for node in parsed(path).body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
     ]
-    return tree
+    return tuple(imports(ast.Module(body, [])))
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_is_small_enough_to_be_seen_at_once(package: str) -> None:
-    assert len(members(package)) <= MOST_IN_A_PACKAGE
+def test_a_package_is_small_enough_to_be_seen_at_once() -> None:
+    sizes = {package: len(members(package)) for package in PACKAGES}
+    assert {package: size for package, size in sizes.items() if size > MOST_IN_A_PACKAGE} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -118,39 +141,54 @@ def test_tests_mirror_the_packages() -> None:
         assert all((ROOT / folder.relative_to(ROOT / "tests")).is_dir() for folder in folders)
 
 
-@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_everything_is_imported_by_the_one_name(path: Path) -> None:
+def test_everything_is_imported_by_the_one_name() -> None:
     """Beside the repository `trainer` can be imported too: that would be every module a second time."""
-    first = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}
-    assert not first & (set(FLOORS) - {"dateshard"})
+    others = set(FLOORS) - {"dateshard"}
+    second = {
+        shown(path): {name for name in imports(ast.parse(path.read_text())) if name.partition(".")[0] in others}
+        for path in (*FILES, *TESTS)
+    }
+    assert {path: names for path, names in second.items() if names} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_readable(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= MAX_FILE_LINES
-    assert path.stem not in NO_NOUNS
-    for node in ast.walk(ast.parse(text)):
+def unreadable(path: Path) -> Iterator[str]:
+    """What of a file is too long, or named by nothing that it holds."""
+    if (lines := path.read_text().count("\n")) > MAX_FILE_LINES:
+        yield f"{shown(path)}: {lines} lines"
+    if path.stem in NO_NOUNS:
+        yield f"{shown(path)}: its name"
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            documented = (ast.get_docstring(node) or "").count("\n")
-            assert node.end_lineno - node.lineno + 1 - documented <= MAX_FUNCTION_LINES, node.name
+            lines = node.end_lineno - node.lineno + 1 - (ast.get_docstring(node) or "").count("\n")
+            if lines > MAX_FUNCTION_LINES:
+                yield f"{shown(path)}: {node.name}, {lines} lines"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_things_say_what_they_are(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree)
+def test_files_and_functions_stay_readable() -> None:
+    assert [fault for path in FILES for fault in unreadable(path)] == []
+
+
+def undocumented(path: Path) -> Iterator[str]:
+    """The module itself and its public functions and classes, where they have no docstring."""
+    tree = parsed(path)
+    if not ast.get_docstring(tree):
+        yield shown(path)
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), node.name
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if public and not ast.get_docstring(node):
+            yield f"{shown(path)}: {node.name}"
+
+
+def test_public_things_say_what_they_are() -> None:
+    assert [name for path in FILES for name in undocumented(path)] == []
 
 
 def unnamed(path: Path) -> list[str]:
     """The dataclasses of a file that have more than `MOST_BY_POSITION` fields and take them by position."""
     return [
         node.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef)
         and any(re.match(r"dataclass\b(?!.*kw_only=True)", ast.unparse(mark)) for mark in node.decorator_list)
         and sum(isinstance(line, ast.AnnAssign) for line in node.body) > MOST_BY_POSITION
@@ -159,7 +197,7 @@ def unnamed(path: Path) -> list[str]:
 
 def test_more_than_four_fields_are_given_by_name() -> None:
     """A figure in another one's place mostly has the same type: nothing else would notice."""
-    assert {str(path.relative_to(ROOT)): names for path in FILES if (names := unnamed(path))} == {}
+    assert {shown(path): names for path in FILES if (names := unnamed(path))} == {}
 
 
 TWO_HALVES = {"__init__", "config"}  # of a package, and of the two halves of a configuration
@@ -181,7 +219,7 @@ VAGUE = {"told", "found", "one", "part"}
 def vague(path: Path) -> list[str]:
     """What a file binds to a name that fits everything: results, arguments, fields, functions."""
     named = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         bound = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id
         given = isinstance(node, ast.arg) and node.arg
         defined = isinstance(node, ast.FunctionDef) and node.name
@@ -191,7 +229,7 @@ def vague(path: Path) -> list[str]:
 
 
 def test_a_result_is_named_by_what_it_holds() -> None:
-    assert {str(path.relative_to(ROOT)): names for path in FILES if (names := vague(path))} == {}
+    assert {shown(path): names for path in FILES if (names := vague(path))} == {}
 
 
 def is_sentence(line: str) -> bool:
@@ -229,20 +267,20 @@ def test_a_docstring_begins_with_a_whole_sentence() -> None:
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     offenders = []
     for path in FILES:
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+        nodes = [node for node in ast.walk(parsed(path)) if isinstance(node, documented)]
         lines = [text.splitlines()[0] for node in nodes if (text := ast.get_docstring(node))]
-        offenders += [f"{path.relative_to(ROOT)}: {line}" for line in lines if not is_sentence(line)]
+        offenders += [f"{shown(path)}: {line}" for line in lines if not is_sentence(line)]
     assert not offenders, "\n".join(offenders)
 
 
 def test_only_the_device_file_names_cuda() -> None:
-    naming = {str(path.relative_to(ROOT)) for path in FILES if re.search(r"\bcuda\b", path.read_text())}
+    naming = {shown(path) for path in FILES if re.search(r"\bcuda\b", path.read_text())}
     assert naming == {"trainer/device.py"}
 
 
 def test_text_is_printed_in_one_place() -> None:
     """Where it is escaped; beside it a group's own help, and CSV as it is."""
-    printing = {str(path.relative_to(ROOT)) for path in FILES if re.search(PRINTING, path.read_text())}
+    printing = {shown(path) for path in FILES if re.search(PRINTING, path.read_text())}
     assert printing == {"dateshard/terminal/screen.py", "dateshard/cli/checkpoints.py", "dateshard/cli/predicting.py"}
 
 
@@ -251,20 +289,20 @@ def test_commands_in_messages_are_made_in_one_place() -> None:
     named = re.compile(rf"\bdateshard ({'|'.join(COMMANDS)})\b")
     written = set()
     for path in FILES:
-        nodes = list(ast.walk(ast.parse(path.read_text())))
+        nodes = list(ast.walk(parsed(path)))
         docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         texts = [
             n.value
             for n in nodes
             if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
         ]
-        written |= {str(path.relative_to(ROOT)) for text in texts if named.search(text)}
+        written |= {shown(path) for text in texts if named.search(text)}
     pages = {f"dateshard/reports/{page}_page.py" for page in ("data", "judged")}
     assert written == {"dateshard/cli/__init__.py", "dateshard/documents/configuring.py", *pages}
 
 
 def test_locks_are_taken_in_one_place() -> None:
-    taking = {str(path.relative_to(ROOT)) for path in FILES if "flock(" in path.read_text()}
+    taking = {shown(path) for path in FILES if "flock(" in path.read_text()}
     assert taking == {
         "shardstore/disk/lock.py",
         "trainer/checkpoint/removal.py",
@@ -273,7 +311,7 @@ def test_locks_are_taken_in_one_place() -> None:
 
 
 def test_rows_of_dates_are_read_in_one_place() -> None:
-    reading = {str(path.relative_to(ROOT)) for path in FILES if re.search(r"\.read_observed\(", path.read_text())}
+    reading = {shown(path) for path in FILES if re.search(r"\.read_observed\(", path.read_text())}
     dumps = "pipeline/recent/dates_from_dumps.py"  # it is such a place, for dates without a shard
     assert reading == {"shardstore/dataset.py", dumps}  # others call read_span, read_rows or read_day
 
@@ -302,7 +340,7 @@ def test_the_makefile_calls_nothing_but_the_command_and_its_tools() -> None:
 def test_a_public_class_has_a_name_of_its_own() -> None:
     found: dict[str, list[str]] = {}
     for name, path in MODULES.items():
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(name)
     assert {name: where for name, where in found.items() if len(where) > 1} == {}
