@@ -1,4 +1,4 @@
-"""A lab to damage, shared by all tests of a file."""
+"""A lab to damage, and scenes to have accidents in, each shared by all tests of a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import tracing
+from tests.kit.accidents import Play
 from tests.kit.flips import MARK, SEED, Lab, quick_folder
+from tests.kit.zygote import shared
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +26,11 @@ def fresh(lab: Lab) -> Iterator[Lab]:
         lab.restore()
         yield lab
         assert not Path(MARK).exists(), "a payload ran"
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
+    """With two zygotes, for two cores."""
+    if reason := tracing.why_not():
+        pytest.skip(reason)
+    return Play(tmp_path_factory.mktemp("scenes"), [shared(), shared(1)])

@@ -83,6 +83,7 @@ class Scene:
     def fresh(self, name: str) -> Path:
         """A working directory of that name in the state before the command."""
         cwd = self.folder / name
+        shutil.rmtree(cwd, ignore_errors=True)  # of an accident that the harness failed in
         cwd.mkdir()
         shutil.copy(self.folder / "config.yaml", cwd)
         if (self.folder / "before").exists():

@@ -283,8 +283,8 @@ class Forked:
 
 
 @cache
-def shared() -> Zygote:
-    """One zygote for all tests of this process that need no other; it ends with the process."""
+def shared(_number: int = 0) -> Zygote:
+    """A zygote for all tests of this process, and a second one for what plays twice at once; they end with the process."""
     zygote = Zygote()
     atexit.register(zygote.close)
     return zygote
