@@ -41,6 +41,8 @@ COMMANDS = {
     "tail": ("runs", "print the last lines of a run's metrics, and new ones until it ends"),
     "replay": ("runs", "take one step of a run again to the bit, and trace its losses to rows of the dumps"),
     "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
+    "serve": ("serving", "start, watch, pause and resume trainings over HTTP"),
+    "token": ("serving", "make, list and revoke the tokens that callers of the service send"),
     "config": ("configuring", "show the resolved configuration, or check it"),
     "schema": ("configuring", "print the JSON Schema of the configuration, or of a command's --json output"),
     "doctor": ("starting", "check whether this installation and this disk work"),

@@ -1,0 +1,113 @@
+"""The process of a job: it trains as the command does, tells the job's log, and asks the table whether it shall stop.
+
+python -m dateshard.service.jobs.job_process DATA JOB ATTEMPT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dateshard.service.jobs.job_states import AT_REST
+from dateshard.service.jobs.job_table import JobTable, ServiceJob
+from dateshard.service.jobs.process_identity import identity_of
+from dateshard.service.jobs.service_folder import ServiceFolder
+from dateshard.shardstore.commands import Door, stand_at
+from dateshard.shardstore.errors import DateshardError, of_memory, of_system
+from dateshard.terminal.signals import StopSignal
+
+if TYPE_CHECKING:
+    from dateshard.trainer.loop import Ended
+
+ASKED_SECONDS = 0.2  # between two questions to the table
+PAUSED = 75  # exit code: saved, and to be continued
+ENDS = {
+    "early stopping": "early_stopped",
+    "memory limit": "paused",
+}  # of a training -> state of its job; else completed
+
+
+def run_job(data: Path, job_id: str, attempt: int) -> int:
+    """Takes a job and trains it until its end, or until the table asks for a stop; returns the exit code."""
+    with StopSignal() as stop:
+        table = JobTable.open(ServiceFolder(data).path)
+        process = identity_of(os.getpid())
+        assert process is not None, "this process runs"
+        job = table.claim(job_id, attempt, process)
+        if job is None:  # another process was started for it since
+            return 0
+        stand_at(Door(("dateshard",)))
+        return _train_and_settle(table, job, data, stop)
+
+
+def _train_and_settle(table: JobTable, job: ServiceJob, data: Path, stop: StopSignal) -> int:
+    try:
+        ended = None if _wish(table, job) else _train(table, job, data, stop.asked)
+    except Exception as error:
+        failure = error if isinstance(error, DateshardError) else of_memory(error)
+        if failure is None and isinstance(error, OSError):
+            failure = of_system(error)
+        if failure is None:
+            traceback.print_exc()
+        reason = str(failure or f"{type(error).__name__}: {error}")
+        print_line(f"failed: {reason}")
+        table.settle(job, "failed", reason)
+        return failure.exit_code if failure else 1
+    if ended is None or ended.why == "stopped":
+        state = _wish(table, job) or "interrupted"
+        table.settle(job, state, "a signal ended its process, which saved first" if state == "interrupted" else "")
+        return PAUSED
+    state = ENDS.get(ended.why, "completed")
+    reason = f"its process held more than its {ended.why}" if state == "paused" else ended.why
+    table.settle(job, state, reason, {"best_loss": ended.state.progress.best_loss})
+    return PAUSED if state == "paused" else 0
+
+
+def _wish(table: JobTable, job: ServiceJob) -> str | None:
+    """The state that a request wants the job to rest in; None: it shall go on."""
+    state = table.state(job.id)
+    wishes = {"pausing": "paused", "stopping": "stopped"} | dict.fromkeys((*AT_REST, "deleted"), "interrupted")
+    return wishes.get(state)
+
+
+def _train(table: JobTable, job: ServiceJob, data: Path, signalled: Callable[[], bool]) -> Ended:
+    """Trains the job's run, which is called like the job; continues it where it is there already."""
+    from dateshard.places import data_in
+    from dateshard.service.jobs.event_recorder import EventRecorder
+    from dateshard.settings import validate
+    from dateshard.terminal.screen import Screen
+    from dateshard.training.train import TrainRequest, run_training
+    from dateshard.training.train_command import Shown
+
+    there = (ServiceFolder(data).runs / job.id / "run.json").exists()
+    request = TrainRequest(resume=job.id) if there else TrainRequest(name=job.id, save_dir=job.save_dir)
+    shown, due = Shown(Screen(works=True), EventRecorder(table, job).watch), 0.0
+
+    def should_stop() -> bool:
+        nonlocal due
+        if (now := time.monotonic()) < due:
+            return signalled()
+        due = now + ASKED_SECONDS
+        return signalled() or _wish(table, job) is not None
+
+    with data_in(data):
+        try:
+            return run_training(validate(job.settings), request, watch=shown.watch, should_stop=should_stop)
+        finally:
+            shown.close()
+
+
+def print_line(text: str) -> None:
+    """Writes a line to the job's log."""
+    from dateshard.terminal.screen import put
+
+    put(text, sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
