@@ -9,12 +9,17 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from dateshard.service.web import health_routes, job_routes, training_routes
+from dateshard.service.web import forecast_routes, health_routes, job_routes, training_routes
 from dateshard.service.web.desk import Desk
 from dateshard.service.web.guards import Guard
 from dateshard.service.web.problems import add_problems
 
-ROUTERS = (training_routes.router, job_routes.router, health_routes.router)  # a page adds its own here
+ROUTERS = (
+    training_routes.router,
+    job_routes.router,
+    forecast_routes.router,
+    health_routes.router,
+)  # a page adds its own here
 
 
 def make_app(desk: Desk, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -51,3 +56,4 @@ async def _living(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await watching
         desk.supervisor.end()
+        desk.forecasts.close()

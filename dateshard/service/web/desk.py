@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from dateshard.service.forecasts.warm_forecasts import WarmForecasts
 from dateshard.service.jobs.job_table import JobTable
 from dateshard.service.jobs.service_folder import ServiceFolder
 from dateshard.service.jobs.supervisor import Supervisor
@@ -36,6 +37,7 @@ class Desk:
     orders: OrderDesk
     supervisor: Supervisor
     streams: EventStreams
+    forecasts: WarmForecasts
     start_only: bool
     ending: Callable[[], bool]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -135,9 +136,10 @@ def checkpoints(task_id: TaskId, desk: ToDesk) -> CheckpointsAnswer:
 
 
 def _best(folder: Path) -> str | None:
+    """The name of the checkpoint with the lowest loss, as the training noted it; None before there is one."""
     try:
-        return (folder / "best_model").readlink().name
-    except OSError:
+        return str(json.loads((folder / "best_model.json").read_bytes())["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -147,7 +149,7 @@ def _figures(path: Path, best: str | None) -> CheckpointFigures:
     sizes = [file.stat().st_size for file in path.glob("*") if file.is_file()]
     return CheckpointFigures(
         checkpoint=path.name,
-        epoch=int(match[1]) + 1,
+        epoch=int(match[1]),
         batch=int(match[2]),
         bytes=sum(sizes),
         saved=_local(path.stat().st_mtime),

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from dateshard.service.jobs.job_states import IllegalMoveError
-from dateshard.shardstore.errors import DateshardError, DiskFullError, NotThereError, UsageError, shorten
+from dateshard.shardstore.errors import DateshardError, DiskFullError, NotThereError, ResourceError, UsageError, shorten
 
 MEDIA = "application/problem+json"
 MOST_ERRORS = 20
@@ -75,7 +75,7 @@ def problem_of(error: DateshardError) -> ProblemError:
     """Our own errors as problems, in their own words."""
     if isinstance(error, IllegalMoveError):
         return ProblemError(409, str(error), state=error.state)
-    kinds = ((NotThereError, 404), (UsageError, 422), (DiskFullError, 507))
+    kinds = ((NotThereError, 404), (UsageError, 422), (DiskFullError, 507), (ResourceError, 503))
     status = next((status for kind, status in kinds if isinstance(error, kind)), 500)
     return ProblemError(status, str(error))
 

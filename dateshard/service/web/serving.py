@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from dateshard.service.forecasts.warm_forecasts import WarmForecasts
 from dateshard.service.jobs.job_table import JobTable
 from dateshard.service.jobs.service_folder import ServiceFolder
 from dateshard.service.jobs.supervisor import Launch, Supervisor, launch_process
@@ -90,6 +91,7 @@ def _serve(
         orders=OrderDesk(folder.data, root, options.settings),
         supervisor=Supervisor(table, folder, options.max_jobs, launch),
         streams=EventStreams(table, MOST_STREAMS, ending),
+        forecasts=WarmForecasts(folder.data, folder.path / "forecasts.log"),
         start_only=options.start_only,
         ending=ending,
     )
@@ -173,7 +175,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     except OSError:
         what = f"--host: there is no address '{shorten(host)}' here"
         raise UsageError(what, todo="Name 127.0.0.1, or an address of this machine") from None
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    with socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    ) as listener:  # so that answers are never held back
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)

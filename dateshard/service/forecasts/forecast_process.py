@@ -1,0 +1,110 @@
+"""The process that forecasts: keeps the models it used last, and ends with the server, or when nobody asks for long.
+
+python -m dateshard.service.forecasts.forecast_process DATA SOCKET
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dateshard.judging.predictor import Predictor
+from dateshard.places import data_in
+from dateshard.service.forecasts.frames import receive_frame, send_frame
+from dateshard.shardstore.errors import DateshardError, UsageError, of_memory
+
+MOST_MODELS = 4
+IDLE_SECONDS = 900.0
+Key = tuple[str, str, float | None]
+
+
+class Models:
+    """The models that were asked last, loaded."""
+
+    def __init__(self) -> None:
+        self.loaded = OrderedDict[Key, Predictor]()
+
+    def get(self, run: str, checkpoint: str, interval: float | None) -> Predictor:
+        """The model of a run's checkpoint; loads it where it is not there, and lets the oldest go."""
+        key = (run, checkpoint, interval)
+        if key not in self.loaded:
+            self.loaded[key] = Predictor(run, checkpoint=checkpoint, interval=interval)
+            if len(self.loaded) > MOST_MODELS:
+                self.loaded.popitem(last=False)
+        self.loaded.move_to_end(key)
+        return self.loaded[key]
+
+
+def forecast(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
+    """Answers one request with a forecast, as the route shows it.
+
+    Raises:
+        DateshardError: what of the request or the run cannot be used.
+    """
+    model = models.get(asked["run"], asked["checkpoint"], asked["interval"])
+    made = model.forecast(_values(asked["history"], model), asked["until"])
+    bands = {name: _numbers(getattr(made, name)) if model.interval is not None else None for name in ("low", "high")}
+    return {
+        "checkpoint": model.checkpoint,
+        "time": np.datetime_as_string(made.time, unit="s", timezone="UTC").tolist(),
+        "nodes": list(model.nodes),
+        "targets": list(model.targets),
+        "value": _numbers(made.value),
+        **bands,
+    }
+
+
+def _values(history: list[list[list[float | None]]], model: Predictor) -> NDArray[np.float64]:
+    """[L, N, I] of the request; NaN where it has null.
+
+    Raises:
+        UsageError: it is no such array.
+    """
+    try:
+        values = np.array(history, dtype=np.float64)
+    except ValueError:
+        values = np.empty(0)
+    if values.ndim != 3:
+        nodes, inputs = len(model.nodes), len(model.inputs)
+        what = f"history is [steps][nodes][inputs]: each of at least {model.history} steps has {nodes} lists of {inputs} numbers"
+        raise UsageError(what, todo=f"The inputs are {', '.join(model.inputs)}")
+    return values
+
+
+def _numbers(values: NDArray[np.floating[Any]]) -> list[Any]:
+    """An array as JSON takes it, in the shortest digits that give its values again: null where it has no number."""
+    given = values.astype(object)
+    given[~np.isfinite(values)] = None
+    listed: list[Any] = given.tolist()
+    return listed
+
+
+def answer_all(data: Path, line: socket.socket) -> None:
+    """Answers requests until the server is gone or nobody asked for `IDLE_SECONDS`."""
+    models = Models()
+    line.settimeout(IDLE_SECONDS)
+    with data_in(data):
+        try:
+            while (asked := receive_frame(line)) is not None:
+                send_frame(line, _answer(models, asked))
+        except (TimeoutError, ConnectionError):
+            return
+
+
+def _answer(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"forecast": forecast(models, asked)}
+    except DateshardError as error:
+        return {"kind": error.kind, "error": str(error)}
+    except Exception as error:
+        return {"kind": "error", "error": str(of_memory(error) or f"{type(error).__name__}: {error}")}
+
+
+if __name__ == "__main__":
+    answer_all(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))

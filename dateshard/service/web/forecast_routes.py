@@ -1,0 +1,27 @@
+"""The route that forecasts with the model of a finished job."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from dateshard.service.jobs.job_states import DONE
+from dateshard.service.web.answers import PredictAnswer, PredictBody
+from dateshard.service.web.desk import READ, ToDesk
+from dateshard.service.web.problems import ProblemError
+from dateshard.service.web.training_routes import PREFIX, PROBLEMS, TaskId
+
+router = APIRouter(prefix=PREFIX, tags=["forecasts"], responses=PROBLEMS)
+STATUS = {"usage": 422, "not there": 404}
+
+
+@router.post("/predict/{task_id}", dependencies=[READ])
+def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> PredictAnswer:
+    """Forecasts, in raw units, what comes after a raw history. The first call of a job loads its model."""
+    job = desk.table.job(task_id)
+    if job.state not in DONE:
+        detail = f"{job.id} is {job.state}; predict is for a job that is {' or '.join(DONE)}"
+        raise ProblemError(409, detail, state=job.state)
+    answer = desk.forecasts.ask({"run": job.id, **body.model_dump()})
+    if "error" in answer:
+        raise ProblemError(STATUS.get(answer["kind"], 500), answer["error"])
+    return PredictAnswer(task_id=task_id, **answer["forecast"])
