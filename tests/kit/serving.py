@@ -93,7 +93,6 @@ def serve_forked(words: list[str]) -> None:
     from dateshard.cli import run
     from dateshard.service.web import serving
 
-    serving.serve.__kwdefaults__ = None
     serving.serve.__defaults__ = (forker.launch,)
     sys.exit(run(["serve", *words]))
 
@@ -101,14 +100,14 @@ def serve_forked(words: list[str]) -> None:
 class Server:
     """A running service and a client with a token of scope train."""
 
-    def __init__(self, folder: Path, *options: str, forked: bool = True) -> None:
-        self.folder, self.options, self.forked = folder, options, forked
+    def __init__(self, folder: Path, *options: str, forked: bool = True, script: str = SCRIPT) -> None:
+        self.folder, self.options, self.forked, self.script = folder, options, forked, script
         self.data = folder / "data"
         database = Database(ServiceFolder(self.data).path)
         _, self.token = Tokens(database).make("train")
         _, self.reading = Tokens(database).make("read")
         database.close()
-        self.client = httpx.Client(timeout=PATIENCE_SECONDS)
+        self.client = httpx.Client(timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
         self.begin()
 
     def begin(self) -> None:
@@ -117,7 +116,7 @@ class Server:
         out, err = self.folder / "server.out", self.folder / "server.err"
         out.unlink(missing_ok=True)
         if self.forked:
-            self.process: Any = Forked(words, self.folder, SCRIPT, (out, err))
+            self.process: Any = Forked(words, self.folder, self.script, (out, err))
         else:
             with open(out, "wb") as shown, open(err, "wb") as said:
                 self.process = subprocess.Popen(

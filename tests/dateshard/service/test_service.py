@@ -1,7 +1,10 @@
-"""The service end to end: a real server process, real jobs, one client."""
+"""The service end to end: a real server process, real jobs, one client, and signals that nobody can catch."""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +13,8 @@ import torch
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.checkpoint_folder import read_files
 from tests.kit.serving import Server, service_world
+
+LONG = {"epochs": 120, "early_stopping_patience": 120}
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +33,102 @@ def weights(server: Server, task: str) -> dict[str, torch.Tensor]:
     return read_files(saved)["model"]
 
 
-def same_weights(server: Server, one: str, other: str) -> bool:
-    first, second = weights(server, one), weights(server, other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def followed(server: Server, task: str, draw: random.Random, most: int) -> tuple[list[int], int]:
+    """The ids that a client gets which leaves after at most `most` events, again and again, and how often it came."""
+    ids, came = [0], 0
+    while True:
+        came += 1
+        with server.following(task, ids[-1] or None) as events:
+            for event, _ in zip(events, range(draw.randint(1, most)), strict=False):
+                ids.append(event["id"])
+                if event["type"] == "complete":
+                    return ids[1:], came
 
 
-LONG = {"epochs": 150, "early_stopping_patience": 150}
-
-
-def test_a_job_that_is_paused_and_resumed_tells_each_epoch_once_and_ends_with_the_weights_of_one_that_was_not(
+def test_a_job_survives_pause_and_kills_of_itself_and_of_the_server_and_ends_with_the_weights_of_one_left_alone(
     server: Server,
 ) -> None:
-    undisturbed, task = server.start(**LONG), server.start(**LONG)
-    server.reach(task, 3)
+    alone, task = server.start(**LONG), server.start(**LONG)
+    server.reach(task, 2)
     assert server.call("POST", f"/pause/{task}")["training_state"] == "pausing"
     server.wait(task, "paused")
-    before = server.events(task)
-    assert before[-1]["type"] == "paused"
+    log = server.events(task)
+    assert log[-1]["type"] == "paused"
+    assert server.call("GET", f"/jobs/{task}")["job"]["pid"] is None
     assert server.call("POST", f"/resume/{task}")["training_state"] == "queued"
-    after = server.events(task, before[-1]["id"])
-    assert after[-1]["type"] == "complete"
-    epochs = [event["progress"]["current_epoch"] for event in [*before, *after] if event["type"] == "progress"]
-    assert epochs == list(range(1, 151))
+    server.reach(task, log[-2 if log[-2]["type"] == "progress" else -3].get("progress", {}).get("current_epoch", 2) + 1)
+    os.kill(server.call("GET", f"/jobs/{task}")["job"]["pid"], signal.SIGKILL)
+    log += server.events(task, log[-1]["id"])
+    assert log[-1]["type"] == "interrupted"
+    job = server.call("GET", f"/jobs/{task}")["job"]
+    assert "goes on from its last checkpoint" in job["reason"]
+    assert "resume" in job["moves"]
+    epoch = server.call("GET", f"/progress/{task}")["progress"]["current_epoch"]
+    server.call("POST", f"/resume/{task}")
+    server.reach(task, epoch + 1)
+    pid = server.call("GET", f"/jobs/{task}")["job"]["pid"]
+    server.kill()
+    server.begin()
+    assert server.call("GET", f"/jobs/{task}")["job"]["pid"] in (pid, None), "it goes on in its process, or has ended"
+    log += server.events(task, log[-1]["id"])
+    assert log[-1]["type"] == "complete"
+    assert server.events(task) == log, "what came in pieces is the whole log"
+    assert (
+        server.answer(
+            "GET", f"/api/v1/epoch-training/stream-progress/{task}", headers={"Last-Event-ID": str(log[-1]["id"])}
+        ).status_code
+        == 204
+    )
+    epochs = [event["progress"]["current_epoch"] for event in log if event["type"] == "progress"]
+    assert epochs == list(range(1, 121))
     assert [row["epoch"] for row in server.call("GET", f"/history/{task}")["history"]] == epochs
-    server.wait(undisturbed, "completed")
-    assert same_weights(server, task, undisturbed)
+    server.wait(alone, "completed")
+    first, second = weights(server, task), weights(server, alone)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("epochs", "most"), [(30, 12), pytest.param(350, 1, marks=pytest.mark.slow)])
+def test_a_client_that_leaves_and_comes_back_misses_and_repeats_no_event(
+    server: Server, epochs: int, most: int
+) -> None:
+    task = server.start(epochs=epochs, early_stopping_patience=epochs)
+    ids, came = followed(server, task, random.Random(epochs), most)
+    assert ids == [event["id"] for event in server.events(task)]
+    assert ids == sorted(set(ids))
+    assert came > (1000 if most == 1 else 5)
+
+
+def test_a_checkpoint_lies_below_the_output_root_and_a_second_job_of_the_same_path_beside_it(server: Server) -> None:
+    one = server.start(epochs=1, output_path="/models/模型")
+    two = server.start(epochs=1, output_path="/models/模型")
+    for task in (one, two):
+        server.wait(task, "completed")
+        assert (server.folder / "models" / "模型" / task / "best_model.pth").exists()
+        (row,) = server.call("GET", f"/checkpoints/{task}")["checkpoints"]
+        assert (row["epoch"], row["best"]) == (1, True)
+
+
+def test_a_training_that_fails_says_why_and_can_be_resumed(server: Server) -> None:
+    task = server.start(epochs=1)
+    server.wait(task, "completed")
+    again = server.start(epochs=50, batch_size=1)
+    server.reach(again, 1)
+    (server.data / "shards" / "rows" / "shards").rename(server.data / "away")
+    try:
+        server.call("POST", f"/pause/{again}")
+        server.wait(again, "paused")
+        server.call("POST", f"/resume/{again}")
+        events = server.events(again)
+        assert events[-1]["type"] == "failed"
+        assert "complete" not in {event["type"] for event in events}
+        assert events[-1]["reason"] == server.call("GET", f"/jobs/{again}")["job"]["reason"]
+        assert "shards" in events[-1]["reason"]
+        assert events[-1]["reason"] in server.call("GET", f"/logs/{again}")["text"]
+    finally:
+        (server.data / "away").rename(server.data / "shards" / "rows" / "shards")
+    server.call("POST", f"/resume/{again}")
+    server.reach(again, 2)
+    server.call("POST", f"/stop/{again}")
+    server.wait(again, "stopped")
+    assert server.events(again)[-1]["type"] == "stopped"
