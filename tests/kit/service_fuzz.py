@@ -77,7 +77,7 @@ class Posing(threading.Thread):
             best = {"loss": 0.1, "accuracy": 1.0}
             progress = {"current_epoch": epoch, "total_epochs": 9, "training_state": "running"}
             table.tell(job.id, "progress", {"progress": {**progress, "latest_metrics": metrics, "best_metrics": best}})
-            time.sleep(0.05)
+            time.sleep(0.01)
         ends = ["completed", "early_stopped", "failed", "interrupted"]
         while True:
             asked = {"pausing": "paused", "stopping": "stopped"}.get(table.state(job.id))
@@ -148,7 +148,7 @@ def fuzz(server: Server, total: int, start: int = 0, say: Callable[[str], object
 def posing_server(folder: Path) -> Server:
     """A server with one dataset and jobs that pose."""
     service_world(folder)
-    server = Server(folder, "--max-jobs", "4", script=SCRIPT)
+    server = Server(folder, "--max-jobs", "64", script=SCRIPT)
     for _ in range(5):
         server.start()
     return server

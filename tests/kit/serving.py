@@ -202,15 +202,15 @@ class Server:
 
 def parsed(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     """Reads server-sent events."""
-    number: str | None = None
+    event: dict[str, Any] = {}
     for line in lines:
         if line.startswith("data: "):
-            data = json.loads(line.removeprefix("data: "))
+            event |= json.loads(line.removeprefix("data: "))
         elif line.startswith("id: "):
-            number = line.removeprefix("id: ")
-        elif not line and number is not None:
-            yield {**data, "id": int(number)}
-            number = None
+            event["id"] = int(line.removeprefix("id: "))
+        elif not line and event:
+            yield event
+            event = {}
 
 
 def asked(**body: Any) -> dict[str, Any]:

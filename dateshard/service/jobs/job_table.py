@@ -87,6 +87,7 @@ class JobTable:
             "INSERT INTO jobs(id, name, body, settings, save_dir, state, created, queued) VALUES(?,?,?,?,?,?,?,?)",
             (job, name, _text(order.body), _text(order.settings), save_dir, "queued", now, now),
         )
+        self._move(job, "queued", "", self._last_place())
         return job
 
     def job(self, job: str) -> ServiceJob:
@@ -142,7 +143,7 @@ class JobTable:
             self.database.changed("UPDATE jobs SET reason = '' WHERE id = ?", (job,))
             if there == "queued":
                 self.database.changed("UPDATE jobs SET queued = ?, ended = NULL WHERE id = ?", (time.time(), job))
-            self._move(job, there, "")
+            self._move(job, there, "", self._last_place(job) if there == "queued" else None)
         return self.job(job)
 
     def delete(self, job: str) -> None:
@@ -242,6 +243,12 @@ class JobTable:
         places = ",".join("?" * len(states))
         sql = f"SELECT * FROM jobs WHERE state IN ({places}) ORDER BY queued, rowid"
         return [_job(row) for row in self.database.rows(sql, states)]
+
+    def _last_place(self, newcomer: str = "") -> Data:
+        """The place of a job that comes to the end of the queue; it may be counted already."""
+        sql = "SELECT count(*) FROM jobs WHERE state = 'queued' AND id != ?"
+        waiting = int(self.database.rows(sql, (newcomer,))[0][0])
+        return {"position": waiting + 1 if newcomer else waiting}
 
     def _move(self, job: str, state: str, reason: str, data: Data | None = None) -> None:
         """Changes the state, within a transaction, and adds the event that tells it."""

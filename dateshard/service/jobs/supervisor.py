@@ -130,7 +130,8 @@ class Supervisor:
         """Tells jobs in the queue where they stand, if that has changed."""
         now = {job.id: place for place, job in enumerate(waiting, start=1)}
         for job, place in now.items():
-            if self.positions.get(job) != place:
+            known = self.positions.get(job) or (self.table.last(job, "queued") or {}).get("position")
+            if known != place:
                 self.table.tell(job, "position", {"position": place})
         self.positions = now
 

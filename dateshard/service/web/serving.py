@@ -28,6 +28,7 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import BusyError, DateshardError, UsageError, Where, counted, shorten
 from dateshard.terminal.screen import Screen
+from dateshard.terminal.signals import StopSignal
 
 MOST_STREAMS = 128
 MOST_CONNECTIONS = 512
@@ -69,6 +70,18 @@ def serve(options: ServeOptions, screen: Screen, launch: Launch = launch_process
             table.database.close()
 
 
+class _Server(uvicorn.Server):
+    """A server that ends in order at the first signal, as every command here, and returns."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        def end() -> None:
+            self.should_exit = True
+
+        with StopSignal(end):
+            yield
+
+
 def _serve(
     options: ServeOptions,
     screen: Screen,
@@ -78,7 +91,7 @@ def _serve(
     table: JobTable,
     listener: socket.socket,
 ) -> int:
-    server: uvicorn.Server | None = None
+    server: _Server | None = None
 
     def ending() -> bool:
         return server is not None and server.should_exit
@@ -105,7 +118,7 @@ def _serve(
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     _show(screen, options, folder, listener, root)
     _first_token(screen, tokens, folder)
     server.run(sockets=[listener])
