@@ -42,6 +42,7 @@ COMMANDS = {
     "replay": ("runs", "take one step of a run again to the bit, and trace its losses to rows of the dumps"),
     "checkpoints": ("checkpoints", "list, verify, load, export, copy, clean and pin the checkpoints of a run"),
     "serve": ("serving", "start, watch, pause and resume trainings over HTTP"),
+    "jobs": ("jobs", "start, watch, pause, resume and stop the trainings of a service"),
     "token": ("serving", "make, list and revoke the tokens that callers of the service send"),
     "config": ("configuring", "show the resolved configuration, or check it"),
     "schema": ("configuring", "print the JSON Schema of the configuration, or of a command's --json output"),

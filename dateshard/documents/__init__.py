@@ -40,6 +40,7 @@ from dateshard.documents.preparing import (
 from dateshard.documents.replay import ReplayDocument
 from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.serving import JobAnswer, JobsAnswer, StartAnswer, TokenDocument, TokenListRow
 from dateshard.documents.training import EstimateDocument, TrainDocument
 
 DOCUMENTS: dict[str, Any] = {
@@ -75,6 +76,11 @@ DOCUMENTS: dict[str, Any] = {
     "config show": ConfigDocument,
     "config check": ConfigCheckDocument,
     "doctor": DoctorDocument,
+    "token create": TokenDocument,
+    "token list": list[TokenListRow],
+    "jobs list": JobsAnswer,
+    "jobs start": StartAnswer,
+    "jobs status": JobAnswer,
     "error": ErrorDocument,
     "inspect": InspectDocument,
     "statistics": StatisticsDocument,
@@ -88,7 +94,7 @@ def document_schema(name: str) -> dict[str, Any]:
     Raises:
         KeyError: no command of that name prints JSON.
     """
-    schema = TypeAdapter(DOCUMENTS[name]).json_schema()
+    schema = TypeAdapter(DOCUMENTS[name]).json_schema(mode="serialization")
     for section in [schema, *schema.get("$defs", {}).values()]:
         if "properties" in section:
             section["additionalProperties"] = False

@@ -70,7 +70,7 @@ class Posing(threading.Thread):
 
     def _pose(self, table: JobTable, job: Any) -> None:
         table.run(job, {"run": job.id, "total_epochs": 9})
-        figures = {"train_loss": 0.1, "train_accuracy": None, "val_loss": None, "val_accuracy": 1.0}
+        figures = {"train_loss": 0.1, "train_accuracy": 0.5, "val_loss": None, "val_accuracy": 1.0}
         epochs = random.randint(1, 5) if job.name not in (*AT_REST, "running") else 3
         for epoch in range(1, epochs):
             metrics = {"epoch": epoch, **figures, "learning_rate": 0.1, "time_per_epoch": 0.1}

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ CREATE TABLE idempotency(key TEXT PRIMARY KEY, hash BLOB NOT NULL, job TEXT NOT 
 """
 
 
+def _make(path: Path) -> None:
+    """Makes the file, for its user alone, where there is none; SQLite's files beside it take its mode over.
+
+    A file that is there is not opened: closing it would let go of the locks that SQLite holds on it in this process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
 class Database:
     """One connection, which the threads of a process share.
 
@@ -47,7 +56,7 @@ class Database:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / FILE
         self._lock = threading.RLock()
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own files take over its mode
+        _make(self.path)
         self._connection = sqlite3.connect(
             self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from pydantic import BaseModel, Field
 
+from dateshard.documents.serving import PredictAnswer
 from dateshard.service.jobs.job_states import DONE
-from dateshard.service.web.answers import PredictAnswer, PredictBody
 from dateshard.service.web.desk import READ, ToDesk
 from dateshard.service.web.problems import ProblemError
 from dateshard.service.web.training_routes import PREFIX, PROBLEMS, TaskId
 
 router = APIRouter(prefix=PREFIX, tags=["forecasts"], responses=PROBLEMS)
 STATUS = {"usage": 422, "not there": 404}
+
+
+class PredictBody(BaseModel):
+    """Raw values to forecast from: [steps][nodes][inputs], null where nothing was observed."""
+
+    history: list[list[list[float | None]]]
+    until: str = Field(max_length=64, description="the end of the last step: 2013-12-01T14:00, local or with an offset")
+    interval: float | None = Field(0.9, gt=0, lt=1, description="share of targets between low and high; null: none")
+    checkpoint: str = Field("best", pattern=r"^(best|latest|checkpoint_epoch_\d{1,9}_batch_\d{1,9}(-\d{1,3})?)$")
 
 
 @router.post("/predict/{task_id}", dependencies=[READ])

@@ -10,10 +10,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from dateshard.service.jobs.job_states import ACTIVE, MOVES
-from dateshard.service.jobs.job_table import ServiceJob
-from dateshard.service.jobs.process_identity import memory_bytes
-from dateshard.service.web.answers import (
+from dateshard.documents.serving import (
     CheckpointFigures,
     CheckpointsAnswer,
     JobAnswer,
@@ -22,6 +19,9 @@ from dateshard.service.web.answers import (
     LogsAnswer,
     MoveAnswer,
 )
+from dateshard.service.jobs.job_states import ACTIVE, MOVES
+from dateshard.service.jobs.job_table import ServiceJob
+from dateshard.service.jobs.process_identity import memory_bytes
 from dateshard.service.web.desk import READ, TRAIN, Desk, ToDesk
 from dateshard.service.web.problems import ProblemError
 from dateshard.service.web.training_routes import PREFIX, PROBLEMS, TaskId, move, progress_of

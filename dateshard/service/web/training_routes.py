@@ -13,8 +13,7 @@ from fastapi import APIRouter, Depends, Header, Path
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from dateshard.service.jobs.job_table import JobOrder, ServiceJob
-from dateshard.service.web.answers import (
+from dateshard.documents.serving import (
     BestFigures,
     HistoryAnswer,
     JobProgress,
@@ -22,6 +21,7 @@ from dateshard.service.web.answers import (
     ProgressAnswer,
     StartAnswer,
 )
+from dateshard.service.jobs.job_table import JobOrder, ServiceJob
 from dateshard.service.web.desk import NOTES_READ, NOTES_TRAIN, TRAIN, Desk, ToDesk
 from dateshard.service.web.problems import ProblemDetails, ProblemError
 from dateshard.service.web.start_body import StartBody
@@ -103,7 +103,7 @@ def progress_of(desk: Desk, job: ServiceJob) -> JobProgress:
             total_epochs=total,
             training_state=job.state,
             latest_metrics=None,
-            best_metrics=BestFigures(),
+            best_metrics=BestFigures(loss=None, accuracy=None),
         )
     return JobProgress(**{**last["progress"], "training_state": job.state})
 

@@ -97,6 +97,8 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("config", "check", "-c", "config.yaml"), 0, "config check"),
     (("config", "check", "-c", "config.yaml", "trainer.training.epochs=0", "trainer.sed=1"), 2, "config check"),
     (("doctor",), 0, "doctor"),
+    (("token", "create", "--scope", "read", "--name", "grafana"), 0, "token create"),
+    (("token", "list"), 0, "token list"),
     (("plan",), 2, "error"),
     (("plan", "--no-such-option"), 2, "error"),
     (("nonsense",), 2, "error"),
@@ -119,8 +121,9 @@ def test_stdout_is_one_document_that_its_schema_takes(
 
 def test_every_command_that_prints_json_has_a_schema_and_is_called_above() -> None:
     elsewhere = {"export-model", "bench epoch"}  # test_onnx_file, test_epoch_bench: they take seconds
+    elsewhere |= {"jobs list", "jobs start", "jobs status"}  # test_jobs: they need a server
     assert {name for *_, name in CALLS} | elsewhere == set(DOCUMENTS)
-    silent = {"init", "completion", "version", "schema", "config", "checkpoints", "bench"}
+    silent = {"init", "completion", "version", "schema", "config", "checkpoints", "bench", "serve", "token", "jobs"}
     assert set(COMMANDS) - silent <= set(DOCUMENTS)
 
 

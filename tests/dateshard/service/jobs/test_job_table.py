@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dateshard.service.jobs.database import Database
 from dateshard.service.jobs.job_states import ACTIVE, AT_REST, MOVES, STATES, IllegalMoveError, moved
 from dateshard.service.jobs.job_table import KEPT_BATCHES, JobOrder, JobTable
 from dateshard.service.jobs.process_identity import ProcessIdentity, identity_of, is_alive
 from dateshard.service.jobs.service_folder import ServiceFolder
 from dateshard.service.jobs.supervisor import Supervisor
+from dateshard.service.tokens import Tokens
 from dateshard.shardstore.errors import NotThereError
 
 ORDER = JobOrder({"name": "深度", "epochs": 3, "dataset": "d", "model_type": "mlp"}, {}, None)
@@ -61,6 +63,27 @@ class Launcher:
 
 def types(table: JobTable, job: str) -> list[str]:
     return [event.type for event in table.events(job, 0)[0]]
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from dateshard.service.jobs.database import Database
+from dateshard.service.tokens import Tokens
+database = Database(Path(sys.argv[1]))
+Tokens(database).make("read", sys.argv[2])
+database.close()
+"""
+
+
+def test_what_another_process_writes_is_seen_however_often_the_database_is_opened(tmp_path: Path) -> None:
+    """Closing a file lets go of all locks that the process has on it: another one would take the log of writes away."""
+    database = Database(tmp_path)
+    for number in range(3):
+        subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path), str(number)], check=True)
+        assert [row.name for row in Tokens(database).all()] == list(map(str, range(number + 1)))
+        Database(tmp_path).close()
+    database.close()
 
 
 def test_every_state_allows_exactly_the_moves_of_the_diagram() -> None:

@@ -1,4 +1,4 @@
-"""What the routes answer, with the keys of the user's notes."""
+"""What the service answers, with the keys of the user's notes, and what token and jobs print with `--json`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class HistoryRow(BaseModel):
 class BestFigures(BaseModel):
     """The lowest validation loss and the highest validation accuracy so far; of training where nothing is validated."""
 
-    loss: float | None = None
-    accuracy: float | None = None
+    loss: float | None
+    accuracy: float | None
 
 
 class JobProgress(BaseModel):
@@ -128,15 +128,6 @@ class CheckpointsAnswer(Answer):
     checkpoints: list[CheckpointFigures]
 
 
-class PredictBody(BaseModel):
-    """Raw values to forecast from: [steps][nodes][inputs], null where nothing was observed."""
-
-    history: list[list[list[float | None]]]
-    until: str = Field(max_length=64, description="the end of the last step: 2013-12-01T14:00, local or with an offset")
-    interval: float | None = Field(0.9, gt=0, lt=1, description="share of targets between low and high; null: none")
-    checkpoint: str = Field("best", pattern=r"^(best|latest|checkpoint_epoch_\d{1,9}_batch_\d{1,9}(-\d{1,3})?)$")
-
-
 class PredictAnswer(Answer):
     """A forecast in raw units; values are [steps][nodes][targets]."""
 
@@ -147,3 +138,21 @@ class PredictAnswer(Answer):
     value: list[list[list[float | None]]]
     low: list[list[list[float | None]]] | None
     high: list[list[list[float | None]]] | None
+
+
+class TokenDocument(BaseModel):
+    """A token that was made."""
+
+    id: str
+    scope: str
+    name: str
+    token: str = Field(description="it is shown this once")
+
+
+class TokenListRow(BaseModel):
+    """A token as it is kept."""
+
+    id: str
+    scope: str
+    name: str
+    created: str = Field(description="local time with its offset")
