@@ -16,7 +16,7 @@ FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/te
 	$(addprefix --ignore=tests/,trainer/runs trainer/models/test_ridge.py trainer/models/test_own_models.py trainer/assessment trainer/test_cache.py trainer/test_loop.py \
 	pipeline/workers pipeline/raw/test_cut.py shardstore/test_integrity.py contracts/test_formats.py)
 
-.PHONY: train test setup preprocess rerun resume check test-fast test-all mutants bench docs doctor lock clean
+.PHONY: train test setup preprocess rerun resume serve check test-fast test-all mutants bench docs doctor lock clean
 
 train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
@@ -42,6 +42,9 @@ rerun: $(STAMP)  ## DATE=2013-03-05: measure and normalise that date again with 
 
 resume: $(STAMP)  ## RUN=flights-20261121-2330
 	@$(BIN)/dateshard train --resume $(or $(RUN),$(error name a run: make resume RUN=... (dateshard runs lists them)))
+
+serve: $(STAMP)  ## the training service on 127.0.0.1:8000; wants EXTRAS=examples,service
+	@$(BIN)/dateshard serve $(FLAGS)
 
 check: $(TOOLS)  ## lint, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
