@@ -1,9 +1,9 @@
 """What 100 slow readers of a job's events cost its training: CPU of the job's process an epoch, with them and without, in turns.
 
-    python bench/service_streams.py [--clients 100] [--turns 8] [--epochs 40]
+    python bench/service_streams.py [--clients 100] [--turns 60] [--epochs 5]
 
 One real server, one real job. In every second turn the clients are there: each takes 64 bytes every half a second. Prints
-the CPU milliseconds of an epoch in each turn, and the medians of both kinds.
+the CPU milliseconds of an epoch with them and without, and the median ratio of neighbouring turns.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.kit.serving import API, Server, service_world
 
-TICK = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """Processor time of all threads of a process so far, to the nanosecond."""
+    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 class SlowClients:
@@ -68,18 +65,19 @@ class SlowClients:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=5)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as made:
         os.chdir(made)
-        service_world(Path(made), rows=4000)
+        service_world(Path(made), rows=1600)
         server = Server(Path(made), forked=False)
         total = given.epochs * (given.turns + 2)
         task = server.start(epochs=total, early_stopping_patience=total, batch_size=16)
         server.reach(task, 5)
         pid = server.call("GET", f"/jobs/{task}")["job"]["pid"]
+        taken = 0
         results: dict[bool, list[float]] = {True: [], False: []}
         with server.following(task) as events:
             epochs = (event["progress"]["current_epoch"] for event in events if event["type"] == "progress")
@@ -92,16 +90,18 @@ def main() -> None:
                 while last < begin + given.epochs:
                     last = next(epochs)
                 results[there].append((cpu_seconds(pid) - first) / (last - begin) * 1e3)
-                print(f"{'with' if there else 'without'} {results[there][-1]:.2f} ms an epoch", flush=True)
                 if clients:
                     clients.close()
-                    print(f"  {clients.taken:,} bytes were taken", flush=True)
+                    taken += clients.taken
         server.call("POST", f"/stop/{task}")
         server.wait(task, "stopped")
         server.close()
-    free, followed = (statistics.median(results[there]) for there in (False, True))
+    ratios = [after / before for before, after in zip(results[False], results[True], strict=True)]
+    free, followed, more = (statistics.median(row) for row in (results[False], results[True], ratios))
+    print(f"{given.clients} slow clients took {taken:,} bytes: {followed:.2f} ms of CPU an epoch, {free:.2f} without")
+    spread = statistics.quantiles(ratios, n=4)
     print(
-        f"{given.clients} slow clients: {followed:.2f} ms of CPU an epoch, {free:.2f} without ({followed / free - 1:+.1%})"
+        f"a turn with them over the one before it: {more - 1:+.1%} (quarters {spread[0] - 1:+.1%} to {spread[2] - 1:+.1%})"
     )
 
 
