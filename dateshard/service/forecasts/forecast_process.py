@@ -61,7 +61,7 @@ def forecast(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(history: list[list[list[float | None]]], model: Predictor) -> NDArray[np.float64]:
-    """[L, N, I] of the request; NaN where it has null.
+    """Makes the array [L, N, I] of a request, NaN where it has null.
 
     Raises:
         UsageError: it is no such array.

@@ -12,6 +12,7 @@ from typing import Any
 from dateshard.service.forecasts.frames import receive_frame, send_frame
 from dateshard.shardstore.errors import ResourceError
 
+MOST_WAITING = 16  # each has a thread of the server
 ANSWER_SECONDS = 300.0  # the first answer loads torch and the model, and may make its intervals
 
 
@@ -24,7 +25,7 @@ class WarmForecasts:
 
     def __init__(self, data: Path, log: Path) -> None:
         self.data, self.log = data, log
-        self._lock = threading.Lock()
+        self._lock, self._places = threading.Lock(), threading.BoundedSemaphore(MOST_WAITING)
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
 
@@ -32,8 +33,16 @@ class WarmForecasts:
         """The answer: `forecast`, or `error` and its `kind`.
 
         Raises:
-            ResourceError: the process died of the request, or takes longer than `ANSWER_SECONDS`.
+            ResourceError: too many wait already, the process died of the request, or takes longer than `ANSWER_SECONDS`.
         """
+        if not self._places.acquire(blocking=False):
+            raise ResourceError(f"{MOST_WAITING} requests wait for a forecast already", todo="Ask again in a moment")
+        try:
+            return self._ask(asked)
+        finally:
+            self._places.release()
+
+    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             for _ in range(2):  # it may have ended, unasked for long
                 line = self._line or self._begin()

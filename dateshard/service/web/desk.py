@@ -18,7 +18,7 @@ from dateshard.service.web.orders import OrderDesk
 from dateshard.service.web.problems import ProblemError
 from dateshard.service.web.streams import EventStreams
 
-SCHEME = HTTPBearer(auto_error=False, description="a token of `dateshard token create`")
+SCHEME = HTTPBearer(auto_error=False, description="a token that `token create` made")
 SCOPES = {"read": ("read", "train"), "train": ("train",)}
 
 
@@ -69,7 +69,7 @@ class Allowed:
         word, _, token = given.strip().partition(b" ")
         scope = desk.tokens.scope(token.strip()) if word.lower() == b"bearer" else None
         if scope is None:
-            detail = "send a token of this server: Authorization: Bearer TOKEN (dateshard token create makes one)"
+            detail = "send a token of this server: Authorization: Bearer TOKEN (the command `token create` makes one)"
             raise ProblemError(401, detail, headers={"www-authenticate": "Bearer"})
         if scope not in SCOPES[self.scope]:
             raise ProblemError(403, f"this token may {scope}, and this needs one of scope {self.scope}")

@@ -6,12 +6,14 @@ import fcntl
 import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from dateshard.service.forecasts.warm_forecasts import WarmForecasts
 from dateshard.service.jobs.job_table import JobTable
@@ -60,56 +62,48 @@ def serve(options: ServeOptions, screen: Screen, launch: Launch = launch_process
     if options.start_only and not _is_loopback(options.host):
         what = f"--auth start-only leaves routes open to whoever reaches {options.host}"
         raise UsageError(what, todo="It is for 127.0.0.1 alone; leave one of the two out")
-    folder = ServiceFolder(options.data.resolve())
+    folder, asked = ServiceFolder(options.data.resolve()), threading.Event()
     root = OutputRoot.of(options.output_root or str(folder.data / "models"))
-    with _sole(folder), _listening(options.host, options.port) as listener:
-        table = JobTable.open(folder.path)
-        try:
-            return _serve(options, screen, launch, folder, root, table, listener)
-        finally:
-            table.database.close()
+    with _sole(folder), _listening(options.host, options.port) as listener, _tables(folder) as (table, followed):
+        desk = Desk(
+            folder=folder,
+            table=table,
+            tokens=Tokens(table.database),
+            orders=OrderDesk(folder.data, root, options.settings),
+            supervisor=Supervisor(table, folder, options.max_jobs, launch),
+            streams=EventStreams(followed, MOST_STREAMS, asked.is_set),
+            forecasts=WarmForecasts(folder.data, folder.path / "forecasts.log"),
+            start_only=options.start_only,
+            ending=asked.is_set,
+        )
+        _show(screen, options, desk, listener)
+        _first_token(screen, desk)
+        _Server(_config(make_app(desk, options.allowed_hosts)), asked).run(sockets=[listener])
+        left = len(table.active())
+        screen.say(f"ended; {counted(left, 'job')} of it {'goes' if left == 1 else 'go'} on")
+    return 0
 
 
 class _Server(uvicorn.Server):
     """A server that ends in order at the first signal, as every command here, and returns."""
 
+    def __init__(self, config: uvicorn.Config, asked: threading.Event) -> None:
+        super().__init__(config)
+        self.asked = asked
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         def end() -> None:
+            self.asked.set()
             self.should_exit = True
 
         with StopSignal(end):
             yield
 
 
-def _serve(
-    options: ServeOptions,
-    screen: Screen,
-    launch: Launch,
-    folder: ServiceFolder,
-    root: OutputRoot,
-    table: JobTable,
-    listener: socket.socket,
-) -> int:
-    server: _Server | None = None
-
-    def ending() -> bool:
-        return server is not None and server.should_exit
-
-    tokens = Tokens(table.database)
-    desk = Desk(
-        folder=folder,
-        table=table,
-        tokens=tokens,
-        orders=OrderDesk(folder.data, root, options.settings),
-        supervisor=Supervisor(table, folder, options.max_jobs, launch),
-        streams=EventStreams(table, MOST_STREAMS, ending),
-        forecasts=WarmForecasts(folder.data, folder.path / "forecasts.log"),
-        start_only=options.start_only,
-        ending=ending,
-    )
-    config = uvicorn.Config(
-        make_app(desk, options.allowed_hosts),
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         log_level="warning",
         access_log=False,  # of no use behind a proxy, and addresses may hold what nobody shall read
         server_header=False,
@@ -118,38 +112,42 @@ def _serve(
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=END_SECONDS,
     )
-    server = _Server(config)
-    _show(screen, options, folder, listener, root)
-    _first_token(screen, tokens, folder)
-    server.run(sockets=[listener])
-    left = len(table.active())
-    screen.say(f"ended; {counted(left, 'job')} of it {'goes' if left == 1 else 'go'} on")
-    return 0
 
 
-def _show(
-    screen: Screen, options: ServeOptions, folder: ServiceFolder, listener: socket.socket, root: OutputRoot
-) -> None:
+@contextmanager
+def _tables(folder: ServiceFolder) -> Iterator[tuple[JobTable, JobTable]]:
+    """The table on two connections: for all requests, and for streams, which must not wait for one that writes."""
+    table, followed = JobTable.open(folder.path), JobTable.open(folder.path)
+    try:
+        yield table, followed
+    finally:
+        table.database.close()
+        followed.database.close()
+
+
+def _show(screen: Screen, options: ServeOptions, desk: Desk, listener: socket.socket) -> None:
     host = f"[{options.host}]" if ":" in options.host else options.host
     port = listener.getsockname()[1]
     jobs = counted(options.max_jobs, "job")
-    screen.tell(f"http://{host}:{port}  {jobs} at a time  data in {folder.data}  models in {root.folder}")
+    screen.tell(
+        f"http://{host}:{port}  {jobs} at a time  data in {desk.folder.data}  models in {desk.orders.output.folder}"
+    )
     if not _is_loopback(options.host):
         screen.tell(
             "warning: whoever reaches this address can try tokens, and reads what is not encrypted: docs/service.md"
         )
 
 
-def _first_token(screen: Screen, tokens: Tokens, folder: ServiceFolder) -> None:
+def _first_token(screen: Screen, desk: Desk) -> None:
     """Makes the first token: shown on a terminal; elsewhere, where a log would keep it, in a file for its user alone."""
-    if tokens.all():
+    if desk.tokens.all():
         return
-    _, token = tokens.make("train", "first start")
+    _, token = desk.tokens.make("train", "first start")
     more = command("token", "create", "--scope", "read")
     if screen.terminal:
         screen.tell(f"token (shown this once; others: {more}): {token}")
         return
-    path = folder.path / TOKEN_FILE
+    path = desk.folder.path / TOKEN_FILE
     with suppress(FileNotFoundError):
         path.unlink()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -24,6 +24,7 @@ class EventStreams:
     """All streams of a server: one task looks whether there is news, and wakes them.
 
     Args:
+        table: with a connection of its own, which never waits for a thread that writes, and to which all commits are news.
         most: streams at one time.
     """
 
@@ -34,17 +35,13 @@ class EventStreams:
 
     async def watch(self) -> None:
         """Looks for news until it is cancelled."""
-        watched = JobTable.open(self.table.database.path.parent)  # what all other connections commit is news to it
-        try:
-            seen = -1
-            while True:
-                if (now := watched.database.version()) != seen or self.ending():
-                    seen = now
-                    self._news.set()
-                    self._news = asyncio.Event()
-                await asyncio.sleep(LOOKED_SECONDS)
-        finally:
-            watched.database.close()
+        seen = -1
+        while True:
+            if (now := self.table.database.version()) != seen or self.ending():
+                seen = now
+                self._news.set()
+                self._news = asyncio.Event()
+            await asyncio.sleep(LOOKED_SECONDS)
 
     @contextmanager
     def place(self) -> Iterator[None]:
