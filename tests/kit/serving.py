@@ -82,9 +82,26 @@ class Forker:
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1)
             os.dup2(out, 2)
+            _hold_epochs(Path(data))
             code = run_job(Path(data), job, attempt)
         finally:
             os._exit(code)
+
+
+def _hold_epochs(data: Path) -> None:
+    """Lets the job of this process wait after an epoch for as long as `Server.hold` says."""
+    from dateshard.service.jobs.event_recorder import EventRecorder
+    from dateshard.trainer.loop import EpochDone
+
+    record = EventRecorder.watch
+
+    def watch(self: EventRecorder, event: Any) -> None:
+        record(self, event)
+        mark = data / f"hold-{self.job.id}"
+        while isinstance(event, EpochDone) and mark.exists() and event.epoch + 1 >= int(mark.read_text() or 0):
+            time.sleep(0.01)
+
+    EventRecorder.watch = watch  # type: ignore[method-assign]
 
 
 def serve_forked(words: list[str]) -> None:
@@ -183,6 +200,15 @@ class Server:
         """All events until the stream ends."""
         with self.following(task, after) as events:
             return list(events)
+
+    def hold(self, task: str, epoch: int) -> None:
+        """Lets a job wait after this epoch, or the next that it ends, and returns once it has ended that one."""
+        (self.data / f"hold-{task}").write_text(str(epoch))
+        self.reach(task, epoch)
+
+    def release(self, task: str) -> None:
+        """Lets a job go on that was held."""
+        (self.data / f"hold-{task}").unlink()
 
     def kill(self) -> None:
         """SIGKILL of the server; its jobs live."""

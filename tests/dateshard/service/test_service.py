@@ -33,6 +33,10 @@ def weights(server: Server, task: str) -> dict[str, torch.Tensor]:
     return read_files(saved)["model"]
 
 
+def epoch_of(server: Server, task: str) -> int:
+    return int(server.call("GET", f"/progress/{task}")["progress"]["current_epoch"])
+
+
 def followed(server: Server, task: str, draw: random.Random, most: int) -> tuple[list[int], int]:
     """The ids that a client gets which leaves after at most `most` events, again and again, and how often it came."""
     ids, came = [0], 0
@@ -49,27 +53,29 @@ def test_a_job_survives_pause_and_kills_of_itself_and_of_the_server_and_ends_wit
     server: Server,
 ) -> None:
     alone, task = server.start(**LONG), server.start(**LONG)
-    server.reach(task, 2)
+    server.hold(task, 2)
     assert server.call("POST", f"/pause/{task}")["training_state"] == "pausing"
+    server.release(task)
     server.wait(task, "paused")
     log = server.events(task)
     assert log[-1]["type"] == "paused"
     assert server.call("GET", f"/jobs/{task}")["job"]["pid"] is None
     assert server.call("POST", f"/resume/{task}")["training_state"] == "queued"
-    server.reach(task, log[-2 if log[-2]["type"] == "progress" else -3].get("progress", {}).get("current_epoch", 2) + 1)
+    server.hold(task, epoch_of(server, task) + 1)
     os.kill(server.call("GET", f"/jobs/{task}")["job"]["pid"], signal.SIGKILL)
+    server.release(task)
     log += server.events(task, log[-1]["id"])
     assert log[-1]["type"] == "interrupted"
     job = server.call("GET", f"/jobs/{task}")["job"]
     assert "goes on from its last checkpoint" in job["reason"]
     assert "resume" in job["moves"]
-    epoch = server.call("GET", f"/progress/{task}")["progress"]["current_epoch"]
     server.call("POST", f"/resume/{task}")
-    server.reach(task, epoch + 1)
+    server.hold(task, epoch_of(server, task) + 1)
     pid = server.call("GET", f"/jobs/{task}")["job"]["pid"]
     server.kill()
     server.begin()
-    assert server.call("GET", f"/jobs/{task}")["job"]["pid"] in (pid, None), "it goes on in its process, or has ended"
+    assert server.call("GET", f"/jobs/{task}")["job"]["pid"] == pid, "it goes on in its process"
+    server.release(task)
     log += server.events(task, log[-1]["id"])
     assert log[-1]["type"] == "complete"
     assert server.events(task) == log, "what came in pieces is the whole log"
