@@ -275,7 +275,7 @@ def test_a_docstring_begins_with_a_whole_sentence() -> None:
 
 def test_only_the_device_file_names_cuda() -> None:
     naming = {shown(path) for path in FILES if re.search(r"\bcuda\b", path.read_text())}
-    assert naming == {"trainer/device.py"}
+    assert naming == {"trainer/devices/device.py"}
 
 
 def test_text_is_printed_in_one_place() -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import StoreError, UsageError, Where
-from dateshard.trainer import device as devices
 from dateshard.trainer.binding import bound, environment
 from dateshard.trainer.bounds import refuse_bounds
 from dateshard.trainer.config import Loading, RunsShuffle, Trainer
@@ -25,6 +24,7 @@ from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
 from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
+from dateshard.trainer.devices import device as devices
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics

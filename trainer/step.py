@@ -14,7 +14,7 @@ from torch import nn
 
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.permutation import key
-from dateshard.trainer.device import reseed
+from dateshard.trainer.devices.device import reseed
 from dateshard.trainer.forward import Forward, forward
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.session import Session

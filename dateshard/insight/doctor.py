@@ -165,7 +165,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _torch() -> Check:
-    from dateshard.trainer.device import describe
+    from dateshard.trainer.devices.device import describe
 
     kind, accelerator = describe()
     if accelerator:

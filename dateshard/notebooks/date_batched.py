@@ -25,7 +25,7 @@ from dateshard.terminal.screen import size
 from dateshard.trainer.config import parse_bytes
 from dateshard.trainer.data.loaded_dates import LoadedDates, WindowArrays
 from dateshard.trainer.data.split_runs import members
-from dateshard.trainer.device import empty_cache
+from dateshard.trainer.devices.device import empty_cache
 from dateshard.trainer.setup import choose_columns, window_of
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from torch import nn
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer import checkpoint
-from dateshard.trainer import device as devices
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.bounds import clamped, points_within
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.order import Window
+from dateshard.trainer.devices import device as devices
 from dateshard.trainer.models import build
 from dateshard.trainer.models.own import refuse_unfit
 from dateshard.trainer.optimization.objective import Head, Target, make_heads, outputs

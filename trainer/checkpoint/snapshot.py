@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as format_tensors
 
-from dateshard.trainer import device
 from dateshard.trainer.data.batch import aligned
+from dateshard.trainer.devices import device
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dateshard.shardstore.errors import DateshardError, ResourceError, of_memory
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import CheckpointWriter
 from dateshard.trainer.data.batch import Batch
-from dateshard.trainer.device import empty_cache, peak_device_bytes
+from dateshard.trainer.devices.device import empty_cache, peak_device_bytes
 from dateshard.trainer.memory.memory_need import machine_bytes, size
 from dateshard.trainer.memory.process_memory import peak_bytes
 from dateshard.trainer.session import Session, save

@@ -19,7 +19,7 @@ def preset_file(name: str) -> Path:
     if name not in PRESETS:
         raise UsageError(f"there is no preset '{shorten(name)}'", todo=f"Choose from {', '.join(PRESETS)}")
     if name == "auto":
-        from dateshard.trainer.device import choose
+        from dateshard.trainer.devices.device import choose
 
         name = "cpu" if choose("auto").type == "cpu" else "gpu"
     return Path(str(files("dateshard.settings.presets") / f"{name}.yaml"))

@@ -151,9 +151,9 @@ def test_a_preset_lies_below_the_users_own_files(world: Any, ds: Run, monkeypatc
         found = load_settings(["bare.yaml"], ["trainer.training.seed=3"], _file(name)).trainer
         assert (found.window.history, found.training.epochs, found.training.batch_size) == (history, epochs, batch)
         assert (found.training.sample_size, found.training.seed) == (sample, 3)
-    monkeypatch.setattr("dateshard.trainer.device.choose", lambda _: type("Device", (), {"type": "cuda"}))
+    monkeypatch.setattr("dateshard.trainer.devices.device.choose", lambda _: type("Device", (), {"type": "cuda"}))
     assert _file("auto").name == "gpu.yaml"
-    monkeypatch.setattr("dateshard.trainer.device.choose", lambda _: type("Device", (), {"type": "cpu"}))
+    monkeypatch.setattr("dateshard.trainer.devices.device.choose", lambda _: type("Device", (), {"type": "cpu"}))
     assert _file("auto").name == "cpu.yaml"
     assert "Choose from auto, cpu, gpu" in ds("train", "-c", "config.yaml", "--preset", "tpu", code=2).err
     shown = ds("config", "show", "-c", "config.yaml", "--preset", "cpu", "trainer.training").out

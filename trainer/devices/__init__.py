@@ -1,0 +1,1 @@
+"""Where training runs: on which device, and in which of several processes."""
