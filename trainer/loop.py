@@ -18,6 +18,7 @@ import torch
 
 from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved
+from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.window_chunks import windows_of
 from dateshard.trainer.forward import forward
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT, StopReasons, refuse_low_limit
@@ -35,6 +36,8 @@ from dateshard.trainer.optimization.schedule import learning_rate
 from dateshard.trainer.session import Session, State, make_room, save
 from dateshard.trainer.step import Outcome, Step, Watch
 from dateshard.trainer.stop import Interrupted, ShouldStop, ask
+
+ASKED_BATCHES = 16  # of a validation by several processes, after which they ask each other whether to stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,9 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
         DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues;
             or no step of the whole run had one.
     """
+    mesh = session.mesh
+    if mesh.world > 1:  # all of them stop after the same step, which shares what each was asked
+        mesh.asked, should_stop = should_stop, lambda: mesh.stopping
     asking = StopReasons(should_stop, session.config.training.memory_limit)
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
     with CheckpointWriter(session.checkpoints, after=tend) as writer:
@@ -208,7 +214,7 @@ def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped
     session.model.train()
     step: Step | None = None
     asked, waited, place = time.perf_counter(), 0.0, f"epoch {state.epoch + 1}"
-    batches = naming_reads(session.train.batches(state.epoch, start=state.batch), place, state.batch, order.num_batches)
+    batches = naming_reads(_batches(session), place, state.batch, order.num_batches)
     try:
         for number, batch in enumerate(batches, start=state.batch + 1):
             waited += time.perf_counter() - asked
@@ -242,6 +248,12 @@ def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped
         raise StepMemoryError(failure, whole=step is None or step.undo()) from None
 
 
+def _batches(session: Session) -> Iterator[Batch]:
+    """The rows that this process has of each batch of the epoch that are still to come."""
+    state, mesh = session.state, session.mesh
+    return session.train.batches(state.epoch, start=state.batch, rank=mesh.rank, world=mesh.world)
+
+
 def set_learning_rate(session: Session) -> float:
     """The rate of the step that is due, also told to the optimizer."""
     state, config = session.state, session.config
@@ -268,7 +280,8 @@ def _refuse_fruitless(session: Session, writer: CheckpointWriter) -> None:
     if session.state.skipped_in_a_row >= session.config.training.max_skipped:
         save(session, writer)
         writer.finish()
-        postmortem.write(session)
+        if session.mesh.leads:
+            postmortem.write(session)
         raise postmortem.error(session, over=False)
 
 
@@ -282,15 +295,17 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     if session.validation is None:
         return None
     session.model.eval()
-    order = session.validation.order
+    order, mesh = session.validation.order, session.mesh
     metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
     place = f"epoch {session.state.epoch + 1} validation"
-    batches = naming_reads(session.validation.batches(0), place, 0, order.num_batches)
-    for number, given in enumerate(batches):
+    batches = session.validation.batches(0, rank=mesh.rank, world=mesh.world)
+    for number, given in enumerate(naming_reads(batches, place, 0, order.num_batches)):
         with naming(place, number + 1, order.num_batches, given):
-            passed = forward(session, given)
-            metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
-        ask(should_stop)
+            if given.size:
+                passed = forward(session, given)
+                metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
+        ask(should_stop if mesh.world == 1 or number % ASKED_BATCHES else partial(mesh.any, mesh.asked()))
+    mesh.add(metrics.totals())
     return metrics.report()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from dateshard.trainer import checkpoint
 from dateshard.trainer.config import CheckpointConfig, Trainer
 from dateshard.trainer.data.reader import Reader
+from dateshard.trainer.devices.mesh import Mesh
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.optimization.optimizer import moments_a_weight
@@ -62,6 +63,7 @@ class Session:
     state: State
     metrics: EpochMetrics  # of the epoch so far
     optimizer: torch.optim.Optimizer | None = None
+    mesh: Mesh = field(default_factory=Mesh)
     keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
 
 
@@ -73,7 +75,10 @@ def make_room(session: Session, writer: checkpoint.CheckpointWriter) -> None:
 
 
 def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
-    """Hands a copy of the session's position to the writer; from its return on all of it may change."""
+    """Hands a copy of the session's position to the writer; from its return on all of it may change.
+
+    Of several processes, which all stand at the same position, the first writes it.
+    """
     state = session.state
     state.train_loss = session.metrics.loss()
     described = checkpoint.CheckpointState(
@@ -102,7 +107,8 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
         tensors["sample"] = session.metrics.sample.held()
-    writer.save(described, tensors)
+    if session.mesh.leads:
+        writer.save(described, tensors)
 
 
 def restore(session: Session, kept: checkpoint.Checkpoint) -> None:

@@ -25,6 +25,7 @@ from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
 from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.devices import device as devices
+from dateshard.trainer.devices.mesh import Mesh
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics
@@ -214,11 +215,15 @@ def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
     return shuffle if shuffle.days_per_run is None else Shuffle(shuffle.days_per_run, 1, shuffle_runs=False)
 
 
-def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: BatchForm) -> Reader:
-    """A reader as `trainer.loading` says."""
+def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: BatchForm, share: int = 1) -> Reader:
+    """A reader as `trainer.loading` says.
+
+    Args:
+        share: processes of this machine among which the memory budget is divided.
+    """
     policy = {"streaming": "blocks"}.get(config.loading.policy, config.loading.policy)
-    loading = config.loading
-    return Reader(dataset, order, wanted, policy=policy, memory_budget=loading.memory_budget, prefetch=loading.prefetch)
+    loading, budget = config.loading, config.loading.memory_budget // share
+    return Reader(dataset, order, wanted, policy=policy, memory_budget=budget, prefetch=loading.prefetch)
 
 
 def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window: Window) -> Shape:
@@ -315,8 +320,11 @@ def form_of(
     return replace(form, units=units, shift_F=shift if far else None, plan=plan, custom=custom)
 
 
-def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Session:
+def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mesh | None = None) -> Session:
     """A session at the very start: model drawn from the seed, readers open, nothing trained.
+
+    Args:
+        mesh: the processes that train together; None: this one alone.
 
     Raises:
         StoreError: the dataset is not ready. UsageError: the configuration does not fit it.
@@ -329,7 +337,8 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     _refuse_solved(config, heads)
     refuse_other_steps(config.training.weights, window.target_steps)
     refuse_no_counts(dataset, columns.targets, targets, heads)
-    device = devices.choose(config.training.device)
+    mesh = mesh or Mesh()
+    device = devices.choose(config.training.device, mesh.local_rank if mesh.world > 1 else None)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
@@ -345,12 +354,13 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path) -> Sessio
     return Session(
         config=config,
         model=model,
-        train=make_reader(config, dataset, order, wanted),
-        validation=make_reader(config, dataset, held, wanted) if held.runs else None,
+        train=make_reader(config, dataset, order, wanted, mesh.local),
+        validation=make_reader(config, dataset, held, wanted, mesh.local) if held.runs else None,
         checkpoints=checkpoints,
         bound=bound(config, dataset, shuffle),
         environment=environment(device),
         device=device,
+        mesh=mesh,
         heads=heads,
         state=State(),
         metrics=EpochMetrics.empty(

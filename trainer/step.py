@@ -16,6 +16,7 @@ from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.devices.device import reseed
 from dateshard.trainer.forward import Forward, forward
+from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.session import Session
 
@@ -51,6 +52,7 @@ class Step:
     session: Session
     num_windows: int
     watch: Watch | None = None
+    metrics: EpochMetrics = field(init=False)  # of the epoch; of this step alone where others have rows of it too
     sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = field(default_factory=dict)
     loss: torch.Tensor | float = 0.0
     cells: int = 0  # target steps x nodes of a window
@@ -61,9 +63,12 @@ class Step:
     buffers: list[torch.Tensor] = field(default_factory=list)  # of the model, which a forward may change
 
     def __post_init__(self) -> None:
-        self.before = self.session.metrics.tensors()
-        self.buffers = [buffer.clone() for buffer in self.session.model.buffers()]
-        reseed(key(self.session.config.training.seed, 3, self.session.state.step))  # no random state is ever saved
+        session, rank = self.session, self.session.mesh.rank
+        self.before = session.metrics.tensors()
+        self.buffers = [buffer.clone() for buffer in session.model.buffers()]
+        place = (session.state.step, rank) if rank else (session.state.step,)
+        reseed(key(session.config.training.seed, 3, *place))  # no random state is ever saved
+        self.metrics = session.metrics if session.mesh.world == 1 else session.metrics.fresh(session.state.epoch)
         self._optimizer.zero_grad(set_to_none=True)
 
     def add(self, given: Batch) -> None:
@@ -71,7 +76,9 @@ class Step:
         session = self.session
         positions = session.train.order.positions(session.state.batch + self.added)
         self.added += 1
-        self.cells = given.target_BPNF[0, ..., 0].numel()
+        self.cells = given.target_BPNF.shape[1] * given.target_BPNF.shape[2]
+        if not given.size:  # a short last batch has no row for this process
+            return
         passed = forward(session, given)
         if self.watch is not None:
             self.watch(passed, positions)
@@ -86,11 +93,13 @@ class Step:
         for name, (total, count) in sums.items():
             before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (before[0] + total, before[1] + count)
-        session.metrics.add(passed.forecast, passed.batch, sums, positions)
+        self.metrics.add(passed.forecast, passed.batch, sums, positions)
 
     def finish(self) -> Outcome:
         """Rescales, clips and updates, unless a loss or the gradient is not finite."""
         session = self.session
+        if session.mesh.world > 1:
+            self._join()
         observed, planned = self._observed(), sum(self._planned(head) for head in session.heads)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
         factor = planned / observed if observed else 0.0  # nothing observed: a step of zero weight
@@ -120,6 +129,32 @@ class Step:
         for buffer, value in zip(self.session.model.buffers(), self.buffers, strict=True):
             buffer.copy_(value)
         return True
+
+    def _join(self) -> None:
+        """Adds gradients, counts, flags and figures up over all processes: from here on every one has the same."""
+        session, mesh = self.session, self.session.mesh
+        trained = [p for p in session.model.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        names = [head.name for head in session.heads]
+        held = [self.sums.get(name, (0.0, 0.0)) for name in names]
+        told = [
+            float(not self.finite),
+            float(mesh.asked()),
+            float(self.loss),
+            *(float(x) for both in held for x in both),
+        ]
+        flags = torch.tensor(told, dtype=torch.float64)
+        mesh.add([flags, *self.metrics.totals(), *(p.grad for p in trained if p.grad is not None)])
+        infinite, stop, loss, *counts = flags.tolist()
+        self.finite, mesh.stopping = not infinite, bool(stop)
+        self.loss = loss
+        pairs = zip(counts[::2], counts[1::2], strict=True)
+        self.sums = {name: (torch.tensor(total), count) for name, (total, count) in zip(names, pairs, strict=True)}
+        if self.finite:
+            session.metrics.join(self.metrics)
+        mesh.send(list(session.model.buffers()))
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from dateshard.cli.options import (
     split_arguments,
     trust_option,
 )
-from dateshard.shardstore.commands import command
+from dateshard.shardstore.commands import command, door
 from dateshard.training.flags import FLAGS
 
 
@@ -45,6 +46,7 @@ def _flags(command: Any) -> Any:
 )
 @_flags
 @preset_option
+@click.option("--devices", metavar="N|all", help="train in N processes of this machine, or one for each accelerator")
 @click.option("--dry-run", is_flag=True, help="try a step, a validation batch and a checkpoint; keeps nothing")
 @click.option(
     "--overfit", type=click.IntRange(1), metavar="N", help="try whether the model can learn N batches by heart"
@@ -56,6 +58,7 @@ def train(
     words: tuple[str, ...],
     files: tuple[str, ...],
     preset: str | None,
+    devices: str | None,
     dry_run: bool,
     overfit: int | None,
     trust: bool,
@@ -83,6 +86,12 @@ def train(
         raise click.UsageError(
             "--dry-run and --overfit save nothing and begin with new weights: leave --save-dir and --init-from out."
         )
+    if devices is not None and (dry_run or overfit):
+        raise click.UsageError("--dry-run and --overfit run in one process: leave --devices out.")
+    if devices is not None and "RANK" not in os.environ:
+        from dateshard.training.launch import number_of, train_in_processes
+
+        return train_in_processes(door().words[1:], number_of(devices))
     settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
     if dry_run:
@@ -91,7 +100,7 @@ def train(
         code, document = show_overfit(settings, overfit, screen, name)
     else:
         code, document = train_to_the_end(settings, screen, TrainRequest(resume, name, save_dir, init_from))
-    if as_json:
+    if as_json and document:  # only the first of several processes has one
         emit(document)
     return code
 

@@ -24,7 +24,13 @@ def way_on(session: Session, run: str) -> str | None:
         more += ["--epochs", str(max(2 * config.training.epochs, state.epoch + 2) if not more else state.epoch + 2)]
     if config.training.max_steps is not None and state.step >= config.training.max_steps:
         more += ["--max-steps", "null"]
-    return command("train", "--resume", run, *more)
+    return continuing(session, run, *more)
+
+
+def continuing(session: Session, run: str, *more: str) -> str:
+    """The command that continues a run, in as many processes as train it now: the same number gives the same bits."""
+    world = session.mesh.world
+    return command("train", *(("--devices", world) if world > 1 else ()), "--resume", run, *more)
 
 
 def at_memory_limit(session: Session, run: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from dateshard.shardstore.disk.naming import naming
 from dateshard.shardstore.errors import UsageError, of_memory
 from dateshard.terminal.chosen import taken
 from dateshard.trainer import loop
+from dateshard.trainer.devices.device import choose
+from dateshard.trainer.devices.mesh import join, mesh_of
 from dateshard.trainer.runs import status
 from dateshard.trainer.runs.initial_weights import read_initial
 from dateshard.trainer.runs.run_folder import newest
-from dateshard.trainer.runs.start import New, Started, locate, start
+from dateshard.trainer.runs.start import New, Started, locate
+from dateshard.trainer.runs.together import start_together
 from dateshard.training.board import refuse_missing
 from dateshard.training.metric_rows import MetricRows
 from dateshard.training.run_log import RunLog
@@ -112,22 +116,42 @@ def run_training(
     new = request.new()
     if settings.trainer.logging.tensorboard:
         refuse_missing()
-    shards = shards_folder(settings.dataset)
-    started = start(
+    shards, mesh = shards_folder(settings.dataset), mesh_of(os.environ)
+    join(mesh, choose(settings.trainer.training.device, mesh.local_rank))
+    started = start_together(
+        mesh,
         settings.trainer,
         settings.dataset,
         shards,
         runs_folder(),
-        resume=request.resume,
+        resume=_resume(request),
         new=new,
         opener=opener_of(settings),
     )
+    if not mesh.leads:
+        return _go_along(started, should_stop)
     with closing(started):
         admit(started.run.folder, code_of(settings.trainer))
         watch(started)
         ended = _train_started(started, watch, should_stop)
         watch(ended)
         return ended
+
+
+def _resume(request: TrainRequest) -> str:
+    """What `--resume` says; where torchrun starts the processes anew, the run that it began is continued."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return "auto" if again and request.resume == "none" else request.resume
+
+
+def _go_along(started: Started, should_stop: Callable[[], bool]) -> loop.Ended:
+    """Trains in a process that is not the first one, which shows and writes nothing."""
+    why = loop.finished(started.session) if started.finished else None
+    if why is not None and not started.session.state.fruitless:
+        return loop.Ended(why, started.session.state)
+    *_, last = loop.train(started.session, should_stop)
+    assert isinstance(last, loop.Ended)
+    return last
 
 
 def _train_started(

@@ -13,7 +13,7 @@ from dateshard.trainer import loop
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import Started
-from dateshard.training.ending import at_memory_limit, way_on, why_ended
+from dateshard.training.ending import at_memory_limit, continuing, way_on, why_ended
 from dateshard.training.run_log import RunLog
 from dateshard.training.train import TrainingEvent, TrainRequest, run_training
 from dateshard.training.view import View, headline
@@ -77,7 +77,7 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     state, progress, run = ended.state, ended.state.progress, started.run
     place = f"saved epoch {state.epoch + 1} batch {state.batch}"
     if ended.why == "stopped":
-        screen.tell(f"{place}. Continue exactly here: {command('train', '--resume', run.name)}")
+        screen.tell(f"{place}. Continue exactly here: {continuing(started.session, run.name)}")
         return
     if ended.why == MEMORY_LIMIT:
         screen.tell(f"{place}. {at_memory_limit(started.session, run.name)}")

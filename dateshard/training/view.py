@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dateshard.insight.observed_shares import observed_cells, percent, shares_line, thin_splits
 from dateshard.pipeline.splits import about_no_split
-from dateshard.shardstore.commands import command
 from dateshard.shardstore.coverage.observed import ObservedCells
 from dateshard.shardstore.coverage.split_names import about_cuts_in_no_split
 from dateshard.shardstore.dataset import Dataset
@@ -24,6 +23,7 @@ from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import need
 from dateshard.trainer.runs.start import Started
+from dateshard.training.ending import continuing
 from dateshard.training.progress_line import Moment, progress_line
 
 WHOLE = 0.99  # of a target's cells: what fill does with the rest matters little
@@ -62,10 +62,11 @@ def headline(screen: Screen, started: Started) -> None:
         screen.say(_histories(dataset, order.runs, reader.wanted.window, str(config.window.history)))
     if sampled := about_sample(started):
         screen.say(sampled)
-    screen.say(f"shuffle {shuffle}  {served}")
+    together = f"  {session.mesh.world} processes" if session.mesh.world > 1 else ""
+    screen.say(f"shuffle {shuffle}  {served}{together}")
     if not started.finished:
         screen.say(_checkpoints(started))
-        screen.say(f"To continue if it is interrupted: {command('train', '--resume', started.run.name)}")
+        screen.say(f"To continue if it is interrupted: {continuing(session, started.run.name)}")
         if not screen.terminal:
             screen.say("(lines of epochs and batches count from 0, everything else from 1)")
 

@@ -12,14 +12,19 @@ from numpy.typing import NDArray
 from dateshard.shardstore.errors import UsageError
 
 
-def choose(name: str) -> torch.device:
+def choose(name: str, local_rank: int | None = None) -> torch.device:
     """Chooses a device by name; `auto` takes an accelerator where there is one.
+
+    Args:
+        local_rank: of several processes on this machine, each of which takes an accelerator of its own.
 
     Raises:
         UsageError: the device does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -28,6 +33,11 @@ def choose(name: str) -> torch.device:
             f"device '{name}' cannot be used: {str(error).splitlines()[0]}", todo="Use auto or cpu"
         ) from None
     return device
+
+
+def count_accelerators() -> int:
+    """How many accelerators this machine has."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def describe() -> tuple[str, str]:

@@ -149,6 +149,10 @@ class Classes:
             "support": support,
         }
 
+    def totals(self) -> list[NDArray[Any]]:
+        """Every array, all of which are plain totals."""
+        return [self.steps_3P, self.classes_3K, self.confusion_KK, self.scores_2KS, self.log_loss]
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Returns copies of its tensors, for a checkpoint."""
         parts = {

@@ -200,6 +200,16 @@ class EpochMetrics:
         inner = {f"{name}//{key}": t for name, counted in self.classes.items() for key, t in counted.tensors().items()}
         return parts | inner
 
+    def totals(self) -> list[torch.Tensor]:
+        """Views of all that is a plain total, so that those of several processes can be added up in place."""
+        counted = [array for classes in self.classes.values() for array in classes.totals()]
+        return [self.losses_H3, *map(torch.from_numpy, [self.sums.values_6GF, *counted])]
+
+    def join(self, other: EpochMetrics) -> None:
+        """Adds what another counted of the same pass."""
+        for own, more in zip(self.totals(), other.totals(), strict=True):
+            own += more
+
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         self.losses_H3.copy_(tensors["losses"])

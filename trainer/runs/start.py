@@ -17,6 +17,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.binding import refuse_difference
 from dateshard.trainer.checkpoint import DataIdentity
 from dateshard.trainer.config import Trainer
+from dateshard.trainer.devices.mesh import Mesh
 from dateshard.trainer.loop import finished
 from dateshard.trainer.models import num_parameters, unused_of_nodes
 from dateshard.trainer.runs.disk_need import fitting, need
@@ -81,21 +82,23 @@ def open_shards(shards: Path, held: DataIdentity | None = None) -> Dataset:
 Opener = Callable[[Path, DataIdentity | None], Dataset]
 
 
-def start_new(config: Trainer, shards: Path, runs: Path, new: New, opener: Opener = open_shards) -> Started:
+def start_new(
+    config: Trainer, shards: Path, runs: Path, new: New, opener: Opener = open_shards, mesh: Mesh | None = None
+) -> Started:
     """A new run on the dataset's current generation, which it pins."""
     for _ in range(MOST_TRIES - 1):
         with suppress(NotThereError):
-            return _start_on(opener(shards, None), config, shards, runs, new)
-    return _start_on(opener(shards, None), config, shards, runs, new)
+            return _start_on(opener(shards, None), config, shards, runs, new, mesh)
+    return _start_on(opener(shards, None), config, shards, runs, new, mesh)
 
 
-def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New) -> Started:
+def _start_on(dataset: Dataset, config: Trainer, shards: Path, runs: Path, new: New, mesh: Mesh | None) -> Started:
     """Starts a new run on a dataset and pins its generation.
 
     Raises:
         NotThereError: the generation was cleaned away before it was pinned; the run's folder is gone again.
     """
-    session = make_session(config, dataset, runs)  # refuses before a folder is made
+    session = make_session(config, dataset, runs, mesh)  # refuses before a folder is made
     refuse_batch_of_one(session)
     refuse_blind(session)
     notes = [*_direct(dataset), *unused_of_nodes(config.model.name, dataset.static, len(dataset.edges.weights_E))]
@@ -135,7 +138,9 @@ def _keep_to_the_disk(session: Session) -> list[str]:
     ]
 
 
-def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener = open_shards) -> Started:
+def continue_run(
+    run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener = open_shards, mesh: Mesh | None = None
+) -> Started:
     """Continues `run` from its checkpoint `which` (latest, best or a name), on the generation that it pins.
 
     A run that was cut off before its first checkpoint begins again, as its printed resume command promises.
@@ -145,7 +150,7 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str, op
     """
     lock = run.lock()
     try:
-        started = _continue_locked(run, config, shards, which, opener)
+        started = _continue_locked(run, config, shards, which, opener, mesh or Mesh())
     except BaseException:
         os.close(lock)
         raise
@@ -153,17 +158,19 @@ def continue_run(run: TrainingRun, config: Trainer, shards: Path, which: str, op
     return started
 
 
-def _continue_locked(run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener) -> Started:
+def _continue_locked(
+    run: TrainingRun, config: Trainer, shards: Path, which: str, opener: Opener, mesh: Mesh
+) -> Started:
     keep_own(run.folder)
     checkpoint.tidy(run.checkpoints)
     mended = _make_facts_again(run, shards)
     if which == "latest" and checkpoint.scan(run.checkpoints) == ([], []):
-        return _begin_again(run, config, shards, opener)
+        return _begin_again(run, config, shards, opener, mesh)
     saved, notes = checkpoint.find(run.checkpoints, which)
     generation = saved.state.bound.data.generation
     dataset = opener(shards, saved.state.bound.data)
     dataset.pin(run.folder)  # again: the run may have been copied or renamed
-    session = make_session(config, dataset, run.checkpoints)
+    session = make_session(config, dataset, run.checkpoints, mesh)
     refuse_difference(saved.state.bound, session.bound, saved.folder)
     session.bound = replace(session.bound, init_from=saved.state.bound.init_from)
     restore(session, saved)
@@ -244,12 +251,12 @@ def refuse_trial(run: TrainingRun) -> None:
         raise UsageError(what, where=Where(file=str(run.folder)), todo=to_run("train", config=True))
 
 
-def _begin_again(run: TrainingRun, config: Trainer, shards: Path, opener: Opener) -> Started:
+def _begin_again(run: TrainingRun, config: Trainer, shards: Path, opener: Opener, mesh: Mesh) -> Started:
     """A run without any checkpoint, from its first batch on the generation that it was made for."""
     held = run.facts().bound
     refuse_trial(run)
     dataset = opener(shards, held.data)
-    session = make_session(config, dataset, run.checkpoints)
+    session = make_session(config, dataset, run.checkpoints, mesh)
     refuse_difference(held, session.bound, run.folder)
     refuse_batch_of_one(session)
     if held.init_from is not None:
@@ -279,6 +286,7 @@ def start(
     resume: str,
     new: New = New(),
     opener: Opener = open_shards,
+    mesh: Mesh | None = None,
 ) -> Started:
     """Starts or continues as `resume` says.
 
@@ -288,15 +296,17 @@ def start(
             this dataset); a run's name; or a checkpoint's folder.
         new: what a new run is asked for, where this begins one.
         opener: opens the dataset.
+        mesh: the processes that train it; None: this one alone.
     """
+    mesh = mesh or Mesh()
     if resume == "none":
-        return start_new(config, shards, runs, new, opener)
+        return start_new(config, shards, runs, new, opener, mesh)
     if resume == "auto":
-        return _auto(config, dataset, shards, runs, new, opener)
+        return _auto(config, dataset, shards, runs, new, opener, mesh)
     if resume in ("latest", "best"):
-        return continue_run(newest(runs, dataset), config, shards, resume, opener)
+        return continue_run(newest(runs, dataset), config, shards, resume, opener, mesh)
     run, which = locate(resume, runs)
-    return continue_run(run, config, shards, which, opener)
+    return continue_run(run, config, shards, which, opener, mesh)
 
 
 def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
@@ -316,22 +326,22 @@ def locate(name: str, runs: Path) -> tuple[TrainingRun, str]:
     return TrainingRun.open(runs, name), "latest"
 
 
-def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New, opener: Opener) -> Started:
+def _auto(config: Trainer, dataset: str, shards: Path, runs: Path, new: New, opener: Opener, mesh: Mesh) -> Started:
     run = find_continuable(runs, config, dataset)
     if run is None:
-        return start_new(config, shards, runs, new, opener)
+        return start_new(config, shards, runs, new, opener, mesh)
     if new.save_dir is not None:
         refuse_absent(run.folder)
     if new.save_dir is not None and (not new.save_dir.exists() or not run.checkpoints.samefile(new.save_dir)):
         what = f"{run.name} is to be continued, and its checkpoints lie in {run.checkpoints.resolve()}"
         raise UsageError(what, todo="Leave --save-dir out, or begin a new run with --resume none")
     try:
-        started = continue_run(run, config, shards, "latest", opener)
+        started = continue_run(run, config, shards, "latest", opener, mesh)
     except (StoreError, UsageError) as error:
-        fresh = start_new(config, shards, runs, new, opener)
+        fresh = start_new(config, shards, runs, new, opener, mesh)
         fresh.notes.append(f"{run.name} is not continued: {error}")
         return fresh
     if started.finished and started.dataset.generation != Dataset.open(shards).generation:
         started.close()
-        return start_new(config, shards, runs, new, opener)
+        return start_new(config, shards, runs, new, opener, mesh)
     return started

@@ -195,3 +195,14 @@ def test_counts_go_into_a_checkpoint_and_back() -> None:
     assert np.array_equal(second.confusion_KK, whole.confusion_KK)
     assert second.report()["by_horizon"] == whole.report()["by_horizon"]
     assert second.report()["macro_avg"]["f1"] == whole.report()["macro_avg"]["f1"]
+
+
+def test_totals_of_two_halves_add_up_to_those_of_the_whole() -> None:
+    """What several processes count of one pass, score histograms included."""
+    batches = draw(5)
+    whole, first, second = counted(batches), counted(batches[::2]), counted(batches[1::2])
+    for own, more in zip(first.totals(), second.totals(), strict=True):
+        own += more
+    assert all(np.allclose(own, of, rtol=1e-12) for own, of in zip(first.totals(), whole.totals(), strict=True))
+    assert whole.scores_2KS.any()
+    assert first.report()["macro_avg"]["auroc"] == pytest.approx(whole.report()["macro_avg"]["auroc"])

@@ -1,0 +1,203 @@
+"""One run trained by several real processes: the same windows whatever their number, and the same bits at the same one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dateshard.trainer import checkpoint
+from dateshard.trainer.checkpoint.checkpoint_folder import read_files
+from tests.conftest import command, environment
+from tests.kit.limits import PATIENCE_SECONDS
+from tests.kit.zygote import Ended, Job, shared
+
+SPLIT = {"train": "..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06.."}
+SCRIPT = """
+import os, sys
+place = dict(zip(("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"), {place!r}))
+os.environ.update(place, GLOO_SOCKET_IFNAME="lo", DATESHARD_MESH_FILE={file!r})
+from dateshard.cli import run
+sys.exit(run(sys.argv[1:], ("dateshard",)))
+"""
+
+
+class Several:
+    """Starts a command in several processes, forked from one that has imported everything."""
+
+    def __init__(self, world: Any) -> None:
+        self.world, self.count = world, 0
+
+    def start(self, world_size: int, *words: str) -> list[Job]:
+        self.count += 1
+        file = str(self.world.folder / f"mesh-{self.count}")
+        jobs = []
+        for rank in range(world_size):
+            place = (str(rank), str(rank), str(world_size), str(world_size))
+            jobs.append(shared().start(words, self.world.folder, script=SCRIPT.format(place=place, file=file)))
+        return jobs
+
+    def wait(self, jobs: Sequence[Job]) -> list[Ended]:
+        return [shared().wait(job) for job in jobs]
+
+    def train(self, world_size: int, name: str, *words: str, resume: bool = False, code: int = 0) -> list[Ended]:
+        which = ("--resume", name) if resume else ("-c", "config.yaml", "--run", name)
+        ended = self.wait(self.start(world_size, "train", *which, *words))
+        assert {process.code for process in ended} == {code}, ended
+        assert all(not process.out for process in ended[1:])
+        return ended
+
+
+@pytest.fixture
+def several(make_world: Callable[..., Any]) -> Iterator[Several]:
+    """Four training dates with gaps, 79 windows in batches of 6: the last batch has one window, a process of three none."""
+    world = make_world(6, split=SPLIT, missing=0.3)
+    world.tree["trainer"]["training"] = {"epochs": 2, "batch_size": 6}
+    world.tree["trainer"]["model"]["dropout_rate"] = 0.0
+    world.tree["trainer"]["checkpoint"] = {"save_freq": 5}
+    world.config_file()
+    world.prepare()
+    return Several(world)
+
+
+def tensors(several: Several, run: str) -> dict[str, torch.Tensor]:
+    """All tensors of a run's newest checkpoint."""
+    saved, _ = checkpoint.find(several.world.folder / "data/runs" / run / "checkpoints", "latest")
+    return {f"{group}/{name}": t for group, named in read_files(saved).items() for name, t in named.items()}
+
+
+def rows(several: Several, run: str) -> list[dict[str, Any]]:
+    """The rows of steps and epochs, without times."""
+    lines = (several.world.folder / "data/runs" / run / "metrics.jsonl").read_text().splitlines()
+    kept = ("step", "epoch", "batch", "loss", "train_loss", "val_loss", "learning_rate", "skipped")
+    return [{key: row[key] for key in kept if key in row} for row in map(json.loads, lines)]
+
+
+def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, to: float) -> bool:
+    """Whether each tensor differs by `to` of its largest value at most; 0: not in a bit."""
+    assert one.keys() == other.keys()
+    if not to:
+        return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    return all(
+        (tensor.double() - other[name].double()).abs().max() <= to * tensor.double().abs().max()
+        for name, tensor in one.items()
+        if not name.startswith("optimizer") and tensor.numel()
+    )
+
+
+def test_two_or_three_processes_end_with_the_weights_and_figures_of_one(several: Several) -> None:
+    for name, world_size in (("one", 1), ("two", 2), ("three", 3)):
+        several.train(world_size, name)
+    whole, by_one = tensors(several, "one"), rows(several, "one")
+    assert len(by_one) == 2 * 14 + 2
+    for name in ("two", "three"):
+        assert alike(whole, tensors(several, name), to=1e-6)
+        assert not alike(whole, tensors(several, name), to=0)  # they did add up in another order
+        for row, of_one in zip(rows(several, name), by_one, strict=True):
+            assert row == pytest.approx(of_one, rel=1e-6)
+    assert sorted(path.name for path in (several.world.folder / "data/runs").iterdir() if path.is_dir()) == [
+        "one",
+        "three",
+        "two",
+    ]
+
+
+def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(several: Several) -> None:
+    """SIGTERM to the second one alone stops both after the same step; SIGKILL costs what came after the last save."""
+    several.train(2, "whole", "trainer.model.dropout_rate=0.2")
+    whole = tensors(several, "whole")
+    for name, number in (("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
+        words = ("train", "-c", "config.yaml", "--run", name, "trainer.model.dropout_rate=0.2")
+        jobs = several.start(2, *words, "trainer.training.epochs=2")
+        folder = several.world.folder / "data/runs" / name / "checkpoints"
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not list(folder.glob("checkpoint_*/state.json")) and time.monotonic() < end and jobs[1].alive:
+            time.sleep(0.002)
+        os.kill(jobs[1].pid, number)
+        first, second = several.wait(jobs)
+        if second.code in (143, -9):  # else it was quicker than the signal
+            assert first.code == (143 if number == signal.SIGTERM else 1), first
+            told = "Continue exactly here" if number == signal.SIGTERM else "another process of this training is gone"
+            assert told in first.out + first.err
+        several.train(2, name, resume=True)
+        assert alike(tensors(several, name), whole, to=0), name
+
+
+def test_one_two_and_again_one_process_continue_the_same_sequence(several: Several) -> None:
+    several.train(1, "whole", "--max-steps", "27")
+    several.train(1, "turns", "--max-steps", "4")
+    several.train(2, "turns", "--max-steps", "17", resume=True)
+    several.train(1, "turns", "--max-steps", "27", resume=True)
+    assert alike(tensors(several, "turns"), tensors(several, "whole"), to=1e-6)
+    steps = [row["step"] for row in rows(several, "turns") if "batch" in row]
+    assert steps == list(range(1, 28))
+
+
+def test_what_one_process_does_alone_is_refused_by_the_first_and_ends_all(several: Several) -> None:
+    ended = several.train(2, "solved", "trainer.model.name=ridge", code=2)
+    assert "ridge is solved in one pass by one process" in ended[0].err
+    refused = several.train(2, "nothing", "trainer.window.history=5000", code=2)
+    assert "no training window fits" in refused[0].err
+    assert not (several.world.folder / "data/runs/nothing").exists()
+
+
+def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that_was_killed(several: Several) -> None:
+    several.train(1, "one")
+    several.world.run("train", "-c", "config.yaml", "--run", "two", "--devices", "2", timeout=PATIENCE_SECONDS)
+    assert alike(tensors(several, "two"), tensors(several, "one"), to=1e-6)
+    words = command("train", "-c", "config.yaml", "--run", "killed", "--devices", "2", "--epochs", "2000")
+    begun = subprocess.Popen(words, cwd=several.world.folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    metrics = several.world.folder / "data/runs/killed/metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size) and begun.poll() is None:
+        time.sleep(0.01)
+    children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, err = begun.communicate(timeout=PATIENCE_SECONDS)
+    assert begun.returncode == 1
+    assert "process 1 of 2 was ended by SIGKILL" in err
+    assert "train --devices 2 --resume latest" in err
+    assert "2 processes" in (several.world.folder / "data/runs/killed/run.log").read_text()
+    assert all(not Path(f"/proc/{child}").exists() for child in children)
+    assert several.world.run("train", "-c", "config.yaml", "--devices", "none", code=2).stderr.startswith(
+        "Error: --devices"
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: Several) -> None:
+    words = ("--resume", "auto", "--epochs", "40")
+    several.train(2, "whole", "--epochs", "40")
+    (several.world.folder / "data/runs/whole").rename(several.world.folder / "whole")
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "2",
+    ]
+    elastic = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    elastic["PYTHONWARNINGS"] = "default"  # its own are not ours to mend
+    begun = subprocess.Popen(
+        [*launcher, "-m", "dateshard", "train", "-c", "config.yaml", *words], cwd=several.world.folder, env=elastic
+    )
+    runs = several.world.folder / "data/runs"
+    while not list(runs.glob("*/checkpoints/checkpoint_*/state.json")) and begun.poll() is None:
+        time.sleep(0.01)
+    children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    assert begun.wait(PATIENCE_SECONDS) == 0
+    (name,) = (path.name for path in runs.iterdir() if path.is_dir())
+    (several.world.folder / "whole").rename(runs / "whole")
+    assert alike(tensors(several, name), tensors(several, "whole"), to=0)
