@@ -139,13 +139,13 @@ class Step:
                 parameter.grad = torch.zeros_like(parameter)
         names = [head.name for head in session.heads]
         held = [self.sums.get(name, (0.0, 0.0)) for name in names]
-        told = [
+        numbers = [
             float(not self.finite),
             float(mesh.asked()),
             float(self.loss),
             *(float(x) for both in held for x in both),
         ]
-        flags = torch.tensor(told, dtype=torch.float64)
+        flags = torch.tensor(numbers, dtype=torch.float64)
         mesh.add([flags, *self.metrics.totals(), *(p.grad for p in trained if p.grad is not None)])
         infinite, stop, loss, *counts = flags.tolist()
         self.finite, mesh.stopping = not infinite, bool(stop)

@@ -27,7 +27,7 @@ def _never() -> bool:
     return False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Mesh:
     """One process of several; alone where `world` is 1.
 
@@ -110,8 +110,8 @@ def mesh_of(environment: Mapping[str, str]) -> Mesh:
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         local, local_rank = int(environment.get("LOCAL_WORLD_SIZE", world)), int(environment.get("LOCAL_RANK", rank))
     except ValueError:
-        told = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
-        raise UsageError(f"these do not say which process this is: {told}", todo="Start it with torchrun") from None
+        given = ", ".join(f"{name}={environment[name]}" for name in names if name in environment)
+        raise UsageError(f"these do not say which process this is: {given}", todo="Start it with torchrun") from None
     return Mesh(rank=rank, world=world, local=local, local_rank=local_rank)
 
 
