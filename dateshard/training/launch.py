@@ -1,4 +1,4 @@
-"""`train --devices N`: N processes of this machine that train one run, started, told to stop and waited for together.
+"""Starts the processes of `train --devices N`, hands signals on to them and waits for them all.
 
 On several machines torchrun does this (docs/training.md).
 """

@@ -120,7 +120,7 @@ def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(seve
         jobs = several.start(2, *words, "trainer.training.epochs=2")
         folder = several.world.folder / "data/runs" / name / "checkpoints"
         end = time.monotonic() + PATIENCE_SECONDS
-        while not list(folder.glob("checkpoint_*/state.json")) and time.monotonic() < end and jobs[1].alive:
+        while not list(folder.glob("checkpoint_*/manifest.json")) and time.monotonic() < end and jobs[1].alive:
             time.sleep(0.002)
         os.kill(jobs[1].pid, number)
         first, second = several.wait(jobs)
@@ -193,7 +193,7 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
         [*launcher, "-m", "dateshard", "train", "-c", "config.yaml", *words], cwd=several.world.folder, env=elastic
     )
     runs = several.world.folder / "data/runs"
-    while not list(runs.glob("*/checkpoints/checkpoint_*/state.json")) and begun.poll() is None:
+    while not list(runs.glob("*/checkpoints/checkpoint_*/manifest.json")) and begun.poll() is None:
         time.sleep(0.01)
     children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)

@@ -40,6 +40,11 @@ def count_accelerators() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def backend_of(device: torch.device) -> str:
+    """Names what carries tensors from process to process on such a device."""
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
 def describe() -> tuple[str, str]:
     """Returns (what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
     version = torch.version.cuda

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import DateshardError, UsageError
+from dateshard.trainer.devices.device import backend_of
 
 TIMEOUT = dt.timedelta(
     minutes=30
@@ -119,10 +120,9 @@ def join(mesh: Mesh, device: torch.device) -> None:
     """Waits until all processes are there."""
     if mesh.world == 1 or dist.is_initialized():
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
     where = os.environ.get("DATESHARD_MESH_FILE")
     options: dict[str, Any] = {"rank": mesh.rank, "world_size": mesh.world, "timeout": TIMEOUT}
-    dist.init_process_group(backend, init_method=f"file://{where}" if where else "env://", **options)
+    dist.init_process_group(backend_of(device), init_method=f"file://{where}" if where else "env://", **options)
 
 
 def leave() -> None:
