@@ -26,13 +26,18 @@ def data_identity(dataset: Dataset) -> DataIdentity:
     return DataIdentity(published.dataset, dataset.generation, identity(published.to_json()), dumps)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What equal bits depend on beside configuration and data. A difference is warned of, not refused."""
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """What equal bits depend on beside configuration and data. A difference is warned of, not refused.
+
+    Args:
+        processes: on whose number they depend.
+    """
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device.type,
         "machine": platform.machine(),
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 

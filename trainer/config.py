@@ -315,10 +315,17 @@ class Training(Section):
     clip_norm: float | None = Field(None, gt=0)
     drop_last: bool = Field(False, description="leave out an epoch's last training batch if it is short")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    micro_batches: int | None = Field(
+        None,
+        ge=2,
+        le=1 << 16,
+        description="parts of a batch, for equal bits in any number of processes that divides it",
+    )
     max_skipped: int = Field(10, ge=1, description="steps without a finite gradient in a row that end the run")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps after which the run ends, whatever `epochs`")
     memory_limit: BytesOrNone = Field(
-        None, description="private memory of the process, as 8GiB: beyond it the run is saved and stops; null: none"
+        None,
+        description="private memory of the run's processes on a machine, as 8GiB: beyond it it is saved and stops; null: none",
     )
     sample_size: int | None = Field(
         None, ge=1, description="training windows that are used, spread evenly over the training data; null: all"
@@ -330,6 +337,14 @@ class Training(Section):
             raise ValueError("loss and losses both set the objective; give one of them")
         if self.losses is not None and not self.losses:
             raise ValueError("losses is empty; leave it out for one loss over all targets")
+        return self
+
+    @model_validator(mode="after")
+    def _equal_halves(self) -> Training:
+        if self.micro_batches is not None and self.micro_batches & (self.micro_batches - 1):
+            raise ValueError(f"micro_batches must be a power of two, as 4 or 8 (got {self.micro_batches})")
+        if self.micro_batches is not None and self.accumulate > 1:
+            raise ValueError("micro_batches and accumulate both cut a step; set batch_size to the windows of a step")
         return self
 
 

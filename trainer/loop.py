@@ -20,6 +20,8 @@ from dateshard.trainer import checkpoint, postmortem
 from dateshard.trainer.checkpoint import CheckpointWriter, Saved
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.window_chunks import windows_of
+from dateshard.trainer.devices.gone import ProcessGoneError
+from dateshard.trainer.devices.shares import shares_of
 from dateshard.trainer.forward import forward
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT, StopReasons, refuse_low_limit
 from dateshard.trainer.memory.out_of_memory import (
@@ -28,9 +30,11 @@ from dateshard.trainer.memory.out_of_memory import (
     failed_allocation,
     naming,
     naming_reads,
+    save_left_alone,
     save_whole,
 )
 from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.metrics.joined import added_up
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
 from dateshard.trainer.optimization.schedule import learning_rate
 from dateshard.trainer.session import Session, State, make_room, save
@@ -104,16 +108,18 @@ def train(session: Session, should_stop: Callable[[], bool]) -> Generator[Event,
         DateshardError: `max_skipped` steps in a row had no finite gradient, in this run or in the one that it continues;
             or no step of the whole run had one.
     """
-    mesh = session.mesh
-    if mesh.world > 1:  # all of them stop after the same step, which shares what each was asked
-        mesh.asked, should_stop = should_stop, lambda: mesh.stopping
-    asking = StopReasons(should_stop, session.config.training.memory_limit)
+    mesh, limit = session.mesh, session.config.training.memory_limit
+    asking = StopReasons(should_stop, limit and limit // mesh.local, mesh)
+    mesh.asked = asking.look if mesh.world > 1 else mesh.asked
     tend = partial(checkpoint.tend, session.checkpoints, session.keeping or session.config.checkpoint)
     with CheckpointWriter(session.checkpoints, after=tend) as writer:
-        if isinstance(session.model, Ridge):
-            yield from _train_closed_form(session, writer, session.model, asking)
-        else:
-            yield from _train_epochs(session, writer, asking)
+        try:
+            if isinstance(session.model, Ridge):
+                yield from _train_closed_form(session, writer, session.model, asking)
+            else:
+                yield from _train_epochs(session, writer, asking)
+        except ProcessGoneError as error:
+            raise save_left_alone(session, writer, error) from None
 
 
 def _train_epochs(session: Session, writer: CheckpointWriter, asking: StopReasons) -> Iterator[Event]:
@@ -122,7 +128,7 @@ def _train_epochs(session: Session, writer: CheckpointWriter, asking: StopReason
         raise postmortem.error(session, over=state.fruitless and finished(session) is not None)
     if finished(session) is None:
         make_room(session, writer)
-        refuse_low_limit(asking.limit)
+        session.mesh.together(partial(refuse_low_limit, asking.limit))
     while (why := finished(session)) is None:
         begin_epoch(session)
         began = time.perf_counter()
@@ -242,6 +248,10 @@ def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped
                 )
                 waited = 0.0
             asked = time.perf_counter()
+    except ProcessGoneError:
+        if step is not None:
+            step.undo()
+        raise
     except Exception as error:
         if (failure := failed_allocation(error)) is None:
             raise
@@ -295,18 +305,28 @@ def validate(session: Session, should_stop: Callable[[], bool]) -> dict[str, Any
     if session.validation is None:
         return None
     session.model.eval()
-    order, mesh = session.validation.order, session.mesh
-    metrics = EpochMetrics.empty(session.metrics.form, num_windows=order.num_windows, thorough=True)
+    order, mesh, cut = session.validation.order, session.mesh, session.config.training.micro_batches
+    form = session.metrics.form
+    counted = [
+        (share, EpochMetrics.empty(form, num_windows=order.num_windows, thorough=True))
+        for share in shares_of(mesh, cut)
+    ]
     place = f"epoch {session.state.epoch + 1} validation"
     batches = session.validation.batches(0, rank=mesh.rank, world=mesh.world)
     for number, given in enumerate(naming_reads(batches, place, 0, order.num_batches)):
         with naming(place, number + 1, order.num_batches, given):
-            if given.size:
-                passed = forward(session, given)
-                metrics.add(passed.forecast, passed.batch, passed.sums, order.positions(number))
-        ask(should_stop if mesh.world == 1 or number % ASKED_BATCHES else partial(mesh.any, mesh.asked()))
-    mesh.add(metrics.totals())
-    return metrics.report()
+            for share, metrics in counted:
+                _count(session, share.take(given), order.positions(number)[share.number :: share.of], metrics)
+        if number % ASKED_BATCHES == 0:
+            mesh.ask()
+        ask(should_stop)
+    return added_up(mesh, [metrics for _, metrics in counted], pairwise=cut is not None).report()
+
+
+def _count(session: Session, given: Batch, positions: range, metrics: EpochMetrics) -> None:
+    if given.size:
+        passed = forward(session, given)
+        metrics.add(passed.forecast, passed.batch, passed.sums, positions)
 
 
 def _close_epoch(

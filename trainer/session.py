@@ -65,10 +65,18 @@ class Session:
     optimizer: torch.optim.Optimizer | None = None
     mesh: Mesh = field(default_factory=Mesh)
     keeping: CheckpointConfig | None = None  # where it is not what the configuration says: too little disk for that
+    share_metrics: EpochMetrics | None = None  # of one share of a step, where there are several
+
+    def metrics_of_shares(self) -> EpochMetrics:
+        """Metrics that a step counts in before they join the epoch's; the same ones every time."""
+        self.share_metrics = self.share_metrics or self.metrics.fresh()
+        return self.share_metrics
 
 
 def make_room(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     """Tells the writer what a checkpoint will look like, as far as that is known before the first step."""
+    if not session.mesh.leads:
+        return
     keeps_some = moments_a_weight(session.config.training) > 0
     moments = _expected_moments(session, () if keeps_some else _trained(session.model))
     writer.prepare({"model": session.model.state_dict(), "optimizer": moments})
@@ -81,6 +89,8 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     """
     state = session.state
     state.train_loss = session.metrics.loss()
+    if not session.mesh.leads:
+        return
     described = checkpoint.CheckpointState(
         epoch=state.epoch,
         batch=state.batch,
@@ -107,8 +117,7 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
     }
     if session.metrics.sample is not None and not state.validated:  # after its epoch nothing asks for it any more
         tensors["sample"] = session.metrics.sample.held()
-    if session.mesh.leads:
-        writer.save(described, tensors)
+    writer.save(described, tensors)
 
 
 def restore(session: Session, kept: checkpoint.Checkpoint) -> None:

@@ -26,6 +26,8 @@ from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.devices import device as devices
 from dateshard.trainer.devices.mesh import Mesh
+from dateshard.trainer.devices.shares import sizes_of
+from dateshard.trainer.devices.unshared import refuse_unshared
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics
@@ -329,7 +331,9 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     Raises:
         StoreError: the dataset is not ready. UsageError: the configuration does not fit it.
     """
+    mesh = mesh or Mesh()
     refuse_unready(dataset)
+    refuse_unshared(config, mesh)
     columns, window = choose_columns(config, dataset), window_of(config)
     shuffle = shuffle_of(config, dataset, window)
     targets = targets_of(config, dataset, columns)
@@ -337,15 +341,22 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     _refuse_solved(config, heads)
     refuse_other_steps(config.training.weights, window.target_steps)
     refuse_no_counts(dataset, columns.targets, targets, heads)
-    mesh = mesh or Mesh()
     device = devices.choose(config.training.device, mesh.local_rank if mesh.world > 1 else None)
     batch_size = config.training.batch_size
     order = training_order(config, dataset, window, shuffle)
     held = order_of(dataset, "validation", window, batch_size, evaluation_shuffle(shuffle), None)
     _refuse_empty(config, order, dataset, window)
     mask = any(dataset.has_mask(day.date) for day in dataset.days)
-    counts = Counts(order.num_windows, dataset.row_values, mask, 2 if held.runs else 1)
+    counts = Counts(
+        windows=order.num_windows,
+        row_values=dataset.row_values,
+        mask=mask,
+        readers=2 if held.runs else 1,
+        processes=mesh.local,
+    )
     refuse_too_large(config, lambda other: needed(other, shape_of(dataset, columns, heads, window_of(other)), counts))
+    if config.training.micro_batches:
+        devices.compute_in_one_thread()
     devices.reseed(key(config.training.seed, 4))
     model = _checked_model(config, shape_of(dataset, columns, heads, window), device)
     uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
@@ -358,7 +369,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
         validation=make_reader(config, dataset, held, wanted, mesh.local) if held.runs else None,
         checkpoints=checkpoints,
         bound=bound(config, dataset, shuffle),
-        environment=environment(device),
+        environment=environment(device, 1 if config.training.micro_batches else mesh.world),
         device=device,
         mesh=mesh,
         heads=heads,
@@ -400,7 +411,9 @@ def refuse_batch_of_one(session: Session) -> None:
     config, order, dataset = session.config, session.train.order, session.train.dataset
     training, last = config.training, order.num_batches - 1
     reached = training.max_steps is None or training.max_steps * training.accumulate > last
-    if session.optimizer is None or not reached or order.windows_in(last, 1) != 1:
+    shares = training.micro_batches or session.mesh.world
+    batches = {order.windows_in(0, 1)} | ({order.windows_in(last, 1)} if reached else set())
+    if session.optimizer is None or not any(1 in sizes_of(batch, shares) for batch in batches):
         return
     shape = shape_of(dataset, choose_columns(config, dataset), session.heads, window_of(config))
     if not (why := failure_of_one(session.model, shape)):
@@ -409,6 +422,10 @@ def refuse_batch_of_one(session: Session) -> None:
     todo = "Set trainer.training.drop_last: true, which leaves it out, or another batch_size"
     if order.batch_size == 1:
         where, todo = "every batch has one window", "Set trainer.training.batch_size to 2 or more, and drop_last: true"
+    if shares > 1:
+        kind = "micro-batches" if training.micro_batches else "processes"
+        where = f"a batch ({order.num_windows:,} windows in batches of {order.batch_size:,}) is cut for {shares} {kind}"
+        todo = f"Set trainer.training.batch_size to {2 * shares} or more, and drop_last: true"
     raise UsageError(f"the model '{config.model.name}' cannot train on a batch of one: {why}; {where}", todo=todo)
 
 

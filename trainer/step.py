@@ -2,6 +2,7 @@
 
 Gradients are taken of sum / planned, where `planned` is known before any batch is read; the true count of observed
 elements joins at the end and rescales them once. So masks, short last batches, accumulation and ranks share one path.
+A share of the windows is all that one process has of them, or one of its micro-batches (docs/decisions/0072).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import nn
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.data.permutation import key
 from dateshard.trainer.devices.device import reseed
+from dateshard.trainer.devices.flat import flatten, parts
+from dateshard.trainer.devices.shares import PairwiseSum, Share, shares_of
 from dateshard.trainer.forward import Forward, forward
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
@@ -52,7 +55,8 @@ class Step:
     session: Session
     num_windows: int
     watch: Watch | None = None
-    metrics: EpochMetrics = field(init=False)  # of the epoch; of this step alone where others have rows of it too
+    shares: list[Share] = field(init=False)
+    metrics: EpochMetrics = field(init=False)  # of the epoch; of a share alone where there are several
     sums: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = field(default_factory=dict)
     loss: torch.Tensor | float = 0.0
     cells: int = 0  # target steps x nodes of a window
@@ -61,15 +65,17 @@ class Step:
     torn: bool = False  # weights are being changed
     before: dict[str, torch.Tensor] = field(default_factory=dict)  # the epoch's figures
     buffers: list[torch.Tensor] = field(default_factory=list)  # of the model, which a forward may change
+    asked: list[bool] = field(default_factory=list)  # of this process
 
     def __post_init__(self) -> None:
-        session, rank = self.session, self.session.mesh.rank
-        self.before = session.metrics.tensors()
+        session, mesh = self.session, self.session.mesh
+        self.before, self.asked = session.metrics.tensors(), list(mesh.asked())
         self.buffers = [buffer.clone() for buffer in session.model.buffers()]
-        place = (session.state.step, rank) if rank else (session.state.step,)
-        reseed(key(session.config.training.seed, 3, *place))  # no random state is ever saved
-        self.metrics = session.metrics if session.mesh.world == 1 else session.metrics.fresh(session.state.epoch)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.shares = shares_of(mesh, self._micro_batches)
+        self.metrics = session.metrics
+        if mesh.world > 1 or self._micro_batches:
+            self.metrics = session.metrics_of_shares()
+        self._begin(self.shares[0])
 
     def add(self, given: Batch) -> None:
         """Forward and backward of one batch; its figures join the epoch's unless its loss is not finite."""
@@ -77,8 +83,34 @@ class Step:
         positions = session.train.order.positions(session.state.batch + self.added)
         self.added += 1
         self.cells = given.target_BPNF.shape[1] * given.target_BPNF.shape[2]
-        if not given.size:  # a short last batch has no row for this process
+        if self._micro_batches is None:
+            self._pass(given, positions[self.shares[0].number :: self.shares[0].of])
             return
+        adding = PairwiseSum()
+        for share in self.shares:
+            self._begin(share)
+            self._pass(share.take(given), positions[share.number :: share.of])
+            figures = self._figures(share)
+            adding.add(flatten(figures))
+        total = adding.total()
+        session.mesh.add_pairwise(total)
+        self._take(list(parts(total, figures)))
+
+    def _begin(self, share: Share) -> None:
+        """Makes everything that a share's passes draw and add up independent of what was before."""
+        step = self.session.state.step
+        place = (step, share.number) if share.number else (step,)
+        reseed(key(self.session.config.training.seed, 3, *place))  # no random state is ever saved
+        self._optimizer.zero_grad(set_to_none=True)
+        if self.metrics is not self.session.metrics:
+            self.sums, self.loss = {}, 0.0
+            self.metrics.clear()
+            self._restore_buffers()
+
+    def _pass(self, given: Batch, positions: range) -> None:
+        if not given.size:  # a short last batch has no row for this share
+            return
+        session = self.session
         passed = forward(session, given)
         if self.watch is not None:
             self.watch(passed, positions)
@@ -98,8 +130,11 @@ class Step:
     def finish(self) -> Outcome:
         """Rescales, clips and updates, unless a loss or the gradient is not finite."""
         session = self.session
-        if session.mesh.world > 1:
-            self._join()
+        if session.mesh.world > 1 and self._micro_batches is None:
+            figures = self._figures(self.shares[0])
+            total = flatten(figures)
+            session.mesh.add(total)
+            self._take(list(parts(total, figures)))
         observed, planned = self._observed(), sum(self._planned(head) for head in session.heads)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
         factor = planned / observed if observed else 0.0  # nothing observed: a step of zero weight
@@ -115,9 +150,9 @@ class Step:
         self.torn = True
         self._optimizer.step()
         self.torn = False
-        parts = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
+        means = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
         loss = torch.as_tensor(self.loss) * factor
-        return Outcome(loss=loss, parts=parts, size=self.num_windows, skipped=False, gradient_norm=norm)
+        return Outcome(loss=loss, parts=means, size=self.num_windows, skipped=False, gradient_norm=norm)
 
     def undo(self) -> bool:
         """Takes back what a step that failed has counted; False if it has changed weights.
@@ -126,35 +161,55 @@ class Step:
         if self.torn:
             return False
         self.session.metrics.load(self.before)
-        for buffer, value in zip(self.session.model.buffers(), self.buffers, strict=True):
-            buffer.copy_(value)
+        self._restore_buffers()
         return True
 
-    def _join(self) -> None:
-        """Adds gradients, counts, flags and figures up over all processes: from here on every one has the same."""
-        session, mesh = self.session, self.session.mesh
-        trained = [p for p in session.model.parameters() if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        names = [head.name for head in session.heads]
-        held = [self.sums.get(name, (0.0, 0.0)) for name in names]
-        numbers = [
-            float(not self.finite),
-            float(mesh.asked()),
-            float(self.loss),
-            *(float(x) for both in held for x in both),
-        ]
-        flags = torch.tensor(numbers, dtype=torch.float64)
-        mesh.add([flags, *self.metrics.totals(), *(p.grad for p in trained if p.grad is not None)])
-        infinite, stop, loss, *counts = flags.tolist()
-        self.finite, mesh.stopping = not infinite, bool(stop)
-        self.loss = loss
-        pairs = zip(counts[::2], counts[1::2], strict=True)
-        self.sums = {name: (torch.tensor(total), count) for name, (total, count) in zip(names, pairs, strict=True)}
+    def _restore_buffers(self) -> None:
+        for buffer, value in zip(self.session.model.buffers(), self.buffers, strict=True):
+            buffer.copy_(value)
+
+    def _figures(self, share: Share) -> list[torch.Tensor]:
+        """All of a share that is added up over all shares: numbers, metrics, gradients, and the model's buffers."""
+        counted = [float(x) for head in self.session.heads for x in self.sums.get(head.name, (0.0, 0.0))]
+        has = [parameter.grad is not None for parameter in self._trained]
+        numbers = [float(self.loss), not self.finite, *self.asked, *counted, *has]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._trained]
+        buffers = [self._of_share(buffer, share) for buffer in self.session.model.buffers()]
+        return [torch.tensor(numbers, dtype=torch.float64), *self.metrics.totals(), *gradients, *buffers]
+
+    def _of_share(self, buffer: torch.Tensor, share: Share) -> torch.Tensor:
+        """What a share adds to a buffer: of micro-batches the mean is taken, which leaves a constant as it is; else share 0's."""
+        if self._micro_batches and buffer.is_floating_point():
+            return buffer / self._micro_batches
+        buffer = buffer.to(torch.uint8) if buffer.dtype == torch.bool else buffer
+        return buffer if share.number == 0 else torch.zeros_like(buffer)
+
+    def _take(self, figures: list[torch.Tensor]) -> None:
+        """Takes the figures of all shares together: from here on every process has the same."""
+        session, trained = self.session, self._trained
+        totals, count = len(self.metrics.totals()), len(session.heads)
+        loss, infinite, *others = figures[0].tolist()
+        self.loss, self.finite = loss, not infinite
+        session.mesh.raised = [bool(flag) for flag in others[: len(self.asked)]]
+        counted, has = others[len(self.asked) :][: 2 * count], others[len(self.asked) + 2 * count :]
+        pairs = zip(session.heads, counted[::2], counted[1::2], strict=True)
+        self.sums = {head.name: (torch.tensor(total), observed) for head, total, observed in pairs}
         if self.finite:
-            session.metrics.join(self.metrics)
-        mesh.send(list(session.model.buffers()))
+            session.metrics.join(figures[1 : 1 + totals])
+        gradients = figures[1 + totals : 1 + totals + len(trained)]
+        for parameter, gradient, somewhere in zip(trained, gradients, has, strict=True):
+            parameter.grad = gradient if somewhere else None
+        buffers = list(session.model.buffers())
+        for buffer, value in zip(buffers, figures[1 + totals + len(trained) :], strict=True):
+            buffer.copy_(value)
+
+    @property
+    def _micro_batches(self) -> int | None:
+        return self.session.config.training.micro_batches
+
+    @property
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.session.model.parameters() if parameter.requires_grad]
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

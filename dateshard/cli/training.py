@@ -86,8 +86,8 @@ def train(
         raise click.UsageError(
             "--dry-run and --overfit save nothing and begin with new weights: leave --save-dir and --init-from out."
         )
-    if devices is not None and (dry_run or overfit):
-        raise click.UsageError("--dry-run and --overfit run in one process: leave --devices out.")
+    if (devices is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1) and (dry_run or overfit):
+        raise click.UsageError("--dry-run and --overfit run in one process: leave --devices and torchrun out.")
     if devices is not None and "RANK" not in os.environ:
         from dateshard.training.launch import number_of, train_in_processes
 

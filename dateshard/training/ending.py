@@ -29,18 +29,19 @@ def way_on(session: Session, run: str) -> str | None:
 
 def continuing(session: Session, run: str, *more: str) -> str:
     """The command that continues a run, in as many processes as train it now: the same number gives the same bits."""
-    world = session.mesh.world
-    return command("train", *(("--devices", world) if world > 1 else ()), "--resume", run, *more)
+    return command("train", *session.mesh.option, "--resume", run, *more)
 
 
 def at_memory_limit(session: Session, run: str) -> str:
     """Says that a run was saved and stopped at its memory limit, and how it goes on."""
     limit = session.config.training.memory_limit
     assert limit is not None, "it stopped at its limit"
-    more = command("train", "--resume", run, "--memory-limit", f"{2 * limit // 10**6}MB")
+    several, local = session.mesh.world > 1, session.mesh.local
+    who = f"one of {local} processes holds more than its share of the" if several else "the process holds more than its"
+    again, more = (continuing(session, run, *words) for words in ((), ("--memory-limit", f"{2 * limit // 10**6}MB")))
     return (
-        f"Stopped: the process holds more than its memory limit, {size(limit)} (trainer.training.memory_limit). "
-        f"Continue exactly here in a new process: {command('train', '--resume', run)}, or with more memory: {more}"
+        f"Stopped: {who} memory limit, {size(limit)} (trainer.training.memory_limit). "
+        f"Continue exactly here in {'new processes' if several else 'a new process'}: {again}, or with more memory: {more}"
     )
 
 

@@ -19,8 +19,10 @@ from pathlib import Path
 from dateshard.shardstore.commands import command, door
 from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import put
+from dateshard.trainer.devices.gone import GONE, ProcessGoneError
 
-PARTING = 20.0  # seconds that the others have to end by themselves once one is gone
+PARTING = 20.0  # seconds that the others have to end by themselves once the first one, which saves, is gone
+LEFT_ALONE = ProcessGoneError.exit_code
 LOOKED = 0.05  # seconds between two looks at the processes
 PR_SET_PDEATHSIG = 1
 
@@ -58,7 +60,7 @@ def train_in_processes(arguments: Sequence[str], count: int) -> int:
         before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             started += [_start(arguments, rank, count, Path(folder)) for rank in range(count)]
-            return _wait(started, Path(folder), arguments)
+            return _wait(started, Path(folder))
         finally:
             for process in started:
                 process.kill()
@@ -93,25 +95,27 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait(started: Sequence[subprocess.Popen[bytes]], folder: Path, arguments: Sequence[str]) -> int:
-    """Waits for all of them; where one fails the others have `PARTING` seconds."""
-    gone: int | None = None
+def _wait(started: Sequence[subprocess.Popen[bytes]], folder: Path) -> int:
+    """Waits for all of them, says what ended those that show nothing, and returns the exit code of the command."""
     deadline = float("inf")
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
-        if gone is None:
-            ended = [rank for rank, process in enumerate(started) if (process.poll() or 0) < 0]
-            if ended:
-                gone, deadline = ended[0], time.monotonic() + PARTING
+        if deadline == float("inf") and started[0].poll() is not None:
+            deadline = time.monotonic() + PARTING
         time.sleep(LOOKED)
-    if gone is not None:
-        name = signal.Signals(-(started[gone].returncode or 0)).name
-        again = command("train", "--devices", len(started), "--resume", "latest")
-        put(f"process {gone} of {len(started)} was ended by {name}; to continue: {again}", sys.stderr)
+    first, *others = codes = [process.poll() for process in started]
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            put(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}", sys.stderr)
+        elif first == LEFT_ALONE and code and (last := _last_line(folder / f"{rank}.log")):
+            put(f"process {rank} of {len(codes)}: {last}", sys.stderr)
+    if first is None or first < 0:
+        put(f"to continue: {command('train', '--devices', len(codes), '--resume', 'latest')}", sys.stderr)
         return 1
-    code = started[0].returncode
-    others = [process.returncode for process in started[1:] if process.returncode not in (0, code)]
-    if code == 0 and others:
-        log = next((text for rank in range(1, len(started)) if (text := (folder / f"{rank}.log").read_text())), "")
-        put(log.strip().splitlines()[-1] if log.strip() else "another process failed", sys.stderr)
-        return int(others[0])
-    return int(code)
+    own = [code for code in others if code and code > 0 and code != LEFT_ALONE]
+    return own[0] if own and first in (0, LEFT_ALONE) else first
+
+
+def _last_line(log: Path) -> str:
+    """What a process that shows nothing said last; nothing where it only met the end of another one."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return "" if not lines or GONE in lines[-1] else lines[-1]

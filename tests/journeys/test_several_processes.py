@@ -29,6 +29,22 @@ os.environ.update(place, GLOO_SOCKET_IFNAME="lo", DATESHARD_MESH_FILE={file!r})
 from dateshard.cli import run
 sys.exit(run(sys.argv[1:], ("dateshard",)))
 """
+NORM = """import torch
+from torch import nn
+class Normed(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.form = (shape.window.target_steps, shape.num_nodes, shape.num_outputs)
+        self.norm, self.drop = nn.BatchNorm1d(shape.num_inputs), nn.Dropout(0.3)
+        self.out, self.unused = nn.Linear(shape.num_inputs, shape.num_outputs), nn.Linear(2, 2)
+        self.register_buffer("lowest", torch.full((2,), torch.finfo(torch.float32).min))
+    def forward(self, history, codes):
+        last = history[:, -1].mean(1)
+        last = self.out(self.drop(self.norm(last) if len(last) > 1 or not self.training else last))
+        return last[:, None, None].expand(-1, *self.form)
+def build(shape, config):
+    return Normed(shape)
+"""
 
 
 class Several:
@@ -125,9 +141,9 @@ def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(seve
         os.kill(jobs[1].pid, number)
         first, second = several.wait(jobs)
         if second.code in (143, -9):  # else it was quicker than the signal
-            assert first.code == (143 if number == signal.SIGTERM else 1), first
-            told = "Continue exactly here" if number == signal.SIGTERM else "another process of this training is gone"
-            assert told in first.out + first.err
+            assert first.code == (130 if number == signal.SIGTERM else 75), first
+            last = "Continue exactly here" if number == signal.SIGTERM else "another process of this training is gone"
+            assert last in first.out + first.err
         several.train(2, name, resume=True)
         assert alike(tensors(several, name), whole, to=0), name
 
@@ -140,6 +156,32 @@ def test_one_two_and_again_one_process_continue_the_same_sequence(several: Sever
     assert alike(tensors(several, "turns"), tensors(several, "whole"), to=1e-6)
     steps = [row["step"] for row in rows(several, "turns") if "batch" in row]
     assert steps == list(range(1, 28))
+
+
+def test_with_micro_batches_one_two_and_four_processes_end_with_the_same_bits(several: Several) -> None:
+    """Of a model with dropout and BatchNorm; of the last batch, with one window, three micro-batches have none."""
+    (several.world.folder / "norm.py").write_text(NORM)
+    words = ("trainer.model.name=norm:build", "trainer.training.micro_batches=4")
+    words += ("trainer.scheduler={type: plateau, patience: 0}", "trainer.training.clip_norm=0.5")
+    several.train(1, "one", *words)
+    several.train(2, "two", *words)
+    several.train(4, "four", *words)
+    for world_size, limit in ((2, 3), (1, 6), (4, 16)):
+        several.train(world_size, "turns", *(words if limit == 3 else ()), "--max-steps", str(limit), resume=limit > 3)
+    several.train(2, "turns", "--max-steps", "null", resume=True)
+    whole = tensors(several, "one")
+    assert whole["model/norm.running_mean"].any()
+    assert (whole["model/lowest"] == torch.finfo(torch.float32).min).all()
+    assert not any(name.startswith("optimizer") and "unused" in name for name in whole)
+    for name in ("two", "four", "turns"):
+        assert alike(whole, tensors(several, name), to=0), name
+        assert rows(several, name) == rows(several, "one")
+
+
+def test_a_number_of_processes_that_micro_batches_do_not_fit_is_refused(several: Several) -> None:
+    ended = several.train(3, "three", "trainer.training.micro_batches=4", code=2)
+    assert "3 processes cannot share 4 micro-batches evenly" in ended[0].err
+    assert "Train in 1, 2, 4 of them" in ended[0].err
 
 
 def test_what_one_process_does_alone_is_refused_by_the_first_and_ends_all(several: Several) -> None:
@@ -162,9 +204,10 @@ def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that
     children = Path(f"/proc/{begun.pid}/task/{begun.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
     _, err = begun.communicate(timeout=PATIENCE_SECONDS)
-    assert begun.returncode == 1
+    assert begun.returncode == 75
     assert "process 1 of 2 was ended by SIGKILL" in err
-    assert "train --devices 2 --resume latest" in err
+    assert "another process of this training is gone; saved epoch" in err
+    assert "train --devices 2 --resume killed" in err
     assert "2 processes" in (several.world.folder / "data/runs/killed/run.log").read_text()
     assert all(not Path(f"/proc/{child}").exists() for child in children)
     assert several.world.run("train", "-c", "config.yaml", "--devices", "none", code=2).stderr.startswith(

@@ -31,6 +31,7 @@ FREE = (
 # Settings that older runs do not name, as which they behave; and those of each of their named losses.
 NEWER = {
     "training.drop_last": False,
+    "training.micro_batches": None,
     "training.quantiles": list(QUANTILES),
     "training.weights": None,
     "model.observed": False,

@@ -40,9 +40,14 @@ def count_accelerators() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def compute_in_one_thread() -> None:
+    """Makes the order of additions within an operation that of one thread, from here on in this process."""
+    torch.set_num_threads(1)
+
+
 def backend_of(device: torch.device) -> str:
     """Names what carries tensors from process to process on such a device."""
-    return "nccl" if device.type == "cuda" else "gloo"
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
 def describe() -> tuple[str, str]:

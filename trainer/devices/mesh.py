@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,14 @@ import torch.distributed as dist
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import DateshardError, UsageError
 from dateshard.trainer.devices.device import backend_of
+from dateshard.trainer.devices.flat import Flat
+from dateshard.trainer.devices.gone import GONE, ProcessGoneError
 
-TIMEOUT = dt.timedelta(
-    minutes=30
-)  # of a process that waits for another: the first may read a store of thousands of dates
+WAITED = dt.timedelta(minutes=30)  # for another process: the first may read a store of thousands of dates
 
 
-def _never() -> bool:
-    return False
+def _nothing() -> Sequence[bool]:
+    return ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,51 +36,60 @@ class Mesh:
     Attributes:
         rank: number of this process, from 0. world: how many there are. local: how many share this machine.
         local_rank: number among those.
-        asked: whether this process was asked to stop; stopping: whether any was, as of the last step that they shared.
+        asked: what this process was asked for; raised: what any was, as of the last time that they shared it.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 1
     local_rank: int = 0
-    asked: Callable[[], bool] = _never
-    stopping: bool = False
+    asked: Callable[[], Sequence[bool]] = _nothing
+    raised: Sequence[bool] = ()
 
     @property
     def leads(self) -> bool:
         """Whether this process writes: checkpoints, metrics, the record of the run."""
         return self.rank == 0
 
-    def add(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Adds up each tensor over all processes, in place; one exchange for each kind of number."""
-        if self.world == 1:
-            return
-        kinds = dict.fromkeys(tensor.dtype for tensor in tensors)
-        for kind in kinds:
-            own = [tensor for tensor in tensors if tensor.dtype == kind]
-            joined = torch.cat([tensor.reshape(-1) for tensor in own])
-            try:
-                dist.all_reduce(joined)
-            except RuntimeError as error:  # "Connection closed by peer", and a page of where in C++
-                what = "another process of this training is gone"
-                raise DateshardError(what, todo=f"Continue it: {command('train', '--resume', 'latest')}") from error
-            at = 0
-            for tensor in own:
-                tensor.copy_(joined[at : at + tensor.numel()].view_as(tensor))
-                at += tensor.numel()
+    @property
+    def option(self) -> tuple[str, ...]:
+        """The option of `train` that starts as many processes again; none where torchrun starts them on several machines."""
+        return ("--devices", str(self.world)) if 1 < self.world == self.local else ()
 
-    def any(self, flag: bool) -> bool:
-        """Whether any of the processes says so."""
-        if self.world == 1:
-            return flag
-        raised = torch.tensor([float(flag)])
-        dist.all_reduce(raised)
-        return bool(raised.item())
+    def add(self, figures: Flat) -> None:
+        """Adds figures up over all processes, in place."""
+        if self.world > 1:
+            with _exchange():
+                for row in figures.values():
+                    dist.all_reduce(row)
 
-    def send(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Overwrites the tensors with those of the first process."""
-        for tensor in tensors if self.world > 1 else ():
-            dist.broadcast(tensor, 0)
+    def add_pairwise(self, figures: Flat) -> None:
+        """Adds figures up over a power of two of processes, in place, in the order that `shares` draws.
+
+        In each round a process adds those of one other, which adds its own: both have the same bits.
+        """
+        distance = self.world // 2
+        while distance:
+            for row in figures.values():
+                row += self._swapped(row, self.rank ^ distance)
+            distance //= 2
+
+    def _swapped(self, row: torch.Tensor, other: int) -> torch.Tensor:
+        """The row of another process, which gets this one's."""
+        theirs = torch.empty_like(row)
+        with _exchange():
+            pair = [dist.P2POp(dist.isend, row, other), dist.P2POp(dist.irecv, theirs, other)]
+            for work in dist.batch_isend_irecv(pair):
+                work.wait()
+        return theirs
+
+    def ask(self) -> None:
+        """Shares with the others what each was asked for."""
+        if self.world > 1:
+            flags = torch.tensor([float(flag) for flag in self.asked()])
+            with _exchange():
+                dist.all_reduce(flags)
+            self.raised = [bool(flag) for flag in flags.tolist()]
 
     def from_first(self, make: Callable[[], Any]) -> Any:
         """What the first process makes, in all of them; what it raises, too. It is pickled: these processes trust each other."""
@@ -90,12 +100,48 @@ class Mesh:
             try:
                 held = [make(), None]
             except Exception as error:
-                dist.broadcast_object_list([None, error], 0)
+                with _exchange():
+                    dist.broadcast_object_list([None, error], 0)
                 raise
-        dist.broadcast_object_list(held, 0)
+        with _exchange():
+            dist.broadcast_object_list(held, 0)
         if held[1] is not None:
             raise held[1]
         return held[0]
+
+    def together(self, make: Callable[[], Any]) -> Any:
+        """What each process makes; where one fails all of them raise its error.
+
+        Raises:
+            DateshardError: of the first that failed.
+        """
+        if self.world == 1:
+            return make()
+        made, failure = None, None
+        try:
+            made = make()
+        except DateshardError as error:
+            failure = error
+        failures: list[DateshardError | None] = [None] * self.world
+        with _exchange():
+            dist.all_gather_object(failures, failure)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+        return made
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Makes what torch says of a lost connection, a page of where in C++, one sentence.
+
+    Raises:
+        ProcessGoneError: another process does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessGoneError(GONE, todo=f"Continue it: {command('train', '--resume', 'latest')}") from error
 
 
 def mesh_of(environment: Mapping[str, str]) -> Mesh:
@@ -117,12 +163,17 @@ def mesh_of(environment: Mapping[str, str]) -> Mesh:
 
 
 def join(mesh: Mesh, device: torch.device) -> None:
-    """Waits until all processes are there."""
+    """Waits until all processes are there.
+
+    Raises:
+        ProcessGoneError: one of them did not come.
+    """
     if mesh.world == 1 or dist.is_initialized():
         return
     where = os.environ.get("DATESHARD_MESH_FILE")
-    options: dict[str, Any] = {"rank": mesh.rank, "world_size": mesh.world, "timeout": TIMEOUT}
-    dist.init_process_group(backend_of(device), init_method=f"file://{where}" if where else "env://", **options)
+    options: dict[str, Any] = {"rank": mesh.rank, "world_size": mesh.world, "timeout": WAITED}
+    with _exchange():
+        dist.init_process_group(backend_of(device), init_method=f"file://{where}" if where else "env://", **options)
 
 
 def leave() -> None:

@@ -35,14 +35,18 @@ SIZES = ("model.hidden_units", "training.batch_size", "window.history", "window.
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What the data give: windows of the training split, numbers of a step, whether cells are missing, readers."""
+    """What the data give: windows of the training split, numbers of a step, whether cells are missing, readers.
+
+    `processes`: that share the machine and the batches, each with weights of its own.
+    """
 
     windows: int
     row_values: int
     mask: bool
     readers: int
+    processes: int = 1
 
 
 def machine_bytes() -> int:
@@ -56,7 +60,7 @@ def machine_bytes() -> int:
 
 
 def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
-    """Returns {part: bytes} that a training holds at least."""
+    """Returns {part: bytes} that a training holds at least, all its processes of a machine together."""
     training, window, moments = config.training, shape.window, moments_a_weight(config.training)
     batch = max(1, min(training.batch_size, counts.windows))
     cells, targets = counts.row_values * FLOAT, shape.num_nodes * shape.num_outputs
@@ -66,7 +70,9 @@ def needed(config: Trainer, shape: Shape, counts: Counts) -> dict[str, int]:
     steps = (len(shape.columns) or window.history) if config.model.name in BY_STEP else 1
     layers = 0 if is_own(config.model.name) else sum(config.model.hidden_units) * shape.num_nodes * steps
     return {
-        "weights, gradients and moments": min(BEYOND, weights_bytes(config.model, shape) * (2 + moments)),
+        "weights, gradients and moments": min(
+            BEYOND, weights_bytes(config.model, shape) * (2 + moments) * counts.processes
+        ),
         "batches": 2 * counts.readers * batch * row,
         "layers and forecasts of a batch": 2 * batch * (layers + window.target_steps * targets) * FLOAT,
         "sample": sampled * window_sample if config.metrics.custom else 0,

@@ -13,6 +13,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import CheckpointWriter
 from dateshard.trainer.data.batch import Batch
 from dateshard.trainer.devices.device import empty_cache, peak_device_bytes
+from dateshard.trainer.devices.gone import ProcessGoneError
 from dateshard.trainer.memory.memory_need import machine_bytes, size
 from dateshard.trainer.memory.process_memory import peak_bytes
 from dateshard.trainer.session import Session, save
@@ -113,6 +114,14 @@ def save_whole(session: Session, writer: CheckpointWriter, failure: ResourceErro
         begun = command("train", "--init-from", run, config=True)
         todo += f". In less, a new run that begins with its weights takes steps of the same windows: {begun} {' '.join(words)}"
     return ResourceError(what, todo=todo)
+
+
+def save_left_alone(session: Session, writer: CheckpointWriter, gone: ProcessGoneError) -> ProcessGoneError:
+    """Saves a run of which another process is gone, at its last whole step; returns the error that says so."""
+    todo = f"Continue it: {command('train', *session.mesh.option, '--resume', session.checkpoints.parent.name)}"
+    if not session.mesh.leads:
+        return ProcessGoneError(gone.what, todo=todo)
+    return ProcessGoneError(f"{gone.what}; {_saved(session, writer, whole=True)}", todo=todo)
 
 
 def _saved(session: Session, writer: CheckpointWriter, *, whole: bool) -> str:

@@ -5,7 +5,7 @@ Legend: B batch, P target steps, N nodes, F numeric targets, T targets, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,10 +205,15 @@ class EpochMetrics:
         counted = [array for classes in self.classes.values() for array in classes.totals()]
         return [self.losses_H3, *map(torch.from_numpy, [self.sums.values_6GF, *counted])]
 
-    def join(self, other: EpochMetrics) -> None:
-        """Adds what another counted of the same pass."""
-        for own, more in zip(self.totals(), other.totals(), strict=True):
+    def join(self, totals: Sequence[torch.Tensor]) -> None:
+        """Adds totals of the same pass."""
+        for own, more in zip(self.totals(), totals, strict=True):
             own += more
+
+    def clear(self) -> None:
+        """Forgets its totals."""
+        for own in self.totals():
+            own.zero_()
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import UsageError
+from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.checkpoint import DataIdentity
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.devices.mesh import Mesh
@@ -44,7 +44,6 @@ def start_together(
     """
     if mesh.world == 1:
         return start(config, dataset, shards, runs, resume=resume, new=new, opener=opener)
-    refuse_alone(config)
     own: list[Started] = []
 
     def begin() -> Position:
@@ -52,20 +51,13 @@ def start_together(
         return _position(own[0])
 
     at: Position = mesh.from_first(begin)
-    return own[0] if own else _follow(mesh, at, opener(shards, at.data), runs)
-
-
-def refuse_alone(config: Trainer) -> None:
-    """Refuses what one process does alone.
-
-    Raises:
-        UsageError: naming it.
-    """
-    if config.model.name == "ridge":
-        raise UsageError("ridge is solved in one pass by one process", todo="Leave --devices out")
-    if config.metrics.custom:
-        what = "trainer.metrics.custom needs the windows of the whole epoch in one process"
-        raise UsageError(what, todo="Leave --devices out, or set metrics.custom to null")
+    try:
+        started: Started = mesh.together(lambda: own[0] if own else _follow(mesh, at, opener(shards, at.data), runs))
+    except DateshardError:
+        for begun in own:
+            begun.close()
+        raise
+    return started
 
 
 def _position(started: Started) -> Position:

@@ -146,7 +146,7 @@ def test_weights_are_counted_as_they_will_be(name: str, monkeypatch: pytest.Monk
     before = torch.get_rng_state()
     memory_need.weights_bytes(model, shape)
     assert torch.equal(before, torch.get_rng_state())
-    counts = memory_need.Counts(1000, 10, True, 2)
+    counts = memory_need.Counts(windows=1000, row_values=10, mask=True, readers=2)
     parts = memory_need.needed(Trainer(model=model), shape, counts)
     assert parts["weights, gradients and moments"] == 4 * expected
     assert parts["batches"] == 2 * 2 * 32 * (30 * (10 * 4 + 4) + 6 * 10)
@@ -164,7 +164,7 @@ def test_a_model_of_sequences_keeps_its_layers_for_every_column_of_a_table(name:
         columns=(1,) * 50,
     )
     config = Trainer(model=ModelConfig(name=name, hidden_units=(12, 7)))
-    parts = memory_need.needed(config, shape, memory_need.Counts(1000, 51, False, 2))
+    parts = memory_need.needed(config, shape, memory_need.Counts(windows=1000, row_values=51, mask=False, readers=2))
     steps = 1 if name in ("mlp", "stid") else 50
     assert parts["layers and forecasts of a batch"] == 2 * 32 * (19 * steps + 1) * 4
 
