@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ def taken(files: Sequence[str]) -> tuple[str, ...]:
     if files:
         return tuple(files)
     file = only_one()
-    if not {"-q", "--quiet"} & set(door().words):
+    first = os.environ.get("RANK", "0") == "0"  # of several processes
+    if first and not {"-q", "--quiet"} & set(door().words):
         put(f"configuration {file}, the only one in configs/", sys.stderr)
     return (file,)
 

@@ -220,16 +220,7 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
     words = ("--resume", "auto", "--epochs", "40")
     several.train(2, "whole", "--epochs", "40")
     (several.world.folder / "data/runs/whole").rename(several.world.folder / "whole")
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "2",
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
     elastic = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GLOO_SOCKET_IFNAME": "lo"}
     elastic["PYTHONWARNINGS"] = "default"  # its own are not ours to mend
     begun = subprocess.Popen(
@@ -242,5 +233,6 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
     os.kill(int(children[1]), signal.SIGKILL)
     assert begun.wait(PATIENCE_SECONDS) == 0
     (name,) = (path.name for path in runs.iterdir() if path.is_dir())
+    assert (runs / name / "run.log").read_text().count("2 processes") == 2  # it began, and was continued
     (several.world.folder / "whole").rename(runs / "whole")
     assert alike(tensors(several, name), tensors(several, "whole"), to=0)
