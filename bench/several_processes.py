@@ -153,7 +153,9 @@ def report(put: Callable[[str], None], of: dict[int, Figures]) -> None:
     for size in SIZES:
         count = next(iter(of.values()))[f"{size}/default"]["parameters"]
         put(f"\n## {count:,} weights\n")
-        put("| processes | way | wall ms a step: median (least - most) | CPU ms | wall / plain DDP, in pairs | CPU / | bits |")
+        put(
+            "| processes | way | wall ms a step: median (least - most) | CPU ms | wall / plain DDP, in pairs | CPU / | bits |"
+        )
         put("|---|---|---|---|---|---|---|")
         for processes, figures in of.items():
             base = figures[f"{size}/plain DDP"]
@@ -162,10 +164,12 @@ def report(put: Callable[[str], None], of: dict[int, Figures]) -> None:
                     continue
                 wall, cpu = row["wall"], row["cpu"]
                 ratios = [
-                    statistics.median(a / b for a, b in zip(row[key], base[key], strict=True)) for key in ("wall", "cpu")
+                    statistics.median(a / b for a, b in zip(row[key], base[key], strict=True))
+                    for key in ("wall", "cpu")
                 ]
+                spread = f"{statistics.median(wall):.2f} ({min(wall):.2f} - {max(wall):.2f})"
                 put(
-                    f"| {processes} | {name.partition('/')[2]} | {statistics.median(wall):.2f} ({min(wall):.2f} - {max(wall):.2f}) "
+                    f"| {processes} | {name.partition('/')[2]} | {spread} "
                     f"| {statistics.median(cpu):.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {row['bits']} |"
                 )
 
@@ -197,7 +201,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         build_world(Path(folder), 29, split=SPLIT).prepare()
-        of = {int(count): run(Path(folder), int(count), given.rounds, given.steps) for count in given.processes.split(",")}
+        of = {
+            int(count): run(Path(folder), int(count), given.rounds, given.steps) for count in given.processes.split(",")
+        }
     report(put, of)
     if given.write:
         (Path(__file__).parent / "results" / f"{today}-several-processes.md").write_text("\n".join(lines) + "\n")
