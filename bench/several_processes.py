@@ -33,6 +33,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.devices.mesh import Mesh, join, mesh_of
 from dateshard.trainer.forward import forward
@@ -50,11 +51,12 @@ Figures = dict[str, dict[str, Any]]
 
 def session_of(folder: Path, mesh: Mesh, size: str, micro_batches: int | None) -> Session:
     """A session at its start."""
-    world = build_world(folder, 29, split=SPLIT)
-    tree = dict(world.tree["trainer"])
+    tree = json.loads((folder / "trainer.json").read_text())
     tree["model"] = {"name": "mlp", "hidden_units": SIZES[size], "dropout_rate": 0.1}
     tree["training"] = {"epochs": 1000, "batch_size": BATCH, "drop_last": True, "micro_batches": micro_batches}
-    return make_session(Trainer.model_validate(tree), world.open(), folder / "checkpoints", mesh)
+    return make_session(
+        Trainer.model_validate(tree), Dataset.open(folder / "data/shards/world"), folder / "checkpoints", mesh
+    )
 
 
 def ours(session: Session) -> Iterator[None]:
@@ -200,7 +202,9 @@ def main() -> None:
         "`bits` is a hash of weights and moments at the end: equal ones are equal to the bit."
     )
     with tempfile.TemporaryDirectory() as folder:
-        build_world(Path(folder), 29, split=SPLIT).prepare()
+        world = build_world(Path(folder), 29, split=SPLIT)
+        world.prepare()
+        (Path(folder) / "trainer.json").write_text(json.dumps(world.tree["trainer"], default=str))
         of = {
             int(count): run(Path(folder), int(count), given.rounds, given.steps) for count in given.processes.split(",")
         }

@@ -99,7 +99,8 @@ def _wait(started: Sequence[subprocess.Popen[bytes]], folder: Path) -> int:
     """Waits for all of them, says what ended those that show nothing, and returns the exit code of the command."""
     deadline = float("inf")
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
-        if deadline == float("inf") and started[0].poll() is not None:
+        met = (folder / "mesh-0").exists()  # as `mesh.joined` says: before, the first waits for one that never comes
+        if deadline == float("inf") and (started[0].poll() is not None or (not met and any(p.poll() for p in started))):
             deadline = time.monotonic() + PARTING
         time.sleep(LOOKED)
     first, *others = codes = [process.poll() for process in started]

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dateshard.trainer import checkpoint
-from dateshard.trainer.checkpoint.checkpoint_folder import read_files
 from tests.conftest import command, environment
 from tests.kit.limits import PATIENCE_SECONDS
-from tests.kit.zygote import Ended, Job, shared
+from tests.kit.several import Several, kill_loop
 
 SPLIT = {"train": "..2024-03-04", "validation": "2024-03-05", "test": "2024-03-06.."}
-SCRIPT = """
-import os, sys
-place = dict(zip(("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"), {place!r}))
-os.environ.update(place, GLOO_SOCKET_IFNAME="lo", DATESHARD_MESH_FILE={file!r})
-from dateshard.cli import run
-sys.exit(run(sys.argv[1:], ("dateshard",)))
-"""
 NORM = """import torch
 from torch import nn
 class Normed(nn.Module):
@@ -47,32 +37,6 @@ def build(shape, config):
 """
 
 
-class Several:
-    """Starts a command in several processes, forked from one that has imported everything."""
-
-    def __init__(self, world: Any) -> None:
-        self.world, self.count = world, 0
-
-    def start(self, world_size: int, *words: str) -> list[Job]:
-        self.count += 1
-        file = str(self.world.folder / f"mesh-{self.count}")
-        jobs = []
-        for rank in range(world_size):
-            place = (str(rank), str(rank), str(world_size), str(world_size))
-            jobs.append(shared().start(words, self.world.folder, script=SCRIPT.format(place=place, file=file)))
-        return jobs
-
-    def wait(self, jobs: Sequence[Job]) -> list[Ended]:
-        return [shared().wait(job) for job in jobs]
-
-    def train(self, world_size: int, name: str, *words: str, resume: bool = False, code: int = 0) -> list[Ended]:
-        which = ("--resume", name) if resume else ("-c", "config.yaml", "--run", name)
-        ended = self.wait(self.start(world_size, "train", *which, *words))
-        assert {process.code for process in ended} == {code}, ended
-        assert all(not process.out for process in ended[1:])
-        return ended
-
-
 @pytest.fixture
 def several(make_world: Callable[..., Any]) -> Iterator[Several]:
     """Four training dates with gaps, 79 windows in batches of 6: the last batch has one window, a process of three none."""
@@ -83,19 +47,6 @@ def several(make_world: Callable[..., Any]) -> Iterator[Several]:
     world.config_file()
     world.prepare()
     return Several(world)
-
-
-def tensors(several: Several, run: str) -> dict[str, torch.Tensor]:
-    """All tensors of a run's newest checkpoint."""
-    saved, _ = checkpoint.find(several.world.folder / "data/runs" / run / "checkpoints", "latest")
-    return {f"{group}/{name}": t for group, named in read_files(saved).items() for name, t in named.items()}
-
-
-def rows(several: Several, run: str) -> list[dict[str, Any]]:
-    """The rows of steps and epochs, without times."""
-    lines = (several.world.folder / "data/runs" / run / "metrics.jsonl").read_text().splitlines()
-    kept = ("step", "epoch", "batch", "loss", "train_loss", "val_loss", "learning_rate", "skipped")
-    return [{key: row[key] for key in kept if key in row} for row in map(json.loads, lines)]
 
 
 def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, to: float) -> bool:
@@ -113,12 +64,12 @@ def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *, to: f
 def test_two_or_three_processes_end_with_the_weights_and_figures_of_one(several: Several) -> None:
     for name, world_size in (("one", 1), ("two", 2), ("three", 3)):
         several.train(world_size, name)
-    whole, by_one = tensors(several, "one"), rows(several, "one")
+    whole, by_one = several.tensors("one"), several.rows("one")
     assert len(by_one) == 2 * 14 + 2
     for name in ("two", "three"):
-        assert alike(whole, tensors(several, name), to=1e-6)
-        assert not alike(whole, tensors(several, name), to=0)  # they did add up in another order
-        for row, of_one in zip(rows(several, name), by_one, strict=True):
+        assert alike(whole, several.tensors(name), to=1e-6)
+        assert not alike(whole, several.tensors(name), to=0)  # they did add up in another order
+        for row, of_one in zip(several.rows(name), by_one, strict=True):
             assert row == pytest.approx(of_one, rel=1e-6)
     assert sorted(path.name for path in (several.world.folder / "data/runs").iterdir() if path.is_dir()) == [
         "one",
@@ -130,7 +81,7 @@ def test_two_or_three_processes_end_with_the_weights_and_figures_of_one(several:
 def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(several: Several) -> None:
     """SIGTERM to the second one alone stops both after the same step; SIGKILL costs what came after the last save."""
     several.train(2, "whole", "trainer.model.dropout_rate=0.2")
-    whole = tensors(several, "whole")
+    whole = several.tensors("whole")
     for name, number in (("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
         words = ("train", "-c", "config.yaml", "--run", name, "trainer.model.dropout_rate=0.2")
         jobs = several.start(2, *words, "trainer.training.epochs=2")
@@ -145,7 +96,7 @@ def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(seve
             last = "Continue exactly here" if number == signal.SIGTERM else "another process of this training is gone"
             assert last in first.out + first.err
         several.train(2, name, resume=True)
-        assert alike(tensors(several, name), whole, to=0), name
+        assert alike(several.tensors(name), whole, to=0), name
 
 
 def test_one_two_and_again_one_process_continue_the_same_sequence(several: Several) -> None:
@@ -153,8 +104,8 @@ def test_one_two_and_again_one_process_continue_the_same_sequence(several: Sever
     several.train(1, "turns", "--max-steps", "4")
     several.train(2, "turns", "--max-steps", "17", resume=True)
     several.train(1, "turns", "--max-steps", "27", resume=True)
-    assert alike(tensors(several, "turns"), tensors(several, "whole"), to=1e-6)
-    steps = [row["step"] for row in rows(several, "turns") if "batch" in row]
+    assert alike(several.tensors("turns"), several.tensors("whole"), to=1e-6)
+    steps = [row["step"] for row in several.rows("turns") if "batch" in row]
     assert steps == list(range(1, 28))
 
 
@@ -169,13 +120,13 @@ def test_with_micro_batches_one_two_and_four_processes_end_with_the_same_bits(se
     for world_size, limit in ((2, 3), (1, 6), (4, 16)):
         several.train(world_size, "turns", *(words if limit == 3 else ()), "--max-steps", str(limit), resume=limit > 3)
     several.train(2, "turns", "--max-steps", "null", resume=True)
-    whole = tensors(several, "one")
+    whole = several.tensors("one")
     assert whole["model/norm.running_mean"].any()
     assert (whole["model/lowest"] == torch.finfo(torch.float32).min).all()
     assert not any(name.startswith("optimizer") and "unused" in name for name in whole)
     for name in ("two", "four", "turns"):
-        assert alike(whole, tensors(several, name), to=0), name
-        assert rows(several, name) == rows(several, "one")
+        assert alike(whole, several.tensors(name), to=0), name
+        assert several.rows(name) == several.rows("one")
 
 
 def test_a_number_of_processes_that_micro_batches_do_not_fit_is_refused(several: Several) -> None:
@@ -195,7 +146,7 @@ def test_what_one_process_does_alone_is_refused_by_the_first_and_ends_all(severa
 def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that_was_killed(several: Several) -> None:
     several.train(1, "one")
     several.world.run("train", "-c", "config.yaml", "--run", "two", "--devices", "2", timeout=PATIENCE_SECONDS)
-    assert alike(tensors(several, "two"), tensors(several, "one"), to=1e-6)
+    assert alike(several.tensors("two"), several.tensors("one"), to=1e-6)
     words = command("train", "-c", "config.yaml", "--run", "killed", "--devices", "2", "--epochs", "2000")
     begun = subprocess.Popen(words, cwd=several.world.folder, env=environment(), stderr=subprocess.PIPE, text=True)
     metrics = several.world.folder / "data/runs/killed/metrics.jsonl"
@@ -213,6 +164,12 @@ def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that
     assert several.world.run("train", "-c", "config.yaml", "--devices", "none", code=2).stderr.startswith(
         "Error: --devices"
     )
+
+
+def test_after_kills_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_never_killed(several: Several) -> None:
+    met = kill_loop(several, 3, 7, "trainer.model.dropout_rate=0.2")
+    assert met.kills == 3
+    assert met.bad == []
 
 
 @pytest.mark.slow
@@ -235,4 +192,4 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
     (name,) = (path.name for path in runs.iterdir() if path.is_dir())
     assert (runs / name / "run.log").read_text().count("2 processes") == 2  # it began, and was continued
     (several.world.folder / "whole").rename(runs / "whole")
-    assert alike(tensors(several, name), tensors(several, "whole"), to=0)
+    assert alike(several.tensors(name), several.tensors("whole"), to=0)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -174,9 +175,10 @@ def join(mesh: Mesh, device: torch.device) -> None:
     options: dict[str, Any] = {"rank": mesh.rank, "world_size": mesh.world, "timeout": WAITED}
     with _exchange():
         dist.init_process_group(backend_of(device), init_method=f"file://{where}" if where else "env://", **options)
+    if where:
+        joined(where, mesh.rank).touch()
 
 
-def leave() -> None:
-    """Lets go of the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def joined(where: str, rank: int) -> Path:
+    """The file that says that a process of `train --devices` met the others: from then on it notices when one is gone."""
+    return Path(f"{where}-{rank}")

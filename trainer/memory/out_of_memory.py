@@ -126,17 +126,20 @@ def save_left_alone(session: Session, writer: CheckpointWriter, gone: ProcessGon
 
 def _saved(session: Session, writer: CheckpointWriter, *, whole: bool) -> str:
     """Saves, and says what there is to go on from."""
-    why = "the weights were being changed"
+    why = "the weights were being changed; "
+    state = session.state
+    kept = state.batch == 0 and state.step > 0  # where an epoch begins: the checkpoint of the one before is that place
     try:
-        if whole:
+        if whole and not kept:
             save(session, writer)
         writer.finish()
-        if whole:
-            return f"saved epoch {session.state.epoch + 1} batch {session.state.batch}"
+        if whole and not kept:
+            return f"saved epoch {state.epoch + 1} batch {state.batch}"
+        why = "" if whole else why
     except (MemoryError, RuntimeError, OSError, DateshardError) as error:
-        why = f"saving failed too ({of_memory(error) or error})"
+        why = f"saving failed too ({of_memory(error) or error}); "
     newest, _ = checkpoint.newest(session.checkpoints)
-    return f"{why}; " + (f"the last checkpoint is {newest.name}" if newest else "there is no checkpoint yet")
+    return why + (f"the last checkpoint is {newest.name}" if newest else "there is no checkpoint yet")
 
 
 def _excess(what: str) -> float:

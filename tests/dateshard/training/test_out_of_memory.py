@@ -96,14 +96,21 @@ def files(run: str, name: str = "checkpoint_epoch_2_batch_10") -> Any:
     return json.loads(Path(f"data/runs/{run}/checkpoints/{name}/manifest.json").read_bytes())["content"]["files"]
 
 
+def epochs(run: str) -> list[float]:
+    """The losses of the epochs that its metrics tell of."""
+    rows = map(json.loads, Path(f"data/runs/{run}/metrics.jsonl").read_text().splitlines())
+    return [row["train_loss"] for row in rows if "train_loss" in row]
+
+
 @pytest.mark.parametrize(
     ("hungry", "batch", "saved"),
     [
-        ("4:torch", "epoch 1 batch 4 of 10", "epoch 1 batch 2"),
-        ("3:numpy", "epoch 1 batch 3 of 10", "epoch 1 batch 2"),
-        ("16:cuda", "epoch 2 batch 6 of 10", "epoch 2 batch 4"),
-        ("6:backward", "epoch 1 batch 6 of 10", "epoch 1 batch 4"),
-        ("3:validation", "epoch 1 validation batch 2 of 3", "epoch 1 batch 10"),
+        ("4:torch", "epoch 1 batch 4 of 10", "saved epoch 1 batch 2"),
+        ("3:numpy", "epoch 1 batch 3 of 10", "saved epoch 1 batch 2"),
+        ("16:cuda", "epoch 2 batch 6 of 10", "saved epoch 2 batch 4"),
+        ("11:torch", "epoch 2 batch 1 of 10", "the last checkpoint is checkpoint_epoch_1_batch_10"),
+        ("6:backward", "epoch 1 batch 6 of 10", "saved epoch 1 batch 4"),
+        ("3:validation", "epoch 1 validation batch 2 of 3", "saved epoch 1 batch 10"),
     ],
 )
 def test_the_batch_is_named_and_the_run_goes_on_from_its_last_whole_step_to_the_same_bits(
@@ -114,12 +121,13 @@ def test_the_batch_is_named_and_the_run_goes_on_from_its_last_whole_step_to_the_
     form = r"\(8 windows: history \[8, 12, \d, 2\], targets \[8, 6, \d, 2\]\)"
     assert re.search(rf"out of memory at {batch} {form}: [\d.,]+ (GB|GiB|PiB) more were asked for", line), line
     assert re.search(r"the process took [\d,.]+ [MG]B at its peak", line)
-    assert f"saved {saved}." in line
+    assert f"{saved}." in line
     assert f"train --resume {run}" in line
     state = json.loads(Path(f"data/runs/{run}/state.json").read_bytes())
     assert (state["state"], "out of memory at" in state["why"]) == ("failed", True)
     train("--resume", run)
     assert files(run) == files("whole")
+    assert epochs(run) == epochs("whole")
 
 
 def test_the_accumulation_that_keeps_the_steps_is_computed(train: Train) -> None:
