@@ -33,7 +33,7 @@ def main() -> None:
         met = kill_loop(Several(world), given.kills, given.seed, world_size=given.processes)
     line = (
         f"{dt.date.today()}: {met.kills} kills of one of {given.processes} processes at random moments (seed {given.seed}), "
-        f"{met.training} after a step of that process group, {met.first} of the first process, in {met.runs} runs: "
+        f"{met.training} after a step was taken, {met.first} of the first process, in {met.runs} runs: "
         f"{len(met.bad)} bad; every run ended with weights, optimizer, metrics and logged rows of one that was never killed"
     )
     print(line if not met.bad else "\n".join([line, *met.bad]))
