@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.parser import RoundTripParser
+from ruamel.yaml.scanner import Scanner
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.settings.setting_faults import Places, faults_of, inner_models
@@ -249,24 +252,37 @@ def _load(text: str, name: str) -> Any:
     Raises:
         UsageError: naming the place. YAMLError, ValueError: not YAML.
     """
-    depth = aliases = 0
-    for count, event in enumerate(_yaml().parse(text)):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        aliases += isinstance(event, AliasEvent)
-        tag = getattr(event, "tag", None)
-        fault = f"nested deeper than {MAX_DEPTH} sections" if depth > MAX_DEPTH else ""
-        fault = f"more than {MAX_WRITTEN:,} keys and values" if count > MAX_WRITTEN else fault
-        fault = f"more than {MAX_ALIASES} YAML aliases" if aliases > MAX_ALIASES else fault
-        fault = f"the tag {shorten(tag)!r} is refused" if tag and tag != "!" and tag not in PLAIN_TAGS else fault
-        if fault:
-            mark = event.start_mark
-            where = Where(file=f"{name}:{mark.line + 1}:{mark.column + 1}")
-            raise UsageError(fault, where=where, todo="Write plain values out")
-    loaded = _yaml().load(text)
+    yaml = YAML(typ="rt")
+    yaml.Scanner, yaml.Parser, yaml.Constructor = Scanner, partial(_Parser, name), _Constructor
+    loaded = yaml.load(text)
     if _explodes(loaded):
         what = f"more than {MAX_VALUES:,} values, aliases included"
         raise UsageError(what, where=Where(file=name), todo="Write them out")
     return loaded
+
+
+class _Parser(RoundTripParser):
+    """Refuses what is no plain or bounded YAML, event by event: nothing is built before the last one has come."""
+
+    def __init__(self, name: str, loader: Any) -> None:
+        super().__init__(loader=loader)
+        self.name, self.count, self.depth, self.aliases = name, -1, 0, 0
+
+    def get_event(self) -> Any:
+        event = super().get_event()
+        self.count += 1
+        self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        self.aliases += isinstance(event, AliasEvent)
+        tag = getattr(event, "tag", None)
+        fault = f"nested deeper than {MAX_DEPTH} sections" if self.depth > MAX_DEPTH else ""
+        fault = f"more than {MAX_WRITTEN:,} keys and values" if self.count > MAX_WRITTEN else fault
+        fault = f"more than {MAX_ALIASES} YAML aliases" if self.aliases > MAX_ALIASES else fault
+        fault = f"the tag {shorten(tag)!r} is refused" if tag and tag != "!" and tag not in PLAIN_TAGS else fault
+        if fault:
+            mark = event.start_mark
+            where = Where(file=f"{self.name}:{mark.line + 1}:{mark.column + 1}")
+            raise UsageError(fault, where=where, todo="Write plain values out")
+        return event
 
 
 class _Constructor(RoundTripConstructor):
@@ -274,12 +290,6 @@ class _Constructor(RoundTripConstructor):
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
-
-
-def _yaml() -> YAML:
-    yaml = YAML(typ="rt")
-    yaml.Constructor = _Constructor
-    return yaml
 
 
 def _explodes(loaded: Any) -> bool:
