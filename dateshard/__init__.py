@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dateshard.notebooks.stages import backtest, preprocess, train
     from dateshard.notebooks.training_runs import Run, runs
     from dateshard.notebooks.windows import Windows
+    from dateshard.requests.request_predictor import RequestPredictor
+    from dateshard.requests.simple_trainer import SimpleTrainer
     from dateshard.shardstore.errors import DateshardError
     from dateshard.trainer.loop import train as train_events
 
@@ -24,6 +26,8 @@ _LAZY = {
     "DateshardError": ("dateshard.shardstore.errors", "DateshardError"),
     "Opened": ("dateshard.notebooks.opened", "Opened"),
     "Predictor": ("dateshard.judging.predictor", "Predictor"),
+    "RequestPredictor": ("dateshard.requests.request_predictor", "RequestPredictor"),
+    "SimpleTrainer": ("dateshard.requests.simple_trainer", "SimpleTrainer"),
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "backtest": ("dateshard.notebooks.stages", "backtest"),
     "bench_epoch": ("dateshard.notebooks.epoch_benches", "bench_epoch"),
@@ -40,7 +44,9 @@ __all__ = [
     "DateshardError",
     "Opened",
     "Predictor",
+    "RequestPredictor",
     "Run",
+    "SimpleTrainer",
     "Windows",
     "__version__",
     "backtest",

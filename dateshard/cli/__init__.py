@@ -35,6 +35,7 @@ COMMANDS = {
     "backtest": ("backtesting", "train and judge at several origins in time, and show how far they differ"),
     "predict": ("predicting", "forecast with a run's model what comes after raw dumps, with intervals"),
     "export-model": ("predicting", "write a run's model as an ONNX file, with raw values in and out"),
+    "requests": ("requests", "forecast LLM request traces: the next request, and the load some minutes ahead"),
     "runs": ("runs", "list training runs, newest first, with their state and how to continue them"),
     "show": ("reporting", "show a run's loss curves in the terminal, its figures, and where its report is"),
     "compare": ("runs", "compare runs: settings that differ, outcomes, loss curves"),

@@ -100,10 +100,8 @@ def measured(forecaster: Forecaster, minutes: MinuteCounts) -> tuple[dict[str, A
     def raw(scaled_WP3: Floats) -> Floats:
         return np.maximum(untransform(dataset.scale.undo(scaled_WP3[:, :, None, :])[:, :, 0], transforms), 0.0)
 
-    forecast, truth = (
-        [raw(each) for each in (validation.predicted_WPF, test.predicted_WPF)],
-        [raw(each) for each in (validation.truth_WPF, test.truth_WPF)],
-    )
+    forecast = [raw(each.predicted_WPF) for each in (validation, test)]
+    truth = [np.rint(raw(each.truth_WPF)) for each in (validation, test)]
     weights_P = weights_of(LENGTH, LEAD, forecast[0].shape[1])
     sums = [[np.einsum("wpf,p->wf", each, weights_P) for each in both] for both in (forecast, truth)]
     whole = [np.isfinite(each).all(axis=1) for each in sums[1]]
@@ -122,12 +120,17 @@ def measured(forecaster: Forecaster, minutes: MinuteCounts) -> tuple[dict[str, A
 
 
 def _covered(errors: SumErrors, forecast_W3: Floats, truth_W3: Floats) -> dict[str, Any]:
-    """Returns {level: {what: share of test windows at or below that quantile}}; the errors are those of validation."""
+    """Returns {level: {what: share of test windows at or below that quantile}}, and `inside`: between the outer ones.
+
+    The errors are those of validation.
+    """
     below: dict[str, Any] = {}
     quantiles_W3Q = np.stack([errors.quantiles(each, LEVELS) for each in forecast_W3])
     for place, level in enumerate(LEVELS):
         share = (truth_W3 <= quantiles_W3Q[:, :, place] + 1e-9).mean(axis=0)
         below[f"{level:g}"] = dict(zip(TOKENS, share.tolist(), strict=True))
+    inside_W3 = (truth_W3 >= quantiles_W3Q[:, :, 0] - 1e-9) & (truth_W3 <= quantiles_W3Q[:, :, -1] + 1e-9)
+    below["inside"] = dict(zip(TOKENS, inside_W3.mean(axis=0).tolist(), strict=True))
     return below
 
 

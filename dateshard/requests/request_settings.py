@@ -18,7 +18,7 @@ from dateshard.settings.presets import preset_file
 from dateshard.shardstore.errors import DumpError, UsageError, Where, counted, shorten
 
 MODELS = ("lstm", "dlinear")
-OTHERS = ("gru", "mlp", "cnn", "nlinear")
+OTHERS = ("gru", "cnn", "nlinear")  # an mlp would be told the second at which the next request comes
 SAMPLES = {"cpu": 50_000, "gpu": 200_000}  # records, where none were asked for
 HISTORY_MINUTES, HORIZON_MINUTES = 60, 15
 FEWEST_DATES = 3  # of a trace whose minutes are forecast: one for each part

@@ -244,6 +244,7 @@ def common_facts(outcome: RequestOutcome, model: str, loss: float | None, epochs
         "trace": {
             "file": trace.file,
             "format": trace.format,
+            "columns": list(trace.columns),
             "unit": trace.scale.unit,
             "origin": None if trace.scale.origin is None else str(trace.scale.origin),
             "records": trace.counts.kept,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import stdev
 from typing import Any
 
@@ -151,13 +152,14 @@ def _recent(output_R: Floats) -> float:
 
 def _solved(regressors_RK: Floats, truth_R: Floats) -> Floats:
     gram = regressors_RK.T @ regressors_RK + PENALTY * np.eye(regressors_RK.shape[1])
-    weights_K: Floats = np.linalg.solve(gram, regressors_RK.T @ truth_R)
+    weights_K: Floats = np.asarray(np.linalg.solve(gram, regressors_RK.T @ truth_R), dtype=np.float64)
     return weights_K
 
 
 def _with_interval(gain_R: Floats) -> tuple[float, float, float]:
     """The mean gain with its 95 % interval over blocks, whose requests resemble each other."""
-    means = [float(block.mean()) for block in np.array_split(gain_R, min(BLOCKS, len(gain_R)))]
+    edges = np.linspace(0, len(gain_R), min(BLOCKS, len(gain_R)) + 1).astype(int).tolist()
+    means = [float(gain_R[low:high].mean()) for low, high in pairwise(edges)]
     mean, deviation = float(gain_R.mean()), stdev(means) if len(means) > 1 else math.inf
     half = 2.093 * deviation / math.sqrt(len(means))  # Student's t of 19 degrees of freedom
     return mean, mean - half, mean + half

@@ -8,7 +8,7 @@ Legend: R records, in the order of time (of equal times in the order of the file
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +86,13 @@ class Trace:
     Attributes:
         time_R: nanoseconds since 1970 (of a trace that counts from its own begin: since the origin's midnight).
         input_R, output_R: tokens of the request and of the response.
+        columns: of the file: time, input tokens, output tokens.
         first: place of the first record of the sample; records before it serve the models of intervals alone.
     """
 
     file: str
     format: str
+    columns: tuple[str, str, str]
     scale: TimeScale
     time_R: Integers
     input_R: NDArray[np.int32]
@@ -108,6 +110,7 @@ class Trace:
         return Trace(
             file=self.file,
             format=self.format,
+            columns=self.columns,
             scale=self.scale,
             time_R=self.time_R[chosen],
             input_R=self.input_R[chosen],
@@ -130,6 +133,7 @@ def read_trace(
     columns: Mapping[str, str] | None = None,
     unit: str | None = None,
     origin: dt.date = ORIGIN,
+    num_rows: int | None = None,
 ) -> Trace:
     """Reads a trace in one pass.
 
@@ -139,6 +143,7 @@ def read_trace(
         sample_size: the newest so many records are the sample; None: all of them.
         columns: {time, input, output: the file's column}, where its header is not a known one.
         unit: of times that are numbers. origin: the date at whose midnight they begin, if they are small.
+        num_rows: only the first so many rows; None: all.
 
     Raises:
         UsageError: a wrong argument. DumpError: the file cannot be read, or none of its rows can be used.
@@ -150,7 +155,7 @@ def read_trace(
     blocks = _Blocks(form, origin)
     kinds: dict[str, Kind] = {form.time: "time", form.input: "number", form.output: "number"}
     request = Request(columns=kinds, csv=DIALECT)
-    parts = [blocks.decode(block) for block in reader_of(file, "auto")(file, request)]
+    parts = [blocks.decode(block) for block in _first(reader_of(file, "auto")(file, request), num_rows)]
     time_R, input_R, output_R, why_R = (np.concatenate(column) for column in zip(*parts, strict=True))
     parts.clear()
     unsorted = int((np.diff(time_R[why_R != 1]) < 0).sum())
@@ -158,6 +163,17 @@ def read_trace(
         order = np.argsort(time_R, kind="stable")
         time_R, input_R, output_R, why_R = (column[order] for column in (time_R, input_R, output_R, why_R))
     return _cleaned(str(path), form, blocks.scale, (time_R, input_R, output_R, why_R), (sample_size, unsorted))
+
+
+def _first(blocks: Iterator[RowBlock], num_rows: int | None) -> Iterator[RowBlock]:
+    """Yields blocks until they hold so many rows; the last one is cut."""
+    left = num_rows
+    for block in blocks:
+        if left is not None and len(block.frame) >= left:
+            yield RowBlock(block.path, block.frame.head(left), block.row_R[:left])
+            return
+        left = None if left is None else left - len(block.frame)
+        yield block
 
 
 Columns = tuple[Integers, NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]
@@ -184,6 +200,7 @@ def _cleaned(file: str, form: TraceFormat, scale: TimeScale, columns: Columns, a
     return Trace(
         file=file,
         format=form.name,
+        columns=form.columns,
         scale=scale,
         time_R=kept,
         input_R=input_R[good_R],
@@ -213,21 +230,25 @@ class _Blocks:
         frame = block.frame
         times = frame[self.form.time]
         if self.source is None:
-            self.source = _source(times, self.form, self.origin)
+            self.source = source_of(times, self.form, self.origin)
         time_R, valid_R = instants([times], self.source, None, self.spelling)
-        tokens = [frame[name].to_numpy() for name in (self.form.input, self.form.output)]
-        input_R, output_R = (
-            np.nan_to_num(np.where(column == np.floor(column), column, np.nan), nan=-0.5) for column in tokens
-        )
-        low_R, high_R = np.minimum(input_R, output_R), np.maximum(input_R, output_R)
-        unreadable_R = (input_R == -0.5) | (output_R == -0.5)
-        tests = (~valid_R, unreadable_R, low_R < 0, high_R > MOST_TOKENS, input_R == 0, output_R == 0)
-        why_R = np.select(tests, range(1, len(REASONS)), 0).astype(np.int8)
-        clean = [np.where(why_R == 0, column, 0).astype(np.int32) for column in (input_R, output_R)]
-        return np.where(valid_R, time_R, np.iinfo(np.int64).min), clean[0], clean[1], why_R
+        return usable(time_R, valid_R, *(frame[name].to_numpy() for name in (self.form.input, self.form.output)))
 
 
-def _source(times: pl.Series, form: TraceFormat, origin: dt.date) -> Source:
+def usable(time_R: Integers, valid_R: NDArray[np.bool_], *tokens: NDArray[np.float64]) -> Columns:
+    """Whole numbers of tokens beside their times, and why a row cannot be used (a place in `REASONS`; 0: it can)."""
+    input_R, output_R = (
+        np.nan_to_num(np.where(column == np.floor(column), column, np.nan), nan=-0.5) for column in tokens
+    )
+    low_R, high_R = np.minimum(input_R, output_R), np.maximum(input_R, output_R)
+    unreadable_R = (input_R == -0.5) | (output_R == -0.5)
+    tests = (~valid_R, unreadable_R, low_R < 0, high_R > MOST_TOKENS, input_R == 0, output_R == 0)
+    why_R = np.select(tests, range(1, len(REASONS)), 0).astype(np.int8)
+    clean = [np.where(why_R == 0, column, 0).astype(np.int32) for column in (input_R, output_R)]
+    return np.where(valid_R, time_R, np.iinfo(np.int64).min), clean[0], clean[1], why_R
+
+
+def source_of(times: pl.Series, form: TraceFormat, origin: dt.date) -> Source:
     """How times are read: numbers from 1970 if they are that large, else from the origin; texts and typed ones as they are."""
     column = {"path": "", "time": form.time}
     if times.dtype.is_temporal():
