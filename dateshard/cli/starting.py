@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.argument("folder", default=".", metavar="[DIR]")
 @click.option(
     "--example",
-    type=click.Choice(["flights", "traffic", "sensors", "tabular"]),
-    help="an example with its data: flights (real), or traffic, sensors, tabular (generated)",
+    type=click.Choice(["flights", "traffic", "sensors", "tabular", "requests"]),
+    help="an example with its data: flights (real), or traffic, sensors, tabular, requests (generated)",
 )
 @click.option("--dates", "num_dates", type=int, metavar="N", help="traffic: how many dates, default 60")
 @click.option("--sensors", "num_sensors", type=int, metavar="N", help="traffic: how many sensors, default 64")
@@ -51,6 +51,8 @@ def init(folder: str, example: str | None, num_dates: int | None, num_sensors: i
         files = counted(there, "file") if written else counted(there, "file is", "files are")
         put(f"{raw}: {files}, {written} written now" if written else f"{raw}: {files} there")
     following = command_in(top, "preprocess", "-c", config.relative_to(top))
+    if example == "requests":
+        following = command_in(top, "requests", "train", "--data-path", (raw / f"{name}.csv").relative_to(top))
     if example:
         if door().alone:
             put(f"next: {following}")

@@ -7,11 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
-from dateshard.examples import flights, sensors, tabular, traffic
+from dateshard.examples import flights, request_traces, sensors, tabular, traffic
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.shardstore.errors import UsageError
 
-EXAMPLES = ("flights", "traffic", "sensors", "tabular")
+EXAMPLES = ("flights", "traffic", "sensors", "tabular", "requests")
 Content = bytes | Callable[[IO[bytes]], None]  # of a file, or what writes it
 STARTER = """\
 # What lies where, and what becomes of it. All keys: docs/configuration.md, or the command `config show`
@@ -52,7 +52,7 @@ def contents(
         raise UsageError(f"the example {name} has one size", todo="Leave --dates and --sensors out, or choose traffic")
     if name == "flights":
         return iter(()) if flights.complete(folder) else flights.dumps(folder)
-    return sensors.dumps(folder) if name == "sensors" else tabular.dumps(folder)
+    return {"sensors": sensors, "tabular": tabular, "requests": request_traces}[name].dumps(folder)
 
 
 def write_missing(folder: Path, contents: Iterator[tuple[str, Content]]) -> int:
