@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, preset_option, quiet_option
@@ -148,8 +150,7 @@ def predict(
     answer = predictor.predict_next_request(frame, request_tokens)
     interval = predictor.predict_interval(frame, length, lead, _levels(levels))
     if as_json:
-        named = {name: _texts(value) for name, value in asdict(interval).items()}
-        emit({**answer, "interval": {"length": length, "lead": lead, **named}})
+        emit(_plain({**answer, "interval": {"length": length, "lead": lead, **asdict(interval)}}))
         return
     screen = Screen()
     response = answer.get("response_given_input", {})
@@ -168,6 +169,8 @@ def _levels(text: str) -> tuple[float, ...]:
         raise click.BadParameter(f"'{text}' are no levels: write them as 0.1,0.5,0.9.", param_hint="--levels") from None
 
 
-def _texts(value: object) -> object:
-    """Quantiles with their levels as texts, as JSON has keys."""
-    return {f"{level:g}": number for level, number in value.items()} if isinstance(value, dict) else value
+def _plain(value: Any) -> Any:
+    """A tree as JSON has it: levels of quantiles and instants become texts."""
+    if isinstance(value, dict):
+        return {f"{key:g}" if isinstance(key, float) else key: _plain(inner) for key, inner in value.items()}
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -26,6 +26,7 @@ from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as arrays_as_bytes
 from torch import nn
 
+from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.disk.durable import replace_file
 from dateshard.shardstore.errors import DamagedError, NotThereError, Where
 from dateshard.shardstore.identity import expected_form, hash_bytes, seal_readable, unseal_readable
@@ -185,7 +186,7 @@ def read_content(folder: Path) -> dict[str, Any]:
     try:
         return unseal_readable(path.read_bytes(), str(path))
     except FileNotFoundError:
-        todo = "Train again with: dateshard requests train --data-path FILE"
+        todo = to_run("requests", "train", "--data-path", "FILE")
         raise NotThereError("no complete model of requests", where=Where(file=str(folder)), todo=todo) from None
 
 

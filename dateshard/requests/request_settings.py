@@ -39,6 +39,7 @@ MINUTES: Mapping[str, Any] = {
             "loss": "negative_binomial",
             "seed": 7,
             "clip_norm": 1.0,
+            "sample_size": 20_000,
         },
         "scheduler": {"type": "plateau", "patience": 1, "factor": 0.3},
         "early_stopping": {"patience": 4, "min_delta": 0.0005},
@@ -148,7 +149,7 @@ def minutes_settings(minutes: MinuteCounts, name: str, dumps: Path, preset: str)
     }
     source = {"path": f"{dumps}/{{date}}.parquet", "time": "time", "node_name": "trace"}
     tree = {"dataset": f"{name}-minutes", "pipeline": {"source": source, "split": split}}
-    device = {"trainer": {"training": {"sample_size": None, "device": "auto" if preset == "gpu" else preset}}}
+    device = {"trainer": {"training": {"device": "auto" if preset == "gpu" else preset}}}
     read = read_layers([MINUTES, tree, device])
     return validate(read.tree, read.places)
 

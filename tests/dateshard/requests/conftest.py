@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from dateshard.cli import run
 from dateshard.places import data_in
 from dateshard.requests.request_predictor import RequestPredictor
-from dateshard.requests.request_training import RequestOutcome, RequestTraining, train_requests
 from tests.kit.traces import small_trace
 
+SAMPLED = 1100
 QUICK = ("trainer.window.history=10", "trainer.training.epochs=2", "trainer.training.batch_size=64")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedTrace:
-    """A trace, the folder of data that its models lie in, and what the training came to."""
+    """A trace, the folder of data that its models lie in, and what `requests train` printed."""
 
     path: Path
     data: Path
-    outcome: RequestOutcome
+    said: str
 
     @property
     def models(self) -> Path:
@@ -30,7 +33,8 @@ class TrainedTrace:
 
     @property
     def frame(self) -> pl.DataFrame:
-        return pl.read_csv(self.path)
+        """The records that the models were trained on."""
+        return pl.read_csv(self.path).tail(SAMPLED)
 
     def predictor(self) -> RequestPredictor:
         return RequestPredictor(self.models)
@@ -39,9 +43,9 @@ class TrainedTrace:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedTrace:
     folder = tmp_path_factory.mktemp("trace")
-    path, data = small_trace(folder / "trace.csv"), folder / "data"
-    with data_in(data):
-        outcome = train_requests(RequestTraining(data_path=str(path), overrides=QUICK), lambda *_: None)
-    assert [model.error for model in outcome.models] == ["", ""]
-    assert outcome.intervals is not None, outcome.no_intervals
-    return TrainedTrace(path, data, outcome)
+    path, data, said = small_trace(folder / "trace.csv"), folder / "data", io.StringIO()
+    options = ("--data-path", str(path), "--sample-size", str(SAMPLED), "--models", "lstm", "dlinear")
+    with data_in(data), redirect_stdout(said):
+        code = run(["requests", "train", *options, *QUICK])
+    assert code == 0, said.getvalue()
+    return TrainedTrace(path, data, said.getvalue())

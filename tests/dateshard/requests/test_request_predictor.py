@@ -33,7 +33,7 @@ def test_a_prediction_has_the_keys_of_the_notes_and_what_was_measured(trained: T
         assert prediction["timestamp"] >= frame["Timestamp"].max()
         assert {type(prediction[name]) for name in VALUES[1:]} == {int}
         assert 0 <= prediction["confidence"] <= 1
-        assert prediction["calibration"] == 356 - 2 * 10, "the last 30 % of 1,188, less a history for each part"
+        assert prediction["calibration"] == 327 - 2 * 10, "the last 30 % of 1,089, less a history for each part"
         for name in VALUES:
             ends = prediction["interval"][name]
             assert ends["level"] == 0.9
@@ -110,7 +110,7 @@ def test_an_interval_is_never_negative_never_nan_and_rises_with_the_level(
 ) -> None:
     predictor, frame = trained.predictor(), trained.frame
     levels = (0.01, 0.1, 0.5, 0.9, 0.99)
-    for rows in (1200, 700, 400 + 150):
+    for rows in (1100, 600, 300 + 150):
         forecast = predictor.predict_interval(frame.head(rows), length, lead, levels)
         assert forecast.fallback is None
         for name in ("count", "mean_input", "mean_output", "input_tokens", "output_tokens"):
@@ -130,7 +130,7 @@ def test_a_short_history_falls_back_to_the_last_values_and_says_so(trained: Trai
 
 
 def test_an_interval_begins_with_a_given_now(trained: TrainedTrace) -> None:
-    predictor, frame = trained.predictor(), trained.frame.head(400)
+    predictor, frame = trained.predictor(), trained.frame.head(300)
     last = float(frame["Timestamp"].max())  # type: ignore[arg-type]
     assert predictor.predict_interval(frame, now=last) == predictor.predict_interval(frame)
     quiet = predictor.predict_interval(frame, now=last + 1800)

@@ -1,0 +1,187 @@
+"""One command from the file of a trace to trained models: what it shows, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import dateshard
+from dateshard.documents import document_schema
+from dateshard.places import data_in
+from dateshard.requests.request_settings import records_settings
+from dateshard.requests.request_training import RequestOutcome, RequestTraining, train_requests
+from dateshard.requests.trace import read_trace
+from dateshard.requests.trace_dumps import name_of
+from dateshard.shardstore.errors import DateshardError
+from tests.dateshard.requests.conftest import QUICK, TrainedTrace
+from tests.kit.traces import busy_hours, drifting_tokens, write_trace
+
+
+@pytest.fixture(autouse=True)
+def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def one_date(path: Path, count: int, **tokens: Any) -> Path:
+    times = busy_hours(count, num_dates=1)
+    return write_trace(path, times, drifting_tokens(count, **tokens), drifting_tokens(count, **tokens | {"seed": 9}))
+
+
+def trained_on(path: Path, *overrides: str, **asked: Any) -> RequestOutcome:
+    whole = RequestTraining(data_path=str(path), overrides=(*QUICK, *overrides), **asked)
+    return train_requests(whole, lambda *_: None)
+
+
+def facts_of(outcome: RequestOutcome) -> Any:
+    assert outcome.models[0].packed is not None, outcome.models[0].error
+    return outcome.models[0].packed.facts
+
+
+def test_the_command_prints_what_the_notes_print(trained: TrainedTrace) -> None:
+    facts = (
+        r"raw data: 1,200 records",
+        r"sampled: 1,100 records \(the newest\)",
+        r"cleaned: 1,089 records",
+        r"11 left out: failed \(no output tokens\)",
+        r"2 holes without a record",
+        r"\[OK\] lstm:\n    final loss: \d\.\d{4}\n    epochs: 2\n    model: \S+/cpu_lstm_\d{8}_\d{6}\n",
+        r"\[OK\] dlinear:",
+        r"\[OK\] intervals:",
+        r"trained: 2/2 models",
+        r"\nlast  .*\nrunning mean .*\nEWMA ",
+        r"next request:\n  dlinear:\n    timestamp: \d+\.\d\d  \(",
+        r"    confidence: 0\.\d{3} of \d+ held-out",
+        r"success rate: 100.0%",
+        r"requests predict --history \S+trace.csv",
+    )
+    for fact in facts:
+        assert re.search(fact, trained.said), (fact, trained.said)
+    names = sorted(path.name for path in trained.models.iterdir())
+    assert [re.sub(r"\d{8}_\d{6}", "STAMP", name) for name in names] == [
+        f"cpu_{model}_STAMP{suffix}" for model in ("dlinear", "lstm", "minutes") for suffix in ("", ".pth")
+    ]
+
+
+def test_predict_reads_the_file_of_a_trace(ds: Callable[..., Any], trained: TrainedTrace) -> None:
+    asked = ("requests", "predict", "--history", str(trained.path), "--model-dir", str(trained.models))
+    answer = ds(*asked, "--request-tokens", "50", "--json").document
+    jsonschema.validate(answer, document_schema("requests predict"))
+    assert set(answer["predictions"]) == {"dlinear", "lstm"}
+    assert answer["predictions"] == trained.predictor().predict_next_request(trained.frame)["predictions"]
+    assert answer["response_given_input"]["request_tokens"] == 50
+    assert set(answer["interval"]["count"]) == {"0.1", "0.5", "0.9"}
+    assert "count: 0.1: " in ds(*asked, "--length", "120").out
+    assert "levels: write them" in ds(*asked, "--levels", "x", code=2).err
+    early = ds(*asked, "--rows", "100", "--models", "lstm", "--json").document["predictions"]
+    assert set(early) == {"lstm"}
+    assert early["lstm"]["timestamp"] < answer["predictions"]["lstm"]["timestamp"]
+
+
+def test_a_model_that_fails_does_not_keep_the_others_from_training(ds: Callable[..., Any], tmp_path: Path) -> None:
+    path = one_date(tmp_path / "trace.csv", 600)
+    options = ("--data-path", str(path), "--models", "lstm", "--models", "dlinear")
+    said = ds("requests", "train", *options, *QUICK, "trainer.model.observed=true", code=1).out
+    assert "[FAILED] dlinear: dlinear reads each target's own values" in said
+    assert "trained: 1/2 models" in said
+    assert "success rate: 50.0%" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--models", "lstn"), 2, "there is no model 'lstn'"),
+        (("--interval", "90"), 2, "90 is not a share"),
+        (("--preset", "tpu"), 2, "there is no preset 'tpu'"),
+        (("--columns", "time=a"), 2, "'input' is wrong"),
+        (("trainer.window.history=400",), 65, "are too few: with a history of 400 records its"),
+        (("trainer.training.epoch=2",), 2, "did you mean 'epochs'"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is(
+    ds: Callable[..., Any], tmp_path: Path, options: tuple[str, ...], code: int, words: str
+) -> None:
+    path = one_date(tmp_path / "trace.csv", 300)
+    done = ds("requests", "train", "--data-path", str(path), *options, code=code)
+    assert words in done.err
+    assert not Path("data/models").exists()
+
+
+def test_intervals_keep_their_level_on_a_drifting_trace_where_plain_ones_miss_it(tmp_path: Path) -> None:
+    path = one_date(tmp_path / "drift.csv", 8000, spread=0.4, drift=1.6)
+    facts = facts_of(trained_on(path, models=("dlinear",)))
+    for value in ("request_tokens", "response_tokens"):
+        assert 0.88 <= facts["coverage"][value] <= 0.92
+        assert facts["plain_coverage"][value] < 0.88, "plain split conformal intervals miss"
+        assert facts["winkler"][value] < facts["plain_winkler"][value]
+
+
+def test_a_column_that_tells_the_next_request_is_caught(tmp_path: Path) -> None:
+    """Nothing of this trace can be forecast: the bound of its R2 is 0, and a model that explains more of it leaks."""
+    count, bound = 1500, 0.05
+    times, tokens = busy_hours(count, num_dates=1), drifting_tokens(count)
+    next_response = np.roll(tokens, -1)
+    honest = write_trace(tmp_path / "honest.csv", times, drifting_tokens(count, seed=4), tokens)
+    leaking = write_trace(tmp_path / "leaking.csv", times, next_response, tokens)
+    outcome = trained_on(honest, "trainer.training.epochs=8", models=("gru",), most_r2=bound)
+    assert max(facts_of(outcome)["r2"].values()) <= bound
+    refused = trained_on(leaking, "trainer.training.epochs=8", models=("gru",), most_r2=bound).models[0]
+    assert re.search(r"explains \d\d\.\d% of the variance of response_tokens", refused.error)
+    assert refused.packed is None
+
+
+def test_the_same_records_are_prepared_once(trained: TrainedTrace) -> None:
+    sample = read_trace(trained.path).sample
+    assert name_of(sample) == name_of(read_trace(trained.path, sample_size=10**6).sample)
+    assert name_of(sample) != name_of(read_trace(trained.path, sample_size=900).sample)
+
+
+def test_a_trace_of_few_requests_a_day_is_divided_by_dates(tmp_path: Path) -> None:
+    """A history is longer than a date there: windows must cross midnight, so nothing cuts the records."""
+    for per_date, cut in ((15, None), (300, "part")):
+        times = busy_hours(per_date, num_dates=40)
+        tokens = drifting_tokens(len(times))
+        trace = read_trace(write_trace(tmp_path / "trace.csv", times, tokens, tokens))
+        settings = records_settings(trace, "name", tmp_path, "cpu", (), QUICK)
+        assert settings.preparing().source.cut == cut
+
+
+def test_the_script_of_the_notes_runs_but_for_its_import_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = one_date(tmp_path / "trace.csv", 1000)
+    trainer = dateshard.SimpleTrainer(models=["dlinear"])
+    success = trainer.run_simple_training(str(path), 900, *QUICK, progress=False)
+    assert success
+    predictor = dateshard.RequestPredictor()
+    pandas = pytest.importorskip("pandas")
+    historical_data = pandas.read_csv(path, nrows=1000)
+    prediction = predictor.predict_next_request(historical_data)
+    capsys.readouterr()
+    for model_name, pred in prediction["predictions"].items():
+        if "error" not in pred:
+            print(f"{model_name}: {pred['timestamp']} {pred['request_tokens']} {pred['response_tokens']}")
+            if "confidence" in pred:
+                print(f"  {pred['confidence']}")
+    assert re.fullmatch(r"dlinear: \d+\.\d+ \d+ \d+\n  0\.\d+\n", capsys.readouterr().out)
+    assert not trainer.run_simple_training(data_path="nothing.csv", sample_size=50000)
+    assert "there is no such file" in trainer.error
+    assert "Error: nothing.csv: there is no such file" in capsys.readouterr().out
+
+
+def test_a_training_that_is_interrupted_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dateshard.requests import request_training
+
+    def stopped(*_args: Any, **_named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(request_training, "run_training", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained_on(one_date(tmp_path / "trace.csv", 600))
+    with data_in(Path("data")), pytest.raises(DateshardError, match="no complete model"):
+        dateshard.RequestPredictor()
