@@ -18,6 +18,7 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.html import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
+from dateshard.reports.request_sections import request_sections
 from dateshard.reports.run import RunFacts, told_standing
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import seconds, size
@@ -27,7 +28,12 @@ MOST_ROWS, MOST_HEADS = 15, 8
 
 def run_report(facts: RunFacts) -> str:
     """The whole page."""
-    sections = [("training", "Training", _training(facts)), *judged_sections(facts), ("run", "The run", _run(facts))]
+    sections = [
+        ("training", "Training", _training(facts)),
+        *request_sections(facts.run.folder),
+        *judged_sections(facts),
+        ("run", "The run", _run(facts)),
+    ]
     there = [(name, heading, parts) for name, heading, parts in sections if parts]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in there)
     body = [_head(facts, links), *(section(name, heading, parts) for name, heading, parts in there)]

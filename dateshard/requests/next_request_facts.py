@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dateshard.requests import response_given_input
 from dateshard.requests.followed import Followed, coverage, follow, reach_to_json, winkler
 from dateshard.requests.held_out import HeldOut, held_out
+from dateshard.requests.plot_arrays import plot_arrays
 from dateshard.requests.simple_baselines import explained, forecasts
 from dateshard.requests.trace import Trace
 from dateshard.shardstore.dataset import Dataset
@@ -52,7 +53,7 @@ def measured(forecaster: Forecaster, sample: Trace, level: float) -> tuple[Facts
         "reach": reach_to_json(followed.reach),
         "response_given_input": _response_given_input(sample, validation, test, level),
     }
-    return facts, _drawn(test, followed, raw)
+    return facts, _drawn(test, followed, raw) | plot_arrays(sample)
 
 
 def refuse_leak(facts: Mapping[str, Any], most: float | None) -> None:

@@ -96,8 +96,7 @@ class ShownTraining:
 
     def _intervals(self, facts: Mapping[str, Any]) -> None:
         self._section(f"Requests and tokens of a minute, {LEAD:g} s ahead, beside baselines")
-        rows = [(name, *(_figure(error[what]) for what in error)) for name, error in facts["error"].items()]
-        for line in table(("mean absolute error", "requests", "input tokens", "output tokens"), rows):
+        for line in table(("mean absolute error", "requests", "input tokens", "output tokens"), interval_errors(facts)):
             self.screen.tell(line)
         inside = facts["coverage"]["inside"]
         each = ", ".join(f"{inside[name]:.1%} of {name.replace('_', ' ')}" for name in TOKENS)
@@ -162,6 +161,11 @@ def comparison(facts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
         errors, r2 = of_model["median_absolute_error"], of_model["r2"]
         rows.append((name, *(_with_r2(errors[value], r2[value]) for value in VALUES)))
     return rows
+
+
+def interval_errors(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of the table of the model of minutes and its baselines: the mean absolute error of each sum."""
+    return [(name, *(_figure(error[what]) for what in error)) for name, error in facts["error"].items()]
 
 
 def coverage_sentence(facts: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from dateshard.pipeline.planning.plan import Wish
 from dateshard.places import data_folder
 from dateshard.preparing.carrying_out import carry_out
 from dateshard.requests import interval_facts, next_request_facts
+from dateshard.requests.model_of_run import note_model
 from dateshard.requests.packed_model import PackedModel, pack, unpack
 from dateshard.requests.request_settings import (
     SAMPLES,
@@ -158,6 +159,7 @@ def _trained_model(
         loss, epochs = ended_with(run)
         whole = common_facts(outcome, model, loss, epochs) | facts
         folder = pack(outcome.model_dir / name, loaded.forecaster, loaded.saved, whole, arrays)
+        note_model(run.folder, folder)
         return ModelOutcome(model=model, packed=unpack(folder), loss=loss, epochs=epochs)
     except DateshardError as error:
         return ModelOutcome(model=model, error=str(error))
@@ -181,6 +183,7 @@ def _train_intervals(outcome: RequestOutcome, asked: RequestTraining, *, progres
         loss, epochs = ended_with(run)
         whole = common_facts(outcome, INTERVALS, loss, epochs) | facts
         folder = pack(outcome.model_dir / packed_name, loaded.forecaster, loaded.saved, whole, arrays)
+        note_model(run.folder, folder)
         outcome.intervals = ModelOutcome(model=INTERVALS, packed=unpack(folder), loss=loss, epochs=epochs)
     except DateshardError as error:
         outcome.intervals = ModelOutcome(model=INTERVALS, error=str(error))

@@ -1,0 +1,41 @@
+"""The page of a run that became a model of requests draws its trace, its forecasts and its intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dateshard.places import data_in
+from dateshard.reports import show
+from dateshard.reports.request_sections import request_sections
+from dateshard.reports.run import gather
+from dateshard.reports.run_page import run_report
+from dateshard.trainer.runs.start import locate
+from tests.dateshard.requests.conftest import TrainedTrace
+
+
+def test_the_page_of_a_model_of_requests_has_the_trace_the_forecasts_and_the_coverage(trained: TrainedTrace) -> None:
+    name = next(path.name for path in trained.models.glob("cpu_lstm_*") if path.is_dir())
+    with data_in(trained.data):
+        run, _ = locate(name, trained.data / "runs")
+        page = run_report(gather(run))
+        lines = show.request_lines(run)
+    for section in ("The trace", "The next request", "Intervals over time", "Baselines"):
+        assert f"<h2>{section}</h2>" in page
+    for title in ("Requests a minute", "gap: coverage over time", "request_tokens: forecast and what came"):
+        assert f'aria-label="{title}"' in page
+    assert "1,089 records of trace.csv (BurstGPT)" in page
+    assert "NaN" not in page
+    assert "inside the 90% intervals of" in lines[0]
+
+
+def test_the_page_of_minutes_has_their_quantiles(trained: TrainedTrace) -> None:
+    name = next(path.name for path in trained.models.glob("cpu_minutes_*") if path.is_dir())
+    sections = request_sections(trained.data / "runs" / name)
+    assert [heading for _, heading, _ in sections] == ["Intervals ahead"]
+    assert 'aria-label="count: forecast and what came"' in sections[0][2][0]
+
+
+def test_another_run_has_none_of_it(tmp_path: Path) -> None:
+    assert request_sections(tmp_path) == []
+    (tmp_path / "request_model.json").write_text('{"folder": "/nowhere"}')
+    assert request_sections(tmp_path) == []
