@@ -21,6 +21,8 @@ PACKAGES = {
         "runs",
         "predict",
         "Predictor",
+        "RequestPredictor",
+        "SimpleTrainer",
         "backtest",
         "bench_epoch",
         "train_events",

@@ -13,6 +13,9 @@ import pytest
 
 import dateshard
 from dateshard.documents import document_schema
+from dateshard.pipeline.synthetic.request_load import Workload
+from dateshard.pipeline.synthetic.request_rows import write_burstgpt
+from dateshard.pipeline.synthetic.request_truth import truth_of
 from dateshard.places import data_in
 from dateshard.requests.request_settings import records_settings
 from dateshard.requests.request_training import RequestOutcome, RequestTraining, train_requests
@@ -122,12 +125,17 @@ def test_intervals_keep_their_level_on_a_drifting_trace_where_plain_ones_miss_it
 
 
 def test_a_column_that_tells_the_next_request_is_caught(tmp_path: Path) -> None:
-    """Nothing of this trace can be forecast: the bound of its R2 is 0, and a model that explains more of it leaks."""
-    count, bound = 1500, 0.05
-    times, tokens = busy_hours(count, num_dates=1), drifting_tokens(count)
-    next_response = np.roll(tokens, -1)
-    honest = write_trace(tmp_path / "honest.csv", times, drifting_tokens(count, seed=4), tokens)
-    leaking = write_trace(tmp_path / "leaking.csv", times, next_response, tokens)
+    """Without sessions nobody can explain anything of the next tokens: a model that does is refused."""
+    workload = Workload(rows_a_day=1500.0, num_dates=1, in_session=0.0, bursts_a_day=0.0)
+    truth = truth_of(workload)
+    assert max(truth.next_input, truth.next_output) < 0.001
+    bound = truth.next_gap + 0.05
+    honest, leaking = tmp_path / "honest.csv", tmp_path / "leaking.csv"
+    with open(honest, "wb") as file:
+        write_burstgpt(workload, file)
+    trace = read_trace(honest)
+    times = (trace.time_R - trace.scale.start) / 1e9
+    write_trace(leaking, times, np.roll(trace.output_R, -1), trace.output_R)
     outcome = trained_on(honest, "trainer.training.epochs=8", models=("gru",), most_r2=bound)
     assert max(facts_of(outcome)["r2"].values()) <= bound
     refused = trained_on(leaking, "trainer.training.epochs=8", models=("gru",), most_r2=bound).models[0]
