@@ -52,7 +52,8 @@ def contents(
         raise UsageError(f"the example {name} has one size", todo="Leave --dates and --sensors out, or choose traffic")
     if name == "flights":
         return iter(()) if flights.complete(folder) else flights.dumps(folder)
-    return {"sensors": sensors, "tabular": tabular, "requests": request_traces}[name].dumps(folder)
+    dumps = {"sensors": sensors.dumps, "tabular": tabular.dumps, "requests": request_traces.dumps}[name]
+    return dumps(folder)
 
 
 def write_missing(folder: Path, contents: Iterator[tuple[str, Content]]) -> int:

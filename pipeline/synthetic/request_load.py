@@ -83,7 +83,8 @@ def intensity(workload: Workload, day: int) -> Floats:
     rhythm_M = np.exp(workload.daily * swing_M)
     week = np.where(np.arange(7) >= 5, 1 - workload.weekend, 1.0)
     level = workload.rows_a_day / MINUTES * week[day % 7] / week.mean() * np.exp(workload.growth * day / WEEK)
-    return level * rhythm_M / rhythm_M.mean() * np.exp(_unrest(workload, day)) * (1 + _bursts(workload, day))
+    load_M: Floats = level * rhythm_M / rhythm_M.mean() * np.exp(_unrest(workload, day)) * (1 + _bursts(workload, day))
+    return load_M
 
 
 def _unrest(workload: Workload, day: int) -> Floats:

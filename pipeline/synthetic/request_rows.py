@@ -154,7 +154,8 @@ class _Law:
 
     def messages(self, normal_R: Floats) -> Floats:
         """Tokens of messages, of standard normal numbers."""
-        return np.exp(self.middle_in + self.tail * normal_R)
+        message_R: Floats = np.exp(self.middle_in + self.tail * normal_R)
+        return message_R
 
     def responses(self, input_R: NDArray[Any], noise_R: Floats | float) -> Floats:
         """Response tokens, given those of the request and standard normal numbers."""
@@ -164,7 +165,8 @@ class _Law:
 
     def expected_response(self, input_R: NDArray[Any]) -> Floats:
         """Mean response tokens, given those of the request."""
-        return self.responses(input_R, 0.0) * np.exp(self.tail**2 * (1 - self.told) / 2)
+        mean_R: Floats = self.responses(input_R, 0.0) * np.exp(self.tail**2 * (1 - self.told) / 2)
+        return mean_R
 
     def expected_input(self, carried: Floats) -> Floats:
         """Mean tokens of a request that carries so many."""

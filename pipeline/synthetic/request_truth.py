@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dateshard.pipeline.synthetic.request_load import Floats, Workload, expected_wait, holes
 from dateshard.pipeline.synthetic.request_rows import requests_of, successes
@@ -66,7 +68,7 @@ class _Moments:
     def __init__(self) -> None:
         self.count, self.sums = 0, np.zeros(4)
 
-    def add(self, expected_R: Floats, came_R: Floats) -> None:
+    def add(self, expected_R: Floats, came_R: NDArray[Any]) -> None:
         """Takes in a date."""
         self.count += len(came_R)
         came_R = came_R.astype(np.float64)
