@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, preset_option, quiet_option
+from dateshard.cli.request_serving import judge
 
 
 class SeveralWords(click.Command):
@@ -33,6 +34,9 @@ class SeveralWords(click.Command):
 @click.group()
 def requests() -> None:
     """Forecast LLM request traces: the next request, and the load of an interval some minutes ahead."""
+
+
+requests.add_command(judge)
 
 
 @requests.command(cls=SeveralWords)

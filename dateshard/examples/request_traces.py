@@ -12,7 +12,7 @@ from dateshard.pipeline.synthetic.request_rows import write_burstgpt
 if TYPE_CHECKING:
     from dateshard.examples import Content
 
-ROWS_A_DAY, FILE = 3_000, "requests.csv"
+ROWS_A_DAY, FILE = 20_000, "requests.csv"
 
 
 def dumps(folder: Path) -> Iterator[tuple[str, Content]]:

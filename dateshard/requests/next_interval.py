@@ -69,11 +69,12 @@ class IntervalModel:
         scaled_P3 = self.model.scaled(values_HNF[None, :, 0], self.model.codes(begin_W)[None])[0]
         weights_P = weights_of(length, lead, self.model.window.horizon)
         sums_3 = weights_P @ self.model.raw(scaled_P3)
-        errors = self._errors(length, lead)
+        errors = self.errors(length, lead)
         sums, means = errors.quantiles(sums_3, levels), errors.mean_quantiles(sums_3, levels)
         return _answer((sums[0], *means, *sums[1:]), levels, None)
 
-    def _errors(self, length: float, lead: float) -> SumErrors:
+    def errors(self, length: float, lead: float) -> SumErrors:
+        """The errors of such sums on held-out minutes."""
         if (length, lead) not in self.kept:
             weights_P = weights_of(length, lead, self.model.window.horizon)
             forecast_W3, truth_W3 = (

@@ -1,0 +1,79 @@
+"""The commands of `requests` for those who scale a fleet: judge predictors, and serve their forecast to an autoscaler."""
+
+from __future__ import annotations
+
+import click
+
+from dateshard.cli.options import quiet_option
+
+
+@click.command()
+@click.option("--data-path", required=True, metavar="FILE", help="a trace: BurstGPT, Azure, Mooncake, or see --columns")
+@click.option("--columns", multiple=True, metavar="time=T,input=I,output=O", help="the file's columns, if not known")
+@click.option("--time-unit", metavar="s|ms|us|ns", help="unit of times that are numbers")
+@click.option("--model-dir", type=click.Path(), metavar="DIR", help="where models lie (default: data/models)")
+@click.option("--no-model", is_flag=True, help="only the baselines")
+@click.option("--capacity", type=float, metavar="WORK", help="weighed tokens that a replica does in a second")
+@click.option("--input-weight", type=float, default=0.1, metavar="W", help="work of an input token (default: 0.1)")
+@click.option("--output-weight", type=float, default=1.0, metavar="W", help="work of an output token (default: 1)")
+@click.option(
+    "--cold-start", type=float, default=180.0, metavar="SECONDS", help="until a replica serves (default: 180)"
+)
+@click.option("--objective", type=float, default=10.0, metavar="SECONDS", help="a request may wait (default: 10)")
+@click.option("--misses", type=float, default=0.01, metavar="SHARE", help="of requests that may wait longer (0.01)")
+@click.option("--length", type=int, default=60, metavar="SECONDS", help="between decisions (default: 60)")
+@click.option("--fewest", type=int, default=1, metavar="N", help="replicas that always run (default: 1)")
+@click.option("--plot", type=click.Path(), metavar="FILE.html", help="write a page with a curve of each predictor")
+@quiet_option
+def judge(
+    data_path: str,
+    columns: tuple[str, ...],
+    time_unit: str | None,
+    model_dir: str | None,
+    no_model: bool,
+    capacity: float | None,
+    input_weight: float,
+    output_weight: float,
+    cold_start: float,
+    objective: float,
+    misses: float,
+    length: int,
+    fewest: int,
+    plot: str | None,
+    quiet: bool,
+) -> None:
+    """Say how many replica-hours each predictor would have cost on a trace's last part, at matched misses."""
+    from pathlib import Path
+
+    from dateshard.requests.fleet.fleet_judgement import judged
+    from dateshard.requests.fleet.fleet_load import Service
+    from dateshard.requests.fleet.fleet_page import refuse_page, write_curves
+    from dateshard.requests.fleet.fleet_screen import show
+    from dateshard.requests.fleet.trained_load import intervals_of
+    from dateshard.requests.request_training import split_columns
+    from dateshard.requests.trace import read_trace
+    from dateshard.terminal.screen import Screen
+
+    if capacity is not None and not capacity > 0:
+        raise click.BadParameter(f"{capacity:g} is no capacity: give a number above 0.", param_hint="--capacity")
+    if plot:
+        refuse_page(Path(plot))
+    screen = Screen(quiet=quiet)
+    service = Service(
+        capacity=capacity or 0.0,
+        input_weight=input_weight,
+        output_weight=output_weight,
+        cold_start=cold_start,
+        objective=objective,
+        interval=length,
+        fewest=fewest,
+    )
+    intervals, why = (None, "--no-model") if no_model else intervals_of(Path(model_dir) if model_dir else None)
+    trace = read_trace(data_path, None, split_columns(columns), time_unit)
+    judgement = judged(trace, service, intervals, misses)
+    if intervals is None and not no_model:
+        screen.say(f"without a trained model: {why}")
+    show(judgement, screen, chosen_capacity=capacity is None)
+    if plot:
+        write_curves(Path(plot), judgement, chosen_capacity=capacity is None)
+        screen.say(f"wrote {plot}")

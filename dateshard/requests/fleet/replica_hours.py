@@ -1,0 +1,113 @@
+"""What plans of replicas cost and miss on the held-out part of a trace, and the same at matched misses.
+
+Legend: J held-out intervals, S their seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dateshard.requests.fleet.fleet_load import Integers, Load, Service
+from dateshard.requests.fleet.fleet_queue import backlog, waiting
+from dateshard.shardstore.scaling.transform import Floats
+
+FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 60))  # the dial of a forecast that is one number
+CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting of a predictor's dial, replayed.
+
+    Attributes:
+        dial: as it is shown: a factor, a level, a number of replicas. hours: replica-hours that are paid.
+        missed: share of requests that waited longer than the objective. left: work that waited at the end.
+    """
+
+    dial: str
+    hours: float
+    missed: float
+    left: float
+
+
+def minimum(load: Load, service: Service) -> Integers:
+    """Returns [J]: replicas that the load of each interval needs if all is known and a replica serves at once."""
+    needed_J = np.ceil(load.interval_work[load.first :] / (service.capacity * service.interval) - 1e-9)
+    return np.maximum(service.fewest, needed_J).astype(np.int64)
+
+
+def replicas(forecast_J: Floats, service: Service) -> Integers:
+    """Returns [J]: replicas for forecast work."""
+    needed_J = np.ceil(forecast_J / (service.capacity * service.interval) - 1e-9)
+    return np.maximum(service.fewest, needed_J).astype(np.int64)
+
+
+def paid(wanted_J: Integers, lead: int) -> Integers:
+    """Returns [J] replicas that are paid: from the order on, and kept if they are wanted again before new ones would serve."""
+    padded = np.concatenate([wanted_J, np.repeat(wanted_J[-1:], lead)])
+    most: Integers = np.lib.stride_tricks.sliding_window_view(padded, lead + 1).max(axis=1)
+    return most
+
+
+def serving(paid_J: Integers, lead: int) -> Integers:
+    """Returns [J] replicas that serve: those that have been paid for the whole cold start."""
+    padded = np.concatenate([np.repeat(paid_J[:1], lead), paid_J])
+    least: Integers = np.lib.stride_tricks.sliding_window_view(padded, lead + 1).min(axis=1)
+    return least
+
+
+def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: int | None = None) -> Setting:
+    """Replays the held-out part with these replicas.
+
+    Args:
+        lead: intervals of the cold start; None: the service's.
+    """
+    lead = service.lead if lead is None else lead
+    paid_J = paid(wanted_J, lead)
+    seen_J = load.seen_K[load.first :]
+    begin = load.first * load.interval
+    work_S, requests_S = load.work_S[begin:], load.requests_S[begin:]
+    served_S = np.repeat(serving(paid_J, lead) * service.capacity, load.interval)
+    late_S = waiting(work_S, served_S) > service.objective
+    requests_S = requests_S * np.repeat(seen_J, load.interval)
+    return Setting(
+        dial=dial,
+        hours=float(paid_J[seen_J].sum()) * load.interval / 3600,
+        missed=float(requests_S[late_S].sum()) / max(1, int(requests_S.sum())),
+        left=float(backlog(work_S, served_S)[-1]),
+    )
+
+
+def turned(load: Load, service: Service, forecasts: Iterable[tuple[str, Floats]]) -> list[Setting]:
+    """Replays each setting of a dial: (name, forecast [J]); settings that want the same replicas once."""
+    rows, before = list[Setting](), b""
+    for dial, forecast_J in forecasts:
+        wanted_J = replicas(forecast_J, service)
+        if wanted_J.tobytes() != before:
+            rows.append(replay(load, service, wanted_J, dial))
+            before = wanted_J.tobytes()
+    return rows
+
+
+def by_factor(forecast_J: Floats, factors: Iterable[float] = FACTORS) -> Iterator[tuple[str, Floats]]:
+    """Yields a forecast times each factor."""
+    return ((f"x {factor:.2f}", forecast_J * factor) for factor in factors)
+
+
+def constants(load: Load, service: Service) -> list[Setting]:
+    """Replays each constant number of replicas, up to the first that misses nothing."""
+    rows, most = list[Setting](), int(minimum(load, service).max()) * 4 + 1
+    for count in range(max(1, service.fewest), most + 1):
+        rows.append(replay(load, service, np.full(len(load.seen_K) - load.first, count), f"{count} replicas"))
+        if rows[-1].missed == 0:
+            break
+    return rows
+
+
+def matched(settings: Iterable[Setting], most_missed: float) -> Setting | None:
+    """The cheapest setting that misses no more; None: none of the dial does."""
+    good = [setting for setting in settings if setting.missed <= most_missed]
+    return min(good, key=lambda setting: setting.hours, default=None)

@@ -1,0 +1,78 @@
+"""The load that a trained model of minutes forecasts, as quantiles: its level is the dial.
+
+Legend: J held-out intervals, H minutes of history, P target minutes, Q levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dateshard.requests.fleet.fleet_load import SECOND, Load, Service
+from dateshard.requests.interval_facts import weights_of
+from dateshard.requests.next_interval import IntervalModel, counted_minutes
+from dateshard.requests.request_history import RequestHistory
+from dateshard.requests.request_predictor import INTERVALS, RequestPredictor
+from dateshard.requests.trace import Trace
+from dateshard.requests.trace_dumps import MINUTE
+from dateshard.shardstore.errors import NotThereError
+from dateshard.shardstore.scaling.transform import Floats
+
+LEVELS = (*np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.97, 0.98, 0.99, 0.995)
+BEYOND = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)  # times the highest level's quantile
+
+
+def calibrated_before(model: IntervalModel, load: Load) -> IntervalModel:
+    """The model with errors of windows alone that end before the replay begins; all of them where there are none."""
+    held_out = model.model.held_out
+    ends_W = held_out["time"] + model.model.window.horizon * MINUTE
+    early_W = ends_W <= int(load.times[load.first])
+    if not early_W.any():
+        return model
+    kept = {name: values[early_W] for name, values in held_out.items() if len(values) == len(early_W)}
+    return IntervalModel(model=replace(model.model, held_out={**held_out, **kept}))
+
+
+def dialled(model: IntervalModel, trace: Trace, load: Load, service: Service) -> Iterator[tuple[str, Floats]]:
+    """Yields (level, [J] work) of each level, and of factors beyond the highest."""
+    work_JQ = work_quantiles(calibrated_before(model, load), trace, load, service)
+    for place, level in enumerate(LEVELS):
+        yield f"level {level:g}", work_JQ[:, place]
+    for factor in BEYOND:
+        yield f"level {LEVELS[-1]:g} x {factor:g}", work_JQ[:, -1] * factor
+
+
+def work_quantiles(model: IntervalModel, trace: Trace, load: Load, service: Service) -> Floats:
+    """Returns [J, Q]: quantiles of the work of each held-out interval, asked for `lead` intervals before it begins."""
+    packed, lead = model.model, service.lead * service.interval
+    now_J = load.times[load.first :] - lead * SECOND - 1
+    errors = model.errors(float(service.interval), float(lead))
+    weights_P = weights_of(service.interval, lead, packed.window.horizon)
+    weight = np.array([0.0, service.input_weight, service.output_weight])
+    span, rows = (packed.window.history + 1) * MINUTE, list[Floats]()
+    for now in now_J.tolist():
+        low, high = np.searchsorted(trace.time_R, [now - span, now + 1])
+        part = slice(int(low), int(high))
+        history = RequestHistory(
+            time_R=trace.time_R[part],
+            input_R=trace.input_R[part],
+            output_R=trace.output_R[part],
+            num_rows=int(high - low),
+        )
+        values_HNF, _ = packed.encoded(counted_minutes(history, now, packed.window.history))
+        begin_W = now + (np.arange(packed.window.length) - packed.window.history) * MINUTE
+        scaled_P3 = packed.scaled(values_HNF[None, :, 0], packed.codes(begin_W)[None])[0]
+        rows.append(weight @ errors.quantiles(weights_P @ packed.raw(scaled_P3), LEVELS))
+    return np.stack(rows)
+
+
+def intervals_of(model_dir: Path | None) -> tuple[IntervalModel | None, str]:
+    """Returns (the newest model of minutes, why there is none)."""
+    try:
+        predictor = RequestPredictor(model_dir, models=[INTERVALS])
+    except NotThereError as error:
+        return None, str(error)
+    return predictor.intervals, predictor.no_intervals
