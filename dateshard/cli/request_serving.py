@@ -77,3 +77,60 @@ def judge(
     if plot:
         write_curves(Path(plot), judgement, chosen_capacity=capacity is None)
         screen.say(f"wrote {plot}")
+
+
+@click.command()
+@click.option("--model-dir", type=click.Path(), metavar="DIR", help="where models lie (default: data/models)")
+@click.option("--warm-up", metavar="FILE", help="a trace that came before")
+@click.option("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+@click.option("--port", type=click.IntRange(0, 65535), default=9105, help="port (default: 9105; 0: any free one)")
+@click.option("--level", type=float, default=0.9, metavar="SHARE", help="quantile that /load answers with (0.9)")
+@click.option("--input-weight", type=float, default=0.1, metavar="W", help="work of an input token (default: 0.1)")
+@click.option("--output-weight", type=float, default=1.0, metavar="W", help="work of an output token (default: 1)")
+@click.option("--length", type=int, default=60, metavar="SECONDS", help="of the interval (default: 60)")
+@click.option("--lead", type=float, default=180.0, metavar="SECONDS", help="until the interval begins (default: 180)")
+def serve_metrics(
+    model_dir: str | None,
+    warm_up: str | None,
+    host: str,
+    port: int,
+    level: float,
+    input_weight: float,
+    output_weight: float,
+    length: int,
+    lead: float,
+) -> None:
+    """Serve the forecast of the load ahead over HTTP: one number for KEDA, gauges for Prometheus."""
+    from pathlib import Path
+
+    from dateshard.requests.fleet.fleet_load import Service, refuse_service
+    from dateshard.requests.fleet.live_load import LiveLoad
+    from dateshard.requests.fleet.trained_load import intervals_of
+    from dateshard.requests.next_interval import refuse_interval
+    from dateshard.requests.trace import read_trace
+    from dateshard.shardstore.errors import UsageError
+    from dateshard.terminal.screen import Screen
+
+    try:
+        import uvicorn
+
+        from dateshard.requests.fleet.load_service import app_of
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn", "starlette"):
+            raise
+        raise UsageError(f"{error.name} is not installed", todo="Install dateshard[service]") from None
+    service = Service(
+        capacity=1.0, input_weight=input_weight, output_weight=output_weight, cold_start=lead, interval=length
+    )
+    refuse_service(service)
+    intervals, why = intervals_of(Path(model_dir) if model_dir else None)
+    refuse_interval(length, lead, (level,), intervals.reach_seconds if intervals else None)
+    warm = read_trace(warm_up) if warm_up else None
+    screen, load = Screen(works=True), LiveLoad(service, intervals, why, warm)
+    if why:
+        screen.tell(f"without a trained model the last values are served: {why}")
+    config = uvicorn.Config(app_of(load, level), host=host, port=port, log_level="warning")
+    listening = config.bind_socket()
+    listening.listen()  # who reads the next line may connect
+    screen.tell(f"listening on http://{host}:{listening.getsockname()[1]}: POST /requests, GET /load, GET /metrics")
+    uvicorn.Server(config).run(sockets=[listening])

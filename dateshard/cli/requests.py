@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dateshard.cli.options import config_option, emit, json_option, preset_option, quiet_option
-from dateshard.cli.request_serving import judge
+from dateshard.cli.request_serving import judge, serve_metrics
 
 
 class SeveralWords(click.Command):
@@ -37,6 +37,7 @@ def requests() -> None:
 
 
 requests.add_command(judge)
+requests.add_command(serve_metrics)
 
 
 @requests.command(cls=SeveralWords)

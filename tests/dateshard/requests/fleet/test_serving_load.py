@@ -1,0 +1,132 @@
+"""requests serve-metrics: a real process and a real HTTP client on loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dateshard.requests.fleet.fleet_load import Service
+from dateshard.requests.fleet.live_load import LiveLoad, Told
+from dateshard.requests.trace import Trace, read_trace
+
+HEAD = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+SERVICE = Service(capacity=1.0, interval=60, cold_start=180)
+
+
+def steady(path: Path, every: int = 5, count: int = 900) -> Path:
+    """A request of 100 and 20 tokens every few seconds."""
+    path.write_text(HEAD + "".join(f"{every * k},ChatGPT,100,20,120,API log\n" for k in range(count)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    steady(folder / "warm.csv")
+    words = [sys.executable, "-m", "dateshard", "requests", "serve-metrics", "--warm-up", "warm.csv", "--port", "0"]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            listening = next(found for line in lines if (found := re.search(r"listening on (http://\S+):", line)))
+            yield listening[1]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in (0, -signal.SIGTERM)
+        finally:
+            process.kill()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+def post(url: str, body: object) -> int:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_client_reads_one_number_and_gauges_that_follow_what_is_posted(address: str) -> None:
+    before = json.loads(get(f"{address}/load"))
+    assert (
+        0 <= before["value"] <= 12 * (10 + 20) / 60 + 1e-9
+    )  # of the warm-up; some of it is older than a minute by now
+    assert "no complete model" in before["fallback"]
+    assert post(f"{address}/requests", [{"input_tokens": 1000, "output_tokens": 5900}] * 10) == 202
+    assert json.loads(get(f"{address}/load"))["value"] - before["value"] == pytest.approx(1000, abs=6.1)
+    text = get(f"{address}/metrics")
+    gauges = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(gauges['dateshard_forecast_output_tokens{quantile="0.9"}']) >= 59_000
+    assert gauges["dateshard_requests_received_total"] == "10"
+    assert gauges["dateshard_forecast_fallback"] == "1"
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = {family.name: family for family in parser.text_string_to_metric_families(text)}
+    assert [sample.labels["quantile"] for sample in families["dateshard_forecast_requests"].samples] == [
+        "0.1",
+        "0.5",
+        "0.9",
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"input_tokens": 0, "output_tokens": 5}],
+        [{"input_tokens": 5, "output_tokens": 10**9}],
+        [{"input_tokens": 5}],
+        [{"input_tokens": 5, "output_tokens": 5, "time": 3}],
+        {"input_tokens": 5, "output_tokens": 5},
+    ],
+)
+def test_what_is_no_request_is_refused_and_counts_nothing(address: str, body: object) -> None:
+    before = re.findall(r"received_total (\d+)", get(f"{address}/metrics"))
+    assert post(f"{address}/requests", body) == 422
+    assert re.findall(r"received_total (\d+)", get(f"{address}/metrics")) == before
+
+
+def test_the_clock_of_a_trace_goes_on_from_its_end_and_the_old_is_forgotten(tmp_path: Path) -> None:
+    trace, wall = read_trace(steady(tmp_path / "t.csv")), [10**18]
+    load = LiveLoad(SERVICE, None, "no model", trace, lambda: wall[0])
+    assert load.now == trace.time_R[-1]
+    assert load.forecast().count[0.5] == 12
+    wall[0] += 60 * 10**9
+    assert load.forecast().count[0.5] == 0
+    load.tell(
+        [Told(time=wall[0] - 10**9, input_tokens=7, output_tokens=3), Told(time=None, input_tokens=1, output_tokens=1)]
+    )
+    assert load.forecast().input_tokens[0.5] == 8
+    wall[0] += 7200 * 10**9
+    load.tell([Told(time=None, input_tokens=9, output_tokens=1)])
+    assert len(load.rows_R3) == 1
+    assert load.received == 3
+
+
+def test_nothing_came_yet_is_a_load_of_zero_and_is_said() -> None:
+    load = LiveLoad(SERVICE, None)
+    forecast = load.forecast((0.9,))
+    assert load.work(forecast, 0.9) == 0
+    assert forecast.fallback == "no request came yet"
+
+
+def test_requests_told_out_of_order_give_the_same_answer_as_in_order(tmp_path: Path) -> None:
+    trace: Trace = read_trace(steady(tmp_path / "t.csv"))
+    came = [Told(time=int(10**18 - k * 10**9), input_tokens=k + 1, output_tokens=2) for k in range(50)]
+    loads = [LiveLoad(SERVICE, None, "", trace, lambda: 10**18) for _ in range(2)]
+    loads[0].tell(came)
+    for place in np.random.default_rng(0).permutation(len(came)).tolist():
+        loads[1].tell([came[place]])
+    assert loads[0].forecast() == loads[1].forecast()
