@@ -115,7 +115,11 @@ def train(
         most_r2=most_r2,
     )
     shown = ShownTraining(screen)
-    outcome = train_requests(asked, shown.watch, progress=screen.terminal and not quiet)
+    try:
+        outcome = train_requests(asked, shown.watch, progress=screen.terminal and not quiet)
+    except KeyboardInterrupt as stopped:
+        screen.tell("stopped: models that are [OK] stay; the same command trains all of them anew")
+        return int(stopped.args[0]) if stopped.args else 130
     shown.end(outcome)
     return 0 if len(outcome.trained) == len(outcome.models) else 1
 

@@ -206,7 +206,7 @@ def trained_run(settings: Settings, name: str, *, progress: bool) -> TrainingRun
     """Trains a run of that name to its end.
 
     Raises:
-        KeyboardInterrupt: a signal stopped it.
+        KeyboardInterrupt: a signal stopped it; its argument is the exit code.
     """
     shown = Shown(screen_of(progress=progress))
     with StopSignal() as stop:
@@ -215,7 +215,7 @@ def trained_run(settings: Settings, name: str, *, progress: bool) -> TrainingRun
         finally:
             shown.close()
     if ended.why == "stopped":
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(stop.exit_code)
     assert shown.view is not None, "a training begins with Started"
     return shown.view.started.run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from dateshard.pipeline.synthetic.request_load import Workload
 from dateshard.pipeline.synthetic.request_rows import write_burstgpt
 from dateshard.pipeline.synthetic.request_truth import truth_of
 from dateshard.places import data_in
+from dateshard.requests import request_training
 from dateshard.requests.request_settings import records_settings
 from dateshard.requests.request_training import RequestOutcome, RequestTraining, train_requests
 from dateshard.requests.trace import read_trace
 from dateshard.requests.trace_dumps import name_of
 from dateshard.shardstore.errors import DateshardError
+from dateshard.trainer import loop
+from dateshard.training.train import run_training
 from tests.dateshard.requests.conftest import QUICK, TrainedTrace
 from tests.kit.traces import busy_hours, drifting_tokens, write_trace
 
@@ -182,14 +186,23 @@ def test_the_script_of_the_notes_runs_but_for_its_import_line(
     assert "Error: nothing.csv: there is no such file" in capsys.readouterr().out
 
 
-def test_a_training_that_is_interrupted_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.requests import request_training
+def test_a_training_that_is_stopped_leaves_no_model_and_says_so(
+    ds: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = list[Any]()
 
-    def stopped(*_args: Any, **_named: Any) -> Any:
-        raise KeyboardInterrupt
+    def stopping(settings: Any, request: Any, *, watch: Any, should_stop: Any) -> Any:
+        def watching(event: Any) -> None:
+            watch(event)
+            if isinstance(event, loop.Stepped) and not sent:
+                sent.append(event)
+                signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(request_training, "run_training", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        trained_on(one_date(tmp_path / "trace.csv", 600))
+        return run_training(settings, request, watch=watching, should_stop=should_stop)
+
+    monkeypatch.setattr(request_training, "run_training", stopping)
+    path = one_date(tmp_path / "trace.csv", 600)
+    done = ds("requests", "train", "--data-path", str(path), *QUICK, code=143)
+    assert "stopped: models that are [OK] stay; the same command trains all of them anew" in done.out
     with data_in(Path("data")), pytest.raises(DateshardError, match="no complete model"):
         dateshard.RequestPredictor()
