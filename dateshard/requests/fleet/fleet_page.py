@@ -23,6 +23,7 @@ from dateshard.reports.html import card, page, paragraph, table
 from dateshard.reports.making import write_page
 from dateshard.requests.fleet.fleet_judgement import Judgement, verdict
 from dateshard.requests.fleet.fleet_screen import rows_of, terms
+from dateshard.requests.fleet.replica_hours import CONSTANT
 from dateshard.shardstore.errors import UsageError
 
 COLOURS = ("#8a5a00", "#7a3b8f", "#2f7d4f", "#b3362c", "#256d8f")
@@ -48,7 +49,7 @@ def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> 
         DiskFullError, OSError: it cannot be written there.
     """
     words = terms(judgement, chosen_capacity=chosen_capacity)
-    caption = "<b>requests that wait too long</b>, by replica-hours; a line goes over the settings of a dial"
+    caption = "<b>requests that wait too long</b>, by replica-hours; lines go over a dial, dots are constant numbers"
     heads, *rows = rows_of(judgement)
     body = [
         f"<header>{paragraph('requests judge', 'kicker')}<h1>Replicas and misses</h1>"
@@ -83,8 +84,13 @@ def curves(judgement: Judgement) -> str:
         colour = COLOURS[number % len(COLOURS)]
         shown = sorted((setting.hours, setting.missed) for setting in each if low <= setting.hours <= high)
         points = [(across(hours), axis.place(max(missed, LEAST))) for hours, missed in shown]
-        parts.append(f'<g style="--a:{colour}" stroke="{colour}">{line(points, "curve")}</g>')
+        drawn = _dots(points, colour) if name == CONSTANT else line(points, "curve")  # no half replica runs
+        parts.append(f'<g stroke="{colour}">{drawn}</g>')
         below = TOP + 14 + 20 * number
         parts.append(f'<path d="M{LEFT + inner + 12},{below}h18" stroke="{colour}" stroke-width="2.5"/>')
         parts.append(text(LEFT + inner + 36, below + 4, name))
     return canvas(WIDE, HEIGHT, "misses against replica-hours", parts, "wide")
+
+
+def _dots(points: list[tuple[float, float]], colour: str) -> str:
+    return "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points)

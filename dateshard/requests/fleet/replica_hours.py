@@ -14,7 +14,7 @@ from dateshard.requests.fleet.fleet_load import Integers, Load, Service
 from dateshard.requests.fleet.fleet_queue import backlog, waiting
 from dateshard.shardstore.scaling.transform import Floats
 
-FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 60))  # the dial of a forecast that is one number
+FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 120))  # the dial of a forecast that is one number
 CONSTANT = "constant"
 
 

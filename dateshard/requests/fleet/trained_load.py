@@ -21,8 +21,9 @@ from dateshard.requests.trace_dumps import MINUTE
 from dateshard.shardstore.errors import NotThereError
 from dateshard.shardstore.scaling.transform import Floats
 
-LEVELS = (*np.linspace(0.05, 0.95, 19).round(2).tolist(), 0.97, 0.98, 0.99, 0.995)
-BEYOND = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)  # times the highest level's quantile
+HIGH = (0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.997, 0.998, 0.999)
+LEVELS = (*np.linspace(0.05, 0.95, 19).round(2).tolist(), *HIGH)
+BEYOND = tuple(np.geomspace(1.05, 6, 24).tolist())  # times the highest level's quantile
 
 
 def calibrated_before(model: IntervalModel, load: Load) -> IntervalModel:
@@ -42,7 +43,7 @@ def dialled(model: IntervalModel, trace: Trace, load: Load, service: Service) ->
     for place, level in enumerate(LEVELS):
         yield f"level {level:g}", work_JQ[:, place]
     for factor in BEYOND:
-        yield f"level {LEVELS[-1]:g} x {factor:g}", work_JQ[:, -1] * factor
+        yield f"level {LEVELS[-1]:g} x {factor:.2f}", work_JQ[:, -1] * factor
 
 
 def work_quantiles(model: IntervalModel, trace: Trace, load: Load, service: Service) -> Floats:
