@@ -123,12 +123,12 @@ def main() -> None:
         return
     from dateshard.pipeline.synthetic.request_load import Workload
     from dateshard.pipeline.synthetic.request_rows import write_burstgpt
-    from dateshard.requests.fleet.fleet_judgement import judged
-    from dateshard.requests.fleet.fleet_load import Service, load_of
-    from dateshard.requests.fleet.fleet_screen import rows_of, terms
-    from dateshard.requests.fleet.load_forecasts import BASELINES, filled
-    from dateshard.requests.fleet.trained_load import intervals_of
     from dateshard.requests.trace import read_trace
+    from dateshard.service.fleet.fleet_judgement import judged
+    from dateshard.service.fleet.fleet_load import Service, load_of
+    from dateshard.service.fleet.fleet_screen import rows_of, terms
+    from dateshard.service.fleet.load_forecasts import BASELINES, filled
+    from dateshard.service.fleet.trained_load import intervals_of
 
     service = Service(capacity=asked.capacity)
     with tempfile.TemporaryDirectory() as name:

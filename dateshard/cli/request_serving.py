@@ -45,13 +45,13 @@ def judge(
     """Say how many replica-hours each predictor would have cost on a trace's last part, at matched misses."""
     from pathlib import Path
 
-    from dateshard.requests.fleet.fleet_judgement import judged
-    from dateshard.requests.fleet.fleet_load import Service
-    from dateshard.requests.fleet.fleet_page import refuse_page, write_curves
-    from dateshard.requests.fleet.fleet_screen import show
-    from dateshard.requests.fleet.trained_load import intervals_of
     from dateshard.requests.request_training import split_columns
     from dateshard.requests.trace import read_trace
+    from dateshard.service.fleet.fleet_judgement import judged
+    from dateshard.service.fleet.fleet_load import Service
+    from dateshard.service.fleet.fleet_page import refuse_page, write_curves
+    from dateshard.service.fleet.fleet_screen import show
+    from dateshard.service.fleet.trained_load import intervals_of
     from dateshard.terminal.screen import Screen
 
     if capacity is not None and not capacity > 0:
@@ -103,18 +103,18 @@ def serve_metrics(
     """Serve the forecast of the load ahead over HTTP: one number for KEDA, gauges for Prometheus."""
     from pathlib import Path
 
-    from dateshard.requests.fleet.fleet_load import Service, refuse_service
-    from dateshard.requests.fleet.live_load import LiveLoad
-    from dateshard.requests.fleet.trained_load import intervals_of
     from dateshard.requests.next_interval import refuse_interval
     from dateshard.requests.trace import read_trace
+    from dateshard.service.fleet.fleet_load import Service, refuse_service
+    from dateshard.service.fleet.live_load import LiveLoad
+    from dateshard.service.fleet.trained_load import intervals_of
     from dateshard.shardstore.errors import UsageError
     from dateshard.terminal.screen import Screen
 
     try:
         import uvicorn
 
-        from dateshard.requests.fleet.load_service import app_of
+        from dateshard.service.fleet.load_service import app_of
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
             raise

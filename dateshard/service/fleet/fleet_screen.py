@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dateshard.requests.fleet.fleet_judgement import Judgement, spans, verdict
+from dateshard.service.fleet.fleet_judgement import Judgement, spans, verdict
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import Screen, number
 

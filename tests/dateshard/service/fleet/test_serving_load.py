@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dateshard.requests.fleet.fleet_load import Service
-from dateshard.requests.fleet.live_load import LiveLoad, Told
 from dateshard.requests.trace import Trace, read_trace
+from dateshard.service.fleet.fleet_load import Service
+from dateshard.service.fleet.live_load import LiveLoad, Told
 
 HEAD = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 SERVICE = Service(capacity=1.0, interval=60, cold_start=180)

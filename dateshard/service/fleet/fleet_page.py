@@ -21,9 +21,9 @@ from dateshard.reports.charts import (
 from dateshard.reports.curves import powers
 from dateshard.reports.html import card, page, paragraph, table
 from dateshard.reports.making import write_page
-from dateshard.requests.fleet.fleet_judgement import Judgement, verdict
-from dateshard.requests.fleet.fleet_screen import rows_of, terms
-from dateshard.requests.fleet.replica_hours import CONSTANT
+from dateshard.service.fleet.fleet_judgement import Judgement, verdict
+from dateshard.service.fleet.fleet_screen import rows_of, terms
+from dateshard.service.fleet.replica_hours import CONSTANT
 from dateshard.shardstore.errors import UsageError
 
 COLOURS = ("#8a5a00", "#7a3b8f", "#2f7d4f", "#b3362c", "#256d8f")

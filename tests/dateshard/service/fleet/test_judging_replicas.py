@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from dateshard.cli import run
 from dateshard.pipeline.synthetic.request_load import Workload
 from dateshard.pipeline.synthetic.request_rows import write_burstgpt
-from dateshard.requests.fleet.fleet_judgement import judged, verdict
-from dateshard.requests.fleet.fleet_load import Load, Service, load_of
-from dateshard.requests.fleet.fleet_queue import backlog, waiting
-from dateshard.requests.fleet.load_forecasts import BASELINES, LoadPredictor
-from dateshard.requests.fleet.replica_hours import minimum, paid, replay, serving
 from dateshard.requests.trace import read_trace
+from dateshard.service.fleet.fleet_judgement import judged, verdict
+from dateshard.service.fleet.fleet_load import Load, Service, load_of
+from dateshard.service.fleet.fleet_queue import backlog, waiting
+from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
+from dateshard.service.fleet.replica_hours import minimum, paid, replay, serving
 from dateshard.shardstore.scaling.transform import Floats
 
 whole = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=40)
@@ -116,7 +116,7 @@ def test_a_predictor_looks_at_nothing_that_is_not_known_yet(name: str) -> None:
 
 def replayed(work_of: LoadPredictor | None, load: Load) -> dict[str, float]:
     """Replica-hours at matched misses on that load."""
-    from dateshard.requests.fleet import replica_hours as hours
+    from dateshard.service.fleet import replica_hours as hours
 
     names = {"other": work_of} if work_of else {}
     curves = {

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import Load
+from dateshard.service.fleet.fleet_load import Load
 from dateshard.shardstore.scaling.transform import Floats
 
 DAY, WEEK = 86_400, 7 * 86_400

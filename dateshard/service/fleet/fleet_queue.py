@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import Integers
+from dateshard.service.fleet.fleet_load import Integers
 from dateshard.shardstore.scaling.transform import Floats
 
 

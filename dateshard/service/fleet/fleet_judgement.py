@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import Load, Service, load_of, refuse_service
-from dateshard.requests.fleet.load_forecasts import BASELINES, LoadPredictor
-from dateshard.requests.fleet.replica_hours import (
+from dateshard.requests.next_interval import IntervalModel
+from dateshard.requests.trace import Trace
+from dateshard.service.fleet.fleet_load import Load, Service, load_of, refuse_service
+from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
+from dateshard.service.fleet.replica_hours import (
     CONSTANT,
     Setting,
     by_factor,
@@ -19,9 +21,7 @@ from dateshard.requests.fleet.replica_hours import (
     replay,
     turned,
 )
-from dateshard.requests.fleet.trained_load import dialled
-from dateshard.requests.next_interval import IntervalModel
-from dateshard.requests.trace import Trace
+from dateshard.service.fleet.trained_load import dialled
 from dateshard.shardstore.errors import UsageError
 
 OURS = "trained model"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import Integers, Load, Service
-from dateshard.requests.fleet.fleet_queue import backlog, waiting
+from dateshard.service.fleet.fleet_load import Integers, Load, Service
+from dateshard.service.fleet.fleet_queue import backlog, waiting
 from dateshard.shardstore.scaling.transform import Floats
 
 FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 120))  # the dial of a forecast that is one number

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import SECOND, Load, Service
 from dateshard.requests.interval_facts import weights_of
 from dateshard.requests.next_interval import IntervalModel, counted_minutes
 from dateshard.requests.request_history import RequestHistory
 from dateshard.requests.request_predictor import INTERVALS, RequestPredictor
 from dateshard.requests.trace import Trace
 from dateshard.requests.trace_dumps import MINUTE
+from dateshard.service.fleet.fleet_load import SECOND, Load, Service
 from dateshard.shardstore.errors import NotThereError
 from dateshard.shardstore.scaling.transform import Floats
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dateshard.requests.fleet.fleet_load import SECOND, Service
 from dateshard.requests.next_interval import IntervalForecast, IntervalModel, last_values
 from dateshard.requests.request_history import RequestHistory
 from dateshard.requests.trace import Trace
+from dateshard.service.fleet.fleet_load import SECOND, Service
 
 LEVELS = (0.1, 0.5, 0.9)
 

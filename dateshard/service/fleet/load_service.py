@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from dateshard.requests.fleet.live_load import LEVELS, LiveLoad, Told
 from dateshard.requests.trace import MOST_TOKENS
+from dateshard.service.fleet.live_load import LEVELS, LiveLoad, Told
 
 MOST_POSTED = 10_000  # requests at a time
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
