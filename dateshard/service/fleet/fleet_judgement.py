@@ -13,7 +13,7 @@ from dateshard.service.fleet.fleet_load import Load, Service, load_of, refuse_se
 from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
 from dateshard.service.fleet.replica_hours import (
     CONSTANT,
-    Setting,
+    DialSetting,
     by_factor,
     constants,
     matched,
@@ -40,11 +40,11 @@ class Judgement:
 
     load: Load
     service: Service
-    curves: Mapping[str, list[Setting]]
-    lowest: Setting
+    curves: Mapping[str, list[DialSetting]]
+    lowest: DialSetting
     most_missed: float
 
-    def at_matched_misses(self) -> dict[str, Setting | None]:
+    def at_matched_misses(self) -> dict[str, DialSetting | None]:
         """The cheapest setting of each predictor that misses no more."""
         return {name: matched(each, self.most_missed) for name, each in self.curves.items()}
 

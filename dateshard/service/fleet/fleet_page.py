@@ -62,7 +62,7 @@ def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> 
 
 
 def curves(judgement: Judgement) -> str:
-    """The picture."""
+    """Draws the curves of misses against replica-hours as SVG."""
     plot, inner = HEIGHT - BOTTOM - 18, WIDE - LEFT - RIGHT - ROOM
     matched = [setting.hours for setting in judgement.at_matched_misses().values() if setting]
     low, high = judgement.lowest.hours * 0.8, TURNS * max([*matched, judgement.lowest.hours])

@@ -27,7 +27,7 @@ class PostedRequest(BaseModel):
 
 
 def app_of(load: LiveLoad, level: float) -> FastAPI:
-    """The application.
+    """Makes the application that takes requests and answers with the load ahead.
 
     Args:
         level: of the quantile that /load answers with.

@@ -19,7 +19,7 @@ CONSTANT = "constant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class DialSetting:
     """One setting of a predictor's dial, replayed.
 
     Attributes:
@@ -59,7 +59,7 @@ def serving(paid_J: Integers, lead: int) -> Integers:
     return least
 
 
-def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: int | None = None) -> Setting:
+def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: int | None = None) -> DialSetting:
     """Replays the held-out part with these replicas.
 
     Args:
@@ -73,7 +73,7 @@ def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: in
     served_S = np.repeat(serving(paid_J, lead) * service.capacity, load.interval)
     late_S = waiting(work_S, served_S) > service.objective
     requests_S = requests_S * np.repeat(seen_J, load.interval)
-    return Setting(
+    return DialSetting(
         dial=dial,
         hours=float(paid_J[seen_J].sum()) * load.interval / 3600,
         missed=float(requests_S[late_S].sum()) / max(1, int(requests_S.sum())),
@@ -81,9 +81,9 @@ def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: in
     )
 
 
-def turned(load: Load, service: Service, forecasts: Iterable[tuple[str, Floats]]) -> list[Setting]:
+def turned(load: Load, service: Service, forecasts: Iterable[tuple[str, Floats]]) -> list[DialSetting]:
     """Replays each setting of a dial: (name, forecast [J]); settings that want the same replicas once."""
-    rows, before = list[Setting](), b""
+    rows, before = list[DialSetting](), b""
     for dial, forecast_J in forecasts:
         wanted_J = replicas(forecast_J, service)
         if wanted_J.tobytes() != before:
@@ -97,9 +97,9 @@ def by_factor(forecast_J: Floats, factors: Iterable[float] = FACTORS) -> Iterato
     return ((f"x {factor:.2f}", forecast_J * factor) for factor in factors)
 
 
-def constants(load: Load, service: Service) -> list[Setting]:
+def constants(load: Load, service: Service) -> list[DialSetting]:
     """Replays each constant number of replicas, up to the first that misses nothing."""
-    rows, most = list[Setting](), int(minimum(load, service).max()) * 4 + 1
+    rows, most = list[DialSetting](), int(minimum(load, service).max()) * 4 + 1
     for count in range(max(1, service.fewest), most + 1):
         rows.append(replay(load, service, np.full(len(load.seen_K) - load.first, count), f"{count} replicas"))
         if rows[-1].missed == 0:
@@ -107,7 +107,7 @@ def constants(load: Load, service: Service) -> list[Setting]:
     return rows
 
 
-def matched(settings: Iterable[Setting], most_missed: float) -> Setting | None:
+def matched(settings: Iterable[DialSetting], most_missed: float) -> DialSetting | None:
     """The cheapest setting that misses no more; None: none of the dial does."""
     good = [setting for setting in settings if setting.missed <= most_missed]
     return min(good, key=lambda setting: setting.hours, default=None)

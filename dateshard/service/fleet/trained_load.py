@@ -56,11 +56,11 @@ def work_quantiles(model: IntervalModel, trace: Trace, load: Load, service: Serv
     span, rows = (packed.window.history + 1) * MINUTE, list[Floats]()
     for now in now_J.tolist():
         low, high = np.searchsorted(trace.time_R, [now - span, now + 1])
-        part = slice(int(low), int(high))
+        recent = slice(int(low), int(high))
         history = RequestHistory(
-            time_R=trace.time_R[part],
-            input_R=trace.input_R[part],
-            output_R=trace.output_R[part],
+            time_R=trace.time_R[recent],
+            input_R=trace.input_R[recent],
+            output_R=trace.output_R[recent],
             num_rows=int(high - low),
         )
         values_HNF, _ = packed.encoded(counted_minutes(history, now, packed.window.history))
