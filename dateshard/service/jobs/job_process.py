@@ -110,4 +110,7 @@ def print_line(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    ended = run_job(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)  # all is written; taking torch apart would hold the memory for another half a second of CPU
