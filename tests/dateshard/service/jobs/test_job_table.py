@@ -211,6 +211,20 @@ def test_events_of_batches_are_thinned_and_all_others_stay(table: JobTable, fold
     assert table.recorded(job, "batch")[0]["step"] == 5
 
 
+def test_events_come_behind_an_id_and_are_over_when_the_job_rests(table: JobTable, folder: ServiceFolder) -> None:
+    job = add(table, folder)
+    for number in range(5):
+        table.tell(job, "batch", {"step": number})
+    first, over = table.events(job, 0, most=4)
+    assert (len(first), over) == (4, False)
+    rest, over = table.events(job, first[-1].id, most=4)
+    assert ([event.type for event in rest], over) == (["batch", "batch"], False)
+    table.ask(job, "stop")
+    last, over = table.events(job, rest[-1].id, most=4)
+    assert ([event.type for event in last], over) == (["stopped"], True)
+    assert table.events(job, last[-1].id) == ([], True)
+
+
 def test_a_deleted_job_leaves_nothing_in_the_table(table: JobTable, folder: ServiceFolder) -> None:
     job = add(table, folder)
     table.ask(job, "stop")
