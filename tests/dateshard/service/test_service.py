@@ -14,7 +14,7 @@ from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.checkpoint_folder import read_files
 from tests.kit.serving import Server, service_world
 
-LONG = {"epochs": 120, "early_stopping_patience": 120}
+LONG = {"epochs": 40, "early_stopping_patience": 40}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_job_survives_pause_and_kills_of_itself_and_of_the_server_and_ends_wit
         == 204
     )
     epochs = [event["progress"]["current_epoch"] for event in log if event["type"] == "progress"]
-    assert epochs == list(range(1, 121))
+    assert epochs == list(range(1, 41))
     assert [row["epoch"] for row in server.call("GET", f"/history/{task}")["history"]] == epochs
     server.wait(alone, "completed")
     first, second = weights(server, task), weights(server, alone)
