@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ API = "/api/v1/epoch-training"
 SERVER, TOKEN, TOKEN_FILE = "DATESHARD_SERVER", "DATESHARD_TOKEN", "DATESHARD_TOKEN_FILE"
 DEFAULT = "http://127.0.0.1:8000"
 ANSWER_SECONDS, SILENT_SECONDS = 330.0, 60.0  # a stream that lives says so every 15 s
-AGAIN_SECONDS = 1.0
+AGAIN_SECONDS, MOST_TRIES = 1.0, 120
 Document = dict[str, Any]
 
 
@@ -68,33 +68,31 @@ class ApiClient:
             return dict(json.loads(response.read()))
 
     def follow(self, task: str) -> Iterator[Document]:
-        """The events of a job until it rests. Where the connection is lost, it goes on behind the last event."""
-        last = ""
+        """The events of a job until it rests. Where the connection is lost, it goes on behind the last event.
+
+        Raises:
+            NotThereError: there is no such job. NoAnswerError: no service answers, or none for `MOST_TRIES` seconds.
+        """
+        last, tries = "", 0
         while True:
             with closing(self._connection(SILENT_SECONDS)) as connection:
                 headers = {"Last-Event-ID": last} if last else {}
-                response = self._send(connection, "GET", f"/stream-progress/{task}", None, headers)
-                if response.status == 204:
-                    return
                 try:
+                    response = self._send(connection, "GET", f"/stream-progress/{task}", None, headers)
+                except NoAnswerError:
+                    tries += 1
+                    if not last or tries > MOST_TRIES:
+                        raise
+                    time.sleep(AGAIN_SECONDS)
+                    continue
+                if response.status == 204:  # it rests, and all was told
+                    return
+                tries = 0
+                with suppress(OSError, http.client.HTTPException):  # a server that was killed, or a network
                     for number, event in _events(response):
+                        last = number or last
                         if number:
-                            last = number
                             yield event
-                except (OSError, http.client.HTTPException):  # a server that ends, or a network
-                    pass
-            if self._rests(task, last):
-                return
-
-    def _rests(self, task: str, last: str) -> bool:
-        """Waits until the server answers again; tells whether there is nothing more to follow."""
-        for _ in range(60):
-            try:
-                moves = self.call("GET", f"/jobs/{task}")["job"]["moves"]
-                return "delete" in moves and bool(last)
-            except NoAnswerError:
-                time.sleep(AGAIN_SECONDS)
-        return "delete" in self.call("GET", f"/jobs/{task}")["job"]["moves"]
 
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)

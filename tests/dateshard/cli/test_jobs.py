@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import jsonschema
 import pytest
 
 from dateshard.documents import document_schema
+from dateshard.service.api_client import ApiClient
 from tests.kit.service_fuzz import SCRIPT
 from tests.kit.serving import Server, service_world
 
@@ -91,6 +95,37 @@ def test_fields_come_from_a_file_and_words_above_it(server: Server, ds: Run, tmp
         (("name=x", "epoch=[5"), "is not a value"),
     ):
         assert what in ds("jobs", "start", *words, code=2).err
+
+
+def test_a_client_that_follows_a_job_goes_on_with_the_next_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    service_world(tmp_path)
+    server = Server(tmp_path, "--port", str(port), script=SCRIPT)
+    task = server.start(name="running")
+    server.reach(task, 2)
+    events = ApiClient(server.url, server.token).follow(task)
+    seen = [next(events)["type"] for _ in range(3)]
+    server.kill()  # with the job, which only poses
+    server.begin()
+    seen += [event["type"] for event in events]
+    assert seen == ["queued", "starting", "running", "progress", "progress", "interrupted"]
+    server.close()
+
+
+def test_a_database_of_a_newer_version_or_none_at_all_is_refused_by_its_name(ds: Run) -> None:
+    ds("token", "list")
+    file = Path("data/service/service.sqlite")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 99")
+    assert f"{file.resolve()}: was written by a newer version of dateshard" in ds("token", "list", code=4).err
+    for left in file.parent.glob("service.sqlite*"):
+        left.unlink()
+    file.write_bytes(b"no database at all" * 100)
+    assert f"{file.resolve()}: is no database" in ds("token", "list", code=4).err
 
 
 def test_a_log_is_printed_as_it_is(server: Server, ds: Run) -> None:
