@@ -77,7 +77,7 @@ class JobRow(BaseModel):
     dataset: str
     model_type: str
     training_state: str
-    reason: str = Field(description="why it failed or was interrupted; else empty")
+    reason: str = Field(description="why it ended so; empty where nobody needs to know")
     position: int | None = Field(description="in the queue, from 1; null where it does not wait")
     current_epoch: int
     total_epochs: int

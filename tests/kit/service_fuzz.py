@@ -118,6 +118,8 @@ def fuzz(server: Server, total: int, start: int = 0, say: Callable[[str], object
         response = case.call(base_url=server.url, session=session, headers=headers, timeout=120)
         counts[response.status_code] += 1
         assert response.status_code < 500, f"{response.status_code} {response.text}\n{case.as_curl_command()}"
+        said = (server.folder / "server.err").read_text()
+        assert "Exception" not in said, f"{said}\n{case.as_curl_command()}"
         if response.status_code >= 400:
             assert set(json.loads(response.text)) >= {"type", "title", "status", "detail"}
 

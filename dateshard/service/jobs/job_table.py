@@ -98,7 +98,9 @@ class JobTable:
         """
         rows = self.database.rows("SELECT * FROM jobs WHERE id = ?", (job,))
         if not rows:
-            raise NotThereError(f"there is no job '{shorten(job)}'", todo="List them: GET /api/v1/epoch-training/jobs")
+            raise NotThereError(
+                f"there is no job '{shorten(job)}'", todo="`jobs list` or GET /api/v1/epoch-training/jobs has them all"
+            )
         return _job(rows[0])
 
     def newest(

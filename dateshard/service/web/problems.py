@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -56,6 +56,10 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
 
+class NothingMore(Exception):  # noqa: N818 - it is no error
+    """Ends a request for events with 204, on which a browser asks no more."""
+
+
 def field_problem(field: str, message: str) -> ProblemError:
     """A request that names, in one field, what cannot be used."""
     return ProblemError(422, f"{field}: {message}", errors=[FieldFault(field=field, message=message)])
@@ -86,6 +90,7 @@ def add_problems(app: FastAPI) -> None:
     app.add_exception_handler(DateshardError, lambda _, error: answer(problem_of(error)))
     app.add_exception_handler(RequestValidationError, _of_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _of_http)  # type: ignore[arg-type]
+    app.add_exception_handler(NothingMore, lambda *_: Response(status_code=204))
     app.add_exception_handler(Exception, _unexpected)
 
 

@@ -80,7 +80,7 @@ def serve(options: ServeOptions, screen: Screen, launch: Launch = launch_process
         _first_token(screen, desk)
         _Server(_config(make_app(desk, options.allowed_hosts)), asked).run(sockets=[listener])
         left = len(table.active())
-        screen.say(f"ended; {counted(left, 'job')} of it {'goes' if left == 1 else 'go'} on")
+        screen.say(f"ended; {counted(left, 'job')} {'goes' if left == 1 else 'go'} on" if left else "ended")
     return 0
 
 

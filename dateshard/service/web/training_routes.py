@@ -11,7 +11,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.exceptions import HTTPException
 
 from dateshard.documents.serving import (
     BestFigures,
@@ -23,7 +22,7 @@ from dateshard.documents.serving import (
 )
 from dateshard.service.jobs.job_table import JobOrder, ServiceJob
 from dateshard.service.web.desk import NOTES_READ, NOTES_TRAIN, TRAIN, Desk, ToDesk
-from dateshard.service.web.problems import ProblemDetails, ProblemError
+from dateshard.service.web.problems import NothingMore, ProblemDetails, ProblemError
 from dateshard.service.web.start_body import StartBody
 from dateshard.service.web.streams import cursor
 
@@ -141,13 +140,13 @@ def _followed(task_id: TaskId, desk: ToDesk, last_event_id: LastEventId = None) 
     """Looks, before a stream begins, whether there is anything to follow, and holds a place for it.
 
     Raises:
-        NotThereError: there is no such job. HTTPException: 204, on which a browser asks no more: all was told.
+        NotThereError: there is no such job. NothingMore: all was told.
     """
     desk.table.job(task_id)
     after = cursor(last_event_id)
     events, over = desk.table.events(task_id, after, most=1)
     if over and not events:
-        raise HTTPException(204)
+        raise NothingMore
     with desk.streams.place():
         yield after
 

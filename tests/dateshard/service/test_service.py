@@ -26,6 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server = Server(folder, "--max-jobs", "2", "--output-root", "/models=models")
         yield server
         server.close()
+        assert "Exception in" not in (folder / "server.err").read_text(), "a request led to a traceback"
 
 
 def weights(server: Server, task: str) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server = Server(folder, "--allowed-host", "Train.example.org", script=SCRIPT)
         yield server
         server.close()
+        assert "Exception" not in (folder / "server.err").read_text(), "a request above led to a traceback"
 
 
 @pytest.fixture(scope="module")
@@ -292,5 +293,5 @@ def test_a_server_ends_at_once_with_streams_open_and_says_so_in_them(tmp_path: P
         os.kill(server.process.pid, signal.SIGTERM)
         assert [event["type"] for event in events][-1] == "server-closing"
     assert server.process.wait() == 0
-    assert "1 job of it goes on" in (tmp_path / "server.out").read_text()
+    assert "1 job goes on" in (tmp_path / "server.out").read_text()
     server.client.close()
