@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from dateshard.documents.serving import PredictAnswer
@@ -24,8 +25,8 @@ class PredictBody(BaseModel):
     checkpoint: str = Field("best", pattern=r"^(best|latest|checkpoint_epoch_\d{1,9}_batch_\d{1,9}(-\d{1,3})?)$")
 
 
-@router.post("/predict/{task_id}", dependencies=[READ])
-def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> PredictAnswer:
+@router.post("/predict/{task_id}", dependencies=[READ], response_model=PredictAnswer)
+def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> JSONResponse:
     """Forecasts, in raw units, what comes after a raw history. The first call of a job loads its model."""
     job = desk.table.job(task_id)
     if job.state not in DONE:
@@ -34,4 +35,4 @@ def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> PredictAnswer:
     answer = desk.forecasts.ask({"run": job.id, **body.model_dump()})
     if "error" in answer:
         raise ProblemError(STATUS.get(answer["kind"], 500), answer["error"])
-    return PredictAnswer(task_id=task_id, **answer["forecast"])
+    return JSONResponse({"success": True, "task_id": task_id, **answer["forecast"]})  # as it came: of our own process
