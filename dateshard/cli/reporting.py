@@ -84,6 +84,7 @@ def _of_run(
 ) -> ReportDocument:
     from dateshard.judging.judge import run_of
     from dateshard.reports.making import write_report
+    from dateshard.requests.request_sections import request_sections
 
     if len(names) != 1:
         raise click.UsageError("say what to report: report RUN, report latest, or report --data.")
@@ -91,7 +92,7 @@ def _of_run(
     if overrides and not files:
         raise click.UsageError("A run is evaluated with its own settings; KEY=VALUE goes with -c FILE and latest.")
     like = settings_of(files, overrides) if files else None
-    document = write_report(run_of(names[0], like, trust=trust), *wanted)
+    document = write_report(run_of(names[0], like, trust=trust), *wanted, more=request_sections)
     tell_report(screen, document)
     return document
 
@@ -164,6 +165,7 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     """
     from dateshard.reports.making import page_is_old, page_of, write_report
     from dateshard.reports.show import run_to_show, show_run, shown_run
+    from dateshard.requests.request_sections import request_lines, request_sections
     from dateshard.terminal.screen import Screen
     from dateshard.trust import settings_of_run
 
@@ -171,12 +173,12 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     if trust:
         settings_of_run(run, trust=True)
     if launch and page_is_old(run):
-        tell_report(screen, write_report(run))
+        tell_report(screen, write_report(run, more=request_sections))
     document = shown_run(run)
     if as_json:
         emit(document)
     else:
-        show_run(screen, run, document)
+        show_run(screen, run, document, request_lines(run.folder))
     if launch:
         click.launch(str(page_of(run)))
     return 0

@@ -219,8 +219,9 @@ def evaluate(
     if page is not None:
         from dateshard.cli.reporting import tell_report
         from dateshard.reports.making import write_report
+        from dateshard.requests.request_sections import request_sections
 
-        tell_report(screen, write_report(run, page or None, split))
+        tell_report(screen, write_report(run, page or None, split, more=request_sections))
     if as_json:  # last: where the page cannot be written, that is the one document
         emit({**result.to_json(), "forecasts": None if written is None else written.to_json()})
     return 0

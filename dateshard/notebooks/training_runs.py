@@ -15,6 +15,7 @@ from dateshard.judging.prediction import predict
 from dateshard.judging.predictor import Predictor
 from dateshard.judging.tables import show
 from dateshard.reports.making import write_report
+from dateshard.requests.request_sections import request_sections
 from dateshard.terminal.screen import Screen, number
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.training.replay import replay_step
@@ -148,7 +149,8 @@ class Run:
 
     def report(self, output: str | Path | None = None, split: str | None = None) -> Path:
         """Writes the run's page and returns where it lies; evaluates first where that was not done yet."""
-        return Path(write_report(self._run, None if output is None else str(output), split)["file"])
+        place = None if output is None else str(output)
+        return Path(write_report(self._run, place, split, more=request_sections)["file"])
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dateshard.documents.reporting import ReportDocument
@@ -9,6 +10,12 @@ from dateshard.reports.run import gather
 from dateshard.reports.run_page import run_report
 from dateshard.shardstore.disk.durable import appearing
 from dateshard.trainer.runs.run_folder import TrainingRun
+
+MoreSections = Callable[[Path], list[tuple[str, str, list[str]]]]  # (name, heading, parts) each
+
+
+def _none(_folder: Path) -> list[tuple[str, str, list[str]]]:
+    return []
 
 
 def page_of(run: TrainingRun) -> Path:
@@ -38,16 +45,21 @@ def write_page(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_report(run: TrainingRun, output: str | None = None, split: str | None = None) -> ReportDocument:
+def write_report(
+    run: TrainingRun, output: str | None = None, split: str | None = None, more: MoreSections = _none
+) -> ReportDocument:
     """Writes the page at once, the old one or the new.
 
     Evaluates first where no evaluation of the best checkpoint lies beside the run.
+
+    Args:
+        more: gives further sections of the page for the run's folder.
 
     Raises:
         DiskFullError, OSError: it cannot be written there.
     """
     facts = gather(run, split)
-    data, verdict = run_report(facts).encode(errors="backslashreplace"), facts.verdict
+    data, verdict = run_report(facts, more(run.folder)).encode(errors="backslashreplace"), facts.verdict
     path = Path(output) if output else page_of(run)
     write_page(path, data)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,7 +18,6 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import Line, Steps, keys, over_steps
 from dateshard.reports.html import card, folded, page, pair, paragraph, section, table, tiles
 from dateshard.reports.judged_page import judged_sections, judged_sentences, judged_tiles
-from dateshard.reports.request_sections import request_sections
 from dateshard.reports.run import RunFacts, told_standing
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import seconds, size
@@ -26,11 +25,15 @@ from dateshard.terminal.screen import seconds, size
 MOST_ROWS, MOST_HEADS = 15, 8
 
 
-def run_report(facts: RunFacts) -> str:
-    """The whole page."""
+def run_report(facts: RunFacts, more: Sequence[tuple[str, str, list[str]]] = ()) -> str:
+    """The whole page.
+
+    Args:
+        more: sections, as (name, heading, parts), of what the run became.
+    """
     sections = [
         ("training", "Training", _training(facts)),
-        *request_sections(facts.run.folder),
+        *more,
         *judged_sections(facts),
         ("run", "The run", _run(facts)),
     ]

@@ -18,8 +18,6 @@ from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
 from dateshard.reports.making import page_of
 from dateshard.reports.run import SPLITS, told_standing
-from dateshard.requests.model_of_run import model_of_run
-from dateshard.requests.request_screen import coverage_sentence
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.terminal.screen import Screen, columns, number, rounded
@@ -87,8 +85,8 @@ def _epochs(course: RunHistory) -> list[ShownEpoch]:
     return rows
 
 
-def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
-    """Shows curves and figures on a terminal, else a table of the epochs."""
+def show_run(screen: Screen, run: TrainingRun, document: ShowDocument, more: Sequence[str] = ()) -> None:
+    """Shows curves and figures on a terminal, and further lines; else a table of the epochs."""
     if not screen.terminal:
         _table(screen, document["epochs"])
         return
@@ -98,23 +96,12 @@ def show_run(screen: Screen, run: TrainingRun, document: ShowDocument) -> None:
     for line in _chart(screen, history(run), min(columns(), WIDEST)):
         screen.draw(line)
     _found(screen, document)
-    for said in request_lines(run):
+    for said in more:
         screen.tell(said)
     if document["report"]:
         screen.tell(f"its page: {document['report']}  ({command('show', run.name, '--open')})")
     else:
         screen.tell(f"no page yet. {to_run('report', run.name)}")
-
-
-def request_lines(run: TrainingRun) -> list[str]:
-    """What was measured of a model of requests: its intervals, or the errors of its minutes; nothing of any other run."""
-    model = model_of_run(run.folder)
-    if model is None:
-        return []
-    if model.facts["kind"] == "interval":
-        error = model.facts["error"]["model"]
-        return [f"a minute ahead: mean absolute error {number(error['count'])} requests", f"model: {model.folder}"]
-    return [f"{coverage_sentence(model.facts)}", f"model: {model.folder}"]
 
 
 def _table(screen: Screen, rows: Sequence[ShownEpoch]) -> None:

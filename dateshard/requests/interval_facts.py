@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.requests.held_out import HeldOut, held_out
-from dateshard.requests.simple_baselines import forecasts
+from dateshard.requests.accuracy.held_out import HeldOut, held_out
+from dateshard.requests.accuracy.simple_baselines import forecasts
 from dateshard.requests.trace_dumps import MINUTE, TOKENS, MinuteCounts
 from dateshard.shardstore.scaling.transform import Floats, untransform
 from dateshard.trainer.assessment.forecaster import Forecaster

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.requests.followed import NO_HOUR, reach_of_json
-from dateshard.requests.next_request_facts import VALUES
+from dateshard.requests.accuracy.followed import NO_HOUR, reach_of_json
+from dateshard.requests.accuracy.next_request_facts import VALUES
 from dateshard.requests.packed_model import PackedModel
 from dateshard.requests.request_history import RequestHistory
 from dateshard.requests.trace import TimeScale

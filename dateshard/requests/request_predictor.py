@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from dateshard.places import data_folder
+from dateshard.requests.accuracy.response_given_input import ResponseModel
 from dateshard.requests.interval_facts import LEAD, LENGTH, LEVELS
 from dateshard.requests.next_interval import IntervalForecast, IntervalModel, last_values, refuse_interval
 from dateshard.requests.next_request import predict_next
 from dateshard.requests.packed_model import FILE, PackedModel, unpack
 from dateshard.requests.request_history import HistoryReader, Instant, RequestHistory
-from dateshard.requests.response_given_input import ResponseModel
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import DateshardError, NotThereError, UsageError, Where
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dateshard.requests.accuracy.next_request_facts import VALUES
+from dateshard.requests.accuracy.response_given_input import ResponseModel
 from dateshard.requests.interval_facts import LEAD, LENGTH
 from dateshard.requests.next_interval import IntervalForecast
-from dateshard.requests.next_request_facts import VALUES
 from dateshard.requests.request_history import frame_of
 from dateshard.requests.request_predictor import RequestPredictor
 from dateshard.requests.request_training import ModelOutcome, RequestOutcome
-from dateshard.requests.response_given_input import ResponseModel
 from dateshard.requests.trace import Trace
 from dateshard.requests.trace_dumps import TOKENS
 from dateshard.shardstore.commands import by_door, command

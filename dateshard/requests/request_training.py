@@ -17,7 +17,8 @@ from dateshard.judging.loaded_run import load_run
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.places import data_folder
 from dateshard.preparing.carrying_out import carry_out
-from dateshard.requests import interval_facts, next_request_facts
+from dateshard.requests import interval_facts
+from dateshard.requests.accuracy import next_request_facts
 from dateshard.requests.model_of_run import note_model
 from dateshard.requests.packed_model import PackedModel, pack, unpack
 from dateshard.requests.request_settings import (

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dateshard.places import data_in
-from dateshard.reports import show
-from dateshard.reports.request_sections import request_sections
 from dateshard.reports.run import gather
 from dateshard.reports.run_page import run_report
+from dateshard.requests.request_sections import request_lines, request_sections
 from dateshard.trainer.runs.start import locate
 from tests.dateshard.requests.conftest import TrainedTrace
 
@@ -17,8 +16,8 @@ def test_the_page_of_a_model_of_requests_has_the_trace_the_forecasts_and_the_cov
     name = next(path.name for path in trained.models.glob("cpu_lstm_*") if path.is_dir())
     with data_in(trained.data):
         run, _ = locate(name, trained.data / "runs")
-        page = run_report(gather(run))
-        lines = show.request_lines(run)
+        page = run_report(gather(run), request_sections(run.folder))
+        lines = request_lines(run.folder)
     for section in ("The trace", "The next request", "Intervals over time", "Baselines"):
         assert f"<h2>{section}</h2>" in page
     for title in ("Requests a minute", "gap: coverage over time", "request_tokens: forecast and what came"):

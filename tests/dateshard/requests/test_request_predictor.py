@@ -13,10 +13,10 @@ import pytest
 
 import dateshard
 from dateshard.places import data_in, shards_folder
+from dateshard.requests.accuracy.response_given_input import fit
 from dateshard.requests.next_request import raw_values
 from dateshard.requests.request_history import HistoryReader
 from dateshard.requests.request_training import RequestTraining, train_requests
-from dateshard.requests.response_given_input import fit
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError
 from tests.dateshard.requests.conftest import QUICK, TrainedTrace

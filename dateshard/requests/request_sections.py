@@ -29,12 +29,12 @@ from dateshard.reports.charts import (
 )
 from dateshard.reports.curves import keys, powers
 from dateshard.reports.html import card, pair, paragraph, table
+from dateshard.requests.accuracy.next_request_facts import VALUES
+from dateshard.requests.accuracy.response_given_input import ResponseModel
 from dateshard.requests.interval_facts import LEAD, LENGTH, LEVELS, SumErrors, weights_of
 from dateshard.requests.model_of_run import model_of_run
-from dateshard.requests.next_request_facts import VALUES
 from dateshard.requests.packed_model import PackedModel
 from dateshard.requests.request_screen import comparison, coverage_sentence, interval_errors
-from dateshard.requests.response_given_input import ResponseModel
 from dateshard.requests.trace_dumps import TOKENS
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
@@ -201,3 +201,14 @@ def _columns(time_K: Integers, most: int = 7) -> DateColumns:
     form = "%d %b" if days > 2 * most else "%d %b %H:%M"
     marks = tuple((k, f"{instants[k]:{form}}") for k in range(0, len(instants) - every // 2, every))
     return DateColumns(tuple(f"{at:%Y-%m-%d %H:%M:%S}" for at in instants), marks, ())
+
+
+def request_lines(folder: Path) -> list[str]:
+    """What was measured of a model of requests: its intervals, or the errors of its minutes; nothing of any other run."""
+    model = model_of_run(folder)
+    if model is None:
+        return []
+    if model.facts["kind"] == "interval":
+        error = model.facts["error"]["model"]
+        return [f"a minute ahead: mean absolute error {short(error['count'])} requests", f"model: {model.folder}"]
+    return [coverage_sentence(model.facts), f"model: {model.folder}"]

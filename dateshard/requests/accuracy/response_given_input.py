@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.requests.simple_baselines import HALF_LIFE
+from dateshard.requests.accuracy.simple_baselines import HALF_LIFE
 from dateshard.shardstore.scaling.transform import Floats
 
 BINS = 20

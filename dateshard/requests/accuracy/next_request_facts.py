@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.requests import response_given_input
-from dateshard.requests.followed import Followed, coverage, follow, reach_to_json, winkler
-from dateshard.requests.held_out import HeldOut, held_out
-from dateshard.requests.plot_arrays import plot_arrays
-from dateshard.requests.simple_baselines import explained, forecasts
+from dateshard.requests.accuracy import response_given_input
+from dateshard.requests.accuracy.followed import Followed, coverage, follow, reach_to_json, winkler
+from dateshard.requests.accuracy.held_out import HeldOut, held_out
+from dateshard.requests.accuracy.plot_arrays import plot_arrays
+from dateshard.requests.accuracy.simple_baselines import explained, forecasts
 from dateshard.requests.trace import Trace
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError

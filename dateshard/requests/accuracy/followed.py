@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dateshard.requests.held_out import HeldOut
+from dateshard.requests.accuracy.held_out import HeldOut
 from dateshard.shardstore.scaling.transform import Floats
 from dateshard.trainer.assessment.adaptation import DAY_NS, LocalError, Reach, Walk, starting
 
