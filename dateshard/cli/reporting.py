@@ -20,6 +20,7 @@ from dateshard.preparing.selectors import committed_dates
 if TYPE_CHECKING:
     from dateshard.documents.reporting import ReportDocument, SplitWindowsDocument
     from dateshard.terminal.screen import Screen
+    from dateshard.trainer.runs.run_folder import TrainingRun
 
 
 @click.command()
@@ -83,8 +84,6 @@ def _of_run(
     trust: bool,
 ) -> ReportDocument:
     from dateshard.judging.judge import run_of
-    from dateshard.reports.making import write_report
-    from dateshard.requests.request_sections import request_sections
 
     if len(names) != 1:
         raise click.UsageError("say what to report: report RUN, report latest, or report --data.")
@@ -92,9 +91,17 @@ def _of_run(
     if overrides and not files:
         raise click.UsageError("A run is evaluated with its own settings; KEY=VALUE goes with -c FILE and latest.")
     like = settings_of(files, overrides) if files else None
-    document = write_report(run_of(names[0], like, trust=trust), *wanted, more=request_sections)
+    document = report_of(run_of(names[0], like, trust=trust), *wanted)
     tell_report(screen, document)
     return document
+
+
+def report_of(run: TrainingRun, output: str | None = None, split: str | None = None) -> ReportDocument:
+    """Writes the page of a run, with what it became: a model of requests has sections of its own."""
+    from dateshard.reports.making import write_report
+    from dateshard.requests.request_sections import request_sections
+
+    return write_report(run, output, split, more=request_sections)
 
 
 def tell_report(screen: Screen, document: ReportDocument) -> None:
@@ -163,9 +170,9 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
 
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
     """
-    from dateshard.reports.making import page_is_old, page_of, write_report
+    from dateshard.reports.making import page_is_old, page_of
     from dateshard.reports.show import run_to_show, show_run, shown_run
-    from dateshard.requests.request_sections import request_lines, request_sections
+    from dateshard.requests.request_sections import request_lines
     from dateshard.terminal.screen import Screen
     from dateshard.trust import settings_of_run
 
@@ -173,7 +180,7 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     if trust:
         settings_of_run(run, trust=True)
     if launch and page_is_old(run):
-        tell_report(screen, write_report(run, more=request_sections))
+        tell_report(screen, report_of(run))
     document = shown_run(run)
     if as_json:
         emit(document)

@@ -217,11 +217,9 @@ def evaluate(
     if written is not None:
         show_file(screen, written, names[0])
     if page is not None:
-        from dateshard.cli.reporting import tell_report
-        from dateshard.reports.making import write_report
-        from dateshard.requests.request_sections import request_sections
+        from dateshard.cli.reporting import report_of, tell_report
 
-        tell_report(screen, write_report(run, page or None, split, more=request_sections))
+        tell_report(screen, report_of(run, page or None, split))
     if as_json:  # last: where the page cannot be written, that is the one document
         emit({**result.to_json(), "forecasts": None if written is None else written.to_json()})
     return 0
