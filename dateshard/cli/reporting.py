@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +18,7 @@ from dateshard.cli.options import (
 from dateshard.preparing.selectors import committed_dates
 
 if TYPE_CHECKING:
-    from dateshard.documents.reporting import ReportDocument, SplitWindowsDocument
+    from dateshard.documents.reporting import ReportDocument
     from dateshard.terminal.screen import Screen
     from dateshard.trainer.runs.run_folder import TrainingRun
 
@@ -116,17 +116,8 @@ def tell_report(screen: Screen, document: ReportDocument) -> None:
 
 
 def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
-    from dataclasses import asdict
-    from pathlib import Path
-
     from dateshard.cli.insight import open_dataset, read_survey
-    from dateshard.pipeline.planning.plan import Wish
-    from dateshard.pipeline.planning.preview import look
-    from dateshard.places import data_folder, shards_folder
-    from dateshard.reports.data import gather
-    from dateshard.reports.data_page import data_report
-    from dateshard.reports.making import write_page
-    from dateshard.shardstore.commit import load_sources
+    from dateshard.reports.data_making import write_data_report
     from dateshard.terminal.chosen import taken
     from dateshard.terminal.screen import size
     from dateshard.trainer.setup import window_of
@@ -135,27 +126,14 @@ def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], out
     settings = settings_of(files, overrides)
     dataset = open_dataset(files, overrides)
     survey = read_survey(screen, dataset, committed_dates(dataset, ()))
-    plan, _, notes = look(settings.preparing(), shards_folder(settings.dataset), Wish())
+    document, notes = write_data_report(survey, settings.preparing(), window_of(settings.trainer), output)
     for note in notes:
         screen.say(f"note: {note}")
-    facts = gather(survey, plan, load_sources(dataset.root, dataset.generation), window_of(settings.trainer))
-    data = data_report(facts).encode(errors="backslashreplace")
-    path = Path(output) if output else data_folder() / "reports" / f"{settings.dataset}.html"
-    write_page(path, data)
-    screen.tell(f"{path}  {size(len(data))}")
-    for of in facts.windows:
-        if of.overlap:
-            screen.tell(f"{100 * of.overlap:.1f} % of the {of.split} rows lie in a window of the training split")
-    return {
-        "run": None,
-        "file": str(path),
-        "bytes": len(data),
-        "split": None,
-        "checkpoint": None,
-        "evaluated_seconds": None,
-        "not_evaluated": None,
-        "windows": [cast("SplitWindowsDocument", asdict(of)) for of in facts.windows],
-    }
+    screen.tell(f"{document['file']}  {size(document['bytes'])}")
+    for of in document["windows"] or ():
+        if of["overlap"]:
+            screen.tell(f"{100 * of['overlap']:.1f} % of the {of['split']} rows lie in a window of the training split")
+    return document
 
 
 @click.command()
@@ -170,7 +148,7 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
 
     Evaluates nothing: figures are those of the last evaluation. In a pipe a line an epoch, tab-separated.
     """
-    from dateshard.reports.making import page_is_old, page_of
+    from dateshard.reports.page_files import page_is_old, page_of
     from dateshard.reports.show import run_to_show, show_run, shown_run
     from dateshard.requests.request_sections import request_lines
     from dateshard.terminal.screen import Screen
@@ -179,7 +157,7 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     run, screen = run_to_show(name), Screen(as_json=as_json)
     if trust:
         settings_of_run(run, trust=True)
-    if launch and page_is_old(run):
+    if launch and page_is_old(run.folder):
         tell_report(screen, report_of(run))
     document = shown_run(run)
     if as_json:
@@ -187,5 +165,5 @@ def show(name: str | None, launch: bool, trust: bool, as_json: bool) -> int:
     else:
         show_run(screen, run, document, request_lines(run.folder))
     if launch:
-        click.launch(str(page_of(run)))
+        click.launch(str(page_of(run.folder)))
     return 0

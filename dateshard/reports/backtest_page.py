@@ -27,7 +27,7 @@ from dateshard.reports.charts import (
 )
 from dateshard.reports.curves import keys
 from dateshard.reports.html import card, page, pair, paragraph, section, table, tiles
-from dateshard.reports.making import write_page
+from dateshard.reports.page_files import write_page
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import number
 

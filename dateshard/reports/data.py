@@ -21,6 +21,7 @@ from dateshard.pipeline.planning.plan import Plan
 from dateshard.reports.calendar_chart import Square
 from dateshard.reports.charts import DateColumns, Heat, shares
 from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.histogram import GREATEST, NUM_BINS, ZERO, representatives
 from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.sources import Sources
@@ -138,16 +139,15 @@ def _bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
 
 
-def squares(facts: Facts) -> dict[dt.date, Square]:
+def squares(plan: Plan, sources: Sources, manifest: Manifest) -> dict[dt.date, Square]:
     """A square of each date that is known."""
     squares_by_date = {}
-    for plan in facts.plan.dates:
-        source = facts.sources.dates.get(plan.date)
-        count = source.rows.get("accepted") if source and plan.date in facts.survey.dates else None
-        manifest = facts.dataset.manifest
-        split = "" if manifest.split_cuts else manifest.split_of(plan.date) or ""
-        reason = "" if plan.state == "fresh" else plan.reason
-        squares_by_date[plan.date] = Square(plan.state, reason, split, count)
+    for date_plan in plan.dates:
+        source = sources.dates.get(date_plan.date)
+        count = source.rows.get("accepted") if source and date_plan.date in manifest.dates else None
+        split = "" if manifest.split_cuts else manifest.split_of(date_plan.date) or ""
+        reason = "" if date_plan.state == "fresh" else date_plan.reason
+        squares_by_date[date_plan.date] = Square(date_plan.state, reason, split, count)
     return squares_by_date
 
 

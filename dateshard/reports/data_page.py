@@ -117,7 +117,7 @@ def _dates(facts: Facts) -> str:
 def _states(facts: Facts) -> list[str]:
     """A calendar of the dates with their states, and those that need attention."""
     states = Counter(plan.state for plan in facts.plan.dates)
-    known = squares(facts)
+    known = squares(facts.plan, facts.sources, facts.dataset.manifest)
     years = sorted({date.year for date in known})
     cut = f" The last {MOST_YEARS} of {len(years)} years are drawn." if len(years) > MOST_YEARS else ""
     shade = "shaded by its number of accepted rows; a mark shows a state that needs attention."

@@ -9,7 +9,7 @@ from pathlib import Path
 from dateshard.documents.benching import BenchEpochDocument, WayRow
 from dateshard.reports.charts import HALF, canvas, figure, text
 from dateshard.reports.html import card, page, paragraph, table
-from dateshard.reports.making import write_page
+from dateshard.reports.page_files import write_page
 from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import number, size
 from dateshard.training.epoch_bench.bench_epoch_screen import duration, headline, legend, table_of

@@ -16,9 +16,11 @@ MOST_TILES = 7  # in a row
 def page(title: str, body: Iterable[str]) -> str:
     """The whole document."""
     folder = files("dateshard.reports")
-    style, script = (folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    look, own, script = (
+        folder.joinpath(name).read_text(encoding="utf-8") for name in ("look.css", "page.css", "page.js")
+    )
     template = Template(folder.joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), style=style, script=script, body="\n".join(body))
+    return template.substitute(title=escape(title), style=look + own, script=script, body="\n".join(body))
 
 
 def section(name: str, heading: str, parts: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from dateshard.judging.verdict import Verdict, kept
 from dateshard.places import runs_folder
 from dateshard.reports.charts import short
 from dateshard.reports.curves import powers
-from dateshard.reports.making import page_of
+from dateshard.reports.page_files import page_of
 from dateshard.reports.run import SPLITS, told_standing
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -44,7 +44,7 @@ def run_to_show(name: str | None) -> TrainingRun:
 def shown_run(run: TrainingRun) -> ShowDocument:
     """What `show --json` prints."""
     course, record, verdict = history(run), run.facts_or_recovered(), _verdict(run)
-    page = page_of(run)
+    page = page_of(run.folder)
     windows = verdict.shown if verdict else []
     return {
         "run": run.name,

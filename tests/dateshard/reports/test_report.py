@@ -130,7 +130,7 @@ def test_the_page_needs_nothing_else_and_believes_no_name(make_world: Callable[.
     assert policy.startswith("default-src 'none'")
     names = [row[0] for row in page.tables["Nodes that miss most"][1:]]
     assert set(names) == {"<script>alert(1)</script>", "b'|&", "城市"}
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme: light dark" in text
     assert "@media print" in text
     assert all(
         attributes.get("aria-label") for tag, attributes in page.elements if tag == "svg" and "role" in attributes
