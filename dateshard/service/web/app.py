@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from dateshard.service.web import forecast_routes, health_routes, job_routes, training_routes
 from dateshard.service.web.desk import Desk
 from dateshard.service.web.guards import Guard
+from dateshard.service.web.page import dataset_routes, page_routes, report_routes
+from dateshard.service.web.page.page_desk import PageDesk
 from dateshard.service.web.problems import add_problems
 
 ROUTERS = (
@@ -19,7 +21,10 @@ ROUTERS = (
     job_routes.router,
     forecast_routes.router,
     health_routes.router,
-)  # a page adds its own here
+    page_routes.router,
+    dataset_routes.router,
+    report_routes.router,
+)
 
 
 def make_app(desk: Desk, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -37,6 +42,7 @@ def make_app(desk: Desk, hosts: tuple[str, ...] = ()) -> FastAPI:
         lifespan=_living,
     )
     app.state.desk = desk
+    app.state.page_desk = PageDesk.beside(desk)
     add_problems(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -57,3 +63,4 @@ async def _living(app: FastAPI) -> AsyncIterator[None]:
             await watching
         desk.supervisor.end()
         desk.forecasts.close()
+        app.state.page_desk.reports.end()
