@@ -11,6 +11,7 @@ import { showState } from "./run_list.js";
 
 const MOST_LOG = 200_000; // letters of a log that are shown, the newest
 const MOST_EPOCHS = 500; // rows of the table of epochs, the newest
+const NEWS_MILLISECONDS = 500;
 const TILES = ["epoch", "training loss", "validation loss", "best loss", "learning rate", "an epoch takes", "about left", "memory"];
 
 export class RunDetail {
@@ -19,6 +20,7 @@ export class RunDetail {
     this.task = row.task_id;
     this.epochs = [];
     this.memory = null;
+    this.news = new Set();
     this.heading = element("h2", { tabIndex: -1 });
     this.badge = element("span", { className: "badge", role: "status" });
     this.facts = element("p", { className: "soft facts" });
@@ -80,14 +82,20 @@ export class RunDetail {
     this.chart.hear(event);
     if (event.type === "progress") this.epochs.push(event.progress.latest_metrics);
     if (event.type === "batch") this.memory = event.memory_bytes;
-    if (["progress", "batch", "checkpoint"].includes(event.type)) this.timer ??= setTimeout(() => this.refresh(event), 300);
+    this.news.add(event.type);
+    this.timer ??= setTimeout(() => this.refresh(), NEWS_MILLISECONDS);
   }
 
+  // Shows what has come; a stream that begins anew brings thousands of events at once.
   refresh() {
     clearTimeout(this.timer);
     this.timer = undefined;
     this.showTiles();
-    for (const [part, show] of [[this.checkpoints, this.showCheckpoints], [this.table, this.showEpochs], [this.log, this.showLog]]) if (part.node.open) show.call(this);
+    const rest = AT_REST.includes(this.row.training_state);
+    if (this.checkpoints.node.open && (rest || this.news.has("checkpoint"))) this.showCheckpoints();
+    if (this.table.node.open && this.news.has("progress")) this.showEpochs();
+    if (this.log.node.open) this.showLog();
+    this.news.clear();
   }
 
   showTiles() {
@@ -114,14 +122,14 @@ export class RunDetail {
     setText(this.checkpoints.node.firstChild, `Checkpoints (${rows.length})`);
     const shown = rows.length ? table("On disk, newest first", ["checkpoint", "epoch", "batch", "size", "saved", ""], rows, [1, 2, 3])
       : element("p", { className: "soft", text: "None yet." });
-    this.checkpoints.body.replaceChildren(shown);
+    renew(this.checkpoints.body, shown);
   }
 
   showEpochs() {
     const heads = ["epoch", "training", "validation", "accuracy", "val. accuracy", "learning rate", "seconds"];
     const rows = this.epochs.slice(-MOST_EPOCHS).reverse().map((row) => [String(row.epoch), ...[row.train_loss, row.val_loss, row.train_accuracy, row.val_accuracy, row.learning_rate, row.time_per_epoch].map((value) => figure(value))]);
     const shown = rows.length ? table("Newest first", heads, rows, [0, 1, 2, 3, 4, 5, 6]) : element("p", { className: "soft", text: "No epoch has ended yet." });
-    this.table.body.replaceChildren(shown);
+    renew(this.table.body, shown);
   }
 
   async showLog() {
@@ -151,4 +159,11 @@ export class RunDetail {
   asked(path, otherwise) {
     return call("GET", path).catch(() => otherwise);
   }
+}
+
+// Puts new rows into a table that stands there, which stays scrolled and focused.
+function renew(body, shown) {
+  const [before, after] = [body.querySelector("tbody"), shown.querySelector("tbody")];
+  if (before && after) before.replaceWith(after);
+  else body.replaceChildren(shown);
 }
