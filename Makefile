@@ -25,11 +25,13 @@ train: $(STAMP)  ## one command: environment, the example's raw data, shards, a 
 	@$(BIN)/dateshard train $(FLAGS) --resume $(if $(NEW),none,auto)
 	@$(BIN)/dateshard evaluate latest $(FLAGS) --report
 
+# Modules are compiled once and not in each of the tests' processes; files that hold one long test do not come last
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 test: $(TOOLS)  ## the tests (minutes), a process a core; the same examples every time, test-all draws new ones
-	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(TOOLS)  ## the parts by themselves, for while you work: no journeys, no kills, no commands
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile $(FAST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --hypothesis-profile ci --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(FAST)
 
 
 setup: $(TOOLS)  ## all that working on it needs
