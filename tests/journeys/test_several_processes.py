@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,7 @@ def test_with_micro_batches_one_two_and_four_processes_end_with_the_same_bits(se
     words = ("trainer.model.name=norm:build", "trainer.training.micro_batches=4")
     words += ("trainer.scheduler={type: plateau, patience: 0}", "trainer.training.clip_norm=0.5")
     several.train(1, "one", *words)
+    several.train(1, "plain", *(word for word in words if "micro" not in word))
     several.train(2, "two", *words)
     several.train(4, "four", *words)
     for world_size, limit in ((2, 3), (1, 6), (4, 16)):
@@ -127,6 +129,14 @@ def test_with_micro_batches_one_two_and_four_processes_end_with_the_same_bits(se
     for name in ("two", "four", "turns"):
         assert alike(whole, several.tensors(name), to=0), name
         assert several.rows(name) == several.rows("one")
+    shown = several.world.run("replay", "four", "--step", "16", "--trace", "--json").stdout
+    assert json.loads(shown)["equal"] is True
+    traced = json.loads(several.world.run("replay", "plain", "--step", "16", "--trace", "--json").stdout)
+    windows = [
+        sorted((window["anchor"], window["batch"]) for window in document["trace"])
+        for document in (json.loads(shown), traced)
+    ]
+    assert windows[0] == windows[1]
 
 
 def test_a_number_of_processes_that_micro_batches_do_not_fit_is_refused(several: Several) -> None:

@@ -49,7 +49,7 @@ class DateOf:
             row_BP[step_BP < self.begin_R[run_B][:, None]] = -1
             days.append(day_BP)
             rows.append(row_BP)
-        return np.concatenate(days), np.concatenate(rows)
+        return np.concatenate(days)[:: positions.step], np.concatenate(rows)[:: positions.step]
 
 
 class InstantOf:
