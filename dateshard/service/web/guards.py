@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import Collection
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,7 +53,10 @@ class Guard:
         except ProblemError as error:
             await answer(error)(scope, receive, send_within)
             return
-        await self.app(scope, _given_again(body, receive), send_within)
+        try:
+            await self.app(scope, _given_again(body, receive), send_within)
+        except* anyio.BrokenResourceError:  # FastAPI's own, where a reader of events leaves while one is on its way
+            pass
 
     def _refuse(self, headers: Headers, method: str) -> None:
         host = headers.get("host", "")

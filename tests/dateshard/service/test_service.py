@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server = Server(folder, "--max-jobs", "2", "--output-root", "/models=models")
         yield server
         server.close()
-        assert "Exception in" not in (folder / "server.err").read_text(), "a request led to a traceback"
+        assert "ASGI" not in (folder / "server.err").read_text(), "a request led to a traceback"
 
 
 def weights(server: Server, task: str) -> dict[str, torch.Tensor]:
@@ -95,7 +95,7 @@ def test_a_job_survives_pause_and_kills_of_itself_and_of_the_server_and_ends_wit
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("epochs", "most"), [(30, 12), pytest.param(350, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("epochs", "most"), [(30, 12), pytest.param(520, 1, marks=pytest.mark.slow)])
 def test_a_client_that_leaves_and_comes_back_misses_and_repeats_no_event(
     server: Server, epochs: int, most: int
 ) -> None:

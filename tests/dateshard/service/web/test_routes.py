@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server = Server(folder, "--allowed-host", "Train.example.org", script=SCRIPT)
         yield server
         server.close()
-        assert "Exception" not in (folder / "server.err").read_text(), "a request above led to a traceback"
+        assert "ASGI" not in (folder / "server.err").read_text(), "a request above led to a traceback"
 
 
 @pytest.fixture(scope="module")
