@@ -312,6 +312,8 @@ class Training(Section):
     weights: LossWeights | None = Field(None, description="of targets and of target steps in the loss")
     seed: int = Field(7, ge=0)
     device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="in which the layers of a step compute")
+    compile: bool = Field(False, description="compile the model's forward (torch.compile)")
     clip_norm: float | None = Field(None, gt=0)
     drop_last: bool = Field(False, description="leave out an epoch's last training batch if it is short")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.devices.precision import computed_in
 from dateshard.trainer.optimization.objective import outputs, points_of
 from dateshard.trainer.session import Session
 
@@ -31,11 +32,14 @@ class Forward:
 def forward(session: Session, given: Batch) -> Forward:
     """Brings a batch to the device and through the model, in the mode that the model is in.
 
+    A model that is being trained computes in `training.precision`, and all that is made of its outputs is float32.
+
     Raises:
         UsageError: a model of the user's own fails.
     """
     device = session.device
     batch = given if device.type == "cpu" else given.to(device)
-    out = outputs(session.model, batch, session.heads)
+    with computed_in(session.config.training.precision if session.model.training else "fp32", device):
+        out = {name: output.float() for name, output in outputs(session.model, batch, session.heads).items()}
     sums = {head.name: head.sums(out[head.name], batch) for head in session.heads}
     return Forward(batch, out, points_of(out, session.heads), sums)

@@ -72,6 +72,8 @@ def error(session: Session, *, over: bool) -> DateshardError:
         f"batch {state.batch} (windows of {', '.join(dates[:3])}{' ...' if len(dates) > 3 else ''})"
     )
     todo = "Read that file; look at those dates, or begin a run with a lower training.learning_rate or training.clip_norm. "
+    if state.loss_scale is not None:
+        todo += f"fp16 ends at 65,504, and the loss scale is {state.loss_scale.value:g}: try training.precision=bf16. "
     if over:
         todo += f"No weight was changed: look at the scale of the targets too ({command('inspect', config=True)})"
     else:

@@ -15,6 +15,7 @@ from dateshard.trainer.config import CheckpointConfig, Trainer
 from dateshard.trainer.data.reader import Reader
 from dateshard.trainer.devices.mesh import Mesh
 from dateshard.trainer.metrics import EpochMetrics
+from dateshard.trainer.optimization.loss_scale import LossScale
 from dateshard.trainer.optimization.objective import Head
 from dateshard.trainer.optimization.optimizer import moments_a_weight
 from dateshard.trainer.optimization.schedule import LossHistory, learning_rate
@@ -29,6 +30,7 @@ class State:
         skipped: steps of the epoch so far whose gradient was not finite. skipped_in_a_row: up to this one.
         train_loss: running mean of the epoch so far.
         validated: this epoch's validation is done.
+        loss_scale: of the step that is due, of a training in fp16.
     """
 
     epoch: int = 0
@@ -40,6 +42,7 @@ class State:
     train_loss: float | None = None
     val_loss: float | None = None
     progress: LossHistory = field(default_factory=LossHistory)
+    loss_scale: LossScale | None = None
 
     @property
     def fruitless(self) -> bool:
@@ -106,6 +109,7 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
         without_moments=sorted(_without_moments(session)),
         parameters=_trained(session.model) if session.optimizer else [],
         learning_rate=_rate(session),
+        loss_scale=state.loss_scale,
         bound=session.bound,
         config=session.config.model_dump(mode="json"),
         environment=dict(session.environment),
@@ -152,6 +156,7 @@ def restore(session: Session, kept: checkpoint.Checkpoint) -> None:
         train_loss=saved.train_loss,
         val_loss=saved.val_loss,
         progress=replace(saved.progress),
+        loss_scale=saved.loss_scale,
     )
 
 

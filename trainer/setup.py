@@ -26,6 +26,7 @@ from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.devices import device as devices
 from dateshard.trainer.devices.mesh import Mesh
+from dateshard.trainer.devices.precision import computed_in, refuse_unsupported
 from dateshard.trainer.devices.shares import sizes_of
 from dateshard.trainer.devices.unshared import refuse_unshared
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
@@ -34,13 +35,15 @@ from dateshard.trainer.metrics import custom as own_metrics
 from dateshard.trainer.metrics.sample import SamplePlan
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
-from dateshard.trainer.models.own import failure_of_one, refuse_unfit
+from dateshard.trainer.models.own import TRIED, failure_in_training, refuse_unfit
 from dateshard.trainer.models.shape import Edges, Shape, Static
 from dateshard.trainer.optimization.count_likelihood import CountScale
 from dateshard.trainer.optimization.count_targets import refuse_no_counts
-from dateshard.trainer.optimization.objective import DISTRIBUTIONAL, Head, Target, make_heads
+from dateshard.trainer.optimization.loss_scale import LossScale
+from dateshard.trainer.optimization.objective import Head, Target, make_heads
 from dateshard.trainer.optimization.optimizer import make_optimizer
 from dateshard.trainer.optimization.own_loss import refuse_other_steps
+from dateshard.trainer.optimization.solved import refuse_solved
 from dateshard.trainer.session import Session, State
 
 NEAR = 100.0  # a mean up to here leaves R2 eleven digits without a shift, and saves its pass over the targets
@@ -338,7 +341,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     shuffle = shuffle_of(config, dataset, window)
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
-    _refuse_solved(config, heads)
+    refuse_solved(config, heads)
     refuse_other_steps(config.training.weights, window.target_steps)
     refuse_no_counts(dataset, columns.targets, targets, heads)
     device = devices.choose(config.training.device, mesh.local_rank if mesh.world > 1 else None)
@@ -373,23 +376,12 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
         device=device,
         mesh=mesh,
         heads=heads,
-        state=State(),
+        state=State(loss_scale=LossScale() if config.training.precision == "fp16" else None),
         metrics=EpochMetrics.empty(
             form_of(config, dataset, columns, targets, heads), num_windows=order.num_windows, epoch=0
         ),
         optimizer=make_optimizer(config.training, model.parameters()),
     )
-
-
-def _refuse_solved(config: Trainer, heads: Sequence[Head]) -> None:
-    """Refuses a closed form for a loss that asks more of a model than its forecast."""
-    other = next((head.loss for head in heads if head.loss in DISTRIBUTIONAL), None)
-    if config.model.name == "ridge" and other is not None:
-        what = f"ridge is solved for the squared error in closed form, and trainer.training's loss is {other}"
-        raise UsageError(what, todo="Take mse, mae or huber; or model.name: nlinear, which is trained")
-    if config.model.name == "ridge" and config.training.weights is not None:
-        what = "ridge is solved in closed form, in which trainer.training.weights have no place"
-        raise UsageError(what, todo="Leave them out; or take model.name: nlinear, which is trained")
 
 
 def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Module:
@@ -399,7 +391,26 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
     if not num_parameters(model) and config.model.name != "ridge":
         what = f"the model '{config.model.name}' has no parameter that could be trained"
         raise UsageError(what, todo=f"Give it some; to evaluate baselines: {command('evaluate', config=True)}")
+    _refuse_uncomputed(model, shape, config, device)
     return model
+
+
+def _refuse_uncomputed(model: nn.Module, shape: Shape, config: Trainer, device: torch.device) -> None:
+    """Refuses a precision that the device, or one of the model's layers on it, does not compute in.
+
+    Raises:
+        UsageError: naming the model and the precision.
+    """
+    precision = config.training.precision
+    refuse_unsupported(precision, device)
+    if precision == "fp32":
+        return
+    with computed_in(precision, device):
+        why = failure_in_training(model, shape, TRIED)
+    if why:
+        what = f"the model '{config.model.name}' cannot be trained in {precision} on {device.type}: {why}"
+        other = "bf16, or fp32" if precision == "fp16" else "fp32"
+        raise UsageError(what, todo=f"Set trainer.training.precision: {other}")
 
 
 def refuse_batch_of_one(session: Session) -> None:
@@ -416,7 +427,7 @@ def refuse_batch_of_one(session: Session) -> None:
     if session.optimizer is None or not any(1 in sizes_of(batch, shares) for batch in batches):
         return
     shape = shape_of(dataset, choose_columns(config, dataset), session.heads, window_of(config))
-    if not (why := failure_of_one(session.model, shape)):
+    if not (why := failure_in_training(session.model, shape, 1)):
         return
     where = f"the last batch of an epoch has one window ({order.num_windows:,} in batches of {order.batch_size:,})"
     todo = "Set trainer.training.drop_last: true, which leaves it out, or another batch_size"

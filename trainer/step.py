@@ -119,7 +119,8 @@ class Step:
         if not bool(torch.isfinite(loss)):
             self.finite = False
             return
-        loss.backward()  # type: ignore[no-untyped-call]
+        scale = session.state.loss_scale
+        (loss if scale is None else loss * scale.value).backward()  # type: ignore[no-untyped-call]
         self.loss = self.loss + loss.detach()
         sums = {name: (total.detach(), count) for name, (total, count) in passed.sums.items()}
         for name, (total, count) in sums.items():
@@ -138,10 +139,13 @@ class Step:
         observed, planned = self._observed(), sum(self._planned(head) for head in session.heads)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
         factor = planned / observed if observed else 0.0  # nothing observed: a step of zero weight
-        if self.finite and factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
+        scale = session.state.loss_scale
+        unscaled = factor if scale is None else factor / scale.value
+        if self.finite and unscaled != 1.0:
+            torch._foreach_mul_(gradients, unscaled)
         norm = nn.utils.get_total_norm(gradients) if self.finite else None
         if norm is None or not bool(torch.isfinite(norm)):
+            self._note_scale(skipped=True)
             nothing = torch.tensor(float("nan"))
             return Outcome(loss=nothing, parts={}, size=self.num_windows, skipped=True, gradient_norm=norm)
         clip = session.config.training.clip_norm
@@ -150,9 +154,14 @@ class Step:
         self.torn = True
         self._optimizer.step()
         self.torn = False
+        self._note_scale(skipped=False)
         means = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}
         loss = torch.as_tensor(self.loss) * factor
         return Outcome(loss=loss, parts=means, size=self.num_windows, skipped=False, gradient_norm=norm)
+
+    def _note_scale(self, *, skipped: bool) -> None:
+        state = self.session.state
+        state.loss_scale = state.loss_scale and state.loss_scale.after(skipped=skipped)
 
     def undo(self) -> bool:
         """Takes back what a step that failed has counted; False if it has changed weights.

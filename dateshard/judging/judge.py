@@ -138,6 +138,8 @@ def _judge(
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model, intervals=intervals)
     _look(result, settings, dataset)
     result.notes.extend(notes)
+    if (precision := settings.trainer.training.precision) != "fp32":
+        result.notes.append(f"note: trained in {precision}; its forecasts, here and elsewhere, are computed in fp32")
     if data_identity(dataset).id != saved.state.bound.data.id:
         result.notes.append("note: the store was made anew since: this is not the data that the run was trained on")
     return _Judged(result, dataset, time.perf_counter() - began, num_parameters(session.model))

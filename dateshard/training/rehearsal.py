@@ -27,7 +27,7 @@ from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import New, start
 from dateshard.trainer.session import Session, restore, save
 from dateshard.trainer.setup import make_session, refuse_batch_of_one
-from dateshard.trainer.step import Step
+from dateshard.trainer.step import Outcome, Step
 from dateshard.trainer.stop import Interrupted
 from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate
@@ -90,11 +90,9 @@ def _step(session: Session) -> Act:
     if session.optimizer is None:
         return Act(NOT_TRIED, f"{session.config.model.name} is solved in one pass over all windows, it takes no steps")
     count = min(session.config.training.accumulate, session.train.order.num_batches)
-    step = Step(session=session, num_windows=session.train.order.windows_in(0, count))
-    for _, batch in zip(range(count), session.train.batches(0), strict=False):
-        step.add(batch)
-    set_learning_rate(session)
-    outcome = step.finish()
+    outcome = _first_step(session, count)
+    for _ in range(session.config.training.max_skipped - 1 if session.state.loss_scale else 0):
+        outcome = _first_step(session, count) if outcome.skipped else outcome  # fp16 finds its scale by skipping steps
     if outcome.skipped:
         return Act(
             BROKEN,
@@ -102,6 +100,14 @@ def _step(session: Session) -> Act:
         )
     session.state.batch, session.state.step = count, 1
     return Act(WORKS, f"loss {float(outcome.loss):.4f}, {counted(outcome.size, 'window')}")
+
+
+def _first_step(session: Session, count: int) -> Outcome:
+    step = Step(session=session, num_windows=session.train.order.windows_in(0, count))
+    for _, batch in zip(range(count), session.train.batches(0), strict=False):
+        step.add(batch)
+    set_learning_rate(session)
+    return step.finish()
 
 
 def _validate(session: Session) -> Act:

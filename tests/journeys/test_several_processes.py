@@ -203,3 +203,35 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
     assert (runs / name / "run.log").read_text().count("2 processes") == 2  # it began, and was continued
     (several.world.folder / "whole").rename(runs / "whole")
     assert alike(several.tensors(name), several.tensors("whole"), to=0)
+
+    assert alike(tensors(several, name), tensors(several, "whole"), to=0)
+
+
+LOUD = """import torch
+from torch import nn
+class Loud(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.form = (shape.window.target_steps, shape.num_nodes, shape.num_outputs)
+        self.out = nn.Linear(shape.num_inputs, shape.num_outputs)
+    def forward(self, history, codes):
+        last = self.out(history[:, -1].mean(1))
+        last = last + 30 * (last - last.detach()) if self.training else last
+        return last[:, None, None].expand(-1, *self.form)
+def build(shape, config):
+    return Loud(shape)
+"""
+
+
+def test_processes_in_fp16_skip_the_same_steps_and_scale_alike(several: Several) -> None:
+    """Every process decides of the sum of all gradients; a run goes on with the scale that it had."""
+    (several.world.folder / "loud.py").write_text(LOUD)
+    words = ("trainer.model.name=loud:build", "trainer.training.precision=fp16", "trainer.training.micro_batches=2")
+    words += ("--epochs", "1")
+    several.train(1, "one", *words)
+    several.train(2, "two", *words, "--max-steps", "7")
+    several.train(2, "two", "--max-steps", "null", resume=True)
+    by_one = rows(several, "one")
+    assert 1 < by_one[-1]["skipped"] < 14
+    assert rows(several, "two") == by_one
+    assert alike(tensors(several, "one"), tensors(several, "two"), to=0)

@@ -12,6 +12,7 @@ from dateshard.trainer.config import QUANTILES, Trainer, flatten
 FREE = (
     "training.epochs",
     "training.device",
+    "training.compile",
     "training.max_skipped",
     "training.max_steps",
     "training.memory_limit",
@@ -32,6 +33,7 @@ FREE = (
 NEWER = {
     "training.drop_last": False,
     "training.micro_batches": None,
+    "training.precision": "fp32",
     "training.quantiles": list(QUANTILES),
     "training.weights": None,
     "model.observed": False,

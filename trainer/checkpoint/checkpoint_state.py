@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dateshard.trainer.optimization.loss_scale import LossScale
 from dateshard.trainer.optimization.schedule import LossHistory
 
 
@@ -94,6 +95,7 @@ class CheckpointState:
         without_moments: trained parameters that the optimizer keeps nothing of.
         parameters: those that it has, in its order; None of a version that did not note them.
         learning_rate: of the step that is due; None of a version that did not note it.
+        loss_scale: of the step that is due; None of a run in another precision than fp16.
         config: the whole `trainer:` half, resolved. environment: what equal bits depend on beside it.
     """
 
@@ -114,6 +116,7 @@ class CheckpointState:
     without_moments: Sequence[str] = ()
     parameters: Sequence[str] | None = None
     learning_rate: float | None = None
+    loss_scale: LossScale | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as it is written."""
@@ -136,6 +139,8 @@ class CheckpointState:
         }
         if self.parameters is not None:
             content["parameters"] = list(self.parameters)
+        if self.loss_scale is not None:
+            content["loss_scale"] = asdict(self.loss_scale)
         return content | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})
 
     @staticmethod
@@ -176,6 +181,7 @@ class CheckpointState:
             without_moments=content["without_moments"],
             parameters=content.get("parameters"),
             learning_rate=content.get("learning_rate"),
+            loss_scale=LossScale.from_json(content["loss_scale"]) if "loss_scale" in content else None,
         )
 
 

@@ -123,7 +123,7 @@ def columns(index: tuple[int, ...]) -> slice | list[int]:
 
 
 class Slot:
-    """One buffer of the ring with its views made once."""
+    """One buffer of the ring with its views made once; `size`: windows that it has room for."""
 
     def __init__(self, batch_size: int, num_nodes: int, num_features: int, wanted: BatchForm, *, mask: bool) -> None:
         window, self.wanted = wanted.window, wanted
@@ -138,7 +138,7 @@ class Slot:
             self.mask_shaped = self.mask_flat.view(batch_size, len(wanted.masked), num_nodes, num_features)
         if self.codes is not None:
             self.codes_flat = torch.from_numpy(self.codes)
-        self.full = self._batch(batch_size)
+        self.size, self.full = batch_size, self._batch(batch_size)
         self.views = all(
             isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets, wanted.futures) if index
         )
@@ -173,7 +173,7 @@ class Slot:
 
     def batch(self, size: int) -> Batch:
         """The batch of the first `size` rows; views made once where that is possible."""
-        return self.full if size == len(self.values) and self.views else self._batch(size)
+        return self.full if size == self.size and self.views else self._batch(size)
 
     @staticmethod
     def rows(buffer: torch.Tensor, at: int, stop: int) -> torch.Tensor:

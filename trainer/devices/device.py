@@ -50,6 +50,11 @@ def backend_of(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; processors do, if slowly."""
+    return device.type != "cuda" or bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def describe() -> tuple[str, str]:
     """Returns (what torch is built for, `cpu` or with a version; the accelerator it finds here, or nothing)."""
     version = torch.version.cuda

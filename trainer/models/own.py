@@ -82,8 +82,8 @@ def _refuse_state(model: nn.Module, name: str) -> None:
             raise UsageError(what, todo="Keep plain tensors there (register_buffer; no get_extra_state, no complex128)")
 
 
-def failure_of_one(model: nn.Module, shape: Shape) -> str:
-    """Why the model cannot train on a batch of one window, as BatchNorm cannot; empty if it can.
+def failure_in_training(model: nn.Module, shape: Shape, count: int) -> str:
+    """Why the model cannot train on a batch of `count` windows, as BatchNorm cannot on one; empty if it can.
 
     Neither its weights nor its buffers change.
     """
@@ -91,7 +91,7 @@ def failure_of_one(model: nn.Module, shape: Shape) -> str:
     training = model.training
     try:
         with torch.no_grad():
-            functional_call(model.train(), buffers, *_example(model, shape, 1))
+            functional_call(model.train(), buffers, *_example(model, shape, count))
     except Exception as error:
         if failure := of_memory(error):
             raise failure from None

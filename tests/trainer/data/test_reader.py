@@ -368,3 +368,16 @@ def test_a_run_reads_only_the_steps_that_its_windows_cover(make_world: Make) -> 
             policy=policy,
         )
         assert sum(batch.size for batch in served.batches(0)) == 24
+
+
+def test_a_reader_that_gave_a_share_of_its_batches_also_gives_the_whole_ones(
+    make_world: Make, reader: Make, copy_of: Make
+) -> None:
+    world = make_world(8, split=SPLIT)
+    world.prepare()
+    config, dataset = world.settings.trainer, world.open()
+    served, fresh = reader(config, dataset), reader(config, dataset)
+    assert next(served.batches(0, rank=1, world=3)).size < config.training.batch_size
+    for batch, wanted in zip(served.batches(0), fresh.batches(0), strict=True):
+        for part, expected in zip(copy_of(batch), copy_of(wanted), strict=True):
+            np.testing.assert_array_equal(part, expected)

@@ -250,6 +250,8 @@ TRAININGS: dict[str, Any] = {
         "training": {"loss": "negative_binomial", "weights": {"steps": [3, 2, 1, 1, 1, 1]}},
         "targets": ["volume"],
     },
+    "bf16": {"training": {"precision": "bf16", "clip_norm": 0.5}},
+    "fp16": {"training": {"precision": "fp16", "learning_rate": 0.01}},
     "losses": {"training": {"losses": {name: {"loss": "huber", "targets": [name]} for name in ("speed", "volume")}}},
 }
 
