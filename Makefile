@@ -16,7 +16,7 @@ FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/te
 	$(addprefix --ignore=tests/,trainer/runs trainer/models/test_ridge.py trainer/models/test_own_models.py trainer/assessment trainer/test_cache.py trainer/test_loop.py \
 	pipeline/workers pipeline/raw/test_cut.py shardstore/test_integrity.py contracts/test_formats.py)
 
-.PHONY: train test setup preprocess rerun resume serve check test-fast test-all mutants bench docs doctor lock clean
+.PHONY: train test test-gpu setup preprocess rerun resume serve check test-fast test-all mutants bench docs doctor lock clean
 
 train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
@@ -53,6 +53,10 @@ check: $(TOOLS)  ## lint, format and types
 
 test-all: $(TOOLS)  ## with crash loops and long journeys
 	@$(BIN)/python -m pytest
+
+test-gpu: $(TOOLS)  ## what needs an accelerator: fails where there is none
+	@$(BIN)/python -c 'from tests.kit.devices import NONE, count_accelerators as count; exit(None if count() else f"{NONE}: nothing was tested")'
+	@$(BIN)/python -m pytest -m gpu tests/trainer
 
 mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/runs for some
 	@$(BIN)/python -m tests.mutants.run --only "$(ONLY)"

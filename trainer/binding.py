@@ -26,11 +26,11 @@ def data_identity(dataset: Dataset) -> DataIdentity:
     return DataIdentity(published.dataset, dataset.generation, identity(published.to_json()), dumps)
 
 
-def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
+def environment(device: torch.device, processes: int = 1, *, compiled: bool = False) -> dict[str, Any]:
     """What equal bits depend on beside configuration and data. A difference is warned of, not refused.
 
     Args:
-        processes: on whose number they depend.
+        processes: on whose number they depend. compiled: whether the model's forward is.
     """
     return {
         "torch": torch.__version__,
@@ -38,6 +38,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "device": device.type,
         "machine": platform.machine(),
         **({"processes": processes} if processes > 1 else {}),
+        **({"compiled": True} if compiled else {}),
     }
 
 

@@ -136,6 +136,8 @@ class Loading(Section):
     prefetch: bool = True
     from_dumps: bool = Field(False, description="policy streaming: read dates that have no shard yet from their dumps")
 
+    resident_on: Literal["device"] | None = Field(None, description="where all windows of a training lie, loaded once")
+
     @model_validator(mode="after")
     def _one_order(self) -> Loading:
         if self.days_per_batch is not None and self.shuffle != "auto":
@@ -144,6 +146,8 @@ class Loading(Section):
             raise ValueError("policy streaming means shuffle: dates; leave shuffle and days_per_batch out")
         if self.from_dumps and self.policy != "streaming":
             raise ValueError("from_dumps decodes a date each time it is read; set policy: streaming")
+        if self.resident_on and self.policy != "auto":
+            raise ValueError("resident_on and policy both say where windows are read from; leave policy out")
         return self
 
 

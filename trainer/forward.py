@@ -38,7 +38,8 @@ def forward(session: Session, given: Batch) -> Forward:
         UsageError: a model of the user's own fails.
     """
     device = session.device
-    batch = given if device.type == "cpu" else given.to(device)
+    # Without waiting: whoever asked for the batch reads its loss before its buffer is filled again.
+    batch = given if device.type == "cpu" else given.to(device, non_blocking=True)
     with computed_in(session.config.training.precision if session.model.training else "fp32", device):
         out = {name: output.float() for name, output in outputs(session.model, batch, session.heads).items()}
     sums = {head.name: head.sums(out[head.name], batch) for head in session.heads}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from dateshard.shardstore.errors import StoreError, UsageError, Where
 from dateshard.trainer.binding import bound, environment
 from dateshard.trainer.bounds import refuse_bounds
 from dateshard.trainer.config import Loading, RunsShuffle, Trainer
-from dateshard.trainer.data.batch import BatchForm
+from dateshard.trainer.data.batch import BatchForm, on_host
 from dateshard.trainer.data.block_sizes import Sizing
 from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.permutation import key
@@ -25,8 +26,9 @@ from dateshard.trainer.data.shuffle import Shuffle, resolve_shuffle
 from dateshard.trainer.data.split_runs import longest_piece, rows_of, runs_of
 from dateshard.trainer.data.window_sample import WindowSample
 from dateshard.trainer.devices import device as devices
+from dateshard.trainer.devices.acceleration import compile_forward, refuse_unresident
 from dateshard.trainer.devices.mesh import Mesh
-from dateshard.trainer.devices.precision import computed_in, refuse_unsupported
+from dateshard.trainer.devices.precision import refuse_uncomputed
 from dateshard.trainer.devices.shares import sizes_of
 from dateshard.trainer.devices.unshared import refuse_unshared
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
@@ -35,7 +37,7 @@ from dateshard.trainer.metrics import custom as own_metrics
 from dateshard.trainer.metrics.sample import SamplePlan
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
-from dateshard.trainer.models.own import TRIED, failure_in_training, refuse_unfit
+from dateshard.trainer.models.own import failure_in_training, refuse_unfit
 from dateshard.trainer.models.shape import Edges, Shape, Static
 from dateshard.trainer.optimization.count_likelihood import CountScale
 from dateshard.trainer.optimization.count_targets import refuse_no_counts
@@ -220,15 +222,33 @@ def evaluation_shuffle(shuffle: Shuffle) -> Shuffle:
     return shuffle if shuffle.days_per_run is None else Shuffle(shuffle.days_per_run, 1, shuffle_runs=False)
 
 
-def make_reader(config: Trainer, dataset: Dataset, order: Order, wanted: BatchForm, share: int = 1) -> Reader:
+def make_reader(
+    config: Trainer,
+    dataset: Dataset,
+    order: Order,
+    wanted: BatchForm,
+    share: int = 1,
+    device: torch.device | None = None,
+) -> Reader:
     """A reader as `trainer.loading` says.
 
     Args:
         share: processes of this machine among which the memory budget is divided.
+        device: that trains on its batches; None: its batches stay on the host, wherever training's would lie.
     """
     policy = {"streaming": "blocks"}.get(config.loading.policy, config.loading.policy)
-    loading, budget = config.loading, config.loading.memory_budget // share
-    return Reader(dataset, order, wanted, policy=policy, memory_budget=budget, prefetch=loading.prefetch)
+    loading, far = config.loading, device is not None and device.type != "cpu"
+    resident = partial(devices.bytes_on, device) if far and device is not None else on_host
+    return Reader(
+        dataset,
+        order,
+        wanted,
+        policy=policy,
+        memory_budget=loading.memory_budget // share,
+        prefetch=loading.prefetch,
+        memory=devices.pinned_bytes if far else on_host,
+        resident=resident if loading.resident_on and device is not None else None,
+    )
 
 
 def shape_of(dataset: Dataset, columns: Selected, heads: Sequence[Head], window: Window) -> Shape:
@@ -365,14 +385,21 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     uses = {name: bool(getattr(model, f"uses_{name}", False)) for name in ("codes", "known")}
     futures = columns.futures if getattr(model, "uses_future", False) else ()
     wanted = BatchForm(window=window, inputs=columns.inputs, targets=columns.targets, futures=futures, **uses)
+    orders = [order, *([held] if held.runs else [])]
+    readers = [make_reader(config, dataset, each, wanted, mesh.local, device) for each in orders]
+    refuse_unresident(readers, config, device, mesh.local)
+    if config.training.compile:
+        compile_forward(model, device)
     return Session(
         config=config,
         model=model,
-        train=make_reader(config, dataset, order, wanted, mesh.local),
-        validation=make_reader(config, dataset, held, wanted, mesh.local) if held.runs else None,
+        train=readers[0],
+        validation=readers[1] if held.runs else None,
         checkpoints=checkpoints,
         bound=bound(config, dataset, shuffle),
-        environment=environment(device, 1 if config.training.micro_batches else mesh.world),
+        environment=environment(
+            device, 1 if config.training.micro_batches else mesh.world, compiled=config.training.compile
+        ),
         device=device,
         mesh=mesh,
         heads=heads,
@@ -391,26 +418,8 @@ def _checked_model(config: Trainer, shape: Shape, device: torch.device) -> nn.Mo
     if not num_parameters(model) and config.model.name != "ridge":
         what = f"the model '{config.model.name}' has no parameter that could be trained"
         raise UsageError(what, todo=f"Give it some; to evaluate baselines: {command('evaluate', config=True)}")
-    _refuse_uncomputed(model, shape, config, device)
+    refuse_uncomputed(model, shape, config, device)
     return model
-
-
-def _refuse_uncomputed(model: nn.Module, shape: Shape, config: Trainer, device: torch.device) -> None:
-    """Refuses a precision that the device, or one of the model's layers on it, does not compute in.
-
-    Raises:
-        UsageError: naming the model and the precision.
-    """
-    precision = config.training.precision
-    refuse_unsupported(precision, device)
-    if precision == "fp32":
-        return
-    with computed_in(precision, device):
-        why = failure_in_training(model, shape, TRIED)
-    if why:
-        what = f"the model '{config.model.name}' cannot be trained in {precision} on {device.type}: {why}"
-        other = "bf16, or fp32" if precision == "fp16" else "fp32"
-        raise UsageError(what, todo=f"Set trainer.training.precision: {other}")
 
 
 def refuse_batch_of_one(session: Session) -> None:

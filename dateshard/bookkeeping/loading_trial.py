@@ -9,6 +9,7 @@ from dateshard.settings import validate
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.devices.acceleration import without_acceleration
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.rehearsal.trial import try_batch
 from dateshard.trainer.session import restore
@@ -30,7 +31,7 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     folder, what = (place.folder.parent, f"run {place.run}") if place.run else (saved.folder, saved.name)
     check_trust(folder, code_of(settings.trainer), what, trust=trust)
     dataset, notes = _dataset_of(saved)
-    session = make_session(settings.trainer, dataset, saved.folder.parent)
+    session = make_session(without_acceleration(settings.trainer), dataset, saved.folder.parent)
     restore(session, saved)
     trial = try_batch(session)
     return {

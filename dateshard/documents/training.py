@@ -41,6 +41,16 @@ class Overflow(TypedDict):
     share: Annotated[float, Field(description="of all windows of the split, with training.sample_size too")]
 
 
+class ResidentOn(TypedDict):
+    """The device on which all windows lie (loading.resident_on)."""
+
+    device: str
+    bytes: Annotated[int, Field(description="rows of both readers, written once")]
+    free: Annotated[
+        int | None, Field(description="bytes of memory that the device has left; null: it is the processor")
+    ]
+
+
 class EstimateDocument(TypedDict):
     """Windows, batches, memory and disk of a training, before it begins."""
 
@@ -52,17 +62,18 @@ class EstimateDocument(TypedDict):
     ]
     batches: Annotated[int, Field(description="of an epoch")]
     steps_an_epoch: Annotated[int, Field(description="optimizer steps: batches / training.accumulate")]
-    policy: Annotated[str, Field(description="how the order is served: blocks or mapped")]
+    policy: Annotated[str, Field(description="how the order is served: blocks, mapped or resident")]
     shuffle: Annotated[str, Field(description="the order of these settings")]
     table: Annotated[list[Blocking], Field(description="by days a block; the last holds all training dates")]
     memory: Annotated[
         dict[str, int],
         Field(
-            description="bytes: packages (resident now), blocks (buffers of both readers), batches (two of each), "
+            description="bytes: packages (resident now), blocks (buffers of both readers on the host), batches (two of each), "
             "model (weights, gradients, two moments), snapshot (a copy of all state, of which checkpoints are written)"
         ),
     ]
     all_windows_in_memory: Annotated[int, Field(description="bytes, if every window were written out")]
+    resident_on: Annotated[ResidentOn | None, Field(description="null: batches are made on the host")]
     available: Annotated[int, Field(description="bytes of memory that are free now")]
     parameters: Annotated[int, Field(description="trained numbers of the model")]
     checkpoints: CheckpointParts

@@ -23,6 +23,7 @@ from dateshard.trainer.assessment.forecaster import load_forecaster
 from dateshard.trainer.assessment.intervals_file import intervals_of, kept_intervals
 from dateshard.trainer.binding import data_identity
 from dateshard.trainer.checkpoint import Checkpoint
+from dateshard.trainer.devices.acceleration import without_acceleration
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.observed_targets import unobserved
 from dateshard.trainer.runs.run_folder import TrainingRun, find_continuable, newest
@@ -125,7 +126,7 @@ def _judge(
 ) -> _Judged:
     began = time.perf_counter()
     dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
-    session = make_session(settings.trainer, dataset, run.checkpoints)
+    session = make_session(without_acceleration(settings.trainer), dataset, run.checkpoints)
     restore(session, saved)
     wanted, notes = _chosen(settings, dataset, split, baselines)
     label = settings.trainer.model.name

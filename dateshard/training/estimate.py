@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from dateshard.documents.training import Blocking as BlockingRow
-from dateshard.documents.training import CheckpointParts, EstimateDocument, Overflow
+from dateshard.documents.training import CheckpointParts, EstimateDocument, Overflow, ResidentOn
 from dateshard.insight.insight_screen import percent
 from dateshard.places import runs_folder, shards_folder
 from dateshard.settings import Settings
@@ -16,6 +16,7 @@ from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import Screen, size
 from dateshard.trainer.config import WindowConfig
 from dateshard.trainer.data.split_runs import num_overflowing
+from dateshard.trainer.devices.device import free_bytes
 from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import fitting, need, state_bytes
 from dateshard.trainer.session import Session
@@ -32,7 +33,7 @@ def estimate(settings: Settings) -> EstimateDocument:
     windows = order.num_windows + (held.num_windows if held else 0)
     parameters = num_parameters(session.model)
     window_bytes = window.length * dataset.row_values * 4
-    resident = [reader.resident_bytes if reader.policy == "blocks" else 0 for reader in _readers(session)]
+    resident = [reader.resident_bytes if reader.policy != "mapped" else 0 for reader in _readers(session)]
     return {
         "generation": dataset.generation,
         "windows": {"train": order.num_windows, "validation": held.num_windows if held else 0},
@@ -44,12 +45,13 @@ def estimate(settings: Settings) -> EstimateDocument:
         "table": [_row(size_row, config.loading.memory_budget) for size_row in sizing.table()],
         "memory": {
             "packages": psutil.Process().memory_info().rss,
-            "blocks": sum(resident),
+            "blocks": sum(resident) if session.device.type == "cpu" or session.train.policy == "blocks" else 0,
             "batches": 2 * min(config.training.batch_size, order.num_windows) * window_bytes * len(resident),
             "model": parameters * 4 * 4,
             "snapshot": state_bytes(session) + (session.metrics.sample.most_bytes if session.metrics.sample else 0),
         },
         "all_windows_in_memory": windows * window_bytes,
+        "resident_on": _resident_on(session, sum(resident)),
         "available": psutil.virtual_memory().available,
         "parameters": parameters,
         "checkpoints": _checkpoints(session),
@@ -58,6 +60,13 @@ def estimate(settings: Settings) -> EstimateDocument:
 
 def _readers(session: Session) -> list[Any]:
     return [reader for reader in (session.train, session.validation) if reader is not None]
+
+
+def _resident_on(session: Session, num_bytes: int) -> ResidentOn | None:
+    """Where all windows would lie; None where they do not."""
+    if session.train.policy != "resident":
+        return None
+    return {"device": str(session.device), "bytes": num_bytes, "free": free_bytes(session.device)}
 
 
 def _overflow(session: Session) -> dict[str, Overflow]:
@@ -130,6 +139,9 @@ def show(screen: Screen, document: EstimateDocument, settings: Settings) -> None
     total, free = sum(document["memory"].values()), document["available"]
     verdict = "fits" if total < free else "does NOT fit"
     screen.tell(f"memory about {size(total)} ({', '.join(parts)}); {size(free)} are free: it {verdict}")
+    if (on := document["resident_on"]) is not None:
+        there = f" of {size(on['free'])} free there" if on["free"] is not None else ", counted under blocks"
+        screen.tell(f"all rows of training and validation lie on {on['device']}: {size(on['bytes'])}{there}")
     screen.tell(f"all windows in memory at once would take {size(document['all_windows_in_memory'])}")
     screen.tell(
         f"{counted(saved['an_epoch'], 'checkpoint')} an epoch of {size(saved['bytes_each'])}, "

@@ -49,6 +49,10 @@ def headline(screen: Screen, started: Started) -> None:
         )
     reader = session.train
     served = f"{reader.policy}, {size(reader.resident_bytes)} resident" if reader.policy == "blocks" else "mapped"
+    if reader.policy == "resident":
+        served = (
+            f"{size(sum(r.resident_bytes for r in (reader, session.validation) if r))} resident on {session.device}"
+        )
     shuffle = "global" if order.runs_per_block is None else f"{counted(order.runs_per_block, 'run')} a block"
     screen.say(
         f"run {started.run.name}  seed {config.training.seed}  generation {dataset.generation}  "

@@ -204,8 +204,6 @@ def test_torchrun_starts_anew_after_a_kill_and_ends_with_the_same_bits(several: 
     (several.world.folder / "whole").rename(runs / "whole")
     assert alike(several.tensors(name), several.tensors("whole"), to=0)
 
-    assert alike(tensors(several, name), tensors(several, "whole"), to=0)
-
 
 LOUD = """import torch
 from torch import nn
@@ -231,7 +229,7 @@ def test_processes_in_fp16_skip_the_same_steps_and_scale_alike(several: Several)
     several.train(1, "one", *words)
     several.train(2, "two", *words, "--max-steps", "7")
     several.train(2, "two", "--max-steps", "null", resume=True)
-    by_one = rows(several, "one")
+    by_one = several.rows("one")
     assert 1 < by_one[-1]["skipped"] < 14
-    assert rows(several, "two") == by_one
-    assert alike(tensors(several, "one"), tensors(several, "two"), to=0)
+    assert several.rows("two") == by_one
+    assert alike(several.tensors("one"), several.tensors("two"), to=0)

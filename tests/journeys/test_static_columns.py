@@ -159,7 +159,7 @@ def test_a_model_reads_them_and_keeps_them_once(tmp_path: Path, name: str) -> No
     assert not world.prepare().failed
     sessions = [make_session(each.settings.trainer, each.open(), tmp_path) for each in (plain, world)]
     batches = [next(iter(session.train.batches(0))) for session in sessions]
-    held = [[slot.values.nbytes for slot in session.train._ring] for session in sessions]
+    held = [[slot.flat.nbytes for slot in session.train._ring] for session in sessions]
     assert held[0] == held[1]  # the memory of batches does not grow
     assert batches[0].history_BHNF.shape == batches[1].history_BHNF.shape
     trained, batch = sessions[1].model.eval(), batches[1]

@@ -20,6 +20,7 @@ FREE = (
     "loading.policy",
     "loading.memory_budget",
     "loading.prefetch",
+    "loading.resident_on",
     "loading.from_dumps",  # the data of a run says which dates it reads so
     "checkpoint",
     "metrics",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dateshard.trainer.data.order import Window
 
 HUGE_PAGE = 2 << 20
+Memory = Callable[[int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,11 @@ def aligned(num_bytes: int) -> NDArray[np.uint8]:
     return raw[skip : skip + num_bytes]
 
 
+def on_host(num_bytes: int) -> torch.Tensor:
+    """Memory of the host, as bytes."""
+    return torch.from_numpy(aligned(num_bytes))
+
+
 def columns(index: tuple[int, ...]) -> slice | list[int]:
     """A slice (a view) where the columns are neighbours, else a list (a copy per batch)."""
     joined = index == tuple(range(index[0], index[0] + len(index)))
@@ -123,21 +129,32 @@ def columns(index: tuple[int, ...]) -> slice | list[int]:
 
 
 class Slot:
-    """One buffer of the ring with its views made once; `size`: windows that it has room for."""
+    """One buffer of the ring with its views made once; `size`: windows that it has room for.
 
-    def __init__(self, batch_size: int, num_nodes: int, num_features: int, wanted: BatchForm, *, mask: bool) -> None:
+    Args:
+        memory: makes so many bytes, where the windows are copied to.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        num_nodes: int,
+        num_features: int,
+        wanted: BatchForm,
+        *,
+        mask: bool,
+        memory: Memory = on_host,
+    ) -> None:
         window, self.wanted = wanted.window, wanted
         cells = num_nodes * num_features
-        self.values = aligned(batch_size * window.length * cells * 4).view(np.float32).reshape(batch_size, -1)
-        self.flat = torch.from_numpy(self.values)
+        self.flat = memory(batch_size * window.length * cells * 4).view(torch.float32).view(batch_size, -1)
         self.shaped = self.flat.view(batch_size, window.length, num_nodes, num_features)
-        self.mask = np.zeros((batch_size, len(wanted.masked) * cells), dtype=np.uint8) if mask else None
-        self.codes = np.zeros((batch_size, window.length), dtype=np.int32) if wanted.codes else None
-        if self.mask is not None:
-            self.mask_flat = torch.from_numpy(self.mask)
+        self.has_mask, self.has_codes = mask, wanted.codes
+        if mask:
+            self.mask_flat = memory(batch_size * len(wanted.masked) * cells).view(batch_size, -1)
             self.mask_shaped = self.mask_flat.view(batch_size, len(wanted.masked), num_nodes, num_features)
-        if self.codes is not None:
-            self.codes_flat = torch.from_numpy(self.codes)
+        if wanted.codes:
+            self.codes_flat = memory(batch_size * window.length * 4).view(torch.int32).view(batch_size, -1)
         self.size, self.full = batch_size, self._batch(batch_size)
         self.views = all(
             isinstance(columns(index), slice) for index in (wanted.inputs, wanted.targets, wanted.futures) if index
@@ -148,7 +165,7 @@ class Slot:
         inputs, targets = columns(self.wanted.inputs), columns(self.wanted.targets)
         ahead = self.shaped[:size, begin : begin + window.target_steps]
         observed = known = None
-        if self.mask is not None:
+        if self.has_mask:
             observed = self.mask_shaped[:size, -window.target_steps :, :, targets].view(torch.bool)
             if self.wanted.known:
                 known = self.mask_shaped[:size, : window.history, :, inputs].view(torch.bool)
@@ -156,7 +173,7 @@ class Slot:
             history_BHNF=self.shaped[:size, : window.history, :, inputs],
             target_BPNF=ahead[..., targets],
             observed_BPNF=observed,
-            codes_BW=self.codes_flat[:size] if self.codes is not None else None,
+            codes_BW=self.codes_flat[:size] if self.has_codes else None,
             known_BHNF=known,
             future_BPNF=ahead[..., columns(self.wanted.futures)] if self.wanted.futures else None,
         )
@@ -164,11 +181,11 @@ class Slot:
     def pad(self, at: int, stop: int, before_K: torch.Tensor) -> None:
         """Empties what lies before the last `before_K` history steps of rows [at, stop): it belongs to no window."""
         history = self.wanted.window.history
-        padded_KH = torch.arange(history) < history - before_K[:, None]
+        padded_KH = torch.arange(history, device=before_K.device) < history - before_K[:, None]
         self.shaped[at:stop, :history].masked_fill_(padded_KH[..., None, None], 0.0)
-        if self.mask is not None and self.wanted.known:
+        if self.has_mask and self.wanted.known:
             self.mask_shaped[at:stop, :history].masked_fill_(padded_KH[..., None, None], 0)
-        if self.codes is not None:
+        if self.has_codes:
             self.codes_flat[at:stop, :history].masked_fill_(padded_KH, 0)
 
     def batch(self, size: int) -> Batch:

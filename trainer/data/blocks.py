@@ -61,6 +61,19 @@ def _spans(runs: Sequence[DateRun], stride: int, window: Window) -> tuple[list[t
     return spans, begins
 
 
+def spans_of_runs(runs: Sequence[DateRun], stride: int, window: Window) -> tuple[list[tuple[int, int, int]], Integers]:
+    """Returns (segment, low, high) of what is read for runs, and the row at which each run's first window begins.
+
+    A last entry is the number of all rows."""
+    spans, begins, at = list[tuple[int, int, int]](), list[int](), 0
+    for (segment, _), of_dates in groupby(runs, key=lambda run: (run.segment, run.first_day)):
+        joined, own = _spans(list(of_dates), stride, window)
+        spans += [(segment, low, high) for low, high in joined]
+        begins += [at + begin for begin in own]
+        at += sum(high - low for low, high in joined)
+    return spans, np.array([*begins, at], dtype=np.int64)
+
+
 def num_blocks(order: Order) -> int:
     """Blocks of an epoch."""
     count = len(order.date_edges) - 1
@@ -185,7 +198,7 @@ class Blocks:
     def _fill(self, group: Integers, buffer: int) -> Block:
         """Reads the rows of a block's runs, one after the other, into a buffer."""
         runs = [self.order.runs[index] for index in group]
-        spans, begin_R = self._spans(runs)
+        spans, begin_R = spans_of_runs(runs, self.order.stride, self.wanted.window)
         total, shape = int(begin_R[-1]), (self.dataset.manifest.num_nodes, len(self.dataset.features))
         raw_values, raw_mask, raw_codes, raw_times = self._buffer(buffer)
         cells = total * self.dataset.row_values
@@ -212,13 +225,3 @@ class Blocks:
             self.wanted,
             None if times is None else RecordsBefore(times, piece_R, self.wanted.window),
         )
-
-    def _spans(self, runs: Sequence[DateRun]) -> tuple[list[tuple[int, int, int]], Integers]:
-        """Returns (segment, low, high) of what is read for runs, and the row at which each run's first window begins."""
-        spans, begins, at = list[tuple[int, int, int]](), list[int](), 0
-        for (segment, _), of_dates in groupby(runs, key=lambda run: (run.segment, run.first_day)):
-            joined, own = _spans(list(of_dates), self.order.stride, self.wanted.window)
-            spans += [(segment, low, high) for low, high in joined]
-            begins += [at + begin for begin in own]
-            at += sum(high - low for low, high in joined)
-        return spans, np.array([*begins, at], dtype=np.int64)

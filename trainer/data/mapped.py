@@ -64,12 +64,15 @@ class MappedDates:
     def gather(self, slot: Slot, at: int, chosen: NDArray[np.int64]) -> None:
         """Copies windows into rows [at, ...) of the slot."""
         masked, shape = self.wanted.masked, (self.wanted.window.length, self.dataset.row_values)
+        values = slot.flat.numpy()
+        mask = slot.mask_flat.numpy() if slot.has_mask else None
+        codes = slot.codes_flat.numpy() if slot.has_codes else None
         for row, (segment, low, _) in enumerate(chosen.tolist(), start=at):
-            self._copy("values", segment, low, slot.values[row].reshape(shape))
-            if slot.mask is not None:
-                self._copy("observed", segment, low + masked.start, slot.mask[row].reshape(len(masked), -1))
-            if slot.codes is not None:
-                self._copy_codes(segment, low, slot.codes[row])
+            self._copy("values", segment, low, values[row].reshape(shape))
+            if mask is not None:
+                self._copy("observed", segment, low + masked.start, mask[row].reshape(len(masked), -1))
+            if codes is not None:
+                self._copy_codes(segment, low, codes[row])
         if self.wanted.window.interval:
             slot.pad(at, at + len(chosen), torch.from_numpy(chosen[:, 2]))
 

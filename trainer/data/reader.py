@@ -1,8 +1,8 @@
-"""A split's windows as batches: follows the order and has a policy, `blocks` or `mapped`, gather each into a slot.
+"""A split's windows as batches: follows the order and has a policy gather each into a slot.
 
 Windows are never stored: a batch is one gather over a strided view. `blocks` fills one contiguous buffer per block by
-sequential reads, the next while this one trains. `mapped` serves the same order from lazily mapped files. The policy, the
-budget and prefetching never change a batch.
+sequential reads, the next while this one trains. `mapped` serves the same order from lazily mapped files, `resident` from
+the memory of the device that trains. The policy, the budget and prefetching never change a batch.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, Protocol, cast
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
-from dateshard.trainer.data.batch import Batch, BatchForm, Slot
+from dateshard.trainer.data.batch import Batch, BatchForm, Memory, Slot, on_host
 from dateshard.trainer.data.blocks import Blocks
 from dateshard.trainer.data.mapped import MappedDates
 from dateshard.trainer.data.order import Order, WindowBatch
 from dateshard.trainer.data.permutation import Integers
+from dateshard.trainer.data.resident import Resident
 
 RING_SLOTS = 2  # a batch stays valid until the next but one
 GIB = 1 << 30
@@ -52,6 +53,7 @@ class Reader:
         policy: `blocks`, `mapped`, or `auto`: blocks where they fit the budget, else mapped.
         memory_budget: bytes that block buffers may take.
         prefetch: fill the next block while this one trains.
+        memory: makes the ring's bytes, on the host. resident: makes bytes on the device, where all windows and batches lie then.
 
     Raises:
         UsageError: the block does not fit the budget under `policy: blocks`; says what would.
@@ -66,16 +68,23 @@ class Reader:
         policy: str = "auto",
         memory_budget: int = 2 * GIB,
         prefetch: bool = True,
+        memory: Memory = on_host,
+        resident: Memory | None = None,
     ) -> None:
         self.dataset, self.order, self.wanted = dataset, order, wanted
         padded = bool(wanted.window.interval and wanted.known)
         self.mask = padded or any(dataset.has_mask(day.date) for day in dataset.days)
-        blocks = Blocks(dataset, order, wanted, mask=self.mask, prefetch=prefetch)
-        self.resident_bytes = blocks.resident_bytes
-        self.policy = self._choose(policy, memory_budget)
-        self._source: Policy = (
-            blocks if self.policy == "blocks" else MappedDates(dataset, wanted, order.runs, mask=self.mask)
-        )
+        self._memory = resident or memory
+        self._source: Policy
+        if resident is not None:
+            self._source = all_rows = Resident(dataset, order, wanted, mask=self.mask, memory=resident)
+            self.policy, self.resident_bytes = "resident", all_rows.resident_bytes
+        else:
+            blocks = Blocks(dataset, order, wanted, mask=self.mask, prefetch=prefetch)
+            self.resident_bytes = blocks.resident_bytes
+            self.policy = self._choose(policy, memory_budget)
+            in_blocks = self.policy == "blocks"
+            self._source = blocks if in_blocks else MappedDates(dataset, wanted, order.runs, mask=self.mask)
         self._ring: list[Slot] = []
         self._turn = 0  # slots taken so far: the ring goes on over the border of epochs
 
@@ -132,4 +141,4 @@ class Reader:
 
     def _slot(self, size: int) -> Slot:
         shape = (self.dataset.manifest.num_nodes, len(self.dataset.features))
-        return Slot(size, *shape, self.wanted, mask=self.mask)
+        return Slot(size, *shape, self.wanted, mask=self.mask, memory=self._memory)

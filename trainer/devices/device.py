@@ -71,7 +71,22 @@ def reseed(seed: int) -> None:
 
 def pinned(num_bytes: int) -> NDArray[np.uint8]:
     """Host memory that an accelerator copies into by itself."""
-    return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+    return pinned_bytes(num_bytes).numpy()
+
+
+def pinned_bytes(num_bytes: int) -> torch.Tensor:
+    """Host memory that an accelerator copies from, and into, by itself."""
+    return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+
+
+def bytes_on(device: torch.device, num_bytes: int) -> torch.Tensor:
+    """Memory of a device."""
+    return torch.empty(num_bytes, dtype=torch.uint8, device=device)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """How much memory an accelerator has left; None of the processor, which has the machine's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def empty_cache() -> None:

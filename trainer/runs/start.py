@@ -272,7 +272,8 @@ def _begin_again(run: TrainingRun, config: Trainer, shards: Path, opener: Opener
 def environment_notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """A sentence on what equal bits depend on and is another now; none where nothing is."""
     old, new = ({"processes": 1, **environment} for environment in (old, new))
-    changed = [f"{key} {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    keys = [*new, *(key for key in ("processes", "compiled") if key in old and key not in new)]
+    changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
     return (
         [f"not the environment of the checkpoint ({', '.join(changed)}): the last bits may differ"] if changed else []
     )

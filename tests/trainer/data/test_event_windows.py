@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.config import Trainer
@@ -74,9 +75,9 @@ def served(
     config = Trainer.model_validate({**world.tree["trainer"], "loading": loading})
     window = window_of(config)
     order = order_of(dataset, split, window, 16, shuffle_of(config, dataset, window), 7 if shuffled else None)
-    reader = make_reader(
-        config, dataset, order, BatchForm(window=window, inputs=(0,), targets=(0,), codes=True, known=True)
-    )
+    form = BatchForm(window=window, inputs=(0,), targets=(0,), codes=True, known=True)
+    reader = make_reader(config, dataset, order, form, device=torch.device("cpu"))
+    assert (reader.policy == "resident") == ("resident_on" in loading)
     made: dict[tuple[float, ...], tuple[list[float], list[bool]]] = {}
     for batch in reader.batches(0):
         known = np.ones(batch.history_BHNF.shape, bool) if batch.known_BHNF is None else batch.known_BHNF.numpy()
@@ -99,6 +100,7 @@ LOADINGS: list[dict[str, Any]] = [
     {"policy": "blocks", "shuffle": "global"},
     {"policy": "blocks", "shuffle": {"days_per_run": 1, "runs_per_block": 2}},
     {"policy": "blocks", "shuffle": "dates"},
+    {"resident_on": "device", "shuffle": "dates"},
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dateshard.shardstore.errors import UsageError
+from dateshard.trainer.data import resident
 from dateshard.trainer.data.batch import BatchForm
 from dateshard.trainer.data.order import DateRun, Order, Window, make_runs
 from dateshard.trainer.data.reader import Reader
@@ -381,3 +382,24 @@ def test_a_reader_that_gave_a_share_of_its_batches_also_gives_the_whole_ones(
     for batch, wanted in zip(served.batches(0), fresh.batches(0), strict=True):
         for part, expected in zip(copy_of(batch), copy_of(wanted), strict=True):
             np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize("shuffle", ["global", "dates", {"days_per_run": 2, "runs_per_block": 2}], ids=str)
+def test_batches_gathered_on_the_device_are_those_of_maps(
+    make_world: Make, reader: Make, copy_of: Make, monkeypatch: pytest.MonkeyPatch, shuffle: Any
+) -> None:
+    """Of cut dates and shares too; loaded once, in chunks of any size."""
+    world = make_world(9, split=SPLIT, gaps=(3,), missing=0.4, loading={"shuffle": shuffle})
+    world.prepare()
+    config, dataset = world.settings.trainer, world.open()
+    for chunk in (1, 1000, 64 << 20):
+        monkeypatch.setattr(resident, "CHUNK", chunk)
+        served = reader(config, dataset, resident=lambda count: torch.full((count,), 77, dtype=torch.uint8))
+        assert served.policy == "resident"
+        wanted = reader(config, dataset, policy="mapped")
+        for epoch, options in ((0, {}), (1, {"start": 2}), (2, {"rank": 1, "world": 3})):
+            for batch, mapped in zip(served.batches(epoch, **options), wanted.batches(epoch, **options), strict=True):
+                for part, expected in zip(copy_of(batch), copy_of(mapped), strict=True):
+                    np.testing.assert_array_equal(part, expected)
+    monkeypatch.setattr(dataset, "read_span", None)
+    assert next(served.batches(3)).size == config.training.batch_size

@@ -355,6 +355,7 @@ FREE = {
     "policy": {"loading": {"policy": "mapped"}},
     "memory_budget": {"loading": {"memory_budget": 1}},
     "prefetch": {"loading": {"prefetch": False}},
+    "resident_on": {"loading": {"resident_on": "device"}, "training": {"device": "cpu"}},
     "baselines": {"baselines": ["repeat"]},
     "bounds": {"bounds": {"speed": [0, None]}},
 }
@@ -371,6 +372,7 @@ BINDING: dict[str, tuple[dict[str, Any], str, str]] = {
     "training.seed": ({"training": {"seed": 8}}, "7", "8"),
     "training.batch_size": ({"training": {"batch_size": 17}}, "16", "17"),
     "training.learning_rate": ({"training": {"learning_rate": 0.01}}, "0.001", "0.01"),
+    "training.precision": ({"training": {"precision": "bf16"}}, "'fp32'", "'bf16'"),
     "training.clip_norm": ({"training": {"clip_norm": 1.0}}, "None", "1.0"),
     "model.hidden_units": ({"model": {"hidden_units": [8, 4]}}, "[8]", "[8, 4]"),
     "model.dropout_rate": ({"model": {"dropout_rate": 0.1}}, "0.3", "0.1"),
