@@ -29,8 +29,8 @@ class ResidentWindows:
 
     def prepare(self, piece: WindowBatch) -> torch.Tensor:
         """Rows at which a piece's windows begin, on the device."""
-        found = self.block.prepare(replace(piece, run_K=piece.block_runs[piece.run_K]))
-        return found.to(self.block.windows.device)
+        of_all_runs = replace(piece, run_K=piece.block_runs[piece.run_K])
+        return self.block.prepare(of_all_runs).to(self.block.windows.device)
 
     def gather(self, slot: Slot, at: int, chosen: torch.Tensor) -> None:
         """Copies windows into rows [at, ...) of a slot on the same device."""
@@ -71,9 +71,8 @@ class Resident:
             edges = [low, *range(max(low, 0) + step, high, step), high]  # padding, below 0, comes with the first rows
             for first, last in pairwise(edges):
                 to = slice(at, at + last - first)
-                self._read(
-                    segment, first, last, [part[to] if part is not None else None for part in (values, mask, codes)]
-                )
+                held = [None if tensor is None else tensor[to] for tensor in (values, mask, codes)]
+                self._read(segment, first, last, held)
                 if times is not None:
                     self.dataset.read_span(segment, first, last, times=times[to])
                 at = to.stop
@@ -83,7 +82,7 @@ class Resident:
         before = None if times is None else RecordsBefore(times, piece_R, window)
         return ResidentWindows(Block(values, mask, codes, begin_R[:-1], first_R, self.wanted, before))
 
-    def _read(self, segment: int, first: int, last: int, parts: Sequence[torch.Tensor | None]) -> None:
+    def _read(self, segment: int, first: int, last: int, held: Sequence[torch.Tensor | None]) -> None:
         """Reads steps of a segment on the host and copies them to where they stay."""
         shape = (last - first, self.dataset.manifest.num_nodes, len(self.dataset.features))
         values = np.empty(shape, dtype=np.float32)
@@ -91,6 +90,6 @@ class Resident:
         codes = np.empty(last - first, dtype=np.int32) if self.wanted.codes else None
         self.dataset.read_span(segment, first, last, values, mask, codes)
         read = (values, None if mask is None else mask.view(np.uint8), codes)
-        for part, array in zip(parts, read, strict=True):
-            if part is not None and array is not None:
-                part.copy_(torch.from_numpy(array.reshape(part.shape)))
+        for tensor, array in zip(held, read, strict=True):
+            if tensor is not None and array is not None:
+                tensor.copy_(torch.from_numpy(array.reshape(tensor.shape)))
