@@ -81,9 +81,11 @@ def test_windows_that_do_not_fit_are_refused_with_figures_and_estimate_names_the
     assert "memory_budget allows 0.004 MB, of 2 readers together" in ended.stderr
     both = world.run("train", *words, "trainer.loading.policy=mapped", code=2)
     assert "resident_on and policy both say where windows are read from; leave policy out" in both.stderr
-    assert "resident on cpu" in world.run("train", *words, "--epochs", "1", "--run", "one").stdout
+    half = ("trainer.training.precision=bf16", "--epochs", "1", "--run", "one")
+    assert "resident on cpu" in world.run("train", *words, *half).stdout
     world.run("train", "--resume", "one", "trainer.loading.resident_on=null", "--epochs", "2")
-    world.run("evaluate", "one", "--split", "validation")
+    judged = world.run("evaluate", "one", "--split", "validation").stdout
+    assert "note: trained in bf16; its forecasts, here and elsewhere, are computed in fp32" in judged
 
 
 def test_without_a_compiler_it_is_said_what_is_missing(
