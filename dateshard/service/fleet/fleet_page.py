@@ -20,7 +20,7 @@ from dateshard.reports.charts import (
 )
 from dateshard.reports.curves import powers
 from dateshard.reports.html import card, page, paragraph, table
-from dateshard.reports.making import write_page
+from dateshard.reports.page_files import write_page
 from dateshard.service.fleet.fleet_judgement import Judgement, verdict
 from dateshard.service.fleet.fleet_screen import rows_of, terms
 from dateshard.service.fleet.replica_hours import CONSTANT
