@@ -79,9 +79,14 @@ def _signature(thing: Any) -> str:
 
 def _parameter(parameter: inspect.Parameter) -> str:
     default = parameter.default
-    shown = "..." if type(default).__name__ in ("_HAS_DEFAULT_FACTORY_CLASS", "FieldInfo") else repr(default)
+    shown = "..." if type(default).__name__ in ("_HAS_DEFAULT_FACTORY_CLASS", "FieldInfo") else _written(default)
     ending = "" if default is inspect.Parameter.empty else f" = {_plain(shown)}"
     return f"{parameter.name}: {_plain(str(parameter.annotation))}{ending}"
+
+
+def _written(default: Any) -> str:
+    """A default as code writes it: functions and classes by their name, which is the same in every process."""
+    return str(default.__name__) if inspect.isroutine(default) or inspect.isclass(default) else repr(default)
 
 
 def _plain(text: str) -> str:
