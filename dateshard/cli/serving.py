@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import config_option, emit, json_option
+from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.shardstore.commands import command
 from dateshard.terminal.screen import put
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
 @config_option
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0: any that is free")
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     help="a name that the server may be called by; repeatable",
 )
 def serve(
+    words: tuple[str, ...],
     files: tuple[str, ...],
     host: str,
     port: int,
@@ -67,6 +69,9 @@ def serve(
         raise UsageError(
             f"serve needs {error.name}, which is not installed", todo="Install it: pip install 'dateshard[service]'"
         ) from None
+    stray, overrides = split_arguments(words)
+    if stray:
+        raise click.UsageError(f"serve takes KEY=VALUE, not '{stray[0]}'.")
     options = ServeOptions(
         data=data_folder(),
         host=host,
@@ -75,7 +80,7 @@ def serve(
         start_only=auth == "start-only",
         output_root=output_root,
         allowed_hosts=allowed,
-        settings=load_settings(files) if files else None,
+        settings=load_settings(files, overrides) if files or overrides else None,
     )
     return run_server(options, Screen(works=True))
 
