@@ -9,6 +9,7 @@ import numpy as np
 
 from dateshard.requests.next_interval import IntervalModel
 from dateshard.requests.trace import Trace
+from dateshard.service.fleet.chance_of_saving import saving_interval
 from dateshard.service.fleet.fleet_load import Load, Service, load_of, refuse_service
 from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
 from dateshard.service.fleet.replica_hours import (
@@ -16,6 +17,7 @@ from dateshard.service.fleet.replica_hours import (
     DialSetting,
     by_factor,
     constants,
+    in_blocks,
     matched,
     minimum,
     replay,
@@ -47,6 +49,13 @@ class Judgement:
     def at_matched_misses(self) -> dict[str, DialSetting | None]:
         """The cheapest setting of each predictor that misses no more."""
         return {name: matched(each, self.most_missed) for name, each in self.curves.items()}
+
+    def saving(self, name: str) -> tuple[float, float]:
+        """The 95 % interval of the share of a constant fleet's replica-hours that a predictor saves."""
+        load, second = self.load, self.load.first * self.load.interval
+        seen_S = np.repeat(load.seen_K[load.first :], load.interval)
+        requests_B = in_blocks(load.requests_S[second:] * seen_S, 1)
+        return saving_interval(self.curves[CONSTANT], self.curves[name], self.most_missed, requests_B)
 
     @property
     def cheapest(self) -> str | None:
@@ -107,9 +116,16 @@ def verdict(judgement: Judgement) -> str:
         return "a constant number of replicas is the cheapest: on this trace no forecast pays"
     chosen, constant = each[best], each[CONSTANT]
     assert chosen is not None
-    above = chosen.hours / judgement.lowest.hours - 1
-    beside = f"{1 - chosen.hours / constant.hours:.1%} below a constant number of replicas, " if constant else ""
-    return f"{best} is the cheapest: {beside}{above:+.1%} beside the zero-lag minimum"
+    above = f"{chosen.hours / judgement.lowest.hours - 1:+.1%} beside the zero-lag minimum"
+    if constant is None:
+        return f"{best} is the cheapest: {above}; no constant number misses as few"
+    low, high = judgement.saving(best)
+    beside = (
+        f"{1 - chosen.hours / constant.hours:.1%} below a constant number of replicas (95 %: {low:.1%} to {high:.1%})"
+    )
+    if low <= 0:
+        return f"no clear winner: {best} is {beside}, which may be chance. Replay a longer trace, or allow more misses"
+    return f"{best} is the cheapest: {beside}, {above}"
 
 
 def spans(judgement: Judgement) -> tuple[float, float]:

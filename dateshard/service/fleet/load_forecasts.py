@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import polars as pl
 
 from dateshard.service.fleet.fleet_load import Load
 from dateshard.shardstore.scaling.transform import Floats
 
 DAY, WEEK = 86_400, 7 * 86_400
-HALF_LIFE = 1200  # seconds after which a load weighs half in the EWMA
+HALF_LIVES = (300, 600, 1200, 2400, 4800)  # seconds after which a load weighs half in the EWMA
+SIDES = (0, 120, 300, 600, 900, 1800)  # seconds around the same time before
 LAGS, PENALTY = 15, 1.0
 
 
@@ -34,22 +36,40 @@ def filled(load: Load) -> Floats:
 
 
 def same_time_before(load: Load, lead: int) -> Floats:
-    """Takes the load of a week before; of a day before where the trace was shorter then; else the last known one."""
-    work_K, target_J = filled(load), np.arange(load.first, len(load.seen_K))
-    known_J = target_J - lead - 1
-    week_J, day_J = (target_J - seconds // load.interval for seconds in (WEEK, DAY))
-    before_J = np.where(week_J >= 0, week_J, np.where(day_J >= 0, day_J, known_J))
-    return work_K[np.maximum(0, np.minimum(before_J, known_J))]
+    """Takes the load of a week before; of a day before where the trace was shorter then; else the last known one.
+
+    It is averaged over the time around, as long on each side as had the smallest error before the held-out part.
+    """
+    work_K = filled(load)
+    place_K = np.arange(len(work_K))
+    known_K = place_K - lead - 1
+    week_K, day_K = (place_K - seconds // load.interval for seconds in (WEEK, DAY))
+    before_K = np.where(week_K >= 0, week_K, np.where(day_K >= 0, day_K, known_K))
+    sums_K = np.concatenate([[0.0], np.cumsum(work_K)])
+
+    def around(seconds: int) -> Floats:
+        side = seconds // load.interval
+        high_K = np.maximum(0, np.minimum(before_K + side, known_K))
+        low_K = np.clip(before_K - side, 0, high_K)
+        return np.asarray((sums_K[high_K + 1] - sums_K[low_K]) / (high_K + 1 - low_K))
+
+    return _best_before(load, lead, [around(seconds) for seconds in SIDES])
 
 
 def ewma(load: Load, lead: int) -> Floats:
-    """The exponentially weighted mean of the load so far."""
-    kept = 0.5 ** (load.interval / HALF_LIFE)
-    smooth_K = filled(load)
-    for place in range(1, len(smooth_K)):
-        smooth_K[place] = kept * smooth_K[place - 1] + (1 - kept) * smooth_K[place]
-    known_J = np.arange(load.first, len(smooth_K)) - lead - 1
-    return smooth_K[np.maximum(0, known_J)]
+    """The exponentially weighted mean of the load so far, with the half-life that did best before the held-out part."""
+    work = pl.Series(filled(load))
+    known_K = np.maximum(0, np.arange(len(work)) - lead - 1)
+    means = [work.ewm_mean(half_life=seconds / load.interval, adjust=False).to_numpy() for seconds in HALF_LIVES]
+    return _best_before(load, lead, [mean_K[known_K] for mean_K in means])
+
+
+def _best_before(load: Load, lead: int, forecasts: list[Floats]) -> Floats:
+    """Of forecasts [K] the held-out part [J] of that with the smallest squared error on what is known before it."""
+    early = np.flatnonzero(load.seen_K[: max(1, load.first - lead)])
+    early = early[len(early) // 2 :]
+    errors = [float(((each[early] - load.interval_work[early]) ** 2).mean()) for each in forecasts]
+    return forecasts[int(np.argmin(errors))][load.first :]
 
 
 def ridge(load: Load, lead: int) -> Floats:

@@ -6,7 +6,7 @@ Legend: J held-out intervals, S their seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dateshard.shardstore.scaling.transform import Floats
 
 FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 120))  # the dial of a forecast that is one number
 CONSTANT = "constant"
+BLOCK_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,15 @@ class DialSetting:
     Attributes:
         dial: as it is shown: a factor, a level, a number of replicas. hours: replica-hours that are paid.
         missed: share of requests that waited longer than the objective. left: work that waited at the end.
+        hours_B, late_B: replica-hours, and requests that waited longer, of each block of six hours.
     """
 
     dial: str
     hours: float
     missed: float
     left: float
+    hours_B: Floats = field(compare=False)
+    late_B: Floats = field(compare=False)
 
 
 def minimum(load: Load, service: Service) -> Integers:
@@ -73,12 +77,22 @@ def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: in
     served_S = np.repeat(serving(paid_J, lead) * service.capacity, load.interval)
     late_S = waiting(work_S, served_S) > service.objective
     requests_S = requests_S * np.repeat(seen_J, load.interval)
+    late_B = in_blocks(np.where(late_S, requests_S, 0), 1)
     return DialSetting(
         dial=dial,
         hours=float(paid_J[seen_J].sum()) * load.interval / 3600,
-        missed=float(requests_S[late_S].sum()) / max(1, int(requests_S.sum())),
+        missed=float(late_B.sum()) / max(1, int(requests_S.sum())),
+        hours_B=in_blocks(np.where(seen_J, paid_J, 0), load.interval) * load.interval / 3600,
+        late_B=late_B,
         left=float(backlog(work_S, served_S)[-1]),
     )
+
+
+def in_blocks(values: Integers, seconds: int) -> Floats:
+    """Sums of values, each of so many seconds, in blocks of six hours."""
+    place = np.arange(len(values)) * seconds // BLOCK_SECONDS
+    sums: Floats = np.bincount(place, weights=values).astype(np.float64)
+    return sums
 
 
 def turned(load: Load, service: Service, forecasts: Iterable[tuple[str, Floats]]) -> list[DialSetting]:

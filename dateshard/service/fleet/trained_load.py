@@ -18,21 +18,28 @@ from dateshard.requests.request_predictor import INTERVALS, RequestPredictor
 from dateshard.requests.trace import Trace
 from dateshard.requests.trace_dumps import MINUTE
 from dateshard.service.fleet.fleet_load import SECOND, Load, Service
-from dateshard.shardstore.errors import NotThereError
+from dateshard.shardstore.errors import NotThereError, UsageError, counted
 from dateshard.shardstore.scaling.transform import Floats
 
 HIGH = (0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.997, 0.998, 0.999)
 LEVELS = (*np.linspace(0.05, 0.95, 19).round(2).tolist(), *HIGH)
+LEAST_WINDOWS = 50  # whose errors quantiles are made of
 BEYOND = tuple(np.geomspace(1.05, 6, 24).tolist())  # times the highest level's quantile
 
 
 def calibrated_before(model: IntervalModel, load: Load) -> IntervalModel:
-    """The model with errors of windows alone that end before the replay begins; all of them where there are none."""
+    """The model with errors of windows alone that end before the replay begins.
+
+    Raises:
+        UsageError: there are too few: it was trained, or its errors were measured, on what is replayed; or on another trace.
+    """
     held_out = model.model.held_out
     ends_W = held_out["time"] + model.model.window.horizon * MINUTE
     early_W = ends_W <= int(load.times[load.first])
-    if not early_W.any():
-        return model
+    if early_W.sum() < LEAST_WINDOWS:
+        what = f"the trained model {model.model.name} has {counted(int(early_W.sum()), 'held-out window')} before the replay"
+        todo = f"Train it on this trace, or leave it out with --no-model ({LEAST_WINDOWS} are needed)"
+        raise UsageError(what, todo=todo)
     kept = {name: values[early_W] for name, values in held_out.items() if len(values) == len(early_W)}
     return IntervalModel(model=replace(model.model, held_out={**held_out, **kept}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,13 +13,18 @@ from hypothesis import strategies as st
 from dateshard.cli import run
 from dateshard.pipeline.synthetic.request_load import Workload
 from dateshard.pipeline.synthetic.request_rows import write_burstgpt
+from dateshard.requests.next_interval import IntervalModel
+from dateshard.requests.packed_model import PackedModel
 from dateshard.requests.trace import read_trace
 from dateshard.service.fleet.fleet_judgement import judged, verdict
 from dateshard.service.fleet.fleet_load import Load, Service, load_of
 from dateshard.service.fleet.fleet_queue import backlog, waiting
 from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
 from dateshard.service.fleet.replica_hours import minimum, paid, replay, serving
+from dateshard.service.fleet.trained_load import calibrated_before
+from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.scaling.transform import Floats
+from dateshard.trainer.data.order import Window
 
 whole = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=40)
 SERVICE = Service(capacity=10.0, cold_start=120, interval=60)
@@ -206,3 +212,38 @@ def test_a_short_trace_is_refused_with_what_it_holds(tmp_path: Path, capsys: pyt
     path.write_text("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + "".join(lines))
     assert run(["requests", "judge", "--data-path", str(path)]) == 65
     assert "a judgement needs 60 before it and 60 in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("days", "why"), [(0, None), (40, "0 held-out windows before the replay")])
+def test_a_model_whose_errors_are_those_of_the_replay_is_refused(days: int, why: str | None) -> None:
+    load = varying()
+    times = load.times[: load.first] + days * 86_400 * 10**9
+    window, arrays = Window(60, 15), {"time": times, "truth": np.zeros((len(times), 15, 3))}
+    packed = PackedModel(
+        folder=Path("cpu_minutes_1"),
+        facts={},
+        held_out=arrays,
+        features=(),
+        scale=cast(Any, None),
+        window=window,
+        code_length=1,
+        heads=(),
+        forecast=cast(Any, None),
+    )
+    model = IntervalModel(model=packed)
+    if why:
+        with pytest.raises(UsageError, match=why):
+            calibrated_before(model, load)
+    else:
+        assert len(calibrated_before(model, load).model.held_out["truth"]) == len(times) - 14
+
+
+def test_half_lives_and_widths_are_those_that_did_best_before_the_replay() -> None:
+    steady, lead = varying(9), SERVICE.lead
+    noise = np.exp(0.5 * np.random.default_rng(3).standard_normal(len(steady.seen_K)))
+    noisy = flat_load(steady.interval_work * noise, steady.first)
+    truth_J = steady.interval_work[steady.first :]
+    for name in ("same time last week", "EWMA"):
+        errors = [np.abs(BASELINES[name](each, lead) - truth_J).mean() for each in (steady, noisy)]
+        assert errors[0] < 0.05 * truth_J.mean()
+        assert errors[1] < 0.2 * truth_J.mean(), "one interval alone is off by half of it"
