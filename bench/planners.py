@@ -6,8 +6,8 @@
 An invented trace of known truth; the last 15 % are replayed. The forecasters run in an environment of their own (`--planners`),
 which reads the work of each interval and writes a forecast of each: ARIMA (pmdarima's auto_arima on the last day before the
 held-out part, then its state follows the values), a Kalman filter (filterpy: level and trend, tuned on the training part) and
-Prophet (fitted once on all that came before; it sees nothing later). ARIMA and Kalman forecast `lead` intervals ahead from
-what was known then. One thread; the dial of each is a factor.
+Prophet (fitted anew every hour on the last week; the planner does so at every decision). Each forecasts `lead` intervals ahead
+from what was known then. One thread; the dial of each is a factor.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[1]
 FITTED = 720  # intervals that ARIMA's orders are chosen on
+WEEK = 7 * 86_400  # seconds that Prophet is fitted on
 NAMES = ("ARIMA", "Kalman", "Prophet")
 Floats = NDArray[np.float64]
 
@@ -81,7 +82,8 @@ def kalman(work_K: Floats, first: int, lead: int) -> Floats:
     return best[1][first - lead - 1 : len(work_K) - lead - 1]
 
 
-def prophet(work_K: Floats, first: int, seconds: int) -> Floats:
+def prophet(work_K: Floats, first: int, lead: int, seconds: int) -> Floats:
+    """Fitted anew every hour on the last week that is known."""
     import logging
 
     import pandas
@@ -89,10 +91,14 @@ def prophet(work_K: Floats, first: int, seconds: int) -> Floats:
 
     logging.getLogger("cmdstanpy").setLevel(logging.ERROR)
     times = pandas.Timestamp("2001-01-01") + pandas.to_timedelta(np.arange(len(work_K)) * seconds, unit="s")
-    every = 5  # of a month at a minute each fifth interval is enough for daily and weekly seasons
-    model = Prophet(daily_seasonality=True, weekly_seasonality=True, yearly_seasonality=False)
-    model.fit(pandas.DataFrame({"ds": times[:first:every], "y": work_K[:first:every]}))
-    return np.maximum(0.0, model.predict(pandas.DataFrame({"ds": times[first:]}))["yhat"].to_numpy())
+    every = 5  # at a minute each fifth interval is enough for the rhythm of the day
+    hour, week, answers = 3600 // seconds, WEEK // seconds, []
+    for place in range(first, len(work_K), hour):
+        known = slice(max(0, place - lead - week), place - lead, every)
+        model = Prophet(weekly_seasonality=False, yearly_seasonality=False, uncertainty_samples=0)
+        model.fit(pandas.DataFrame({"ds": times[known], "y": work_K[known]}))
+        answers.append(model.predict(pandas.DataFrame({"ds": times[place : place + hour]}))["yhat"].to_numpy())
+    return np.maximum(0.0, np.concatenate(answers))
 
 
 def forecast(folder: Path) -> None:
@@ -102,7 +108,7 @@ def forecast(folder: Path) -> None:
     makers = {
         "ARIMA": lambda: arima(work_K, first, lead),
         "Kalman": lambda: kalman(work_K, first, lead),
-        "Prophet": lambda: prophet(work_K, first, seconds),
+        "Prophet": lambda: prophet(work_K, first, lead, seconds),
     }
     for name, make in makers.items():
         before = time.process_time()
@@ -124,7 +130,7 @@ def main() -> None:
     from dateshard.pipeline.synthetic.request_load import Workload
     from dateshard.pipeline.synthetic.request_rows import write_burstgpt
     from dateshard.requests.trace import read_trace
-    from dateshard.service.fleet.fleet_judgement import judged
+    from dateshard.service.fleet.fleet_judgement import OURS, judged, verdict
     from dateshard.service.fleet.fleet_load import Service, load_of
     from dateshard.service.fleet.fleet_screen import rows_of, terms
     from dateshard.service.fleet.load_forecasts import BASELINES, filled
@@ -148,9 +154,13 @@ def main() -> None:
     for sentence in terms(judgement, chosen_capacity=not asked.capacity):
         print(sentence)
     heads, *rows = rows_of(judgement)
+    heads.append("below constant, 95 %")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    for name, *cells in rows:
+        saved = name in predictors or name == OURS
+        ends = "{:.1%} to {:.1%}".format(*judgement.saving(name)) if saved else ""
+        print("| " + " | ".join([name, *cells, ends]) + " |")
+    print(f"\n{verdict(judgement)}")
 
 
 if __name__ == "__main__":
