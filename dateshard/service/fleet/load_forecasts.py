@@ -65,7 +65,7 @@ def ewma(load: Load, lead: int) -> Floats:
 
 
 def _best_before(load: Load, lead: int, forecasts: list[Floats]) -> Floats:
-    """Of forecasts [K] the held-out part [J] of that with the smallest squared error on what is known before it."""
+    """Chooses the forecast [K] with the smallest squared error before the held-out part, and returns that part [J] of it."""
     early = np.flatnonzero(load.seen_K[: max(1, load.first - lead)])
     early = early[len(early) // 2 :]
     errors = [float(((each[early] - load.interval_work[early]) ** 2).mean()) for each in forecasts]
