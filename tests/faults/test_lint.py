@@ -50,7 +50,7 @@ def dangers(source: str) -> list[str]:
         id(node.func) for node in ast.walk(module) if isinstance(node, ast.Call) and loads_weights_only(node, names)
     }
     for node in ast.walk(module):
-        if id(node) in safe:
+        if id(node) in safe or isinstance(getattr(node, "ctx", None), ast.Store):  # a field of that name runs nothing
             continue
         if isinstance(node, ast.Name | ast.Attribute) and (name := dotted(node, names)) in FORBIDDEN_CALLS:
             found.append(name)
