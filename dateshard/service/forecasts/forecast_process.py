@@ -5,6 +5,7 @@ python -m dateshard.service.forecasts.forecast_process DATA SOCKET
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 from collections import OrderedDict
@@ -37,6 +38,9 @@ class Models:
             self.loaded[key] = Predictor(run, checkpoint=checkpoint, interval=interval)
             if len(self.loaded) > MOST_MODELS:
                 self.loaded.popitem(last=False)
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()  # the model stays; looking through it and torch for garbage costs single requests some 60 ms
         self.loaded.move_to_end(key)
         return self.loaded[key]
 
@@ -49,13 +53,13 @@ def forecast(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
     """
     model = models.get(asked["run"], asked["checkpoint"], asked["interval"])
     made = model.forecast(_values(asked["history"], model), asked["until"])
-    bands = {name: _numbers(getattr(made, name)) if model.interval is not None else None for name in ("low", "high")}
+    bands = {name: getattr(made, name).tolist() if model.interval is not None else None for name in ("low", "high")}
     return {
         "checkpoint": model.checkpoint,
         "time": np.datetime_as_string(made.time, unit="s", timezone="UTC").tolist(),
         "nodes": list(model.nodes),
         "targets": list(model.targets),
-        "value": _numbers(made.value),
+        "value": made.value.tolist(),
         **bands,
     }
 
@@ -75,14 +79,6 @@ def _values(history: list[list[list[float | None]]], model: Predictor) -> NDArra
         what = f"history is [steps][nodes][inputs]: each of at least {model.history} steps has {nodes} lists of {inputs} numbers"
         raise UsageError(what, todo=f"The inputs are {', '.join(model.inputs)}")
     return values
-
-
-def _numbers(values: NDArray[np.floating[Any]]) -> list[Any]:
-    """An array as JSON takes it, in the shortest digits that give its values again: null where it has no number."""
-    given = values.astype(object)
-    given[~np.isfinite(values)] = None
-    listed: list[Any] = given.tolist()
-    return listed
 
 
 def answer_all(data: Path, line: socket.socket) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 LENGTH_BYTES = 4
 MOST_BYTES = 1 << 28
 
 
 def send_frame(line: socket.socket, document: Any) -> None:
-    """Sends one document."""
-    data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    """Sends one document. Numbers that JSON has no word for become null."""
+    data = to_json(document, inf_nan_mode="null")
     line.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
 
 
@@ -27,7 +28,7 @@ def receive_frame(line: socket.socket) -> Any:
         return None
     size = int.from_bytes(header, "big")
     data = _receive(line, size) if size <= MOST_BYTES else None
-    return None if data is None else json.loads(data)
+    return None if data is None else from_json(data)
 
 
 def _receive(line: socket.socket, size: int) -> bytes | None:

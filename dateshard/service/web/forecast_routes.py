@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from dateshard.documents.serving import PredictAnswer
 from dateshard.service.jobs.job_states import DONE
@@ -26,7 +27,7 @@ class PredictBody(BaseModel):
 
 
 @router.post("/predict/{task_id}", dependencies=[READ], response_model=PredictAnswer)
-def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> JSONResponse:
+def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> Response:
     """Forecasts, in raw units, what comes after a raw history. The first call of a job loads its model."""
     job = desk.table.job(task_id)
     if job.state not in DONE:
@@ -35,4 +36,5 @@ def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> JSONResponse:
     answer = desk.forecasts.ask({"run": job.id, **body.model_dump()})
     if "error" in answer:
         raise ProblemError(STATUS.get(answer["kind"], 500), answer["error"])
-    return JSONResponse({"success": True, "task_id": task_id, **answer["forecast"]})  # as it came: of our own process
+    data = to_json({"success": True, "task_id": task_id, **answer["forecast"]})  # as it came: of our own process
+    return Response(data, media_type="application/json")

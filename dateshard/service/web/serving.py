@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import ipaddress
 import os
 import socket
@@ -78,6 +79,7 @@ def serve(options: ServeOptions, screen: Screen, launch: Launch = launch_process
         )
         _show(screen, options, desk, listener)
         _first_token(screen, desk)
+        gc.freeze()  # what is there now stays; looking through it for garbage costs single requests some 60 ms
         _Server(_config(make_app(desk, options.allowed_hosts)), asked).run(sockets=[listener])
         left = len(table.active())
         screen.say(f"ended; {counted(left, 'job')} {'goes' if left == 1 else 'go'} on" if left else "ended")
