@@ -79,6 +79,7 @@ def test_two_or_three_processes_end_with_the_weights_and_figures_of_one(several:
     ]
 
 
+@pytest.mark.slow  # nobody ends the first one here, as --devices and torchrun do: it may wait long for one that was killed
 def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(several: Several) -> None:
     """SIGTERM to the second one alone stops both after the same step; SIGKILL costs what came after the last save."""
     several.train(2, "whole", "trainer.model.dropout_rate=0.2")
