@@ -177,6 +177,7 @@ def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that
     )
 
 
+@pytest.mark.slow  # likewise
 def test_after_kills_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_never_killed(several: Several) -> None:
     met = kill_loop(several, 3, 7, "trainer.model.dropout_rate=0.2")
     assert met.kills == 3
