@@ -105,6 +105,7 @@ def serve_metrics(
 
     from dateshard.requests.next_interval import refuse_interval
     from dateshard.requests.trace import read_trace
+    from dateshard.service.api_client import address_of
     from dateshard.service.fleet.fleet_load import Service, refuse_service
     from dateshard.service.fleet.live_load import LiveLoad
     from dateshard.service.fleet.trained_load import intervals_of
@@ -132,5 +133,6 @@ def serve_metrics(
     config = uvicorn.Config(app_of(load, level), host=host, port=port, log_level="warning")
     listening = config.bind_socket()
     listening.listen()  # who reads the next line may connect
-    screen.tell(f"listening on http://{host}:{listening.getsockname()[1]}: POST /requests, GET /load, GET /metrics")
+    address = address_of(host, listening.getsockname()[1])
+    screen.tell(f"listening on {address}: POST /requests, GET /load, GET /metrics")
     uvicorn.Server(config).run(sockets=[listening])

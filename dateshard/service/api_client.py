@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from dateshard.places import data_folder
 from dateshard.shardstore.commands import command, to_run
@@ -23,6 +23,12 @@ DEFAULT = "http://127.0.0.1:8000"
 ANSWER_SECONDS, SILENT_SECONDS = 330.0, 60.0  # a stream that lives says so every 15 s
 AGAIN_SECONDS, MOST_TRIES = 1.0, 120
 Document = dict[str, Any]
+
+
+def address_of(host: str, port: int) -> str:
+    """The address of a server as a client writes it."""
+    named = f"[{host}]" if ":" in host else host
+    return urlunsplit(("http", f"{named}:{port}", "", "", ""))
 
 
 @dataclass(frozen=True, slots=True)

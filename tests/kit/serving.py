@@ -140,7 +140,7 @@ class Server:
                     command("serve", *words), cwd=self.folder, env=environment(), stdout=shown, stderr=said
                 )
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (match := re.search(r"http://\S+:(\d+)", out.read_text() if out.exists() else "")):
+        while not (match := re.search(r"http:\S+:(\d+)", out.read_text() if out.exists() else "")):
             assert self.process.poll() is None, err.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from dateshard.service.api_client import address_of
 from dateshard.service.forecasts.warm_forecasts import WarmForecasts
 from dateshard.service.jobs.job_table import JobTable
 from dateshard.service.jobs.service_folder import ServiceFolder
@@ -128,12 +129,8 @@ def _tables(folder: ServiceFolder) -> Iterator[tuple[JobTable, JobTable]]:
 
 
 def _show(screen: Screen, options: ServeOptions, desk: Desk, listener: socket.socket) -> None:
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    port = listener.getsockname()[1]
-    jobs = counted(options.max_jobs, "job")
-    screen.tell(
-        f"http://{host}:{port}  {jobs} at a time  data in {desk.folder.data}  models in {desk.orders.output.folder}"
-    )
+    address, jobs = address_of(options.host, listener.getsockname()[1]), counted(options.max_jobs, "job")
+    screen.tell(f"{address}  {jobs} at a time  data in {desk.folder.data}  models in {desk.orders.output.folder}")
     if not _is_loopback(options.host):
         screen.tell(
             "warning: whoever reaches this address can try tokens, and reads what is not encrypted: docs/service.md"

@@ -38,7 +38,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             assert process.stdout is not None
             lines = iter(process.stdout.readline, "")
-            listening = next(found for line in lines if (found := re.search(r"listening on (http://\S+):", line)))
+            listening = next(found for line in lines if (found := re.search(r"listening on (http:\S+):", line)))
             yield listening[1]
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) in (0, -signal.SIGTERM)

@@ -180,7 +180,8 @@ def test_no_page_of_another_site_can_call_the_server(server: Server) -> None:
         assert server.answer("GET", "/healthz", headers={"Host": host}).status_code == 421, host
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "train.example.org", "TRAIN.example.org:1"):
         assert server.answer("GET", "/healthz", headers={"Host": host}).status_code == 200, host
-    for origin in ("http://evil.example.com", "null", f"http://127.0.0.1:{int(port) - 1}", "https://train.example.org"):
+    others = [("http", "evil.example.com"), ("http", f"127.0.0.1:{int(port) - 1}"), ("https", "train.example.org")]
+    for origin in ("null", *(f"{scheme}://{host}" for scheme, host in others)):
         assert server.answer("POST", f"{API}/pause/x", headers={"Origin": origin}).status_code == 403, origin
     assert server.answer("GET", "/healthz", headers={"Origin": server.url}).status_code == 200
     answer = server.answer("OPTIONS", f"{API}/start", headers={"Origin": server.url})

@@ -30,7 +30,6 @@ export function table(caption, heads, rows, numbers = []) {
 const drawn = globalThis.trustedTypes?.createPolicy("calendar", { createHTML: (text) => text });
 
 export function drawing(svg) {
-  const text = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ');
-  const parsed = new DOMParser().parseFromString(drawn ? drawn.createHTML(text) : text, "image/svg+xml");
-  return document.importNode(parsed.documentElement, true);
+  const parsed = new DOMParser().parseFromString(drawn ? drawn.createHTML(svg) : svg, "text/html");
+  return document.importNode(parsed.body.firstElementChild, true);
 }

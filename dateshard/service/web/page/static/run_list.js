@@ -7,7 +7,6 @@ import { Moves } from "./moves.js";
 
 const WIDE = 120, TALL = 30;
 const CURVES = 30; // newest runs whose curve is fetched
-const NAMESPACE = "http://www.w3.org/2000/svg";
 
 export class RunList {
   constructor(node, moved) {
@@ -36,12 +35,9 @@ class RunEntry {
     this.badge = element("span", { className: "badge" });
     this.facts = element("p", { className: "facts" });
     this.progress = element("progress");
-    this.curve = document.createElementNS(NAMESPACE, "svg");
+    this.curve = document.importNode(document.getElementById("spark").content.firstElementChild, true);
+    this.path = this.curve.firstElementChild;
     this.curve.setAttribute("viewBox", `0 0 ${WIDE} ${TALL}`);
-    this.curve.setAttribute("class", "spark");
-    this.curve.setAttribute("aria-hidden", "true");
-    this.path = document.createElementNS(NAMESPACE, "path");
-    this.curve.append(this.path);
     this.moves = new Moves(["pause", "resume", "stop"], moved);
     this.epoch = -1;
     this.node = element("li", { className: "run" },
