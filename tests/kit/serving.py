@@ -19,11 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from dateshard.service.jobs.database import Database
 from dateshard.service.jobs.job_process import run_job
@@ -263,3 +264,14 @@ def service_world(folder: Path, rows: int = 96) -> World:
     world = World(folder, tree)
     world.prepare()
     return world
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **how: Any) -> Iterator[Server]:
+    """A server of `service_world` in `folder`, which is the working folder meanwhile. No request may lead to a traceback."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        service_world(folder)
+        with closing(Server(folder, *options, **how)) as server:
+            yield server
+        assert "ASGI" not in (folder / "server.err").read_text(), "a request led to a traceback"

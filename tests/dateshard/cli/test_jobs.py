@@ -16,7 +16,7 @@ import pytest
 from dateshard.documents import document_schema
 from dateshard.service.api_client import ApiClient
 from tests.kit.service_fuzz import SCRIPT
-from tests.kit.serving import Server, service_world
+from tests.kit.serving import Server, service_world, serving
 
 Run = Callable[..., Any]
 FIELDS = ("epochs=5", "feature_columns=[feature1, feature2]", "target_column=target")
@@ -24,13 +24,8 @@ FIELDS = ("epochs=5", "feature_columns=[feature1, feature2]", "target_column=tar
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("jobs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        service_world(folder)
-        server = Server(folder, "--max-jobs", "4", script=SCRIPT)
+    with serving(tmp_path_factory.mktemp("jobs"), "--max-jobs", "4", script=SCRIPT) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture

@@ -12,21 +12,16 @@ import torch
 
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.checkpoint_folder import read_files
-from tests.kit.serving import Server, service_world
+from tests.kit.serving import Server, serving
 
 LONG = {"epochs": 40, "early_stopping_patience": 40}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("service")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        service_world(folder)
-        server = Server(folder, "--max-jobs", "2", "--output-root", "/models=models")
+    options = ("--max-jobs", "2", "--output-root", "/models=models")
+    with serving(tmp_path_factory.mktemp("service"), *options) as server:
         yield server
-        server.close()
-        assert "ASGI" not in (folder / "server.err").read_text(), "a request led to a traceback"
 
 
 def weights(server: Server, task: str) -> dict[str, torch.Tensor]:

@@ -15,21 +15,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.service_fuzz import SCRIPT, fuzz, posing_server
-from tests.kit.serving import API, Server, asked, service_world
+from tests.kit.serving import API, Server, asked, service_world, serving
 
 NAME = "深度学习模型训练"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("routes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        service_world(folder)
-        server = Server(folder, "--allowed-host", "Train.example.org", script=SCRIPT)
+    options = ("--allowed-host", "Train.example.org")
+    with serving(tmp_path_factory.mktemp("routes"), *options, script=SCRIPT) as server:
         yield server
-        server.close()
-        assert "ASGI" not in (folder / "server.err").read_text(), "a request above led to a traceback"
 
 
 @pytest.fixture(scope="module")

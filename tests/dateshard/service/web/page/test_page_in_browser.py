@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
 
 from tests.conftest import build_world
 from tests.kit.browser import Browser, browsing, needs_chromium
-from tests.kit.serving import Server, service_world
+from tests.kit.serving import Server, serving
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 HOSTILE = "深度学习 <img src=x onerror=alert(1)>"
@@ -22,12 +21,9 @@ DETAIL = ".detail .moves"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        service_world(folder)
-        build_world(folder, 5, missing=0.3).prepare()
-        with closing(Server(folder, "--max-jobs", "1")) as server:
-            yield server
+    build_world(folder, 5, missing=0.3).prepare()
+    with serving(folder, "--max-jobs", "1") as server:
+        yield server
 
 
 @pytest.fixture
