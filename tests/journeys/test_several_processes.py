@@ -37,6 +37,28 @@ def build(shape, config):
     return Normed(shape)
 """
 
+MUTE = """import os, signal, time
+from pathlib import Path
+from dateshard.trainer.devices import partners
+from torch import nn
+partners.PARTING_SECONDS, CHILD = 0.2, Path("child")
+class Mute(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.form, self.count = (shape.window.target_steps, shape.num_nodes, shape.num_outputs), 0
+        self.out = nn.Linear(shape.num_inputs, shape.num_outputs)
+    def forward(self, history, codes):
+        self.count += self.training
+        if self.count == 9 and os.environ["RANK"] == "1" and not CHILD.exists():
+            if child := os.fork():
+                CHILD.write_text(str(child))
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(100)
+        return self.out(history[:, -1].mean(1))[:, None, None].expand(-1, *self.form)
+def build(shape, config):
+    return Mute(shape)
+"""
+
 
 @pytest.fixture
 def several(make_world: Callable[..., Any]) -> Iterator[Several]:
@@ -79,7 +101,6 @@ def test_two_or_three_processes_end_with_the_weights_and_figures_of_one(several:
     ]
 
 
-@pytest.mark.slow  # nobody ends the first one here, as --devices and torchrun do: it may wait long for one that was killed
 def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(several: Several) -> None:
     """SIGTERM to the second one alone stops both after the same step; SIGKILL costs what came after the last save."""
     several.train(2, "whole", "trainer.model.dropout_rate=0.2")
@@ -99,6 +120,19 @@ def test_after_a_stop_and_after_a_kill_two_processes_go_on_to_the_same_bits(seve
             assert last in first.out + first.err
         several.train(2, name, resume=True)
         assert alike(several.tensors(name), whole, to=0), name
+
+
+def test_a_process_that_waits_for_a_killed_one_ends_though_the_connection_stays_open(several: Several) -> None:
+    """A child of the killed one holds the connection open: gloo itself would wait for half an hour."""
+    (several.world.folder / "mute.py").write_text(MUTE)
+    words = ("train", "-c", "config.yaml", "--run", "left", "trainer.model.name=mute:build")
+    first, second = several.wait(several.start(2, *words))
+    os.kill(int((several.world.folder / "child").read_text()), signal.SIGKILL)
+    assert second.code == -signal.SIGKILL
+    assert first.code == 75
+    assert "another process of this training is gone" in first.err
+    several.train(2, "left", resume=True)
+    assert len([row for row in several.rows("left") if "batch" in row]) == 28
 
 
 def test_one_two_and_again_one_process_continue_the_same_sequence(several: Several) -> None:
@@ -177,7 +211,6 @@ def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that
     )
 
 
-@pytest.mark.slow  # likewise
 def test_after_kills_at_random_moments_a_run_ends_with_the_bits_of_one_that_was_never_killed(several: Several) -> None:
     met = kill_loop(several, 3, 7, "trainer.model.dropout_rate=0.2")
     assert met.kills == 3

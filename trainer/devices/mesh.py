@@ -22,8 +22,10 @@ from dateshard.shardstore.errors import DateshardError, UsageError
 from dateshard.trainer.devices.device import backend_of
 from dateshard.trainer.devices.flat import Flat
 from dateshard.trainer.devices.gone import GONE, ProcessGoneError
+from dateshard.trainer.devices.partners import Exchanges, Place
 
 WAITED = dt.timedelta(minutes=30)  # for another process: the first may read a store of thousands of dates
+_EXCHANGES = Exchanges()  # of this process, as is torch's group
 
 
 def _nothing() -> Sequence[bool]:
@@ -140,7 +142,8 @@ def _exchange() -> Iterator[None]:
         ProcessGoneError: another process does not answer.
     """
     try:
-        yield
+        with _EXCHANGES.within():
+            yield
     except RuntimeError as error:
         raise ProcessGoneError(GONE, todo=f"Continue it: {command('train', '--resume', 'latest')}") from error
 
@@ -164,7 +167,7 @@ def mesh_of(environment: Mapping[str, str]) -> Mesh:
 
 
 def join(mesh: Mesh, device: torch.device) -> None:
-    """Waits until all processes are there.
+    """Waits until all processes are there; from then on one that is gone is noticed.
 
     Raises:
         ProcessGoneError: one of them did not come.
@@ -175,6 +178,9 @@ def join(mesh: Mesh, device: torch.device) -> None:
     options: dict[str, Any] = {"rank": mesh.rank, "world_size": mesh.world, "timeout": WAITED}
     with _exchange():
         dist.init_process_group(backend_of(device), init_method=f"file://{where}" if where else "env://", **options)
+        places: list[Any] = [None] * mesh.world
+        dist.all_gather_object(places, Place.here())
+    _EXCHANGES.watch(places)
     if where:
         joined(where, mesh.rank).touch()
 
