@@ -42,7 +42,11 @@ requests.add_command(serve_metrics)
 
 @requests.command(cls=SeveralWords)
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data-path", required=True, metavar="FILE", help="a trace: BurstGPT, Azure, Mooncake, or see --columns")
+@click.option(
+    "--data-path",
+    metavar="FILE",
+    help="a trace: BurstGPT, Azure, Mooncake, or see --columns (default: dataset/BurstGPT_1_cleaned.csv)",
+)
 @click.option(
     "--sample-size",
     type=int,
@@ -76,7 +80,7 @@ requests.add_command(serve_metrics)
 @quiet_option
 def train(
     settings: tuple[str, ...],
-    data_path: str,
+    data_path: str | None,
     sample_size: int | None,
     models: tuple[str, ...],
     preset: str | None,
@@ -95,14 +99,14 @@ def train(
     from pathlib import Path
 
     from dateshard.requests.request_screen import ShownTraining
-    from dateshard.requests.request_training import RequestTraining, split_columns, train_requests
+    from dateshard.requests.request_training import DATA_PATH, RequestTraining, split_columns, train_requests
     from dateshard.terminal.screen import Screen
 
     if not 0 < level < 1:
         raise click.BadParameter(f"{level:g} is not a share: write it as 0.9.", param_hint="--interval")
     screen = Screen(quiet=quiet, works=True)
     asked = RequestTraining(
-        data_path=data_path,
+        data_path=data_path or DATA_PATH,
         sample_size=sample_size,
         models=models,
         preset=preset or "auto",

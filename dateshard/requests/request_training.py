@@ -40,6 +40,7 @@ from dateshard.training.train_command import Shown
 
 INTERVALS = "minutes"  # the name of the model of intervals among the models
 STAMP = "%Y%m%d_%H%M%S"
+DATA_PATH = "dataset/BurstGPT_1_cleaned.csv"  # where no trace is named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

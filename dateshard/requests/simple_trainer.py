@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dateshard.requests.request_screen import ShownTraining
-from dateshard.requests.request_training import RequestTraining, train_requests
+from dateshard.requests.request_training import DATA_PATH, RequestTraining, train_requests
 from dateshard.shardstore.errors import DateshardError
 from dateshard.terminal.screen import screen_of
 
@@ -38,7 +38,7 @@ class SimpleTrainer:
 
     def run_simple_training(
         self,
-        data_path: str | Path = "dataset/BurstGPT_1_cleaned.csv",
+        data_path: str | Path = DATA_PATH,
         sample_size: int | None = None,
         *settings: str,
         progress: bool = True,
