@@ -3,11 +3,11 @@
     python -m venv /tmp/planners && /tmp/planners/bin/pip install statsmodels pmdarima filterpy prophet
     python bench/planners.py --planners /tmp/planners/bin/python [--rows-a-day 20000] [--model-dir DIR]
 
-An invented trace of known truth; the last 15 % are replayed. The forecasters run in an environment of their own (`--planners`),
-which reads the work of each interval and writes a forecast of each: ARIMA (pmdarima's auto_arima on the last day before the
-held-out part, then its state follows the values), a Kalman filter (filterpy: level and trend, tuned on the training part) and
-Prophet (fitted anew every hour on the last week; the planner does so at every decision). Each forecasts `lead` intervals ahead
-from what was known then. One thread; the dial of each is a factor.
+An invented trace of known truth; the last 15 % are replayed, dials are chosen on the 15 % before. The forecasters run in an
+environment of their own (`--planners`), which reads the work of each interval and writes a forecast of each: ARIMA (pmdarima's
+auto_arima on the last day before what is forecast, then its state follows the values), a Kalman filter (filterpy: level and
+trend, tuned on what came before) and Prophet (fitted anew every hour on the last week; the planner does so at every decision).
+Each forecasts `lead` intervals ahead from what was known then. One thread; the dial of each is a factor.
 """
 
 from __future__ import annotations
@@ -102,9 +102,15 @@ def prophet(work_K: Floats, first: int, lead: int, seconds: int) -> Floats:
 
 
 def forecast(folder: Path) -> None:
-    """In the planners' environment: reads work.npz, writes one forecast a name."""
+    """In the planners' environment: reads work.npz, writes one forecast a name and part."""
     given = np.load(folder / "work.npz")
-    work_K, first, lead, seconds = given["work"], int(given["first"]), int(given["lead"]), int(given["interval"])
+    lead, seconds = int(given["lead"]), int(given["interval"])
+    for first, end in given["parts"].tolist():
+        forecast_from(folder, given["work"][:end], first, lead, seconds)
+
+
+def forecast_from(folder: Path, work_K: Floats, first: int, lead: int, seconds: int) -> None:
+    """Forecasts the intervals from `first` on, by each predictor."""
     makers = {
         "ARIMA": lambda: arima(work_K, first, lead),
         "Kalman": lambda: kalman(work_K, first, lead),
@@ -112,7 +118,7 @@ def forecast(folder: Path) -> None:
     }
     for name, make in makers.items():
         before = time.process_time()
-        np.save(folder / f"{name}.npy", make())
+        np.save(folder / f"{name}-{first}.npy", make())
         print(f"{name}: {time.process_time() - before:.1f} CPU s", flush=True)
 
 
@@ -132,7 +138,7 @@ def main() -> None:
     from dateshard.requests.trace import read_trace
     from dateshard.service.fleet.fleet_judgement import OURS, judged, verdict
     from dateshard.service.fleet.fleet_load import Service, load_of
-    from dateshard.service.fleet.fleet_screen import rows_of, terms
+    from dateshard.service.fleet.fleet_screen import remarks, rows_of, terms
     from dateshard.service.fleet.load_forecasts import BASELINES, filled
     from dateshard.service.fleet.trained_load import intervals_of
 
@@ -143,22 +149,22 @@ def main() -> None:
             write_burstgpt(Workload(rows_a_day=asked.rows_a_day), file)
         trace = read_trace(folder / "requests.csv")
         load = load_of(trace, service)
-        np.savez(folder / "work.npz", work=filled(load), first=load.first, lead=service.lead, interval=service.interval)
+        parts = [(load.tuning, load.first), (load.first, len(load.seen_K))]
+        np.savez(folder / "work.npz", work=filled(load), parts=parts, lead=service.lead, interval=service.interval)
         threads = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         subprocess.run([asked.planners, __file__, "--forecast", str(folder)], check=True, env=threads)
-        made = {each: np.load(folder / f"{each}.npy") for each in NAMES}
-    predictors = dict(BASELINES) | {each: lambda load, lead, values=values: values for each, values in made.items()}
-    intervals, why = intervals_of(Path(asked.model_dir)) if asked.model_dir else (None, "not asked for")
-    print(f"trained model: {why or asked.model_dir}")
-    judgement = judged(trace, service, intervals, predictors=predictors)
-    for sentence in terms(judgement, chosen_capacity=not asked.capacity):
+        made = {each: {first: np.load(folder / f"{each}-{first}.npy") for first, _ in parts} for each in NAMES}
+    predictors = dict(BASELINES) | {each: lambda load, lead, of=of: of[load.first] for each, of in made.items()}
+    intervals, why = intervals_of(Path(asked.model_dir)) if asked.model_dir else (None, "")
+    judgement = judged(trace, service, intervals or why, predictors=predictors)
+    for sentence in [*terms(judgement, chosen_capacity=not asked.capacity), *remarks(judgement)]:
         print(sentence)
     heads, *rows = rows_of(judgement)
     heads.append("below constant, 95 %")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for name, *cells in rows:
-        saved = name in predictors or name == OURS
-        ends = "{:.1%} to {:.1%}".format(*judgement.saving(name)) if saved else ""
+        saved = judgement.saving(name) if name in predictors or name == OURS else None
+        ends = "{:.1%} to {:.1%}".format(*saved) if saved else ""
         print("| " + " | ".join([name, *cells, ends]) + " |")
     print(f"\n{verdict(judgement)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dateshard.cli.options import quiet_option
+from dateshard.cli.options import emit, json_option, quiet_option
 
 
 @click.command()
@@ -24,6 +24,7 @@ from dateshard.cli.options import quiet_option
 @click.option("--length", type=int, default=60, metavar="SECONDS", help="between decisions (default: 60)")
 @click.option("--fewest", type=int, default=1, metavar="N", help="replicas that always run (default: 1)")
 @click.option("--plot", type=click.Path(), metavar="FILE.html", help="write a page with a curve of each predictor")
+@json_option
 @quiet_option
 def judge(
     data_path: str,
@@ -40,13 +41,18 @@ def judge(
     length: int,
     fewest: int,
     plot: str | None,
+    as_json: bool,
     quiet: bool,
 ) -> None:
-    """Say how many replica-hours each predictor would have cost on a trace's last part, at matched misses."""
+    """Say how many replica-hours each predictor would have cost on a trace's last part, and what it would have missed.
+
+    The dial of each predictor is chosen on the part before.
+    """
     from pathlib import Path
 
     from dateshard.requests.request_training import split_columns
     from dateshard.requests.trace import read_trace
+    from dateshard.service.fleet.fleet_document import document_of
     from dateshard.service.fleet.fleet_judgement import judged
     from dateshard.service.fleet.fleet_load import Service
     from dateshard.service.fleet.fleet_page import refuse_page, write_curves
@@ -58,7 +64,7 @@ def judge(
         raise click.BadParameter(f"{capacity:g} is no capacity: give a number above 0.", param_hint="--capacity")
     if plot:
         refuse_page(Path(plot))
-    screen = Screen(quiet=quiet)
+    screen = Screen(as_json=as_json, quiet=quiet)
     service = Service(
         capacity=capacity or 0.0,
         input_weight=input_weight,
@@ -68,15 +74,16 @@ def judge(
         interval=length,
         fewest=fewest,
     )
-    intervals, why = (None, "--no-model") if no_model else intervals_of(Path(model_dir) if model_dir else None)
+    intervals, why = (None, "") if no_model else intervals_of(Path(model_dir) if model_dir else None)
     trace = read_trace(data_path, None, split_columns(columns), time_unit)
-    judgement = judged(trace, service, intervals, misses)
-    if intervals is None and not no_model:
-        screen.say(f"without a trained model: {why}")
-    show(judgement, screen, chosen_capacity=capacity is None)
+    judgement = judged(trace, service, intervals or why, misses)
     if plot:
         write_curves(Path(plot), judgement, chosen_capacity=capacity is None)
         screen.say(f"wrote {plot}")
+    if as_json:
+        emit(document_of(judgement, data_path, plot, capacity_given=capacity is not None))
+        return
+    show(judgement, screen, chosen_capacity=capacity is None)
 
 
 @click.command()

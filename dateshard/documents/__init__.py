@@ -39,6 +39,7 @@ from dateshard.documents.preparing import (
 )
 from dateshard.documents.replay import ReplayDocument
 from dateshard.documents.reporting import ReportDocument, ShowDocument
+from dateshard.documents.request_judging import RequestsJudgeDocument
 from dateshard.documents.request_prediction import RequestsPredictDocument
 from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
 from dateshard.documents.serving import JobAnswer, JobsAnswer, StartAnswer, TokenDocument, TokenListRow
@@ -60,6 +61,7 @@ DOCUMENTS: dict[str, Any] = {
     "predict": PredictDocument,
     "export-model": ExportModelDocument,
     "requests predict": RequestsPredictDocument,
+    "requests judge": RequestsJudgeDocument,
     "runs": list[RunRow],
     "compare": CompareDocument,
     "tail": TailDocument,

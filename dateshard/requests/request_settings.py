@@ -6,6 +6,7 @@ the user's own files, and KEY=VALUE.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -131,17 +132,10 @@ def _too_short(trace: Trace, history: int, windows: Mapping[str, int]) -> DumpEr
 
 def minutes_settings(minutes: MinuteCounts, name: str, dumps: Path, preset: str) -> Settings | str:
     """The configuration of a trace's minutes; or in words why they cannot be forecast by a model."""
-    dates = [date for date, _ in by_date(minutes.time_M)] if len(minutes.time_M) else []
-    whole = (
-        [date for date, rows in by_date(minutes.time_M) if rows.stop - rows.start > HISTORY_MINUTES + HORIZON_MINUTES]
-        if dates
-        else []
-    )
-    if len(whole) < FEWEST_DATES:
-        what = f"the trace has {counted(len(whole), 'date')} of more than {HISTORY_MINUTES + HORIZON_MINUTES} minutes"
-        return f"{what}, and a model of minutes needs {FEWEST_DATES}"
-    held = max(1, round(0.15 * len(whole)))
-    first, second = whole[-2 * held], whole[-held]
+    held_out = held_out_dates(minutes)
+    if isinstance(held_out, str):
+        return held_out
+    (first, second), dates = held_out, [date for date, _ in by_date(minutes.time_M)]
     split = {
         "train": f"{dates[0]}..{before(dates, first)}",
         "validation": f"{first}..{before(dates, second)}",
@@ -152,6 +146,18 @@ def minutes_settings(minutes: MinuteCounts, name: str, dumps: Path, preset: str)
     device = {"trainer": {"training": {"device": "auto" if preset == "gpu" else preset}}}
     read = read_layers([MINUTES, tree, device])
     return validate(read.tree, read.places)
+
+
+def held_out_dates(minutes: MinuteCounts) -> tuple[dt.date, dt.date] | str:
+    """The dates at which validation and the test set begin; or in words why there are too few dates."""
+    longest = HISTORY_MINUTES + HORIZON_MINUTES
+    dates = by_date(minutes.time_M) if len(minutes.time_M) else ()
+    whole = [date for date, rows in dates if rows.stop - rows.start > longest]
+    if len(whole) < FEWEST_DATES:
+        what = f"the trace has {counted(len(whole), 'date')} of more than {longest} minutes"
+        return f"{what}, and a model of minutes needs {FEWEST_DATES}"
+    held = max(1, round(0.15 * len(whole)))
+    return whole[-2 * held], whole[-held]
 
 
 def before(dates: Sequence[Any], date: Any) -> Any:

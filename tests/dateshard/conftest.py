@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dateshard.cli import run
+
+if TYPE_CHECKING:
+    from tests.kit.trained_trace import TrainedTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,11 @@ class Terminal:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """terminal.of(80): what is printed from here on goes to a terminal."""
     return Terminal(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedTrace:
+    """Models of a small trace."""
+    from tests.kit.trained_trace import trained_in
+
+    return trained_in(tmp_path_factory.mktemp("trace"))

@@ -5,18 +5,20 @@ Legend: K intervals, S seconds (S = K x seconds of an interval).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dateshard.requests.request_settings import held_out_dates
 from dateshard.requests.trace import Trace
-from dateshard.requests.trace_dumps import SHARES
-from dateshard.shardstore.errors import DumpError, UsageError, Where, counted
+from dateshard.requests.trace_dumps import SHARES, minutes_of
+from dateshard.shardstore.errors import DumpError, UsageError, Where
 from dateshard.shardstore.scaling.transform import Floats
+from dateshard.shardstore.times.calendar import midnight
 
 SECOND = 10**9
-FEWEST = 60  # intervals that are replayed, and as many before them
+FEWEST = 60  # intervals of each part: to learn from, to choose dials on, to replay
 Integers = NDArray[np.int64]
 
 
@@ -50,7 +52,8 @@ class Load:
 
     Attributes:
         start: nanoseconds, where the first interval begins. work_S: of each second; requests_S: how many came.
-        seen_K: False where an interval touches a hole of the trace. first: interval where the held-out part begins.
+        seen_K: False where an interval touches a hole of the trace.
+        tuning, first: intervals where the part begins that dials are chosen on, and the held-out part after it.
     """
 
     start: int
@@ -58,7 +61,20 @@ class Load:
     work_S: Floats
     requests_S: Integers
     seen_K: NDArray[np.bool_]
+    tuning: int
     first: int
+
+    @property
+    def before(self) -> Load:
+        """The load before the held-out part, with the part that dials are chosen on in its place."""
+        seconds = self.first * self.interval
+        return replace(
+            self,
+            work_S=self.work_S[:seconds],
+            requests_S=self.requests_S[:seconds],
+            seen_K=self.seen_K[: self.first],
+            first=self.tuning,
+        )
 
     @property
     def interval_work(self) -> Floats:
@@ -73,7 +89,7 @@ class Load:
 
 
 def load_of(trace: Trace, service: Service) -> Load:
-    """Weighs a trace's tokens; its last 15 % of records are the held-out part. Memory: 24 bytes a second of the trace.
+    """Weighs a trace's tokens, and divides its time. Memory: 24 bytes a second of the trace.
 
     Raises:
         DumpError: the trace is too short.
@@ -85,11 +101,14 @@ def load_of(trace: Trace, service: Service) -> Load:
     inside_R = (place_R >= 0) & (place_R < num_intervals * service.interval)
     place_R, length = place_R[inside_R], max(0, num_intervals * service.interval)
     weighed_R = service.input_weight * trace.input_R[inside_R] + service.output_weight * trace.output_R[inside_R]
-    held_out = int(trace.time_R[round(SHARES[-1] * (len(trace) - 1))])
-    first = -(-(held_out - start) // width)
-    if first < FEWEST or num_intervals - first < FEWEST:
-        what = f"it holds {counted(max(0, num_intervals), 'whole interval')} of {service.interval} s, {max(0, first)} before"
-        what += f" the held-out part; a judgement needs {FEWEST} before it and {FEWEST} in it"
+    tuning, first = (-(-(time - start) // width) for time in _borders(trace))
+    counts = (tuning, first - tuning, num_intervals - first)
+    if min(counts) < FEWEST:
+        held = " + ".join(f"{max(0, count)}" for count in counts)
+        what = (
+            f"it holds {held} whole intervals of {service.interval} s to learn from, to choose dials on, and to replay"
+        )
+        what += f"; a judgement needs {FEWEST} of each"
         raise DumpError(what, where=Where(file=trace.file), todo="Give a longer trace, or a shorter --length")
     seen_K = np.ones(num_intervals, dtype=bool)
     for place in trace.hole_starts().tolist():
@@ -101,8 +120,18 @@ def load_of(trace: Trace, service: Service) -> Load:
         work_S=np.bincount(place_R, weights=weighed_R, minlength=length).astype(np.float64),
         requests_S=np.bincount(place_R, minlength=length),
         seen_K=seen_K,
+        tuning=tuning,
         first=first,
     )
+
+
+def _borders(trace: Trace) -> tuple[int, int]:
+    """The instants at which validation and the test set begin: those of a model of minutes, or shares of the records."""
+    dates = held_out_dates(minutes_of(trace))
+    if isinstance(dates, str):
+        validation, test = (int(trace.time_R[round(share * (len(trace) - 1))]) for share in SHARES)
+        return validation, test
+    return midnight(dates[0], "UTC"), midnight(dates[1], "UTC")
 
 
 def refuse_service(service: Service) -> None:

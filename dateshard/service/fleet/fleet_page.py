@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dateshard.reports.charts import (
@@ -22,14 +23,15 @@ from dateshard.reports.curves import powers
 from dateshard.reports.html import card, page, paragraph, table
 from dateshard.reports.page_files import write_page
 from dateshard.service.fleet.fleet_judgement import Judgement, verdict
-from dateshard.service.fleet.fleet_screen import rows_of, terms
-from dateshard.service.fleet.replica_hours import CONSTANT
+from dateshard.service.fleet.fleet_screen import NUMBERS, remarks, rows_of, terms
+from dateshard.service.fleet.replica_hours import CONSTANT, DialSetting
 from dateshard.shardstore.errors import UsageError
 
 COLOURS = ("#8a5a00", "#7a3b8f", "#2f7d4f", "#b3362c", "#256d8f")
 LEAST, MOST = 1e-4, 1.0  # share of misses that is drawn; fewer stand on the lower edge
 HEIGHT, ROOM = 340, 150  # and room at the right for the names
 TURNS = 2.0  # hours beyond so many times the cheapest matched ones are not drawn
+Place = Callable[[float], float]
 
 
 def refuse_page(path: Path) -> None:
@@ -49,14 +51,15 @@ def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> 
         DiskFullError, OSError: it cannot be written there.
     """
     words = terms(judgement, chosen_capacity=chosen_capacity)
-    caption = "<b>requests that wait too long</b>, by replica-hours; lines go over a dial, dots are constant numbers"
+    caption = "<b>requests that wait too long</b>, by replica-hours; lines go over a dial, dots are constant numbers, "
+    caption += "rings the settings that were chosen before"
     heads, *rows = rows_of(judgement)
     body = [
         f"<header>{paragraph('requests judge', 'kicker')}<h1>Replicas and misses</h1>"
         f"{paragraph(verdict(judgement), 'lead')}</header>",
         card([figure(curves(judgement), caption)]),
-        card([table("at matched misses", heads, rows, numbers=(1, 2, 3))]),
-        f"<footer>{''.join(paragraph(sentence) for sentence in words)}</footer>",
+        card([table("with the dial chosen before", heads, rows, numbers=NUMBERS)]),
+        f"<footer>{''.join(paragraph(sentence) for sentence in [*remarks(judgement), *words])}</footer>",
     ]
     write_page(path, page("replicas and misses", body).encode(errors="backslashreplace"))
 
@@ -64,7 +67,8 @@ def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> 
 def curves(judgement: Judgement) -> str:
     """Draws the curves of misses against replica-hours as SVG."""
     plot, inner = HEIGHT - BOTTOM - 18, WIDE - LEFT - RIGHT - ROOM
-    matched = [setting.hours for setting in judgement.at_matched_misses().values() if setting]
+    chosen = [*judgement.chosen.values(), *judgement.at_matched_misses().values()]
+    matched = [setting.hours for setting in chosen if setting]
     low, high = judgement.lowest.hours * 0.8, TURNS * max([*matched, judgement.lowest.hours])
     high = min(high, max(setting.hours for each in judgement.curves.values() for setting in each) * 1.02)
     axis = powers(LEAST, MOST, TOP, plot)
@@ -85,11 +89,18 @@ def curves(judgement: Judgement) -> str:
         shown = sorted((setting.hours, setting.missed) for setting in each if low <= setting.hours <= high)
         points = [(across(hours), axis.place(max(missed, LEAST))) for hours, missed in shown]
         drawn = _dots(points, colour) if name == CONSTANT else line(points, "curve")  # no half replica runs
-        parts.append(f'<g stroke="{colour}">{drawn}</g>')
+        parts.append(f'<g stroke="{colour}">{drawn}{_ring(judgement.chosen[name], across, axis.place)}</g>')
         below = TOP + 14 + 20 * number
         parts.append(f'<path d="M{LEFT + inner + 12},{below}h18" stroke="{colour}" stroke-width="2.5"/>')
         parts.append(text(LEFT + inner + 36, below + 4, name))
     return canvas(WIDE, HEIGHT, "misses against replica-hours", parts, "wide")
+
+
+def _ring(setting: DialSetting | None, across: Place, place: Place) -> str:
+    if setting is None:
+        return ""
+    x, y = across(setting.hours), place(max(setting.missed, LEAST))
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none" stroke-width="2.5"/>'
 
 
 def _dots(points: list[tuple[float, float]], colour: str) -> str:

@@ -1,4 +1,4 @@
-"""A queue that is served in order by a number of replicas that changes: what waits, and how long.
+"""A queue that is served in order by a number of replicas that changes: what waits, and who waits too long.
 
 All in closed form: what waits at the end of a second is how far the surplus of work stands above its lowest point so far.
 
@@ -8,8 +8,8 @@ Legend: S seconds.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dateshard.service.fleet.fleet_load import Integers
 from dateshard.shardstore.scaling.transform import Floats
 
 
@@ -24,13 +24,17 @@ def backlog(work_S: Floats, served_S: Floats) -> Floats:
     return waits_S
 
 
-def waiting(work_S: Floats, served_S: Floats) -> Integers:
-    """Returns [S], the whole seconds until the last work that arrives in each second is done; 0: within that second.
+def late(work_S: Floats, waits_S: Floats, objective: float) -> NDArray[np.bool_]:
+    """Returns [S], whether the last work that arrives in each second is done more than so many seconds later.
 
-    What is not done at the end waits until one second after it.
+    What is not done at the end is done one second after it.
+
+    Args:
+        waits_S: the backlog.
     """
-    came_S = np.cumsum(work_S)
-    done_S = np.maximum.accumulate(came_S - backlog(work_S, served_S))
+    came_S, whole = np.cumsum(work_S), int(objective)
     slack = 1e-9 * float(came_S[-1]) if len(came_S) else 0.0  # of sums of floats
-    waits_S: Integers = np.maximum(0, np.searchsorted(done_S, came_S - slack) - np.arange(len(work_S)))
-    return waits_S
+    done_S = np.maximum.accumulate(came_S - waits_S)
+    late_S = np.zeros(len(work_S), dtype=bool)
+    late_S[: max(0, len(work_S) - whole)] = done_S[whole:] < came_S[: max(0, len(work_S) - whole)] - slack
+    return late_S

@@ -5,13 +5,15 @@ Legend: J held-out intervals, S their seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dateshard.service.fleet.fleet_load import Integers, Load, Service
-from dateshard.service.fleet.fleet_queue import backlog, waiting
+from dateshard.service.fleet.fleet_queue import backlog, late
+from dateshard.shardstore.errors import counted
 from dateshard.shardstore.scaling.transform import Floats
 
 FACTORS = tuple(float(factor) for factor in np.geomspace(0.4, 8, 120))  # the dial of a forecast that is one number
@@ -75,7 +77,8 @@ def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: in
     begin = load.first * load.interval
     work_S, requests_S = load.work_S[begin:], load.requests_S[begin:]
     served_S = np.repeat(serving(paid_J, lead) * service.capacity, load.interval)
-    late_S = waiting(work_S, served_S) > service.objective
+    waits_S = backlog(work_S, served_S)
+    late_S = late(work_S, waits_S, service.objective)
     requests_S = requests_S * np.repeat(seen_J, load.interval)
     late_B = in_blocks(np.where(late_S, requests_S, 0), 1)
     return DialSetting(
@@ -84,7 +87,7 @@ def replay(load: Load, service: Service, wanted_J: Integers, dial: str, lead: in
         missed=float(late_B.sum()) / max(1, int(requests_S.sum())),
         hours_B=in_blocks(np.where(seen_J, paid_J, 0), load.interval) * load.interval / 3600,
         late_B=late_B,
-        left=float(backlog(work_S, served_S)[-1]),
+        left=float(waits_S[-1]),
     )
 
 
@@ -95,30 +98,60 @@ def in_blocks(values: Integers, seconds: int) -> Floats:
     return sums
 
 
-def turned(load: Load, service: Service, forecasts: Iterable[tuple[str, Floats]]) -> list[DialSetting]:
-    """Replays each setting of a dial: (name, forecast [J]); settings that want the same replicas once."""
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """What a predictor would do at each setting of its dial; a later one never wants fewer replicas.
+
+    Attributes:
+        at: returns the name of a setting, by its number, and the forecast work [J].
+    """
+
+    size: int
+    at: Callable[[int], tuple[str, Floats]]
+
+    def replayed(self, number: int, load: Load, service: Service) -> DialSetting:
+        """Replays one setting."""
+        name, forecast_J = self.at(number)
+        return replay(load, service, replicas(forecast_J, service), name)
+
+    def first_within(self, load: Load, service: Service, most_missed: float) -> int | None:
+        """The number of the first setting that misses no more, and so of the cheapest one; None: no setting does."""
+        number = bisect_left(
+            range(self.size), True, key=lambda k: self.replayed(k, load, service).missed <= most_missed
+        )
+        return number if number < self.size else None
+
+
+def turned(load: Load, service: Service, dial: Dial) -> list[DialSetting]:
+    """Replays the settings of a dial up to the first that misses nothing; those that want the same replicas once."""
     rows, before = list[DialSetting](), b""
-    for dial, forecast_J in forecasts:
+    for number in range(dial.size):
+        name, forecast_J = dial.at(number)
         wanted_J = replicas(forecast_J, service)
-        if wanted_J.tobytes() != before:
-            rows.append(replay(load, service, wanted_J, dial))
-            before = wanted_J.tobytes()
-    return rows
-
-
-def by_factor(forecast_J: Floats, factors: Iterable[float] = FACTORS) -> Iterator[tuple[str, Floats]]:
-    """Yields a forecast times each factor."""
-    return ((f"x {factor:.2f}", forecast_J * factor) for factor in factors)
-
-
-def constants(load: Load, service: Service) -> list[DialSetting]:
-    """Replays each constant number of replicas, up to the first that misses nothing."""
-    rows, most = list[DialSetting](), int(minimum(load, service).max()) * 4 + 1
-    for count in range(max(1, service.fewest), most + 1):
-        rows.append(replay(load, service, np.full(len(load.seen_K) - load.first, count), f"{count} replicas"))
+        if wanted_J.tobytes() == before:
+            continue
+        before = wanted_J.tobytes()
+        rows.append(replay(load, service, wanted_J, name))
         if rows[-1].missed == 0:
             break
     return rows
+
+
+def by_factor(forecast_J: Floats, factors: Sequence[float] = FACTORS) -> Dial:
+    """The dial of a forecast that is one number: a factor."""
+    return Dial(len(factors), lambda number: (f"x {factors[number]:.2f}", forecast_J * factors[number]))
+
+
+def constants(load: Load, service: Service) -> Dial:
+    """The dial of a constant fleet: how many replicas it has."""
+    count = len(load.seen_K) - load.first
+    fewest, most = max(1, service.fewest), int(load.interval_work.max() / service.capacity / service.interval + 1) * 4
+
+    def at(number: int) -> tuple[str, Floats]:
+        replicas = fewest + number
+        return counted(replicas, "replica"), np.full(count, replicas * service.capacity * service.interval)
+
+    return Dial(most, at)
 
 
 def matched(settings: Iterable[DialSetting], most_missed: float) -> DialSetting | None:

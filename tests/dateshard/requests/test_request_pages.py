@@ -9,7 +9,7 @@ from dateshard.reports.run import gather
 from dateshard.reports.run_page import run_report
 from dateshard.requests.request_sections import request_lines, request_sections
 from dateshard.trainer.runs.start import locate
-from tests.dateshard.requests.conftest import TrainedTrace
+from tests.kit.trained_trace import TrainedTrace
 
 
 def test_the_page_of_a_model_of_requests_has_the_trace_the_forecasts_and_the_coverage(trained: TrainedTrace) -> None:

@@ -19,7 +19,7 @@ from dateshard.requests.request_history import HistoryReader
 from dateshard.requests.request_training import RequestTraining, train_requests
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, UsageError
-from tests.dateshard.requests.conftest import QUICK, TrainedTrace
+from tests.kit.trained_trace import QUICK, TrainedTrace
 
 VALUES = ("timestamp", "request_tokens", "response_tokens")
 

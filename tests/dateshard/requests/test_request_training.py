@@ -26,8 +26,8 @@ from dateshard.requests.trace_dumps import name_of
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer import loop
 from dateshard.training.train import run_training
-from tests.dateshard.requests.conftest import QUICK, TrainedTrace
 from tests.kit.traces import busy_hours, drifting_tokens, write_trace
+from tests.kit.trained_trace import QUICK, TrainedTrace
 
 
 @pytest.fixture(autouse=True)

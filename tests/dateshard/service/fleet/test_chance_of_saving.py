@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dateshard.service.fleet.chance_of_saving import saving_interval
-from dateshard.service.fleet.fleet_judgement import Judgement, verdict
+from dateshard.service.fleet.fleet_judgement import Judgement, replayed, verdict
 from dateshard.service.fleet.fleet_load import Load, Service
 from dateshard.service.fleet.load_forecasts import BASELINES
 from dateshard.service.fleet.replica_hours import (
@@ -15,9 +15,6 @@ from dateshard.service.fleet.replica_hours import (
     by_factor,
     constants,
     in_blocks,
-    minimum,
-    replay,
-    turned,
 )
 
 QUARTER, DAY = 900, 96
@@ -35,27 +32,39 @@ def judgement_of(swing: float, noise: float, seed: int) -> Judgement:
         work_S=seconds,
         requests_S=np.ones(len(seconds), int),
         seen_K=np.ones(len(work_K), dtype=bool),
+        tuning=6 * DAY - 3 * DAY,
         first=6 * DAY - 3 * DAY // 2,
     )
     factors = np.geomspace(0.9, 3, 18).tolist()
-    curves = {CONSTANT: constants(load, SERVICE)}
+    dials = {CONSTANT: (load.before, constants(load.before, SERVICE), constants(load, SERVICE))}
     for name, each in BASELINES.items():  # same time last week is yesterday here
-        curves[name] = turned(load, SERVICE, by_factor(each(load, SERVICE.lead), factors))
-    lowest = replay(load, SERVICE, minimum(load, SERVICE), "", lead=0)
-    return Judgement(load=load, service=SERVICE, curves=curves, lowest=lowest, most_missed=0.01)
+        early, late = (by_factor(each(span, SERVICE.lead), factors) for span in (load.before, load))
+        dials[name] = (load.before, early, late)
+    return replayed(load, SERVICE, dials, 0.01)
 
 
 def test_on_loads_that_nothing_can_forecast_no_predictor_is_called_the_cheapest() -> None:
-    judgements = [judgement_of(0.0, 0.4, seed) for seed in (2, 6)]
-    assert any(each.cheapest != CONSTANT for each in judgements), "by chance one of them is"
-    for each in judgements:
-        assert verdict(each).startswith(("a constant number", "no clear winner"))
+    judgements = [judgement_of(0.0, 0.4, seed) for seed in (20, 4)]
+    assert all(each.cheapest not in (CONSTANT, None) for each in judgements), "by chance one is"
+    assert verdict(judgements[0]).startswith("no clear winner: at matched misses")
+    assert verdict(judgements[1]).startswith("a constant number of replicas is the cheapest at matched misses")
+
+
+def test_a_dial_that_was_chosen_before_and_broke_the_misses_does_not_win() -> None:
+    judgement = judgement_of(0.0, 0.4, 1)
+    assert judgement.cheapest is None
+    broke = [name for name, each in judgement.chosen.items() if each is not None]
+    assert broke
+    assert all(judgement.chosen[name].missed > 0.01 for name in broke)  # type: ignore[union-attr]
+    assert "With hindsight, at matched misses" in verdict(judgement)
 
 
 def test_where_the_load_has_a_rhythm_the_cheapest_is_named_with_its_interval() -> None:
     judgement = judgement_of(0.8, 0.05, 0)
     best = str(judgement.cheapest)
-    low, high = judgement.saving(best)
+    ends = judgement.saving(best)
+    assert ends is not None
+    low, high = ends
     constant, chosen = (judgement.at_matched_misses()[name] for name in (CONSTANT, best))
     assert constant is not None
     assert chosen is not None
@@ -83,6 +92,13 @@ def test_equal_blocks_leave_nothing_to_chance_and_dials_are_turned_anew() -> Non
     steady = [setting([10] * 4, [0] * 4), setting([2] * 4, [5] * 4)]
     assert saving_interval(steady, [setting([5] * 4, [1] * 4)], 0.01, requests_B) == (0.5, 0.5)
     burst = [setting([1] * 4, [0, 0, 0, 9]), setting([8] * 4, [0] * 4)]
-    low, high = saving_interval(steady, burst, 0.01, requests_B)
+    low, high = saving_interval(steady, burst, 0.01, requests_B) or (0.0, 0.0)
     assert low == pytest.approx(0.2)
     assert high == pytest.approx(0.9)
+
+
+def test_blocks_that_a_hole_fills_count_for_nothing_and_too_few_say_nothing() -> None:
+    requests_B = np.array([100.0, 0, 100, 100, 100, 0])
+    fleet, other = ([setting([hours, 0, hours, hours, hours, 0], [0] * 6)] for hours in (10, 5))
+    assert saving_interval(fleet, other, 0.01, requests_B) == (0.5, 0.5)
+    assert saving_interval([setting([10] * 3, [0] * 3)], [setting([5] * 3, [0] * 3)], 0.01, requests_B[:3]) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,18 +12,13 @@ from hypothesis import strategies as st
 from dateshard.cli import run
 from dateshard.pipeline.synthetic.request_load import Workload
 from dateshard.pipeline.synthetic.request_rows import write_burstgpt
-from dateshard.requests.next_interval import IntervalModel
-from dateshard.requests.packed_model import PackedModel
 from dateshard.requests.trace import read_trace
 from dateshard.service.fleet.fleet_judgement import judged, verdict
 from dateshard.service.fleet.fleet_load import Load, Service, load_of
-from dateshard.service.fleet.fleet_queue import backlog, waiting
+from dateshard.service.fleet.fleet_queue import backlog, late
 from dateshard.service.fleet.load_forecasts import BASELINES, LoadPredictor
 from dateshard.service.fleet.replica_hours import minimum, paid, replay, serving
-from dateshard.service.fleet.trained_load import calibrated_before
-from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.scaling.transform import Floats
-from dateshard.trainer.data.order import Window
 
 whole = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=40)
 SERVICE = Service(capacity=10.0, cold_start=120, interval=60)
@@ -35,9 +29,9 @@ def flat_load(work_K: Floats, first: int) -> Load:
     work_S = np.repeat(work_K / 60, 60)
     seen_K = np.ones(len(work_K), dtype=bool)
     start = 978_307_200 * 10**9
-    return Load(
-        start=start, interval=60, work_S=work_S, requests_S=np.ones(len(work_S), int), seen_K=seen_K, first=first
-    )
+    requests_S = np.ones(len(work_S), int)
+    parts = {"tuning": first - 720, "first": first}
+    return Load(start=start, interval=60, work_S=work_S, requests_S=requests_S, seen_K=seen_K, **parts)
 
 
 def varying(num_days: int = 2, seed: int = 0) -> Load:
@@ -66,8 +60,10 @@ def test_the_queue_is_that_of_a_loop_and_loses_no_work(seconds: list[tuple[int, 
         (len(seconds) if second in still else done.get(second, second)) - second if came[second] else None
         for second in range(len(seconds))
     ]
-    for delay, mine in zip(delays, waiting(came, could).tolist(), strict=True):
-        assert delay is None or delay == mine
+    waits_S = backlog(came, could)
+    for objective in (0.0, 1.0, 2.5, 7.0, 60.0):
+        for delay, mine in zip(delays, late(came, waits_S, objective).tolist(), strict=True):
+            assert delay is None or (delay > objective) == mine
 
 
 @given(whole, st.lists(st.integers(0, 3), min_size=40, max_size=40))
@@ -76,7 +72,8 @@ def test_more_replicas_never_make_anybody_wait_longer(seconds: list[tuple[int, i
     came, could = (np.array(column, dtype=float) for column in zip(*seconds, strict=True))
     added = could + np.array(more[: len(could)])
     assert (backlog(came, added) <= backlog(came, could)).all()
-    assert (waiting(came, added) <= waiting(came, could)).all()
+    for objective in (0.0, 3.0):
+        assert (late(came, backlog(came, added), objective) <= late(came, backlog(came, could), objective)).all()
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 4))
@@ -125,11 +122,12 @@ def replayed(work_of: LoadPredictor | None, load: Load) -> dict[str, float]:
     from dateshard.service.fleet import replica_hours as hours
 
     names = {"other": work_of} if work_of else {}
-    curves = {
-        name: hours.turned(load, SERVICE, hours.by_factor(each(load, SERVICE.lead), hours.FACTORS[::6]))
+    dials = {
+        name: hours.by_factor(each(load, SERVICE.lead), hours.FACTORS[::6])
         for name, each in {**BASELINES, **names}.items()
     }
-    curves["constant"] = hours.constants(load, SERVICE)
+    dials["constant"] = hours.constants(load, SERVICE)
+    curves = {name: hours.turned(load, SERVICE, dial) for name, dial in dials.items()}
     return {name: setting.hours for name, each in curves.items() if (setting := hours.matched(each, 0.0))}
 
 
@@ -211,31 +209,7 @@ def test_a_short_trace_is_refused_with_what_it_holds(tmp_path: Path, capsys: pyt
     lines = [f"{60 * k},ChatGPT,10,10,20,API log\n" for k in range(100)]
     path.write_text("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + "".join(lines))
     assert run(["requests", "judge", "--data-path", str(path)]) == 65
-    assert "a judgement needs 60 before it and 60 in it" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("days", "why"), [(0, None), (40, "0 held-out windows before the replay")])
-def test_a_model_whose_errors_are_those_of_the_replay_is_refused(days: int, why: str | None) -> None:
-    load = varying()
-    times = load.times[: load.first] + days * 86_400 * 10**9
-    window, arrays = Window(60, 15), {"time": times, "truth": np.zeros((len(times), 15, 3))}
-    packed = PackedModel(
-        folder=Path("cpu_minutes_1"),
-        facts={},
-        held_out=arrays,
-        features=(),
-        scale=cast(Any, None),
-        window=window,
-        code_length=1,
-        heads=(),
-        forecast=cast(Any, None),
-    )
-    model = IntervalModel(model=packed)
-    if why:
-        with pytest.raises(UsageError, match=why):
-            calibrated_before(model, load)
-    else:
-        assert len(calibrated_before(model, load).model.held_out["truth"]) == len(times) - 14
+    assert "69 + 15 + 15 whole intervals of 60 s to learn from" in capsys.readouterr().err
 
 
 def test_half_lives_and_widths_are_those_that_did_best_before_the_replay() -> None:

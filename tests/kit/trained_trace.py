@@ -1,4 +1,4 @@
-"""Models of a small trace, trained once for all tests that only ask them."""
+"""Models of a small trace, trained once (the fixture `trained`) for all tests that only ask them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from dateshard.cli import run
 from dateshard.places import data_in
@@ -40,9 +39,8 @@ class TrainedTrace:
         return RequestPredictor(self.models)
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedTrace:
-    folder = tmp_path_factory.mktemp("trace")
+def trained_in(folder: Path) -> TrainedTrace:
+    """Trains them by the command itself."""
     path, data, said = small_trace(folder / "trace.csv"), folder / "data", io.StringIO()
     options = ("--data-path", str(path), "--sample-size", str(SAMPLED), "--models", "lstm", "dlinear")
     with data_in(data), redirect_stdout(said):
