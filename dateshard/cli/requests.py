@@ -74,7 +74,8 @@ requests.add_command(serve_metrics)
     "--most-r2",
     type=float,
     metavar="R2",
-    help="refuse a model that explains more of a held-out value: some column then tells what is to be forecast",
+    help="refuse a model that explains more of the variance of a held-out value, or of its logarithm: "
+    "some column then tells what is to be forecast",
 )
 @config_option
 @quiet_option

@@ -51,7 +51,7 @@ class RequestTraining:
         columns: {time, input, output: the file's column}, unless its header is a known one. unit: of times that are numbers.
         configs, overrides: settings of the next request's models over `configs/requests.yaml`.
         level: the share of values that shall lie inside the intervals.
-        most_r2: a model that explains a larger share of a held-out value is taken for leaking, and refused; None: any.
+        most_r2: a model that explains a larger share of a held-out value, or of its logarithm, is taken for leaking, and refused.
     """
 
     data_path: str

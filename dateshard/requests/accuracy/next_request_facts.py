@@ -37,6 +37,7 @@ def measured(forecaster: Forecaster, sample: Trace, level: float) -> tuple[Facts
     assert (sample.time_R[test.place_W] == test.time_W).all(), "records stand in the dataset as in the trace"
     followed, truth_WF = follow(validation, test, level), test.truth_WPF[:, 0]
     raw = _raw(forecaster.dataset)
+    raw_WF, raw_forecast_WF = raw(truth_WF), raw(test.predicted_WPF[:, 0])
     low_WF, high_WF = (test.predicted_WPF[:, 0] + end_F for end_F in followed.plain_2F)
     facts = {
         "kind": "next request",
@@ -48,7 +49,8 @@ def measured(forecaster: Forecaster, sample: Trace, level: float) -> tuple[Facts
         "plain_coverage": _named(coverage(truth_WF, low_WF, high_WF)),
         "plain_winkler": _named(winkler(truth_WF, low_WF, high_WF, level)),
         "r2": _named(explained(truth_WF, test.predicted_WPF[:, 0])),
-        "median_absolute_error": _named(_median_error(raw(truth_WF), raw(test.predicted_WPF[:, 0]))),
+        "r2_raw": _named(explained(raw_WF, raw_forecast_WF)),
+        "median_absolute_error": _named(_median_error(raw_WF, raw_forecast_WF)),
         "baselines": _baselines(sample, validation, test),
         "reach": reach_to_json(followed.reach),
         "response_given_input": _response_given_input(sample, validation, test, level),
@@ -57,19 +59,22 @@ def measured(forecaster: Forecaster, sample: Trace, level: float) -> tuple[Facts
 
 
 def refuse_leak(facts: Mapping[str, Any], most: float | None) -> None:
-    """Refuses a model that explains more of a value than the past can tell.
+    """Refuses a model that explains more of a value, or of its logarithm, than the past can tell.
+
+    A column that tells only the large values shows in the values themselves, one that tells the others in the logarithm.
 
     Raises:
         UsageError: naming the value; some column knows what is to be forecast.
     """
     if most is None:
         return
-    for name, share in facts["r2"].items():
+    shares = [*facts["r2_raw"].items()]
+    shares += [(f"the logarithm of {name}", share) for name, share in facts["r2"].items()]
+    for name, share in shares:
         if share is not None and share > most:
             what = f"the model explains {share:.1%} of the variance of {name} on held-out requests, and {most:.1%} is the most"
-            raise UsageError(
-                what, todo="Look for a column that is written after the request it belongs to, or raise --most-r2"
-            )
+            todo = "Look for a column that is written after the request it belongs to, or raise --most-r2"
+            raise UsageError(what, todo=todo)
 
 
 def _raw(dataset: Dataset) -> Any:

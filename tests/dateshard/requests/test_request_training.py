@@ -19,6 +19,7 @@ from dateshard.pipeline.synthetic.request_rows import write_burstgpt
 from dateshard.pipeline.synthetic.request_truth import truth_of
 from dateshard.places import data_in
 from dateshard.requests import request_training
+from dateshard.requests.accuracy.next_request_facts import refuse_leak
 from dateshard.requests.request_settings import records_settings
 from dateshard.requests.request_training import RequestOutcome, RequestTraining, train_requests
 from dateshard.requests.trace import read_trace
@@ -141,10 +142,20 @@ def test_a_column_that_tells_the_next_request_is_caught(tmp_path: Path) -> None:
     times = (trace.time_R - trace.scale.start) / 1e9
     write_trace(leaking, times, np.roll(trace.output_R, -1), trace.output_R)
     outcome = trained_on(honest, "trainer.training.epochs=8", models=("gru",), most_r2=bound)
-    assert max(facts_of(outcome)["r2"].values()) <= bound
+    facts = facts_of(outcome)
+    assert max(*facts["r2"].values(), *facts["r2_raw"].values()) <= bound
     refused = trained_on(leaking, "trainer.training.epochs=8", models=("gru",), most_r2=bound).models[0]
     assert re.search(r"explains \d\d\.\d% of the variance of response_tokens", refused.error)
     assert refused.packed is None
+
+
+@pytest.mark.parametrize(("logs", "raw", "words"), [(0.4, 0.0, "the logarithm of gap"), (0.0, 0.4, "gap")])
+def test_a_leak_is_seen_in_the_values_or_in_their_logarithms(logs: float, raw: float, words: str) -> None:
+    facts = {"r2": {"gap": logs, "request_tokens": None}, "r2_raw": {"gap": raw, "request_tokens": None}}
+    with pytest.raises(DateshardError, match=f"explains 40.0% of the variance of {words} on held-out requests"):
+        refuse_leak(facts, 0.1)
+    refuse_leak(facts, 0.5)
+    refuse_leak(facts, None)
 
 
 def test_the_same_records_are_prepared_once(trained: TrainedTrace) -> None:
