@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ import pytest
 from dateshard.requests.trace import Trace, read_trace
 from dateshard.service.fleet.fleet_load import Service
 from dateshard.service.fleet.live_load import LiveLoad, Told
+from tests.kit.limits import PATIENCE_SECONDS
+from tests.kit.trained_trace import TrainedTrace
+from tests.kit.zygote import Forked
 
 HEAD = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 SERVICE = Service(capacity=1.0, interval=60, cold_start=180)
@@ -29,21 +33,32 @@ def steady(path: Path, every: int = 5, count: int = 900) -> Path:
     return path
 
 
+@contextmanager
+def listening(folder: Path, *options: str) -> Iterator[str]:
+    """The address of a server of its own, which ends by SIGTERM and writes no traceback."""
+    out, err = folder / "server.out", folder / "server.err"
+    words = ["requests", "serve-metrics", "--port", "0", *options]
+    process = Forked(words, folder, None, (out, err))
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (line := re.search(r"listening on (http:\S+):", out.read_text())):
+            assert process.poll() is None, err.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield line[1]
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait() in (0, -signal.SIGTERM)
+        assert "Traceback" not in err.read_text()
+    finally:
+        process.kill()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     steady(folder / "warm.csv")
-    words = [sys.executable, "-m", "dateshard", "requests", "serve-metrics", "--warm-up", "warm.csv", "--port", "0"]
-    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            lines = iter(process.stdout.readline, "")
-            listening = next(found for line in lines if (found := re.search(r"listening on (http:\S+):", line)))
-            yield listening[1]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) in (0, -signal.SIGTERM)
-        finally:
-            process.kill()
+    with listening(folder, "--warm-up", "warm.csv") as url:
+        yield url
 
 
 def get(url: str) -> str:
@@ -80,6 +95,27 @@ def test_a_client_reads_one_number_and_gauges_that_follow_what_is_posted(address
         "0.5",
         "0.9",
     ]
+
+
+def test_a_trained_model_forecasts_over_http_what_the_predictor_does(trained: TrainedTrace, tmp_path: Path) -> None:
+    predictor, frame, last = trained.predictor(), trained.frame, float(trained.frame["Timestamp"].max())  # type: ignore[arg-type]
+    warm = ("--warm-up", str(trained.path), "--model-dir", str(trained.models))
+    began = time.monotonic()
+    with listening(tmp_path, *warm, "--level", "0.5") as url:
+        answer, text = json.loads(get(f"{url}/load")), get(f"{url}/metrics")
+        assert post(f"{url}/requests", [{"input_tokens": 900, "output_tokens": 900}] * 200) == 202
+        busier = json.loads(get(f"{url}/load"))
+    passed = range(int(time.monotonic() - began) + 2)  # its clock goes on from the end of the trace
+    ahead = [predictor.predict_interval(frame, 60, 180, (0.5,), now=last + seconds) for seconds in passed]
+    work = [(0.1 * each.input_tokens[0.5] + each.output_tokens[0.5]) / 60 for each in ahead]
+    assert (answer["level"], answer["fallback"]) == (0.5, None)
+    assert 0.98 * min(work) <= answer["value"] <= 1.02 * max(work)
+    assert busier["value"] > 2 * answer["value"]
+    gauges = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert gauges["dateshard_forecast_fallback"] == "0"
+    counts = [float(gauges[f'dateshard_forecast_requests{{quantile="{level}"}}']) for level in (0.1, 0.5, 0.9)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[2], "a forecast has a spread, last values have none"
 
 
 @pytest.mark.parametrize(
