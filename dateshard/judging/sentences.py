@@ -116,6 +116,8 @@ def _gain(document: Document, row: Mapping[str, Any], target: str | None) -> str
 
 def _sure(document: Document, row: Mapping[str, Any], between: str) -> str:
     units = _units(document, row)
+    if row["low"] is None and row.get("cuts") == 1:
+        return f" (no interval: all test windows are of one '{document['split_by']}')"
     if row["low"] is None:
         return f" ({units}: too few for an interval)"
     return f" (95 %: {between} over {units})"

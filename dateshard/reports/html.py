@@ -77,7 +77,8 @@ def table(
         return f"<td{names}>{escape(words)}</td>"
 
     head = "".join(
-        f'<th scope="col"{" class=n" if k in right else ""}>{escape(words)}</th>' for k, words in enumerate(heads)
+        f'<th scope="col"{" class=n" if k in right else ""}>{escape(words).replace("_", "_<wbr>")}</th>'
+        for k, words in enumerate(heads)
     )
     lines = ("".join(cell(number, k, words) for k, words in enumerate(row)) for number, row in enumerate(rows))
     body = "".join(f"<tr>{line}</tr>" for line in lines)

@@ -57,10 +57,11 @@ class SumErrors:
         )
 
     def quantiles(self, forecast_3: Floats, levels: Sequence[float]) -> Floats:
-        """Returns [3, Q] quantiles of the sums, never negative."""
+        """Returns [3, Q] quantiles of the sums: whole numbers, as many as have their level at or below them; never negative."""
         forecast_3 = np.maximum(forecast_3, 1e-9)
         score_3Q = np.stack([_quantile(scores, levels) for scores in self.scores_3])
-        return np.maximum(0.0, forecast_3[:, None] + score_3Q * _deviation(forecast_3, self.a_3)[:, None])
+        quantile_3Q = forecast_3[:, None] + score_3Q * _deviation(forecast_3, self.a_3)[:, None]
+        return np.maximum(0.0, np.floor(quantile_3Q + 1e-9))
 
     def mean_quantiles(self, forecast_3: Floats, levels: Sequence[float]) -> Floats:
         """Returns [2, Q] quantiles of the mean input and output tokens of a request."""
@@ -121,9 +122,10 @@ def measured(forecaster: Forecaster, minutes: MinuteCounts) -> tuple[dict[str, A
 
 
 def _covered(errors: SumErrors, forecast_W3: Floats, truth_W3: Floats) -> dict[str, Any]:
-    """Returns {level: {what: share of test windows at or below that quantile}}, and `inside`: between the outer ones.
+    """Returns {level: {what: share of test windows at or below that quantile}}, and how many lay between the outer ones.
 
-    The errors are those of validation.
+    Whole numbers often equal a quantile, zeros above all: `inside` counts those that equal the lowest one, `above` does not.
+    Of quantiles that hold, the distance of the outer levels lies between the two. The errors are those of validation.
     """
     below: dict[str, Any] = {}
     quantiles_W3Q = np.stack([errors.quantiles(each, LEVELS) for each in forecast_W3])
@@ -132,6 +134,8 @@ def _covered(errors: SumErrors, forecast_W3: Floats, truth_W3: Floats) -> dict[s
         below[f"{level:g}"] = dict(zip(TOKENS, share.tolist(), strict=True))
     inside_W3 = (truth_W3 >= quantiles_W3Q[:, :, 0] - 1e-9) & (truth_W3 <= quantiles_W3Q[:, :, -1] + 1e-9)
     below["inside"] = dict(zip(TOKENS, inside_W3.mean(axis=0).tolist(), strict=True))
+    above_W3 = inside_W3 & (truth_W3 > quantiles_W3Q[:, :, 0] + 1e-9)
+    below["above"] = dict(zip(TOKENS, above_W3.mean(axis=0).tolist(), strict=True))
     return below
 
 

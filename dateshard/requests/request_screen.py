@@ -98,9 +98,7 @@ class ShownTraining:
         self._section(f"Requests and tokens of a minute, {LEAD:g} s ahead, beside baselines")
         for line in table(("mean absolute error", "requests", "input tokens", "output tokens"), interval_errors(facts)):
             self.screen.tell(line)
-        inside = facts["coverage"]["inside"]
-        each = ", ".join(f"{inside[name]:.1%} of {name.replace('_', ' ')}" for name in TOKENS)
-        self.screen.tell(f"of {facts['test']:,} test minutes {each} lie within the 10 % and 90 % quantiles")
+        self.screen.tell(inside_sentence(facts))
 
     def _tried(self, outcome: RequestOutcome) -> None:
         self._section("Test prediction")
@@ -166,6 +164,20 @@ def comparison(facts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 def interval_errors(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The rows of the table of the model of minutes and its baselines: the mean absolute error of each sum."""
     return [(name, *(_figure(error[what]) for what in error)) for name, error in facts["error"].items()]
+
+
+def inside_sentence(facts: Mapping[str, Any]) -> str:
+    """How many test minutes lay between the outer quantiles, without and with those that equal the lower one."""
+    inside = facts["coverage"]["inside"]
+    above = facts["coverage"].get("above", inside)  # older models have none
+    named = dict(zip(TOKENS, ("requests", "input tokens", "output tokens"), strict=True))
+    alike = max(inside[name] - above[name] for name in TOKENS) < 0.005
+    shares = [
+        f"{words} {inside[name]:.1%}" if alike else f"{words} {above[name]:.1%} to {inside[name]:.1%}"
+        for name, words in named.items()
+    ]
+    said = f"between the 10 % and 90 % quantiles of {facts['test']:,} test minutes: {', '.join(shares)}"
+    return said if alike else f"{said} (without and with those that equal the lower one; 80 % should lie in that range)"
 
 
 def coverage_sentence(facts: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ from dateshard.requests.accuracy.response_given_input import ResponseModel
 from dateshard.requests.interval_facts import LEAD, LENGTH, LEVELS, SumErrors, weights_of
 from dateshard.requests.model_of_run import model_of_run
 from dateshard.requests.packed_model import PackedModel
-from dateshard.requests.request_screen import comparison, coverage_sentence, interval_errors
+from dateshard.requests.request_screen import comparison, coverage_sentence, inside_sentence, interval_errors
 from dateshard.requests.trace_dumps import TOKENS
 from dateshard.shardstore.scaling.transform import Floats, Integers
 
@@ -190,7 +190,7 @@ def _minutes(model: PackedModel) -> str:
     heads = ("mean absolute error", "requests", "input tokens", "output tokens")
     said = f"A minute, {LEAD:g} s ahead; shaded: between the 10 % and the 90 % quantile."
     rows = table("On the test minutes", heads, interval_errors(model.facts), numbers=(1, 2, 3))
-    return card([rows, paragraph(said, "soft"), *drawn])
+    return card([rows, paragraph(f"{inside_sentence(model.facts)}.", "note"), paragraph(said, "soft"), *drawn])
 
 
 def _columns(time_K: Integers, most: int = 7) -> DateColumns:

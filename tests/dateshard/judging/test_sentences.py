@@ -74,7 +74,6 @@ def cuts(low: float | None, high: float | None, count: int) -> Comparison:
         ("subject", False, 12, "12 values of 'subject'"),
         ("row", True, 20, "20 buckets of rows"),
         ("row", False, 20, "20 values of 'row'"),
-        ("subject", False, 1, "1 value of 'subject'"),
     ],
 )
 def test_where_cuts_are_divided_a_verdict_is_about_them_and_not_about_dates(
@@ -84,6 +83,11 @@ def test_where_cuts_are_divided_a_verdict_is_about_them_and_not_about_dates(
     assert f" than repeat (95 %: 2.0 to 6.0 % over {units}). Use repeat." in sentence
     ((sentence, _),) = said(cuts(None, None, count), split_by=by, by_row=by_row)
     assert f" 4.0 % more squared error than repeat ({units}: too few for an interval)." in sentence
+
+
+def test_of_one_cut_a_verdict_says_why_it_has_no_interval() -> None:
+    ((sentence, _),) = said(cuts(None, None, 1), split_by="part", by_row=False)
+    assert " 4.0 % more squared error than repeat (no interval: all test windows are of one 'part')." in sentence
 
 
 def test_an_evaluation_that_is_older_than_cuts_is_told_as_it_was() -> None:
