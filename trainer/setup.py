@@ -356,7 +356,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     """
     mesh = mesh or Mesh()
     refuse_unready(dataset)
-    refuse_unshared(config, mesh)
+    refuse_unshared(config, mesh.world)
     columns, window = choose_columns(config, dataset), window_of(config)
     shuffle = shuffle_of(config, dataset, window)
     targets = targets_of(config, dataset, columns)

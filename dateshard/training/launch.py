@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dateshard.shardstore.commands import command, door
@@ -44,8 +45,32 @@ def number_of(devices: str) -> int:
     return int(devices)
 
 
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """How one of several processes ended.
+
+    Attributes:
+        code: its exit code, minus the number of a signal; None: it did not end, and was killed here.
+        last: what it said last, where it shows nothing; empty where it only met the end of another one.
+    """
+
+    code: int | None
+    last: str
+
+
 def train_in_processes(arguments: Sequence[str], count: int) -> int:
-    """Runs `dateshard train` with these arguments in `count` processes; returns the first one's exit code.
+    """Runs `dateshard train` with these arguments in `count` processes; returns the first one's exit code."""
+    ends = run_in_processes([*door().program, "train", *arguments], count)
+    first, *others = (end.code for end in ends)
+    if first is None or first < 0:
+        put(f"to continue: {command('train', '--devices', count, '--resume', 'latest')}", sys.stderr)
+        return 1
+    own = [code for code in others if code and code > 0 and code != LEFT_ALONE]
+    return own[0] if own and first in (0, LEFT_ALONE) else first
+
+
+def run_in_processes(words: Sequence[str], count: int) -> list[RankEnd]:
+    """Runs a program in `count` processes that train together, and waits until all are gone.
 
     A signal is handed on to all of them. Where one is killed the others end too, and the run stands at its last checkpoint.
     """
@@ -59,7 +84,7 @@ def train_in_processes(arguments: Sequence[str], count: int) -> int:
 
         before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            started += [_start(arguments, rank, count, Path(folder)) for rank in range(count)]
+            started.extend(_start(words, rank, count, Path(folder)) for rank in range(count))
             return _wait(started, Path(folder))
         finally:
             for process in started:
@@ -69,15 +94,11 @@ def train_in_processes(arguments: Sequence[str], count: int) -> int:
                 signal.signal(number, handler)
 
 
-def _start(arguments: Sequence[str], rank: int, count: int, folder: Path) -> subprocess.Popen[bytes]:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
-    environment = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo", **os.environ}
-    environment |= {name: str(value) for name, value in place.items()} | {"DATESHARD_MESH_FILE": str(folder / "mesh")}
-    words = [*door().program, "train", *arguments]
+def _start(words: Sequence[str], rank: int, count: int, folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **place_of(rank, count, folder)}
     if rank == 0:
         return subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
-    with open(folder / f"{rank}.log", "wb") as log:
+    with open(log_of(rank, folder), "wb") as log:
         return subprocess.Popen(
             words,
             env=environment,
@@ -89,31 +110,42 @@ def _start(arguments: Sequence[str], rank: int, count: int, folder: Path) -> sub
         )
 
 
+def place_of(rank: int, count: int, folder: Path) -> dict[str, str]:
+    """The environment that tells one of several processes which it is; what the user set of threads stays."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    own = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+    kept = {name: os.environ.get(name, value) for name, value in own.items()}
+    return kept | {name: str(value) for name, value in place.items()} | {"DATESHARD_MESH_FILE": str(folder / "mesh")}
+
+
+def log_of(rank: int, folder: Path) -> Path:
+    """What a process prints that shows nothing: any but the first."""
+    return folder / f"{rank}.log"
+
+
 def _end_with_parent() -> None:
     """Has the system send SIGTERM, on which a training saves, when the process that started this one is gone."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait(started: Sequence[subprocess.Popen[bytes]], folder: Path) -> int:
-    """Waits for all of them, says what ended those that show nothing, and returns the exit code of the command."""
+def _wait(started: Sequence[subprocess.Popen[bytes]], folder: Path) -> list[RankEnd]:
+    """Waits for all of them, and says what ended those that show nothing."""
     deadline = float("inf")
     while any(process.poll() is None for process in started) and time.monotonic() < deadline:
         met = (folder / "mesh-0").exists()  # as `mesh.joined` says: before, the first waits for one that never comes
-        if deadline == float("inf") and (started[0].poll() is not None or (not met and any(p.poll() for p in started))):
-            deadline = time.monotonic() + PARTING
+        first_gone = started[0].poll() is not None
+        if deadline == float("inf") and (first_gone or (not met and any(p.poll() for p in started))):
+            deadline = time.monotonic() + (PARTING if met or not first_gone else 0)  # they met nobody, and hold nothing
         time.sleep(LOOKED)
-    first, *others = codes = [process.poll() for process in started]
-    for rank, code in enumerate(codes):
-        if code is not None and code < 0:
-            put(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}", sys.stderr)
-        elif first == LEFT_ALONE and code and (last := _last_line(folder / f"{rank}.log")):
-            put(f"process {rank} of {len(codes)}: {last}", sys.stderr)
-    if first is None or first < 0:
-        put(f"to continue: {command('train', '--devices', len(codes), '--resume', 'latest')}", sys.stderr)
-        return 1
-    own = [code for code in others if code and code > 0 and code != LEFT_ALONE]
-    return own[0] if own and first in (0, LEFT_ALONE) else first
+    ends = [RankEnd(process.poll(), _last_line(log_of(rank, folder))) for rank, process in enumerate(started)]
+    for rank, end in enumerate(ends):
+        if end.code is not None and end.code < 0:
+            put(f"process {rank} of {len(ends)} was ended by {signal.Signals(-end.code).name}", sys.stderr)
+        elif ends[0].code == LEFT_ALONE and end.code and end.last:
+            put(f"process {rank} of {len(ends)}: {end.last}", sys.stderr)
+    return ends
 
 
 def _last_line(log: Path) -> str:

@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from dateshard.service.jobs.job_process import run_job
 from dateshard.service.jobs.process_identity import ProcessIdentity, identity_of, is_alive
 from dateshard.service.jobs.service_folder import ServiceFolder
 from dateshard.service.tokens import Tokens
+from dateshard.training import launch
 from tests.conftest import World, command, environment
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.zygote import Forked
@@ -84,9 +86,46 @@ class Forker:
             os.dup2(out, 1)
             os.dup2(out, 2)
             _hold_epochs(Path(data))
+            launch._start = lambda _, *place: ForkedRank(partial(run_job, Path(data), job, attempt), *place)  # type: ignore[assignment]
             code = run_job(Path(data), job, attempt)
         finally:
             os._exit(code)
+
+
+class ForkedRank:
+    """One of the processes of a job, forked in place of `launch._start`, with what of `subprocess.Popen` is asked of it."""
+
+    def __init__(self, run: Callable[[], int], rank: int, count: int, folder: Path) -> None:
+        self.code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            launch._end_with_parent()
+            os.environ.update(launch.place_of(rank, count, folder))
+            if rank:
+                log = os.open(launch.log_of(rank, folder), os.O_WRONLY | os.O_CREAT)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+            code = 1
+            try:
+                code = run()
+            finally:
+                os._exit(code)
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self) -> int | None:
+        return self.poll(0)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def _hold_epochs(data: Path) -> None:

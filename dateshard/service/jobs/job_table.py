@@ -192,6 +192,11 @@ class JobTable:
         rows = self.database.rows("SELECT state FROM jobs WHERE id = ?", (job,))
         return str(rows[0][0]) if rows else "deleted"
 
+    def processes(self, job: str) -> int:
+        """Counts the processes that a job trains in; 1 where it is gone."""
+        rows = self.database.rows("SELECT body FROM jobs WHERE id = ?", (job,))
+        return int(json.loads(rows[0][0]).get("devices", 1)) if rows else 1
+
     def run(self, job: ServiceJob, data: Data) -> None:
         """Notes that the training itself began; a pause or stop that was asked for meanwhile stays asked for."""
         with self.database.writing():

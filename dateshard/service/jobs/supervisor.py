@@ -98,7 +98,7 @@ class Supervisor:
         alive = job.process is not None and is_alive(job.process)
         code = process.poll() if process else None
         if job.process is not None:
-            if not alive:
+            if not alive and (process is None or code is not None):  # what started several of them tells how they ended
                 self._note_gone(job, code)
         elif process is None:  # of a server before this one, which ended in between
             self.table.requeue(job)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dateshard.service.jobs.job_table import JobOrder
+from dateshard.service.web.machine_devices import choose_devices
 from dateshard.service.web.output_root import OutputRoot
 from dateshard.service.web.problems import FieldFault, ProblemError, field_problem
 from dateshard.service.web.start_body import SCHEDULER_KEYS, StartBody
@@ -51,8 +52,6 @@ class OrderDesk:
             ProblemError: naming the field that cannot be followed.
         """
         save_dir = None if body.output_path is None else self.output.below(body.output_path)
-        if body.devices != 1:
-            raise field_problem("devices", "this version of the service trains a job in one process; leave it out")
         dataset = self._dataset(body)
         tree = self._tree(body, dataset)
         refuse_unknown(dataset.feature_names, tree["trainer"])
@@ -61,7 +60,8 @@ class OrderDesk:
         except ConfigurationError as error:
             faults = [FieldFault(field=_field(fault.key), message=fault.message) for fault in error.faults]
             raise ProblemError(422, f"{faults[0].field}: {faults[0].message}", errors=faults) from None
-        return JobOrder(_echo(body, settings), settings.model_dump(mode="json"), save_dir)
+        devices = choose_devices(body.devices, settings.trainer)
+        return JobOrder(_echo(body, settings) | {"devices": devices}, settings.model_dump(mode="json"), save_dir)
 
     def _own_code_is_named(self) -> bool:
         """Whether the operator's own configuration may name code; a body cannot in any case."""

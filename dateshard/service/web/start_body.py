@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from dateshard.trainer.config import FAMILY_NAMES, MOST, is_own
 
-MOST_UNITS, MOST_LAYERS, MOST_COLUMNS = 1 << 16, 64, 10_000
+MOST_UNITS, MOST_LAYERS, MOST_COLUMNS, MOST_PROCESSES = 1 << 16, 64, 10_000, 1024
 SCHEDULER_KEYS = {
     "step": ("step_size", "gamma"),
     "plateau": ("patience", "factor"),
@@ -47,11 +47,21 @@ def _registered(name: str) -> str:
     raise ValueError(f"there is no model '{name[:60]}'; use {', '.join(FAMILY_NAMES)}")
 
 
+def _processes(asked: object) -> int | str:
+    if asked == "all" or (type(asked) is int and 1 <= asked <= MOST_PROCESSES):
+        return asked
+    raise ValueError(f"must be a number of processes from 1 to {MOST_PROCESSES}, or 'all'")
+
+
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
 Word = Annotated[str, Field(max_length=100)]
 Width = Annotated[int, Field(ge=1, le=MOST_UNITS)]
 Column = Annotated[str, Field(min_length=1, max_length=500)]
 Positive = Annotated[float, Field(gt=0)]
+Devices = Annotated[  # plain, so that a fault is of this field and not of one of its two types
+    int | Literal["all"],
+    PlainValidator(_processes, json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["all"]),
+]
 Factor = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -93,7 +103,7 @@ class StartBody(BaseModel):
     output_path: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None, description="a folder below the server's output root; the job's checkpoints go into a folder in it"
     )
-    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
+    devices: Devices = Field(1, description="processes, at most one a core or accelerator; all: every accelerator")
     precision: Word = "fp32"
 
     @model_validator(mode="after")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from dateshard.service.jobs.process_identity import identity_of
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.checkpoint_folder import read_files
+from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.serving import Server, serving
 
 LONG = {"epochs": 40, "early_stopping_patience": 40}
@@ -88,6 +92,52 @@ def test_a_job_survives_pause_and_kills_of_itself_and_of_the_server_and_ends_wit
     first, second = weights(server, task), weights(server, alone)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def family(pid: int) -> list[int]:
+    """A job's process, what started it, and all others that it started."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [parent, *map(int, children)]
+
+
+def test_a_job_in_two_processes_is_paused_killed_and_resumed_as_a_whole_to_the_bits_of_one_left_alone(
+    server: Server,
+) -> None:
+    body = {**LONG, "devices": 2, "epochs": 6}
+    alone, task = server.start(**body), server.start(**body)
+    server.hold(task, 2)
+    processes = family(server.call("GET", f"/jobs/{task}")["job"]["pid"])
+    assert len(processes) == 3
+    server.call("POST", f"/pause/{task}")
+    server.release(task)
+    server.wait(task, "paused")
+    gone(processes)
+    for victim in (1, 2):  # the first process, which writes, and the second
+        server.call("POST", f"/resume/{task}")
+        server.hold(task, epoch_of(server, task) + 1)
+        processes = family(server.call("GET", f"/jobs/{task}")["job"]["pid"])
+        os.kill(processes[victim], signal.SIGKILL)
+        server.release(task)
+        assert server.events(task)[-1]["type"] == "interrupted"
+        reason = server.call("GET", f"/jobs/{task}")["job"]["reason"]
+        assert f"process {victim - 1} of 2 was killed by SIGKILL; it goes on" in reason
+        gone(processes)
+    server.call("POST", f"/resume/{task}")
+    assert server.events(task)[-1]["type"] == "complete"
+    server.wait(alone, "completed")
+    first, second = weights(server, task), weights(server, alone)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    log = server.call("GET", f"/logs/{alone}")["text"]
+    assert "2 processes" in log
+
+
+def gone(processes: list[int]) -> None:
+    """Waits until none of these processes is there."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while any(identity_of(pid) for pid in processes):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("epochs", "most"), [(30, 12), pytest.param(520, 1, marks=pytest.mark.slow)])

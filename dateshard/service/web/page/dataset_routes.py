@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter
 from fastapi import Path as PathParameter
@@ -17,7 +17,7 @@ from dateshard.service.web.start_body import SCHEDULER_KEYS, StartBody
 from dateshard.service.web.training_routes import PREFIX, PROBLEMS
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, shorten
-from dateshard.trainer.config import FAMILY_NAMES, Trainer
+from dateshard.trainer.config import FAMILY_NAMES, Trainer, Training
 
 router = APIRouter(prefix=PREFIX, tags=["datasets"], responses=PROBLEMS)
 DatasetName = Annotated[str, PathParameter(pattern=r"^\w[\w.-]{0,63}$", max_length=64)]
@@ -43,6 +43,7 @@ class ChoicesAnswer(BaseModel):
     success: bool = True
     datasets: list[DatasetChoice]
     models: list[str]
+    precisions: list[str]
     schedulers: dict[str, dict[str, float]] = Field(description="each with the defaults of its own fields")
     defaults: dict[str, Any] = Field(description="of the fields of a start")
     max_jobs: int
@@ -82,6 +83,7 @@ def choices(desk: ToDesk) -> ChoicesAnswer:
     return ChoicesAnswer(
         datasets=list(_datasets(desk)),
         models=list(FAMILY_NAMES),
+        precisions=list(get_args(Training.model_fields["precision"].annotation)),
         schedulers=_schedulers(),
         defaults={
             name: field.default for name, field in fields if not field.is_required() and field.default is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,7 +168,10 @@ def test_a_job_whose_process_is_gone_is_interrupted_and_the_next_one_begins(
     assert launcher.begun == [(first, 1)]
     table.claim(first, 1, ProcessIdentity(2**22 + 1, 5, "boot"))
     supervisor.look()
-    assert table.job(first).state == "interrupted"
+    assert table.job(first).state == "starting", "what started it waits for others, and will tell how they ended"
+    launcher.process.code = -signal.SIGKILL
+    supervisor.look()
+    assert (table.job(first).state, "killed by SIGKILL" in table.job(first).reason) == ("interrupted", True)
     assert launcher.begun == [(first, 1), (second, 1)]
     assert types(table, first) == ["queued", "starting", "interrupted"]
     assert types(table, second) == ["queued", "position", "starting"]

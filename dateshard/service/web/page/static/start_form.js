@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { element, setText } from "./elements.js";
 
-const NUMBERS = ["dropout_rate", "epochs", "batch_size", "learning_rate", "early_stopping_patience", "min_delta"];
+const NUMBERS = ["dropout_rate", "epochs", "batch_size", "learning_rate", "early_stopping_patience", "min_delta", "devices"];
 const SCHEDULED = { step_size: "Epochs a step", gamma: "Factor of a step", patience: "Epochs without a gain", factor: "Factor", T_max: "Epochs of half a wave", eta_min: "Lowest rate" };
 
 export class StartForm {
@@ -32,7 +32,7 @@ export class StartForm {
   }
 
   fill(first) {
-    const { datasets, models, schedulers, defaults } = this.choices;
+    const { datasets, models, precisions, schedulers, defaults } = this.choices;
     const chosen = this.fields.dataset.value;
     const options = datasets.map(({ name, problem, dates, layout }) => element("option", { value: name, disabled: problem !== "", text: problem ? `${name}: ${problem}` : layout === "table" ? `${name} (rows)` : `${name} (${dates} dates)` }));
     this.fields.dataset.replaceChildren(...options);
@@ -41,7 +41,8 @@ export class StartForm {
     if (first) {
       this.fields.model_type.replaceChildren(...models.map((name) => element("option", { value: name, text: name })));
       this.fields.learning_rate_scheduler.replaceChildren(...Object.keys(schedulers).map((name) => element("option", { value: name, text: name })));
-      for (const name of [...NUMBERS, "model_type", "learning_rate_scheduler"]) this.fields[name].value = defaults[name];
+      this.fields.precision.replaceChildren(...precisions.map((name) => element("option", { value: name, text: name })));
+      for (const name of [...NUMBERS, "model_type", "precision", "learning_rate_scheduler"]) this.fields[name].value = defaults[name];
       this.fields.hidden_units.value = defaults.hidden_units.join(", ");
     }
     this.showColumns();
@@ -67,7 +68,7 @@ export class StartForm {
   }
 
   body() {
-    const body = { name: this.fields.name.value, dataset: this.fields.dataset.value, model_type: this.fields.model_type.value, learning_rate_scheduler: this.fields.learning_rate_scheduler.value };
+    const body = { name: this.fields.name.value, dataset: this.fields.dataset.value, model_type: this.fields.model_type.value, precision: this.fields.precision.value, learning_rate_scheduler: this.fields.learning_rate_scheduler.value };
     const own = Object.keys(this.choices?.schedulers[body.learning_rate_scheduler] ?? {});
     for (const name of [...NUMBERS, ...own]) if (this.fields[name].value !== "") body[name] = Number(this.fields[name].value);
     body.hidden_units = this.fields.hidden_units.value.split(/[\s,]+/).filter(Boolean).map(Number);

@@ -23,12 +23,7 @@ UPLOT = {  # uPlot 1.6.32 of npm
     "uplot/uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uplot/uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
 }
-NOT_IN_THE_FORM = {  # deep learning with PyTorch, in one process and in fp32, is all there is to choose yet
-    "algorithm_type",
-    "framework",
-    "devices",
-    "precision",
-}
+NOT_IN_THE_FORM = {"algorithm_type", "framework"}  # deep learning with PyTorch is all there is to choose
 
 
 @pytest.fixture

@@ -1,0 +1,14 @@
+"""The processes of one training: none is left behind by another that ended before they met."""
+
+from __future__ import annotations
+
+import time
+
+from dateshard.training.launch import PARTING, RankEnd, run_in_processes
+
+
+def test_a_process_does_not_wait_for_a_first_one_that_ended_before_they_met() -> None:
+    began = time.monotonic()
+    ends = run_in_processes(["sh", "-c", '[ "$RANK" = 0 ] || { echo waits; exec sleep 100; }'], 2)
+    assert ends in ([RankEnd(0, ""), RankEnd(None, "waits")], [RankEnd(0, ""), RankEnd(None, "")])
+    assert time.monotonic() - began < PARTING
