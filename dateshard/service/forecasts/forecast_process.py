@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from dateshard.judging.predictor import Predictor
 from dateshard.places import data_in
-from dateshard.service.forecasts.frames import receive_frame, send_frame
+from dateshard.service.forecasts.frames import Pair, receive_pair, send_pair
+from dateshard.service.forecasts.predict_body import PredictBody
 from dateshard.shardstore.errors import DateshardError, UsageError, of_memory
 
 MOST_MODELS = 4
+MOST_FAULTS = 20  # of a body, that are told
 IDLE_SECONDS = 900.0
 Key = tuple[str, str, float | None]
 
@@ -45,16 +49,19 @@ class Models:
         return self.loaded[key]
 
 
-def forecast(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
-    """Answers one request with a forecast, as the route shows it.
+def forecast(models: Models, run: str, body: bytes) -> bytes:
+    """Answers one request with a forecast, as the route shows it: JSON, in which null is no number.
 
     Raises:
-        DateshardError: what of the request or the run cannot be used.
+        ValidationError: the body is not a `PredictBody`. DateshardError: what of it or of the run cannot be used.
     """
-    model = models.get(asked["run"], asked["checkpoint"], asked["interval"])
-    made = model.forecast(_values(asked["history"], model), asked["until"])
+    asked = PredictBody.model_validate_json(body)
+    model = models.get(run, asked.checkpoint, asked.interval)
+    made = model.forecast(_values(asked.history, model), asked.until)
     bands = {name: getattr(made, name).tolist() if model.interval is not None else None for name in ("low", "high")}
-    return {
+    answer = {
+        "success": True,
+        "task_id": run,
         "checkpoint": model.checkpoint,
         "time": np.datetime_as_string(made.time, unit="s", timezone="UTC").tolist(),
         "nodes": list(model.nodes),
@@ -62,6 +69,7 @@ def forecast(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
         "value": made.value.tolist(),
         **bands,
     }
+    return to_json(answer, inf_nan_mode="null")
 
 
 def _values(history: list[list[list[float | None]]], model: Predictor) -> NDArray[np.float64]:
@@ -87,19 +95,23 @@ def answer_all(data: Path, line: socket.socket) -> None:
     line.settimeout(IDLE_SECONDS)
     with data_in(data):
         try:
-            while (asked := receive_frame(line)) is not None:
-                send_frame(line, _answer(models, asked))
+            while (asked := receive_pair(line)) is not None:
+                send_pair(line, _answer(models, asked[0].decode(), asked[1]))
         except (TimeoutError, ConnectionError):
             return
 
 
-def _answer(models: Models, asked: dict[str, Any]) -> dict[str, Any]:
+def _answer(models: Models, run: str, body: bytes) -> Pair:
     try:
-        return {"forecast": forecast(models, asked)}
+        return b"", forecast(models, run, body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        refused: dict[str, Any] = {"kind": "fields", "error": "", "faults": faults[:MOST_FAULTS]}
     except DateshardError as error:
-        return {"kind": error.kind, "error": str(error)}
+        refused = {"kind": error.kind, "error": str(error)}
     except Exception as error:
-        return {"kind": "error", "error": str(of_memory(error) or f"{type(error).__name__}: {error}")}
+        refused = {"kind": "error", "error": str(of_memory(error) or f"{type(error).__name__}: {error}")}
+    return to_json(refused), b""
 
 
 if __name__ == "__main__":

@@ -6,14 +6,29 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dateshard.service.forecasts.frames import receive_frame, send_frame
+from pydantic_core import from_json
+
+from dateshard.service.forecasts.frames import Pair, receive_pair, send_pair
 from dateshard.shardstore.errors import ResourceError
 
 MOST_WAITING = 16  # each has a thread of the server
 ANSWER_SECONDS = 300.0  # the first answer loads torch and the model, and may make its intervals
+
+
+class RefusedForecastError(Exception):
+    """A request that the process could not follow.
+
+    Attributes:
+        kind: of our own errors; `fields` where `faults` has what pydantic says of the body.
+    """
+
+    def __init__(self, kind: str, error: str, faults: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(error)
+        self.kind, self.faults = kind, faults
 
 
 class WarmForecasts:
@@ -29,33 +44,37 @@ class WarmForecasts:
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
 
-    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The answer: `forecast`, or `error` and its `kind`.
+    def ask(self, run: str, body: bytes) -> bytes:
+        """The answer to a `PredictBody`, which is passed on as it came; the answer is JSON, and is not looked into either.
 
         Raises:
+            RefusedForecastError: the body, or the run, cannot be used.
             ResourceError: too many wait already, the process died of the request, or takes longer than `ANSWER_SECONDS`.
         """
         if not self._places.acquire(blocking=False):
             raise ResourceError(f"{MOST_WAITING} requests wait for a forecast already", todo="Ask again in a moment")
         try:
-            return self._ask(asked)
+            refused, forecast = self._ask((run.encode(), body))
         finally:
             self._places.release()
+        if refused:
+            raise RefusedForecastError(**from_json(refused))
+        return forecast
 
-    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, asked: Pair) -> Pair:
         with self._lock:
             for _ in range(2):  # it may have ended, unasked for long
                 line = self._line or self._begin()
                 try:
-                    send_frame(line, asked)
-                    answer = receive_frame(line)
+                    send_pair(line, asked)
+                    answer = receive_pair(line)
                 except TimeoutError:
                     self._end()
                     raise ResourceError(f"no forecast came within {ANSWER_SECONDS:g} s") from None
                 except OSError:
                     answer = None
                 if answer is not None:
-                    return dict(answer)
+                    return answer
                 self._end()
         raise ResourceError("the process that forecasts ended in the middle; the service's log forecasts.log says why")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
-from pydantic_core import to_json
 
 from dateshard.documents.serving import PredictAnswer
+from dateshard.service.forecasts.predict_body import PredictBody
+from dateshard.service.forecasts.warm_forecasts import RefusedForecastError
 from dateshard.service.jobs.job_states import DONE
 from dateshard.service.web.desk import READ, ToDesk
 from dateshard.service.web.problems import ProblemError
@@ -15,26 +18,25 @@ from dateshard.service.web.training_routes import PREFIX, PROBLEMS, TaskId
 
 router = APIRouter(prefix=PREFIX, tags=["forecasts"], responses=PROBLEMS)
 STATUS = {"usage": 422, "not there": 404}
+BODY = {"required": True, "content": {"application/json": {"schema": PredictBody.model_json_schema()}}}
 
 
-class PredictBody(BaseModel):
-    """Raw values to forecast from: [steps][nodes][inputs], null where nothing was observed."""
-
-    history: list[list[list[float | None]]]
-    until: str = Field(max_length=64, description="the end of the last step: 2013-12-01T14:00, local or with an offset")
-    interval: float | None = Field(0.9, gt=0, lt=1, description="share of targets between low and high; null: none")
-    checkpoint: str = Field("best", pattern=r"^(best|latest|checkpoint_epoch_\d{1,9}_batch_\d{1,9}(-\d{1,3})?)$")
+async def _body(request: Request) -> bytes:
+    return await request.body()
 
 
-@router.post("/predict/{task_id}", dependencies=[READ], response_model=PredictAnswer)
-def predict(task_id: TaskId, body: PredictBody, desk: ToDesk) -> Response:
+@router.post(
+    "/predict/{task_id}", dependencies=[READ], response_model=PredictAnswer, openapi_extra={"requestBody": BODY}
+)
+def predict(task_id: TaskId, body: Annotated[bytes, Depends(_body)], desk: ToDesk) -> Response:
     """Forecasts, in raw units, what comes after a raw history. The first call of a job loads its model."""
     job = desk.table.job(task_id)
     if job.state not in DONE:
         detail = f"{job.id} is {job.state}; predict is for a job that is {' or '.join(DONE)}"
         raise ProblemError(409, detail, state=job.state)
-    answer = desk.forecasts.ask({"run": job.id, **body.model_dump()})
-    if "error" in answer:
-        raise ProblemError(STATUS.get(answer["kind"], 500), answer["error"])
-    data = to_json({"success": True, "task_id": task_id, **answer["forecast"]})  # as it came: of our own process
-    return Response(data, media_type="application/json")
+    try:
+        return Response(desk.forecasts.ask(job.id, body), media_type="application/json")
+    except RefusedForecastError as refused:
+        if refused.faults:
+            raise RequestValidationError(refused.faults) from None
+        raise ProblemError(STATUS.get(refused.kind, 500), str(refused)) from None

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 
 import dateshard
+from dateshard.documents.serving import PredictAnswer
 from dateshard.service.forecasts.forecast_process import MOST_MODELS, Models, answer_all
-from dateshard.service.forecasts.frames import receive_frame, send_frame
+from dateshard.service.forecasts.frames import receive_pair, send_pair
 from dateshard.service.forecasts.warm_forecasts import WarmForecasts
+from dateshard.service.jobs.job_table import JobOrder
 from dateshard.settings import load_settings
 from dateshard.shardstore.errors import ResourceError
 from tests.conftest import World, build_world
-from tests.kit.serving import Server
+from tests.kit.page_client import PageClient, page_client
+from tests.kit.serving import API, Server
 from tests.kit.untrained import untrained
 
 SPLIT = {"train": "..2024-03-03", "validation": "2024-03-04", "test": "2024-03-05"}
@@ -39,55 +44,83 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def forecasts(world: World) -> Iterator[WarmForecasts]:
-    """A line to the process, which is a thread here."""
+def client(world: World, tmp_path: Path) -> Iterator[PageClient]:
+    """A client of jobs that are complete; the process that forecasts is a thread here."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=answer_all, args=(world.folder / "data", theirs))
     thread.start()
-    forecasts = WarmForecasts(world.folder / "data", world.folder / "log")
-    forecasts._line = ours
-    yield forecasts
-    forecasts.close()
+    client = page_client(tmp_path)
+    client.desk.forecasts._line = ours
+    with client.desk.table.database.writing():
+        for run in ("run0", "nowhere"):
+            client.desk.table.add(run, "n", JobOrder({}, {}, None), tmp_path)
+        client.desk.table.database.changed("UPDATE jobs SET state = 'completed'")
+    yield client
+    client.desk.forecasts.close()
+    client.close()
     thread.join()
     theirs.close()
 
 
-def asked(**more: Any) -> dict[str, Any]:
+def body(**more: Any) -> dict[str, Any]:
     history = [[[50.0 + step + node, float(node)] for node in range(3)] for step in range(14)]
     history[3][1][0] = None
-    return {"run": "run0", "checkpoint": "best", "interval": 0.9, "history": history, "until": UNTIL, **more}
+    return {"interval": 0.9, "history": history, "until": UNTIL, **more}
+
+
+def ask(client: PageClient, asked: Any, run: str = "run0") -> httpx.Response:
+    data = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+    headers = client.bearer("read") | {"content-type": "application/json"}
+    return client.ask("POST", f"{API}/predict/{run}", content=data, headers=headers)
 
 
 def test_a_forecast_is_that_of_the_predictor_to_the_bit(
-    world: World, forecasts: WarmForecasts, monkeypatch: pytest.MonkeyPatch
+    world: World, client: PageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(world.folder)
-    answer = forecasts.ask(asked())["forecast"]
-    made = dateshard.Predictor("run0").forecast(np.array(asked()["history"], dtype=np.float64), UNTIL)
+    answer = ask(client, body()).json()
+    made = dateshard.Predictor("run0").forecast(np.array(body()["history"], dtype=np.float64), UNTIL)
+    PredictAnswer.model_validate(answer, strict=True, extra="forbid")
+    assert (answer["success"], answer["task_id"]) == (True, "run0")
     assert (answer["nodes"], answer["targets"]) == (["n0", "n1", "n2"], ["speed", "volume"])
     assert answer["time"][0] == "2024-03-06T00:00:00Z"
     for name in ("value", "low", "high"):
         np.testing.assert_array_equal(np.array(answer[name], dtype=np.float64), getattr(made, name))
-    assert forecasts.ask(asked(interval=None))["forecast"]["low"] is None
+    assert ask(client, body(interval=None)).json()["low"] is None
 
 
 @pytest.mark.parametrize(
-    ("more", "kind", "what"),
+    ("asked", "status", "field", "what"),
     [
-        ({"history": [[1.0]]}, "usage", r"history is [steps][nodes][inputs]"),
-        ({"history": [[[1.0]], [[1.0, 2.0]]]}, "usage", "each of at least 12 steps has 3 lists of 2 numbers"),
-        ({"until": "soon"}, "usage", "'soon' is not an instant"),
-        ({"run": "nowhere"}, "not there", "no run 'nowhere'"),
-        ({"run": "../run0"}, "not there", "neither a run nor a checkpoint"),
+        (body(history=[[1.0]]), 422, "history[0][0]", "must be a valid array"),
+        (body(history=[[]]), 422, None, r"history is [steps][nodes][inputs]"),
+        (body(history=[[[1.0]], [[1.0, 2.0]]]), 422, None, "each of at least 12 steps has 3 lists of 2 numbers"),
+        (body(history=[[[1.0, "many"]]]), 422, "history[0][0][1]", "must be a valid number"),
+        (body(interval=1), 422, "interval", "must be less than 1"),
+        (body(checkpoint="../x"), 422, "checkpoint", "must match pattern"),
+        (body(until="soon"), 422, None, "'soon' is not an instant"),
+        ({"until": UNTIL}, 422, "history", "is missing"),
+        ([], 422, "body", "must be an object"),
+        (b"", 422, "body", "Invalid JSON"),
+        (b"{", 422, "body", "Invalid JSON"),
+        (b'{"until": "\xff"}', 422, "body", "Invalid JSON"),
+        (b"[" * 100_000, 422, "body", "Invalid JSON: recursion limit exceeded"),
     ],
 )
-def test_what_cannot_be_forecast_is_told_and_the_process_goes_on(
-    forecasts: WarmForecasts, more: dict[str, Any], kind: str, what: str
+def test_what_cannot_be_forecast_is_a_problem_that_names_its_field_and_the_process_goes_on(
+    client: PageClient, asked: Any, status: int, field: str | None, what: str
 ) -> None:
-    answer = forecasts.ask(asked(**more))
-    assert answer["kind"] == kind
-    assert what in answer["error"]
-    assert "forecast" in forecasts.ask(asked())
+    answer = ask(client, asked)
+    problem = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), problem
+    assert what in problem["detail"]
+    assert [fault["field"] for fault in problem.get("errors", [])][:1] == ([] if field is None else [field])
+    assert ask(client, body()).status_code == 200
+
+
+def test_a_job_whose_run_is_gone_has_no_forecast(client: PageClient) -> None:
+    problem = ask(client, body(), "nowhere").json()
+    assert (problem["status"], "no run 'nowhere'" in problem["detail"]) == (404, True)
 
 
 def test_the_models_that_were_used_last_stay_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,19 +149,19 @@ def test_a_process_that_dies_is_started_once_more_and_then_given_up(tmp_path: Pa
 
     forecasts._begin = begin  # type: ignore[method-assign]
     with pytest.raises(ResourceError, match="ended in the middle"):
-        forecasts.ask({})
+        forecasts.ask("run0", b"{}")
     assert len(lines) == 2
     assert [line.fileno() for line in lines] == [-1, -1]
 
 
-def test_a_frame_is_whole_or_nothing() -> None:
+def test_a_pair_is_whole_or_nothing() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        send_frame(ours, {"深": [1.5] * 1000})
-        assert receive_frame(theirs) == {"深": [1.5] * 1000}
-        ours.sendall((10).to_bytes(4, "big") + b"half")
+        send_pair(ours, ("深".encode(), b"1" * 10_000))
+        assert receive_pair(theirs) == ("深".encode(), b"1" * 10_000)
+        ours.sendall((3).to_bytes(4, "big") + b"one" + (10).to_bytes(4, "big") + b"half")
         ours.close()
-        assert receive_frame(theirs) is None
+        assert receive_pair(theirs) is None
 
 
 @pytest.mark.slow
@@ -137,15 +170,13 @@ def test_a_finished_job_forecasts_over_http_also_after_its_process_was_killed(tm
     world.prepare()
     world.config_file()
     server = Server(tmp_path, "-c", "config.yaml")
-    body = {"history": asked()["history"], "until": UNTIL}
     task = server.call("POST", "/start", json={"name": "x", "epochs": 1})["task_id"]
     server.wait(task, "completed")
-    first = server.call("POST", f"/predict/{task}", json=body)
+    first = server.call("POST", f"/predict/{task}", json=body())
     assert len(first["value"]) == 6
     (process,) = [
         child for child in psutil.Process(server.process.pid).children() if "forecast_process" in str(child.cmdline())
     ]
     process.kill()
-    assert server.call("POST", f"/predict/{task}", json=body) == first
-    assert "soon" in server.call("POST", f"/predict/{task}", 422, json={**body, "until": "soon"})["detail"]
+    assert server.call("POST", f"/predict/{task}", json=body()) == first
     server.close()
