@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dateshard.notebooks.epoch_benches import bench_epoch
     from dateshard.notebooks.opened import Opened
     from dateshard.notebooks.opened import open_dataset as open  # noqa: A004, F401 - dateshard.open
-    from dateshard.notebooks.stages import backtest, preprocess, train
+    from dateshard.notebooks.stages import backtest, measure_statistics, preprocess, train
     from dateshard.notebooks.training_runs import Run, runs
     from dateshard.notebooks.windows import Windows
     from dateshard.requests.request_predictor import RequestPredictor
@@ -31,6 +31,7 @@ _LAZY = {
     "open": ("dateshard.notebooks.opened", "open_dataset"),
     "backtest": ("dateshard.notebooks.stages", "backtest"),
     "bench_epoch": ("dateshard.notebooks.epoch_benches", "bench_epoch"),
+    "measure_statistics": ("dateshard.notebooks.stages", "measure_statistics"),
     "predict": ("dateshard.judging.prediction", "predict"),
     "preprocess": ("dateshard.notebooks.stages", "preprocess"),
     "Run": ("dateshard.notebooks.training_runs", "Run"),
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "backtest",
     "bench_epoch",
+    "measure_statistics",
     "predict",
     "preprocess",
     "runs",

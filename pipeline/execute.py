@@ -128,7 +128,7 @@ def _prepare(job: Job, progress: PreprocessProgress) -> Iterator[Event]:
     lacking = account.provisional(progress.plan, progress.failed, progress.current, progress.seen) - progress.excluded
     skeleton = account.skeleton(job.dataset, progress.named, frozen, progress.plan, lacking)
     frozen = replace(frozen, new_nodes=find_new_nodes(job, progress, frozen, skeleton.normalise))
-    manifest = with_node_facts(skeleton, job, frozen)
+    manifest = with_node_facts(skeleton, job.writer, job.config, job.about, frozen)
     yield from normalise(job, progress, manifest, frozen)
     yield commit(job, progress, manifest)
     yield _finished(job, progress)

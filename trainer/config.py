@@ -135,7 +135,9 @@ class Loading(Section):
     memory_budget: Bytes = 2 << 30
     prefetch: bool = True
     from_dumps: bool = Field(False, description="policy streaming: read dates that have no shard yet from their dumps")
-
+    statistics: str | None = Field(
+        None, description="from_dumps, nothing prepared yet: a dataset, or the statistics.json in one"
+    )
     resident_on: Literal["device"] | None = Field(None, description="where all windows of a training lie, loaded once")
 
     @model_validator(mode="after")
@@ -146,6 +148,8 @@ class Loading(Section):
             raise ValueError("policy streaming means shuffle: dates; leave shuffle and days_per_batch out")
         if self.from_dumps and self.policy != "streaming":
             raise ValueError("from_dumps decodes a date each time it is read; set policy: streaming")
+        if self.statistics is not None and not self.from_dumps:
+            raise ValueError("statistics scale dates that are read from dumps; set from_dumps: true")
         if self.resident_on and self.policy != "auto":
             raise ValueError("resident_on and policy both say where windows are read from; leave policy out")
         return self

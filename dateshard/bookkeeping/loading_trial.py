@@ -5,7 +5,7 @@ from __future__ import annotations
 from dateshard.bookkeeping.checkpoint_chores import Named, open_named
 from dateshard.documents.checkpoints import CheckpointLoadDocument
 from dateshard.places import shards_folder
-from dateshard.settings import validate
+from dateshard.settings import Settings, validate
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError
 from dateshard.trainer.checkpoint import Checkpoint
@@ -14,6 +14,7 @@ from dateshard.trainer.models import num_parameters
 from dateshard.trainer.rehearsal.trial import try_batch
 from dateshard.trainer.session import restore
 from dateshard.trainer.setup import make_session
+from dateshard.training.unprepared_dates import open_of_run
 from dateshard.trust import check_trust, code_of
 
 
@@ -30,7 +31,7 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     place = wanted.place
     folder, what = (place.folder.parent, f"run {place.run}") if place.run else (saved.folder, saved.name)
     check_trust(folder, code_of(settings.trainer), what, trust=trust)
-    dataset, notes = _dataset_of(saved)
+    dataset, notes = _dataset_of(settings, saved)
     session = make_session(without_acceleration(settings.trainer), dataset, saved.folder.parent)
     restore(session, saved)
     trial = try_batch(session)
@@ -54,12 +55,12 @@ def load(wanted: Named, *, trust: bool = False) -> CheckpointLoadDocument:
     }
 
 
-def _dataset_of(saved: Checkpoint) -> tuple[Dataset, list[str]]:
+def _dataset_of(settings: Settings, saved: Checkpoint) -> tuple[Dataset, list[str]]:
     """The generation that it was trained on; where that was cleaned away (a copy pins nothing), the current one."""
     data = saved.state.bound.data
     root = shards_folder(data.name)
     try:
-        return Dataset.open(root, data.generation), []
+        return open_of_run(settings, data)
     except NotThereError:
         dataset = Dataset.open(root)
         note = f"generation {data.generation} is gone: tried on generation {dataset.generation}"

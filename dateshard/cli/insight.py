@@ -55,9 +55,10 @@ def inspect(words: tuple[str, ...], files: tuple[str, ...], rows: int, as_json: 
 @click.option(
     "--limit", type=click.IntRange(1), default=20, show_default=True, help="how many rows of --drift and nodes to show"
 )
+@click.option("--measure", is_flag=True, help="nothing is prepared yet: measure them in one pass, and write no shard")
 @json_option
 def statistics(
-    words: tuple[str, ...], files: tuple[str, ...], by_date: bool, drift: bool, limit: int, as_json: bool
+    words: tuple[str, ...], files: tuple[str, ...], by_date: bool, drift: bool, limit: int, measure: bool, as_json: bool
 ) -> int:
     """Show the frozen global statistics and the dates that they are from, those of each date, or unusual dates."""
     from dateshard.insight.figures import by_date as rows_by_date
@@ -69,6 +70,8 @@ def statistics(
     if selectors and not (by_date or drift):
         raise click.UsageError("dates go with --by-date or --drift: the global statistics are of the training data.")
     screen = Screen(as_json=as_json)
+    if measure:
+        measured(files, overrides)
     dataset = open_dataset(files, overrides)
     document = global_statistics(dataset, limit)
     if by_date or drift:
@@ -117,6 +120,13 @@ def open_dataset(files: Sequence[str], overrides: Sequence[str]) -> Dataset:
     from dateshard.shardstore.dataset import Dataset
 
     return Dataset.open(shards_folder(settings_of(files, overrides).dataset))
+
+
+def measured(files: Sequence[str], overrides: Sequence[str]) -> None:
+    """Measures and commits the statistics of the configuration's dataset."""
+    from dateshard.preparing.statistics_source import measure_alone
+
+    measure_alone(settings_of(files, overrides))
 
 
 def read_survey(screen: Screen, dataset: Dataset, dates: Iterable[dt.date]) -> DataSurvey:

@@ -168,6 +168,7 @@ class StatisticsDocument(TypedDict):
     dataset: str
     generation: int
     statistics: Annotated[str, Field(description="their id")]
+    file: Annotated[str, Field(description="that holds them; trainer.loading.statistics takes it")]
     dates: Annotated[DatesHeld, Field(description="the training dates that they were made of")]
     provisional: Annotated[list[DateText], Field(description="training dates that they lack")]
     features: list[StatisticsFeature]

@@ -12,6 +12,7 @@ from typing import Any
 PACKAGES = {
     "dateshard": (
         "preprocess",
+        "measure_statistics",
         "open",
         "Opened",
         "Windows",

@@ -15,7 +15,7 @@ import numpy as np
 from dateshard.insight.observed_shares import short_step
 from dateshard.insight.survey import DataSurvey, distance, moments_of, reference
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.frozen import Nodes
+from dateshard.shardstore.frozen import STATISTICS_FILE, Nodes
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.transform import Floats
 from dateshard.shardstore.times.calendar import Day, collapse
@@ -204,6 +204,7 @@ def global_statistics(dataset: Dataset, limit: int) -> StatisticsDocument:
         "dataset": manifest.dataset,
         "generation": dataset.generation,
         "statistics": manifest.statistics,
+        "file": str(dataset.root / "statistics" / manifest.statistics / STATISTICS_FILE),
         "dates": {"count": len(dates), "ranges": collapse(dates, undated=manifest.undated)},
         "provisional": [str(date) for date in manifest.provisional],
         "features": features,

@@ -10,7 +10,7 @@ from pathlib import Path
 from dateshard.insight.observed_shares import observed_cells, shares_line, shares_of, thin_splits
 from dateshard.judging.verdict import Verdict, keep, kept, of_evaluation
 from dateshard.judging.window_forecasts import ForecastsFile, write_forecasts
-from dateshard.places import runs_folder, shards_folder
+from dateshard.places import runs_folder
 from dateshard.settings import Settings
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.dataset import Dataset
@@ -31,6 +31,7 @@ from dateshard.trainer.runs.save_dir import refuse_absent
 from dateshard.trainer.runs.start import locate
 from dateshard.trainer.session import restore
 from dateshard.trainer.setup import choose_columns, make_session
+from dateshard.training.unprepared_dates import open_of_run, open_to_look
 from dateshard.trust import admit, code_of, settings_of_run
 
 CALIBRATED = ("train", "validation")  # of these the model or its intervals were made
@@ -76,7 +77,7 @@ def keep_forecasts(run: TrainingRun, which: str, split: str, path: Path) -> Fore
     """Writes the forecasts of a run's checkpoint for every window of a split, with the intervals that the run has of it."""
     settings = settings_of_run(run)
     saved, _ = checkpoint.find(run.checkpoints, which)
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
+    dataset, _ = open_of_run(settings, saved.state.bound.data)
     forecaster = load_forecaster(settings.trainer, dataset, saved)
     return write_forecasts(forecaster, split, kept_intervals(forecaster, saved, run.folder), path)
 
@@ -125,7 +126,7 @@ def _judge(
     run: TrainingRun, settings: Settings, saved: Checkpoint, split: str, baselines: Sequence[str] | None
 ) -> _Judged:
     began = time.perf_counter()
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
+    dataset, left_out = open_of_run(settings, saved.state.bound.data)
     session = make_session(without_acceleration(settings.trainer), dataset, run.checkpoints)
     restore(session, saved)
     wanted, notes = _chosen(settings, dataset, split, baselines)
@@ -138,7 +139,7 @@ def _judge(
         notes = [*notes, *([note] if note else [])]
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=model, intervals=intervals)
     _look(result, settings, dataset)
-    result.notes.extend(notes)
+    result.notes.extend([*notes, *(f"note: {sentence}" for sentence in left_out)])
     if (precision := settings.trainer.training.precision) != "fp32":
         result.notes.append(f"note: trained in {precision}; its forecasts, here and elsewhere, are computed in fp32")
     if data_identity(dataset).id != saved.state.bound.data.id:
@@ -155,7 +156,7 @@ def _keep(run: TrainingRun, judged: _Judged, saved: Checkpoint) -> Verdict:
 
 def evaluate_config(settings: Settings, split: str, baselines: Sequence[str] | None) -> tuple[Evaluation, str]:
     """The baselines alone on the current generation; nothing is trained."""
-    dataset = Dataset.open(shards_folder(settings.dataset))
+    dataset = open_to_look(settings)
     wanted, notes = _chosen(settings, dataset, split, baselines)
     result = evaluate(settings.trainer, dataset, split=split, baselines=wanted, model=None)
     _look(result, settings, dataset)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from dateshard.judging.forecast import LATEST
 from dateshard.judging.judge import newest_run
-from dateshard.places import runs_folder, shards_folder
+from dateshard.places import runs_folder
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, UsageError
@@ -23,6 +23,7 @@ from dateshard.trainer.config import is_own
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.save_dir import refuse_absent
 from dateshard.trainer.runs.start import locate
+from dateshard.training.unprepared_dates import open_of_run
 from dateshard.trust import settings_of_run
 
 
@@ -64,8 +65,8 @@ def load_run(
     settings = settings_of_run(run, trust=trust)
     refuse_absent(run.folder)
     saved, passed = checkpoint.find(run.checkpoints, which)
-    dataset = Dataset.open(shards_folder(settings.dataset), saved.state.bound.data.generation)
-    notes = [f"passed over: {note}" for note in passed]
+    dataset, left_out = open_of_run(settings, saved.state.bound.data, needs_dates=False)
+    notes = [*(f"passed over: {note}" for note in passed), *left_out]
     if data_identity(dataset).id != saved.state.bound.data.id:
         notes.append("the store was made anew since: this is not the data that the run was trained on")
     changed = {} if bounds is None else {"bounds": dict(bounds)}

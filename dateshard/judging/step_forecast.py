@@ -16,6 +16,7 @@ from dateshard.judging.forecast_table import Made, frame_of, of_steps
 from dateshard.judging.silent_nodes import known_targets, silence, silent_nodes, some_names
 from dateshard.pipeline.account import total
 from dateshard.pipeline.raw.strangers import Strangers
+from dateshard.pipeline.recent.dates_from_dumps import DumpDataset, open_newest
 from dateshard.pipeline.recent.known_ahead import KnownAhead, unobserved
 from dateshard.pipeline.recent.recent_steps import RecentRows, RecentSteps
 from dateshard.shardstore.commands import by_door, command
@@ -147,10 +148,15 @@ def _end_of_values(dataset: Dataset) -> int:
 
 
 def newest_alike(dataset: Dataset) -> Dataset:
-    """The current generation, if a cell means the same there: it may have dates that came after the training."""
+    """The current generation, if a cell means the same there: it may have dates that came after the training.
+
+    Of a run from dumps with the dates that have a dump and no shard now."""
     newest = Dataset.open(dataset.root)
     same = newest.manifest.normalise == dataset.manifest.normalise
-    return newest if same and newest.manifest.step == dataset.manifest.step else dataset
+    same = same and newest.manifest.step == dataset.manifest.step
+    if isinstance(dataset, DumpDataset):
+        return open_newest(newest, dataset.raw.config) if same else dataset
+    return newest if same else dataset
 
 
 def targets_of(forecaster: Forecaster, history: RecentSteps) -> list[TargetStep]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.places import shards_folder
 from dateshard.preparing.raw_units import raw_units
 from dateshard.preparing.selectors import committed_dates
-from dateshard.shardstore.commands import command, to_run
+from dateshard.preparing.statistics_source import dataset_named
+from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import NotThereError, UsageError, Where, counted, shorten
+from dateshard.shardstore.errors import NotThereError, UsageError, Where, counted
 from dateshard.shardstore.layouts.feature import categorical
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.scaling.transform import Floats
@@ -50,16 +50,7 @@ def open_dataset(dataset: str | Path, generation: int | None = None) -> Opened:
     Raises:
         NotThereError: nothing was prepared under that name. DamagedError: the manifest is damaged.
     """
-    folder = Path(dataset)
-    named = isinstance(dataset, str) and folder.name == dataset and not (folder / "CURRENT").exists()
-    if named and not shards_folder(str(dataset)).is_dir():
-        there = sorted(path.name for path in shards_folder("").glob("*") if path.is_dir())
-        calls = ", ".join(f"dateshard.open({name!r})" for name in there[:5])
-        what, where = f"no dataset '{shorten(str(dataset))}'", Where(file=str(shards_folder("")))
-        raise NotThereError(
-            what, where=where, todo=f"There are: {calls}" if there else to_run("preprocess", config=True)
-        )
-    return Opened(Dataset.open(shards_folder(str(dataset)) if named else folder, generation))
+    return Opened(dataset_named(dataset, generation))
 
 
 class Opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dateshard.judging.backtesting.backtest import run_backtest
@@ -17,9 +18,11 @@ from dateshard.pipeline.progress_events import Event
 from dateshard.pipeline.progress_events import Finished as Prepared
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.preparing.carrying_out import carry_out, memory_of
+from dateshard.preparing.statistics_source import measure_alone
 from dateshard.preparing.wishes import wish_of
 from dateshard.settings import Settings
 from dateshard.shardstore.errors import FailedDatesError, ResourceError, counted
+from dateshard.shardstore.frozen import STATISTICS_FILE
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import screen_of
 from dateshard.terminal.signals import StopSignal
@@ -80,6 +83,21 @@ def preprocess(
     if finished.failed:
         raise _failed(finished)
     return open_dataset(chosen.dataset)
+
+
+def measure_statistics(config: Config | None = None, *, workers: int | None = None, **settings: Any) -> Path:
+    """Measures the statistics of all dumps in one pass, without making a shard, and returns the file that holds them.
+
+    It is for `loading.statistics` and `DateBatchedLoader(statistics=)`. The command is `dateshard statistics --measure`.
+
+    Args:
+        config, settings: as of `preprocess`. workers: processes; None: one a core.
+
+    Raises:
+        UsageError: the dataset has statistics already. FailedDatesError, DumpError: dumps that cannot be used.
+    """
+    dataset = measure_alone(settings_from(config, settings), workers)
+    return dataset.root / "statistics" / dataset.manifest.statistics / STATISTICS_FILE
 
 
 def train(

@@ -12,6 +12,7 @@ from dateshard.bookkeeping.run_history import RunHistory, history
 from dateshard.judging.judge import verdict_on
 from dateshard.judging.verdict import Verdict
 from dateshard.places import shards_folder
+from dateshard.settings import validate
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError, NotThereError, StoreError, UntrustedError
 from dateshard.trainer import checkpoint
@@ -20,6 +21,7 @@ from dateshard.trainer.checkpoint import Checkpoint
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.status import standing
+from dateshard.training.unprepared_dates import open_of_run
 
 SPLITS = ("test", "validation")
 
@@ -111,6 +113,9 @@ def _dataset(record: RunRecord) -> Dataset | None:
     with suppress(StoreError):
         data = record.bound.data
         dataset = Dataset.open(shards_folder(data.name), data.generation)
+        if data.dumps:
+            with suppress(DateshardError):
+                dataset, _ = open_of_run(validate({"dataset": data.name, "trainer": record.config}), data)
         return dataset if data_identity(dataset).id == data.id else None
     return None
 

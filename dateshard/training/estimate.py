@@ -10,7 +10,7 @@ import psutil
 from dateshard.documents.training import Blocking as BlockingRow
 from dateshard.documents.training import CheckpointParts, EstimateDocument, Overflow, ResidentOn
 from dateshard.insight.insight_screen import percent
-from dateshard.places import runs_folder, shards_folder
+from dateshard.places import runs_folder
 from dateshard.settings import Settings
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import Screen, size
@@ -21,12 +21,12 @@ from dateshard.trainer.models import num_parameters
 from dateshard.trainer.runs.disk_need import fitting, need, state_bytes
 from dateshard.trainer.session import Session
 from dateshard.trainer.setup import make_session, shuffle_of, sizing_of, window_of
-from dateshard.training.unprepared_dates import opener_of
+from dateshard.training.unprepared_dates import open_to_look
 
 
 def estimate(settings: Settings) -> EstimateDocument:
     """Everything that `--json` prints. Builds the model and the readers, reads no values."""
-    dataset, config = opener_of(settings)(shards_folder(settings.dataset), None), settings.trainer
+    dataset, config = open_to_look(settings), settings.trainer
     session, window = make_session(config, dataset, runs_folder()), window_of(settings.trainer)
     sizing = sizing_of(config, dataset, window)
     order, held = session.train.order, session.validation.order if session.validation else None

@@ -31,7 +31,7 @@ from dateshard.trainer.step import Outcome, Step
 from dateshard.trainer.stop import Interrupted
 from dateshard.training.board import refuse_missing
 from dateshard.training.estimate import estimate
-from dateshard.training.unprepared_dates import opener_of
+from dateshard.training.unprepared_dates import open_to_look, opener_of
 from dateshard.trust import admit, code_of
 
 WORKS, BROKEN, NOT_TRIED = "works", "does NOT work", "not tried"
@@ -78,7 +78,7 @@ def dry_run(settings: Settings, *, watch: Callable[[EstimateDocument], None]) ->
     watch(needs)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="dateshard-dry-run-") as folder:
-        dataset = opener_of(settings)(shards_folder(settings.dataset), None)
+        dataset = open_to_look(settings)
         session = make_session(settings.trainer, dataset, Path(folder))
         refuse_batch_of_one(session)
         refuse_blind(session)
@@ -167,7 +167,7 @@ def overfit_few(
     """
     plain = apply(settings, PLAIN)
     if name is None:
-        session = make_session(plain.trainer, opener_of(plain)(shards_folder(plain.dataset), None), runs_folder())
+        session = make_session(plain.trainer, open_to_look(plain), runs_folder())
         refuse_blind(session)
         return _follow(OverfitStarted(session, None, _most(session)), count, watch, should_stop)
     shards = shards_folder(plain.dataset)

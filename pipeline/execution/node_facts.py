@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execution.job import Job, PreprocessProgress
 from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.plan import DatePlan
+from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import NO_NODES, Frozen, Nodes, load_new_nodes, save_nodes
 from dateshard.shardstore.frozen.edges import save_edges
@@ -21,28 +23,30 @@ from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.measured import load_receipt
 
 
-def with_node_facts(manifest: Manifest, job: Job, frozen: Frozen) -> Manifest:
+def with_node_facts(
+    manifest: Manifest, writer: StoreWriter, config: Pipeline, about: AboutNodes, frozen: Frozen
+) -> Manifest:
     """Publishes them (not yet durable); returns the manifest with their ids.
 
     Raises:
         UsageError: a static column that cannot be scaled, or an edge of a node that is not there.
     """
-    static, rows, root = job.about.static, job.about.edges, job.writer.root
+    static, rows, root = about.static, about.edges, writer.root
     names = frozen.nodes.joined(frozen.new_nodes).names
     if static.names:
         place_columns(static, names, frozen.statistics.on(len(names)).trained_nodes)  # what is unfit is refused here
-        job.writer.published([save_static(root, static)])
+        writer.published([save_static(root, static)])
     if rows is not None:
-        if not job.config.keeps_unknown:  # else it may be of a node that is to come
+        if not config.keeps_unknown:  # else it may be of a node that is to come
             rows.refuse_unknown(names)
-        job.writer.published([save_edges(root, rows.edges)])
+        writer.published([save_edges(root, rows.edges)])
     if frozen.new_nodes.names:
-        job.writer.published([save_nodes(root, frozen.new_nodes, "new_nodes")])
+        writer.published([save_nodes(root, frozen.new_nodes, "new_nodes")])
     return replace(
         manifest,
         static=static.id,
         edges=rows.edges.id if rows else "",
-        keeps_unknown=job.config.keeps_unknown,
+        keeps_unknown=config.keeps_unknown,
         new_nodes=frozen.new_nodes.id if frozen.new_nodes.names else "",
         num_new_nodes=len(frozen.new_nodes.names),
         num_nodes=len(names),

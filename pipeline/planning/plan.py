@@ -159,9 +159,15 @@ def basis_of(config: Pipeline, measure: str, seen: Observed) -> str:
 
     Once they rest on the newer code of typed dumps they do so for ever, whichever dumps are still there.
     """
-    plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
+    plain, typed = bases_of(config, measure)
     newer = seen.sources.basis == typed or any(dump.typed for dump in seen.dumps.values())
     return typed if newer else plain
+
+
+def bases_of(config: Pipeline, measure: str) -> tuple[str, str]:
+    """Returns what `basis_of` may be: where dumps are text, and where some are typed."""
+    plain, typed = (identity([measure, code, config.partial_settings()]) for code in (MEASURE_CODE, TYPED_CODE))
+    return plain, typed
 
 
 def normalise_identity(settings: str, statistics: str, nodes: str, vocabularies: str = "") -> str:

@@ -136,15 +136,16 @@ def open_dumps(
         UsageError: the dates are no grid, or the statistics do not fit; names the command that helps.
         DumpError, FailedDatesError: dumps that cannot be used.
     """
-    _refuse_records(config)
+    refuse_records(config)
     current = None if statistics or not (root / "CURRENT").exists() else Dataset.open(root)
-    seen, about = _observed(config, root, current)
+    seen, about = observed_dumps(config, root, current)
     known = statistics or current
     if known is None:
         with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:
-            frozen, plan = measuring_pass(config, Path(folder), seen, about, num_workers)
-        known = Dataset(root, 0, _measured(name, config, frozen, plan))
-        _hold(known, frozen, about)
+            passed = measuring_pass(config, Path(folder), seen, about, num_workers)
+        plan = passed.plan
+        known = Dataset(root, 0, _measured(name, config, passed.frozen, plan))
+        _hold(known, passed.frozen, about)
     else:
         plan = make_plan(config, seen, Wish())
         if statistics:
@@ -173,9 +174,9 @@ def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | 
             split, or no new date lies in any.
         DumpError: dumps that cannot be used.
     """
-    _refuse_records(config)
+    refuse_records(config)
     refuse_other_settings(config, known)
-    seen, _ = _observed(config, known.root, known)
+    seen, _ = observed_dumps(config, known.root, known)
     there, committed = seen.dumps, known.manifest.dates
     dumps = {date: dump for date, dump in there.items() if held is None or date in committed or str(date) in held}
     plan = make_plan(config, replace(seen, dumps=dumps), Wish())
@@ -200,7 +201,22 @@ def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | 
     return DumpDataset(known.root, known.generation, manifest, _raw(config, dumps, entries), known.manifest)
 
 
-def _refuse_records(config: Pipeline) -> None:
+def open_newest(known: Dataset, config: Pipeline) -> DumpDataset:
+    """Opens a generation and the dumps of dates that it does not have, to forecast from: they need not lie in a split."""
+    seen, _ = observed_dumps(config, known.root, known)
+    plan, committed = make_plan(config, seen, Wish()), known.manifest.dates
+    keys = {each.date: each.key for each in plan.dates if each.key and each.date not in committed}
+    entries = {date: _without_files(config, date, key, known.manifest.num_nodes) for date, key in keys.items()}
+    manifest = replace(known.manifest, dates=dict(sorted({**committed, **entries}.items())))
+    return DumpDataset(known.root, known.generation, manifest, _raw(config, seen.dumps, entries), known.manifest)
+
+
+def refuse_records(config: Pipeline) -> None:
+    """Refuses layouts whose dates cannot be placed before they are decoded.
+
+    Raises:
+        UsageError: names the layout.
+    """
     if config.layout != "grid":
         what = (
             f"dates of the layout '{config.layout}' have as many records as their dump, which is not known beforehand"
@@ -210,7 +226,12 @@ def _refuse_records(config: Pipeline) -> None:
 
 def _raw(config: Pipeline, dumps: Mapping[dt.date, Dump], entries: Mapping[dt.date, Entry]) -> Raw:
     """The dumps of entries without files."""
-    own = {date: dump for date, dump in dumps.items() if date in entries and not entries[date].parts[0].files}
+    return raw_of(config, dumps, {date for date, entry in entries.items() if not entry.parts[0].files})
+
+
+def raw_of(config: Pipeline, dumps: Mapping[dt.date, Dump], dates: Collection[dt.date]) -> Raw:
+    """The dumps of some dates, to be decoded."""
+    own = {date: dump for date, dump in dumps.items() if date in dates}
     cut = frozenset(own) if config.source.cut_first else frozenset[dt.date]()
     return Raw(config=config, dumps=own, cut=cut, folder=Path(), names=(config.source.path,))
 
@@ -221,7 +242,7 @@ def _without_files(config: Pipeline, date: dt.date, key: str, num_nodes: int) ->
     return Entry(day.start, day.num_steps, (Part(id=key, nodes=(0, num_nodes), files={}),), day.length)
 
 
-def _observed(config: Pipeline, root: Path, current: Dataset | None) -> tuple[Observed, AboutNodes]:
+def observed_dumps(config: Pipeline, root: Path, current: Dataset | None) -> tuple[Observed, AboutNodes]:
     """The dumps, and what is committed.
 
     Raises:

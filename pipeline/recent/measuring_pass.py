@@ -36,6 +36,15 @@ class PassedDate:
     vocabularies: Mapping[str, Sequence[str]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """What a pass gives: what is frozen, the plan of the dates that have rows, and what that plan looked at."""
+
+    frozen: Frozen
+    plan: Plan
+    seen: Observed
+
+
 @dataclass(slots=True, kw_only=True)
 class _Pass:
     """How far the pass has come: what is planned now, and what became of each date."""
@@ -49,7 +58,7 @@ class _Pass:
 
 def measuring_pass(
     config: Pipeline, folder: Path, seen: Observed, about: AboutNodes, num_workers: int | None
-) -> tuple[Frozen, Plan]:
+) -> Passed:
     """Measures every dump as preprocess does, and merges the statistics of the training dates to the same bits.
 
     Memory: the partial statistics of all dates, 48 bytes a node and feature each, and one date in each process.
@@ -73,7 +82,7 @@ def measuring_pass(
             progress.plan = _planned(progress, config, folder)
     if progress.failed:
         raise _failed(progress.failed)
-    return _merged(progress, config, about), progress.plan
+    return Passed(frozen=_merged(progress, config, about), plan=progress.plan, seen=progress.seen)
 
 
 def pass_over_date(

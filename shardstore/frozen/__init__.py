@@ -41,6 +41,8 @@ from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import Floats
 
+STATISTICS_FILE = "statistics.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
@@ -200,7 +202,7 @@ def save_statistics(root: Path, statistics: Statistics) -> Path:
     if statistics.merged.histogram.rows_4K.size:
         files["histogram.i64"] = statistics.merged.histogram.to_bytes()
     hashes = {name.partition(".")[0]: [len(data), hash_bytes(data)] for name, data in files.items()}
-    files["statistics.json"] = seal({**statistics.describe(), **hashes})
+    files[STATISTICS_FILE] = seal({**statistics.describe(), **hashes})
     return publish_files(root, root / "statistics" / statistics.id, files)
 
 
@@ -214,7 +216,7 @@ def load_statistics(root: Path, folder_id: str) -> Statistics:
 
 
 def _load_statistics(folder: Path) -> Statistics:
-    path = folder / "statistics.json"
+    path = folder / STATISTICS_FILE
     content = unseal(read_file(path), str(path), how_to_mend())
     with expected_form(str(path), how_to_mend()):
         moments = read_whole(path.with_name("moments.f64"), content["moments"])

@@ -22,6 +22,7 @@ FREE = (
     "loading.prefetch",
     "loading.resident_on",
     "loading.from_dumps",  # the data of a run says which dates it reads so
+    "loading.statistics",  # likewise: its generation has them
     "checkpoint",
     "metrics",
     "logging",

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from dateshard.documents.benching import BenchEpochDocument, WayRow
-from dateshard.places import shards_folder
+from dateshard.pipeline.recent.dates_from_dumps import DumpDataset
 from dateshard.settings import Settings
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.dataset import Dataset
@@ -30,6 +30,7 @@ from dateshard.trainer.memory.memory_need import machine_bytes
 from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.setup import refuse_unready
 from dateshard.training.epoch_bench.feeds import RAM, WAYS, loaded_dates, stacked_bytes
+from dateshard.training.unprepared_dates import open_to_look
 
 LOOK_SECONDS = 0.005
 DAYS = 2  # of a batch of dates, where the configuration does not say
@@ -51,7 +52,7 @@ def bench_epoch(
     Raises:
         UsageError: the model is not trained by batches. StoreError: the dataset is not ready.
     """
-    config, dataset = settings.trainer, Dataset.open(shards_folder(settings.dataset))
+    config, dataset = settings.trainer, open_to_look(settings)
     if config.model.name == "ridge":
         what = "ridge is solved at once: it has no epoch to measure"
         raise UsageError(what, todo=f"Name another model: {by_door('trainer.model.name=mlp', 'model mlp')}")
@@ -66,8 +67,10 @@ def bench_epoch(
         if way == RAM and held > free:
             what = f"all windows in RAM take {size(held)} while they are copied, and {size(free)} are free"
             row = _skipped(way, what)
+        elif way == "mapped" and isinstance(dataset, DumpDataset) and dataset.raw.dumps:
+            row = _skipped(way, "dates without a shard cannot be mapped")
         else:
-            row = _measured(way, config, dataset, days_per_batch)
+            row = _measured(way, settings, dataset, days_per_batch)
         watch(row)
         rows.append(row)
     return {
@@ -101,11 +104,11 @@ def _warm(dataset: Dataset, free: int) -> None:
         dataset.read_day(day)
 
 
-def _measured(way: str, config: Trainer, dataset: Dataset, days_per_batch: int) -> WayRow:
+def _measured(way: str, settings: Settings, dataset: Dataset, days_per_batch: int) -> WayRow:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wish = {"way": way, "store": str(dataset.root), "generation": dataset.generation}
-        wish |= {"days_per_batch": days_per_batch, "trainer": config.model_dump(mode="json")}
+        wish |= {"days_per_batch": days_per_batch, "settings": settings.model_dump(mode="json")}
         (folder / "asked.json").write_text(json.dumps(wish))
         code, peak = _watch_process(folder)
         if code or not (folder / "answer.json").exists():

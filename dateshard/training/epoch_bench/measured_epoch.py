@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.config import Trainer
@@ -24,6 +25,7 @@ from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.setup import make_session
 from dateshard.trainer.step import Step
 from dateshard.training.epoch_bench.feeds import config_of, feed_of
+from dateshard.training.unprepared_dates import open_to_look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,11 @@ def main(folder: Path) -> None:
     """Measures what asked.json asks for, and writes the figures, or why there are none."""
     wish: dict[str, Any] = json.loads((folder / "asked.json").read_text())
     try:
-        config, dataset = Trainer.model_validate(wish["trainer"]), Dataset.open(wish["store"], wish["generation"])
+        settings = Settings.model_validate(wish["settings"])
+        from_dumps = settings.trainer.loading.from_dumps
+        dataset = open_to_look(settings) if from_dumps else Dataset.open(wish["store"], wish["generation"])
         figures = measure_epoch(
-            wish["way"], config, dataset, wish["days_per_batch"], lambda name: (folder / name).touch()
+            wish["way"], settings.trainer, dataset, wish["days_per_batch"], lambda name: (folder / name).touch()
         )
         answer = asdict(figures)
     except DateshardError as error:
