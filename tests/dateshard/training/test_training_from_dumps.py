@@ -12,10 +12,15 @@ import pytest
 import torch
 
 import dateshard
+from dateshard.judging.judge import evaluate_config
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.loop import train
 from dateshard.trainer.runs.start import New, start
-from dateshard.training.unprepared_dates import opener_of
+from dateshard.trainer.setup import make_session
+from dateshard.training.epoch_bench import bench_epoch as benching
+from dateshard.training.epoch_bench.bench_epoch import bench_epoch
+from dateshard.training.epoch_bench.measured_epoch import main
+from dateshard.training.unprepared_dates import open_to_look, opener_of
 from tests.kit.zygote import shared
 
 LATE = dt.date(2024, 3, 4)
@@ -94,6 +99,60 @@ def test_a_run_is_bound_to_the_bytes_of_its_dumps(world: Any) -> None:
     cells = [cell for document in replayed for window in document["trace"] or () for cell in window["cells"]]
     assert any(row["file"].endswith(f"{LATE}.csv") for cell in cells for row in cell["rows"] or ())
     assert "store was made anew" not in str(run.evaluate("validation"))
+
+
+def judged(world: Any, name: str) -> list[Any]:
+    """What evaluates a run, its baselines alone, forecasts and measures an epoch say of its data."""
+    run, plain = dateshard.Run(name), evaluate_config(world.settings, "test", None)[0]
+    session = make_session(world.settings.trainer, open_to_look(world.settings), world.folder)
+    epoch = [[batch.target_BPNF.sum().item() for batch in session.train.batches(0)]]
+    tables = [run.evaluate(split).document["rows"] for split in ("train", "test")]
+    return [*tables, plain.to_json()["rows"], epoch, run.predict().to_dicts(), run.predict(at="2024-03-05").to_dicts()]
+
+
+@pytest.fixture
+def late(make_world: Callable[..., Any]) -> Any:
+    """Seven dates; one of training and that of the test have a dump and no shard."""
+    split = {"train": "..2024-03-05", "validation": "2024-03-06", "test": "2024-03-07"}
+    loading = {"policy": "streaming", "from_dumps": True}
+    made = make_world(7, split=split, missing=0.3, loading=loading)
+    dumps = {date: made.dump(date).read_text() for date in (LATE, dt.date(2024, 3, 7))}
+    for date in dumps:
+        made.dump(date).unlink()
+    made.prepare()
+    for date, text in dumps.items():
+        made.dump(date).write_text(text)
+    return made
+
+
+def test_a_run_from_dumps_is_judged_and_forecasts_as_one_from_shards(
+    late: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        benching, "_watch_process", lambda folder: (main(folder), 0)
+    )  # a process of its own costs seconds
+    trained(late, "dumps")
+    dumps = judged(late, "dumps")
+    benched = bench_epoch(late.settings, ways=["streaming", "mapped"])["ways"]
+    late.prepare()
+    late.tree["trainer"]["loading"] = {"policy": "streaming"}
+    trained(late, "shards")
+    shards = judged(late, "shards")
+    assert dumps == shards
+    (row,) = bench_epoch(late.settings, ways=["streaming"])["ways"]
+    assert (benched[0]["windows"], benched[0]["train_loss"]) == (row["windows"], row["train_loss"])
+    assert benched[1]["skipped"] == "dates without a shard cannot be mapped"
+
+
+def test_where_a_dump_of_a_run_is_gone_it_is_judged_on_its_shards_and_told_so(late: Any) -> None:
+    trained(late, "dumps")
+    late.dump(LATE).unlink()
+    run = dateshard.Run("dumps")
+    (note,) = [
+        line for line in run.evaluate("validation").document["notes"] if "without 2024-03-04, 2024-03-07" in line
+    ]
+    assert "the dump that the run read is gone" in note
+    assert str(run.predict()["date"][0]) == "2024-03-07"
 
 
 @pytest.mark.parametrize(
