@@ -71,7 +71,7 @@ def is_one_file(pattern: str) -> bool:
 def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
     paths = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
-    return tuple(file for path in paths for file in _files(path))
+    return tuple(file for path in paths for file in files_below(path))
 
 
 def one_table(pattern: str, files: Sequence[Path]) -> str:
@@ -127,7 +127,7 @@ def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> t
     twice = next((some for some in nodes.values() if len(some) > 1), None)
     if twice and "*" not in pattern:
         raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
-    files = tuple(file for path in paths for file in _files(path))
+    files = tuple(file for path in paths for file in files_below(path))
     if NODE in pattern:
         return Path(place_of(pattern, date)), files
     return (paths[0].parent if twice else paths[0]), files
@@ -172,11 +172,11 @@ def _in_names_there(pattern: str) -> list[str]:
     if FIELD.search(folder) or not PLACEHOLDER.search(name):
         return []
     there = sorted(glob.glob(os.path.join(_wildcard(folder), "*")))[:LOOKED_AT]
-    dated = (_dated(os.path.basename(path), style) for path in there for style in STYLES)
+    dated = (dated_name(os.path.basename(path), style) for path in there for style in STYLES)
     return [os.path.join(folder, other) for other in dict.fromkeys(dated) if other]
 
 
-def _dated(name: str, style: str) -> str:
+def dated_name(name: str, style: str) -> str:
     """The name with `{date}` in that style for the date that it holds; empty if it holds none so written."""
     form = style[1:] or "%Y-%m-%d"
     for match in re.finditer(rf"(?<!\d)(?P<date>{_written(form)})(?!\d)", name):
@@ -281,7 +281,7 @@ def _literal(text: str) -> str:
     return "[^/]*".join(re.escape(literal) for literal in text.split("*"))
 
 
-def _files(path: Path) -> list[Path]:
+def files_below(path: Path) -> list[Path]:
     """The file, or all files below the folder, in order of name.
 
     What cannot be looked into, or leads nowhere, is among them: reading it tells, and no row is lost in silence.

@@ -51,7 +51,7 @@ def of_bad_times(texts: Sequence[str], source: Source, date: dt.date | None) -> 
         return f"{named}: set pipeline.source.ambiguous: infer, if rows stand in order, or earliest or latest"
     if source.timezone != "UTC" and _are_times(texts, alone, timezone="UTC"):
         return _one_clock(texts, alone)
-    form = next(_forms(texts, date), "")
+    form = next(forms_of(texts, date), "")
     form = form.replace("T", " ") if isinstance(source.time, tuple) else form  # nothing stands between two columns
     return f"Set pipeline.source.time_format: {form!r}" if form else _unit(texts, source, date)
 
@@ -105,7 +105,7 @@ def _one_clock(texts: Sequence[str], source: Source) -> str:
     )
 
 
-def _forms(texts: Sequence[str], date: dt.date | None) -> Iterator[str]:
+def forms_of(texts: Sequence[str], date: dt.date | None) -> Iterator[str]:
     """Patterns that all of the texts have; of a date, where one is known."""
     for form in (f"{day}{joint}{clock}" for day in DATES for clock in CLOCKS for joint in (JOINTS if clock else ("",))):
         try:

@@ -49,7 +49,7 @@ def of_header(header: Header, request: Request) -> str:
                     if keys
                     else ""
                 )
-    kinds = [[_kind(field) for field in _fields(line, dialect, dialect.separator)] for line in lines[:2]]
+    kinds = [[kind_of(field) for field in _fields(line, dialect, dialect.separator)] for line in lines[:2]]
     if len(kinds) == 2 and kinds[0] == kinds[1] and {"number", "time"} & set(kinds[0]):
         columns = counted(len(kinds[0]), "column")
         return f"If the file has no header, set pipeline.source.csv.columns to the names of its {columns}"
@@ -73,7 +73,8 @@ def _to_skip(above: Sequence[str], count: int) -> list[str]:
     return [f"skip_rows: {count}"] if above else []
 
 
-def _kind(field: str) -> str:
+def kind_of(field: str) -> str:
+    """Says what a field of a CSV looks like: number, time or text; nothing of an empty one."""
     if NUMBER.fullmatch(field):
         return "number"
     return "time" if TIME.fullmatch(field) else "text" if field else ""
