@@ -151,6 +151,7 @@ def _counted(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
         start = day_of(source.time_origin, source.timezone, HOUR // 2).start
     if not column.dtype.is_integer():
         texts = column.cast(pl.String, strict=False)
+        texts = texts.str.replace(",", ".", literal=True) if source.csv.decimal == "," else texts
         decimals = texts.cast(pl.Decimal(38, 9), strict=False)
         scaled = (decimals * unit).cast(pl.Decimal(38, 0), strict=False).cast(pl.Int64, strict=False)
         values, valid = _numpy(scaled)

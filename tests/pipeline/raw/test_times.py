@@ -44,6 +44,12 @@ def hours(read: Dump, data: str, **source: Any) -> list[str]:
 PARTS = {"year": "y", "month": "m", "day": "d", "hour": "h", "minute": "min", "second": "s"}
 
 
+def test_seconds_have_the_decimal_mark_of_their_file(read_dump: Dump) -> None:
+    data = "time;node;speed\n18000,25;n;1\n18000,75;n;2\n"
+    dialect = {"separator": ";", "decimal": ","}
+    assert read_dump(data, csv=dialect, time_format="s", time_origin="2024-03-01").clock == ["2024-03-01T05:00:00"] * 2
+
+
 @pytest.mark.parametrize(
     ("parts", "rows", "expected"),
     [
