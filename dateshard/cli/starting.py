@@ -23,17 +23,35 @@ if TYPE_CHECKING:
     type=click.Choice(["flights", "traffic", "sensors", "tabular", "requests"]),
     help="an example with its data: flights (real), or traffic, sensors, tabular, requests (generated)",
 )
+@click.option(
+    "--from",
+    "place",
+    type=click.Path(path_type=Path),
+    metavar="FILE|FOLDER",
+    help="your own raw data: writes a configuration that reads them, and says what was guessed from what",
+)
 @click.option("--dates", "num_dates", type=int, metavar="N", help="traffic: how many dates, default 60")
 @click.option("--sensors", "num_sensors", type=int, metavar="N", help="traffic: how many sensors, default 64")
-def init(folder: str, example: str | None, num_dates: int | None, num_sensors: int | None) -> None:
-    """Write a starter configuration, or an example's configuration and data. Never overwrites a file."""
+def init(folder: str, example: str | None, place: Path | None, num_dates: int | None, num_sensors: int | None) -> None:
+    """Write a starter configuration, from a look at your own raw data or for an example with its data.
+
+    Never overwrites a file."""
     from dateshard.examples import STARTER, configuration, contents, write_missing
     from dateshard.places import data_folder
     from dateshard.shardstore.disk.durable import appearing
 
     if not example and (num_dates is not None or num_sensors is not None):
         raise click.UsageError("--dates and --sensors are for --example traffic")
+    if place is not None and example:
+        raise click.UsageError("--from is for your own data, and --example brings its own")
     top = Path(folder)
+    if place is not None:
+        from dateshard.insight.first_look.starting_configuration import start_from
+        from dateshard.terminal.screen import Screen
+
+        top.mkdir(parents=True, exist_ok=True)
+        start_from(place, top, Screen())
+        return
     name = example or "mydata"
     raw = top / data_folder() / "raw" / name
     wanted = contents(name, raw, num_dates, num_sensors) if example else None  # refuses before anything is written

@@ -1,0 +1,1 @@
+"""Looks at somebody's own raw files and guesses the configuration that reads them."""

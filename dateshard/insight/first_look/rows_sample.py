@@ -1,0 +1,265 @@
+"""Rows of some of the files, as the pipeline's own readers read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dateshard.insight.first_look.dialect import Dialect, dialect_of
+from dateshard.insight.first_look.text_sample import TextSample, sample_text
+from dateshard.pipeline.raw.formats import SUFFIXES, Kind, Request, reader_of, suffix_of
+from dateshard.pipeline.raw.formats.columnar import KNOWN_TYPES
+from dateshard.pipeline.raw.formats.header import fields_of
+from dateshard.shardstore.errors import DumpError, NoRowsError, Where
+
+FILE = "\0file"  # a column of no file: the number of the file that a row is of
+MOST_ROWS, NUM_PARTS = 60_000, 6  # of a typed file: in so many parts, evenly over it
+MOST_PASSED = 5_000_000  # rows of a row group that are passed over for the file's end
+TEXT_FORMATS = ("csv", "jsonl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsSample:
+    """Rows of some files.
+
+    Attributes:
+        frame: the usable columns, texts of text files as they are written, typed ones with their types; and `FILE`.
+        unusable: {column: why}. format: csv, jsonl, parquet or arrow; of no known suffix, csv.
+        keys: of `pipeline.source.csv`. spelling: how its text is written, in words.
+        pieces: how many stretches of each file the rows are of; 1: all of it. to_end: the last rows are a file's last ones.
+        faults: what preprocess will refuse of them. empty: files without a row.
+    """
+
+    frame: pl.DataFrame
+    unusable: dict[str, str]
+    format: str
+    keys: dict[str, Any]
+    spelling: tuple[str, ...]
+    doubts: tuple[tuple[str, str], ...]
+    pieces: int
+    to_end: bool
+    faults: tuple[str, ...]
+    empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    frame: pl.DataFrame
+    pieces: int = 1
+    fault: str = ""
+    to_end: bool = True
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's suffix names, csv where it names none."""
+    return SUFFIXES[suffix] if (suffix := suffix_of(path)) else "csv"
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """The names of a file's columns; none where it cannot be read."""
+    with suppress(DumpError, OSError, pa.ArrowException):
+        kind = format_of(path)
+        if kind in TEXT_FORMATS:
+            sample = sample_text(path)
+            return dialect_of(sample).header if kind == "csv" else tuple(_first_object(sample))
+        return tuple(_schema(path, kind).names)
+    return ()
+
+
+def sample_rows(files: Sequence[Path]) -> RowsSample:
+    """Reads some rows of each of the files, which have one format.
+
+    Raises:
+        DumpError: none of them has a row that can be read.
+    """
+    kind, dialect = format_of(files[0]), Dialect(keys={}, header=(), seen=(), doubts=())
+    frames, faults, pieces, to_end, empty = list[pl.DataFrame](), list[str](), 1, True, 0
+    error: DumpError | None = None
+    unusable: dict[str, str] = {}
+    for number, path in enumerate(files):
+        try:
+            if kind in TEXT_FORMATS:
+                sample = sample_text(path)
+                dialect = _continued(dialect, sample, kind)
+                taken = _texts(path, sample, kind, dialect, unusable)
+            else:
+                taken = _typed(path, kind, unusable)
+        except NoRowsError:
+            empty += 1
+            continue
+        except DumpError as fault:
+            error = error or fault
+            faults.append(str(fault))
+            continue
+        faults += [taken.fault] if taken.fault else []
+        pieces, to_end = max(pieces, taken.pieces), to_end and taken.to_end
+        frames.append(taken.frame.with_columns(pl.lit(number, dtype=pl.Int64).alias(FILE)))
+    if not frames:
+        nothing = NoRowsError("a header but no row", where=Where(file=str(files[0])), todo="Name files with rows")
+        raise error or nothing
+    frame = pl.concat(frames, how="diagonal_relaxed")
+    usable = [name for name in frame.columns if name not in unusable]
+    return RowsSample(
+        frame=frame.select(usable),
+        unusable=unusable,
+        format=kind,
+        keys=dialect.keys,
+        spelling=dialect.seen,
+        doubts=dialect.doubts,
+        pieces=pieces,
+        to_end=to_end,
+        faults=tuple(faults),
+        empty=empty,
+    )
+
+
+def _continued(dialect: Dialect, sample: TextSample, kind: str) -> Dialect:
+    """The dialect by one more file: that of the first one, which lets files end without a newline if one of them does."""
+    if not dialect.header:
+        plain = {} if sample.encoding == "utf-8" else {"encoding": sample.encoding}
+        names = tuple(_first_object(sample)) if kind == "jsonl" else ()
+        dialect = dialect_of(sample) if kind == "csv" else Dialect(keys=plain, header=names, seen=(), doubts=())
+    return dialect if sample.closed else replace(dialect, keys=dialect.keys | {"final_newline": False})
+
+
+def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable: dict[str, str]) -> _Taken:
+    names = dialect.header if kind == "csv" else tuple(_first_object(sample))
+    for name in names:
+        if not name.strip():
+            unusable[name] = "it has no name"
+        elif names.count(name) > 1:
+            unusable[name] = "its name stands twice"
+    wanted = [name for name in names if name not in unusable]
+    if kind == "jsonl":
+        return _objects(path, sample, wanted)
+    kinds: dict[str, Kind] = dict.fromkeys(wanted, "text")
+    copied = dialect.csv.model_copy(update={"missing": (), "encoding": "utf-8"})
+    request = Request(columns=kinds, csv=copied)
+    with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:
+        copy = Path(folder, "sample.csv")
+        copy.write_text(sample.text, encoding="utf-8", newline="")
+        try:
+            return _Taken(_read(copy, request), len(sample.pieces), to_end=sample.to_end)
+        except NoRowsError:
+            raise
+        except DumpError as error:
+            fault = DumpError(error.what, where=Where(file=str(path)), todo=error.todo)
+            copy.write_text(_readable(sample.text, request, len(names)), encoding="utf-8", newline="")
+            try:
+                return _Taken(_read(copy, request), len(sample.pieces), str(fault), sample.to_end)
+            except DumpError:
+                raise fault from None
+
+
+def _read(path: Path, request: Request) -> pl.DataFrame:
+    return pl.concat([block.frame for block in reader_of(path, "csv")(path, request)])
+
+
+def _readable(text: str, request: Request, width: int) -> str:
+    """The lines that have all fields: what is left to guess from where the reader refuses others."""
+
+    def reads(line: str) -> bool:
+        try:
+            return len(next(fields_of(line, request.csv), [])) == width
+        except csv.Error:
+            return False
+
+    return "".join(line + "\n" for line in text.split("\n") if reads(line))
+
+
+def _first_object(sample: TextSample) -> dict[str, Any]:
+    first = next((line for line in sample.pieces[0].split("\n") if line.strip()), "")
+    with suppress(ValueError):
+        if isinstance(parsed := json.loads(first), dict):
+            return parsed
+    return {}
+
+
+def _objects(path: Path, sample: TextSample, names: Sequence[str]) -> _Taken:
+    """Rows of JSON Lines as texts: numbers and texts are told apart by what they say, as in a CSV."""
+    where = Where(file=str(path))
+    if not names:
+        raise DumpError("the first row is no JSON object", where=where, todo="Write one object a row")
+    text = "\n".join(line for line in sample.text.split("\n") if line.strip())
+    try:
+        frame = pl.read_ndjson(io.StringIO(text), schema=dict.fromkeys(names, pl.String))
+    except pl.exceptions.PolarsError as error:
+        raise DumpError(f"not JSON: {str(error).splitlines()[0]}", where=where, todo="Write one object a row") from None
+    return _Taken(frame, len(sample.pieces), to_end=sample.to_end)
+
+
+def _schema(path: Path, kind: str) -> pa.Schema:
+    if kind == "parquet":
+        return pq.read_schema(path)
+    with pa.OSFile(str(path)) as stream:
+        try:
+            return pa.ipc.open_file(stream).schema
+        except pa.ArrowInvalid:
+            stream.seek(0)
+            return pa.ipc.open_stream(stream).schema
+
+
+def _typed(path: Path, kind: str, unusable: dict[str, str]) -> _Taken:
+    """Rows of a Parquet or Arrow file: all of a small one, some evenly over a large one."""
+    try:
+        schema = _schema(path, kind)
+        names = list(schema.names)
+        for name in names:
+            plain = schema.field(name).type if names.count(name) == 1 else pa.binary()
+            plain = plain.value_type if isinstance(plain, pa.DictionaryType) else plain
+            if not any(known(plain) for known in KNOWN_TYPES):
+                unusable[name] = f"its type is {plain}" if names.count(name) == 1 else "its name stands twice"
+        wanted = [name for name in names if name not in unusable]
+        tables = list(_row_groups(path, wanted) if kind == "parquet" else _batches(path, wanted))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = f"cannot be read: {str(error).splitlines()[0]}"
+        raise DumpError(what, where=Where(file=str(path)), todo="Write it again") from None
+    frame = pl.from_arrow(pa.concat_tables(tables)) if tables else pl.DataFrame()
+    assert isinstance(frame, pl.DataFrame)
+    if not len(frame):
+        raise NoRowsError("no row", where=Where(file=str(path)))
+    texts = [pl.col(name).cast(pl.String) for name, held in frame.schema.items() if held == pl.Categorical]
+    whole = kind == "parquet" and len(frame) == pq.read_metadata(path).num_rows
+    return _Taken(frame.with_columns(texts), 1 if whole else max(2, len(tables)))
+
+
+def _evenly(count: int) -> list[int]:
+    """Places of at most NUM_PARTS things among so many, the first and the last one included."""
+    return sorted({round(k * (count - 1) / (NUM_PARTS - 1)) for k in range(NUM_PARTS)}) if count else []
+
+
+def _row_groups(path: Path, names: list[str]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        chosen = _evenly(file.num_row_groups)
+        for group in chosen:
+            batches = file.iter_batches(MOST_ROWS // len(chosen), row_groups=[group], columns=names, use_threads=False)
+            first = next(batches, None)
+            if first is not None:
+                yield pa.Table.from_batches([first])
+            if group == chosen[-1] and file.metadata.row_group(group).num_rows <= MOST_PASSED:
+                yield from (pa.Table.from_batches([end]) for end in deque(batches, maxlen=1))  # the file's end
+
+
+def _batches(path: Path, names: list[str]) -> Iterator[pa.Table]:
+    with pa.OSFile(str(path)) as stream:
+        try:
+            reader = pa.ipc.open_file(stream)
+            batches = [reader.get_batch(k) for k in _evenly(reader.num_record_batches)]
+        except pa.ArrowInvalid:
+            stream.seek(0)
+            first = next(iter(pa.ipc.open_stream(stream)), None)
+            batches = [] if first is None else [first]
+        for batch in batches:
+            yield pa.Table.from_batches([batch.select(names).slice(0, MOST_ROWS // len(batches))])
