@@ -63,7 +63,7 @@ class HistoryReader:
 
         Args:
             newest: only so many rows, the newest, are looked at. seconds: only rows that are not older than the newest by
-                more than that.
+                more than that, and the newest older ones: how far a history reaches is known by them.
 
         Raises:
             UsageError: it is no frame, or lacks columns.
@@ -153,7 +153,8 @@ def _newest(table: pl.DataFrame, form: TraceFormat, newest: int | None, span: fl
     if span is not None:
         latest = times.max()
         assert latest is None or isinstance(latest, float), "a number, or none at all"
-        return table if latest is None else table.filter(times >= latest - span)
+        older = None if latest is None else times.filter(times < latest - span).max()
+        return table if older is None else table.filter(times >= older)
     if newest is None or newest >= len(table):
         return table
     if times.is_sorted():

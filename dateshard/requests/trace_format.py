@@ -88,7 +88,8 @@ def of_header(header: Sequence[str], path: Path) -> TraceFormat:
     nearest = max(KNOWN, key=lambda known: len({*known.columns} & {*header}))
     lacking = [name for name in nearest.columns if name not in header]
     others = f". Missing too: {', '.join(lacking[1:])}" if len(lacking) > 1 else ""
-    what = f"{no_column(lacking[0], header)} (nearest known trace: {nearest.name}){others}"
+    free = [name for name in header if name not in nearest.columns] or header
+    what = f"{no_column(lacking[0], free)} (nearest known trace: {nearest.name}){others}"
     todo = "Name your columns: --columns time=T,input=I,output=O"
     raise DumpError(what, where=Where(file=str(path), row=1), todo=todo)
 
@@ -102,7 +103,7 @@ def header_of(path: Path) -> tuple[str, ...]:
     where = Where(file=str(path))
     if not path.is_file():
         what = "that is a folder, not a trace" if path.is_dir() else "there is no such file"
-        raise DumpError(what, where=where, todo="Name the file of a trace with --data-path")
+        raise DumpError(what, where=where, todo="Name the file of a trace")
     kind, request = SUFFIXES.get(suffix_of(path) or "", ""), Request(columns={}, csv=DIALECT)
     if not kind:
         known = "Name it .csv, .jsonl, .parquet or .arrow; texts may be packed, as .csv.gz"

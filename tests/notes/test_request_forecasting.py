@@ -103,7 +103,7 @@ def test_the_scripts_of_the_notes_run_but_for_their_import_lines(
     monkeypatch.setattr(sys, "path", [*sys.path])  # a script of the notes adds to it
     monkeypatch.setenv("DATESHARD__TRAINER__TRAINING__EPOCHS", "1")
     started(TRAIN, "custom_training.py")
-    assert capsys.readouterr().out.endswith("with --data-path\n训练失败!\n"), "there is no trace yet"
+    assert capsys.readouterr().out.endswith("Name the file of a trace\n训练失败!\n"), "there is no trace yet"
     DATA.parent.mkdir()
     small_trace(DATA)
     started(TRAIN, "custom_training.py")

@@ -12,7 +12,7 @@ import numpy as np
 from dateshard.requests.next_interval import IntervalForecast, IntervalModel, last_values
 from dateshard.requests.request_history import RequestHistory
 from dateshard.requests.trace import Trace
-from dateshard.service.fleet.fleet_load import SECOND, Service
+from dateshard.service.fleet.fleet_load import SECOND, Integers, Service
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -51,7 +51,7 @@ class LiveLoad:
         if warm is not None:
             if warm.scale.origin is not None:
                 self.shift = int(warm.time_R[-1]) - wall()
-            low = int(np.searchsorted(warm.time_R, warm.time_R[-1] - self._span))
+            low = self._first_kept(warm.time_R, int(warm.time_R[-1]))
             self.rows_R3 = np.stack([warm.time_R[low:], warm.input_R[low:], warm.output_R[low:]], axis=1).astype(
                 np.int64
             )
@@ -65,8 +65,12 @@ class LiveLoad:
     def _span(self) -> int:
         return round((max(self.needed, self.service.interval) + 120) * SECOND)
 
+    def _first_kept(self, time_R: Integers, now: int) -> int:
+        """The place of the newest of all that are older than the model looks back: it tells that before them all is known."""
+        return max(0, int(np.searchsorted(time_R, now - self._span)) - 1)
+
     def tell(self, came: Sequence[Told]) -> None:
-        """Takes requests in, in any order; what is older than the model looks back is forgotten."""
+        """Takes requests in, in any order; what is older than the model looks back is forgotten, but for the newest of it."""
         now = self.now
         new = np.array(
             [
@@ -77,8 +81,8 @@ class LiveLoad:
         ).reshape(-1, 3)
         with self.lock:
             rows = np.concatenate([self.rows_R3, new])
-            rows = rows[rows[:, 0] > now - self._span]
-            self.rows_R3 = rows[np.argsort(rows[:, 0], kind="stable")]
+            rows = rows[np.argsort(rows[:, 0], kind="stable")]
+            self.rows_R3 = rows[self._first_kept(rows[:, 0], now) :]
             self.received += len(new)
 
     def forecast(self, levels: Sequence[float] = LEVELS) -> IntervalForecast:

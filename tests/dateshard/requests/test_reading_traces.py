@@ -108,6 +108,7 @@ def test_a_minute_without_a_request_is_a_zero(tmp_path: Path) -> None:
     ("lines", "asked", "words"),
     [
         (("Timestamp,Request token,Response tokens", "1,2,3"), {}, "'Request tokens'; did you mean 'Request token'?"),
+        (("Timestamp,Prompt tokens,Response tokens", "1,2,3"), {}, "'Request tokens'; it has Prompt tokens"),
         (("a,b", "1,2"), {}, "--columns time=T,input=I,output=O"),
         (
             ("a,b,c", "1,2,3"),

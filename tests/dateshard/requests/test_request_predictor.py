@@ -129,6 +129,13 @@ def test_a_short_history_falls_back_to_the_last_values_and_says_so(trained: Trai
     assert set(forecast.output_tokens.values()) == {18.0}
 
 
+def test_a_history_of_few_requests_an_hour_is_long_enough(trained: TrainedTrace) -> None:
+    times = [7.0, 9000.0, 12_000.0]
+    frame = pl.DataFrame({"Timestamp": times, "Request tokens": [1, 2, 3], "Response tokens": [9] * 3})
+    assert trained.predictor().predict_interval(frame).fallback is None
+    assert "spans 3,000 s" in str(trained.predictor().predict_interval(frame.tail(2)).fallback)
+
+
 def test_an_interval_begins_with_a_given_now(trained: TrainedTrace) -> None:
     predictor, frame = trained.predictor(), trained.frame.head(300)
     last = float(frame["Timestamp"].max())  # type: ignore[arg-type]

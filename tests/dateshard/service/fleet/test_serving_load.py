@@ -147,8 +147,19 @@ def test_the_clock_of_a_trace_goes_on_from_its_end_and_the_old_is_forgotten(tmp_
     assert load.forecast().input_tokens[0.5] == 8
     wall[0] += 7200 * 10**9
     load.tell([Told(time=None, input_tokens=9, output_tokens=1)])
-    assert len(load.rows_R3) == 1
+    assert len(load.rows_R3) == 2, "the last one before tells that nothing came since"
     assert load.received == 3
+
+
+def test_after_an_idle_hour_the_forecast_is_that_of_a_model_and_not_the_last_values(trained: TrainedTrace) -> None:
+    trace, wall = read_trace(trained.path), [10**18]
+    load = LiveLoad(SERVICE, trained.predictor().intervals, "", trace, lambda: wall[0])
+    busy = load.forecast()
+    wall[0] += 5 * 3600 * 10**9
+    load.tell([Told(time=None, input_tokens=9, output_tokens=1)])
+    idle = load.forecast()
+    assert (busy.fallback, idle.fallback) == (None, None)
+    assert busy != idle
 
 
 def test_nothing_came_yet_is_a_load_of_zero_and_is_said() -> None:
