@@ -25,7 +25,7 @@ from dateshard.trainer.assessment.forecaster import Forecaster
 
 LENGTH, LEAD = 60.0, 180.0  # seconds, where nothing else is asked for
 LEVELS = (0.1, 0.5, 0.9)
-KEPT = 20_000  # held-out windows that are kept with the model at most: every so manieth, so that they span all dates
+KEPT = 20_000  # held-out windows that are kept with the model at most
 COUNT, MEANS = "count", ("mean_input", "mean_output")
 
 
@@ -116,9 +116,14 @@ def measured(forecaster: Forecaster, minutes: MinuteCounts) -> tuple[dict[str, A
         "error": _errors(minutes, test, validation, (sums[0][1], sums[1][1])),
     }
     time = np.concatenate([validation.time_W, test.time_W])
-    kept = slice(None, None, -(-len(time) // KEPT))
+    kept = spread(len(time))
     joined = [np.concatenate(both)[kept].astype(np.float32) for both in (forecast, truth)]
     return facts, {"forecast": joined[0], "truth": joined[1], "time": time[kept]}
+
+
+def spread(count: int) -> slice:
+    """Every so manieth of so many windows, so that at most `KEPT` span all of them."""
+    return slice(None, None, max(1, -(-count // KEPT)))
 
 
 def _covered(errors: SumErrors, forecast_W3: Floats, truth_W3: Floats) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dateshard.requests.interval_facts import SumErrors
+from dateshard.requests.interval_facts import SumErrors, spread
 from dateshard.requests.request_screen import inside_sentence
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -24,6 +24,14 @@ def test_quantiles_of_counts_are_whole_and_hold_their_level(rate: float) -> None
         quantile_W3 = quantiles_W3Q[:, :, place]
         assert ((truth[1] < quantile_W3).mean(axis=0) <= level + 0.015).all()
         assert ((truth[1] <= quantile_W3).mean(axis=0) >= level - 0.015).all()
+
+
+@pytest.mark.parametrize("count", [1, 20_000, 20_001, 51_840])
+def test_windows_that_are_kept_span_all_held_out_dates(count: int) -> None:
+    kept = np.arange(count)[spread(count)]
+    assert 10_000 < len(kept) <= 20_000 or len(kept) == count
+    assert kept[0] == 0
+    assert kept[-1] > count - 4
 
 
 def test_minutes_that_equal_the_lower_quantile_are_told_apart() -> None:
