@@ -58,7 +58,7 @@ def write_curves(path: Path, judgement: Judgement, *, chosen_capacity: bool) -> 
         f"<header>{paragraph('requests judge', 'kicker')}<h1>Replicas and misses</h1>"
         f"{paragraph(verdict(judgement), 'lead')}</header>",
         card([figure(curves(judgement), caption)]),
-        card([table("with the dial chosen before", heads, rows, numbers=NUMBERS)]),
+        card([table("Replica-hours and misses with the dial chosen before", heads, rows, numbers=NUMBERS)]),
         f"<footer>{''.join(paragraph(sentence) for sentence in [*remarks(judgement), *words])}</footer>",
     ]
     write_page(path, page("replicas and misses", body).encode(errors="backslashreplace"))

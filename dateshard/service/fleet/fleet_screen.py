@@ -6,7 +6,7 @@ from dateshard.service.fleet.fleet_judgement import Judgement, spans, verdict
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import Screen
 
-HEADS = ("predictor", "dial", "replica-hours", "beside the minimum", "missed", "matched: hours", "matched: dial")
+HEADS = ("predictor", "dial", "hours", "to minimum", "missed", "matched hours")  # within 80 columns
 NUMBERS = (2, 3, 4, 5)  # columns that stand to the right
 
 
@@ -21,30 +21,34 @@ def terms(judgement: Judgement, *, chosen_capacity: bool) -> list[str]:
         f"a replica: {service.capacity:,.4g} work a second{note}, cold start {service.cold_start:g} s",
         f"a request may wait {service.objective:g} s; at most {judgement.most_missed:.2%} of them may wait longer",
         f"each dial was chosen on the {(load.first - load.tuning) * load.interval / 86_400:.1f} days before the replay; "
-        "matched: the cheapest setting that keeps the misses in the replay itself, known with hindsight alone",
+        "hours are replica-hours, matched ones those of the cheapest setting that keeps the misses in the replay itself, "
+        "known with hindsight alone",
     ]
 
 
 def rows_of(judgement: Judgement) -> list[list[str]]:
-    """The table: of each predictor the setting that was chosen before, and the matched one."""
+    """The table: of each predictor the setting that was chosen before, and the hours of the matched one."""
     rows, matched = [[*HEADS]], judgement.at_matched_misses()
     for name, chosen in judgement.chosen.items():
         best = matched[name]
-        least = min(each.missed for each in judgement.curves[name])
-        beside = ["-", f"{least:.2%} missed at least"] if best is None else [f"{best.hours:,.1f}", best.dial]
+        beside = "-" if best is None else f"{best.hours:,.1f}"
         if chosen is None:
-            rows.append([name, "not reached before", "-", "-", "-", *beside])
+            rows.append([name, "-", "-", "-", "-", beside])
             continue
         above = f"{chosen.hours / judgement.lowest.hours - 1:+.1%}"
-        rows.append([name, chosen.dial, f"{chosen.hours:,.1f}", above, f"{chosen.missed:.2%}", *beside])
+        rows.append([name, chosen.dial, f"{chosen.hours:,.1f}", above, f"{chosen.missed:.2%}", beside])
     lowest = judgement.lowest
-    rows.append(["zero-lag minimum", "all is known", f"{lowest.hours:,.1f}", "", f"{lowest.missed:.2%}", "", ""])
+    rows.append(["zero-lag minimum", "", f"{lowest.hours:,.1f}", "", f"{lowest.missed:.2%}", ""])
     return rows
 
 
 def remarks(judgement: Judgement) -> list[str]:
     """What else is to be known of the replay."""
     said = [f"{name} is not judged: {why}" for name, why in judgement.skipped.items()]
+    if never := [name for name, each in judgement.chosen.items() if each is None]:
+        said.append(
+            f"missed more than {judgement.most_missed:.2%} before the replay, whatever the dial: {', '.join(never)}"
+        )
     if broke := [name for name, each in judgement.chosen.items() if each and not judgement.kept(name)]:
         said.append(f"missed more than {judgement.most_missed:.2%} with the dial chosen before: {', '.join(broke)}")
     if left := [name for name, each in judgement.chosen.items() if each and each.left > 0]:
