@@ -34,7 +34,7 @@ def late(work_S: Floats, waits_S: Floats, objective: float) -> NDArray[np.bool_]
     """
     came_S, whole = np.cumsum(work_S), int(objective)
     slack = 1e-9 * float(came_S[-1]) if len(came_S) else 0.0  # of sums of floats
-    done_S = np.maximum.accumulate(came_S - waits_S)
+    done_S, until = came_S - waits_S, max(0, len(work_S) - whole)
     late_S = np.zeros(len(work_S), dtype=bool)
-    late_S[: max(0, len(work_S) - whole)] = done_S[whole:] < came_S[: max(0, len(work_S) - whole)] - slack
+    late_S[:until] = done_S[whole:] < came_S[:until] - slack
     return late_S
