@@ -8,6 +8,7 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,18 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.account import skeleton
 from dateshard.pipeline.acts import refuse_changed
-from dateshard.pipeline.arrays import Normaliser, encode_date
+from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.generation_settings import refuse_other_settings, table_of, target_of
 from dateshard.pipeline.planning.observe import AboutNodes, observe
 from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, refuse_no_match
 from dateshard.pipeline.raw.dumps import Dump, place_of
 from dateshard.pipeline.recent.measuring_pass import measuring_pass
-from dateshard.pipeline.recent.raw_files import Raw
+from dateshard.pipeline.recent.raw_files import Names, Raw
 from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import Committed, load_sources
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.errors import DumpError, NoRowsError, UsageError, Where
 from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.frozen.edges import EdgeList
 from dateshard.shardstore.frozen.static_columns import place_columns
@@ -34,7 +35,10 @@ from dateshard.shardstore.manifest import Entry, Manifest, Part
 from dateshard.shardstore.times.calendar import collapse, instants
 
 MOST_DECODED = 2  # dates: the history of one reaches into the date before it
-Cells = tuple[NDArray[np.float32], NDArray[np.bool_]]
+CUTS = ("cuts", "cut_names")
+Arrays = Mapping[str, NDArray[Any]]
+Entries = dict[dt.date, Entry]
+CutsByDate = dict[dt.date, Arrays]
 
 
 class DumpDataset(Dataset):
@@ -43,20 +47,27 @@ class DumpDataset(Dataset):
     Values and masks are equal to those of the shard that preprocess would write. Dates that it decoded are kept, two of
     them at most, for the windows of one date reach into the next.
 
-    Memory: of a date that is decoded as in preparing; then 5 bytes a value of each of two dates.
+    Memory: of a date that is decoded as in preparing; then 5 bytes a value of each of two dates, and all cuts.
 
     Args:
         manifest: with all dates; the parts of those that are decoded hold no files.
         raw: the dumps of those; its folder is one for each reading.
+        cuts: where their records are cut: `cuts` and `cut_names` of each.
     """
 
     def __init__(
-        self, root: Path, generation: int, manifest: Manifest, raw: Raw, published: Manifest | None = None
+        self,
+        root: Path,
+        generation: int,
+        manifest: Manifest,
+        raw: Raw,
+        published: Manifest | None = None,
+        cuts: Mapping[dt.date, Arrays] = MappingProxyType({}),
     ) -> None:
         super().__init__(root, generation, manifest)
-        self.raw, self.published = raw, published or manifest
+        self.raw, self.published, self._cuts = raw, published or manifest, cuts
         self._target: Normaliser | None = None
-        self._decoded: dict[dt.date, Cells] = {}  # the one that was read last comes last
+        self._decoded: dict[dt.date, Arrays] = {}  # the one that was read last comes last
         self._lock = threading.Lock()
 
     def has_mask(self, date: dt.date) -> bool:
@@ -70,14 +81,14 @@ class DumpDataset(Dataset):
             DumpError: the dump cannot be used, or is not what it was when the dataset was opened.
         """
         if date in self.raw.dumps:
-            out[:] = self._cells(date)[0][rows]
+            out[:] = self._arrays(date)["values"][rows]
         else:
             super().read(date, rows, out)
 
     def read_observed(self, date: dt.date, rows: slice, out: NDArray[np.bool_]) -> None:
         """Reads steps `rows` of a date's mask, as `Dataset.read_observed`."""
         if date in self.raw.dumps:
-            out[:] = self._cells(date)[1][rows]
+            out[:] = self._arrays(date)["observed"][rows]
         else:
             super().read_observed(date, rows, out)
 
@@ -89,25 +100,23 @@ class DumpDataset(Dataset):
         """The arrays of a date, as its shard would hold them, but with a mask where nothing is missing too."""
         if date not in self.raw.dumps:
             return super().committed(date, wanted)
-        values, observed = self._cells(date)
-        arrays = {"values": values, "observed": observed, "time": instants(self.manifest.day(date))}
+        known = self._cuts.get(date, {})
+        arrays = known if wanted is not None and known.keys() >= set(wanted) else self._arrays(date)
         return {name: array for name, array in arrays.items() if wanted is None or name in wanted}
 
-    def _cells(self, date: dt.date) -> Cells:
+    def _arrays(self, date: dt.date) -> Arrays:
         with self._lock:
-            cells = self._decoded.pop(date, None)
-            if cells is None:
+            arrays = self._decoded.pop(date, None)
+            if arrays is None:
                 while len(self._decoded) >= MOST_DECODED:
                     del self._decoded[next(iter(self._decoded))]
-                cells = self._decode(date)
-            self._decoded[date] = cells
-            return cells
+                arrays = self._decode(date)
+            self._decoded[date] = arrays
+            return arrays
 
-    def _decode(self, date: dt.date) -> Cells:
+    def _decode(self, date: dt.date) -> Arrays:
         config, self._target = self.raw.config, self._target or target_of(self)
-        with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:  # used where records do not fit into memory
-            staged = replace(self.raw, folder=Path(folder)).stage(date, table_of(self, config))
-        refuse_changed(self.raw.dumps[date], date, config)
+        staged = _staged(self.raw, date, table_of(self, config))
         encoded = encode_date(staged, config, self._target)
         if config.keeps_unknown and encoded.unknown_nodes:
             raise DumpError(
@@ -115,8 +124,16 @@ class DumpDataset(Dataset):
                 where=Where(file=str(self.raw.dumps[date].path), date=date, value=encoded.unknown_nodes[0]),
                 todo=to_run("preprocess", date, config=True),
             )
-        observed = encoded.observed_TNF
-        return encoded.values_TNF, np.ones(encoded.values_TNF.shape, dtype=np.bool_) if observed is None else observed
+        values, observed = encoded.values_TNF, encoded.observed_TNF
+        cells = {"values": values, "observed": np.ones(values.shape, dtype=np.bool_) if observed is None else observed}
+        return {**cells, **(staged.beside or {"time": instants(staged.day)})}
+
+
+def _staged(raw: Raw, date: dt.date, nodes: Names) -> StagedDate:
+    with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:  # used where records do not fit into memory
+        staged = replace(raw, folder=Path(folder)).stage(date, nodes)
+    refuse_changed(raw.dumps[date], date, raw.config)
+    return staged
 
 
 def open_dumps(
@@ -133,14 +150,14 @@ def open_dumps(
         num_workers: processes of the pass at most; None for one a core, as far as memory reaches.
 
     Raises:
-        UsageError: the dates are no grid, or the statistics do not fit; names the command that helps.
+        UsageError: which records train is not known, or the statistics do not fit; names the command that helps.
         DumpError, FailedDatesError: dumps that cannot be used.
     """
-    refuse_records(config)
     current = None if statistics or not (root / "CURRENT").exists() else Dataset.open(root)
     seen, about = observed_dumps(config, root, current)
     known = statistics or current
     if known is None:
+        refuse_divided(config)
         with tempfile.TemporaryDirectory(prefix="dateshard-") as folder:
             passed = measuring_pass(config, Path(folder), seen, about, num_workers)
         plan = passed.plan
@@ -153,9 +170,11 @@ def open_dumps(
         else:
             _refuse_other_statistics(plan, known)
     entries = _entries(plan, seen, config, current, known.manifest.num_nodes)
+    raw = _raw(config, seen.dumps, entries)
+    entries, cuts = _with_records(raw, entries, table_of(known, config))
     failed = tuple(each.date for each in plan.dates if each.state == "failed")
     manifest = replace(known.manifest, dataset=name, split=dict(plan.split), dates=entries, failed=failed)
-    opened = DumpDataset(known.root, known.generation, manifest, _raw(config, seen.dumps, entries))
+    opened = DumpDataset(known.root, known.generation, manifest, raw, cuts=cuts)
     if not known.generation:
         opened.nodes, opened.vocabularies, opened.statistics = known.nodes, known.vocabularies, known.statistics
         opened.static, opened.edges = known.static, known.edges
@@ -174,7 +193,6 @@ def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | 
             split, or no new date lies in any.
         DumpError: dumps that cannot be used.
     """
-    refuse_records(config)
     refuse_other_settings(config, known)
     seen, _ = observed_dumps(config, known.root, known)
     there, committed = seen.dumps, known.manifest.dates
@@ -188,7 +206,7 @@ def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | 
                 file=str(there[date].path) if date in there else place_of(config.source.path, date), date=date
             )
             raise UsageError(what, where=where, todo=f"Restore it, or start a new run: {command('train', config=True)}")
-    entries = {date: _without_files(config, date, key, known.manifest.num_nodes) for date, key in keys.items()}
+    entries, raw, cuts = _beside(known, config, dumps, keys)
     manifest = replace(known.manifest, split=dict(plan.split), dates=dict(sorted({**committed, **entries}.items())))
     if moved := [date for date in committed if manifest.split_of(date) != known.manifest.split_of(date)]:
         what = f"without pipeline.split {moved[0]} would move from the {known.manifest.split_of(moved[0])} dates"
@@ -198,7 +216,7 @@ def open_unprepared(known: Dataset, config: Pipeline, held: Mapping[str, str] | 
         raise UsageError(
             what, todo="Give pipeline.split ranges of dates, as train: ..2024-03-05, or leave from_dumps out"
         )
-    return DumpDataset(known.root, known.generation, manifest, _raw(config, dumps, entries), known.manifest)
+    return DumpDataset(known.root, known.generation, manifest, raw, known.manifest, cuts)
 
 
 def open_newest(known: Dataset, config: Pipeline) -> DumpDataset:
@@ -206,21 +224,51 @@ def open_newest(known: Dataset, config: Pipeline) -> DumpDataset:
     seen, _ = observed_dumps(config, known.root, known)
     plan, committed = make_plan(config, seen, Wish()), known.manifest.dates
     keys = {each.date: each.key for each in plan.dates if each.key and each.date not in committed}
-    entries = {date: _without_files(config, date, key, known.manifest.num_nodes) for date, key in keys.items()}
+    entries, raw, cuts = _beside(known, config, seen.dumps, keys)
     manifest = replace(known.manifest, dates=dict(sorted({**committed, **entries}.items())))
-    return DumpDataset(known.root, known.generation, manifest, _raw(config, seen.dumps, entries), known.manifest)
+    return DumpDataset(known.root, known.generation, manifest, raw, known.manifest, cuts)
 
 
-def refuse_records(config: Pipeline) -> None:
-    """Refuses layouts whose dates cannot be placed before they are decoded.
+def _beside(
+    known: Dataset, config: Pipeline, dumps: Mapping[dt.date, Dump], keys: Mapping[dt.date, str]
+) -> tuple[Entries, Raw, CutsByDate]:
+    """The entries, dumps and cuts of the dates of `keys`, which a generation does not have."""
+    entries: Entries = {date: _without_files(config, date, key, known.manifest.num_nodes) for date, key in keys.items()}
+    raw = _raw(config, dumps, entries)
+    entries, cuts = _with_records(raw, entries, table_of(known, config))
+    return entries, raw, cuts
+
+
+def _with_records(raw: Raw, entries: Entries, nodes: Names) -> tuple[Entries, CutsByDate]:
+    """Entries with the number of their records, and where these are cut; of a grid they are known as they are.
+
+    Dumps of records are decoded once to count them, for the order of windows needs it; dates without any may be left out.
+    """
+    if raw.config.layout == "grid":
+        return entries, {}
+    counted, cuts = dict(entries), dict[dt.date, Arrays]()
+    for date in raw.dumps:
+        try:
+            staged = _staged(raw, date, nodes)
+        except NoRowsError:
+            if raw.config.source.empty_date != "drop":
+                raise
+            del counted[date]
+            continue
+        day = staged.day
+        counted[date] = replace(entries[date], start=day.start, num_steps=day.num_steps, length=day.length)
+        cuts[date] = {name: array for name, array in staged.beside.items() if name in CUTS}
+    return counted, {date: own for date, own in cuts.items() if own}
+
+
+def refuse_divided(config: Pipeline) -> None:
+    """Refuses to measure statistics where the records of a date are divided among the splits, and not the dates.
 
     Raises:
-        UsageError: names the layout.
+        UsageError: naming the setting.
     """
-    if config.layout != "grid":
-        what = (
-            f"dates of the layout '{config.layout}' have as many records as their dump, which is not known beforehand"
-        )
+    if config.split is not None and config.split.by is not None:
+        what = f"which records train (pipeline.split.by: {config.split.by}) is decided over all of them by preparing"
         raise UsageError(what, todo=to_run("preprocess", config=True))
 
 

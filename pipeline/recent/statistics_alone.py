@@ -16,7 +16,7 @@ from dateshard.pipeline.generation_settings import refuse_other_settings, table_
 from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.plan import Observed, Plan, Wish, make_plan, split_settings
 from dateshard.pipeline.raw.cut_index import cut_account
-from dateshard.pipeline.recent.dates_from_dumps import observed_dumps, raw_of, refuse_records
+from dateshard.pipeline.recent.dates_from_dumps import observed_dumps, raw_of, refuse_divided
 from dateshard.pipeline.recent.measuring_pass import Passed, measuring_pass
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.commit import StoreWriter
@@ -34,10 +34,10 @@ def measure_statistics(name: str, config: Pipeline, root: Path, num_workers: int
     Memory: that of `measuring_pass`. Writes some kB, and nothing else.
 
     Raises:
-        UsageError: the dataset has a generation already, or its dates cannot be read from dumps.
+        UsageError: the dataset has a generation already, or its records are divided among the splits.
         DumpError, FailedDatesError: dumps that cannot be used. BusyError: another process writes this dataset.
     """
-    refuse_records(config)
+    refuse_divided(config)
     if (root / "CURRENT").exists():
         what = f"generation {Dataset.open(root).generation} has statistics already, by which its dates are scaled"
         todo = f"Measure them anew with {command('preprocess', '--refit-statistics', config=True)}"
@@ -58,7 +58,7 @@ def take_statistics(name: str, config: Pipeline, root: Path, statistics: Dataset
     """
     if (root / "CURRENT").exists():
         return _same(Dataset.open(root), statistics)
-    refuse_records(config)
+    refuse_divided(config)
     refuse_other_settings(config, statistics)
     seen, about = observed_dumps(config, root, None)
     plan, theirs = make_plan(config, seen, Wish()), statistics.manifest

@@ -246,7 +246,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_package_shows_what_there_is() -> None:
-    functions = ["backtest", "bench_epoch", "open", "predict", "preprocess", "runs", "train", "train_events"]
+    functions = ["backtest", "bench_epoch", "measure_statistics", "open", "predict", "preprocess"]
+    functions += ["runs", "train", "train_events"]
     classes = ["DateBatchedLoader", "DateshardError", "Opened", "Predictor", "RequestPredictor", "Run"]
     classes += ["SimpleTrainer", "Windows"]
     assert dir(dateshard) == [*classes, "__version__", *functions]

@@ -251,11 +251,3 @@ def test_a_node_table_closed_to_others_static_columns_and_edges_are_as_prepared(
     assert np.array_equal(mine.nodes.positions_NP, shards.nodes.positions_NP, equal_nan=True)
     assert mine.edges.index_2E.tolist() == shards.edges.index_2E.tolist()
     assert mine.static.keys() == shards.static.keys() == {"lanes"}
-
-
-def test_records_are_refused_with_the_command(make_world: Callable[..., Any]) -> None:
-    world = make_world(2)
-    del world.tree["pipeline"]["step"], world.tree["pipeline"]["source"]["node"]
-    world.tree["pipeline"] |= {"layout": "events", "features": {"speed": {}}}
-    with pytest.raises(UsageError, match=r"layout 'events'.*preprocess"):
-        opened(world)
