@@ -18,7 +18,7 @@ from dateshard.notebooks.stages import preprocess
 from dateshard.pipeline.generation_settings import settings_of
 from dateshard.settings import validate
 from dateshard.shardstore.dataset import Dataset
-from dateshard.shardstore.errors import NotThereError, UsageError
+from dateshard.shardstore.errors import NotThereError, UsageError, Where
 from dateshard.shardstore.manifest import SPLITS
 from dateshard.shardstore.times.calendar import collapse, parse_date
 from dateshard.terminal.screen import size
@@ -60,7 +60,8 @@ class DateBatchedLoader:
         date_batches: (first, last) of each batch as `20250919`, in date order.
         nodes: names of axis 2. positions: [nodes, axes] of the node table, or None.
         inputs, targets: names of the last axis of X and of Y.
-        split: {train|validation|test: its dates}. Without a split in the configuration the last batch is the validation.
+        split: {train|validation|test: its dates}. Without a split in the configuration the last batch is the validation,
+            or the last date where one batch holds all.
         dataset: what the trainer reads.
     """
 
@@ -99,10 +100,7 @@ class DateBatchedLoader:
         """
         chosen: dict[str, Any] = {"from_dumps": from_dumps, "statistics": statistics, "workers": workers}
         self.dataset, settings = _opened(dataset, config, **chosen)
-        if self.dataset.manifest.undated:
-            raise UsageError(
-                "the rows of this dataset have no date", todo="Read it with dateshard.open, or train on it"
-            )
+        _refuse_without_dates(self.dataset)
         name = self.dataset.manifest.dataset
         window: dict[str, Any] = {"history": history, "horizon": horizon, "stride": stride}
         asked = validate({"dataset": name, "trainer": {"window": window, "inputs": inputs, "targets": targets}}).trainer
@@ -117,7 +115,8 @@ class DateBatchedLoader:
             raise UsageError(f"days_per_batch is 1 or more (got {days_per_batch})")
         self._batches = self._cut(self.days_per_batch)
         if settings.split is None:
-            held = self._batches[-1]
+            last = len(days) - 1
+            held = self._batches[-1] if len(self._batches) > 1 else range(last, last + 1)  # never all there is
             inside = [day in held for day in range(len(days))]
             kept = [not own and day < held.start for day, own in enumerate(inside)]
             self._loaded.members = {"train": kept, "validation": inside, "test": [False] * len(days)}
@@ -246,6 +245,17 @@ class DateBatchedLoader:
             fits = max(map(self._loaded.bytes_of, self._cut(middle)), default=0) <= budget
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
+
+
+def _refuse_without_dates(dataset: Dataset) -> None:
+    if dataset.manifest.undated:
+        raise UsageError("the rows of this dataset have no date", todo="Read it with dateshard.open, or train on it")
+    if not dataset.days:
+        what, todo = (
+            "no date of it is prepared",
+            "Prepare them, or read dumps: DateBatchedLoader(config=FILE, from_dumps=True)",
+        )
+        raise NotThereError(what, where=Where(file=str(dataset.root)), todo=todo)
 
 
 def _opened(

@@ -71,7 +71,7 @@ class Opened:
         step = dt.timedelta(microseconds=manifest.step / 1000)
         lines = [
             f"dataset {manifest.dataset}, generation {self.dataset.generation}",
-            f"  dates      {len(self.dates)}: {collapse(self.dates, undated=manifest.undated)}",
+            f"  dates      {len(self.dates)}: {collapse(self.dates, undated=manifest.undated)}".rstrip(": "),
             *(f"  {name:10} {text}" for name, text in self._shares().items()),
             f"  steps      {f'every {step}' if step else 'records as they come'} in {manifest.timezone}",
             f"  nodes      {manifest.num_nodes:,}",
@@ -84,7 +84,9 @@ class Opened:
         manifest = self.dataset.manifest
         if manifest.split_cuts:
             return {name: manifest.cuts_of(name) for name in SPLITS if name in manifest.split_cuts}
-        return {name: f"{counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items()}
+        return {
+            name: f"{counted(len(dates), 'date')}: {collapse(dates)}" for name, dates in self.split.items() if dates
+        }
 
     @property
     def dates(self) -> list[dt.date]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dateshard.pipeline.recent.statistics_alone import measure_statistics
 from dateshard.places import shards_folder
 from dateshard.settings import Settings
-from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.commit import content_of
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NotThereError, Where, shorten
@@ -43,6 +43,10 @@ def dataset_of_statistics(statistics: str | Path) -> Dataset:
     path = Path(statistics)
     if path.name != STATISTICS_FILE:
         return dataset_named(statistics)
+    where = Where(file=str(statistics))
+    if not path.exists():
+        todo = f"Check the path; {command('statistics', '--measure', config=True)} measures statistics and says where they lie"
+        raise NotThereError("no such file", where=where, todo=todo)
     folder = path.absolute().parent
     root, wanted = folder.parents[1], content_of(folder.name)
     for number in reversed(generations(root)):
@@ -50,7 +54,8 @@ def dataset_of_statistics(statistics: str | Path) -> Dataset:
         if dataset.manifest.statistics == wanted:
             return dataset
     what = "no generation of a dataset around it has these statistics, and they do not say of which nodes they are"
-    raise NotThereError(what, where=Where(file=str(statistics)), todo=to_run("preprocess", config=True))
+    todo = "Name it where it was written, or bring the folder of its dataset along and name that"
+    raise NotThereError(what, where=where, todo=todo)
 
 
 def measure_alone(settings: Settings, workers: int | None = None) -> Dataset:

@@ -236,8 +236,23 @@ def test_statistics_of_a_file_that_lies_alone_are_refused(world: Any) -> None:
     (file,) = world.store.glob("statistics/*/statistics.json")
     alone = world.folder / "statistics.json"
     alone.write_bytes(file.read_bytes())
-    with pytest.raises(NotThereError, match=r"do not say of which nodes.*preprocess"):
+    with pytest.raises(NotThereError, match=r"do not say of which nodes.*the folder of its dataset"):
         dateshard.DateBatchedLoader(config=world.tree, from_dumps=True, statistics=alone)
+
+
+def test_one_batch_of_all_dates_still_has_something_to_train_on(world: Any) -> None:
+    loader = dateshard.DateBatchedLoader(world.store, days_per_batch="auto")
+    assert len(loader.date_batches) == 1
+    assert {name: len(dates) for name, dates in loader.split.items()} == {"train": 6, "validation": 1}
+
+
+def test_statistics_without_a_date_and_files_that_are_not_there_are_refused(make_world: Callable[..., Any]) -> None:
+    made = make_world(1)
+    dateshard.measure_statistics(made.tree, workers=1)
+    with pytest.raises(NotThereError, match=r"no date of it is prepared.*from_dumps=True"):
+        dateshard.DateBatchedLoader(made.store)
+    with pytest.raises(NotThereError, match=r"gone/statistics\.json: no such file.*statistics --measure"):
+        dateshard.DateBatchedLoader(config=made.tree, from_dumps=True, statistics="gone/statistics.json")
 
 
 @pytest.mark.parametrize(
