@@ -166,7 +166,7 @@ def test_auto_takes_as_many_dates_as_the_budget_holds(world: Any) -> None:
 
 def test_a_configuration_is_prepared_first_and_its_split_is_kept(make_world: Any) -> None:
     made = make_world(7, split=SPLIT)
-    loader = dateshard.DateBatchedLoader(config=made.tree, history=5, horizon=3, days_per_batch=3)
+    loader = dateshard.DateBatchedLoader(config=made.tree, workers=1, history=5, horizon=3, days_per_batch=3)
     assert [len(dates) for dates in loader.split.values()] == [5, 1, 1]
     with loader.loaded("2024-03-04", "2024-03-07"):
         counts = [len(get()[0]) for get in (loader.get_train_data, loader.get_val_data, loader.get_test_data)]
