@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer.config import Trainer
@@ -25,7 +24,6 @@ from dateshard.trainer.memory.process_memory import private_bytes
 from dateshard.trainer.setup import make_session
 from dateshard.trainer.step import Step
 from dateshard.training.epoch_bench.feeds import config_of, feed_of
-from dateshard.training.unprepared_dates import open_to_look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +86,23 @@ def measure_epoch(
     )
 
 
+def _opened(config: Trainer, wish: dict[str, Any]) -> Dataset:
+    if not config.loading.from_dumps:
+        return Dataset.open(wish["store"], wish["generation"])
+    from dateshard.settings import Settings  # these take half a second, and memory, that shards do not need
+    from dateshard.training.unprepared_dates import open_to_look
+
+    return open_to_look(Settings.model_validate(wish["settings"]))
+
+
 def main(folder: Path) -> None:
     """Measures what asked.json asks for, and writes the figures, or why there are none."""
     wish: dict[str, Any] = json.loads((folder / "asked.json").read_text())
     try:
-        settings = Settings.model_validate(wish["settings"])
-        from_dumps = settings.trainer.loading.from_dumps
-        dataset = open_to_look(settings) if from_dumps else Dataset.open(wish["store"], wish["generation"])
+        config = Trainer.model_validate(wish["settings"]["trainer"])
+        dataset = _opened(config, wish)
         figures = measure_epoch(
-            wish["way"], settings.trainer, dataset, wish["days_per_batch"], lambda name: (folder / name).touch()
+            wish["way"], config, dataset, wish["days_per_batch"], lambda name: (folder / name).touch()
         )
         answer = asdict(figures)
     except DateshardError as error:
