@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 from collections.abc import Collection
 
-import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,10 +52,7 @@ class Guard:
         except ProblemError as error:
             await answer(error)(scope, receive, send_within)
             return
-        try:
-            await self.app(scope, _given_again(body, receive), send_within)
-        except* anyio.BrokenResourceError:  # FastAPI's own, where a reader of events leaves while one is on its way
-            pass
+        await self.app(scope, _given_again(body, receive), send_within)
 
     def _refuse(self, headers: Headers, method: str) -> None:
         host = headers.get("host", "")

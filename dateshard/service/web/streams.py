@@ -1,23 +1,39 @@
 """Server-sent events of a job: each event of its log once, in order, from any of its ids on.
 
-A stream holds a cursor and no queue: a slow reader costs what is on its way to it, and training never waits for one.
+A stream holds a cursor and no queue: a slow reader costs what is on its way to it, and training never waits for one. Streams
+at the same place share what was read and written for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import format_sse_event
 
 from dateshard.service.jobs.job_table import JobTable
 from dateshard.service.web.problems import ProblemError
 
 LOOKED_SECONDS = 0.1  # between two looks at the log
-RETRY_MILLISECONDS = 1000
+QUIET_SECONDS = 15.0  # after which a comment shows that the line still stands
+COMMENT = b": still here\n\n"
+RETRY = b"retry: 1000\n"  # milliseconds; a line of the first event
 MOST_ID = (1 << 63) - 1
-CLOSING = '{"type":"server-closing"}'
+MOST_SHARED = 64  # pieces of logs that are kept until the next news
+CLOSING = format_sse_event(data_str='{"type":"server-closing"}')
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """The events behind one id as they are sent, the id of the last, and whether there will be no more."""
+
+    data: bytes
+    last: int
+    over: bool
 
 
 class EventStreams:
@@ -32,15 +48,19 @@ class EventStreams:
         self.table, self.most, self.ending = table, most, ending
         self.open = 0
         self._news = asyncio.Event()
+        self._shared: dict[tuple[str, int], LogPiece] = {}
 
     async def watch(self) -> None:
-        """Looks for news until it is cancelled."""
-        seen = -1
+        """Looks for news until it is cancelled, and wakes quiet streams now and then."""
+        seen, woken = -1, time.monotonic()
         while True:
-            if (now := self.table.database.version()) != seen or self.ending():
-                seen = now
-                self._news.set()
-                self._news = asyncio.Event()
+            with suppress(sqlite3.Error):  # locked for long: the next look may succeed
+                now, moment = self.table.database.version(), time.monotonic()
+                if now != seen or self.ending() or moment > woken + QUIET_SECONDS:
+                    seen, woken = now, moment
+                    self._shared.clear()
+                    self._news.set()
+                    self._news = asyncio.Event()
             await asyncio.sleep(LOOKED_SECONDS)
 
     @contextmanager
@@ -58,24 +78,33 @@ class EventStreams:
         finally:
             self.open -= 1
 
-    async def follow(self, job: str, after: int) -> AsyncIterator[ServerSentEvent]:
-        """The events of a job behind an id, until the job rests or the server ends."""
-        retry: int | None = RETRY_MILLISECONDS
+    async def follow(self, job: str, after: int) -> AsyncIterator[bytes]:
+        """The events of a job behind an id, as they are sent, until the job rests or the server ends."""
+        start, sent = RETRY, time.monotonic()
         while True:
             news = self._news  # before looking: what comes after it wakes
-            events, over = self.table.events(job, after)
-            for event in events:
-                after = event.id
-                yield ServerSentEvent(raw_data=event.data, id=str(event.id), retry=retry)
-                retry = None
-            if over:
+            piece = self._piece(job, after)
+            if piece.data or time.monotonic() > sent + QUIET_SECONDS:
+                yield start + piece.data if piece.data else COMMENT
+                start, after, sent = b"" if piece.data else start, piece.last, time.monotonic()
+            if piece.over:
                 return
             if self.ending():
-                yield ServerSentEvent(raw_data=CLOSING)
+                yield CLOSING
                 return
-            if not events:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), 1.0)
+            if not piece.data:
+                await news.wait()
+
+    def _piece(self, job: str, after: int) -> LogPiece:
+        """The events behind an id; read once for all streams that stand there."""
+        if (shared := self._shared.get((job, after))) is None:
+            events, over = self.table.events(job, after)
+            data = b"".join(format_sse_event(data_str=event.data, id=str(event.id)) for event in events)
+            shared = LogPiece(data, events[-1].id if events else after, over)
+            if len(self._shared) >= MOST_SHARED:
+                self._shared.clear()
+            self._shared[job, after] = shared
+        return shared
 
 
 def cursor(last_event_id: str | None) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import hmac
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import StreamingResponse
 
 from dateshard.documents.serving import (
     BestFigures,
@@ -32,6 +32,7 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
     code: {"model": ProblemDetails, "content": {"application/problem+json": {}}}
     for code in (400, 401, 403, 404, 409, 413, 415, 421, 422, 429)
 }
+EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("data", "id")}}
 router = APIRouter(prefix=PREFIX, tags=["training"], responses=PROBLEMS)
 TaskId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_]{1,64}$", examples=["epoch_training_20240101_120000"])]
 Key = Annotated[
@@ -151,14 +152,19 @@ def _followed(task_id: TaskId, desk: ToDesk, last_event_id: LastEventId = None) 
         yield after
 
 
-@router.get("/stream-progress/{task_id}", response_class=EventSourceResponse, dependencies=[NOTES_READ])
+@router.get(
+    "/stream-progress/{task_id}",
+    response_class=StreamingResponse,
+    dependencies=[NOTES_READ],
+    responses={200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}},
+)
 async def stream_progress(
     task_id: TaskId, desk: ToDesk, after: Annotated[int, Depends(_followed)]
-) -> AsyncIterator[ServerSentEvent]:
+) -> StreamingResponse:
     """Every event of a job from its first one, or behind Last-Event-ID, as JSON with a `type`.
 
     `progress` comes after each epoch, `complete` at the end; a job that fails or is stopped, paused or interrupted ends
     the stream with an event of that type instead.
     """
-    async for event in desk.streams.follow(task_id, after):
-        yield event
+    unheld = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # neither by a cache nor by a proxy
+    return StreamingResponse(desk.streams.follow(task_id, after), headers=unheld, media_type="text/event-stream")

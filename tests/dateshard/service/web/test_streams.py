@@ -1,0 +1,102 @@
+"""Streams of events: what all of them share, what keeps a quiet line open, and how they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dateshard.service.jobs.job_table import JobOrder, JobTable
+from dateshard.service.jobs.service_folder import ServiceFolder
+from dateshard.service.web import streams
+from dateshard.service.web.streams import COMMENT, EventStreams
+from tests.kit.page_client import page_client
+from tests.kit.serving import API
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[JobTable]:
+    """A table with one job, which is queued."""
+    table = JobTable.open(ServiceFolder(tmp_path / "data").path)
+    with table.database.writing():
+        table.add("job", "n", JobOrder({}, {}, None), tmp_path)
+    yield table
+    table.database.close()
+
+
+def followed(table: JobTable, tmp_path: Path, readers: int, play: Callable[[EventStreams], Any]) -> list[list[bytes]]:
+    """What so many readers get of the job, of which `play` is played once all wait for news."""
+    seen = JobTable.open(ServiceFolder(tmp_path / "data").path)
+    following = EventStreams(seen, readers, lambda: False)
+
+    async def read() -> list[bytes]:
+        return [piece async for piece in following.follow("job", 0)]
+
+    async def all_together() -> list[list[bytes]]:
+        watching = asyncio.create_task(following.watch())
+        reading = [asyncio.create_task(read()) for _ in range(readers)]
+        await asyncio.sleep(0.15)
+        await asyncio.to_thread(play, following)
+        pieces = await asyncio.gather(*reading)
+        watching.cancel()
+        return pieces
+
+    try:
+        return asyncio.run(all_together())
+    finally:
+        seen.database.close()
+
+
+def test_readers_at_the_same_place_are_served_by_one_look_at_the_log(
+    table: JobTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = list[int](), JobTable.events
+
+    def counted(self: JobTable, job: str, after: int) -> Any:
+        looks.append(after)
+        return look(self, job, after)
+
+    monkeypatch.setattr(JobTable, "events", counted)
+    pieces = followed(table, tmp_path, 50, lambda _: table.ask("job", "pause"))
+    assert all(b"".join(piece) == b"".join(pieces[0]) for piece in pieces)
+    assert pieces[0][-1].count(b"data: ") == 1
+    assert b'"type":"paused"' in pieces[0][-1]
+    assert len(looks) < 8, "and not one a reader"
+
+
+def test_a_quiet_stream_is_kept_open_by_comments_also_when_the_log_cannot_be_looked_at(
+    table: JobTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "LOOKED_SECONDS", 0.01)
+
+    def play(following: EventStreams) -> None:
+        version = following.table.database.version
+
+        def locked() -> int:
+            following.table.database.version = version  # type: ignore[method-assign]
+            raise sqlite3.OperationalError("database is locked")
+
+        following.table.database.version = locked  # type: ignore[method-assign]
+        while following.table.database.version is locked:
+            pass
+        table.ask("job", "stop")
+
+    (pieces,) = followed(table, tmp_path, 1, play)
+    assert COMMENT in pieces
+    assert pieces[0].startswith(b"retry: 1000\ndata: {")
+    assert b"retry" not in b"".join(pieces[1:])
+    assert b'"type":"stopped"' in pieces[-1]
+
+
+def test_a_stream_is_held_back_by_no_cache_and_no_proxy(table: JobTable, tmp_path: Path) -> None:
+    table.ask("job", "stop")
+    client = page_client(tmp_path)
+    headers = client.get(f"{API}/stream-progress/job", headers=client.bearer("read")).headers
+    client.close()
+    assert headers["content-type"].startswith("text/event-stream")
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
