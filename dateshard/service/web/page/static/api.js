@@ -20,8 +20,9 @@ export class Problem extends Error {
 export async function send(method, path, { body, headers = {}, signal } = {}) {
   const given = { ...headers, Authorization: `Bearer ${sessionStorage.getItem(KEY) ?? ""}` };
   if (body !== undefined) given["Content-Type"] = "application/json";
-  const answer = await fetch(`${API}${path}`, {
-    method, headers: given, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body),
+  const asked = { method, headers: given, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body) };
+  const answer = await fetch(`${API}${path}`, asked).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The server did not answer. Ask again when it is back.");
   });
   if (answer.ok) return answer;
   const problem = new Problem(answer.status, await answer.json().catch(() => ({})));

@@ -36,7 +36,7 @@ export class RunDetail {
     this.settings = this.fold("What was asked for", () => this.showSettings());
     this.node = element("article", { className: "card detail", "aria-label": "The chosen run" },
       element("header", {}, element("div", {}, this.heading, this.facts), this.badge),
-      this.reason, this.moves.node, this.progress,
+      this.moves.node, this.reason, this.progress, // what comes and goes stands behind the buttons: they keep their place
       element("div", { className: "tiles" }, ...TILES.map((name) => element("div", {}, this.tiles[name], element("span", { text: name })))),
       this.chart.node, this.report.node,
       this.checkpoints.node, this.table.node, this.log.node, this.settings.node);

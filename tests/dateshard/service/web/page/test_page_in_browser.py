@@ -16,6 +16,7 @@ from tests.kit.serving import Server, serving
 pytestmark = [pytest.mark.slow, needs_chromium]
 HOSTILE = "深度学习 <img src=x onerror=alert(1)>"
 DETAIL = ".detail .moves"
+PLACE = f"return document.querySelector('{DETAIL}').getBoundingClientRect().top + scrollY"
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +86,23 @@ def test_a_run_is_started_watched_paused_killed_and_resumed_without_a_reload(ser
     browser.press(f"{DETAIL} .pause")
     browser.wait(".detail .badge", "Paused")
     assert [button.text for button in browser.all(f"{DETAIL} button")] == ["Resume", "Stop", "Remove"]
+    place = browser.run(PLACE)
     browser.press(f"{DETAIL} .resume")
+    browser.wait(".detail .badge", "Running")
     seen = grown(browser, max(seen, told_epochs(browser)))
-    browser.until(lambda: pid(server))
     os.kill(pid(server), signal.SIGKILL)
     browser.wait(".detail .badge", "Interrupted")
     browser.wait("#runs .resume", "Resume")
     browser.wait(".reason", "goes on from its last checkpoint")
+    assert browser.run(PLACE) == place, "a reason that comes moves no button away from a pointer"
     browser.press("#runs .resume")
-    seen = grown(browser, seen)
+    browser.wait(".detail .badge", "Running")  # else the server could be killed with the request on its way
+    seen = grown(browser, told_epochs(browser))
     server.kill()
     browser.wait("#line", "Trainings go on")
+    browser.press(f"{DETAIL} .pause")
+    browser.wait("#told", "The server did not answer")
+    assert browser.run(PLACE) == place
     server.options = (*server.options, "--port", server.url.rpartition(":")[2])
     server.begin()
     browser.until(lambda: not browser.all("#line"))
