@@ -16,7 +16,8 @@ import pytest
 
 import dateshard
 from dateshard.documents.serving import PredictAnswer
-from dateshard.service.forecasts.forecast_process import MOST_MODELS, Models, answer_all
+from dateshard.service.forecasts import forecast_process
+from dateshard.service.forecasts.forecast_process import Models, answer_all
 from dateshard.service.forecasts.frames import receive_pair, send_pair
 from dateshard.service.forecasts.warm_forecasts import WarmForecasts
 from dateshard.service.jobs.job_table import JobOrder
@@ -38,22 +39,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         patch.chdir(world.folder)
         world.prepare()
         world.config_file()
-        for number in range(MOST_MODELS + 1):
+        for number in range(3):
             untrained(load_settings([str(world.folder / "config.yaml")]).trainer, world, f"run{number}")
     return world
 
 
-@pytest.fixture
-def client(world: World, tmp_path: Path) -> Iterator[PageClient]:
+@pytest.fixture(scope="module")
+def client(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageClient]:
     """A client of jobs that are complete; the process that forecasts is a thread here."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=answer_all, args=(world.folder / "data", theirs))
     thread.start()
-    client = page_client(tmp_path)
+    folder = tmp_path_factory.mktemp("client")
+    client = page_client(folder)
     client.desk.forecasts._line = ours
     with client.desk.table.database.writing():
         for run in ("run0", "nowhere"):
-            client.desk.table.add(run, "n", JobOrder({}, {}, None), tmp_path)
+            client.desk.table.add(run, "n", JobOrder({}, {}, None), folder)
         client.desk.table.database.changed("UPDATE jobs SET state = 'completed'")
     yield client
     client.desk.forecasts.close()
@@ -125,15 +127,14 @@ def test_a_job_whose_run_is_gone_has_no_forecast(client: PageClient) -> None:
 
 def test_the_models_that_were_used_last_stay_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.folder)
+    monkeypatch.setattr(forecast_process, "MOST_MODELS", 2)
     models = Models()
     first = models.get("run0", "best", None)
-    for number in range(1, MOST_MODELS):
-        models.get(f"run{number}", "best", None)
+    models.get("run1", "best", None)
     assert models.get("run0", "best", None) is first
-    models.get(f"run{MOST_MODELS}", "best", None)
+    models.get("run2", "best", None)
     assert models.get("run0", "best", None) is first
-    assert len(models.loaded) == MOST_MODELS
-    assert ("run1", "best", None) not in models.loaded
+    assert {run for run, _, _ in models.loaded} == {"run0", "run2"}
 
 
 def test_a_process_that_dies_is_started_once_more_and_then_given_up(tmp_path: Path) -> None:
