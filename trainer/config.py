@@ -430,8 +430,11 @@ class BufferConfig(Section):
 
 
 class MetricsConfig(Section):
-    """What is counted beside the exact sums, which are always there."""
+    """What is counted beside the exact sums, which are always there, and which figure decides."""
 
+    judge: Literal["loss", "mse", "rmse", "mae", "accuracy"] = Field(
+        "loss", description="of validation: what ranks checkpoints, stops early and decides the verdict"
+    )
     buffer: BufferConfig = BufferConfig()
     buffer_bytes: Bytes = Field(64 << 20, ge=0, description="a sample's memory, whatever `buffer` says")
     custom: Annotated[str | None, AfterValidator(_no_code_of_a_client)] = Field(

@@ -35,6 +35,7 @@ from dateshard.trainer.memory.out_of_memory import (
 )
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.metrics.joined import added_up
+from dateshard.trainer.metrics.judged_figure import LOSS, judged_figure
 from dateshard.trainer.models.ridge import Grid, Ridge, fit
 from dateshard.trainer.optimization.schedule import learning_rate
 from dateshard.trainer.session import Session, State, make_room, save
@@ -68,7 +69,11 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochDone:
-    """An epoch with its validation; the checkpoint of it comes next."""
+    """An epoch with its validation; the checkpoint of it comes next.
+
+    Attributes:
+        judged: the figure that decides, the lower the better; None where that is the loss.
+    """
 
     epoch: int
     step: int
@@ -80,6 +85,7 @@ class EpochDone:
     skipped: int
     seconds: float
     learning_rate: float
+    judged: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +353,7 @@ def _close_epoch(
         skipped=state.skipped,
         seconds=time.perf_counter() - began,
         learning_rate=rate,
+        judged=state.judged,
     )
     save(session, writer)
     yield from writer.drain_saved()
@@ -357,8 +364,10 @@ def note_validation(session: Session, report: dict[str, Any] | None) -> bool:
     state, config = session.state, session.config
     state.val_loss = report["loss"] if report else None
     state.train_loss = session.metrics.loss()
-    judged = state.val_loss if session.validation else state.train_loss
-    best = state.progress.note(judged, state.epoch, config.early_stopping, config.scheduler)
+    judge, deciding = config.metrics.judge, state.val_loss if session.validation else state.train_loss
+    if judge != LOSS:
+        deciding = state.judged = judged_figure(report or session.metrics.report(), judge)
+    best = state.progress.note(deciding, state.epoch, config.early_stopping, config.scheduler)
     state.validated = True
     return best
 

@@ -28,7 +28,7 @@ class State:
     Attributes:
         step: optimizer steps so far, the skipped ones included.
         skipped: steps of the epoch so far whose gradient was not finite. skipped_in_a_row: up to this one.
-        train_loss: running mean of the epoch so far.
+        train_loss: running mean of the epoch so far. judged: the figure that decides, where that is not the loss.
         validated: this epoch's validation is done.
         loss_scale: of the step that is due, of a training in fp16.
     """
@@ -41,6 +41,7 @@ class State:
     validated: bool = False
     train_loss: float | None = None
     val_loss: float | None = None
+    judged: float | None = None
     progress: LossHistory = field(default_factory=LossHistory)
     loss_scale: LossScale | None = None
 
@@ -104,6 +105,7 @@ def save(session: Session, writer: checkpoint.CheckpointWriter) -> None:
         validated=state.validated,
         train_loss=state.train_loss,
         val_loss=state.val_loss,
+        judged=state.judged,
         losses=session.metrics.losses(),
         progress=replace(state.progress),  # training goes on while it is written
         without_moments=sorted(_without_moments(session)),
@@ -155,6 +157,7 @@ def restore(session: Session, kept: checkpoint.Checkpoint) -> None:
         validated=saved.validated,
         train_loss=saved.train_loss,
         val_loss=saved.val_loss,
+        judged=saved.judged,
         progress=replace(saved.progress),
         loss_scale=saved.loss_scale,
     )

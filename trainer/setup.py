@@ -34,6 +34,7 @@ from dateshard.trainer.devices.unshared import refuse_unshared
 from dateshard.trainer.memory.memory_need import Counts, needed, refuse_too_large
 from dateshard.trainer.metrics import EpochMetrics, Form
 from dateshard.trainer.metrics import custom as own_metrics
+from dateshard.trainer.metrics.judged_figure import refuse_strange_judge
 from dateshard.trainer.metrics.sample import SamplePlan
 from dateshard.trainer.metrics.units import Units
 from dateshard.trainer.models import build, num_parameters
@@ -362,6 +363,7 @@ def make_session(config: Trainer, dataset: Dataset, checkpoints: Path, mesh: Mes
     targets = targets_of(config, dataset, columns)
     heads = make_heads(config.training, targets)
     refuse_solved(config, heads)
+    refuse_strange_judge(config.metrics.judge, heads)
     refuse_other_steps(config.training.weights, window.target_steps)
     refuse_no_counts(dataset, columns.targets, targets, heads)
     device = devices.choose(config.training.device, mesh.local_rank if mesh.world > 1 else None)

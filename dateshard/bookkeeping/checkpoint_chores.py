@@ -228,7 +228,7 @@ def describe(wanted: Named) -> CheckpointInfoDocument:
         "losses": dict(state.losses),
         "learning_rate": state.learning_rate,
         "skipped": state.skipped,
-        "best_val_loss": state.progress.best_loss,
+        "best_val_loss": checkpoint.loss_of_best(state.progress, checkpoint.scan(saved.folder.parent)[0]),
         "best_epoch": state.progress.best_epoch + 1,
         "files": [{"file": name, "bytes": size, "xxh3_128": digest} for name, (size, digest) in saved.files.items()],
         "damage": damage_of(saved),

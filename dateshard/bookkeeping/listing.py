@@ -64,7 +64,7 @@ def describe(run: TrainingRun) -> tuple[RunRow, str]:
         "batch": state.batch if state else 0,
         "batches": state.num_batches if state else None,
         "steps": state.step if state else 0,
-        "best_val_loss": state.progress.best_loss if state else None,
+        "best_val_loss": checkpoint.loss_of_best(state.progress, saved) if state else None,
         "best_epoch": state.progress.best_epoch + 1 if state else 0,
         "checkpoints": len(saved),
         "bytes": sum(each.num_bytes for each in saved),

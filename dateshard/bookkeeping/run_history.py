@@ -40,14 +40,19 @@ class Series:
         return bool(np.isfinite(self.mean_K).any())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Best:
-    """The epoch with the lowest validation loss (without validation: training loss); the first of equal ones."""
+    """The epoch with the lowest validation loss (without validation: training loss); the first of equal ones.
+
+    Attributes:
+        loss: of that epoch. figure: what ranks it: the loss, or what `metrics.judge` names.
+    """
 
     epoch: int
     step: int
     loss: float
     validated: bool
+    figure: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,12 +130,13 @@ def _first_look(course: RunHistory, row: Mapping[str, Any]) -> None:
 
 def _note_best(course: RunHistory, row: Mapping[str, Any], epoch: int) -> None:
     held = _number(row.get("val_loss"))
-    judged = held if held is not None else _number(row.get("train_loss"))
-    if judged is None or (course.best and course.best.validated and held is None):
+    loss = held if held is not None else _number(row.get("train_loss"))
+    figure = _number(row["judged"]) if "judged" in row else loss
+    if loss is None or figure is None or (course.best and course.best.validated and held is None):
         return
-    better = course.best is None or judged < course.best.loss or (held is not None and not course.best.validated)
+    better = course.best is None or figure < course.best.figure or (held is not None and not course.best.validated)
     if better:
-        course.best = Best(epoch, row["step"], judged, held is not None)
+        course.best = Best(epoch=epoch, step=row["step"], loss=loss, validated=held is not None, figure=figure)
 
 
 class _Binned:

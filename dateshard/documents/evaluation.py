@@ -178,6 +178,7 @@ class EvaluateDocument(TypedDict):
         bool, Field(description="what is divided are buckets of rows, and not a column that is named row")
     ]
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
+    measure: Annotated[Literal["mse", "mae"], Field(description="the error of numbers that decided")]
     history: Annotated[int, Field(description="steps that the model looks back")]
     observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]
     features: Annotated[list[str], Field(description="the numeric targets")]

@@ -33,7 +33,10 @@ class RunRow(TypedDict):
     batch: Annotated[int, Field(description="batches done of that epoch")]
     batches: Annotated[int | None, Field(description="of an epoch; null before the first checkpoint")]
     steps: Annotated[int, Field(description="optimizer steps of the newest checkpoint")]
-    best_val_loss: float | None
+    best_val_loss: Annotated[
+        float | None,
+        Field(description="of the best epoch: the lowest one, unless trainer.metrics.judge is another figure"),
+    ]
     best_epoch: Annotated[int, Field(description="from 1; 0: none yet")]
     checkpoints: int
     bytes: Annotated[int, Field(description="of all its checkpoints")]

@@ -10,6 +10,7 @@ from dateshard.shardstore.errors import counted
 from dateshard.shardstore.layouts.row_buckets import ROW
 
 Document = Mapping[str, Any]
+ERRORS = {"mse": "squared error", "mae": "absolute error"}  # that may decide
 TIMES = 10  # from so much of a baseline's error on it is told as a factor, for 152324170.8 % says nothing
 
 
@@ -53,21 +54,29 @@ def training_command(document: Document) -> str | None:
 def _compared(document: Document, target: str | None) -> list[Mapping[str, Any]]:
     """The model beside each baseline in one thing, the strongest baseline first."""
     rows = [comparison for comparison in document.get("comparisons", ()) if comparison["target"] == target]
-    strength = {row["name"]: -_first(row, target) for row in document["rows"] if _first(row, target) is not None}
+    figures = {row["name"]: _first(document, row, target) for row in document["rows"]}
+    strength = {name: -value for name, value in figures.items() if value is not None}
     return sorted(rows, key=lambda comparison: -strength.get(comparison["baseline"], float("-inf")))
 
 
-def _first(row: Mapping[str, Any], target: str | None) -> Any:
-    """The squared error; of a category what is not right: lower is better."""
+def measure_of(document: Document) -> str:
+    """The error of numbers that decided: `mse`, or `mae`; an evaluation of before there was a choice does not say it."""
+    measure: str = document.get("measure", "mse")
+    return measure
+
+
+def _first(document: Document, row: Mapping[str, Any], target: str | None) -> Any:
+    """The error of numbers that decided; of a category what is not right: lower is better."""
     if target is None:
-        return row["scaled"]["mse"]
+        return row["scaled"][measure_of(document)]
     accuracy = row["classes"].get(target, {}).get("accuracy")
     return None if accuracy is None else -accuracy
 
 
-def _second(row: Mapping[str, Any], target: str | None) -> Any:
-    """The absolute error, or the log loss."""
-    return row["scaled"]["mae"] if target is None else row["classes"].get(target, {}).get("log_loss")
+def _second(document: Document, row: Mapping[str, Any], target: str | None) -> Any:
+    """The other error of numbers, or the log loss."""
+    other = "mse" if measure_of(document) == "mae" else "mae"
+    return row["scaled"][other] if target is None else row["classes"].get(target, {}).get("log_loss")
 
 
 def _verdict(document: Document, target: str | None, rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
@@ -91,7 +100,7 @@ def _verdict(document: Document, target: str | None, rows: Sequence[Mapping[str,
 
 def _no_gain(document: Document, best: Mapping[str, Any], target: str | None) -> str:
     row = next(row for row in document["rows"] if row["name"] == best["baseline"])
-    if target is None and row["scaled"]["mse"] == 0:
+    if target is None and row["scaled"][measure_of(document)] == 0:
         return f"{best['baseline']} is without any error."
     return f"The model's forecasts are not finite numbers. Use {best['baseline']}."
 
@@ -101,17 +110,19 @@ def _gain(document: Document, row: Mapping[str, Any], target: str | None) -> str
     if target is None and 1 - row["gain"] >= TIMES:
         ends = [1 - row[end] for end in ("high", "low")] if row["low"] is not None else []
         between = " to ".join(in_times(max(end, 0)) for end in ends) + " times"
-        return (
-            f"{in_times(1 - row['gain'])} times the squared error of {row['baseline']}{_sure(document, row, between)}"
-        )
+        return f"{in_times(1 - row['gain'])} times the {_error(document)} of {row['baseline']}{_sure(document, row, between)}"
     sign, unit = (1, "less") if row["gain"] >= 0 else (-1, "more")
     measure, size = " %", in_percent(sign * row["gain"])
-    said = f"{size} % {unit} squared error than {row['baseline']}"
+    said = f"{size} % {unit} {_error(document)} than {row['baseline']}"
     if target is not None:
         unit = "more" if sign > 0 else "less"
         measure, said = "", f"{100 * sign * row['gain']:.1f} points {unit} accuracy than {row['baseline']}"
     ends = sorted(sign * row[end] for end in ("low", "high")) if row["low"] is not None else []
     return f"{said}{_sure(document, row, ' to '.join(in_percent(end) for end in ends) + measure)}"
+
+
+def _error(document: Document) -> str:
+    return ERRORS[measure_of(document)]
 
 
 def _sure(document: Document, row: Mapping[str, Any], between: str) -> str:
@@ -152,10 +163,11 @@ def in_times(ratio: float) -> str:
 def _winners(document: Document, target: str | None) -> str:
     """Who is best by each of the two figures."""
     first, second = (
-        {row["name"]: value for row in document["rows"] if (value := figure(row, target)) is not None}
+        {row["name"]: value for row in document["rows"] if (value := figure(document, row, target)) is not None}
         for figure in (_first, _second)
     )
-    names = ("squared error", "absolute error") if target is None else ("accuracy", "log loss")
+    errors = [ERRORS[measure_of(document)], *(word for key, word in ERRORS.items() if key != measure_of(document))]
+    names = errors if target is None else ["accuracy", "log loss"]
     best = min(first, key=first.__getitem__)
     other = min(second, key=second.__getitem__) if second else best
     if other == best:

@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 
 from dateshard.documents.backtesting import BacktestDocument, OriginRow
-from dateshard.judging.backtesting.backtest_scores import MSE
+from dateshard.judging.backtesting.backtest_scores import NUMBERS
 from dateshard.judging.backtesting.backtest_screen import sentences_of, unit_of_gain
+from dateshard.judging.sentences import ERRORS
 from dateshard.reports.charts import (
     HALF,
     LEFT,
@@ -80,7 +81,8 @@ def _tiles(document: BacktestDocument) -> list[tuple[str, str, bool]]:
 
 
 def _measure(document: BacktestDocument) -> str:
-    return "test MSE, scaled" if document["measure"] == MSE else f"test {document['measure']}"
+    name, scaled = document["measure"], document["measure"] in NUMBERS
+    return f"test {NUMBERS[name]}, scaled" if scaled else f"test {name}"
 
 
 def _scores(document: BacktestDocument) -> str:
@@ -128,7 +130,8 @@ def _gains(document: BacktestDocument) -> str:
     parts.append(_dots(xs, [axis.place(gain) for gain in gains], "a"))
     labels = [f"tested from {_begin(row)}: {_gain(row, document)}" for row in rows]
     parts += [_below(rows, xs), hover(LEFT, 0, HALF - LEFT - RIGHT, PLOT, labels)]
-    unit = "% of squared error less" if document["measure"] == MSE else "points of accuracy more"
+    error = ERRORS.get(document["measure"])
+    unit = f"% of {error} less" if error else "points of accuracy more"
     caption = f"<b>Gain over the best baseline</b>, {unit}, with its 95 % interval; above 0 the model is better"
     return figure(canvas(HALF, HEIGHT, "gain at each origin", parts), caption)
 

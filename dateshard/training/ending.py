@@ -6,6 +6,7 @@ from dateshard.shardstore.commands import command
 from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import number
 from dateshard.trainer.memory.memory_need import size
+from dateshard.trainer.metrics.judged_figure import LOSS, NAMES
 from dateshard.trainer.session import Session
 
 
@@ -56,10 +57,12 @@ def why_ended(session: Session, run: str, why: str) -> str:
         return f"{run} is complete: {what}" + ("" if solved else " (training.epochs)")
     stopping = session.config.early_stopping
     assert stopping is not None, "without it a run does not stop early"
+    judge = session.config.metrics.judge
+    figure = "a loss" if judge == LOSS else f"validation {NAMES[judge]}"
     best = f"the best is {number(progress.best_loss)} of epoch {progress.best_epoch + 1}"
     return (
         f"{run} stopped early in epoch {session.state.epoch + 1} of {training.epochs}: "
-        f"{counted(progress.bad_epochs, 'epoch')} without a loss lower by more than {stopping.min_delta:g} "
+        f"{counted(progress.bad_epochs, 'epoch')} without {figure} lower by more than {stopping.min_delta:g} "
         f"(early_stopping.patience {stopping.patience}); "
         f"{best if progress.best_loss is not None else 'no loss was finite'}"
     )

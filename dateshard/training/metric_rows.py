@@ -88,6 +88,7 @@ def _epoch_row(event: loop.EpochDone) -> dict[str, Any]:
         "time_per_epoch": event.seconds,
         "train": _short(event.train),
         "validation": _short(event.validation),
+        **({} if event.judged is None else {"judged": event.judged}),
     }
 
 

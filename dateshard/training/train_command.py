@@ -9,8 +9,9 @@ from dateshard.settings import Settings
 from dateshard.shardstore.commands import command, door
 from dateshard.terminal.screen import Screen, number
 from dateshard.terminal.signals import StopSignal
-from dateshard.trainer import loop
+from dateshard.trainer import checkpoint, loop
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
+from dateshard.trainer.metrics.judged_figure import NAMES
 from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import Started
 from dateshard.training.ending import at_memory_limit, continuing, way_on, why_ended
@@ -82,7 +83,8 @@ def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
     if ended.why == MEMORY_LIMIT:
         screen.tell(f"{place}. {at_memory_limit(started.session, run.name)}")
         return
-    best = f"best validation loss {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
+    figure = NAMES[started.session.config.metrics.judge]
+    best = f"best validation {figure} {number(progress.best_loss)} in epoch {progress.best_epoch + 1}"
     screen.tell(f"{run.name} ended ({ended.why}): {best if progress.best_loss is not None else place}")
     if state.validated and progress.best_loss is None:
         screen.tell("warning: the loss of no epoch was a finite number, so none of its checkpoints is the best")
@@ -103,7 +105,7 @@ def _nothing_to_do(started: Started, why: str, screen: Screen) -> Document:
     if command:
         screen.tell(f"To continue: {command}")
     screen.say("--resume none (make train NEW=1) trains anew")
-    best = started.session.state.progress.best_loss
+    best = checkpoint.loss_of_best(started.session.state.progress, checkpoint.scan(run.checkpoints)[0])
     return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
 
 
@@ -115,6 +117,6 @@ def _document(run: TrainingRun, ended: loop.Ended) -> Document:
         "epoch": state.epoch + 1,
         "batch": state.batch,
         "steps": state.step,
-        "best_val_loss": state.progress.best_loss,
+        "best_val_loss": checkpoint.loss_of_best(state.progress, checkpoint.scan(run.checkpoints)[0]),
         "best_epoch": state.progress.best_epoch + 1,
     }

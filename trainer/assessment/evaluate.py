@@ -29,7 +29,7 @@ from dateshard.trainer.assessment.example_windows import Drawn, DrawnEnds, mappe
 from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
-from dateshard.trainer.assessment.paired import ErrorsByUnit, compare, units_of
+from dateshard.trainer.assessment.paired import ErrorsByUnit, Measure, compare, units_of
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import points_within, scaled_bounds
@@ -189,6 +189,7 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
         notes=[],
         categorical=[setting.form.targets[head.targets[0]].name for head in setting.form.categorical],
         twins=_twins(rows) if ridge else [],
+        measure=measure_of(setting.config),
         history=setting.window.history,
         split_by=manifest.cut if manifest.split_cuts else None,
         by_row=manifest.by_row,
@@ -196,8 +197,13 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
     if rivals.model is not None:
         days = None if manifest.split_cuts else _horizon_days(setting)
         for row in result.rivals:
-            result.comparisons.extend(compare(by_unit[rivals.model], by_unit[row.name], row.name, days))
+            result.comparisons.extend(compare(by_unit[rivals.model], by_unit[row.name], row.name, days, result.measure))
     return result, ranking, ends
+
+
+def measure_of(config: Trainer) -> Measure:
+    """The error of numbers that decides a verdict: the absolute one if that is what judges, else the squared one."""
+    return "mae" if config.metrics.judge == "mae" else "mse"
 
 
 def _refuse_blind(rows: Sequence[Row], split: str, num_windows: int, notes: list[str]) -> None:

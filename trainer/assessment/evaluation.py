@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dateshard.trainer.assessment.paired import Comparison
+from dateshard.trainer.assessment.paired import Comparison, Measure
 
 FIGURES = ("count", "mse", "rmse", "mae", "bias", "r2")
 RAW_FIGURES = (*FIGURES, "wape", "mape", "mape_left_out")
@@ -42,7 +42,7 @@ class Evaluation:
         twins: baselines that are the model itself, a ridge beside the ridge that was trained: no verdict counts them.
         comparisons: the model beside each of its rivals, in the numbers together and in each category.
         difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
-        history: steps that the model looks back.
+        measure: the error of numbers that decides. history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
         observed: {split: share of its target cells}.
         split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
@@ -62,6 +62,7 @@ class Evaluation:
     twins: list[str] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     difficulty: dict[str, float] = field(default_factory=dict)
+    measure: Measure = "mse"
     history: int = 0
     shown: list[dict[str, Any]] = field(default_factory=list)
     observed: dict[str, float] = field(default_factory=dict)
@@ -78,13 +79,14 @@ class Evaluation:
 
     @property
     def best_baseline(self) -> str | None:
-        """The baseline to beat: with the lowest scaled MSE, or, without numbers, the best of the first category."""
+        """The baseline to beat: with the lowest scaled MSE (or MAE), or, without numbers, the best of the first category."""
         return self._best(None) or (self._best(self.categorical[0]) if self.categorical else None)
 
     def _best(self, target: str | None) -> str | None:
-        """The rival with the lowest scaled MSE, or that is right most often."""
+        """The rival with the lowest scaled error of numbers, or that is right most often."""
         figures = [
-            (row.name, row.scaled.get("mse") if target is None else _accuracy(row, target)) for row in self.rivals
+            (row.name, row.scaled.get(self.measure) if target is None else _accuracy(row, target))
+            for row in self.rivals
         ]
         ranked = [(value if target is None else -value, name) for name, value in figures if value is not None]
         return min(ranked, default=(0.0, None))[1]
@@ -129,6 +131,7 @@ class Evaluation:
             "split": self.split,
             "split_by": self.split_by,
             "by_row": self.by_row,
+            "measure": self.measure,
             "history": self.history,
             "observed": self.observed,
             "features": self.features,

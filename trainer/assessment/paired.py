@@ -53,6 +53,7 @@ T_QUANTILES = {
     30: 2.042,
 }
 NORMAL = 1.960
+Measure = Literal["mse", "mae"]
 Outcome = Literal["better", "worse", "unclear"]
 
 
@@ -62,11 +63,11 @@ class Comparison:
 
     Attributes:
         target: the category; None: the numbers.
-        gain: of numbers the share by which the squared error is smaller, of a category the share of targets that are
-            right more often; None where the baseline is without any error. low, high: its 95 % interval, None with too
-            few units.
+        gain: of numbers the share by which the error that decides (squared or absolute) is smaller, of a category the
+            share of targets that are right more often; None where the baseline is without any error. low, high: its
+            95 % interval, None with too few units.
         dates: with observed targets; None where cuts are divided. cuts: the same of cuts; None where dates are.
-        agrees: whether the second figure says the same: mean absolute error, or log loss.
+        agrees: whether the second figure says the same: the other of these errors, or log loss.
     """
 
     baseline: str
@@ -161,19 +162,24 @@ def _of_category(logits_BPNC: torch.Tensor, batch: Batch, place: int) -> tuple[t
     return seen, seen & (logits.argmax(-1) + 1 == codes), torch.where(seen, lost, 0.0)
 
 
-def compare(mine: ErrorsByUnit, theirs: ErrorsByUnit, baseline: str, horizon_days: int | None) -> list[Comparison]:
+def compare(
+    mine: ErrorsByUnit, theirs: ErrorsByUnit, baseline: str, horizon_days: int | None, measure: Measure = "mse"
+) -> list[Comparison]:
     """The model beside a baseline, in everything that both forecast.
 
     Args:
         horizon_days: dates that one window's targets reach over; None where the units are cuts.
+        measure: of numbers, which error decides.
     """
+    first, second = (1, 2) if measure == "mse" else (2, 1)
     comparisons = []
     for target, own in mine.sums.items():
         other = theirs.sums.get(target)
         if other is None or not own[0].any():
             continue
         if target is None:
-            gain_U, size_U, agrees = other[1] - own[1], other[1], own[2].sum() - other[2].sum()
+            gain_U, size_U = other[first] - own[first], other[first]
+            agrees = own[second].sum() - other[second].sum()
         else:
             gain_U, size_U, agrees = own[1] - other[1], own[0], own[2].sum() - other[2].sum()
         there = own[0] > 0

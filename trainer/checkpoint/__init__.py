@@ -17,7 +17,7 @@ from dateshard.trainer.checkpoint.checkpoint_folder import (
     verify,
 )
 from dateshard.trainer.checkpoint.checkpoint_state import Bound, CheckpointState, DataIdentity
-from dateshard.trainer.checkpoint.choice import best, find, newest, ranked, scan, set_aside_later, tidy
+from dateshard.trainer.checkpoint.choice import best, find, loss_of_best, newest, ranked, scan, set_aside_later, tidy
 from dateshard.trainer.checkpoint.saving import point, write
 from dateshard.trainer.checkpoint.snapshot import Part, Snapshot, TakenRows
 from dateshard.trainer.checkpoint.writer import CheckpointWriter, Saved
@@ -37,6 +37,7 @@ __all__ = [
     "best",
     "find",
     "inspect",
+    "loss_of_best",
     "mend",
     "newest",
     "point",

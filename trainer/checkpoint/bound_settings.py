@@ -24,7 +24,10 @@ FREE = (
     "loading.from_dumps",  # the data of a run says which dates it reads so
     "loading.statistics",  # likewise: its generation has them
     "checkpoint",
-    "metrics",
+    "metrics.custom",
+    "metrics.buffer",
+    "metrics.buffer_bytes",
+    "metrics.mape_floor",
     "logging",
     "bounds",
     "baselines",
@@ -39,6 +42,7 @@ NEWER = {
     "training.quantiles": list(QUANTILES),
     "training.weights": None,
     "model.observed": False,
+    "metrics.judge": "loss",
 }
 NEWER_OF_A_LOSS = {"quantiles": list(QUANTILES)}
 

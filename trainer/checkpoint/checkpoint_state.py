@@ -91,6 +91,7 @@ class CheckpointState:
         epoch, batch: from 0; batches of the epoch that are done. step: optimizer steps so far.
         skipped, skipped_in_a_row: steps whose gradient was not finite, of the epoch and up to this one.
         validated: the epoch's validation is done.
+        judged: the figure that ranks it, the lower the better; None where that is the loss.
         losses: {name: loss} of the epoch so far.
         without_moments: trained parameters that the optimizer keeps nothing of.
         parameters: those that it has, in its order; None of a version that did not note them.
@@ -112,6 +113,7 @@ class CheckpointState:
     skipped_in_a_row: int = 0
     train_loss: float | None = None
     val_loss: float | None = None
+    judged: float | None = None
     losses: Mapping[str, float | None]
     without_moments: Sequence[str] = ()
     parameters: Sequence[str] | None = None
@@ -141,6 +143,8 @@ class CheckpointState:
             content["parameters"] = list(self.parameters)
         if self.loss_scale is not None:
             content["loss_scale"] = asdict(self.loss_scale)
+        if self.judged is not None:
+            content["judged"] = self.judged
         return content | ({} if self.learning_rate is None else {"learning_rate": self.learning_rate})
 
     @staticmethod
@@ -153,7 +157,7 @@ class CheckpointState:
         progress = content["progress"]
         counts = [content[key] for key in ("epoch", "batch", "num_batches", "step", "skipped", "skipped_in_a_row")]
         counts += [progress[key] for key in ("bad_epochs", "plateau_epochs", "cuts")] + [progress["best_epoch"] + 1]
-        losses = [content["train_loss"], content["val_loss"], content.get("learning_rate")]
+        losses = [content["train_loss"], content["val_loss"], content.get("learning_rate"), content.get("judged")]
         losses += [progress[key] for key in ("best_loss", "reference_loss", "plateau_loss")]
         losses += content["losses"].values()
         if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
@@ -177,6 +181,7 @@ class CheckpointState:
             skipped_in_a_row=content["skipped_in_a_row"],
             train_loss=content["train_loss"],
             val_loss=content["val_loss"],
+            judged=content.get("judged"),
             losses=content["losses"],
             without_moments=content["without_moments"],
             parameters=content.get("parameters"),

@@ -12,6 +12,7 @@ from dateshard.shardstore.commands import by_door, to_run
 from dateshard.shardstore.errors import NotThereError, StoreError, Where, shorten
 from dateshard.trainer.checkpoint.checkpoint_folder import NAME, Checkpoint, inspect, read_files
 from dateshard.trainer.checkpoint.removal import export_of
+from dateshard.trainer.optimization.schedule import LossHistory
 
 
 def scan(parent: Path) -> tuple[list[Checkpoint], list[str]]:
@@ -40,12 +41,22 @@ def best(parent: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def ranked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Lists checkpoints by validation loss of their own weights, best first; by training loss without validation dates."""
-    for loss in ("val_loss", "train_loss"):
+    """Lists checkpoints by validation loss of their own weights, best first; by training loss without validation dates.
+
+    Where another figure decides (`metrics.judge`), they are listed by that."""
+    for loss in ("judged", "val_loss", "train_loss"):
         judged = [saved for saved in checkpoints if saved.state.validated and getattr(saved.state, loss) is not None]
         if judged:
             return sorted(judged, key=lambda saved: (getattr(saved.state, loss), saved.place))
     return []
+
+
+def loss_of_best(progress: LossHistory, checkpoints: Sequence[Checkpoint]) -> float | None:
+    """The validation loss of the best epoch; where another figure decides, as its checkpoint tells it, if that is there."""
+    here = [saved.state for saved in checkpoints if saved.state.validated and saved.state.epoch == progress.best_epoch]
+    if not here or here[-1].judged is None:
+        return progress.best_loss if all(saved.state.judged is None for saved in checkpoints) else None
+    return here[-1].val_loss if here[-1].val_loss is not None else here[-1].train_loss
 
 
 def _first_good(candidates: Sequence[Checkpoint], passed: list[str]) -> tuple[Checkpoint | None, list[str]]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dateshard.documents.backtesting import BacktestCost, BacktestDocument, BacktestSummary, OriginRow, Spread
 from dateshard.judging.backtesting.backtest_file import is_judged
 from dateshard.judging.backtesting.backtest_plan import BacktestPlan
+from dateshard.judging.sentences import ERRORS, measure_of
 from dateshard.judging.verdict import Verdict
 
 if TYPE_CHECKING:
     import polars
 
-MSE = "mse"
+NUMBERS = {measure: measure.upper() for measure in ERRORS}  # scores of numbers, as they are shown
 
 
 def judged_row(row: OriginRow, verdict: Verdict) -> OriginRow:
@@ -31,7 +32,8 @@ def judged_row(row: OriginRow, verdict: Verdict) -> OriginRow:
     )
     judged = row.copy()
     judged["generation"], judged["windows"] = verdict.bound["generation"], document["windows"]
-    judged["score"], judged["baseline_score"] = _score(verdict.row(), target), _score(verdict.baseline, target)
+    rows, measure = (verdict.row(), verdict.baseline), measure_of(document)
+    judged["score"], judged["baseline_score"] = (_score(own, target, measure) for own in rows)
     judged["best_baseline"], judged["outcome"] = verdict.best_baseline, document["outcome"]
     judged["gain"], judged["low"], judged["high"] = compared["gain"], compared["low"], compared["high"]
     return judged
@@ -42,10 +44,11 @@ def _target(verdict: Verdict) -> str | None:
     return None if verdict.document["features"] else verdict.document["categorical"][0]
 
 
-def _score(row: Mapping[str, Any] | None, target: str | None) -> float | None:
+def _score(row: Mapping[str, Any] | None, target: str | None, measure: str) -> float | None:
     if row is None:
         return None
-    score: float | None = row["scaled"]["mse"] if target is None else row["classes"].get(target, {}).get("accuracy")
+    classes = row["classes"].get(target, {})
+    score: float | None = row["scaled"][measure] if target is None else classes.get("accuracy")
     return score
 
 
@@ -95,11 +98,12 @@ def document_of(
 
 
 def _measure_of(plan: BacktestPlan) -> str:
-    """What the scores are: `mse`, or the accuracy of the first category where no number is forecast."""
+    """What the scores are: `mse`, `mae`, or the accuracy of the first category where no number is forecast."""
     targets, features = plan.settings.trainer.targets, plan.settings.preparing().features
     names = list(targets or features)
     numbers = [name for name in names if name in features and not features[name].categorical]
-    return MSE if numbers or not names else f"accuracy of {names[0]}"
+    decides = "mae" if plan.settings.trainer.metrics.judge == "mae" else "mse"
+    return decides if numbers or not names else f"accuracy of {names[0]}"
 
 
 def frame_of(rows: Sequence[OriginRow]) -> polars.DataFrame:

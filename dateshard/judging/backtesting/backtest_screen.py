@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dateshard.documents.backtesting import BacktestCost, BacktestDocument, OriginRow, Spread
 from dateshard.judging.backtesting.backtest_file import is_judged
 from dateshard.judging.backtesting.backtest_plan import BacktestPlan, Origin
-from dateshard.judging.backtesting.backtest_scores import MSE
+from dateshard.judging.backtesting.backtest_scores import NUMBERS
 from dateshard.pipeline.progress_events import DateFailed, Event
 from dateshard.preparing.preprocess import follow
 from dateshard.shardstore.commands import command
@@ -98,7 +98,7 @@ def show_cost(screen: Screen, plan: BacktestPlan, cost: BacktestCost) -> None:
 
 def show_table(screen: Screen, document: BacktestDocument) -> None:
     """Prints a row an origin, the oldest first, and all of them together."""
-    score = "MSE" if document["measure"] == MSE else "accuracy"
+    score = NUMBERS.get(document["measure"], "accuracy")
     heads = ["tested on", "trained", score, "baseline", score, "gain", ""]
     rows = [_cells(screen, document, row) for row in document["origins"]]
     screen.table([heads, *rows], right=(1, 2, 4, 5), wrap=True)
@@ -122,7 +122,7 @@ def _cells(screen: Screen, document: BacktestDocument, row: OriginRow) -> list[s
 
 def unit_of_gain(document: BacktestDocument) -> str:
     """The unit of a gain in hundredths: a share of squared error, or points of accuracy."""
-    return "%" if document["measure"] == MSE else "points"
+    return "%" if document["measure"] in NUMBERS else "points"
 
 
 def sentences_of(document: BacktestDocument) -> list[str]:
@@ -130,7 +130,7 @@ def sentences_of(document: BacktestDocument) -> list[str]:
     summary = document["summary"]
     if summary is None:
         return []
-    of = "MSE (scaled)" if document["measure"] == MSE else document["measure"]
+    of = f"{NUMBERS[document['measure']]} (scaled)" if document["measure"] in NUMBERS else document["measure"]
     unit = unit_of_gain(document)
     parts = [
         f"{of}: {_mean(summary['score'], 1, 4)}; best baseline: {_mean(summary['baseline_score'], 1, 4)}.",
