@@ -42,11 +42,8 @@ def parse_bytes(text: Any) -> Any:
     return int(float(match[1]) * BYTES[match[2].upper()])
 
 
-Bytes = Annotated[
-    int,
-    BeforeValidator(parse_bytes),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}]}),
-]
+SIZES: list[JsonValue] = [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), WithJsonSchema({"anyOf": SIZES})]
 
 
 def _bytes_or_none(given: Any) -> Any:
@@ -56,9 +53,7 @@ def _bytes_or_none(given: Any) -> Any:
 BytesOrNone = Annotated[
     Annotated[int, Field(ge=1)] | None,
     BeforeValidator(_bytes_or_none),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string", "examples": ["2GiB", "500MB"]}, {"type": "null"}]}
-    ),
+    WithJsonSchema({"anyOf": [*SIZES, {"type": "null"}]}),
 ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,11 @@ from dateshard.cli.options import (
 )
 from dateshard.shardstore.commands import command, door
 from dateshard.training.flags import FLAGS
+
+if TYPE_CHECKING:
+    from dateshard.documents.runs import SeedsDocument
+    from dateshard.settings import Settings
+    from dateshard.terminal.screen import Screen
 
 
 def _flags(command: Any) -> Any:
@@ -46,6 +52,12 @@ def _flags(command: Any) -> Any:
 )
 @_flags
 @preset_option
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="train N runs, with seeds from training.seed on, and show mean and spread of their figures; again: goes on",
+)
 @click.option("--devices", metavar="N|all", help="train in N processes of this machine, or one for each accelerator")
 @click.option("--dry-run", is_flag=True, help="try a step, a validation batch and a checkpoint; keeps nothing")
 @click.option(
@@ -58,6 +70,7 @@ def train(
     words: tuple[str, ...],
     files: tuple[str, ...],
     preset: str | None,
+    seeds: int | None,
     devices: str | None,
     dry_run: bool,
     overfit: int | None,
@@ -88,13 +101,18 @@ def train(
         )
     if (devices is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1) and (dry_run or overfit):
         raise click.UsageError("--dry-run and --overfit run in one process: leave --devices and torchrun out.")
+    if seeds is not None:
+        _refuse_beside_seeds(resume=resume, save_dir=save_dir, devices=devices, tries=dry_run or bool(overfit))
     if devices is not None and "RANK" not in os.environ:
         from dateshard.training.launch import number_of, train_in_processes
 
         return train_in_processes(door().words[1:], number_of(devices))
     settings = configure(files, overrides, resume, preset, trust=trust)
     screen = Screen(as_json=as_json, quiet=quiet, works=True)
-    if dry_run:
+    document: Any
+    if seeds is not None:
+        code, document = _train_seeds(settings, seeds, name, init_from, screen)
+    elif dry_run:
         code, document = show_dry_run(settings, screen)
     elif overfit:
         code, document = show_overfit(settings, overfit, screen, name)
@@ -103,6 +121,35 @@ def train(
     if as_json and document:  # only the first of several processes has one
         emit(document)
     return code
+
+
+def _refuse_beside_seeds(*, resume: str, save_dir: str | None, devices: str | None, tries: bool) -> None:
+    several = devices is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    given = {"--resume": resume != "none", "--save-dir": save_dir, "--devices and torchrun": several}
+    if wrong := [option for option, there in {**given, "--dry-run and --overfit": tries}.items() if there]:
+        raise click.UsageError(f"--seeds trains several runs, one after the other: leave {wrong[0]} out.")
+
+
+def _train_seeds(
+    settings: Settings, count: int, name: str | None, init_from: str | None, screen: Screen
+) -> tuple[int, SeedsDocument]:
+    from dateshard.bookkeeping.judged_runs import judge_where_it_goes, show_judged
+    from dateshard.judging.judge import run_of
+    from dateshard.training.seeds import name_of, seeds_of, train_seeds
+
+    stem, code, runs = name_of(name, settings), 0, list[str]()
+    document: SeedsDocument = {"name": stem, "trainings": [], "judged": None}
+    for run, ended, training in train_seeds(settings, seeds_of(settings, count), stem, init_from, screen):
+        runs.append(run)
+        document["trainings"].append(training)  # type: ignore[arg-type]
+        code = code or ended
+    if code == 0:
+        document["judged"] = judge_where_it_goes([run_of(run) for run in runs])
+    if document["judged"] is not None:
+        show_judged(screen, document["judged"])
+    elif code == 0:
+        screen.tell(f"There is no test or validation window to judge them by. See: {command('compare', *runs)}")
+    return code, document
 
 
 @click.command()
@@ -128,7 +175,7 @@ def estimate(words: tuple[str, ...], files: tuple[str, ...], as_json: bool) -> i
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[RUN] [KEY=VALUE]...")
+@click.argument("words", nargs=-1, metavar="[RUN]... [KEY=VALUE]...")
 @config_option
 @click.option(
     "--checkpoint", "which", default="best", metavar="best|latest|NAME", help="which of the run's checkpoints"
@@ -176,7 +223,8 @@ def evaluate(
 ) -> int:
     """Compare a model with its baselines on the same windows; with -c FILE alone, show the baselines.
 
-    RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings).
+    RUN is a run's name, or `latest` for the newest (with -c FILE: the newest with those settings). Of several runs mean and
+    spread of their figures are shown.
     """
     from pathlib import Path
 
@@ -186,15 +234,9 @@ def evaluate(
 
     names, overrides = split_arguments(words)
     if len(names) > 1:
-        raise click.UsageError("Name one run.")
-    if page is not None and (not names or which != "best"):
-        raise click.UsageError("--report needs a RUN, and shows its best checkpoint.")
-    if table is not None:
-        from dateshard.judging.window_forecasts import refuse_name
-
-        if not names:
-            raise click.UsageError("--forecasts is of a RUN.")
-        refuse_name(Path(table))
+        given = (files, overrides, table, page is not None, baseline_windows)
+        return _evaluate_several(names, (which, split, baselines), given, trust=trust, as_json=as_json)
+    _refuse_without_a_run(names, which, table, page)
     screen = Screen(as_json=as_json)
     chosen = baselines.split(",") if baselines else None
     if names:
@@ -222,4 +264,37 @@ def evaluate(
         tell_report(screen, report_of(run, page or None, split))
     if as_json:  # last: where the page cannot be written, that is the one document
         emit({**result.to_json(), "forecasts": None if written is None else written.to_json()})
+    return 0
+
+
+def _refuse_without_a_run(names: Sequence[str], which: str, table: str | None, page: str | None) -> None:
+    if page is not None and (not names or which != "best"):
+        raise click.UsageError("--report needs a RUN, and shows its best checkpoint.")
+    if table is not None:
+        from pathlib import Path
+
+        from dateshard.judging.window_forecasts import refuse_name
+
+        if not names:
+            raise click.UsageError("--forecasts is of a RUN.")
+        refuse_name(Path(table))
+
+
+def _evaluate_several(
+    names: Sequence[str], wanted: tuple[str, str, str | None], given: tuple[Any, ...], *, trust: bool, as_json: bool
+) -> int:
+    from dateshard.bookkeeping.judged_runs import judge_runs, show_judged
+    from dateshard.judging.judge import run_of
+    from dateshard.terminal.screen import Screen
+
+    of_one = ("-c FILE", "KEY=VALUE", "--forecasts", "--report", "--baseline-windows")
+    if wrong := [option for option, there in zip(of_one, given, strict=True) if there]:
+        raise click.UsageError(f"{wrong[0]} is of one run: name one.")
+    which, split, baselines = wanted
+    runs = [run_of(name, trust=trust) for name in names]
+    document = judge_runs(runs, which, split, baselines.split(",") if baselines else None)
+    if as_json:
+        emit(document)
+    else:
+        show_judged(Screen(), document)
     return 0

@@ -41,7 +41,7 @@ from dateshard.documents.replay import ReplayDocument
 from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.request_judging import RequestsJudgeDocument
 from dateshard.documents.request_prediction import RequestsPredictDocument
-from dateshard.documents.runs import CompareDocument, RunRow, TailDocument
+from dateshard.documents.runs import CompareDocument, JudgedRunsDocument, RunRow, SeedsDocument, TailDocument
 from dateshard.documents.serving import JobAnswer, JobsAnswer, StartAnswer, TokenDocument, TokenListRow
 from dateshard.documents.training import EstimateDocument, TrainDocument
 
@@ -56,7 +56,9 @@ DOCUMENTS: dict[str, Any] = {
     "train": TrainDocument,
     "estimate": EstimateDocument,
     "bench epoch": BenchEpochDocument,
+    "train seeds": SeedsDocument,
     "evaluate": EvaluateDocument,
+    "evaluate runs": JudgedRunsDocument,
     "backtest": BacktestDocument,
     "predict": PredictDocument,
     "export-model": ExportModelDocument,

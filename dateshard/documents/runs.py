@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from dateshard.documents.backtesting import Spread
+from dateshard.documents.training import TrainDocument
+
 State = Annotated[
     str, Field(description="running, stopped (by a signal), ended, failed, cut off (killed), damaged (run.json)")
 ]
@@ -86,6 +89,54 @@ class CompareDocument(TypedDict):
     runs: list[ComparedRun]
     settings: list[SettingRow]
     notes: Annotated[list[str], Field(description="what keeps their figures from being comparable")]
+
+
+class JudgedRun(TypedDict):
+    """One of several runs that were evaluated on the same split."""
+
+    run: str
+    seed: Annotated[int | None, Field(description="training.seed; null where run.json does not tell it")]
+    model: str
+    checkpoint: str
+    generation: int
+    windows: int
+    figures: Annotated[dict[str, float | None], Field(description="of the model, by the names that `summary` has")]
+    best_baseline: str | None
+    outcome: Annotated[str | None, Field(description="beats, loses or unclear, as `evaluate RUN` says")]
+
+
+class FigureSummary(TypedDict):
+    """One figure of all runs together."""
+
+    figure: Annotated[
+        str,
+        Field(description="scaled mse, scaled mae, scaled r2, FEATURE mae, FEATURE rmse (raw units), TARGET accuracy"),
+    ]
+    model: Spread
+    baseline: Annotated[str | None, Field(description="the best one of most runs; null where there is none")]
+    of_baseline: Annotated[Spread | None, Field(description="of that baseline")]
+
+
+class JudgedRunsDocument(TypedDict):
+    """Several runs evaluated on the same split: each, and mean and spread of their figures."""
+
+    split: str
+    runs: list[JudgedRun]
+    summary: list[FigureSummary]
+    beats: Annotated[int, Field(description="runs that beat every baseline")]
+    loses: int
+    unclear: int
+    notes: Annotated[list[str], Field(description="what keeps their figures from being comparable")]
+
+
+class SeedsDocument(TypedDict):
+    """What `train --seeds` prints: each training, and all of them judged."""
+
+    name: Annotated[str, Field(description="what the names of the runs begin with")]
+    trainings: list[TrainDocument]
+    judged: Annotated[
+        JudgedRunsDocument | None, Field(description="null where a training was stopped or nothing can be judged")
+    ]
 
 
 class TailDocument(TypedDict):

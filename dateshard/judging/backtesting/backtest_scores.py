@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from dateshard.documents.backtesting import BacktestCost, BacktestDocument, BacktestSummary, OriginRow, Spread
+from dateshard.documents.backtesting import BacktestCost, BacktestDocument, BacktestSummary, OriginRow
 from dateshard.judging.backtesting.backtest_file import is_judged
 from dateshard.judging.backtesting.backtest_plan import BacktestPlan
 from dateshard.judging.sentences import ERRORS, measure_of
+from dateshard.judging.spread import spread_of
 from dateshard.judging.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -60,22 +60,12 @@ def summary_of(rows: Sequence[OriginRow]) -> BacktestSummary | None:
     outcomes = [row["outcome"] for row in judged]
     return {
         "judged": len(judged),
-        "score": _spread([row["score"] for row in judged]),
-        "baseline_score": _spread([row["baseline_score"] for row in judged]),
-        "gain": _spread([row["gain"] for row in judged]),
+        "score": spread_of([row["score"] for row in judged]),
+        "baseline_score": spread_of([row["baseline_score"] for row in judged]),
+        "gain": spread_of([row["gain"] for row in judged]),
         "beats": outcomes.count("beats"),
         "loses": outcomes.count("loses"),
         "unclear": outcomes.count("unclear"),
-    }
-
-
-def _spread(values: Sequence[float | None]) -> Spread:
-    known = [value for value in values if value is not None]
-    return {
-        "mean": fmean(known) if known else None,
-        "deviation": stdev(known) if len(known) > 1 else None,
-        "lowest": min(known, default=None),
-        "highest": max(known, default=None),
     }
 
 

@@ -63,6 +63,8 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("train", "-c", "config.yaml", "--resume", "auto"), 0, "train"),
     (("train", "-c", "config.yaml", "--epochs", "1", "trainer.training.seed=3"), 0, "train"),
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
+    (("evaluate", "one", "two"), 0, "evaluate runs"),
+    (("train", "-c", "config.yaml", "--seeds", "2", "--run", "three", "--max-steps", "2"), 0, "train seeds"),
     (("evaluate", "one", "--forecasts", "forecasts.parquet"), 0, "evaluate"),
     (("evaluate", "-c", "config.yaml", "--baselines", "repeat,mean", "trainer.targets=[speed]"), 0, "evaluate"),
     (("backtest", "-c", "config.yaml", "--origins", "2", "--every", "1", "--dry-run"), 0, "backtest"),

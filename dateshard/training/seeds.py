@@ -1,0 +1,61 @@
+"""One training for each of several seeds, one after the other."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+
+from dateshard.places import runs_folder
+from dateshard.settings import Settings, apply
+from dateshard.shardstore.commands import command, door
+from dateshard.shardstore.errors import UsageError
+from dateshard.terminal.screen import Screen
+from dateshard.training.train import TrainRequest
+from dateshard.training.train_command import Document, train_to_the_end
+
+
+def seeds_of(settings: Settings, count: int) -> list[int]:
+    """So many seeds from the configured one on."""
+    return [settings.trainer.training.seed + k for k in range(count)]
+
+
+def name_of(name: str | None, settings: Settings) -> str:
+    """What the names of the runs begin with: as given, or made of the dataset and the time."""
+    return name or f"{settings.dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
+
+
+def train_seeds(
+    settings: Settings, seeds: Sequence[int], name: str, init_from: str | None, screen: Screen
+) -> Iterator[tuple[str, int, Document]]:
+    """Trains `NAME-seed7` and so on, each to its end; yields (run, exit code, its document). One that is there is continued.
+
+    A training that is stopped is the last one.
+
+    Raises:
+        UsageError: a run of such a name has other settings.
+    """
+    if init_from and any((runs_folder() / f"{name}-seed{seed}").exists() for seed in seeds):
+        raise UsageError(
+            f"runs of the name {name} are there, and --init-from begins new ones", todo="Give another --run"
+        )
+    for seed in seeds:
+        run = f"{name}-seed{seed}"
+        there = (runs_folder() / run / "run.json").exists()
+        request = TrainRequest(run, None) if there else TrainRequest("none", run, None, init_from)
+        screen.tell(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)}): run {run}")
+        code, document = train_to_the_end(apply(settings, [f"trainer.training.seed={seed}"]), screen, request)
+        yield run, code, document
+        if code:
+            words = (*_without_name(door().words[1:]), "--run", name)
+            screen.tell(f"The others wait. To go on with all: {command('train', *words)}")
+            return
+
+
+def _without_name(words: Sequence[str]) -> list[str]:
+    """The words of the command without the name of its runs."""
+    kept, skip = list[str](), False
+    for word in words:
+        if not (skip or word == "--run" or word.startswith("--run=")):
+            kept.append(word)
+        skip = word == "--run" and not skip
+    return kept
