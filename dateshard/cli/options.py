@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dateshard.terminal.screen import put_document
+from dateshard.terminal.screen import in_a_line, put_document
 
 if TYPE_CHECKING:
     from dateshard.settings import Settings
@@ -100,3 +100,16 @@ def settings_of(files: Sequence[str], overrides: Sequence[str]) -> Settings:
     from dateshard.settings import load_settings
 
     return load_settings(files, overrides)
+
+
+def agreed(question: str) -> bool:
+    """Asks on the terminal before something goes.
+
+    Raises:
+        UsageError: there is no terminal.
+    """
+    import sys
+
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask: add -y to do it, or --dry-run to see what it would do.")
+    return click.confirm(in_a_line(question), err=True)

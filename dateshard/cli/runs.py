@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dateshard.cli.options import emit, json_option, trust_option
+from dateshard.cli.options import agreed, emit, json_option, trust_option
 from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.errors import counted
 from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 STATES = ("running", "stopped", "ended", "failed", "cut off", "damaged")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--dataset", metavar="NAME", help="only runs of this dataset")
 @click.option("--state", type=click.Choice(STATES), help="only runs in this state")
 @click.option("-n", "most", type=click.IntRange(1), metavar="N", help="only the N newest")
 @json_option
-def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
+@click.pass_context
+def runs(ctx: click.Context, dataset: str | None, state: str | None, most: int | None, as_json: bool) -> int:
     """List training runs, newest first, with state, position and best loss, and the command that continues them."""
+    if ctx.invoked_subcommand is not None:
+        return 0
     from dateshard.bookkeeping.listing import list_runs
     from dateshard.bookkeeping.runs_screen import show_runs
     from dateshard.places import runs_folder
@@ -41,6 +45,38 @@ def runs(dataset: str | None, state: str | None, most: int | None, as_json: bool
     if not rows:
         asked = " of that kind" if dataset or state else ""
         put(f"no run{asked} yet in {runs_folder()}. {to_run('train', config=True)}", sys.stderr)
+    return 0
+
+
+@runs.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="only say what would be removed")
+@json_option
+def remove(names: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> int:
+    """Remove runs with their checkpoints, figures and reports. Asks first, and says what that frees.
+
+    One that is trained now, that a job of a service still has, or a checkpoint of which is pinned, stays, and so do all.
+    """
+    from dateshard.bookkeeping.run_chores import remove_runs, removed_document, runs_to_remove, show_removed
+    from dateshard.places import data_folder
+    from dateshard.service.jobs.job_runs import refuse_runs_of_jobs
+    from dateshard.terminal.screen import Screen
+
+    chosen = runs_to_remove(names)
+    refuse_runs_of_jobs(data_folder(), [run.name for run in chosen])
+    document = removed_document(chosen, dry_run=dry_run)
+    if not (yes or dry_run):
+        show_removed(Screen(as_json=True), {**document, "dry_run": True})  # the question goes to stderr, so does this
+        if not agreed(f"Remove {counted(len(chosen), 'run')}?"):
+            Screen(as_json=as_json).tell("nothing was removed")
+            return 0
+    if not dry_run:
+        remove_runs(chosen)
+    if as_json:
+        emit(document)
+    elif yes or dry_run:
+        show_removed(Screen(), document)
     return 0
 
 

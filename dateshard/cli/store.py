@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dateshard.cli.options import (
+    agreed,
     emit,
     json_option,
     needed_config_option,
@@ -15,7 +16,6 @@ from dateshard.cli.options import (
 )
 from dateshard.preparing.selectors import committed_dates, not_there, select_dates
 from dateshard.shardstore.errors import counted
-from dateshard.terminal.screen import in_a_line
 
 if TYPE_CHECKING:
     from dateshard.documents.preparing import CleanDocument, DropDocument, ExportDocument, FileRow
@@ -54,7 +54,7 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     asking = bool(dates) and not (dry_run or yes)
     if asking:
         _show_drop(Screen(as_json=True), dropped, done=False)  # the question goes to stderr, so does what it is about
-        if not _agreed(f"Take {len(dates)} of {counted(len(dates) + dropped.left, 'date')} out of {settings.dataset}?"):
+        if not agreed(f"Take {len(dates)} of {counted(len(dates) + dropped.left, 'date')} out of {settings.dataset}?"):
             screen.tell("nothing was dropped")
             return 0
     if dates and not dry_run:
@@ -64,14 +64,6 @@ def drop(words: tuple[str, ...], files: tuple[str, ...], yes: bool, dry_run: boo
     else:
         _show_drop(screen, dropped, done=not dry_run, brief=asking)
     return 0
-
-
-def _agreed(question: str) -> bool:
-    import sys
-
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask: add -y to do it, or --dry-run to see what it would do.")
-    return click.confirm(in_a_line(question), err=True)
 
 
 def _show_drop(screen: Screen, dropped: Dropped, *, done: bool, brief: bool = False) -> None:
@@ -144,7 +136,7 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
     gone = [] if yes or dry_run else [look for look in judge_pins(root, runs_folder()) if look.there is False]
     if gone:
         _show_gone(Screen(as_json=True), gone)  # the question goes to stderr, so does what it is about
-        if not _agreed("Forget them, and remove what nothing needs then?"):
+        if not agreed("Forget them, and remove what nothing needs then?"):
             screen.tell("nothing was removed")
             return 0
     runs = Runs(runs_folder(), None if yes or dry_run else frozenset(look.pin.file for look in gone))

@@ -41,7 +41,14 @@ from dateshard.documents.replay import ReplayDocument
 from dateshard.documents.reporting import ReportDocument, ShowDocument
 from dateshard.documents.request_judging import RequestsJudgeDocument
 from dateshard.documents.request_prediction import RequestsPredictDocument
-from dateshard.documents.runs import CompareDocument, JudgedRunsDocument, RunRow, SeedsDocument, TailDocument
+from dateshard.documents.runs import (
+    CompareDocument,
+    JudgedRunsDocument,
+    RunRow,
+    RunsRemovedDocument,
+    SeedsDocument,
+    TailDocument,
+)
 from dateshard.documents.serving import JobAnswer, JobsAnswer, StartAnswer, TokenDocument, TokenListRow
 from dateshard.documents.training import EstimateDocument, TrainDocument
 
@@ -65,6 +72,7 @@ DOCUMENTS: dict[str, Any] = {
     "requests predict": RequestsPredictDocument,
     "requests judge": RequestsJudgeDocument,
     "runs": list[RunRow],
+    "runs rm": RunsRemovedDocument,
     "compare": CompareDocument,
     "tail": TailDocument,
     "replay": ReplayDocument,

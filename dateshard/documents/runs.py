@@ -48,6 +48,25 @@ class RunRow(TypedDict):
     resume: Annotated[str | None, Field(description="the command that goes on with it; null where there is none")]
 
 
+class RemovedRun(TypedDict):
+    """A run that is removed, or would be."""
+
+    run: str
+    bytes: Annotated[int, Field(description="of its folder")]
+    checkpoints: int
+    dataset: str | None
+    generation: Annotated[int | None, Field(description="that it needed; clean removes it where nothing else does")]
+    elsewhere: Annotated[str | None, Field(description="folder of its checkpoints (--save-dir), which stays")]
+
+
+class RunsRemovedDocument(TypedDict):
+    """What `runs rm` removes."""
+
+    dry_run: bool
+    bytes: Annotated[int, Field(description="that are freed")]
+    runs: list[RemovedRun]
+
+
 class SettingRow(TypedDict):
     """A setting in which runs differ."""
 

@@ -26,6 +26,7 @@ from dateshard.shardstore.identity import expected_form, seal_readable, unseal_r
 from dateshard.shardstore.pinning import runs_id
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint.bound_settings import binding, that_bind
+from dateshard.trainer.checkpoint.removal import GONE
 from dateshard.trainer.config import Trainer
 from dateshard.trainer.runs import save_dir as elsewhere
 from dateshard.trainer.runs.run_record import MADE_AGAIN, RunRecord
@@ -293,7 +294,7 @@ def _listed(parent: Path) -> list[tuple[TrainingRun, RunRecord | None]]:
     dated = list[tuple[dt.datetime, str, TrainingRun, RunRecord | None]]()
     for folder in parent.iterdir() if parent.is_dir() else ():
         run = TrainingRun(folder)
-        if (folder / "run.json").is_file():
+        if not folder.name.startswith(GONE) and (folder / "run.json").is_file():
             facts = run.sealed()
             with suppress(FileNotFoundError):  # removed meanwhile
                 dated.append((run.created(facts), run.name, run, facts))

@@ -63,6 +63,7 @@ CALLS: list[tuple[tuple[str, ...], int | None, str]] = [  # command line, exit c
     (("train", "-c", "config.yaml", "--resume", "auto"), 0, "train"),
     (("train", "-c", "config.yaml", "--epochs", "1", "trainer.training.seed=3"), 0, "train"),
     (("estimate", "-c", "config.yaml"), 0, "estimate"),
+    (("runs", "rm", "two", "--dry-run"), 0, "runs rm"),
     (("evaluate", "one", "two"), 0, "evaluate runs"),
     (("train", "-c", "config.yaml", "--seeds", "2", "--run", "three", "--max-steps", "2"), 0, "train seeds"),
     (("evaluate", "one", "--forecasts", "forecasts.parquet"), 0, "evaluate"),
