@@ -30,6 +30,7 @@ STEPS = tuple(
     + [k * 60 * SECOND for k in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)]
 )
 TWICE = 0.02  # of the rows may have the time of another one of their node
+SHARED = 0.3  # of the rows have the time of another one, where there are nodes; with fewer it is chance
 CROSSED = 0.7  # of all pairs of a time and a node have a row
 COVERED = 0.2  # of the steps of its dates a node has at least, or its rows are sessions
 ALIKE = 5.0  # times larger or smaller than that of most columns is the size of others at most: they are one quantity
@@ -110,7 +111,7 @@ def guess_layout(
     rows = _Rows(time_R=time_R, file_R=file_R, frame=once.drop("\0time", FILE), pieces=pieces)
     if several and _same_times(rows) and not _node(rows, columns):
         return _by_file(rows, columns)
-    if rows.share_twice() <= TWICE:
+    if rows.share_twice() < SHARED:
         return _one_stream(rows, columns)
     name = _node(rows, columns)
     if name is None:

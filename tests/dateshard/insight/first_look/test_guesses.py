@@ -139,6 +139,15 @@ def access(folder: Path) -> None:
     (folder / "access.jsonl").write_text("\n".join(lines))
 
 
+def requests(folder: Path) -> None:
+    """Events on a clock of whole seconds, some of them at one: that is no step, and no user is a node."""
+    chance, at, rows = random.Random(7), 1.7e9, list[str]()
+    for _ in range(3000):
+        at += chance.expovariate(1 / 5)
+        rows.append(f"{at:.0f},u{chance.randrange(9)},{chance.randrange(9000)}\n")
+    (folder / "trace.csv").write_text("time,user,tokens\n" + "".join(rows))
+
+
 def nodes_in_folders(folder: Path) -> None:
     """A folder a date, a file a node."""
     for day in range(4):
@@ -203,6 +212,7 @@ CASES: dict[Callable[[Path], None], Wanted] = {
               "features.warm.outside": "null", "source.path": "raw/date={date}/part-0.parquet"},
     access: {"layout": "events", "source.time_format": "s", "features": ["gap", "bytes"],
              "source.csv": {"final_newline": False}},
+    requests: {"layout": "events", "source.time_format": "s", "features": ["gap", "tokens"]},
     nodes_in_folders: {"source.path": "raw/{date:%Y%m%d}/{node}.csv", "step": "30m"},
     months: {"source.path": "raw/*.csv", "source.node": "zone_id", "step": "1h"},
     chinese: {"source.csv": {"encoding": "gb18030"}, "source.node": "站点", "source.time_format": "%Y/%m/%d %H:%M"},
