@@ -16,7 +16,7 @@ from dateshard.terminal.chosen import configuration_of, refuse_as_word
 from dateshard.terminal.screen import in_a_line, put, put_document
 
 COMMANDS = {
-    "init": ("starting", "write a starter configuration, or an example with its data"),
+    "init": ("starting", "write a starter configuration, from a look at your own data or for an example"),
     "plan": ("preparing", "show what preprocess would do, and why; writes nothing"),
     "preprocess": ("preparing", "make normalised shards of the dumps, for dates that are not fresh"),
     "status": ("preparing", "show the state of every date, with the reason"),

@@ -8,7 +8,7 @@ from dateshard.insight.first_look.look import Guess, look_at
 from dateshard.settings.resolved import check
 from dateshard.shardstore.commands import command_in, door
 from dateshard.shardstore.disk.durable import appearing
-from dateshard.shardstore.errors import UsageError, Where
+from dateshard.shardstore.errors import UsageError
 from dateshard.terminal.screen import Screen
 
 
@@ -41,10 +41,8 @@ def _write(guess: Guess, config: Path) -> None:
         temporary.write_text(guess.text)
         _, faults = check([str(temporary)], [])
         if faults:
-            where = Where(file=str(config))
-            raise UsageError(
-                f"no configuration can name it: {faults[0]}", where=where, todo="Rename the files or columns"
-            )
+            what = str(faults[0]).replace(str(temporary), str(config))
+            raise UsageError(f"no configuration can name what is there: {what}", todo="Rename the files or columns")
 
 
 def _tell(guess: Guess, place: Path, screen: Screen) -> None:

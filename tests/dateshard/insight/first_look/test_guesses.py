@@ -300,5 +300,24 @@ def test_a_configuration_that_is_there_is_kept(tmp_path: Path, monkeypatch: pyte
     assert Path("configs/kwh.yaml").read_text() == "mine\n"
 
 
+def test_a_place_that_no_configuration_can_name_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ds: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my {data}").mkdir()
+    closing(Path("my {data}"))
+    refused = ds("init", "--from", "my {data}", code=2).err
+    assert "configs/my_data.yaml:6:5: pipeline.source.path: '{data}' is not a placeholder" in refused
+    assert list(Path("configs").iterdir()) == []
+
+
+def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{at},{v:.2f}{',9' if k == 20 else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
+    look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text("time,v\n" + rows) and None)
+    assert (
+        "preprocess will refuse a file: raw/x.csv: the row has 3 fields" in dict(map(reversed, look.doubts))["the file"]
+    )
+
+
 def test_own_data_and_an_example_are_not_one_request(ds: Run) -> None:
     assert "--from is for your own data" in ds("init", "--from", ".", "--example", "traffic", code=2).err
