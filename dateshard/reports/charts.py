@@ -19,6 +19,7 @@ from dateshard.shardstore.scaling.transform import Floats
 
 WIDE, HALF = 1040, 500
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
+NAME_ROOM, NAME_LETTERS = 13.0, 14  # of a line's name beside its end
 Mapper = Callable[[float], float]
 
 
@@ -125,6 +126,53 @@ def line(points: Sequence[tuple[float, float]], css: str) -> str:
         f'<circle class="{css} dot" cx="{p[0][0]:.1f}" cy="{p[0][1]:.1f}" r="1.6"/>' for p in pieces if len(p) == 1
     )
     return (f'<path class="{css} line" d="{path}"/>' if path else "") + dots
+
+
+@dataclass(frozen=True, slots=True)
+class LineEnd:
+    """The last point of a line, and how the line is named and drawn."""
+
+    x: float
+    y: float
+    name: str
+    css: str
+
+
+def names_beside(ends: Sequence[LineEnd], left: float, top: float, bottom: float) -> str:
+    """Writes the names of lines in a column right of them, as near to their ends as they can be without touching.
+
+    A thin stroke leads from each name to its line. Where there is no room for all, lines of the class `c` have no name.
+    """
+    most = int((bottom - top) // NAME_ROOM) + 1
+    named = sorted(sorted(ends, key=lambda end: end.css.startswith("c"))[:most], key=lambda end: end.y)
+    parts = []
+    for end, y in zip(named, apart([end.y for end in named], top, bottom), strict=True):
+        if abs(y - end.y) > 2 or left - end.x > 12:
+            parts.append(f'<path class="lead" d="M{end.x + 2:.1f},{end.y:.1f}L{left - 2:.1f},{y:.1f}"/>')
+        parts.append(text(left, y + 4, cut(end.name), css=f"label name {end.css}"))
+    return "".join(parts)
+
+
+def cut(name: str) -> str:
+    """A name of at most `NAME_LETTERS`, with its beginning and its end."""
+    return name if len(name) <= NAME_LETTERS else f"{name[:6]}…{name[7 - NAME_LETTERS :]}"
+
+
+def apart(ys: Sequence[float], top: float, bottom: float, room: float = NAME_ROOM) -> list[float]:
+    """Moves rising places at least `room` apart and into [top, bottom], with the least sum of squared moves.
+
+    Less k x room, the k-th place need only not fall: that is isotonic regression, solved by pooling neighbours.
+    """
+    pools: list[tuple[float, int]] = []  # (mean, how many)
+    for k, y in enumerate(ys):
+        mean, count = y - k * room, 1
+        while pools and pools[-1][0] > mean:
+            other, more = pools.pop()
+            mean, count = (mean * count + other * more) / (count + more), count + more
+        pools.append((mean, count))
+    highest = bottom - (len(ys) - 1) * room
+    pooled = [min(max(mean, top), highest) for mean, count in pools for _ in range(count)]
+    return [place + k * room for k, place in enumerate(pooled)]
 
 
 def band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], css: str) -> str:
@@ -244,18 +292,15 @@ def profile(lines: Sequence[tuple[str, str, Floats]], title: str) -> str:
     axis = scale_of_values(float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf)), TOP, plot, 4)
     width = HALF - LEFT - right
     parts = [rulers(axis, LEFT, HALF - right), f'<path class="axis" d="M{LEFT},{plot + 6}h{width}"/>']
-    ends: list[tuple[float, float, str, str]] = []
+    ends: list[LineEnd] = []
     for hour in range(0, 25, 3):
         x = LEFT + hour * width / 24
         parts.append(f'<path class="axis" d="M{x:.1f},{plot + 6}v4"/>' + text(x, plot + 20, f"{hour}", anchor="middle"))
     for name, css, values in lines:
         points = [(LEFT + (k + 0.5) * width / len(values), axis.place(v)) for k, v in enumerate(values.tolist())]
         parts.append(line(points, css))
-        ends += [(y, x, name, css) for x, y in points if math.isfinite(y)][-1:]
-    least = 0.0
-    for y, x, name, css in sorted(ends):
-        least = max(y + 4, least + 13)  # names keep their distance
-        parts.append(text(x + 6, least, name, css=f"label name {css}"))
+        ends += [LineEnd(x, y, name, css) for x, y in points if math.isfinite(y)][-1:]
+    parts.append(names_beside(ends, HALF - right + 6, TOP, plot))
     count = len(lines[0][2])
     labels = [
         f"{k * 24 // count}:00 · " + ", ".join(f"{name} {short(values[k])}" for name, _, values in lines)

@@ -18,10 +18,12 @@ from dateshard.reports.charts import (
     TOP,
     WIDE,
     Axis,
+    LineEnd,
     band,
     canvas,
     hover,
     line,
+    names_beside,
     nice_marks,
     rulers,
     scale_of_values,
@@ -165,14 +167,16 @@ def _round_up(value: float) -> int:
 
 def _happened(steps: Steps, inner: float, plot: float, *, labelled: bool) -> str:
     """Where the best epoch ended, and where the run was continued."""
-    parts = []
+    parts, written = [], -math.inf
     for step in steps.resumes:
         x = steps.place(step, inner)
         parts.append(
             f'<path class="resume" d="M{x:.1f},{TOP - 4}V{plot + 4:g}"><title>continued at step {step:,}</title></path>'
         )
-        if labelled and len(steps.resumes) <= 8:
-            parts.append(text(min(x + 4, LEFT + inner - 52), plot - 2, "continued", css="label small"))
+        at = min(x + 4, LEFT + inner - 52)
+        if labelled and at - written > 56:
+            written = at
+            parts.append(text(at, plot - 2, "continued", css="label small"))
     if steps.best is not None:
         step, words = steps.best
         x = steps.place(step, inner)
@@ -234,31 +238,18 @@ def along(columns: Along, lines: Sequence[tuple[str, str, Floats]], title: str) 
         parts.append(f'<path class="axis" d="M{xs[column]:.1f},{plot + 4}v4"/>')
         parts.append(text(xs[column], plot + 19, words, anchor="middle"))
     parts.append(text(LEFT + width / 2, plot + 35, columns.noun, anchor="middle", css="label split"))
-    ends: list[tuple[float, float, str, str]] = []
+    ends: list[LineEnd] = []
     for name, css, values in lines:
         points = [(x, axis.place(v)) for x, v in zip(xs, values.tolist(), strict=True)]
         parts.append(line(points, css))
-        ends += [(y, x, name, css) for x, y in points if math.isfinite(y)][-1:]
-    for (y, x, name, css), at in zip(sorted(ends), _spread([end[0] for end in sorted(ends)], plot), strict=True):
-        shown_name = name if len(name) <= 14 else name[:13] + "…"
-        parts.append(text(x + 7, at + 4, shown_name, css=f"label name {css}") if abs(at - y) < plot else "")
+        ends += [LineEnd(x, y, name, css) for x, y in points if math.isfinite(y)][-1:]
+    parts.append(names_beside(ends, LEFT + width + 7, TOP, plot))
     labels = [
         f"{label}: " + ", ".join(f"{name} {short(float(values[k]))}" for name, _, values in lines)
         for k, label in enumerate(columns.labels)
     ]
     parts.append(hover(LEFT, 0, width, plot, labels))
     return canvas(HALF, height, title, parts)
-
-
-def _spread(ys: Sequence[float], plot: float, room: float = 13.0) -> list[float]:
-    """Heights of the names at the lines' ends, in order, moved apart and kept inside."""
-    placed: list[float] = []
-    for y in ys:
-        placed.append(max(y, placed[-1] + room) if placed else y)
-    for k in range(len(placed) - 1, -1, -1):
-        most = plot if k == len(placed) - 1 else placed[k + 1] - room
-        placed[k] = min(placed[k], most)
-    return placed
 
 
 def keys(lines: Sequence[tuple[str, str]]) -> str:

@@ -9,6 +9,7 @@ from html import escape
 
 import numpy as np
 
+from dateshard import __version__
 from dateshard.insight.figures import clock_changes, without_position
 from dateshard.insight.insight_screen import percent
 from dateshard.reports import atlas, charts
@@ -55,7 +56,8 @@ def data_report(facts: Facts) -> str:
     over_time = "" if manifest.undated else f" Charts over time have {scale}; hours are local."
     foot = (
         f"Made of generation {facts.dataset.generation} of {manifest.dataset}, statistics {manifest.statistics}. Figures of "
-        f"cells are those of the shards, as training sees them: filled cells are left out.{over_time}"
+        f"cells are those of the shards, as training sees them: filled cells are left out.{over_time} "
+        f"Page of dateshard {__version__}."
     )
     return page(f"{manifest.dataset}: the data", [*body, f"<footer>{paragraph(foot)}</footer>"])
 

@@ -92,7 +92,7 @@ def _errors_table(document: Mapping[str, Any], judged: Sequence[Row], windows: s
     strong = _best_cells(values, higher=(1,))
     strong |= {(number, 0) for number, row in enumerate(rows) if row["kind"] == "model"}
     lines = [[row["name"], *(_figure(v) for v in line)] for row, line in zip(rows, values, strict=True)]
-    title = f"{windows}; the best of a column stands out"
+    title = f"{windows}; MAE and RMSE in raw units; the best of a column stands out"
     drawn = [table(title, heads, lines, numbers=range(1, len(heads)), strong=strong)]
     return [*drawn, _relative(rows, features), *_intervals(rows, features)] if rows and features else drawn
 
@@ -178,7 +178,7 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
     words = keys([("truth", "ink"), *names])
     intro = (
         f"<p class='soft'>{words}.{_about_intervals(verdict.shown)} The shaded part was forecast; a gap was not observed. "
-        "Windows rank by their mean error over "
+        "Windows rank by their mean squared error, scaled, over "
         "all nodes and targets; a worst one is drawn at its worst node, the others at the node nearest to their mean.</p>"
     )
     drawn = []
@@ -190,8 +190,10 @@ def _forecasts(facts: RunFacts, verdict: Verdict) -> list[str]:
             )
             title = f"{KIND_WORDS[window['kind']]} window: forecast and truth of {target['name']} at {window['node']}"
             kind = f"<b>{KIND_WORDS[window['kind']]}</b>"
-            error = "no finite error" if window["error"] is None else f"error {short(window['error'])}"
-            caption = f"{kind} · {escape(target['name'])} at {escape(window['node'])} · {error}"
+            known = window["error"] is not None
+            error = f"error of the window {short(window['error'])}, scaled" if known else "no finite error"
+            units = "" if categories else ", raw units"
+            caption = f"{kind} · {escape(target['name'])} at {escape(window['node'])}{units} · {error}"
             drawn.append(charts.figure(forecast_chart(window_shown, title), caption))
     return [card([intro, pair(*drawn)])]
 
@@ -215,7 +217,7 @@ def _categories(facts: RunFacts, name: str) -> Sequence[str]:
 
 
 def _errors(facts: RunFacts, verdict: Verdict) -> list[str]:
-    parts = [pair(*_by_horizon(verdict), *_by_hour(verdict)), *_by_node(facts, verdict)]
+    parts = [pair(*_by_horizon(verdict), *_by_step(verdict), *_by_hour(verdict)), *_by_node(facts, verdict)]
     return [card(parts)] if any(parts) else []
 
 
@@ -241,6 +243,17 @@ def _by_horizon(verdict: Verdict) -> Iterator[str]:
             ]
             drawn = along(target_steps(count), _model_last(lines), f"Accuracy of {name} by target step")
             yield charts.figure(drawn, f"<b>{escape(name)} by target step.</b> Share of right forecasts.")
+
+
+def _by_step(verdict: Verdict) -> Iterator[str]:
+    """Draws each numeric target by target step; an evaluation of an older version has them together alone."""
+    rows = [row for row in verdict.document["rows"] if row.get("by_step")]
+    for name in verdict.document["features"][:MOST_TARGETS]:
+        lines = [(row["name"], _css(row, verdict), _floats(row["by_step"][name]["mae"])) for row in rows]
+        count = max((len(values) for *_, values in lines), default=0)
+        if count > 1 and any(np.isfinite(values).any() for *_, values in lines):
+            drawn = along(target_steps(count), _model_last(lines), f"Mean absolute error of {name} by target step")
+            yield charts.figure(drawn, f"<b>{escape(name)} by target step.</b> Mean absolute error, raw units.")
 
 
 def _css(row: Row, verdict: Verdict) -> str:
@@ -313,7 +326,10 @@ def _worst_nodes(name: str, nodes: Sequence[str], mae: Floats, verdict: Verdict)
     heads = ["node", "model", *([] if other is None else [str(verdict.best_baseline)])]
     more = f", the first {len(rows)} of {len(order):,}" if len(order) > len(rows) else ""
     return table(
-        f"Mean absolute error of {name}, the worst nodes first{more}", heads, rows, numbers=range(1, len(heads))
+        f"Mean absolute error of {name}, raw units, the worst nodes first{more}",
+        heads,
+        rows,
+        numbers=range(1, len(heads)),
     )
 
 

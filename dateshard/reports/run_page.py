@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dateshard import __version__
 from dateshard.bookkeeping.run_history import RunHistory, Series
 from dateshard.insight.insight_screen import percent
 from dateshard.reports import charts
@@ -45,6 +46,7 @@ def run_report(facts: RunFacts, more: Sequence[tuple[str, str, list[str]]] = ())
     foot = f"Made of run {facts.run.name}, trained on generation {generation} of {name}. Hours are local."
     if facts.verdict is not None:
         foot += f" Judged: {facts.verdict.checkpoint}, in {seconds(facts.verdict.seconds)}."
+    foot += f" Page of dateshard {__version__}."
     return page(f"{facts.run.name}: the run", [*body, f"<footer>{paragraph(foot)}</footer>"])
 
 
@@ -135,7 +137,9 @@ def _losses(course: RunHistory, steps: Steps) -> str:
         else ""
     )
     drawn = over_steps(steps, lines, "Loss over the steps of the training", wide=True)
-    return charts.figure(drawn, f"<b>Loss</b>, what training minimises. {named}{each}.{_events(course)}")
+    return charts.figure(
+        drawn, f"<b>Loss</b>, what training minimises, of scaled values. {named}{each}.{_events(course)}"
+    )
 
 
 def _events(course: RunHistory) -> str:
@@ -159,7 +163,9 @@ def _components(course: RunHistory, steps: Steps) -> list[str]:
         lines = [line for line in lines if line.series.known]
         if lines:
             chart = over_steps(steps, lines, f"Loss {head} over the steps of the training")
-            drawn.append(charts.figure(chart, f"<b>{escape(head)}</b>, one of the named losses, unweighted."))
+            drawn.append(
+                charts.figure(chart, f"<b>{escape(head)}</b>, one of the named losses, scaled values, unweighted.")
+            )
     left = len(course.heads) - MOST_HEADS
     more = [paragraph(f"{counted(left, 'more loss', 'more losses')} not drawn.", "note")] if left > 0 else []
     return [pair(*drawn), *more]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from dateshard.reports.curves import target_steps
+from dateshard.reports.charts import TOP, apart, profile
+from dateshard.reports.curves import along, hours, target_steps
 from dateshard.reports.forecasts import DrawnWindow, forecast_chart
 
 HOUR = 3600.0
@@ -56,3 +58,24 @@ def test_categories_are_called_by_their_names() -> None:
         "truth tram, mlp tram",
         "truth car, mlp 0",
     ]
+
+
+@pytest.mark.parametrize("values", [[0.0] * 6, [1.0] * 6, [0.5, 0.51, 0.52, 0.9, 0.91, 0.0], np.linspace(0, 1, 40)])
+@pytest.mark.parametrize("draw", ["along", "profile"])
+def test_names_stand_beside_their_lines_inside_the_chart_and_cover_no_other(draw: str, values: list[float]) -> None:
+    lines = [(f"seasonal of the line {k}", "c", np.full(24, v)) for k, v in enumerate(values)]
+    lines[-1] = ("model", "b", lines[-1][2])
+    drawn = along(hours(), lines, "title") if draw == "along" else profile(lines, "title")
+    names = re.findall(r'<text class="label name [abc]" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)<', drawn)
+    assert [name for *_, name in names if name == "model"]
+    assert len({name for *_, name in names}) == len(names) == min(len(lines), 13)
+    places = sorted(float(y) - 4 for _, y, _ in names)
+    assert min(b - a for a, b in zip(places, places[1:], strict=False)) >= 12.9
+    assert places[0] >= TOP - 0.1
+    assert places[-1] <= 176.1
+
+
+def test_a_name_that_has_room_stands_at_its_line_and_a_crowd_around_its_middle() -> None:
+    assert apart([20.0, 60.0, 61.0, 120.0], 10, 170, 13) == pytest.approx([20, 54, 67, 120])
+    assert apart([168.0, 169.0, 170.0], 10, 170, 13) == pytest.approx([144, 157, 170])
+    assert apart([], 10, 170) == []
