@@ -108,6 +108,7 @@ class EvaluateRow(TypedDict):
     scaled: ErrorsByFeature
     raw: Annotated[RawErrorsByFeature, Field(description="overall figures are null where targets differ in unit")]
     by_horizon: Annotated[list[StepErrors], Field(description="one a target step")]
+    by_step: Annotated[dict[str, Any] | None, Field(description="by target lists of figures, one a target step, raw")]
     by_node: Annotated[dict[str, Any] | None, Field(description="`nodes`, and by target lists of figures, raw")]
     by_hour: Annotated[dict[str, Any] | None, Field(description="`hours` of the local day, and by target, raw")]
     classes: Annotated[dict[str, dict[str, Any]], Field(description="by categorical target: a classification report")]

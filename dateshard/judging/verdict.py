@@ -33,7 +33,8 @@ class Verdict:
     Attributes:
         checkpoint: its name. bound: {files, generation, data}: hashes and numbers that it holds for.
         document: as `evaluate --json`; `by_node` and `by_hour` of the model and the best baseline alone.
-        shown: windows to draw (`example_windows`). seconds: that it took. parameters: trained numbers of the model.
+        shown: windows to draw (`example_windows`). period: forecasts and residuals over time (`assessment.period`), None where
+            no time goes by or an older version judged. seconds: that it took. parameters: trained numbers of the model.
     """
 
     split: str
@@ -44,6 +45,7 @@ class Verdict:
     shown: list[dict[str, Any]]
     seconds: float
     parameters: int
+    period: dict[str, Any] | None = None
 
     def row(self, name: str | None = None) -> Mapping[str, Any] | None:
         """The row of that name; without one the model's."""
@@ -105,6 +107,7 @@ def of_evaluation(result: Evaluation, saved: Checkpoint, seconds: float, paramet
         document=document,
         best_baseline=best,
         shown=list(result.shown),
+        period=result.period,
         seconds=round(seconds, 3),
         parameters=parameters,
     )
@@ -114,16 +117,26 @@ def _trimmed(row: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Nodes and hours of the model and the best baseline alone; of a step its squared and absolute error."""
     steps = [{"scaled": {key: step["scaled"][key] for key in STEP_FIGURES}} for step in row["by_horizon"]]
     nodes, classes = row["by_node"] if whole else None, row["classes"]
-    if nodes:
-        parts = {name: errors for name, errors in nodes.items() if name != "nodes"}
-        nodes = {name: {key: errors[key] for key in NODE_FIGURES} for name, errors in parts.items()}
     if row["kind"] != "model":
         classes = {name: {**report, "confusion": None, "by_class": {}} for name, report in classes.items()}
     hours, interval = row["by_hour"] if whole else None, row["interval"]
     if interval is not None:
         short: dict[str, Any] = {"by_horizon": [], "by_node": None, "by_hour": None}
         interval = {**interval, **short, "own": interval["own"] and {**interval["own"], **short}}
-    return {**row, "interval": interval, "by_horizon": steps, "by_node": nodes, "by_hour": hours, "classes": classes}
+    kept_of_row = {
+        "interval": interval,
+        "by_horizon": steps,
+        "by_step": _columns(row["by_step"] or {}),
+        "by_node": nodes and _columns({name: errors for name, errors in nodes.items() if name != "nodes"}),
+        "by_hour": hours,
+        "classes": classes,
+    }
+    return {**row, **kept_of_row}
+
+
+def _columns(by_target: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the kept figures of each target by node or target step."""
+    return {name: {key: errors[key] for key in NODE_FIGURES} for name, errors in by_target.items()}
 
 
 def keep(run: TrainingRun, verdict: Verdict) -> str | None:
@@ -138,6 +151,7 @@ def keep(run: TrainingRun, verdict: Verdict) -> str | None:
         "best_baseline": verdict.best_baseline,
         "document": dict(verdict.document),
         "shown": verdict.shown,
+        "period": verdict.period,
     }
     path = path_of(run, verdict.split)
     try:
@@ -164,7 +178,7 @@ def kept(run: TrainingRun, split: str, saved: Checkpoint | None = None, *, older
             if content["version"] not in (READABLE if older else (VERSION,)):
                 return None
             names = Verdict.__dataclass_fields__
-            verdict = Verdict(**{name: content[name] for name in names})
+            verdict = Verdict(**{name: content[name] for name in names if name != "period" or name in content})
             verdict.headline()
         if saved is None or (verdict.checkpoint, verdict.bound) == (saved.name, binding_of(saved)):
             return verdict

@@ -211,7 +211,7 @@ def hover(left: float, top: float, width: float, height: float, labels: Sequence
     return f'<rect class="hit" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" data-labels="{text}"/>'
 
 
-def over_time(columns: DateColumns, middle: Floats, low: Floats, high: Floats, title: str) -> str:
+def over_time(columns: DateColumns, middle: Floats, low: Floats, high: Floats, title: str, css: str = "a") -> str:
     """A line with a band around it over time."""
     height, plot = 190, 140
     seen = [*low[np.isfinite(low)], *high[np.isfinite(high)], *middle[np.isfinite(middle)]]
@@ -225,8 +225,8 @@ def over_time(columns: DateColumns, middle: Floats, low: Floats, high: Floats, t
     ]
     parts = [
         rulers(axis, LEFT, WIDE - RIGHT),
-        band(xs, ys[1], ys[2], "a"),
-        line(list(zip(xs, ys[0], strict=True)), "a"),
+        band(xs, ys[1], ys[2], css),
+        line(list(zip(xs, ys[0], strict=True)), css),
     ]
     parts += [below(columns, LEFT, width, plot + 6), hover(LEFT, 0, width, plot + 6, labels)]
     return canvas(WIDE, height, title, parts, "wide")

@@ -32,6 +32,38 @@ SPANS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HO
 Values = Sequence[float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalTimes:
+    """Equal stretches of local time: instant of the first one in seconds, seconds of each, the zone, how many."""
+
+    first: float
+    step: float
+    zone: str
+    count: int
+
+    def local(self, index: float) -> dt.datetime:
+        """Local time of a stretch's begin."""
+        return dt.datetime.fromtimestamp(self.first + index * self.step, zone(self.zone))
+
+    def marks(self) -> Iterator[tuple[float, str]]:
+        """Yields (stretch, text): midnights with their date, others with their hour; of a day or more by dates."""
+        total = self.count * self.step
+        if self.step >= 24 * HOUR:
+            for mark in nice_marks(0, self.count - 1, 5):
+                yield mark, f"{self.local(mark):%b} {self.local(mark).day}"
+            return
+        span = next((s for s in SPANS if total / s <= 8), None)
+        days = 1 if span else math.ceil(total / (24 * HOUR) / 7)
+        span = span or 24 * HOUR
+        for index in range(self.count):
+            at = self.local(index)
+            into = at.hour * HOUR + at.minute * 60 + at.second
+            if into < self.step and (at.toordinal() % days == 0):
+                yield index, f"{at:%b} {at.day}"
+            elif span < 24 * HOUR and into % span < self.step:
+                yield index, f"{at:%H:%M}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnWindow:
     """One window of one target.
@@ -54,9 +86,14 @@ class DrawnWindow:
     categories: Sequence[str] = ()
     undated: bool = False
 
+    @property
+    def times(self) -> LocalTimes:
+        """When its values are."""
+        return LocalTimes(self.first, self.step, self.zone, len(self.truth))
+
     def local(self, index: float) -> dt.datetime:
         """Local time of a value."""
-        return dt.datetime.fromtimestamp(self.first + index * self.step, zone(self.zone))
+        return self.times.local(index)
 
 
 def shown(
@@ -164,7 +201,7 @@ def _times(window: DrawnWindow, across: Any, width: float) -> str:
         return ""
     parts = [f'<path class="axis" d="M{SIDE},{PLOT + 4}h{width:g}"/>']
     last = -math.inf
-    for index, words in _marks(window):
+    for index, words in window.times.marks():
         x = across(index - 0.5)
         if x - last >= 44 and x < SIDE + width - 12:
             last = x
@@ -174,26 +211,6 @@ def _times(window: DrawnWindow, across: Any, width: float) -> str:
         text(SIDE + width, PLOT + 35, f"forecast from {label:%Y-%m-%d %H:%M}", anchor="end", css="label split")
     )
     return "".join(parts)
-
-
-def _marks(window: DrawnWindow) -> Iterator[tuple[float, str]]:
-    """Yields (value, text): midnights with their date, other marks with their hour; a step of a day or more by dates."""
-    count = len(window.truth)
-    total = count * window.step
-    if window.step >= 24 * HOUR:
-        for mark in nice_marks(0, count - 1, 5):
-            yield mark, f"{window.local(mark):%b} {window.local(mark).day}"
-        return
-    span = next((s for s in SPANS if total / s <= 8), None)
-    days = 1 if span else math.ceil(total / (24 * HOUR) / 7)
-    span = span or 24 * HOUR
-    for index in range(count):
-        at = window.local(index)
-        into = at.hour * HOUR + at.minute * 60 + at.second
-        if into < window.step and (at.toordinal() % days == 0):
-            yield index, f"{at:%b} {at.day}"
-        elif span < 24 * HOUR and into % span < window.step:
-            yield index, f"{at:%H:%M}"
 
 
 def _labels(window: DrawnWindow) -> list[str]:

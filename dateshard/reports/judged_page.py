@@ -16,6 +16,7 @@ from dateshard.reports.charts import Heat, short
 from dateshard.reports.curves import along, hours, keys, target_steps
 from dateshard.reports.forecasts import forecast_chart, shown
 from dateshard.reports.html import card, pair, paragraph, table
+from dateshard.reports.period_page import period_parts, residual_parts
 from dateshard.reports.run import RunFacts
 from dateshard.shardstore.errors import counted
 from dateshard.shardstore.scaling.transform import Floats
@@ -34,7 +35,9 @@ def judged_sections(facts: RunFacts) -> list[tuple[str, str, list[str]]]:
     return [
         ("baselines", "Baselines", _baselines(verdict)),
         ("forecasts", "Forecasts", _forecasts(facts, verdict)),
+        ("period", "The whole period", period_parts(verdict, facts.timezone)),
         ("errors", "Errors", _errors(facts, verdict)),
+        ("residuals", "Residuals", residual_parts(verdict, facts.timezone)),
         ("classes", "Classes", _classes(verdict)),
     ]
 

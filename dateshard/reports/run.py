@@ -53,6 +53,11 @@ class RunFacts:
         return self.record.config if self.record else {}
 
     @property
+    def timezone(self) -> str:
+        """The zone of the data; UTC where they are gone."""
+        return self.dataset.manifest.timezone if self.dataset else "UTC"
+
+    @property
     def newest(self) -> Checkpoint | None:
         """The checkpoint of the latest position."""
         return self.checkpoints[-1] if self.checkpoints else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -220,6 +221,12 @@ def _notes(facts: RunFacts) -> Iterator[str]:
         notes.append("The data that the run was trained on are gone, or were made anew: maps and names are left out.")
     if facts.verdict is not None:
         notes += [str(note) for note in facts.verdict.document["notes"]]
+        if (model := facts.verdict.row()) is not None and model.get("by_step") is None:
+            again = shlex.join(["dateshard", "evaluate", facts.run.name, "--split", facts.verdict.split, "--report"])
+            notes.append(
+                "The evaluation is older than the charts of the whole period, of residuals and of each target by "
+                f"step; they come with: {again}"
+            )
     if notes:
         yield f"<h3>Notes</h3><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 

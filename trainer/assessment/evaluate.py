@@ -30,6 +30,7 @@ from dateshard.trainer.assessment.forecaster import Forecast, bounded, of_model
 from dateshard.trainer.assessment.interval_judge import RAW, IntervalJudge, Intervalled
 from dateshard.trainer.assessment.intervals import Intervals
 from dateshard.trainer.assessment.paired import ErrorsByUnit, Measure, compare, units_of
+from dateshard.trainer.assessment.period import Period
 from dateshard.trainer.assessment.quantiles import RawQuantiles
 from dateshard.trainer.assessment.ranking import Ranking, cell_errors, mean_errors
 from dateshard.trainer.bounds import points_within, scaled_bounds
@@ -99,7 +100,8 @@ def evaluate(
     rivals = Rivals(made.reach, forecasts, model[0] if model else None, intervalled)
     few = _sampled(order, config, rivals, notes)
     ridge = bool(model and isinstance(model[1], Ridge))
-    result, ranking, ends = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge)
+    follow = Period.of(dataset, order, setting.window, setting.form, setting.scored) if model else None
+    result, ranking, ends = _table(setting, order, rivals if few is None else rivals.quick, ridge=ridge, follow=follow)
     sample = None if few is None else _table(setting, few, rivals, ridge=ridge)[0]
     unseen = _of_unseen_nodes(setting, order, rivals.quick if few is not None else rivals)
     rows = result.rows + (sample.rows if sample else [])
@@ -164,13 +166,16 @@ def _sampled(order: Order, config: Trainer, rivals: Rivals, notes: list[str]) ->
     return replace(order, sample=WindowSample(order.num_windows, size, config.training.seed))
 
 
-def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tuple[Evaluation, Ranking, DrawnEnds]:
+def _table(
+    setting: Setting, order: Order, rivals: Rivals, *, ridge: bool, follow: Period | None = None
+) -> tuple[Evaluation, Ranking, DrawnEnds]:
     """Judges all rivals on the same windows; returns how these rank by the model's errors too, and its intervals.
 
     Args:
         ridge: the model is a trained ridge: the baseline that is the same map is no rival.
+        follow: keeps what the model forecast over time.
     """
-    counted, by_unit, ranking, scores, ends = _accumulate(setting, order, rivals)
+    counted, by_unit, ranking, scores, ends = _accumulate(setting, order, rivals, follow)
     rows = [_row(name, metrics, setting, is_model=name == rivals.model) for name, metrics in counted.items()]
     nodes = setting.dataset.nodes.names
     intervals = {name: score.report(setting.columns.target_names, nodes) for name, score in scores.items()}
@@ -198,6 +203,10 @@ def _table(setting: Setting, order: Order, rivals: Rivals, *, ridge: bool) -> tu
         days = None if manifest.split_cuts else _horizon_days(setting)
         for row in result.rivals:
             result.comparisons.extend(compare(by_unit[rivals.model], by_unit[row.name], row.name, days, result.measure))
+        if follow is not None and any(map(_observed, rows)):
+            beside = [name for name in (rivals.model, result.best_baseline) if name is not None]
+            figures = {name: raw for name in beside if (raw := counted[name].raw) is not None}
+            result = replace(result, period=follow.report(figures))
     return result, ranking, ends
 
 
@@ -313,7 +322,7 @@ def _apart(difficulty: Mapping[str, float]) -> list[str]:
 
 @torch.no_grad()
 def _accumulate(
-    setting: Setting, order: Order, rivals: Rivals
+    setting: Setting, order: Order, rivals: Rivals, follow: Period | None
 ) -> tuple[dict[str, EpochMetrics], dict[str, ErrorsByUnit], Ranking, Mapping[str, IntervalScores], DrawnEnds]:
     """What is counted of every predictor, its errors by date or cut, how windows rank, scores and ends of intervals."""
     window, wanted = setting.window, setting.wanted(rivals.reach)
@@ -350,4 +359,6 @@ def _accumulate(
             judge.add(name, predicted, batch, hours, order.positions(number), outputs)
             if cells is not None and judge.model_2BPNF is not None:
                 ends.add(ranking, order.positions(number), cells, judge.model_2BPNF)
+            if follow is not None and name == rivals.model:
+                follow.add(order.positions(number), predicted, batch, judge.model_2BPNF)
     return counted, by_unit, ranking, judge.scores(), ends

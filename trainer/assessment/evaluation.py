@@ -44,6 +44,7 @@ class Evaluation:
         difficulty: {split: scaled squared error of `ridge` there}, of the splits that it was tried on.
         measure: the error of numbers that decides. history: steps that the model looks back.
         shown: windows to look at, the model's worst, middle and best (`trainer.assessment.example_windows`); not in `to_json`.
+        period: what the model forecast over time (`trainer.assessment.period`); not in `to_json`, None where no time goes by.
         observed: {split: share of its target cells}.
         split_by: the column whose values are divided, `row` for the buckets of a table; None where dates are.
         by_row: whether it is these buckets, and not a column of that name.
@@ -65,6 +66,7 @@ class Evaluation:
     measure: Measure = "mse"
     history: int = 0
     shown: list[dict[str, Any]] = field(default_factory=list)
+    period: dict[str, Any] | None = None
     observed: dict[str, float] = field(default_factory=dict)
     split_by: str | None = None
     by_row: bool = False
@@ -168,6 +170,7 @@ class Evaluation:
             "scaled": {**_chosen(row.scaled, FIGURES), "by_feature": row.scaled.get("by_feature", {})},
             "raw": {**raw, "by_feature": row.raw.get("by_feature", {})},
             "by_horizon": steps,
+            "by_step": row.raw.get("by_step"),
             "by_node": row.raw.get("by_node"),
             "by_hour": row.raw.get("by_hour"),
             "classes": dict(row.classes),

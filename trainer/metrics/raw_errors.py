@@ -26,9 +26,9 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(slots=True)
 class ErrorCounts:
-    """How many absolute errors of each feature lie in the bin of each 16-bit float (`dateshard.shardstore.scaling.histogram`).
+    """How many errors of each feature lie in the bin of each 16-bit float (`dateshard.shardstore.scaling.histogram`).
 
-    Memory: 256 kB a feature. Counts are integers: the same whatever the order, and two add up exactly.
+    Memory: 512 kB a feature. Counts are integers: the same whatever the order, and two add up exactly.
     """
 
     counts_FK: NDArray[np.int64]
@@ -36,24 +36,25 @@ class ErrorCounts:
     @staticmethod
     def none(num_features: int) -> ErrorCounts:
         """Nothing seen yet."""
-        return ErrorCounts(np.zeros((num_features, NUM_BINS - ZERO), dtype=np.int64))
+        return ErrorCounts(np.zeros((num_features, NUM_BINS), dtype=np.int64))
 
-    def add(self, absolute: Floats, observed: NDArray[np.bool_] | None) -> None:
-        """Adds [B, p, N, F] errors without their sign; those that are no numbers are left out."""
+    def add(self, errors: Floats, observed: NDArray[np.bool_] | None) -> None:
+        """Adds [B, p, N, F] errors; those that are no numbers are left out."""
         for feature, counts in enumerate(self.counts_FK):
-            cells = absolute[..., feature]
+            cells = errors[..., feature]
             seen = np.isfinite(cells) if observed is None else np.isfinite(cells) & observed[..., feature]
-            bins = bins_of(np.minimum(cells[seen], LARGEST)) - ZERO
+            bins = bins_of(np.clip(cells[seen], -LARGEST, LARGEST))
             if bins.size:
                 counted = np.bincount(bins)
                 counts[: len(counted)] += counted
 
     def quantile(self, feature: int, share: float) -> float | None:
-        """The error that `share` of them do not exceed, within 0.4 %; None where there is none.
+        """The absolute error that `share` of them do not exceed, within 0.4 %; None where there is none.
 
         It is the bin of the least error whose rank is at least share x count (`inverted_cdf` of numpy).
         """
-        upto = np.cumsum(self.counts_FK[feature])
+        counts = self.counts_FK[feature]
+        upto = np.cumsum(counts[ZERO:] + counts[ZERO - 1 :: -1])
         if not upto[-1]:
             return None
         rank = max(1, int(np.ceil(share * upto[-1])))
@@ -98,7 +99,7 @@ class Relative:
 class RawFigures:
     """All errors in raw units of one predictor over one split.
 
-    Memory: 6 x (P + N + 24) x F float64, 256 kB a feature for the quantiles, and a few batches in float64.
+    Memory: 6 x (P + N + 24) x F float64, 512 kB a feature for the quantiles, and a few batches in float64.
     """
 
     units: Units
@@ -134,9 +135,10 @@ class RawFigures:
             hours = None if hours_BP is None else hours_BP[:, steps].ravel()
             for row, term in terms:
                 self._add_term(row, steps, term, hours)
-                if row == 2:
-                    seen = None if mask is None else mask[:, steps]
+                seen = None if mask is None else mask[:, steps]
+                if row == 1:
                     self.errors.add(term, seen)
+                elif row == 2:
                     self.relative.add(steps, term, raw[:, steps].numpy(), seen)
         if observed is None:
             self._count(len(target), hours_BP)
@@ -172,6 +174,7 @@ class RawFigures:
             }
         for step, figures in enumerate(report["by_horizon"]):
             figures |= self.relative.metrics(figures, slice(step, step + 1), everything)
+        report["by_step"] = _columns(self.sums, features)
         report["by_node"] = {"nodes": list(nodes), **_columns(self.nodes, features)}
         report["by_hour"] = (
             {"hours": list(range(HOURS)), **_columns(self.hours, features)} if self._hours_seen else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_names_stand_beside_their_lines_inside_the_chart_and_cover_no_other(draw
     assert [name for *_, name in names if name == "model"]
     assert len({name for *_, name in names}) == len(names) == min(len(lines), 13)
     places = sorted(float(y) - 4 for _, y, _ in names)
-    assert min(b - a for a, b in zip(places, places[1:], strict=False)) >= 12.9
+    assert min(b - a for a, b in pairwise(places)) >= 12.9
     assert places[0] >= TOP - 0.1
     assert places[-1] <= 176.1
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from dateshard.judging.verdict import kept
+from dateshard.shardstore.identity import seal
 from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import World, build_world
 from tests.kit.limits import PATIENCE_SECONDS
@@ -25,7 +27,8 @@ SPLIT = {"train": "2024-03-01..2024-03-05", "validation": "2024-03-06", "test": 
 LONG = "a_very_long_name_that_nobody_would_type_twice-" + "x" * 18
 NODES = ["<script>alert(1)</script>", "北京市海淀区中关村大街" * 4, "b'|&}"]
 ALWAYS = {"training", "run"}
-WHOLE = {*ALWAYS, "baselines", "forecasts", "errors"}
+JUDGED = {*ALWAYS, "baselines", "errors", "period", "residuals"}
+WHOLE = {*JUDGED, "forecasts"}
 
 
 def categorical(world: World, *, only: bool) -> None:
@@ -68,6 +71,16 @@ def titles(page: Page) -> list[str]:
     return [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg" and "role" in attributes]
 
 
+def hovers(page: Page) -> dict[str, list[str]]:
+    """What each chart tells under the pointer, by its title."""
+    told, title = {}, ""
+    for tag, attributes in page.elements:
+        title = attributes.get("aria-label", title) if tag == "svg" else title
+        if "data-labels" in attributes:
+            told[title] = attributes["data-labels"].split("|")
+    return told
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two features, odd node names with positions, and a run of two epochs."""
@@ -107,7 +120,7 @@ def test_the_numbers_on_the_page_are_those_of_the_evaluation(here: Path, ds: Run
         assert [number(cell) for cell in line[1:]] == pytest.approx(expected, abs=5.1e-5)
     model = next(row for row in told["rows"] if row["kind"] == "model")
     by_node = dict(zip(told["rows"][-1]["by_node"]["nodes"], model["by_node"]["speed"]["mae"], strict=True))
-    _, *worst = page.tables["Mean absolute error of speed, the worst nodes first"]
+    _, *worst = page.tables["Mean absolute error of speed, raw units, the worst nodes first"]
     assert {row[0]: number(row[1]) for row in worst} == pytest.approx(by_node, abs=5.1e-5)
     values = [number(row[1]) for row in worst]
     assert values == sorted(values, reverse=True)
@@ -118,6 +131,24 @@ def test_the_numbers_on_the_page_are_those_of_the_evaluation(here: Path, ds: Run
     steps = next(labels for labels in hovered if labels.startswith("step 1: ")).split("|")
     rmse = float(re.search(r"mlp ([\d.]+)", steps[3])[1])  # type: ignore[index]
     assert rmse == pytest.approx(model["by_horizon"][3]["scaled"]["rmse"], rel=1e-3)
+    for name in ("speed", "volume"):
+        steps = hovers(page)[f"Mean absolute error of {name} by target step"]
+        maes = [float(re.search(r"mlp ([\d.]+)", step)[1]) for step in steps]  # type: ignore[index]
+        assert maes == pytest.approx(model["by_step"][name]["mae"], rel=1e-3)
+        weights = np.asarray(model["by_step"][name]["count"])
+        pooled = model["raw"]["by_feature"][name]["mae"]
+        assert weights @ model["by_step"][name]["mae"] / weights.sum() == pytest.approx(pooled)
+
+
+def test_every_error_has_its_unit_and_the_page_its_version(here: Path) -> None:
+    from dateshard import __version__
+
+    page, text = parsed(here / "data/runs" / LONG / "report.html")
+    said = [*page.words["figcaption"], *page.tables]
+    errors = [words for words in said if re.search(r"error|MAE|RMSE", words)]
+    assert len(errors) > 10
+    assert [words for words in errors if not re.search(r"raw units|scaled|Relative", words)] == []
+    assert f"Page of dateshard {__version__}." in text
 
 
 def test_the_curves_are_those_of_the_metrics(here: Path) -> None:
@@ -152,6 +183,42 @@ def test_the_page_draws_forecasts_a_map_and_every_error(here: Path) -> None:
     assert told == gaps > 0
 
 
+def test_a_page_holds_a_bounded_number_of_nodes_and_says_which_are_left_out(
+    make_world: Callable[..., Any], ds: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("FOLLOWED", 16), ("MOST_SERIES", 6), ("WORST", 1)):
+        monkeypatch.setattr(f"dateshard.trainer.assessment.period.{name}", most)
+    world = make_world(8, split=SPLIT, nodes=[f"n{k:02}" for k in range(12)], baselines=["repeat"])
+    run = train(ds, world, "many", "--epochs", "1")
+    page, text = page_of(ds, "many")
+    assert "3 of 12 nodes can be chosen: the" in text
+    assert "among 8 that were followed." in text
+    verdict = kept(run, "test")
+    assert verdict is not None
+    assert verdict.period is not None
+    mae = dict(zip(world.open().nodes.names, verdict.row()["by_node"]["speed"]["mae"], strict=True))  # type: ignore[index]
+    chosen = re.findall(r"<option>(\w+)</option>", text)
+    assert chosen == verdict.period["nodes"] == sorted(chosen, key=lambda node: -mae[node])
+    assert all(series.count("|") == 2 for series in page.attributes("data-series"))
+
+
+def test_an_evaluation_of_before_has_a_page_that_says_what_it_lacks(here: Path, ds: Run) -> None:
+    path = Path("data/runs") / LONG / "evaluation-test.json"
+    now = path.read_bytes()
+    content = json.loads(now)["content"]
+    del content["period"]
+    for row in content["document"]["rows"]:
+        del row["by_step"]
+    path.write_bytes(seal(content))
+    try:
+        assert ds("report", LONG, "-o", "old.html", "--json").document["evaluated_seconds"] is None
+    finally:
+        path.write_bytes(now)
+    page, text = parsed(Path("old.html"))
+    assert sections(page) == WHOLE - {"period", "residuals"}
+    assert f"they come with: dateshard evaluate {LONG} --split test --report" in text
+
+
 def test_the_page_needs_nothing_else_and_believes_no_name(here: Path) -> None:
     page, text = parsed(here / "data/runs" / LONG / "report.html")
     assert sum(tag == "script" for tag, _ in page.elements) == 1
@@ -160,7 +227,7 @@ def test_the_page_needs_nothing_else_and_believes_no_name(here: Path) -> None:
     assert not re.search(r"https?://|@import|url\(", text)
     policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
     assert policy.startswith("default-src 'none'")
-    names = {row[0] for row in page.tables["Mean absolute error of speed, the worst nodes first"][1:]}
+    names = {row[0] for row in page.tables["Mean absolute error of speed, raw units, the worst nodes first"][1:]}
     assert names == set(NODES)
 
 
@@ -201,7 +268,12 @@ ODD: dict[str, tuple[dict[str, Any], Callable[[World], None], tuple[str, ...], s
     "ridge": ({"model": {"name": "ridge"}}, no_change, (), WHOLE),
     "horizon 0": ({"window": {"history": 12, "horizon": 0}}, no_change, (), WHOLE),
     "one step": ({"window": {"history": 6, "horizon": 1}}, no_change, (), WHOLE),
-    "a category": ({}, lambda world: categorical(world, only=True), (), {*WHOLE, "classes"}),
+    "a category": (
+        {},
+        lambda world: categorical(world, only=True),
+        (),
+        {*WHOLE, "classes"} - {"period", "residuals"},
+    ),
     "a category and a number": ({}, lambda world: categorical(world, only=False), (), {*WHOLE, "classes"}),
     "one epoch": ({}, no_change, ("--epochs", "1"), WHOLE),
 }
@@ -246,7 +318,7 @@ def test_without_a_test_split_it_is_judged_on_validation_and_without_both_on_not
     assert ds("report", "alone", "--json").document["not_evaluated"] == "no test dates; no validation dates"
     shutil.rmtree("data/shards")  # the data are gone: what was found before still stands
     page, text = page_of(ds, "held")
-    assert sections(page) == {*ALWAYS, "baselines", "errors"}
+    assert sections(page) == JUDGED
     assert "The data that the run was trained on are gone" in text
     assert kept(run, "validation") is not None
 
@@ -376,6 +448,18 @@ def test_a_browser_draws_it_without_complaint_and_tells_what_is_under_the_pointe
         const place = {bubbles: true, clientX: box.left + box.width - 3, clientY: box.top + 3};
         target.dispatchEvent(new PointerEvent("pointermove", place));
         said.push(document.getElementById("tip").textContent); }
+      const select = document.querySelector(".period select");
+      const shapes = document.querySelectorAll(".over :is(.scale, .line, .band)");
+      const drawn = () => [...shapes].map((shape) => shape.getAttribute("d") ?? shape.innerHTML);
+      const change = new Event("change");
+      const choose = (at) => { select.selectedIndex = at; select.dispatchEvent(change); return drawn(); };
+      const figures = (all) => all.join(" ").match(/[\\d.]+/g).map(Number);
+      const [server, other, again] = [drawn(), choose(2), choose(0)];
+      const off = figures(server).map((value, at) => Math.abs(value - figures(again)[at]));
+      const chart = document.querySelector("[data-series]"), middle = chart.getBoundingClientRect();
+      chart.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: middle.left + 9, clientY: middle.top + 9}));
+      document.body.dataset.period = JSON.stringify([figures(server).length, figures(again).length, Math.max(...off) < 0.11,
+        other.filter((d, at) => d !== again[at]).length, select.closest("p").hidden, document.getElementById("tip").textContent]);
       document.body.dataset.said = said.join("#"); document.body.dataset.wrong = wrong.join("#");
       document.body.dataset.wide = document.documentElement.scrollWidth; });</script></body>"""
     Path("probe.html").write_text(text.replace("</body>", probe))
@@ -385,6 +469,10 @@ def test_a_browser_draws_it_without_complaint_and_tells_what_is_under_the_pointe
     said = re.search(r'data-said="([^"]*)"', done.stdout)
     assert said, done.stderr
     assert 'data-wrong=""' in done.stdout
+    period = json.loads(unescape(re.search(r'data-period="([^"]*)"', done.stdout)[1]))  # type: ignore[index]
+    assert period[0] == period[1] > 500
+    assert period[2:5] == [True, 8, False]  # drawn again as it was; of another node all lines, bands and scales
+    assert re.fullmatch(r"Thu 2024-03-07 0\d:00 · truth .*, forecast [\d.]+, interval [\d.-]+ to [\d.]+", period[5])
     loss, *rest = said[1].split("#")
     assert re.search(r"step \d+ · steps [\d.]+, training, mean of the epoch [\d.]+, validation [\d.]+", loss)
     assert all(rest)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from dateshard.cli import run
 from dateshard.judging.verdict import kept
 from dateshard.reports.forecasts import DrawnWindow, forecast_chart
+from dateshard.trainer.assessment.period import TimeColumns, unpacked
+from dateshard.trainer.data.window_dates import NOWHEN
 from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import build_world
 
 MINUTES = 60  # of a step
+HOUR = 3600 * 10**9
 SPLIT = {"train": "2024-03-01..2024-03-03", "validation": "2024-03-04", "test": "2024-03-05.."}
 
 
@@ -32,7 +36,9 @@ def quantiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.prepare()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("dateshard.trainer.assessment.period.MOST_COLUMNS", 20)  # 3 of the 48 steps in each
         assert run(["train", "-c", str(world.config_file()), "--run", "q", "-q"]) == 0
+        assert run(["evaluate", "q", "--baselines", "repeat", "--forecasts", "all.parquet", "--report"]) == 0
     return folder
 
 
@@ -42,12 +48,85 @@ def drawn(split: str) -> list[dict[str, Any]]:
     return verdict.shown
 
 
+def forecasts() -> pl.DataFrame:
+    """All windows of the test dates, as `evaluate --forecasts` wrote them."""
+    return pl.read_parquet("all.parquet").with_columns(ns=pl.col("time").dt.epoch("ns"))
+
+
+def of_period() -> dict[str, Any]:
+    verdict = kept(TrainingRun(Path("data/runs/q")), "test")
+    assert verdict is not None
+    assert verdict.period is not None
+    return verdict.period
+
+
+def test_the_whole_period_is_that_of_windows_a_horizon_apart(quantiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quantiles)
+    period, rows = of_period(), forecasts()
+    steps = rows["horizon"].max()
+    assert (period["columns"], period["width_ns"]) == (16, 3 * MINUTES * 60 * 10**9)
+    anchors = rows["anchor"].unique().sort()[::steps]
+    taken = rows.filter(pl.col("anchor").is_in(anchors.to_list())).with_columns(
+        column=(pl.col("ns") - period["first_ns"]) // period["width_ns"]
+    )
+    assert taken.group_by("node", "feature", "ns").len()["len"].max() == 1  # each step once
+    kinds = ("truth", "forecast", "low", "high")
+    means = taken.group_by("node", "feature", "column").agg(pl.col(kinds).mean())
+    compared = 0
+    for name, series in period["series"].items():
+        for node, packed in zip(period["nodes"], series, strict=True):
+            values = unpacked(packed, 16)
+            near = (packed["high"] - packed["low"]) / 254 / 2 + 1e-4
+            for row in means.filter(node=node, feature=name).iter_rows(named=True):
+                wanted = [np.nan if row[kind] is None else row[kind] for kind in kinds]
+                np.testing.assert_allclose(values[:, row["column"]], wanted, atol=near)
+                compared += 1
+    assert compared == 2 * 3 * 16
+
+
+def test_residuals_are_those_of_all_windows(quantiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(quantiles)
+    period = of_period()
+    rows = forecasts().drop_nulls("truth").with_columns(error=pl.col("forecast") - pl.col("truth"))
+    for name, own in period["residuals"].items():
+        column = (pl.col("ns") - period["first_ns"]) // (period["width_ns"] * own["columns"])
+        of_target = rows.filter(feature=name)
+        means = of_target.group_by(column=column).agg(mean=pl.col("error").mean(), std=pl.col("error").std(ddof=0))
+        for key in ("mean", "std"):
+            wanted = dict(means.select("column", key).iter_rows())
+            assert own[key] == pytest.approx([wanted.get(k) for k in range(len(own[key]))], rel=2e-3, abs=1e-3)
+        bars = period["histograms"][name]
+        counts, _ = np.histogram(of_target["error"], bars["edges"])
+        mine = next(iter(bars["shares"].values()))
+        assert np.abs(np.cumsum(mine) - np.cumsum(counts) / len(of_target)).max() < 0.02  # a bin is 0.4 % wide
+        assert np.abs(np.asarray(mine)[:30].sum() - (of_target["error"] < bars["edges"][30]).mean()) < 0.02
+        assert bars["outside"] == pytest.approx(1 - counts.sum() / len(of_target), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("steps", "step", "width", "count", "together"),
+    [
+        (1, HOUR, 1, 1, 1),
+        (300, HOUR, 1, 300, 3),
+        (301, HOUR, 2, 151, 2),
+        (336, HOUR, 2, 168, 12),
+        (10**9, 1, 3333334, 300, 3),
+    ],
+)
+def test_time_is_cut_into_a_bounded_number_of_columns(
+    steps: int, step: int, width: int, count: int, together: int
+) -> None:
+    columns = TimeColumns.between(5, 5 + (steps - 1) * step, step)
+    assert columns == TimeColumns(5, width * step, count)
+    assert columns.together() == together
+    assert columns.of(np.asarray([5, 5 + (steps - 1) * step, NOWHEN])).tolist() == [0, count - 1, count]
+
+
 def test_a_drawn_interval_is_the_one_that_the_window_had_in_the_pass(
     quantiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(quantiles)
-    assert run(["evaluate", "q", "--baselines", "repeat", "--forecasts", "all.parquet", "--report"]) == 0
-    rows = pl.read_parquet("all.parquet").with_columns(ns=pl.col("time").dt.epoch("ns"))
+    rows = forecasts()
     for window in drawn("test"):
         first = window["first_ns"] + window["horizon_from"] * 60 * 10**9 * MINUTES
         begun = rows.filter((pl.col("horizon") == 1) & (pl.col("ns") == first))["anchor"][0]
@@ -58,7 +137,7 @@ def test_a_drawn_interval_is_the_one_that_the_window_had_in_the_pass(
                 assert target["interval"][end] == pytest.approx(of_window[end].to_list(), rel=1e-5, abs=1e-5)
     page = Path("data/runs/q/report.html").read_text()
     assert "The band is the 90 % interval around the model's forecast" in page
-    assert page.count('class="b band"') == sum(len(window["targets"]) for window in drawn("test"))
+    assert page.count('class="b band"') == sum(len(window["targets"]) for window in drawn("test")) + 2  # the period's
 
 
 def test_where_intervals_were_made_the_models_own_quantiles_are_drawn(
