@@ -39,19 +39,29 @@ from dateshard.shardstore.times.calendar import collapse
 from dateshard.terminal.screen import size
 
 SECTIONS = (
+    ("overview", "Overview"),
     ("dates", "Dates"),
     ("features", "Features"),
     ("missing", "Missing cells"),
     ("nodes", "Nodes"),
     ("rows", "Rows and files"),
 )
+MOST_OVERVIEW = 100  # features
 STATES = ("failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh")
 
 
 def data_report(facts: Facts) -> str:
     """Writes the page of the data report."""
     manifest = facts.dataset.manifest
-    body = [_head(facts), _dates(facts), _features(facts), _missing(facts), _nodes(facts), _rows(facts)]
+    body = [
+        _head(facts),
+        _overview(facts),
+        _dates(facts),
+        _features(facts),
+        _missing(facts),
+        _nodes(facts),
+        _rows(facts),
+    ]
     scale = f"{counted(facts.columns.count, 'column')} of {counted(facts.days_a_column, 'date')}"
     over_time = "" if manifest.undated else f" Charts over time have {scale}; hours are local."
     foot = (
@@ -98,6 +108,53 @@ def _noun(count: int, noun: str) -> str:
 
 def _heading(manifest: Manifest) -> str:
     return "Split" if manifest.undated else "Dates"
+
+
+def _overview(facts: Facts) -> str:
+    """A line a feature; the name of one that is drawn leads to it."""
+    features = facts.dataset.features
+    moments_6F, cells, drift = facts.survey.pooled("raw"), facts.survey.cells(), _farthest(facts)
+    rows = [
+        [
+            feature.name,
+            *_in_short(facts, index, moments_6F[:, index].tolist(), cells),
+            *drift.get(feature.name, ("–", "")),
+        ]
+        for index, feature in enumerate(features[:MOST_OVERVIEW])
+    ]
+    heads = ("feature", "kind", "missing", "mean", "std", "min", "max", "farthest date", "distance")
+    caption = "All features over all dates, raw units; distance in training deviations"
+    if facts.dataset.manifest.undated:
+        heads, rows = heads[:-2], [row[:-2] for row in rows]
+        caption = "All features over all rows, raw units"
+    links = [f"#feature-{index}" for index in range(min(len(features), MOST_FEATURES))]
+    drawn = table(caption, heads, rows, numbers=[2, 3, 4, 5, 6, 8], links=links)
+    left = len(features) - len(rows)
+    more = f"{counted(left, 'more feature')}: dateshard inspect tells of all." if left > 0 else ""
+    return section("overview", "Overview", [card([drawn, paragraph(more, "note")])])
+
+
+def _in_short(facts: Facts, index: int, moments: list[float], cells: int) -> list[str]:
+    """What kind of feature it is, how much of it is missing, and its moments; of a category how many there are."""
+    feature, (count, pivot, delta, m2, low, high) = facts.dataset.features[index], moments
+    if feature.categorical:
+        seen = float(facts.survey.seen_NF[:, index].sum())
+        names = facts.dataset.vocabularies.names[feature.name]
+        kind = counted(len(names), "category", "categories")
+        return [kind, percent(1 - seen / cells if cells else None), *["–"] * 4]
+    log = f", {feature.transform}" if feature.transform != "none" else ""
+    figures = (pivot + delta, math.sqrt(m2 / count), low, high) if count else ()
+    missing = percent(1 - count / cells if cells else None)
+    return [f"number, {feature.scale}{log}", missing, *([short(v) for v in figures] or ["–"] * 4)]
+
+
+def _farthest(facts: Facts) -> dict[str, tuple[str, str]]:
+    """Returns {feature: (the date that stands farthest from the training data, its distance)}."""
+    farthest: dict[str, tuple[str, str]] = {}
+    for row in facts.drift:  # the farthest first
+        if row["distance"] is not None:
+            farthest.setdefault(row["feature"], (row["date"], short(row["distance"])))
+    return farthest
 
 
 def _dates(facts: Facts) -> str:
@@ -180,7 +237,9 @@ def _features(facts: Facts) -> str:
     more = (
         f"{counted(left, 'more feature')} not drawn: dateshard statistics --by-date tells of all." if left > 0 else ""
     )
-    return section("features", "Features", [*cards, paragraph(more, "note")])
+    names = [feature.name for feature in features[:MOST_FEATURES]]
+    links = "".join(f'<a href="#feature-{index}">{escape(name)}</a>' for index, name in enumerate(names))
+    return section("features", "Features", [f"<nav>{links}</nav>", *cards, paragraph(more, "note")])
 
 
 def _made(feature: Feature, step: int) -> str:
@@ -198,7 +257,7 @@ def _feature(facts: Facts, index: int, feature: Feature) -> str:
     log = f"; transform {feature.transform}" if feature.transform != "none" else ""
     scale = f"scale {feature.scale} per {feature.scale_per}{clip}"
     how = f"{_made(feature, facts.dataset.manifest.step)}; gaps filled: {feature.fill}{limit}{log}; {scale}"
-    head = f"<h3>{escape(feature.name)}</h3>{paragraph(how, 'soft')}"
+    head = f'<h3 id="feature-{index}">{escape(feature.name)}</h3>{paragraph(how, "soft")}'
     if feature.categorical:
         return card([head, _categories(facts, index)])
     if not facts.survey.seen_NF[:, index].any():

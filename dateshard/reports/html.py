@@ -60,9 +60,10 @@ def table(
     *,
     numbers: Iterable[int] = (),
     strong: Container[tuple[int, int]] = (),
+    links: Sequence[str] = (),
 ) -> str:
-    """A table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out.
-    Nothing where there are no rows."""
+    """A table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out, the
+    first cells of the first rows lead to `links`. Nothing where there are no rows."""
     if not rows:
         return ""
     right = set(numbers)
@@ -74,7 +75,10 @@ def table(
             if on
         ]
         names = f' class="{" ".join(css)}"' if css else ""
-        return f"<td{names}>{escape(words)}</td>"
+        inner = escape(words)
+        if k == 0 and row < len(links):
+            inner = f'<a href="{escape(links[row], quote=True)}">{inner}</a>'
+        return f"<td{names}>{inner}</td>"
 
     head = "".join(
         f'<th scope="col"{" class=n" if k in right else ""}>{escape(words).replace("_", "_<wbr>")}</th>'

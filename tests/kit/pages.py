@@ -48,7 +48,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "caption":
             self._caption += data
-        elif self.open and self.open[-1] in ("td", "th"):
+        elif "td" in self.open or "th" in self.open:
             self.tables[self._caption][-1][-1] += data
         for tag in self.words:
             if tag in self.open:

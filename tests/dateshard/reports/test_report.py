@@ -61,6 +61,31 @@ def test_the_figures_on_the_page_are_those_of_the_shards(make_world: Callable[..
         assert missing_by_date[str(date)] == pytest.approx(100 * share, abs=0.051)
 
 
+def test_an_overview_of_all_features_comes_first_and_its_names_lead_to_them(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dateshard.reports.data_page.MOST_FEATURES", 1)
+    world = make_world(8, split=SPLIT)
+    del world.tree["pipeline"]["features"]["volume"]
+    world.tree["pipeline"]["features"]["kind"] = {"column": "vehicles", "categorical": True, "fill": "forward"}
+    world.prepare()
+    page, _ = page_of(world)
+    dataset = world.open()
+    assert next(attributes["id"] for tag, attributes in page.elements if tag == "section") == "overview"
+    _, speed, kind = page.tables["All features over all dates, raw units; distance in training deviations"]
+    assert (speed[0], kind[0]) == ("speed", "kind")
+    cells = np.concatenate([raw(dataset, date, 0).ravel() for date in dataset.manifest.dates])
+    seen = cells[~np.isnan(cells)]
+    expected = [100 * (1 - len(seen) / len(cells)), seen.mean(), seen.std(), seen.min(), seen.max()]
+    assert [number(text) for text in speed[2:7]] == pytest.approx(expected, rel=1e-3, abs=0.06)
+    first = page.tables["Dates that stand farthest from the training data"][1]
+    assert speed[7:] == [first[0], first[2]]
+    assert kind[1].endswith("categories")
+    links = [link for link in page.attributes("href") if "feature-" in link]
+    assert links == ["#feature-0"] * 2  # in the table, and before the features; `kind` is not drawn
+    assert {link[1:] for link in page.attributes("href")} <= set(page.attributes("id"))
+
+
 def test_the_histogram_counts_every_cell_once(make_world: Callable[..., Any]) -> None:
     world = make_world(8, split=SPLIT)
     world.prepare()
