@@ -7,6 +7,7 @@ A share of the windows is all that one process has of them, or one of its micro-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from dateshard.trainer.devices.shares import PairwiseSum, Share, shares_of
 from dateshard.trainer.forward import Forward, forward
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
+from dateshard.trainer.optimization.optimizer import clear_gradients, update
 from dateshard.trainer.session import Session
 
 Watch = Callable[[Forward, range], None]
@@ -101,7 +103,7 @@ class Step:
         step = self.session.state.step
         place = (step, share.number) if share.number else (step,)
         reseed(key(self.session.config.training.seed, 3, *place))  # no random state is ever saved
-        self._optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self._optimizer)
         if self.metrics is not self.session.metrics:
             self.sums, self.loss = {}, 0.0
             self.metrics.clear()
@@ -116,7 +118,7 @@ class Step:
             self.watch(passed, positions)
         loss = sum(head.weight * passed.sums[head.name][0] / self._planned(head) for head in session.heads)
         assert isinstance(loss, torch.Tensor)
-        if not bool(torch.isfinite(loss)):
+        if not math.isfinite(loss.item()):
             self.finite = False
             return
         scale = session.state.loss_scale
@@ -144,7 +146,7 @@ class Step:
         if self.finite and unscaled != 1.0:
             torch._foreach_mul_(gradients, unscaled)
         norm = nn.utils.get_total_norm(gradients) if self.finite else None
-        if norm is None or not bool(torch.isfinite(norm)):
+        if norm is None or not math.isfinite(norm.item()):
             self._note_scale(skipped=True)
             nothing = torch.tensor(float("nan"))
             return Outcome(loss=nothing, parts={}, size=self.num_windows, skipped=True, gradient_norm=norm)
@@ -152,7 +154,7 @@ class Step:
         if clip is not None:
             nn.utils.clip_grads_with_norm_(session.model.parameters(), clip, norm)
         self.torn = True
-        self._optimizer.step()
+        update(self._optimizer)
         self.torn = False
         self._note_scale(skipped=False)
         means = {name: total / max(float(count), 1e-12) for name, (total, count) in self.sums.items()}

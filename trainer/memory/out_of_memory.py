@@ -16,6 +16,7 @@ from dateshard.trainer.devices.device import empty_cache, peak_device_bytes
 from dateshard.trainer.devices.gone import ProcessGoneError
 from dateshard.trainer.memory.memory_need import machine_bytes, size
 from dateshard.trainer.memory.process_memory import peak_bytes
+from dateshard.trainer.optimization.optimizer import clear_gradients
 from dateshard.trainer.session import Session, save
 
 PARTS = 4  # of a batch that did not fit
@@ -99,7 +100,7 @@ def save_whole(session: Session, writer: CheckpointWriter, failure: ResourceErro
     """
     state, run = session.state, session.checkpoints.parent.name
     if session.optimizer is not None:
-        session.optimizer.zero_grad(set_to_none=True)
+        clear_gradients(session.optimizer)
     empty_cache()
     what = failure.what if isinstance(failure, BatchMemoryError) else _at(failure, f"epoch {state.epoch + 1}").what
     on_device = f", of the accelerator {size(peak)}" if (peak := peak_device_bytes()) else ""

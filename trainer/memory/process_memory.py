@@ -9,12 +9,11 @@ import psutil
 
 def private_bytes(process: psutil.Process | None = None) -> int:
     """Returns the bytes of a process (this one) that are no file's; if not on Linux, all that is resident."""
-    process = process or psutil.Process()
-    held = _noted(process.pid, "RssAnon:")
+    held = _noted(process.pid if process else "self", "RssAnon:")
     if held is not None:
         return held
     try:
-        return int(process.memory_info().rss)
+        return int((process or psutil.Process()).memory_info().rss)
     except psutil.Error:
         return 0
 

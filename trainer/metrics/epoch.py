@@ -113,10 +113,10 @@ class EpochMetrics:
             positions: of the windows in the epoch, for the sample.
         """
         cells = batch.target_BPNF[..., 0].numel()
-        for row, head in zip(self.losses_H3, self.form.heads, strict=True):
+        for row, head in zip(self.losses_H3.numpy(), self.form.heads, strict=True):
             if head.name in losses:
                 total, count = losses[head.name]
-                row += torch.tensor([float(total), float(count), cells * len(head.targets)], dtype=torch.float64)
+                row += (float(total), float(count), cells * len(head.targets))
         for head in self.form.categorical:
             if head.name in forecast:
                 place = head.targets[0]

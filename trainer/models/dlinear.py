@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dateshard.trainer.data.batch import columns
+
 
 class DLinear(nn.Module):
     """Maps history [B, H, N, Fi] to [B, P, N, Fo]; every target is forecast from its own history."""
@@ -13,7 +15,7 @@ class DLinear(nn.Module):
 
     def __init__(self, history: int, horizon: int, targets_in_inputs: tuple[int, ...], kernel: int) -> None:
         super().__init__()
-        self.targets = list(targets_in_inputs)
+        self.targets = columns(targets_in_inputs)
         self.kernel = min(kernel, history) | 1
         self.trend, self.rest = nn.Linear(history, horizon), nn.Linear(history, horizon)
         with torch.no_grad():  # the paper's start: every step of the history weighs the same

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dateshard.trainer.data.batch import columns
 from dateshard.trainer.models.naive import newest
 
 
@@ -22,7 +23,7 @@ class NLinear(nn.Module):
 
     def __init__(self, history: int, horizon: int, targets_in_inputs: tuple[int, ...]) -> None:
         super().__init__()
-        self.targets = list(targets_in_inputs)
+        self.targets = columns(targets_in_inputs)
         self.linear = nn.Linear(history, horizon)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
