@@ -23,7 +23,7 @@ def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def key(*parts: int) -> int:
-    """One 64-bit key of several integers, by chained splitmix64; of plain integers, as arrays of one cost 30 times as much."""
+    """Makes one 64-bit key of several integers, by chained splitmix64 of plain integers: arrays of one cost 30 times as much."""
     state = 0
     for number in parts:
         state = _mixed(state ^ _mixed(number & WORD))
@@ -31,7 +31,7 @@ def key(*parts: int) -> int:
 
 
 def _mixed(value: int) -> int:
-    """As `splitmix64`, of one number."""
+    """Mixes one number as `splitmix64` does."""
     z = (value + 0x9E3779B97F4A7C15) & WORD
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & WORD
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & WORD
