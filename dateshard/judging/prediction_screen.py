@@ -126,7 +126,8 @@ def headline(screen: Screen, made: Prediction) -> None:
 
 def _seen(made: Prediction, history: Mapping[str, Any]) -> list[str]:
     """What the model saw."""
-    source = "dumps" if made.from_dumps else "shards"
+    direct = made.dataset.manifest.dates.keys() - made.dataset.published.dates.keys()
+    source = "dumps" if made.from_dumps else "shards and dumps" if direct else "shards"
     if history["begin"] is None:
         return [
             f"history    {counted(history['steps'], 'row')} of {source}, {100 * history['observed']:.1f} % of the cells observed"

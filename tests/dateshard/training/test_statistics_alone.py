@@ -65,6 +65,7 @@ def test_a_run_by_a_statistics_file_continues_exactly_and_is_opened_by_every_com
     assert name in [each.name for each in dateshard.runs("world", "ended")]
     world.run("show", name)
     world.run("report", name)
+    assert "of shards and dumps" in world.run("predict", name).stderr
     world.run("checkpoints", "load", "latest")
     judged, forecast = run.evaluate(), run.predict()
     assert str(forecast["date"][0]) == "2024-03-05"
