@@ -21,7 +21,7 @@ from dateshard.shardstore.errors import NotThereError, counted
 from dateshard.shardstore.scaling.transform import Floats
 
 HIGH = (0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.997, 0.998, 0.999)
-LEVELS = (*np.linspace(0.05, 0.95, 19).round(2).tolist(), *HIGH)
+LEVELS = (*np.linspace(0.05, 0.45, 9).round(2).tolist(), *np.linspace(0.5, 0.95, 46).round(2).tolist(), *HIGH)
 BEYOND = tuple(np.geomspace(1.05, 6, 24).tolist())  # times the highest level's quantile
 AT_ONCE = 512  # intervals
 ALIKE, CLOSE = 0.95, 1e-3  # a trace is the model's own if so many of its held-out minutes are, to this relative error
