@@ -245,6 +245,11 @@ def test_a_look_finds_how_files_are_written(
     assert {key: at_key(sections, key) for key in CASES[write]} == CASES[write]
 
 
+def test_a_clock_of_whole_seconds_is_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "layout: events" in (text := guess(tmp_path, monkeypatch, requests).text)
+    assert "rows come at no regular distance" in text
+
+
 def test_what_is_unsure_is_told_with_the_key_that_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubts = {key: doubt for doubt, key in guess(tmp_path, monkeypatch, stations).doubts}
     assert doubts["pipeline.source.timezone"] == "times have no offset and are taken for UTC"
