@@ -143,7 +143,7 @@ def requests(folder: Path) -> None:
     """Events on a clock of whole seconds, some of them at one: that is no step, and no user is a node."""
     chance, at, rows = random.Random(7), 1.7e9, list[str]()
     for _ in range(3000):
-        at += chance.expovariate(1 / 5)
+        at += chance.expovariate(1 / 3)
         rows.append(f"{at:.0f},u{chance.randrange(9)},{chance.randrange(9000)}\n")
     (folder / "trace.csv").write_text("time,user,tokens\n" + "".join(rows))
 
