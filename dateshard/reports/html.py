@@ -62,7 +62,7 @@ def table(
     strong: Container[tuple[int, int]] = (),
     links: Sequence[str] = (),
 ) -> str:
-    """A table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out, the
+    """Makes a table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out, the
     first cells of the first rows lead to `links`. Nothing where there are no rows."""
     if not rows:
         return ""
