@@ -62,8 +62,12 @@ def table(
     strong: Container[tuple[int, int]] = (),
     links: Sequence[str] = (),
 ) -> str:
-    """Makes a table with a caption; the columns in `numbers` stand at the right, the (row, column) in `strong` stand out, the
-    first cells of the first rows lead to `links`. Nothing where there are no rows."""
+    """Makes a table with a caption; nothing where there are no rows.
+
+    Args:
+        numbers: columns that stand at the right. strong: (row, column) of cells that stand out.
+        links: where the first cells of the first rows lead.
+    """
     if not rows:
         return ""
     right = set(numbers)
