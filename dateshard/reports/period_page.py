@@ -36,7 +36,8 @@ def period_parts(verdict: Verdict, timezone: str) -> list[str]:
         return []
     columns, first = _columns(period, timezone), period["nodes"][0]
     figures = []
-    for name, series in period["series"].items():
+    for name in _targets(verdict, period):
+        series = period["series"][name]
         at = f'at <span class="chosen">{escape(first)}</span>, raw units.'
         drawn = _chart(series, columns, f"Truth and forecast of {name} over the whole {verdict.split} period")
         figures.append(charts.figure(drawn, f"<b>{escape(name)}</b> {at}"))
@@ -137,18 +138,25 @@ def _spelt(series: Mapping[str, Any]) -> str:
 
 def residual_parts(verdict: Verdict, timezone: str) -> list[str]:
     """The section of the residuals; nothing where there are none."""
-    known = (
-        {} if verdict.period is None else {name: bars for name, bars in verdict.period["histograms"].items() if bars}
-    )
-    if verdict.period is None or not known:
+    period, model = verdict.period, verdict.row()
+    if period is None or model is None:
         return []
-    over_time = [_over_time(verdict.period, name, timezone) for name in known]
+    known = {name: period["histograms"][name] for name in _targets(verdict, period) if period["histograms"][name]}
+    if not known:
+        return []
+    over_time = [_over_time(period, name, timezone) for name in known]
     intro = paragraph("Forecast less truth, raw units, of all windows, nodes and target steps.", "soft")
-    return [card([intro, pair(*(_histogram(name, bars) for name, bars in known.items())), *over_time])]
+    return [card([intro, pair(*(_histogram(name, bars, model["name"]) for name, bars in known.items())), *over_time])]
 
 
-def _histogram(name: str, bars: Mapping[str, Any]) -> str:
-    series = [(who, css, _floats(own)) for (who, own), css in zip(bars["shares"].items(), ("b", "a"), strict=False)]
+def _targets(verdict: Verdict, period: Period) -> list[str]:
+    """Lists the targets that were followed, as the other sections have them: what is kept is ordered by name."""
+    return [name for name in verdict.document["features"] if name in period["series"]]
+
+
+def _histogram(name: str, bars: Mapping[str, Any], model: str) -> str:
+    whose = sorted(bars["shares"].items(), key=lambda item: item[0] != model)
+    series = [(who, css, _floats(own)) for (who, own), css in zip(whose, ("b", "a"), strict=False)]
     samples = [f'<span class="{css}"></span>{escape(who)}' for (who, *_), css in zip(series, SAMPLES, strict=False)]
     outside = f" {100 * bars['outside']:.2g} % of the model's lie outside." if bars["outside"] >= 5e-4 else ""
     drawn = charts.histogram(_floats(bars["edges"]), series, f"{name}: histogram of residuals")

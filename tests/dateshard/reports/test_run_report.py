@@ -186,13 +186,17 @@ def test_the_page_draws_forecasts_a_map_and_every_error(here: Path) -> None:
 def test_a_page_holds_a_bounded_number_of_nodes_and_says_which_are_left_out(
     make_world: Callable[..., Any], ds: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, most in (("FOLLOWED", 16), ("MOST_SERIES", 6), ("WORST", 1)):
+    for name, most in (("FOLLOWED", 8), ("MOST_SERIES", 6), ("WORST", 1)):
         monkeypatch.setattr(f"dateshard.trainer.assessment.period.{name}", most)
-    world = make_world(8, split=SPLIT, nodes=[f"n{k:02}" for k in range(12)], baselines=["repeat"])
+    world = make_world(8, split=SPLIT, nodes=[f"n{k:02}" for k in range(6)], baselines=["mean"])
     run = train(ds, world, "many", "--epochs", "1")
+    page_of(ds, "many")  # and once more, of what was kept, whose keys are sorted
     page, text = page_of(ds, "many")
-    assert "3 of 12 nodes can be chosen: the" in text
-    assert "among 8 that were followed." in text
+    assert text.count('<span class="key b bars"></span>mlp <span class="stroke a"></span>mean') == 2
+    shown = [words for words in page.words["figcaption"] if "raw units" in words]
+    assert [words.split()[0] for words in shown if " at n" in words and "·" not in words] == ["speed", "volume"]
+    assert "3 of 6 nodes can be chosen: the" in text
+    assert "among 4 that were followed." in text
     verdict = kept(run, "test")
     assert verdict is not None
     assert verdict.period is not None
