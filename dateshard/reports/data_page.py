@@ -122,7 +122,7 @@ def _overview(facts: Facts) -> str:
         ]
         for index, feature in enumerate(features[:MOST_OVERVIEW])
     ]
-    heads: tuple[str, ...] = ("feature", "kind", "missing", "mean", "std", "min", "max", "farthest date", "distance")
+    heads = ["feature", "kind", "missing", "mean", "std", "min", "max", "farthest date", "distance"]
     caption = "All features over all dates, raw units; distance in training deviations"
     if facts.dataset.manifest.undated:
         heads, rows = heads[:-2], [row[:-2] for row in rows]

@@ -50,8 +50,9 @@ class TimeColumns:
     count: int
 
     def of(self, instants: Integers) -> Integers:
-        """The column of each instant, `count` of one that is not known."""
-        return np.where(instants == NOWHEN, self.count, (instants - self.first) // self.width)
+        """The column of each instant, `count` of one that is not known or lies outside."""
+        columns = np.where(instants == NOWHEN, self.count, (instants - self.first) // self.width)
+        return np.where((columns < 0) | (columns > self.count), self.count, columns)
 
     def together(self) -> int:
         """How many make one of the residuals' columns: a day where there are `DAYS` of them, and no more than `MOST_MEANS`."""
@@ -78,10 +79,12 @@ class Period:
         self.dataset, self.form, self.units = dataset, form, form.units
         self.offsets_P = np.arange(window.target_steps) - (0 if window.horizon else window.history - 1)
         self.instant_of = InstantOf(dataset, order, window)
-        ends = np.concatenate(
-            [self.instant_of(range(at, at + 1), self.offsets_P)[0] for at in (0, order.num_windows - 1)]
-        )
-        known = ends[ends != NOWHEN]
+        ends = [self.instant_of(range(at, at + 1), self.offsets_P)[0] for at in (0, order.num_windows - 1)]
+        if not dataset.manifest.step:  # records of a date may stand in another order than that of time
+            first, last = min(run.first_day for run in order.runs), max(run.last_day for run in order.runs) - 1
+            ends += [dataset.times(dataset.days[day]) for day in (first, last)]
+        instants = np.concatenate(ends)
+        known = instants[instants != NOWHEN]
         step = dataset.manifest.step
         self.columns = TimeColumns.between(int(known.min()), int(known.max()), step or 1)
         self.num_targets = min(len(form.numbers), MOST_TARGETS)

@@ -119,7 +119,8 @@ def test_time_is_cut_into_a_bounded_number_of_columns(
     columns = TimeColumns.between(5, 5 + (steps - 1) * step, step)
     assert columns == TimeColumns(5, width * step, count)
     assert columns.together() == together
-    assert columns.of(np.asarray([5, 5 + (steps - 1) * step, NOWHEN])).tolist() == [0, count - 1, count]
+    instants = np.asarray([5, 5 + (steps - 1) * step, NOWHEN, 4, 5 + (count + 1) * width * step])
+    assert columns.of(instants).tolist() == [0, count - 1, count, count, count]
 
 
 def test_a_drawn_interval_is_the_one_that_the_window_had_in_the_pass(
@@ -137,7 +138,8 @@ def test_a_drawn_interval_is_the_one_that_the_window_had_in_the_pass(
                 assert target["interval"][end] == pytest.approx(of_window[end].to_list(), rel=1e-5, abs=1e-5)
     page = Path("data/runs/q/report.html").read_text()
     assert "The band is the 90 % interval around the model's forecast" in page
-    assert page.count('class="b band"') == sum(len(window["targets"]) for window in drawn("test")) + 2  # the period's
+    windows = sum(len(window["targets"]) for window in drawn("test"))
+    assert page.count('class="b band"') == windows + 4  # two of the whole period, two around residuals
 
 
 def test_where_intervals_were_made_the_models_own_quantiles_are_drawn(
