@@ -22,7 +22,7 @@ from dateshard.shardstore.errors import DateshardError, ResourceError, UsageErro
 from dateshard.shardstore.times.calendar import Day
 
 if TYPE_CHECKING:
-    from dateshard.pipeline.workers.pool import Workers
+    from dateshard.pipeline.workers.engine import Engine
 
 FREE_SHARE = 0.7  # of the memory that is free when a preprocess begins, for all its processes
 PARENT_BYTES = 160 << 20  # this process beside its workers, the one they are forked from, and the resource tracker
@@ -63,7 +63,7 @@ def shares(
     return count, total if count == 1 else (total - PARENT_BYTES) // count
 
 
-def share_of(memory_bytes: int, workers: Workers, held: Callable[[], int]) -> int:
+def share_of(memory_bytes: int, workers: Engine, held: Callable[[], int]) -> int:
     """What each worker may have of a limit that the user named, itself included. Starts a worker, to look at it.
 
     Args:

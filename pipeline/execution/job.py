@@ -12,7 +12,7 @@ from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish
 from dateshard.pipeline.progress_events import DateDropped, DateFailed
 from dateshard.pipeline.raw.row_counts import RowCounts
-from dateshard.pipeline.workers.pool import Workers
+from dateshard.pipeline.workers.engine import Engine
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.errors import DateshardError, DiskFullError, NoRowsError, StoreError
 from dateshard.shardstore.manifest import Entry, Manifest
@@ -35,7 +35,7 @@ class Job:
     old: Manifest | None
     about: AboutNodes
     wish: Wish
-    workers: Workers
+    workers: Engine
     worker_bytes: int
     cut_rows: RowCounts | None
     fail_fast: bool

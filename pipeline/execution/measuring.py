@@ -13,7 +13,7 @@ from dateshard.pipeline.planning.plan import make_plan
 from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.progress_events import Began, DateAgain, DateDone, Event, Noted
 from dateshard.pipeline.raw.cut_index import spilled
-from dateshard.pipeline.workers.pool import Again, Task
+from dateshard.pipeline.workers.engine import Again, Task
 
 
 def measure_all(job: Job, progress: PreprocessProgress) -> Iterator[Event]:

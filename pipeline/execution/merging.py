@@ -15,7 +15,7 @@ from dateshard.pipeline.planning.plan import split_settings
 from dateshard.pipeline.progress_events import Drifted, Event, Merged, PassedOver
 from dateshard.pipeline.splits import resolve_cuts
 from dateshard.pipeline.unobserved import refuse_nothing_observed
-from dateshard.pipeline.workers.pool import Again
+from dateshard.pipeline.workers.engine import Again
 from dateshard.shardstore.errors import DamagedError, StoreError
 from dateshard.shardstore.frozen import Frozen, load_statistics, save_frozen
 from dateshard.shardstore.scaling.statistics import Statistics, drift

@@ -18,7 +18,7 @@ from dateshard.pipeline.execution.storing import StoredAgain, stored_as, storing
 from dateshard.pipeline.planning.plan import DatePlan, split_settings
 from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
 from dateshard.pipeline.raw.cut_index import cut_account
-from dateshard.pipeline.workers.pool import Again, Task
+from dateshard.pipeline.workers.engine import Again, Task
 from dateshard.shardstore.errors import StoreError
 from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.manifest import Manifest

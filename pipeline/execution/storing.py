@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.plan import DatePlan
-from dateshard.pipeline.workers.pool import Task
+from dateshard.pipeline.workers.engine import Task
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Manifest
 from dateshard.shardstore.storage import About

@@ -19,7 +19,8 @@ from dateshard.pipeline.planning.plan import DatePlan, Observed, Plan, Wish, mak
 from dateshard.pipeline.planning.weights import all_weights, weight_of
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.unobserved import refuse_nothing_observed
-from dateshard.pipeline.workers.pool import Again, Workers
+from dateshard.pipeline.workers.engine import Again
+from dateshard.pipeline.workers.pool import Workers
 from dateshard.shardstore.errors import DateshardError, FailedDatesError, NoRowsError
 from dateshard.shardstore.frozen import NO_NODES, Frozen
 from dateshard.shardstore.scaling.partials import PartialStatistics

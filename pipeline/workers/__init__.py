@@ -1,4 +1,4 @@
 """Dates measured and normalised in several processes.
 
-`pool.py` hands out tasks and collects results; `forked.py` is what runs in each process.
+`engine.py` is what runs tasks in general, `pool.py` runs them on this machine, `child_process.py` is such a process.
 """

@@ -26,7 +26,8 @@ from dateshard.pipeline.memory_shares import LEAST_RECORDS, PARENT_BYTES, PROCES
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
 from dateshard.pipeline.progress_events import DateAgain, DateFailed, Finished
-from dateshard.pipeline.workers.pool import Again, Task, Workers
+from dateshard.pipeline.workers.engine import Again, Task
+from dateshard.pipeline.workers.pool import Workers
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.errors import DumpError, ResourceError
 from tests.conftest import environment
@@ -258,8 +259,8 @@ def test_memory_is_shared_out_and_by_default_no_more_processes_than_it_reaches_f
 
 def test_a_worker_whose_parent_dies_while_it_starts_says_nothing() -> None:
     code = (
-        "import os, time; from multiprocessing import forkserver; from dateshard.pipeline.workers import pool;"
-        "pool._start_forkserver();"
+        "import os, time; from multiprocessing import forkserver; from dateshard.pipeline.workers import child_process;"
+        "child_process.start_forkserver();"
         "sentinel, theirs = forkserver.connect_to_new_process([]);"
         "os.write(theirs, {half!r}); os.close(theirs);"
         "os.read(sentinel, 8)"  # it has ended
