@@ -6,25 +6,28 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dateshard.pipeline import account
-from dateshard.pipeline.arrays import loaded_bytes
 from dateshard.pipeline.config import Pipeline
+from dateshard.pipeline.execution.engines import EngineRequest, engine_for
 from dateshard.pipeline.execution.job import FailedFastError, Job, PreprocessProgress
 from dateshard.pipeline.execution.measuring import measure_all
 from dateshard.pipeline.execution.merging import merge, report_drift
 from dateshard.pipeline.execution.node_facts import find_new_nodes, with_node_facts
 from dateshard.pipeline.execution.normalising import commit, normalise
-from dateshard.pipeline.memory_shares import give_back_at_once, share_of, shares
+from dateshard.pipeline.memory_shares import give_back_at_once
 from dateshard.pipeline.planning.observe import observe, uncut, write_cache
 from dateshard.pipeline.planning.plan import Plan, Wish, make_plan, refuse_no_match, refuse_unknown
 from dateshard.pipeline.progress_events import CutDone, Cutting, Event, Finished, Planned
 from dateshard.pipeline.raw.dumps import one_table
-from dateshard.pipeline.workers.pool import Workers
 from dateshard.pipeline.workers.stopping import Stop
 from dateshard.shardstore.commit import Committed, StoreWriter
 from dateshard.shardstore.frozen import load_frozen, save_nodes
 from dateshard.shardstore.identity import nothing_to_collect
+
+if TYPE_CHECKING:
+    from dateshard.pipeline.workers.dask_client import Cluster
 
 
 def preprocess(
@@ -37,6 +40,7 @@ def preprocess(
     *,
     fail_fast: bool = False,
     stop: Stop | None = None,
+    cluster: Cluster | None = None,
 ) -> Generator[Event, None, None]:
     """Measures, merges, normalises and commits what the plan says. One file of many dates is cut first.
 
@@ -48,6 +52,7 @@ def preprocess(
         memory_bytes: what all of them and this one may use together; None for most of what is free now.
         fail_fast: end at the first date that fails; nothing is committed after it.
         stop: to be asked for a stop.
+        cluster: whose workers measure and normalise, in place of processes of this machine.
 
     Raises:
         BusyError: another process writes this dataset.
@@ -76,12 +81,8 @@ def preprocess(
         write_cache(root, cache)
         refuse_unknown(plan, wish, seen, config.source.path)
         yield Planned(plan, current.generation if current else None, tuple(notes))
-        dates = ([date.date for date in plan.to_measure], [date.date for date in plan.to_normalise])
-        largest = max((seen.dumps[date].size for date in dates[0] if date in seen.dumps), default=0)
-        nodes = about.nodes
-        most, share = shares(*dates, config, num_workers, memory_bytes, len(nodes.names) if nodes else 0, largest)
-        with Workers(most, stop) as workers:
-            share = share_of(memory_bytes, workers, loaded_bytes) if memory_bytes and plan.to_measure else share
+        asked = EngineRequest(num_workers=num_workers, memory_bytes=memory_bytes, stop=stop, cluster=cluster)
+        with engine_for(asked, config, root, plan, seen) as (workers, share):
             job = Job(
                 dataset=dataset,
                 config=config,

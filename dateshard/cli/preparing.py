@@ -99,6 +99,9 @@ def _cores() -> int:
 @click.option("--exclude", multiple=True, metavar="DATES", help="leave these dates out")
 @click.option("--force", is_flag=True, help="measure and normalise the dates again even where they are fresh")
 @click.option("--workers", type=click.IntRange(1), help="processes (default: one per core, as memory allows)")
+@click.option(
+    "--engine", default="local", metavar="ENGINE", help="local, dask:ADDRESS or dask:SCHEDULER_FILE (a cluster)"
+)
 @click.option("--fail-fast", is_flag=True, help="stop at the first date that fails; measured dates are kept")
 @click.option(
     "--memory-limit", metavar="SIZE", help="for all processes together, such as 4GiB (default: 70 % of what is free)"
@@ -118,6 +121,7 @@ def preprocess(
     exclude: tuple[str, ...],
     force: bool,
     workers: int | None,
+    engine: str,
     fail_fast: bool,
     memory_limit: str | None,
     refit_statistics: bool,
@@ -134,7 +138,7 @@ def preprocess(
     acts |= {"only": only, "exclude": exclude, "workers": workers}
     if dry_run:
         return int(context.invoke(plan, words=words, files=files, explain=False, as_json=as_json, **acts))
-    acts |= {"memory_limit": memory_limit, "fail_fast": fail_fast}
+    acts |= {"memory_limit": memory_limit, "fail_fast": fail_fast, "engine": engine}
     again, stop = command(*door().words), Stop()
     with StopSignal(stop.ask) as signals:
         try:
@@ -168,7 +172,8 @@ def _carry_out(words: Sequence[str], files: Sequence[str], acts: dict[str, Any],
     wished = {"only": acts["only"], "exclude": acts["exclude"], "force": acts["force"]}
     with stop.at_once():
         wish = wish_of(settings, selectors, **wished, refit=acts["refit_statistics"], resplit=acts["resplit"])
-    options: dict[str, Any] = {"workers": acts["workers"], "memory_bytes": memory, "fail_fast": acts["fail_fast"]}
+    options: dict[str, Any] = {name: acts[name] for name in ("engine", "workers", "fail_fast")}
+    options["memory_bytes"] = memory
     ending = carry_out(settings, wish, screen, shown.again, **options, stop=stop)
     finished = ending.finished
     if shown.as_json:

@@ -17,7 +17,7 @@ from dateshard.notebooks.training_runs import Run
 from dateshard.pipeline.progress_events import Event
 from dateshard.pipeline.progress_events import Finished as Prepared
 from dateshard.pipeline.workers.stopping import Stop
-from dateshard.preparing.carrying_out import carry_out, memory_of
+from dateshard.preparing.carrying_out import LOCAL, carry_out, memory_of
 from dateshard.preparing.statistics_source import measure_alone
 from dateshard.preparing.wishes import wish_of
 from dateshard.settings import Settings
@@ -45,6 +45,7 @@ def preprocess(
     only: str = "",
     exclude: Iterable[str | dt.date] = (),
     force: bool = False,
+    engine: str = LOCAL,
     workers: int | None = None,
     fail_fast: bool = False,
     memory_limit: str | None = None,
@@ -59,7 +60,7 @@ def preprocess(
     Args:
         config: a file, a tree of plain values, or several of both, of which later ones win.
         dates: only these, as `dateshard.open` understands them; none: all.
-        only, exclude, force, workers, fail_fast, memory_limit, refit_statistics, resplit: as the command's options.
+        only, exclude, force, engine, workers, fail_fast, memory_limit, refit_statistics, resplit: as the command's options.
         progress: show what the command shows; False: show nothing.
         on_event: is called with each event (`dateshard.pipeline.progress_events`).
         settings: `dataset`, `pipeline`, `trainer`, or keys by their place, as `**{"pipeline.source.path": path}`.
@@ -76,7 +77,7 @@ def preprocess(
         with stop.at_once():
             without, acts = list(map(str, exclude)), {"force": force, "refit": refit_statistics, "resplit": resplit}
             wish = wish_of(chosen, words, only=only, exclude=without, **acts)
-        options: dict[str, Any] = {"workers": workers, "memory_bytes": memory, "fail_fast": fail_fast}
+        options: dict[str, Any] = {"engine": engine, "workers": workers, "memory_bytes": memory, "fail_fast": fail_fast}
         finished = carry_out(
             chosen, wish, screen_of(progress=progress), AGAIN, **options, stop=stop, on_event=on_event
         ).finished

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from dateshard.pipeline import progress_events as e
 from dateshard.pipeline.execute import preprocess
@@ -19,6 +20,10 @@ from dateshard.terminal.screen import Screen
 from dateshard.trainer.config import parse_bytes
 from dateshard.trust import admit, code_of
 
+if TYPE_CHECKING:
+    from dateshard.pipeline.workers.dask_client import Cluster
+
+LOCAL = "local"  # the engine: processes of this machine
 LEAST_MEMORY = 1 << 20  # below this a unit was forgotten
 
 
@@ -28,6 +33,7 @@ def carry_out(
     screen: Screen,
     again: str,
     *,
+    engine: str = LOCAL,
     workers: int | None = None,
     memory_bytes: int | None = None,
     fail_fast: bool = False,
@@ -37,15 +43,40 @@ def carry_out(
     """Carries out a preprocess on the dataset of a configuration, and shows it.
 
     Args:
+        engine: what runs the tasks: `local`, or `dask:` and where a scheduler is.
         on_event: is called with each event before it is shown.
     """
+    stop = stop or Stop()
     root, config = shards_folder(settings.dataset), settings.preparing()
-    made = preprocess(settings.dataset, config, root, wish, workers, memory_bytes, fail_fast=fail_fast, stop=stop)
-    with closing(made) as events:
-        passed = _handed(settled(events), on_event) if on_event else settled(events)
-        ending = follow(screen, settings.dataset, watch(settings.dataset, passed, workers or cores()), again)
+    options: dict[str, Any] = {"fail_fast": fail_fast, "stop": stop}
+    with _cluster(engine, memory_bytes, stop) as cluster:
+        made = preprocess(settings.dataset, config, root, wish, workers, memory_bytes, **options, cluster=cluster)
+        with closing(made) as events:
+            passed = _handed(settled(events), on_event) if on_event else settled(events)
+            timed = passed if cluster else watch(settings.dataset, passed, workers or cores())
+            ending = follow(screen, settings.dataset, timed, again)
     admit(root, code_of(config))
     return ending
+
+
+def _cluster(engine: str, memory_bytes: int | None, stop: Stop) -> AbstractContextManager[Cluster | None]:
+    """Connects to the cluster that an engine names, if it names one.
+
+    Raises:
+        UsageError: no such engine, or none of these options. ResourceError: no scheduler answers there.
+    """
+    if engine == LOCAL:
+        return nullcontext()
+    if not engine.startswith("dask:"):
+        raise UsageError(f"--engine {engine}: the engines are local, dask:ADDRESS and dask:SCHEDULER_FILE")
+    if memory_bytes is not None:
+        todo = "Leave it out: a worker's own limit counts (dask worker --memory-limit)"
+        raise UsageError(
+            "--memory-limit is for processes of this machine, and there are none with --engine dask", todo=todo
+        )
+    from dateshard.pipeline.workers.dask_client import connect
+
+    return connect(engine, stop)
 
 
 def cores() -> int:

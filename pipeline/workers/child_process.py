@@ -42,8 +42,11 @@ class WorkerProcess:
     task: Task | None = None
 
 
-def start_process() -> WorkerProcess:
+def start_process(there: Door | None = None) -> WorkerProcess:
     """Starts a worker, and the process that workers are forked from where it is not there, or was killed.
+
+    Args:
+        there: where its messages are read, if not where this process's are.
 
     Raises:
         ResourceError: none can be started.
@@ -54,7 +57,7 @@ def start_process() -> WorkerProcess:
         while True:
             try:
                 start_forkserver()
-                process = get_context("forkserver").Process(target=_serve, args=(theirs, door()), daemon=True)
+                process = get_context("forkserver").Process(target=_serve, args=(theirs, there or door()), daemon=True)
                 with _no_script():
                     process.start()
                 return WorkerProcess(process, ours)
