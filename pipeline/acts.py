@@ -21,6 +21,7 @@ from dateshard.pipeline.memory_shares import refuse_grid
 from dateshard.pipeline.planning.observe import AboutNodes
 from dateshard.pipeline.planning.weights import weight_of
 from dateshard.pipeline.raw.dumps import Dump
+from dateshard.pipeline.raw.object_files import held
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import check_free_space
@@ -120,7 +121,9 @@ def refuse_changed(dump: Dump, date: dt.date, config: Pipeline) -> None:
     Raises:
         DumpError: it changed.
     """
-    if [hash_file(path)[1] for path in dump.files] != list(dump.hashes):
+    with held(dump.files) as files:
+        hashes = [hash_file(path)[1] for path in files]
+    if hashes != list(dump.hashes):
         raise DumpError(
             "the dump changed while it was read",
             where=Where(file=str(dump.path), date=config.source.shown_date(date)),

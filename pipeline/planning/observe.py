@@ -22,6 +22,7 @@ from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.edge_file import EdgeRows, read_edges
 from dateshard.pipeline.raw.node_table import NodeRows, read_nodes
+from dateshard.pipeline.raw.object_files import ObjectName, copy_of, digest_of, facts_of, path_of
 from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
@@ -94,7 +95,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if config.source.undated:
         files = find_files(config.source.path)
-        path = Path(config.source.path)
+        path = path_of(config.source.path)
         return {UNDATED: _dump(path, files, config.source, cache, fresh)} if files else {}, None
     if not config.source.cut_first:
         paths = find_dumps(config.source.path)
@@ -146,7 +147,7 @@ def uncut(config: Pipeline, root: Path) -> Dump | None:
 def whole_file(config: Pipeline, cache: Cache | None = None, fresh: Cache | None = None) -> Dump | None:
     """The file or files of many dates as one dump, None if there is none."""
     files = find_files(config.source.path)
-    path = Path(config.source.path)
+    path = path_of(config.source.path)
     return _dump(path, files, config.source, cache or {}, {} if fresh is None else fresh) if files else None
 
 
@@ -160,7 +161,7 @@ def dump_at(config: Pipeline, date: dt.date) -> Dump | None:
 
 def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fresh: Cache) -> Dump:
     """The files as they are now. Where their paths name nodes, those are a part of what the dump says."""
-    size, hashes = 0, []
+    size, hashes, here = 0, [], list[Path]()
     for file in files:
         try:
             num_bytes, digest, fresh[str(file)] = _hashed(file, cache)
@@ -168,19 +169,30 @@ def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fre
             num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
+        here.append(copy_of(file, digest) if isinstance(file, ObjectName) else file)
     named = [node_of(file, source.path) for file in files] if NODE in source.path else []
     whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
     return Dump(
-        path=path, size=size, hash=whole, files=files, hashes=tuple(hashes), typed=is_typed(files, source.format)
+        path=path, size=size, hash=whole, files=tuple(here), hashes=tuple(hashes), typed=is_typed(files, source.format)
     )
 
 
 def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
+    if isinstance(path, ObjectName):
+        return _hashed_object(path, cache)
     status = path.stat()
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
     known = cache.get(str(path))
     digest = known[4] if known and known[:4] == stamp else hash_file(path)[1]
     return status.st_size, digest, [*stamp, digest]
+
+
+def _hashed_object(name: ObjectName, cache: Cache) -> tuple[int, str, list[Any]]:
+    """Hashes an object: what its store says of it stands for a file's times, and only a new one is downloaded."""
+    facts = facts_of(name)
+    known = cache.get(str(name)) or ["", "", 0, 0, ""]
+    digest = known[4] if known[:2] == [facts.size, facts.tag] else digest_of(name)
+    return facts.size, digest, [facts.size, facts.tag, 0, 0, digest]
 
 
 class StagedKeys(dict[dt.date, frozenset[str]]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from dateshard.pipeline.raw.decode import one_node, request_of
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.formats import Request, RowBlock, batch_rows, read_rows, reader_of
+from dateshard.pipeline.raw.object_files import held
 from dateshard.pipeline.raw.times import Instants, Valid, not_a_time, whole_times, written_times
 from dateshard.shardstore.commit import publish, staging_folder
 from dateshard.shardstore.disk.durable import disk_full_as_error
@@ -71,11 +73,11 @@ def cut(root: Path, config: Pipeline, whole: Dump, memory_bytes: int | None = No
         DumpError: wrong structure, or too many rows without a usable time; names the first one.
     """
     key, faults = cut_key(config, whole), BadRows(None, config.source)
-    with staging_folder(root) as staged:
+    with staging_folder(root) as staged, ExitStack() as opened:
         staged.mkdir()
         with disk_full_as_error(staged):
             spills = _Spills(staged, held_bytes(memory_bytes))
-            for number, path in enumerate(whole.files):
+            for number, path in enumerate(opened.enter_context(held(whole.files))):
                 node = one_node(path, config.source) if config.source.node_in_path else None
                 pieces = reader_of(path, config.source.format)(path, request_of(config, None))
                 for piece, times, valid in with_instants(pieces, config.source, None):

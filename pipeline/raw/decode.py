@@ -19,6 +19,7 @@ from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
+from dateshard.pipeline.raw.object_files import held, shown
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
 from dateshard.pipeline.raw.strangers import Strangers
@@ -61,7 +62,7 @@ class RowPlaces:
             own = piece_R == number
             offset = place_R[own] - self.starts[number]
             row_R[own] = first + offset if gaps is None else gaps[offset]
-        return tuple(map(str, files)), np.array([files[path] for path, *_ in self.pieces])[piece_R], row_R
+        return tuple(map(shown, files)), np.array([files[path] for path, *_ in self.pieces])[piece_R], row_R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +108,28 @@ def decode(
     Raises:
         DumpError: nothing usable, wrong structure, or too many bad rows; names the first one. NoRowsError: no row.
     """
+    with held(files) as here:
+        return _decode(here, date, config, table_nodes, _Spooled(budget_bytes, folder, keep_places=keep_places))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spooled:
+    """Where records go, and whether each keeps its place."""
+
+    budget_bytes: int
+    folder: Path
+    keep_places: bool
+
+
+def _decode(
+    files: Sequence[Path], date: dt.date, config: Pipeline, table_nodes: tuple[str, ...] | None, to: _Spooled
+) -> Decoded:
     day = config.day(date)
     codes, faults, places = Codes(table_nodes), BadRows(config.source.shown_date(date), config.source), RowPlaces()
     columns = config.raw_columns()
     texts = {column: Codes(None) for column in sorted(config.categorical_columns())}
-    asked = keep_places or config.source.duplicates == "refuse"
-    spool = Spool(day, len(columns), budget_bytes, folder, places=asked)
+    asked = to.keep_places or config.source.duplicates == "refuse"
+    spool = Spool(day, len(columns), to.budget_bytes, to.folder, places=asked)
     used = np.zeros(0, dtype=bool)
     empty: NoRowsError | None = None
     for path in files:

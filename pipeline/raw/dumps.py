@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dateshard.pipeline.config import MEASURE_CODE, TYPED_CODE
+from dateshard.pipeline.raw.object_files import ObjectName, files_under, is_remote, names_matching, no_object, path_of
 from dateshard.pipeline.spelling.path_dates import PLACEHOLDER, refuse_pattern
 from dateshard.shardstore.errors import UsageError, shorten
 
@@ -70,8 +71,14 @@ def is_one_file(pattern: str) -> bool:
 
 def find_files(pattern: str) -> tuple[Path, ...]:
     """The file or files of many dates that a path without a date names, in order of name."""
-    paths = (Path(name) for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)))
-    return tuple(file for path in paths for file in files_below(path))
+    return tuple(file for name in _names(pattern) for file in files_below(path_of(name)))
+
+
+def _names(pattern: str) -> list[str]:
+    """What matches a path, in order of name: of files and folders here, or of objects."""
+    if is_remote(pattern):
+        return names_matching(pattern, _expression(pattern))
+    return sorted(glob.glob(_wildcard(pattern), include_hidden=False))
 
 
 def one_table(pattern: str, files: Sequence[Path]) -> str:
@@ -110,10 +117,10 @@ def find_dumps(pattern: str) -> dict[dt.date, tuple[Path, tuple[Path, ...]]]:
     style = next(PLACEHOLDER.finditer(pattern))[1] or "%Y-%m-%d"
     by_date: dict[dt.date, dict[str, list[Path]]] = {}
     expression = _expression(pattern)
-    for name in sorted(glob.glob(_wildcard(pattern), include_hidden=False)):
+    for name in _names(pattern):
         match = expression.fullmatch(name)
         if match and (date := _date_in(match, style)) is not None:
-            by_date.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(Path(name))
+            by_date.setdefault(date, {}).setdefault(match["node"] if NODE in pattern else "", []).append(path_of(name))
     return {date: _one_dump(pattern, date, nodes) for date, nodes in by_date.items()}
 
 
@@ -129,7 +136,7 @@ def _one_dump(pattern: str, date: dt.date, nodes: Mapping[str, list[Path]]) -> t
         raise UsageError(f"two dumps of {date}: {twice[0]} and {twice[1]}", todo="Keep one of them")
     files = tuple(file for path in paths for file in files_below(path))
     if NODE in pattern:
-        return Path(place_of(pattern, date)), files
+        return path_of(place_of(pattern, date)), files
     return (paths[0].parent if twice else paths[0]), files
 
 
@@ -151,6 +158,8 @@ def node_of(path: Path, pattern: str) -> str | None:
 
 def no_match(pattern: str) -> str:
     """Tells in which folder a path leads nowhere, and what in it is near; for who named one that nothing matches."""
+    if is_remote(pattern):
+        return no_object(pattern)
     what = f"{pattern}: no dump matches the path: {_near(pattern)}"
     ways = (_in_other_styles, _in_names_there) if not is_one_file(pattern) else ()
     for paths in ways:
@@ -286,6 +295,8 @@ def files_below(path: Path) -> list[Path]:
 
     What cannot be looked into, or leads nowhere, is among them: reading it tells, and no row is lost in silence.
     """
+    if isinstance(path, ObjectName):
+        return files_under(path)
     if not os.path.isdir(path):
         return [path]
     files, closed = list[Path](), list[OSError]()

@@ -17,6 +17,7 @@ from dateshard.pipeline.memory_shares import FREE_SHARE
 from dateshard.pipeline.planning.observe import whole_file
 from dateshard.pipeline.raw.cut_index import spilled
 from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
+from dateshard.pipeline.raw.object_files import is_remote, path_of
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import DumpError, UsageError, Where
 from dateshard.shardstore.times.calendar import UNDATED
@@ -88,11 +89,11 @@ def _found(name: str, config: Pipeline, folder: Path) -> tuple[dict[dt.date, Dum
             date: Dump(path=path, size=0, hash="", files=files, hashes=()) for date, (path, files) in matches.items()
         }, frozenset()
     files = find_files(name)
-    if not files or not all(file.exists() for file in files):
+    if not files or not all(is_remote(file) or file.exists() for file in files):
         raise _nothing(name)
-    date = date_of(Path(name), config.source.path) or (None if config.source.time_columns else UNDATED)
+    date = date_of(path_of(name), config.source.path) or (None if config.source.time_columns else UNDATED)
     if date is not None:
-        return {date: Dump(path=Path(name), size=0, hash="", files=files, hashes=())}, frozenset()
+        return {date: Dump(path=path_of(name), size=0, hash="", files=files, hashes=())}, frozenset()
     if Path(name).is_dir():
         todo = "Name its files, or a pattern such as FOLDER/{date}.csv"
         raise UsageError("the folder's name has no date", where=Where(file=name), todo=todo)

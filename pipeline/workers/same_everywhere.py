@@ -107,5 +107,5 @@ def _size(path: Path) -> int:
 
 def some_of(files: Sequence[Path], most: int = 8) -> tuple[tuple[Path, int], ...]:
     """The first file of each folder with its size, of some folders."""
-    first = {path.parent: path for path in reversed(files)}
+    first = {path.parent: path for path in reversed(files) if path.exists()}  # of an object there may be no copy now
     return tuple((path, os.stat(path).st_size) for path in sorted(first.values())[:most])

