@@ -123,8 +123,7 @@ class RawHistory:
         window = rows_before(end, self.forecaster.window.history, self.zone, self.step)
         spans = [(window[0][0], slice(0, window[0][1].stop)), *window[1:]]
         at_L = np.concatenate([day.start + np.arange(rows.start, rows.stop) * self.step for day, rows in spans])
-        placed = self._placed(frame)
-        node_R = placed["node"].to_numpy()
+        node_R = _places(frame["node"], self.nodes) if "node" in frame.columns else np.zeros(len(frame), dtype=np.int64)
         chosen_R = (time_R >= at_L[0]) & (time_R < end) & (node_R >= 0)
         if not chosen_R.any():
             what = f"no row of the frame is of a known node in the {counted(len(at_L), 'step')} before {spell(end, self.zone)}"
@@ -137,7 +136,7 @@ class RawHistory:
         self._refuse_doubles(cell_R, at_L)
         raw_CI = np.full((len(at_L) * len(self.nodes), len(self.inputs)), np.nan)
         for index, feature in enumerate(self.features):
-            raw_CI[cell_R, index] = placed[feature.name].to_numpy()[chosen_R]
+            raw_CI[cell_R, index] = self._numbers(frame[feature.name])[chosen_R]
         known = bool((node_R >= 0).all())
         unknown = () if known else tuple(frame["node"].cast(pl.String).filter(node_R < 0).drop_nulls().unique().sort())
         return RawGrid(raw_CI.reshape(len(at_L), len(self.nodes), -1), end, unknown)
@@ -168,29 +167,20 @@ class RawHistory:
             raise UsageError(
                 f"{what} ({self.zone})", todo="Give every row a time, with a zone where local ones are ambiguous"
             )
-        return placed.dt.epoch("ns").to_numpy()
+        return placed.to_numpy().astype("datetime64[ns]").view(np.int64)
 
-    def _placed(self, frame: polars.DataFrame) -> polars.DataFrame:
-        """Returns the place of each row's node, -1 of one that training never saw, and the inputs as numbers, in one go."""
-        import polars as pl
-
-        node = pl.lit(0, pl.Int64)
-        if "node" in frame.columns:
-            node = _place_among("node", self.nodes).fill_null(-1)
-        return frame.select(node.alias("node"), *(self._number(frame[feature.name]) for feature in self.features))
-
-    def _number(self, column: polars.Series) -> polars.Expr:
+    def _numbers(self, column: polars.Series) -> Floats:
         """Gives a column's values, or the codes of its categories; NaN where it holds nothing."""
         import polars as pl
 
-        given = pl.col(column.name)
         if column.name in self.categories:
-            code = (_place_among(column.name, self.categories[column.name]) + 1).fill_null(UNSEEN).cast(pl.Float64)
-            return pl.when(given.is_not_null()).then(code).otherwise(np.nan).alias(column.name)
+            place_R = _places(column, self.categories[column.name])
+            code_R = np.where(place_R < 0, UNSEEN, place_R + 1).astype(np.float64)
+            return np.where(column.is_null().to_numpy(), np.nan, code_R)
         if not column.dtype.is_numeric() and column.dtype not in (pl.Boolean, pl.Null):
             what = f"the frame's column {column.name} is {column.dtype}, not numbers"
             raise UsageError(what, todo="Cast it: pl.col(...).cast(pl.Float64)")
-        return given.cast(pl.Float64).fill_null(np.nan)
+        return column.cast(pl.Float64).to_numpy()  # nulls come out as NaN
 
     def _refuse_doubles(self, cell_R: NDArray[np.int64], at_L: NDArray[np.int64]) -> None:
         count_C = np.bincount(cell_R)
@@ -235,8 +225,9 @@ class RawHistory:
         return UsageError(what, where=where, todo="Correct it, or give NaN: nothing was observed")
 
 
-def _place_among(column: str, names: Sequence[str]) -> polars.Expr:
-    """Gives the place of each text among some names, null where it is none of them."""
+def _places(column: polars.Series, names: Sequence[str]) -> NDArray[np.int64]:
+    """Gives the place of each text among some names, -1 where it is none of them: by calls that need no query engine."""
     import polars as pl
 
-    return pl.col(column).cast(pl.String).cast(pl.Enum(names), strict=False).to_physical().cast(pl.Int64)
+    placed = column.cast(pl.String).cast(pl.Enum(names), strict=False)
+    return np.asarray(placed.to_arrow().indices.cast("int64").fill_null(-1))
