@@ -220,7 +220,7 @@ def changed(peer: Any, folder: Path) -> tuple[str, str, str, str]:
         shutil.copytree(folder, folder.with_name("newer"))
     peer.change_data(folder)
     leg = peer.run(folder, kill=0, resume=True)
-    what = "**goes on** without a word" if leg.ended else f"refuses: {last_line(leg.said)}"
+    what = "**goes on**" if leg.ended else f"refuses: {last_line(leg.said)}"
     return "with changed data", "-", "-", what
 
 
