@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = [page for page in PAGES if page.parent.name != "decisions"]
 NAMES = [page.relative_to(ROOT).as_posix() for page in GUIDES]
+ROOMS = ("dateshard", "pipeline", "shardstore", "trainer")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`(dateshard [^`]+)`")
 LINE = re.compile(r"^ {4}(dateshard [^|]*?)(?: {2,}.*)?$", re.MULTILINE)
@@ -86,3 +87,11 @@ def test_every_python_block_compiles_and_names_what_dateshard_has(name: str) -> 
             compile(text, name, "exec")
             for attribute in re.findall(r"\bdateshard\.([A-Z]\w+)", text):
                 assert hasattr(dateshard, attribute), attribute
+
+
+def test_every_error_that_the_page_of_questions_explains_is_one_that_the_code_says() -> None:
+    page = (ROOT / "docs" / "questions.md").read_text().split("## What an error means")[1]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    sources = " ".join(path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    assert len(messages) > 10
+    assert [message for message in messages if message not in sources] == []
