@@ -52,7 +52,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> 
 def commands(text: str) -> Iterator[list[str]]:
     """The words after `dateshard` of each command that a page shows, in a line of its own or within a sentence."""
     for shown in (*SPAN.findall(text), *LINE.findall(text)):
-        first = shown.split(" #")[0]
+        first = shown.split(" #")[0].replace("[", "").replace("]", "")  # what may be left out
         words = shlex.split(first)[1:]
         if words and not words[0].isupper() and words[0] != "...":
             yield words
