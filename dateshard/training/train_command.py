@@ -12,7 +12,6 @@ from dateshard.terminal.signals import StopSignal
 from dateshard.trainer import checkpoint, loop
 from dateshard.trainer.memory.memory_watch import MEMORY_LIMIT
 from dateshard.trainer.metrics.judged_figure import NAMES
-from dateshard.trainer.runs.run_folder import TrainingRun
 from dateshard.trainer.runs.start import Started
 from dateshard.training.ending import at_memory_limit, continuing, way_on, why_ended
 from dateshard.training.run_log import RunLog
@@ -71,7 +70,7 @@ class Shown:
         if started.finished:
             return _nothing_to_do(started, ended.why, self.screen)
         _last_words(started, ended, self.screen)
-        return _document(started.run, ended)
+        return _document(started, ended)
 
 
 def _last_words(started: Started, ended: loop.Ended, screen: Screen) -> None:
@@ -105,18 +104,26 @@ def _nothing_to_do(started: Started, why: str, screen: Screen) -> Document:
     if command:
         screen.tell(f"To continue: {command}")
     screen.say("--resume none (make train NEW=1) trains anew")
-    best = checkpoint.loss_of_best(started.session.state.progress, checkpoint.scan(run.checkpoints)[0])
+    best = _best_loss(started)
     return {"run": run.name, "state": "complete", "why": why, "go_on": command, "best_val_loss": best}
 
 
-def _document(run: TrainingRun, ended: loop.Ended) -> Document:
+def _best_loss(started: Started) -> float | None:
+    """The validation loss of the best epoch: only where another figure decides must checkpoints be read for it."""
+    progress = started.session.state.progress
+    if started.session.config.metrics.judge == "loss":
+        return progress.best_loss
+    return checkpoint.loss_of_best(progress, checkpoint.scan(started.run.checkpoints)[0])
+
+
+def _document(started: Started, ended: loop.Ended) -> Document:
     state = ended.state
     return {
-        "run": run.name,
+        "run": started.run.name,
         "state": ended.why,
         "epoch": state.epoch + 1,
         "batch": state.batch,
         "steps": state.step,
-        "best_val_loss": checkpoint.loss_of_best(state.progress, checkpoint.scan(run.checkpoints)[0]),
+        "best_val_loss": _best_loss(started),
         "best_epoch": state.progress.best_epoch + 1,
     }
