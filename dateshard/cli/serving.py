@@ -11,6 +11,7 @@ import click
 
 from dateshard.cli.options import config_option, emit, json_option, split_arguments
 from dateshard.shardstore.commands import command
+from dateshard.terminal.chosen import configurations, taken
 from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def serve(
 ) -> int:
     """Start, watch, pause and resume trainings over HTTP. Trainings go on when the server ends.
 
-    With -c FILE its dataset is the default, and its trainer section counts where a request says nothing.
+    The dataset of -c FILE, or of the only file in configs/, is the default, and its trainer section counts where a request
+    says nothing.
     """
     from dateshard.places import data_folder
     from dateshard.settings import load_settings
@@ -72,6 +74,7 @@ def serve(
     stray, overrides = split_arguments(words)
     if stray:
         raise click.UsageError(f"serve takes KEY=VALUE, not '{stray[0]}'.")
+    named = taken(files) if len(configurations()) == 1 else files
     options = ServeOptions(
         data=data_folder(),
         host=host,
@@ -80,7 +83,7 @@ def serve(
         start_only=auth == "start-only",
         output_root=output_root,
         allowed_hosts=allowed,
-        settings=load_settings(files, overrides) if files or overrides else None,
+        settings=load_settings(named, overrides) if named or overrides else None,
     )
     return run_server(options, Screen(works=True))
 

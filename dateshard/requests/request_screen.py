@@ -59,7 +59,11 @@ class ShownTraining:
             say(f"[FAILED] {name}: {ended.error}")
             return
         say(f"[OK] {name}:")
-        say(f"    final loss: {ended.loss:.4f}" if ended.loss is not None else "    final loss: none")
+        say(
+            f"    final loss: {ended.loss:.4f}, of the epoch that is kept"
+            if ended.loss is not None
+            else "    final loss: none"
+        )
         say(f"    epochs: {ended.epochs}")
         say(f"    model: {ended.packed.folder}")
 
