@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dateshard.insight.first_look.layout_guess import DAY, Layout
 from dateshard.insight.first_look.sampled_columns import Column, Numbers
+from dateshard.pipeline.raw.formats.remedies import thousands_mark
 
 FILL_STEPS = 12  # that a value is carried on over
 MOST_CATEGORIES = 50  # of a text column of a table
@@ -64,6 +65,8 @@ def guess_features(
             numbers[name] = values
             if name not in wide:
                 keys[name], seen[name] = _section(layout, column, values, rows, has_types=has_types)
+        elif column.grouped:
+            left_out[name] = f"numbers with {thousands_mark(column.grouped)!r} between thousands"
         elif layout.name == "table" and values is None and 1 < column.distinct <= MOST_CATEGORIES:
             keys[name], seen[name] = {"categorical": True}, f"{column.distinct} different texts"
         else:
@@ -80,6 +83,11 @@ def guess_features(
         (f"{name} never falls and is taken for a meter's reading", f"pipeline.features.{name}.aggregate")
         for name, section in keys.items()
         if section.get("aggregate") == "difference"
+    ]
+    grouped = [name for name, column in columns.items() if (name in numbers or name in left_out) and column.grouped]
+    doubts += [
+        _about_thousands(columns[name], "they are made missing" if name in numbers else f"{name} is left out")
+        for name in grouped[:MOST_LEFT_OUT]
     ]
     if nines:
         doubts.append((f"{', '.join(sorted(nines))} is taken for a missing value", "pipeline.source.csv.missing"))
@@ -98,6 +106,12 @@ def guess_features(
         seen=seen,
         doubts=tuple(doubts),
     )
+
+
+def _about_thousands(column: Column, becomes: str) -> tuple[str, str]:
+    mark = thousands_mark(column.grouped)
+    what = f"values such as {column.grouped!r} look like numbers with {mark!r} between thousands; {becomes}"
+    return f"{what}: remove each {mark!r} from the dump", f"pipeline.features.{column.name}"
 
 
 def _section(

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.formats import as_numbers
-from dateshard.pipeline.raw.formats.remedies import MOST_MARKERS, are_markers
+from dateshard.pipeline.raw.formats.remedies import GROUPED, MOST_MARKERS, are_markers
 from dateshard.pipeline.unobserved import NINES
 
 MOSTLY = 0.95  # of a column's texts are numbers, or it is one of texts
@@ -69,10 +69,7 @@ class Column:
         """The column's numbers; None where it is a column of texts or times."""
         if not (self.is_text or self.series.dtype.is_numeric() or self.series.dtype == pl.Boolean):
             return None
-        texts = self.texts
-        if self.decimal == "," and self.is_text:
-            texts = texts.set(texts.str.contains(".", literal=True).fill_null(value=False), "?").str.replace(",", ".")
-        values, bad = as_numbers(texts if self.is_text else self.series)
+        values, bad = self._read
         values = values.fill_nan(None).set(values.is_infinite().fill_null(value=False), None)
         others = self.texts.filter(bad.is_not_null()).unique().sort().to_list() if bad is not None else []
         num_bad = int(bad.is_not_null().sum()) if bad is not None else 0
@@ -86,6 +83,23 @@ class Column:
             return None
         values, nines = _without_nines(values, self.texts)
         return Numbers(values=values, markers=tuple(markers), nines=nines, num_bad=unread)
+
+    @cached_property
+    def _read(self) -> tuple[pl.Series, pl.Series | None]:
+        """Returns (values, null where there is none; texts that are no numbers, None if there are none)."""
+        texts = self.texts
+        if self.decimal == "," and self.is_text:
+            texts = texts.set(texts.str.contains(".", literal=True).fill_null(value=False), "?").str.replace(",", ".")
+        return as_numbers(texts if self.is_text else self.series)
+
+    @cached_property
+    def grouped(self) -> str:
+        """One of the texts that are no numbers, if they look like some with a mark between thousands; else empty."""
+        bad = self._read[1] if self.is_text else None
+        texts = self.texts.filter(bad.is_not_null()).unique().to_list() if bad is not None else []
+        rest = [text for text in texts if not are_markers([text])]
+        grouped = [text for text in rest if GROUPED.fullmatch(text)]
+        return min(grouped) if grouped and len(grouped) >= MOSTLY * len(rest) else ""
 
     @property
     def is_whole(self) -> bool:

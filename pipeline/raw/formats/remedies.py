@@ -25,6 +25,10 @@ MARKERS = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "---", 
 MOST_LINES, MOST_BYTES = 100, 1 << 16  # of a file's beginning that are looked at
 MOST_FOOTER, MOST_MARKERS, MOST_NAMES = 20, 6, 12
 NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]+(?:[eE][+-]?[0-9]+)?")
+GROUPED = re.compile(  # 1.031,52 and 1,031.52 and 1 031.52: what stands between thousands, then what decimals follow
+    "[+-]?[0-9]{1,3}(?:(?:[.][0-9]{3})+(?:,[0-9]+)?|(?:,[0-9]{3})+(?:[.][0-9]+)?"
+    "|(?:[ '\u2019\u00a0\u202f][0-9]{3})+(?:[.,][0-9]+)?)"
+)
 TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}.*")
 
 
@@ -151,6 +155,28 @@ def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) ->
         return ""
     values = f"{count:,} value{'s have' if count > 1 else ' has'} decimals after {other!r}"
     return f"{values}. Set pipeline.source.csv.decimal: {json.dumps(other)}"
+
+
+def of_thousands(texts: Collection[str], count: int, dialect: Csv) -> str:
+    """Says of values that are no numbers that a mark stands between their thousands; no key reads such."""
+    if not texts or not all(GROUPED.fullmatch(text.strip()) for text in texts):
+        return ""
+    value = min(texts)
+    mark = thousands_mark(value)
+    what = (
+        f"{count:,} values such as {value!r} look like numbers"
+        if count > 1
+        else f"1 value such as {value!r} looks like a number"
+    )
+    may_be_decimals = mark in ".," and mark != dialect.decimal and all(text.count(mark) == 1 for text in texts)
+    unless = f" (if {mark!r} is the decimal mark, set pipeline.source.csv.decimal)" if may_be_decimals else ""
+    read = f"No key reads {'them' if count > 1 else 'it'}"
+    return f"{what} with {mark!r} between thousands. {read}: remove each {mark!r} from the column{unless}"
+
+
+def thousands_mark(grouped: str) -> str:
+    """What stands between the thousands of a number."""
+    return next(character for character in grouped.strip().lstrip("+-") if not character.isdigit())
 
 
 def of_units(row: int, path: Path) -> str:

@@ -324,5 +324,26 @@ def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: 
     )
 
 
+@pytest.mark.parametrize(("share", "becomes"), [(4, "load is left out"), (60, "they are made missing")])
+@pytest.mark.parametrize("comma", [True, False])
+def test_numbers_with_a_thousands_separator_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comma: bool, share: int, becomes: str
+) -> None:
+    german = str.maketrans(",.", ".,") if comma else {}
+    rows = (
+        f"{at};{f'{v + (1000 if k % share == 1 else 0):,.2f}'.translate(german)};{f'{v:.1f}'.translate(german)}\n"
+        for k, (at, v) in enumerate(every(60, 24 * 12))
+    )
+    text = "time;load;warm\n" + "".join(rows)
+    look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text(text) and None)
+    doubt = dict(map(reversed, look.doubts))["pipeline.features.load"]
+    mark, value = (".", "'1.0") if comma else (",", "'1,0")
+    assert doubt.startswith(f"values such as {value}")
+    assert doubt.endswith(
+        f"look like numbers with {mark!r} between thousands; {becomes}: remove each {mark!r} from the dump"
+    )
+    assert ("left out: load (numbers with '" in look.text) == (share == 4)
+
+
 def test_own_data_and_an_example_are_not_one_request(ds: Run) -> None:
     assert "--from is for your own data" in ds("init", "--from", ".", "--example", "traffic", code=2).err

@@ -195,7 +195,21 @@ def test_decimals_after_another_mark_are_answered_with_its_key(read_dump: Dump) 
     points = data.replace(",5", ".5")
     assert 'Set pipeline.source.csv.decimal: "."' in refused(read_dump, points, csv={"separator": ";", "decimal": ","})
     thousands = data.replace(",5", ",500")
-    assert refused(read_dump, thousands, csv={"separator": ";"}).endswith(IN_GENERAL)
+    assert refused(read_dump, thousands, csv={"separator": ";"}).endswith(
+        "(if ',' is the decimal mark, set pipeline.source.csv.decimal), or correct the dump"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "decimal"), [("1.031,52", ","), ("1,031.52", "."), ("1 031.52", "."), ("1.031", ",")]
+)
+def test_a_thousands_separator_is_named_for_what_it_looks_like(read_dump: Dump, written: str, decimal: str) -> None:
+    data = (HEADER + ROWS).replace(",", ";").replace(";7\n", f";{written}\n").replace(";9\n", ";NA\n")
+    message = refused(read_dump, data, csv={"separator": ";", "decimal": decimal, "missing": ["NA"]})
+    assert (
+        f"value '{written}': the row is not a number. 1 value such as '{written}' looks like a number with " in message
+    )
+    assert f"{written[1]!r} between thousands. No key reads it: remove each {written[1]!r} from the column" in message
 
 
 def test_what_is_no_number_is_shown_as_it_is_written_where_decimals_are_commas(read_dump: Dump) -> None:
