@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,29 +53,30 @@ def guess_features(
         rows: (by node and time, the node of each): in what order numbers may grow.
         has_types: missing values are told by the file's types, not by texts in it. unusable: {column: why}.
     """
+    wide = set(layout.columns) if "wide" in layout.keys else set[str]()
+    markers, nines = _missing(_numbers(layout, columns, wide))
+    if not has_types:  # what one column shows to be missing is missing in all
+        columns = {name: column.without(markers | nines) for name, column in columns.items()}
+    numbers = _numbers(layout, columns, wide)
     left_out = {name or "(no name)": why for name, why in unusable.items()}
     keys, seen = dict[str, dict[str, Any]](), dict[str, str]()
-    numbers: dict[str, Numbers] = {}
-    wide = set(layout.columns) if "wide" in layout.keys else set[str]()
     for name, column in columns.items():
         if name in layout.columns and name not in wide:
             continue
-        values = column.numbers
-        if values is not None and (name in wide or not column.no_quantity):
-            numbers[name] = values
+        if name in numbers:
             if name not in wide:
-                keys[name], seen[name] = _section(layout, column, values, rows, has_types=has_types)
+                keys[name], seen[name] = _section(layout, column, numbers[name], rows, has_types=has_types)
         elif column.grouped:
             left_out[name] = f"numbers with {thousands_mark(column.grouped)!r} between thousands"
-        elif layout.name == "table" and values is None and 1 < column.distinct <= MOST_CATEGORIES:
+        elif layout.name == "table" and column.numbers is None and 1 < column.distinct <= MOST_CATEGORIES:
             keys[name], seen[name] = {"categorical": True}, f"{column.distinct} different texts"
         else:
             left_out[name] = column.no_quantity
     if wide:
         keys["value"], seen["value"] = _filled(layout, any(v.values.null_count() for v in numbers.values())), ""
     keys, seen = _of_records(layout, keys, seen, columns)
-    markers = {text for values in numbers.values() for text in values.markers}
-    nines = {text for values in numbers.values() for text in values.nines}
+    more_markers, more_nines = _missing(numbers)
+    markers, nines = markers | more_markers, nines | more_nines
     bad = sum(values.num_bad for values in numbers.values())
     if has_types:
         bad, markers, nines = bad + len(markers), set(), set()
@@ -106,6 +107,23 @@ def guess_features(
         seen=seen,
         doubts=tuple(doubts),
     )
+
+
+def _numbers(layout: Layout, columns: Mapping[str, Column], wide: Collection[str]) -> dict[str, Numbers]:
+    """Returns {name: numbers} of the columns that hold quantities."""
+    return {
+        name: column.numbers
+        for name, column in columns.items()
+        if (name in wide or name not in layout.columns)
+        and column.numbers is not None
+        and (name in wide or not column.no_quantity)
+    }
+
+
+def _missing(numbers: Mapping[str, Numbers]) -> tuple[set[str], set[str]]:
+    """Returns (texts, numbers of nines) that stand for a missing value in any of some columns."""
+    markers = {text for values in numbers.values() for text in values.markers}
+    return markers, {text for values in numbers.values() for text in values.nines}
 
 
 def _about_thousands(column: Column, becomes: str) -> tuple[str, str]:

@@ -43,6 +43,11 @@ class Column:
     series: pl.Series
     decimal: str = "."
 
+    def without(self, missing: Collection[str]) -> Column:
+        """The column without the texts that stand for a missing value."""
+        gone = self.texts.is_in(list(missing)).fill_null(value=False)
+        return Column(self.series.set(gone, None), self.decimal) if gone.any() else self
+
     @property
     def name(self) -> str:
         """The column's name."""
@@ -141,14 +146,19 @@ class Column:
 
 
 def _without_nines(values: pl.Series, texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
-    """Returns (values without those of nines that lie far from all others, how these are spelled)."""
+    """Returns (values without those of nines that stand for a missing one, how these are spelled).
+
+    They lie far from all others, or come more than once below zero where no other is.
+    """
     spelled = set[str]()
     for end in _ends(values):
         others = values.filter(values != end)
         low, high = others.min(), others.max()
         if not NINES.fullmatch(f"{end:.10g}") or not isinstance(low, float) or not isinstance(high, float):
             continue
-        if min(abs(end - low), abs(end - high)) > FAR * max(high - low, 1.0):
+        is_far = min(abs(end - low), abs(end - high)) > FAR * max(high - low, 1.0)
+        comes_again_below_zero = end < 0 <= low and int((values == end).sum()) > 1
+        if is_far or comes_again_below_zero:
             spelled |= set(texts.filter((values == end).fill_null(value=False)).to_list())
             values = values.set((values == end).fill_null(value=False), None)
     return values, tuple(sorted(spelled))

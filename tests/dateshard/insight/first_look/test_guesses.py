@@ -345,5 +345,34 @@ def test_numbers_with_a_thousands_separator_are_told(
     assert ("left out: load (numbers with '" in look.text) == (share == 4)
 
 
+def nines(first: float, second: float, count: int = 3) -> Callable[[Path], None]:
+    """Two columns, a number of values up to about 28 times a factor; some of each are -999."""
+
+    def write(raw: Path) -> None:
+        rows = (
+            f"{at},{-999 if k % 90 < count and k > 90 else v * first},{-999 if k % 100 < count and k > 90 else v * second}\n"
+            for k, (at, v) in enumerate(every(60, 24 * 12))
+        )
+        (raw / "x.csv").write_text("time,a,b\n" + "".join(rows))
+
+    return write
+
+
+def test_what_one_column_tells_to_be_missing_is_missing_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = guess(tmp_path, monkeypatch, nines(1, -70)).text
+    tree = YAML(typ="safe").load(text)["pipeline"]
+    assert tree["source"]["csv"]["missing"] == ["", "-999"]
+    assert tree["features"]["a"] == tree["features"]["b"] == {"fill": "forward", "fill_limit": 12}
+    assert "# -999" not in text
+
+
+@pytest.mark.parametrize(("second", "marked"), [(70, True), (-70, False), (500, True)])
+def test_nines_below_zero_that_come_again_are_missing_where_nothing_else_is_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: float, marked: bool
+) -> None:
+    text = guess(tmp_path, monkeypatch, nines(second, second)).text
+    assert ("-999" in str(YAML(typ="safe").load(text)["pipeline"]["source"].get("csv", {}))) == marked
+
+
 def test_own_data_and_an_example_are_not_one_request(ds: Run) -> None:
     assert "--from is for your own data" in ds("init", "--from", ".", "--example", "traffic", code=2).err
