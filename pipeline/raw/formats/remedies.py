@@ -168,10 +168,14 @@ def of_thousands(texts: Collection[str], count: int, dialect: Csv) -> str:
         if count > 1
         else f"1 value such as {value!r} looks like a number"
     )
-    may_be_decimals = mark in ".," and mark != dialect.decimal and all(text.count(mark) == 1 for text in texts)
+    may_be_decimals = mark in ".," and mark != dialect.decimal and all(_digits_around(mark, text) for text in texts)
     unless = f" (if {mark!r} is the decimal mark, set pipeline.source.csv.decimal)" if may_be_decimals else ""
     read = f"No key reads {'them' if count > 1 else 'it'}"
     return f"{what} with {mark!r} between thousands. {read}: remove each {mark!r} from the column{unless}"
+
+
+def _digits_around(mark: str, text: str) -> bool:
+    return text.strip().lstrip("+-").replace(mark, "", 1).isdigit()
 
 
 def thousands_mark(grouped: str) -> str:

@@ -209,6 +209,7 @@ def test_a_thousands_separator_is_named_for_what_it_looks_like(read_dump: Dump, 
     assert (
         f"value '{written}': the row is not a number. 1 value such as '{written}' looks like a number with " in message
     )
+    assert ("is the decimal mark" in message) == (written == "1.031")
     assert f"{written[1]!r} between thousands. No key reads it: remove each {written[1]!r} from the column" in message
 
 
