@@ -43,6 +43,7 @@ TODO = (
     "or say what becomes of them (pipeline.source.faults)"
 )
 AGAIN, DUMP = "Write the dump again", "Correct the dump"
+EXCLUDE = f"{DUMP}, or leave the date out with pipeline.exclude: [{{date}}]"
 LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 ENCODING = "Correct the dump, or set pipeline.source.csv.encoding"
 
@@ -86,8 +87,8 @@ WHOLE = {  # (place in the file, what, what to do); {row} is the first line that
     "duplicate_column": (", row 1, column 'speed'", "the column is repeated", DUMP),
     "invalid_utf8": (", row {row}", "not UTF-8", ENCODING),
     "nul_byte": (", row {row}", "a NUL byte", DUMP),
-    "short_rows": (", row {row}", "the row has 3 fields, the header 4", DUMP),
-    "long_rows": (", row {row}", "the row has 5 fields, the header 4", DUMP),
+    "short_rows": (", row {row}", "the row has 3 fields, the header 4", EXCLUDE),
+    "long_rows": (", row {row}", "the row has 5 fields, the header 4", EXCLUDE),
     "truncated_gzip": (
         "",
         "the compressed file is damaged or cut after 0 bytes of text: "
@@ -168,7 +169,7 @@ class Case:
             where = where.format(last=f"{last:,}")
             todo = f"{AGAIN}, or set pipeline.source.csv.final_newline: false"
         stop = "" if what.endswith("?") else "."
-        return f"{place}{where}: {what}{stop} {todo}"
+        return f"{place}{where}: {what}{stop} {todo.format(date=self.date)}"
 
 
 def cases(suffixes: tuple[str, ...], names: list[str] | None = None) -> list[Case]:

@@ -22,6 +22,7 @@ from dateshard.insight.first_look.text_sample import TextSample, sample_text
 from dateshard.pipeline.raw.formats import SUFFIXES, Kind, Request, reader_of, suffix_of
 from dateshard.pipeline.raw.formats.columnar import KNOWN_TYPES
 from dateshard.pipeline.raw.formats.header import fields_of
+from dateshard.pipeline.raw.formats.remedies import OR_LEAVE
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 
 FILE = "\0file"  # a column of no file: the number of the file that a row is of
@@ -155,7 +156,8 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
         except NoRowsError:
             raise
         except DumpError as error:
-            fault = DumpError(error.what, where=Where(file=str(path)), todo=error.todo)
+            todo = error.todo.partition(OR_LEAVE)[0]  # a row of a sample has another number in its file
+            fault = DumpError(error.what, where=Where(file=str(path)), todo=todo)
             copy.write_text(_readable(sample.text, request, len(names)), encoding="utf-8", newline="")
             try:
                 return _Taken(_read(copy, request), len(sample.pieces), str(fault), sample.to_end)

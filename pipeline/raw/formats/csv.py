@@ -151,7 +151,8 @@ def _todo(block: bytes, ends: NDArray[np.int64], wrong: NDArray[np.int64], file:
     first, starts = int(wrong[0]), np.concatenate([[0], ends[:-1] + 1])
     some = range(first, min(len(ends), first + remedies.MOST_LINES))
     lines = [block[starts[k] : ends[k]].decode(errors="replace").rstrip("\r") for k in some]
-    return remedies.of_fields(lines, wrong - first, row + first, file.named, file.dialect) or "Correct the dump"
+    remedy = remedies.of_fields(lines, wrong - first, row + first, file.named, file.dialect)
+    return remedy or f"Correct the dump{remedies.to_leave_out((wrong + row).tolist(), file.request)}"
 
 
 def _other_fields(count: int, file: _File, row: int, todo: str) -> DumpError:

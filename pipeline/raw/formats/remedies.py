@@ -29,6 +29,7 @@ GROUPED = re.compile(  # 1.031,52 and 1,031.52 and 1 031.52: what stands between
     "[+-]?[0-9]{1,3}(?:(?:[.][0-9]{3})+(?:,[0-9]+)?|(?:,[0-9]{3})+(?:[.][0-9]+)?"
     "|(?:[ '\u2019\u00a0\u202f][0-9]{3})+(?:[.,][0-9]+)?)"
 )
+OR_LEAVE = ", or leave the "
 TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}.*")
 
 
@@ -111,6 +112,23 @@ def of_fields(lines: Sequence[str], wrong: NDArray[np.int64], row: int, header: 
     if row == header.row + 1 and len(wrong) == 1:
         return f"If it is no row of data, set pipeline.source.csv.skip_rows: [{row}]"
     return ""
+
+
+def to_leave_out(rows: Sequence[int], request: Request) -> str:
+    """Says how rows of another number of fields are left out where the dump cannot be written again.
+
+    Args:
+        rows: their numbers.
+    """
+    if request.date is not None:
+        return f"{OR_LEAVE}date out with pipeline.exclude: [{request.date}]"
+    skipped = request.csv.skip_rows
+    if isinstance(skipped, int):
+        skipped = tuple(range(1, skipped + 1))
+    if len(skipped) + len(rows) > MOST_NAMES:
+        return ""
+    named = json.dumps([*skipped, *rows])
+    return f"{OR_LEAVE}row{'s' if len(rows) > 1 else ''} out with pipeline.source.csv.skip_rows: {named}"
 
 
 def _ends_empty(fields: Sequence[str], count: int, further: int) -> bool:

@@ -319,9 +319,8 @@ def test_a_place_that_no_configuration_can_name_is_refused_and_nothing_is_writte
 def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "".join(f"{at},{v:.2f}{',9' if k == 20 else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
     look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text("time,v\n" + rows) and None)
-    assert (
-        "preprocess will refuse a file: raw/x.csv: the row has 3 fields" in dict(map(reversed, look.doubts))["the file"]
-    )
+    doubt = dict(map(reversed, look.doubts))["the file"]
+    assert doubt == "preprocess will refuse a file: raw/x.csv: the row has 3 fields, the header 2. Correct the dump"
 
 
 @pytest.mark.parametrize(("share", "becomes"), [(4, "load is left out"), (60, "they are made missing")])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dateshard.pipeline.raw.formats import Kind, Request, csv
+from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError
 from tests.conftest import World
 from tests.pipeline.conftest import Read
 
 Dump = Callable[..., Read]
 IN_GENERAL = "or say what becomes of them (pipeline.source.faults)"
+LEFT_OUT = "Correct the dump, or leave the date out with pipeline.exclude: [2024-03-01]"
 NO_SUCH = (
     "Missing too: node. Correct the dump, or pipeline.source.time, pipeline.source.node "
     "(leave it out if there is only one node)"
@@ -126,7 +131,7 @@ def test_what_a_file_shows_is_named_with_the_key_that_reads_it(read_dump: Dump, 
         (HEADER + ROWS + "2024-03-02 05:00,a,1\n", IN_GENERAL),
         (HEADER + "24:00,a,1\n" + ROWS, IN_GENERAL),
         (HEADER + ROWS.replace(":00,a", ":00Z,a") + "2024-03-01 05:00,a,1\n", IN_GENERAL),
-        (HEADER + LINES[0] + "a,b\n" + "".join(LINES[1:]), "the row has 2 fields, the header 3. Correct the dump"),
+        (HEADER + LINES[0] + "a,b\n" + "".join(LINES[1:]), "the row has 2 fields, the header 3. " + LEFT_OUT),
         ("a,b,speed\n" + ROWS, "there is no column 'time'; it has a, b, speed. " + NO_SUCH),
         ("T,Time,speed\n" + ROWS, "did you mean 'Time'? " + NO_SUCH),
     ],
@@ -182,7 +187,7 @@ def test_a_file_without_a_header_of_other_fields_than_are_named_asks_for_their_n
 
 def test_rows_that_do_not_agree_on_the_number_of_fields_are_no_matter_of_names(read_dump: Dump) -> None:
     data = "".join(line.replace("\n", ",7\n" if k % 2 else ",7,8\n") for k, line in enumerate(LINES))
-    assert refused(read_dump, data, csv={"columns": ["time", "node", "speed"]}).endswith("columns 3. Correct the dump")
+    assert refused(read_dump, data, csv={"columns": ["time", "node", "speed"]}).endswith("columns 3. " + LEFT_OUT)
 
 
 def test_decimals_after_another_mark_are_answered_with_its_key(read_dump: Dump) -> None:
@@ -216,3 +221,18 @@ def test_a_thousands_separator_is_named_for_what_it_looks_like(read_dump: Dump, 
 def test_what_is_no_number_is_shown_as_it_is_written_where_decimals_are_commas(read_dump: Dump) -> None:
     data = (HEADER + ROWS).replace(",", ";").replace(";3\n", ";3.5,x\n")
     assert "row 5, column 'speed', value '3.5,x'" in refused(read_dump, data, csv={"separator": ";", "decimal": ","})
+
+
+def test_rows_of_other_fields_in_a_file_of_many_dates_are_left_out_by_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(HEADER + LINES[0] + "a,b\n" + "".join(LINES[1:9]) + "a\n" + "".join(LINES[9:]))
+    columns: dict[str, Kind] = {"time": "time", "node": "text", "speed": "number"}
+
+    def rows(skip_rows: tuple[int, ...]) -> int:
+        request = Request(columns=columns, csv=Csv(skip_rows=skip_rows))
+        return sum(len(block.frame) for block in csv.read(tmp_path / "x.csv", request))
+
+    with pytest.raises(DumpError, match=re.escape("leave the rows out with pipeline.source.csv.skip_rows: [3, 12]")):
+        rows(())
+    with pytest.raises(DumpError, match=re.escape("leave the row out with pipeline.source.csv.skip_rows: [3, 12]")):
+        rows((3,))
+    assert rows((3, 12)) == 24
