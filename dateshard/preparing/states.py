@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dateshard.documents.preparing import CostDocument, PlanDocument, PlannedRow, StatusDocument, ToCutDocument
 
 ORDER = ["failed", "stale", "missing", "measured", "no-dump", "excluded", "fresh"]  # what needs work first
-KEY = re.compile(r"\b[Ss]et pipeline\..*")
+KEY = re.compile(r"\b([Ss]et pipeline\.|No key reads ).*")
 GOOD = ("fresh", "no-dump", "excluded")
 ONE_RANGE, THREE_DATES = 24, 34  # columns that dates may take on a terminal: where all is well, where work is needed
 

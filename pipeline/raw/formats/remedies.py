@@ -188,8 +188,7 @@ def of_thousands(texts: Collection[str], count: int, dialect: Csv) -> str:
     )
     may_be_decimals = mark in ".," and mark != dialect.decimal and all(_digits_around(mark, text) for text in texts)
     unless = f" (if {mark!r} is the decimal mark, set pipeline.source.csv.decimal)" if may_be_decimals else ""
-    read = f"No key reads {'them' if count > 1 else 'it'}"
-    return f"{what} with {mark!r} between thousands. {read}: remove each {mark!r} from the column{unless}"
+    return f"{what} with {mark!r} between thousands. No key reads that: remove each {mark!r} from the column{unless}"
 
 
 def _digits_around(mark: str, text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from dateshard.pipeline.raw.formats import Kind, Request, csv
 from dateshard.pipeline.source import Csv
+from dateshard.preparing.states import likeness
 from dateshard.shardstore.errors import DumpError
 from tests.conftest import World
 from tests.pipeline.conftest import Read
@@ -215,7 +217,17 @@ def test_a_thousands_separator_is_named_for_what_it_looks_like(read_dump: Dump, 
         f"value '{written}': the row is not a number. 1 value such as '{written}' looks like a number with " in message
     )
     assert ("is the decimal mark" in message) == (written == "1.031")
-    assert f"{written[1]!r} between thousands. No key reads it: remove each {written[1]!r} from the column" in message
+    assert f"{written[1]!r} between thousands. No key reads that: remove each {written[1]!r} from the column" in message
+
+
+def test_dates_with_a_thousands_separator_are_failures_of_one_kind(read_dump: Dump) -> None:
+    kinds = set[str]()
+    for rows in (
+        ROWS.replace(",7\n", ',"1,031.5"\n'),
+        ROWS.replace(",8\n", ',"1,040.7"\n').replace(",9\n", ',"1,041.7"\n'),
+    ):
+        kinds.add(likeness(dt.date(2024, 3, 1), refused(read_dump, HEADER + rows)))
+    assert len(kinds) == 1
 
 
 def test_what_is_no_number_is_shown_as_it_is_written_where_decimals_are_commas(read_dump: Dump) -> None:
