@@ -26,10 +26,10 @@ def dataset_named(dataset: str | Path, generation: int | None = None) -> Dataset
     named = isinstance(dataset, str) and folder.name == dataset and not (folder / "CURRENT").exists()
     if named and not shards_folder(str(dataset)).is_dir():
         there = sorted(path.name for path in shards_folder("").glob("*") if path.is_dir())
-        calls = ", ".join(f"dateshard.open({name!r})" for name in there[:5])
+        names = ", ".join(there[:5])
         what, where = f"no dataset '{shorten(str(dataset))}'", Where(file=str(shards_folder("")))
         raise NotThereError(
-            what, where=where, todo=f"There are: {calls}" if there else to_run("preprocess", config=True)
+            what, where=where, todo=f"There are: {names}" if there else to_run("preprocess", config=True)
         )
     return Dataset.open(shards_folder(str(dataset)) if named else folder, generation)
 
