@@ -79,7 +79,7 @@ def by_door(shell: str, python: str) -> str:
 
 
 def configuration_words(arguments: Sequence[str]) -> tuple[str, ...]:
-    """What names the configuration in a command's words: each -c FILE, and KEY=VALUE in their order; empty without -c."""
+    """What names the configuration in a command's words: each -c FILE, and KEY=VALUE in their order."""
     words: list[str] = []
     for before, word in itertools.pairwise(["", *arguments]):
         name, equals, value = word.partition("=")
@@ -91,4 +91,4 @@ def configuration_words(arguments: Sequence[str]) -> tuple[str, ...]:
             words += ["-c", word[2:]]
         elif equals and not word.startswith("-"):
             words.append(word)
-    return tuple(words) if "-c" in words else ()
+    return tuple(words)

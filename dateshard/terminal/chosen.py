@@ -16,7 +16,10 @@ from dateshard.shardstore.errors import UsageError, shorten
 from dateshard.terminal.screen import put
 
 ENDINGS = (".yaml", ".yml")
-NAMED = re.compile(rb"^dataset\s*:", re.MULTILINE)  # an overlay names none, and is no configuration alone
+NAMED = re.compile(
+    rb"^dataset\s*:[ \t'\"]*([\w.-]*)", re.MULTILINE
+)  # an overlay names none, and is no configuration alone
+OVERRIDE = re.compile(r"(dataset|pipeline\.[^=]+|trainer\.[^=]+)=")  # a file's name may hold an = as well
 LISTED, FIRST_BYTES = 8, 64 << 10
 
 
@@ -27,19 +30,34 @@ def configurations() -> list[Path]:
 
 
 def _names_a_dataset(path: Path) -> bool:
+    return bool(_dataset_of(path))
+
+
+def _dataset_of(path: Path) -> str:
+    """The dataset that a configuration's file names, as far as its first bytes tell; empty where it names none."""
     try:
         with open(path, "rb") as file:
-            return NAMED.search(file.read(FIRST_BYTES)) is not None
+            named = NAMED.search(file.read(FIRST_BYTES))
     except OSError:
-        return False
+        return ""
+    return named[1].decode(errors="replace").strip() or "?" if named else ""
+
+
+def configuration_for(dataset: str | None) -> tuple[str, ...]:
+    """What names the configuration of a dataset: the only file of `configs/` that has it; else a placeholder."""
+    there = [path for path in configurations() if _dataset_of(path) == dataset]
+    return ("-c", str(there[0])) if len(there) == 1 else PLACEHOLDER
 
 
 def configuration_of(words: Sequence[str]) -> tuple[str, ...]:
-    """What names the configuration in the commands that messages print: as given, or the only one; else a placeholder."""
-    if given := configuration_words(words):
+    """What names the configuration in the commands that messages print: as given, or the only one; else a placeholder.
+
+    KEY=VALUE is kept with the only one too."""
+    given = configuration_words(words)
+    if "-c" in given:
         return given
     there = configurations()
-    return ("-c", str(there[0])) if len(there) == 1 else PLACEHOLDER
+    return ("-c", str(there[0]), *filter(OVERRIDE.match, given)) if len(there) == 1 else PLACEHOLDER
 
 
 def taken(files: Sequence[str]) -> tuple[str, ...]:

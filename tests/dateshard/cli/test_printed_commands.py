@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -148,3 +149,16 @@ def test_a_configuration_as_a_word_of_any_command_hints_at_its_option(ds: Run) -
         assert f"name a configuration with -c: dateshard {shlex.join([*words, '-c', 'configs/a.yaml'])}\n" in error, (
             words
         )
+
+
+def test_settings_given_beside_the_only_configuration_stay_in_what_is_printed(
+    ds: Run, make_world: Callable[..., World]
+) -> None:
+    world = make_world(3)
+    Path("configs").mkdir()
+    Path("configs/only.yaml").write_text(f"dataset: world\npipeline: {json.dumps(world.tree['pipeline'])}\n")
+    for command_of in ("plan", "status"):
+        said = ds(command_of, "dataset=other", code=None).out
+        assert said.endswith("Run: dateshard preprocess -c configs/only.yaml dataset=other\n"), command_of
+    kept = ("pipeline.step=1h", "dataset=other", "trainer.training.epochs=1")
+    assert configuration_of(("plan", *kept, "a=b.csv")) == ("-c", "configs/only.yaml", *kept)
