@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from dateshard.documents.runs import RemovedRun, RunsRemovedDocument
-from dateshard.places import runs_folder
+from dateshard.places import runs_folder, shards_folder
 from dateshard.shardstore.commands import command
-from dateshard.shardstore.errors import UsageError, counted
+from dateshard.shardstore.errors import StoreError, UsageError, counted
+from dateshard.shardstore.pinning.pins import forget_run
+from dateshard.terminal.chosen import configuration_for
 from dateshard.terminal.screen import Screen, size
 from dateshard.trainer import checkpoint
 from dateshard.trainer.runs.run_folder import WORDS, TrainingRun
+from dateshard.trainer.runs.run_record import RunRecord
 from dateshard.trainer.runs.run_removal import bytes_of_run, refuse_needed, remove_run, sweep_runs
 
 
@@ -51,14 +56,25 @@ def _row(run: TrainingRun) -> RemovedRun:
 
 
 def remove_runs(runs: Sequence[TrainingRun]) -> None:
-    """Removes them, one after the other, and what a killed removal left.
+    """Removes them with their pins, one after the other, and what a killed removal left.
 
     Raises:
         BusyError: one is trained since. UsageError: a checkpoint of one was pinned since.
     """
     sweep_runs(runs_folder())
     for run in runs:
+        record = run.facts_or_recovered()
         remove_run(run)
+        with suppress(StoreError, OSError):  # the run is gone: `clean` asks about a pin that stays
+            for store in _stores(record):
+                forget_run(store, run.folder)
+
+
+def _stores(record: RunRecord | None) -> set[Path]:
+    """Where the shards of a run lie: below the data folder, and where they lay when it was made."""
+    if record is None:
+        return set()
+    return {shards_folder(record.bound.data.name), *([Path(record.root)] if record.root else [])}
 
 
 def show_removed(screen: Screen, document: RunsRemovedDocument) -> None:
@@ -78,7 +94,9 @@ def _of(row: RemovedRun) -> str:
 
 def _sentences(document: RunsRemovedDocument) -> Iterator[str]:
     verb = "would be freed" if document["dry_run"] else "are freed"
-    yield f"{size(document['bytes'])} {verb}. Shards that nothing else needs go with: {command('clean', '-c', 'CONFIG')}"
+    datasets = dict.fromkeys(row["dataset"] for row in document["runs"])
+    cleaning = "; ".join(dict.fromkeys(command("clean", *configuration_for(dataset)) for dataset in datasets))
+    yield f"{size(document['bytes'])} {verb}. Shards that nothing else needs go with: {cleaning}"
     for row in document["runs"]:
         if row["elsewhere"] is not None:
             yield f"the checkpoints of {row['run']} lie in {row['elsewhere']}, and stay there"

@@ -150,6 +150,22 @@ def write_pin(root: Path, generation: int, run: Path) -> None:
             _give_id(root, folder, known, run.name, generation)
 
 
+def forget_run(root: Path, run: Path) -> None:
+    """Takes the pin of a run away whose folder was removed; one that says otherwise or cannot be read stays.
+
+    Raises:
+        StoreError: the store cannot be written to.
+    """
+    if not pin_files(root):
+        return
+    with pins_lock(root, fcntl.LOCK_EX):  # a new run of that name makes its folder first, and then its pin
+        for file in pin_files(root):
+            with suppress(DamagedError):  # `clean` names it
+                pin = read_pin(root, file)
+                if pin and pin.run == run.name and _look_everywhere(pin, run.parent).there is False:
+                    file.unlink(missing_ok=True)
+
+
 def _pin(root: Path, folder: Path, known: str | None, run: str, generation: int) -> tuple[Path, bytes]:
     place = os.path.relpath(folder.resolve(), root.resolve())
     name = f"{run}{MARK}{identity([known, place])}.json"

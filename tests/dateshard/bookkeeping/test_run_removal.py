@@ -13,7 +13,7 @@ import pytest
 
 from dateshard.cli import run
 from dateshard.service.jobs.job_table import JobOrder, JobTable
-from dateshard.shardstore.pinning.pins import judge_pins
+from dateshard.shardstore.pinning.pins import forget_run, judge_pins, read_pins
 from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import World, build_world
 
@@ -123,4 +123,23 @@ def test_a_generation_is_no_longer_pinned_once_its_run_is_removed(here: Path, ds
     ds("train", "-c", "config.yaml", "--run", "three", "-q")
     assert next(look.there for look in judge_pins(store, here) if look.pin.run == "three")
     ds("runs", "rm", "three", "--yes")
-    assert next(look.there for look in judge_pins(store, here) if look.pin.run == "three") is False
+    assert sorted(pin.run for pin in read_pins(store)) == ["one", "two"]
+    assert ds("clean", "-c", "config.yaml", "--json").document["pins"] == []  # it does not ask
+
+
+def test_a_pin_whose_run_is_there_stays_whatever_is_forgotten(here: Path) -> None:
+    (store,) = Path("data/shards").iterdir()
+    held = [pin.run for pin in read_pins(store)]
+    for name in ("one", "none-such"):
+        forget_run(store, here / name)
+    assert [pin.run for pin in read_pins(store)] == held
+
+
+def test_the_command_that_cleans_names_the_configuration_of_the_dataset(here: Path, ds: Run) -> None:
+    assert "go with: dateshard clean -c CONFIG\n" in ds("runs", "rm", "one", "--dry-run").out
+    Path("configs").mkdir()
+    Path("configs/other.yaml").write_text("dataset: another\n")
+    Path("configs/my.yaml").write_text("dataset: 'world'  # ours\n")
+    assert "go with: dateshard clean -c configs/my.yaml\n" in ds("runs", "rm", "one", "--dry-run").out
+    Path("configs/second.yaml").write_text("dataset: world\n")
+    assert "go with: dateshard clean -c CONFIG\n" in ds("runs", "rm", "one", "--dry-run").out
