@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from dateshard.pipeline.source import CalendarConfig, DateRange, NodeTable, Source, SourceSection, Step, null_word
 from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
@@ -208,6 +208,15 @@ class Pipeline(SourceSection):
     calendar: CalendarConfig | None = None
     store: StoreConfig = StoreConfig()
     exclude: tuple[DateRange, ...] = Field((), description="dates, and ranges of dates, that are left out")
+
+    @field_validator("step")
+    @classmethod
+    def _divides_a_day(cls, step: str | int | None) -> str | int | None:
+        if step is not None and DAY % parse_step(step):
+            raise ValueError(
+                f"a step of {step} does not divide a day's 24 hours: choose one that does, as 5m, 1h or 6h"
+            )
+        return step
 
     @model_validator(mode="before")
     @classmethod

@@ -103,6 +103,13 @@ def test_check_tells_what_is_wrong_with_every_file_that_cannot_be_read(ds: Run) 
     assert places == ["b.yaml:2:1", "c.yaml:2:1", "d.yaml", "3 faults in a.yaml, b.yaml, c.yaml, d.yaml"]
 
 
+@pytest.mark.parametrize(("step", "ok"), [("7h", False), ("25h", False), ("2d", False), ("1d", True), ("90m", True)])
+def test_check_finds_a_step_that_divides_no_day(ds: Run, step: str, ok: bool) -> None:
+    done = ds("config", "check", "-c", "a.yaml", f"pipeline.step={step}", code=0 if ok else 2)
+    fault = f"override: pipeline.step: a step of {step} does not divide a day's 24 hours: choose one that does"
+    assert (fault in done.err) == (not ok), done.err
+
+
 def test_check_finds_features_that_the_pipeline_does_not_make(ds: Run) -> None:
     said = ds("config", "check", "-c", "a.yaml", "-c", "b.yaml", "trainer.targets=[sped]", code=2).err
     assert "override: trainer.targets: 'sped' is no feature of pipeline.features; did you mean 'speed'?" in said
