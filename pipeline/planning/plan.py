@@ -363,7 +363,7 @@ def _why_merge(config: Pipeline, seen: Observed, wish: Wish, basis: str) -> str:
     if seen.sources.basis != basis:
         return "settings of the statistics changed"
     mended = [date for date in seen.manifest.provisional if _mended(date, config, seen)]
-    return f"training dates that failed were mended: {', '.join(map(str, mended))}" if mended else ""
+    return f"training dates that failed are tried again: {', '.join(map(str, mended))}" if mended else ""
 
 
 def _mended(date: dt.date, config: Pipeline, seen: Observed) -> bool:

@@ -50,7 +50,7 @@ def warnings_of(plan: Plan, seen: Observed, wish: Wish) -> list[str]:
 
 def remarks_on(plan: Plan, config: Pipeline, seen: Observed, known: Sequence[dt.date]) -> tuple[str, ...]:
     """What a person should know of the dataset, whatever is done."""
-    remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(seen, plan.merge)] if seen.manifest else []
+    remarks = [*_moved(seen.manifest.split, plan.split, plan.merge), *_held(plan, seen)] if seen.manifest else []
     if seen.manifest and seen.no_match:
         remarks.append(f"{seen.no_match}. {counted(len(known), 'date is', 'dates are')} kept as shards.")
     remarks += _far_away(config, seen, known)
@@ -135,12 +135,14 @@ def _passed_over(plans: Sequence[DatePlan], wish: Wish) -> list[str]:
     return [f"{collapse(dates)}: {reason}." for reason, dates in reasons.items()]
 
 
-def _held(seen: Observed, merge: str) -> list[str]:
-    """Dates that were dropped, and that the frozen statistics still rest on."""
+def _held(plan: Plan, seen: Observed) -> list[str]:
+    """Dates that were dropped, are not taken in again, and that the frozen statistics still rest on."""
     assert seen.manifest is not None
     dropped = seen.sources.dropped.items()
     held = [date for date, row in dropped if row.statistics == seen.manifest.statistics]
-    if not held or merge:
+    back = {date.date for date in plan.dates if date.state != "excluded"}
+    held = [date for date in held if date not in back]
+    if not held or plan.merge:
         return []
     return [
         f"The frozen statistics still include {collapse(held)}, which was dropped; --refit-statistics takes it out."

@@ -178,7 +178,10 @@ def test_a_failed_date_is_merged_again_when_its_policy_changes_and_not_otherwise
     plan = json.loads(
         world.run("plan", "-c", str(world.config_file()), "--json", "pipeline.source.faults.bad_time=drop").stdout
     )
-    assert plan["merge"] == f"training dates that failed were mended: {bad}"
+    assert plan["merge"] == f"training dates that failed are tried again: {bad}"
+    still = world.run("preprocess", "-c", str(world.config_file()), "pipeline.source.faults.bad_number=drop", code=3)
+    assert f"training dates that failed are tried again: {bad}." in still.stderr + still.stdout
+    assert "mended" not in still.stderr + still.stdout  # it fails again
     mended = prepare(world, "pipeline.source.faults.bad_time=drop")
     assert (mended["measured"], mended["failed"]) == (1, {})
     after = world.open().manifest

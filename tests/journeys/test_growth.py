@@ -158,10 +158,10 @@ def test_a_training_date_that_fails_makes_the_statistics_provisional_and_mending
     assert "provisional" in say(world, "train", code=4)
     world.write(day(2))
     planned = say(world, "plan")
-    assert "The global statistics are merged: training dates that failed were mended: 2024-03-02." in planned
+    assert "The global statistics are merged: training dates that failed are tried again: 2024-03-02." in planned
     assert "1 date to measure, 8 to normalise." in planned
     said = say(world, "preprocess")
-    assert "The global statistics are merged: training dates that failed were mended: 2024-03-02." in said
+    assert "The global statistics are merged: training dates that failed are tried again: 2024-03-02." in said
     assert "merged over 5 training dates  speed mean" in said
     assert "generation 2: 8 shards written; 1 date measured" in said
     assert "provisional" not in said
@@ -199,6 +199,7 @@ def test_a_dropped_date_stays_out_until_it_is_asked_for_by_name(make_world: Make
     assert Dataset.open(world.store).manifest.statistics == before.statistics
     rests = "The frozen statistics still include 2024-03-05, which was dropped"
     assert rests in say(world, "plan")
+    assert rests not in say(world, "plan", "2024-03-05")  # it would take the date in again
     for words in ((), ("last:7",), ("2024-03",), ("2024-03-04..2024-03-06", "--force"), ("--refit-statistics",)):
         say(world, "preprocess", *words)
         assert day(5) not in Dataset.open(world.store).manifest.dates

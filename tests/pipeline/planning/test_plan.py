@@ -244,7 +244,7 @@ def test_a_failed_training_date_makes_the_statistics_provisional_until_it_is_men
     assert list(world.prepare().failed) == [FIRST]  # tried again, refused again, nothing else is touched
     assert world.open().manifest == manifest
     world.write(FIRST)
-    assert plan_of(world).merge == "training dates that failed were mended: 2024-03-01"
+    assert plan_of(world).merge == "training dates that failed are tried again: 2024-03-01"
     assert world.prepare().failed == {}
     mended = world.open().manifest
     assert (mended.failed, mended.provisional) == ((), ())
