@@ -60,7 +60,8 @@ def test_the_command_prints_what_the_notes_print(trained: TrainedTrace) -> None:
         r"cleaned: 1,089 records",
         r"11 left out: failed \(no output tokens\)",
         r"2 holes without a record",
-        r"\[OK\] lstm:\n    final loss: \d\.\d{4}, of the epoch that is kept\n    epochs: 2\n    model: \S+/cpu_lstm_\d{8}_\d{6}\n",
+        r"\[OK\] lstm:\n    final loss: \d\.\d{4}, of the epoch that is kept\n"
+        r"    epochs: 2\n    model: \S+/cpu_lstm_\d{8}_\d{6}\n",
         r"\[OK\] dlinear:",
         r"\[OK\] intervals:",
         r"trained: 2/2 models",
