@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dateshard.pipeline.source import CalendarConfig, DateRange, NodeTable, Source, SourceSection, Step, null_word
+from dateshard.pipeline.spelling.day_step import DayStep
 from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
 from dateshard.shardstore.identity import identity
@@ -200,7 +201,7 @@ class Pipeline(SourceSection):
         description="grid: nodes x steps of one length; events: records as they come, one after the other; table: rows that "
         "have nothing to do with each other",
     )
-    step: Step | None = Field(None, description="length of a step: 30s, 5m, 1h; events have none")
+    step: DayStep | None = Field(None, description="length of a step: 30s, 5m, 1h; events have none")
     features: dict[str, FeatureConfig] = Field(min_length=1)
     split: Annotated[Split, AfterValidator(_possible)] | None = Field(
         None, description="default: validation is the last date that is not almost empty, training all before it"
@@ -208,15 +209,6 @@ class Pipeline(SourceSection):
     calendar: CalendarConfig | None = None
     store: StoreConfig = StoreConfig()
     exclude: tuple[DateRange, ...] = Field((), description="dates, and ranges of dates, that are left out")
-
-    @field_validator("step")
-    @classmethod
-    def _divides_a_day(cls, step: str | int | None) -> str | int | None:
-        if step is not None and DAY % parse_step(step):
-            raise ValueError(
-                f"a step of {step} does not divide a day's 24 hours: choose one that does, as 5m, 1h or 6h"
-            )
-        return step
 
     @model_validator(mode="before")
     @classmethod
