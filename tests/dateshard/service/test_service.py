@@ -104,7 +104,7 @@ def family(pid: int) -> list[int]:
 def test_a_job_in_two_processes_is_paused_killed_and_resumed_as_a_whole_to_the_bits_of_one_left_alone(
     server: Server,
 ) -> None:
-    body = {**LONG, "devices": 2, "epochs": 7}
+    body = {**LONG, "devices": 2, "epochs": 20}  # more than are waited for, as a job runs on while it is looked at
     alone, task = server.start(**body), server.start(**body)
     server.hold(task, 2)
     processes = family(server.call("GET", f"/jobs/{task}")["job"]["pid"])
