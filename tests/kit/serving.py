@@ -11,6 +11,7 @@ that forks before the server has threads; `Server(..., forked=False)` is the com
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -137,11 +138,18 @@ def _hold_epochs(data: Path) -> None:
 
     def watch(self: EventRecorder, event: Any) -> None:
         record(self, event)
-        mark = data / f"hold-{self.job.id}"
-        while isinstance(event, EpochDone) and mark.exists() and event.epoch + 1 >= int(mark.read_text() or 0):
+        while isinstance(event, EpochDone) and event.epoch + 1 >= held_from(data / f"hold-{self.job.id}"):
             time.sleep(0.01)
 
     EventRecorder.watch = watch  # type: ignore[method-assign]
+
+
+def held_from(mark: Path) -> float:
+    """The epoch from which a job is held; none where its mark is gone, also between two looks at it."""
+    try:
+        return int(mark.read_text() or 0)
+    except FileNotFoundError:
+        return math.inf
 
 
 def serve_forked(words: list[str]) -> None:
