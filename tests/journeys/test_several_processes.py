@@ -202,8 +202,9 @@ def test_the_command_starts_the_processes_hands_signals_on_and_tells_of_one_that
     _, err = begun.communicate(timeout=PATIENCE_SECONDS)
     assert begun.returncode == 75
     assert "process 1 of 2 was ended by SIGKILL" in err
-    assert "another process of this training is gone; saved epoch" in err
-    assert "train --devices 2 --resume killed" in err
+    assert "another process of this training is gone" in err
+    assert "saved epoch" in err or "this one waited for it" in err  # where its connection does not tell
+    assert "train --devices 2 --resume killed" in err or "train --resume latest" in err
     assert "2 processes" in (several.world.folder / "data/runs/killed/run.log").read_text()
     assert all(not Path(f"/proc/{child}").exists() for child in children)
     assert several.world.run("train", "-c", "config.yaml", "--devices", "none", code=2).stderr.startswith(

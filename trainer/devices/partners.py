@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dateshard.shardstore.commands import command
 from dateshard.trainer.devices.gone import GONE, ProcessGoneError
 
 PARTING_SECONDS = 20.0  # that an exchange may still take once a process is gone: what it sent before may be on its way
@@ -77,5 +78,6 @@ class Exchanges:
             before = self._count
             time.sleep(PARTING_SECONDS)
             if before % 2 and self._count == before:
-                os.write(2, f"error: {GONE}, and this one waited for it; it ends as well\n".encode())
+                todo = f"Continue it: {command('train', '--resume', 'latest')}"
+                os.write(2, f"error: {GONE}, and this one waited for it; it ends as well. {todo}\n".encode())
                 os._exit(ProcessGoneError.exit_code)
