@@ -10,7 +10,7 @@ from neuralforecast.models import DLinear
 
 
 def main() -> None:
-    """Trains."""
+    """Trains as many epochs as it is asked for, and prints how many steps that were."""
     task = asked()
     values_LN = read_all(task.files)
     at_L = pd.date_range(task.files[0].stem, periods=len(values_LN), freq="5min")

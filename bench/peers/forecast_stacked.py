@@ -25,7 +25,7 @@ class DLinear(nn.Module):
 
 
 def main() -> None:
-    """Trains."""
+    """Trains as many epochs as it is asked for, and prints how many steps that were."""
     task = asked()
     values_LN = read_all(task.files)
     cut = len(values_LN) - STEPS_A_DATE

@@ -26,7 +26,7 @@ class Asked:
 
     @property
     def steps(self) -> int:
-        """Of an epoch: all windows of the training dates, which are all but the last."""
+        """The steps of an epoch are of all windows of the training dates, which are all but the last."""
         return -(-((len(self.files) - 1) * STEPS_A_DATE - HISTORY - HORIZON + 1) // (BATCH // NODES))
 
     @property

@@ -38,5 +38,5 @@ class Journaling(nn.Module):
 
 
 def build(shape: Any, config: Any) -> nn.Module:
-    """The model."""
+    """Makes the model."""
     return Journaling(shape)

@@ -1,8 +1,8 @@
 """Ends this process where it waits for another one of this machine that is gone.
 
-Whoever exchanges tensors notices by the connection, as a rule at once, and then saves and ends. But gloo was seen to wait for
-a process that was killed as it entered the exchange, and nccl waits for minutes. The kernel tells for certain: it marks a
-pidfd as readable when its process ends.
+Whoever exchanges tensors notices by the connection, as a rule at once, and then saves and ends. But gloo was seen twice, on
+a busy machine, to wait for a process that was killed as this one entered the exchange; its own limit is half an hour. The
+kernel tells for certain: it marks a pidfd as readable when its process ends.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def test_every_configuration_that_a_page_shows_is_valid(name: str) -> None:
     for kind, text in BLOCK.findall((ROOT / name).read_text()):
         shown = YAML(typ="safe", pure=True).load(text) if kind == "yaml" else None
         if shown and not shown.keys() & {"apiVersion", "scrape_configs"}:
-            validate(shown if "dataset" in shown else {**YAML(typ="safe", pure=True).load(whole), **shown})
+            tree = shown if "dataset" in shown else {**YAML(typ="safe", pure=True).load(whole), **shown}
+            assert validate(tree).dataset == tree["dataset"]
 
 
 @pytest.mark.parametrize("name", NAMES)
