@@ -1,15 +1,17 @@
 """SIGKILL for random processes of a run at random moments: a resume in the same number of them ends in the same bits.
 
-python bench/kills_several.py [--kills 100] [--processes 2] [--seed 1] [--write]
+    python bench/kills_several.py [--kills 100] [--processes 2] [--seed 1] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.conftest import build_world
 from tests.kit.several import Several, kill_loop
 
