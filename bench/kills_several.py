@@ -1,6 +1,6 @@
 """SIGKILL for random processes of a run at random moments: a resume in the same number of them ends in the same bits.
 
-    python bench/kills_several.py [--kills 100] [--processes 2] [--seed 1] [--write]
+python bench/kills_several.py [--kills 100] [--processes 2] [--seed 1] [--write]
 """
 
 from __future__ import annotations
