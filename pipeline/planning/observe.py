@@ -169,7 +169,7 @@ def _dump(path: Path, files: tuple[Path, ...], source: Source, cache: Cache, fre
             num_bytes, digest, fresh[str(file)] = 0, "unreadable", []
         size += num_bytes
         hashes.append(digest)
-        here.append(copy_of(file, digest) if isinstance(file, ObjectName) else file)
+        here.append(copy_of(file, digest) if isinstance(file, ObjectName) and fresh[str(file)] else file)
     named = [node_of(file, source.path) for file in files] if NODE in source.path else []
     whole = hashes[0] if len(hashes) == 1 and not named else identity([*hashes, *named])
     return Dump(

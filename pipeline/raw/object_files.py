@@ -100,6 +100,8 @@ def names_matching(pattern: str, expression: re.Pattern[str]) -> list[str]:
 def _list(prefix: ObjectName) -> list[ObjectName]:
     """The objects under a name, and the one of this name itself."""
     store, names = _store(prefix.bucket), list[ObjectName]()
+    for gone in [other for other in _listed if f"{other}/".startswith(f"{prefix}/")]:
+        del _listed[gone]  # what an earlier listing of this process saw
     for page in _asked(prefix, lambda: list(store.list(prefix.key or None))):
         for row in page:
             name = ObjectName(f"{SCHEME}{prefix.bucket}/{row['path']}")
@@ -124,10 +126,12 @@ def _head(name: ObjectName) -> ObjectFacts | None:
 
 
 def files_under(name: ObjectName) -> list[Path]:
-    """The object of this name, or all objects under it, in order."""
-    if str(name) in _listed:
+    """The object of this name, or all objects under it, in order. An empty one may only mark the folder of others."""
+    own = _listed.get(str(name))
+    if own and own.size:
         return [name]
-    return [ObjectName(other) for other in sorted(_listed) if other.startswith(f"{name}/")]
+    under = [ObjectName(other) for other in sorted(_listed) if other.startswith(f"{name}/")]
+    return list[Path](under) or ([name] if own else [])
 
 
 def no_object(pattern: str) -> str:
@@ -238,34 +242,39 @@ def held(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
 
 
 def _hold(file: Path, opened: ExitStack) -> Path:
-    match, digest = COPY.fullmatch(str(file)), ""
     if isinstance(file, ObjectName):
-        name = file
-    elif match:
-        name, digest = ObjectName(shown(file)), match["digest"]
-    else:
+        file = copy_of(file, _content(digest_of, file))
+    match = COPY.fullmatch(str(file))
+    if not match:
         return file
+    name, digest = ObjectName(shown(file)), match["digest"]
     while True:
-        if isinstance(file, ObjectName) or not file.exists():
-            content = _fetched(name)
-            if digest and content != digest:
+        if not file.exists():
+            if _content(fetch, name) != digest:
                 what, todo = "the object changed since it was looked at", "Run the command again"
                 raise DumpError(what, where=Where(file=str(name)), todo=todo)
-            file = copy_of(name, content)
+            file = copy_of(name, digest)
         with suppress(FileNotFoundError):
             number = os.open(file, os.O_RDONLY)
             opened.callback(os.close, number)
             take_lock(number, fcntl.LOCK_SH, file)
-            if digest and hash_file(file)[1] != digest:
+            if hash_file(file)[1] != digest:
                 file.unlink(missing_ok=True)  # damaged
-            elif file.exists():  # nobody removed it before it was held
+            elif _lies_at(file, number):  # nobody removed it before it was held
                 os.utime(file)
                 return file
 
 
-def _fetched(name: ObjectName) -> str:
+def _lies_at(path: Path, number: int) -> bool:
+    """Whether a path still leads to an open file: another process may have removed it, and even fetched it again."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    return False
+
+
+def _content(hash_of: Callable[[ObjectName], str], name: ObjectName) -> str:
     try:
-        return fetch(name)
+        return hash_of(name)
     except FileNotFoundError:
         raise DumpError(
             "there is no such object", where=Where(file=str(name)), todo="Check pipeline.source.path"
@@ -297,7 +306,7 @@ def budget_bytes() -> int:
     text = os.environ.get(BUDGET) or str(BUDGET_GIB)
     try:
         return int(float(text) * (1 << 30))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(f"{BUDGET}={text} is no number of GiB") from None
 
 
@@ -323,8 +332,10 @@ def _copies(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _removed(path: Path) -> bool:
-    with suppress(OSError), open(path, "rb") as stream:
+    with suppress(OSError), open(path, "r+b") as stream:  # NFS locks exclusively only what may be written
         take_lock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+        if not _lies_at(path, stream.fileno()):
+            return False
         path.unlink()
         for parent in path.parents:
             if parent.name == FOLDER:

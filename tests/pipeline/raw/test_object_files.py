@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import fcntl
 import os
 import shutil
 import sys
@@ -10,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 import dateshard.cli
 from dateshard.pipeline.raw import object_files
+from dateshard.pipeline.raw.dumps import find_files
 from dateshard.pipeline.raw.object_files import ObjectName
 from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.shardstore.errors import DumpError
@@ -61,8 +65,23 @@ def world(make_world: Any, bucket: Any) -> Any:
     return made
 
 
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The objects that are downloaded, in order."""
+    names, download = list[str](), object_files._download
+    monkeypatch.setattr(object_files, "_download", lambda name, to: (names.append(str(name)), download(name, to))[1])
+    return names
+
+
 def upload(bucket: Any, world: Any, date: dt.date) -> None:
     bucket.put(f"raw/{date}.csv", world.dump(date).read_bytes())
+
+
+def remove(bucket: Any, key: str) -> None:
+    """Removes one object; obstore's own way asks for many at once, which the server answers in its own form."""
+    from obstore import sign
+
+    assert httpx.delete(sign(bucket, "DELETE", key, dt.timedelta(minutes=1))).is_success
 
 
 def run(world: Any, *words: str, path: str = "raw/{date}.csv") -> int:
@@ -80,7 +99,7 @@ def without_paths(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_dumps_of_a_bucket_give_the_bytes_of_files_and_only_a_changed_one_is_fetched_again(
-    world: Any, bucket: Any, tree_of: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: Any, bucket: Any, tree_of: Any, fetched: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     world.prepare()
     files = without_paths(tree_of(world.store))
@@ -90,8 +109,7 @@ def test_dumps_of_a_bucket_give_the_bytes_of_files_and_only_a_changed_one_is_fet
     assert "6 dates measured" in capfd.readouterr().out
     assert len(copies()) == 6
 
-    fetched, fetch = list[str](), object_files._download
-    monkeypatch.setattr(object_files, "_download", lambda name, to: (fetched.append(str(name)), fetch(name, to))[1])
+    fetched.clear()
     assert run(world) == 0
     assert "nothing to do" in capfd.readouterr().out
     assert fetched == []
@@ -124,6 +142,7 @@ def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
 
 def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(object_files.BUDGET, "0")
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs(fcntl.flock))
     names = [ObjectName(f"{at(world)}/raw/{date}.csv") for date in sorted(world.rows)]
     with object_files.held(names[:2]) as two:
         object_files.fetch(names[2])
@@ -132,6 +151,29 @@ def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.Mo
     left.write_bytes(b"half")
     object_files.fetch(names[3])
     assert [path.name for path in copies()] == [names[3].name]
+
+
+def as_on_nfs(flock: Any) -> Any:
+    """An exclusive lock is only for what is open for writing."""
+
+    def refusing(number: int, kind: int) -> None:
+        if kind & fcntl.LOCK_EX and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(number, kind)
+
+    return refusing
+
+
+def test_a_copy_that_another_process_fetched_again_is_not_removed_by_the_lock_on_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy, new, lock = tmp_path / "objects" / "copy", tmp_path / "new", object_files.take_lock
+    copy.parent.mkdir()
+    copy.write_bytes(b"old")
+    new.write_bytes(b"new")
+    monkeypatch.setattr(object_files, "take_lock", lambda *arguments: (new.rename(copy), lock(*arguments)))
+    assert not object_files._removed(copy)
+    assert copy.read_bytes() == b"new"
 
 
 def test_a_damaged_copy_is_never_read_and_is_fetched_again(world: Any, tree_of: Any) -> None:
@@ -159,13 +201,14 @@ def test_connections_that_are_cut_are_asked_again(
     line.close()
 
 
-def test_a_history_may_lie_in_a_bucket(world: Any) -> None:
+def test_a_history_may_lie_in_a_bucket_and_is_fetched_once(world: Any, fetched: list[str]) -> None:
     config, date = world.settings.preparing(), sorted(world.rows)[2]
     with raw_files([str(world.dump(date))], config) as here:
         expected = here.stage(date, None).values_TNF
     for name in (f"{at(world)}/raw/{date}.csv", f"{at(world)}/raw/{{date}}.csv"):
         with raw_files([name], config) as there:
             assert np.array_equal(there.stage(date, None).values_TNF, expected, equal_nan=True)
+    assert fetched == [f"{at(world)}/raw/{date}.csv"]
     with pytest.raises(DumpError, match="no object matches the path"), raw_files([f"{at(world)}/raw/x.csv"], config):
         pass
 
@@ -199,6 +242,10 @@ def test_what_cannot_be_read_is_told_with_what_to_do(
     assert run(world, path="rows/{date}.csv") == 65
     assert f"no object matches the path: nothing lies under {at(world)}/rows" in capfd.readouterr().err
     assert run(world, path="s3://") == 2
+    for budget in ("some", "inf"):
+        monkeypatch.setenv(object_files.BUDGET, budget)
+        assert run(world) == 2
+        assert f"{object_files.BUDGET}={budget} is no number of GiB" in capfd.readouterr().err
     reach(monkeypatch, {**server.environment(), "AWS_SECRET_ACCESS_KEY": "another"})
     assert run(world) == 2
     err = capfd.readouterr().err
@@ -213,3 +260,44 @@ def test_what_cannot_be_read_is_told_with_what_to_do(
     assert run(world) == 2
     assert "Run: pip install 'dateshard[s3]'" in capfd.readouterr().err
     assert os.environ["AWS_REGION"] == "us-east-1"
+
+
+def test_objects_that_are_gone_are_not_read_again_by_the_same_process(
+    world: Any, bucket: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = world.dump(FIRST).read_text().splitlines(keepends=True)
+    for number, part in enumerate((lines[1:20], lines[20:])):
+        bucket.put(f"parts/{FIRST}/part-{number}.csv", "".join([lines[0], *part]).encode())
+    world.tree["pipeline"]["split"] = {"train": f"{FIRST}", "validation": "2024-04-01.."}
+    assert run(world, path="parts/{date}") == 0
+    assert f"{len(lines) - 1} rows read" in capfd.readouterr().out
+    remove(bucket, f"parts/{FIRST}/part-1.csv")
+    assert run(world, path="parts/{date}") == 0
+    assert "19 rows read" in capfd.readouterr().out
+
+
+def test_the_marker_of_a_folder_is_none_of_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a store in memory: the server has either the object or the folder."""
+    from obstore.store import MemoryStore
+
+    store = MemoryStore()
+    for name, data in (("a", b""), ("a/1.csv", b"1"), ("b", b"")):
+        store.put(f"parts/{name}", data)
+    monkeypatch.setattr(object_files, "_store", lambda _: store)
+    found = find_files("s3://in-memory/parts/*")
+    assert [str(file) for file in found] == ["s3://in-memory/parts/a/1.csv", "s3://in-memory/parts/b"]
+
+
+def test_an_object_that_goes_while_it_is_looked_at_is_named_as_itself(
+    world: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listed = object_files._list
+
+    def list_and_lose(prefix: ObjectName) -> list[ObjectName]:
+        names = listed(prefix)
+        remove(bucket, f"raw/{FIRST}.csv")
+        return names
+
+    monkeypatch.setattr(object_files, "_list", list_and_lose)
+    assert run(world) == 3
+    assert f"failed  {FIRST}  {at(world)}/raw/{FIRST}.csv: there is no such object" in capfd.readouterr().out
