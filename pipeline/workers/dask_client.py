@@ -35,7 +35,7 @@ class Cluster:
 
     def __init__(self, client: Any, where: str, stop: Stop) -> None:
         self._client, self.where, self.stop = client, where, stop
-        self._threads, self._counted, self._manned = 0, 0.0, time.monotonic()
+        self._threads, self._counted = 0, 0.0
 
     def __enter__(self) -> Cluster:
         return self
@@ -107,13 +107,13 @@ class Cluster:
         Raises:
             ResourceError: there was none for too long, or the scheduler is gone.
         """
+        began = time.monotonic()
         while time.monotonic() - self._counted > COUNT_SECONDS:
             self.check()
             self._threads, self._counted = sum(self.ask("nthreads").values()), time.monotonic()
             if self._threads:
-                self._manned = self._counted
                 break
-            if self._counted - self._manned > WORKERS_SECONDS:
+            if self._counted - began > WORKERS_SECONDS:
                 what = f"the Dask scheduler at {self.where} has had no worker for {WORKERS_SECONDS:.0f} s"
                 raise ResourceError(what, todo=f"Start workers with `dask worker`, then: {_again()}")
             self._counted = 0.0

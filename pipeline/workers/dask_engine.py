@@ -84,7 +84,7 @@ class DaskEngine:
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
         """Runs tasks as `Engine.run` says."""
         for label, outcome in run_lost_again(self._drain, self._alone, tasks, MORE_MEMORY):
-            if isinstance(outcome, ResourceError):  # the process that met it knows only of options of this machine
+            if isinstance(outcome, ResourceError) and "--memory-limit" in outcome.todo:  # an option of this machine
                 yield label, ResourceError(outcome.what, where=outcome.where, todo=f"{MORE_MEMORY}. {OTHERS}")
             else:
                 yield label, outcome
@@ -101,7 +101,8 @@ class DaskEngine:
     def _look(self) -> int:
         """Looks at all workers there are; returns what a task may hold on any of them. Later ones look at their first task."""
         self._cluster.num_threads()
-        answers = self._cluster.ask("run", look, self._expected, on_error="return")
+        while not (answers := self._cluster.ask("run", look, self._expected, on_error="return")):
+            self._cluster.num_threads()  # the last one has just gone
         unfit = [Unfit(worker, _why(answer)) for worker, answer in answers.items()]
         if unfit := [worker for worker in unfit if worker.why]:
             raise _refused(unfit)
@@ -139,10 +140,11 @@ class DaskEngine:
 
     def _take(self, ended: list[Any]) -> Iterator[tuple[Task, Any]]:
         """Yields (task, outcome) of what ended. What a worker took with it meanwhile is made again, and ends later."""
-        finished = [future for future in ended if future.status == "finished"]
-        with suppress(TimeoutError):
-            for future, outcome in zip(finished, self._cluster.gather(finished), strict=True):
-                yield self._futures.pop(future), self._judged(outcome)
+        finished, outcomes = [future for future in ended if future.status == "finished"], list[Any]()
+        with suppress(TimeoutError):  # of the question, not of a task
+            outcomes = self._cluster.gather(finished)
+        for future, outcome in zip(finished, outcomes, strict=False):
+            yield self._futures.pop(future), self._judged(outcome)
         for future in ended:
             if future.status == "cancelled":
                 raise self._cluster.gone()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dateshard.pipeline
 import dateshard.shardstore
+from dateshard.pipeline.raw.object_files import shown
 from dateshard.shardstore.commands import Door
 
 COMPARED = ("dateshard", "numpy", "polars", "pyarrow", "zarr", "distributed")
@@ -106,6 +107,6 @@ def _size(path: Path) -> int:
 
 
 def some_of(files: Sequence[Path], most: int = 8) -> tuple[tuple[Path, int], ...]:
-    """The first file of each folder with its size, of some folders."""
-    first = {path.parent: path for path in reversed(files) if path.exists()}  # of an object there may be no copy now
+    """The first file of each folder with its size, of some folders. A copy of an object may come and go."""
+    first = {path.parent: path for path in reversed(files) if shown(path) == str(path) and path.exists()}
     return tuple((path, os.stat(path).st_size) for path in sorted(first.values())[:most])

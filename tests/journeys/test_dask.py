@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,8 +22,10 @@ import pytest
 import dateshard.cli
 from dateshard.pipeline.execution import measuring
 from dateshard.pipeline.workers import dask_client
+from dateshard.pipeline.workers.dask_client import Cluster
 from dateshard.pipeline.workers.dask_engine import DaskEngine
-from dateshard.shardstore.errors import UsageError
+from dateshard.pipeline.workers.stopping import Stop
+from dateshard.shardstore.errors import ResourceError, UsageError
 from tests.kit.dask_cluster import (
     POISON,
     ROOT,
@@ -204,9 +207,18 @@ def test_leaving_early_ends_what_still_runs_and_the_next_run_starts_clean(dask: 
         assert next(results) == (0, 0.0)
         results.close()  # type: ignore[attr-defined]
         assert dict(engine.run([(k, touch, (tmp_path, 0.0)) for k in range(9)])) == dict.fromkeys(range(9), 0.0)
-        with pytest.raises(KeyError) as error:
-            list(engine.run([(0, fail, (tmp_path,))]))
-        assert "in fail" in error.value.__notes__[0]
+        for error in (KeyError("a bug"), TimeoutError("the file system does not answer")):
+            with pytest.raises(type(error)) as raised:
+                list(engine.run([(0, fail, (tmp_path, error))]))
+            assert "in fail" in raised.value.__notes__[0]
+
+
+def test_only_a_lack_of_memory_is_told_with_how_workers_get_more(dask: DaskProcesses, tmp_path: Path) -> None:
+    lacks = [ResourceError("too large", todo="Give more with --memory-limit"), ResourceError("no answer", todo="Wait")]
+    with dask.connect(2) as cluster, DaskEngine(cluster, tmp_path, []) as engine:
+        outcomes = dict(engine.run([(error.what, fail, (tmp_path, error)) for error in lacks]))
+    assert "give the workers more (dask worker --memory-limit)" in outcomes["too large"].todo
+    assert outcomes["no answer"].todo == "Wait"
 
 
 def test_workers_that_are_not_as_they_must_be_are_refused_by_name(
@@ -269,6 +281,14 @@ def test_engines_that_cannot_be_used_are_refused_with_what_to_do(
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert run("--engine", "dask:127.0.0.1:9") == 2
     assert "Run: pip install 'dateshard[distributed]'" in capfd.readouterr().err
+
+
+def test_a_cluster_without_a_worker_is_given_its_time_whenever_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, now = iter([{}, {"a worker": 3}]), time.monotonic
+    with monkeypatch.context() as earlier:  # before the dumps were looked at, say
+        earlier.setattr(time, "monotonic", lambda: now() - 10 * dask_client.WORKERS_SECONDS)
+        cluster = Cluster(SimpleNamespace(status="running", nthreads=lambda: next(counts)), "nowhere", Stop())
+    assert cluster.num_threads() == 3
 
 
 def test_a_scheduler_that_dies_is_told_and_the_rerun_goes_on_from_what_is_there(

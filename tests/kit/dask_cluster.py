@@ -144,6 +144,6 @@ def touch(_root: Path, seconds: float) -> float:
     return seconds
 
 
-def fail(_root: Path) -> None:
-    """A task with a bug."""
-    raise KeyError("a bug")
+def fail(_root: Path, error: Exception) -> None:
+    """A task that raises."""
+    raise error
