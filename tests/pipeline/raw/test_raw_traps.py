@@ -55,11 +55,12 @@ def good(hour: int, node: str = "n0") -> str:
     return f"2024-03-01T{hour:02d}:00:00Z,{node},1,1"
 
 
-def refused(read: Read, words: str, data: str | bytes, suffix: str = "csv", **source: Any) -> None:
+def refusal(read: Read, data: str | bytes, suffix: str = "csv", **source: Any) -> str:
+    """The one line with which a dump is refused."""
     with pytest.raises(DumpError) as caught:
         read(data, suffix, **source)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    (line,) = str(caught.value).split("\n")
+    return line
 
 
 TIMES = {  # the first time of a file -> others that are read, and others that are none
@@ -142,12 +143,12 @@ def parquet(**columns: Any) -> bytes:
 
 
 def test_a_column_of_times_without_one_is_told_as_such(read: Read) -> None:
-    refused(
-        read,
-        f"row 2, column 'time', value '': the row is {NO_TIME} (2 rows are rejected of 2)",
-        rows(",a,1,1", ",b,1,1"),
+    assert f"row 2, column 'time', value '': the row is {NO_TIME} (2 rows are rejected of 2)" in refusal(
+        read, rows(",a,1,1", ",b,1,1")
     )
-    refused(read, f"row 1, column 'time', value '': the row is {NO_TIME}", parquet(time=pa.nulls(2)), "parquet")
+    assert f"row 1, column 'time', value '': the row is {NO_TIME}" in refusal(
+        read, parquet(time=pa.nulls(2)), "parquet"
+    )
 
 
 NUMBERS = {
@@ -247,7 +248,7 @@ def test_a_row_that_is_none_is_named_whatever_columns_are_read(read: Read, conte
     text = f"<{HEADER[:-1]}>\n" + content.replace("{a}", good(4)).replace("{b}", "2024-03-01T05:00:00Z")
     text = text.replace("<", "x," if more else "").replace(">", ",y" if more else "")
     words = words.format(three=3 + more, four=4 + more, five=5 + more)
-    refused(read, words, text, max_bad_fraction=0)
+    assert words in refusal(read, text, max_bad_fraction=0)
 
 
 def test_rows_between_two_stray_quotes_are_never_one_field_that_nobody_reads(read: Read) -> None:
@@ -255,12 +256,14 @@ def test_rows_between_two_stray_quotes_are_never_one_field_that_nobody_reads(rea
     lines[2] += '"'
     lines[6] = lines[6].replace("plain", '"quoted"')
     lines[7] = lines[7].replace("plain", 'a"')
-    refused(read, "row 4: a quote inside an unquoted field", HEADER.replace("\n", ",note\n") + "\n".join([*lines, ""]))
+    assert "row 4: a quote inside an unquoted field" in refusal(
+        read, HEADER.replace("\n", ",note\n") + "\n".join([*lines, ""])
+    )
 
 
 def test_a_stray_quote_in_the_header_swallows_no_row(read: Read) -> None:
     text = HEADER.replace("\n", ',5"\n') + f'{good(1)},x\n{good(2)},"y"\n{good(3)},6"\n'
-    refused(read, "row 1: a quote inside an unquoted field in the header", text)
+    assert "row 1: a quote inside an unquoted field in the header" in refusal(read, text)
 
 
 def test_long_headers_and_fields_are_read(read: Read) -> None:
@@ -270,16 +273,16 @@ def test_long_headers_and_fields_are_read(read: Read) -> None:
     assert read(f"{HEADER[:-1]},{wide}\n{good(4)},{values}\n{good(5)},{values}\n")[1] == ["04:00:00", "05:00:00"]
     note = "x" * (1 << 18)
     text = f"{HEADER[:-1]},note\n{good(4)},{note}\n" + f"noon,n0,1,1,{note}\n" + f"{good(5)},{note},\n"
-    refused(read, "row 4: the row has 6 fields, the header 5", text)
-    refused(read, "row 1: the header is not readable", f'"time"x,{HEADER}{good(4)},1\n')
+    assert "row 4: the row has 6 fields, the header 5" in refusal(read, text)
+    assert "row 1: the header is not readable" in refusal(read, f'"time"x,{HEADER}{good(4)},1\n')
     text = f'{HEADER[:-1]},"a\nb","a\nb"\n{good(4)},1,2\n'.replace("time", '"a\nb"', 1)
-    refused(read, "row 1, column 'a\\nb': the column is repeated", text, time="a\nb")
+    assert "row 1, column 'a\\nb': the column is repeated" in refusal(read, text, time="a\nb")
 
 
 def test_half_a_character_at_the_end_of_a_file_is_not_dropped(read: Read) -> None:
     data = (HEADER + good(4, "站") + "\n" + good(5)).encode("gb18030") + "站".encode("gb18030")[:1]
     csv = {"encoding": "gb18030", "final_newline": False}
-    refused(read, "row 3: not gb18030", data, csv=csv)
+    assert "row 3: not gb18030" in refusal(read, data, csv=csv)
     assert read(data[:-1], csv=csv)[0].accepted == 2
 
 
@@ -323,7 +326,7 @@ def test_a_line_that_is_no_json_object_is_named(read: Read, content: str, words:
     one = objects({})
     content = content.replace("{a2}", one.replace('"vehicles"', '"speed":3,"vehicles"')).replace("{a}", one)
     content = content.replace("{nan}", objects({"speed": "NaN"})).replace("{huge}", objects({"speed": "1e400"}))
-    refused(read, words, content.replace("{two}", one.strip() + " " + one), "jsonl")
+    assert words in refusal(read, content.replace("{two}", one.strip() + " " + one), "jsonl")
 
 
 def test_json_is_read_as_it_is_meant(read: Read) -> None:
@@ -380,7 +383,7 @@ def test_types_are_read_or_refused_by_name(read: Read, suffix: str, column: str,
             writer.write_table(table)
         data = buffer.getvalue()
     if expected is None:
-        refused(read, f"column '{column}': the column's type is ", data, suffix)
+        assert f"column '{column}': the column's type is " in refusal(read, data, suffix)
         return
     _, _, nodes, values = read(data, suffix)
     assert (nodes if column == "node" else values[1]) == expected
@@ -397,8 +400,10 @@ def test_typed_times_of_every_unit_and_zone_are_the_same_instants(read: Read) ->
             data = parquet(time=pa.array([1709269200 * factor], pa.timestamp(unit, zone)))
             assert read(data, "parquet", timezone="America/New_York")[1] == [clock]
     assert read(parquet(time=pa.array([DATE])), "parquet")[1] == ["00:00:00"]
-    refused(read, NO_TIME, parquet(time=pa.array([2**31 - 1], pa.int32()).cast(pa.date32())), "parquet")
-    refused(read, "value '9223372036854775807'", parquet(time=pa.array([2**63 - 1], pa.timestamp("ms"))), "parquet")
+    assert NO_TIME in refusal(read, parquet(time=pa.array([2**31 - 1], pa.int32()).cast(pa.date32())), "parquet")
+    assert "value '9223372036854775807'" in refusal(
+        read, parquet(time=pa.array([2**63 - 1], pa.timestamp("ms"))), "parquet"
+    )
 
 
 def test_empty_row_groups_and_batches_are_passed_over(read: Read) -> None:
@@ -418,9 +423,9 @@ def test_bytes_that_are_no_utf8_in_typed_files_are_one_sentence(read: Read) -> N
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
     )
-    refused(read, "cannot be read: ", parquet(node=bad), "parquet")
+    assert "cannot be read: " in refusal(read, parquet(node=bad), "parquet")
 
 
 def test_a_json_row_number_counts_blank_lines(read: Read) -> None:
     data = "\n" + objects({}) + "\n  \n" + objects({"speed": '"fast"'})
-    refused(read, "row 5, column 'speed', value 'fast'", data, "jsonl", max_bad_fraction=0)
+    assert "row 5, column 'speed', value 'fast'" in refusal(read, data, "jsonl", max_bad_fraction=0)
