@@ -155,7 +155,7 @@ def test_code_that_the_user_s_own_configuration_names_needs_no_word(
     ds("evaluate", "mine")
     elsewhere(monkeypatch)
     shutil.rmtree("other")
-    ds("evaluate", "mine", code=2)
+    assert "run mine names code" in ds("evaluate", "mine", code=2).err
     ds("train", "-c", "config.yaml", "--resume", "auto", "-q")
     ds("evaluate", "mine")
     elsewhere(monkeypatch)  # trust works where nothing can be kept, for that command
@@ -163,7 +163,7 @@ def test_code_that_the_user_s_own_configuration_names_needs_no_word(
     Path("other").write_text("no folder")
     ds("evaluate", "mine", "--trust")
     monkeypatch.setattr("dateshard.trust._admitted", set())
-    ds("evaluate", "mine", code=2)
+    assert "run mine names code" in ds("evaluate", "mine", code=2).err
 
 
 def test_a_trusted_folder_that_names_other_code_is_asked_for_again(
