@@ -193,6 +193,8 @@ def fetch(name: ObjectName) -> str:
     temporary = folder / f"{uuid.uuid4().hex}.part"
     with disk_full_as_error(temporary), open(temporary, "xb") as file:
         take_lock(file.fileno(), fcntl.LOCK_EX, temporary)  # else it is what a killed process has left
+        if not _lies_at(temporary, file.fileno()):  # and was taken for that before it was locked
+            return fetch(name)
         try:
             facts = _download(name, file)
             file.flush()

@@ -176,6 +176,22 @@ def test_a_copy_that_another_process_fetched_again_is_not_removed_by_the_lock_on
     assert copy.read_bytes() == b"new"
 
 
+def test_a_download_that_another_process_took_for_a_leftover_is_begun_again(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, taken, lock = ObjectName(f"{at(world)}/raw/{FIRST}.csv"), list[Path](), object_files.take_lock
+
+    def lock_late(number: int, kind: int, path: Path) -> None:
+        if not taken:
+            taken.append(path)
+            path.unlink()
+        lock(number, kind, path)
+
+    monkeypatch.setattr(object_files, "take_lock", lock_late)
+    assert object_files.copy_of(name, object_files.fetch(name)).read_bytes() == world.dump(FIRST).read_bytes()
+    assert [path.suffix for path in taken] == [".part"]
+
+
 def test_a_damaged_copy_is_never_read_and_is_fetched_again(world: Any, tree_of: Any) -> None:
     assert run(world) == 0
     (copy,) = (path for path in copies() if path.name == f"{FIRST}.csv")
