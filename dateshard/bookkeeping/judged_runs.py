@@ -8,15 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from dateshard.bookkeeping.listing import compare
+from dateshard.bookkeeping.runs_screen import table_width
 from dateshard.documents.runs import FigureSummary, JudgedRun, JudgedRunsDocument
 from dateshard.judging.judge import evaluate_run, verdict_on
 from dateshard.judging.spread import spread_of
 from dateshard.shardstore.errors import UsageError, counted
-from dateshard.terminal.screen import Screen, number
+from dateshard.terminal.screen import Screen, columns, number
 from dateshard.trainer.runs.run_folder import TrainingRun
 
 SCALED, RAW = ("mse", "mae", "r2"), ("mae", "rmse")
-SHOWN_FEATURES = 4  # on a terminal
 Document = Mapping[str, Any]
 
 
@@ -107,28 +107,41 @@ def _summary(judged: Sequence[Document], rows: Sequence[JudgedRun], baseline: st
 
 
 def show_judged(screen: Screen, document: JudgedRunsDocument) -> None:
-    """Prints a row a run, then mean, standard deviation and the best baseline; and how many beat their baselines."""
-    runs, summary = document["runs"], document["summary"]
+    """Prints a row a run, then mean, standard deviation and the best baseline; and how many beat their baselines.
+
+    A terminal shows as many figures as stand side by side."""
+    runs, count = document["runs"], len(document["summary"])
     windows = sorted({row["windows"] for row in runs})
     screen.tell(f"{document['split']}: {' or '.join(f'{count:,}' for count in windows)} windows; features in raw units")
-    shown = summary if not screen.terminal else summary[: len(SCALED) + SHOWN_FEATURES * len(RAW)]
-    names = [row["figure"] for row in shown]
-    table = [["run", "seed", *names, ""]]
-    for row in runs:
-        figures = [number(row["figures"][name]) for name in names]
-        table.append([row["run"], "-" if row["seed"] is None else str(row["seed"]), *figures, row["outcome"] or "-"])
-    if len(runs) > 1:
-        table.append(["mean", "", *(number(row["model"]["mean"]) for row in shown), ""])
-        table.append(["standard deviation", "", *(number(row["model"]["deviation"]) for row in shown), ""])
-    if summary and (baseline := summary[0]["baseline"]) is not None:
-        means = [row["of_baseline"]["mean"] if row["of_baseline"] else None for row in shown]
-        table.append([baseline, "", *map(number, means), "baseline"])
-    screen.table(table, right=range(1, len(names) + 2))
-    if len(shown) < len(summary):
-        screen.tell(f"{counted(len(summary) - len(shown), 'more figure')}: see --json")
+    shown = count
+    while screen.terminal and shown > 1 and table_width(_lines(document, shown, terminal=True)) > columns():
+        shown -= 1
+    screen.table(_lines(document, shown, terminal=screen.terminal), right=range(1, shown + 2))
+    if shown < count:
+        screen.tell(f"{counted(count - shown, 'more figure')}: see --json")
     words = (("beats", "beat every baseline"), ("loses", "lose to the best one"), ("unclear", "without a clear winner"))
     outcomes = ", ".join(f"{document[key]} {words}" for key, words in words if document[key])  # type: ignore[literal-required]
     if outcomes:
         screen.explain(f"Of {counted(len(runs), 'run')}: {outcomes}.")
     for note in document["notes"]:
         screen.explain(f"note: {note}")
+
+
+def _lines(document: JudgedRunsDocument, shown: int, *, terminal: bool) -> list[list[str]]:
+    """The cells of the first so many figures; on a terminal what a figure is of stands above it."""
+    runs, summary = document["runs"], document["summary"][:shown]
+    names = [row["figure"] for row in summary]
+    lines = [["run", "seed", *names, ""]]
+    if terminal:
+        above, below = zip(*(name.rsplit(" ", 1) for name in names), strict=True)
+        lines = [["", "", *above, ""], ["run", "seed", *below, ""]]
+    for row in runs:
+        figures = [number(row["figures"][name]) for name in names]
+        lines.append([row["run"], "-" if row["seed"] is None else str(row["seed"]), *figures, row["outcome"] or "-"])
+    if len(runs) > 1:
+        lines.append(["mean", "", *(number(row["model"]["mean"]) for row in summary), ""])
+        lines.append(["standard deviation", "", *(number(row["model"]["deviation"]) for row in summary), ""])
+    if (baseline := summary[0]["baseline"]) is not None:
+        means = [row["of_baseline"]["mean"] if row["of_baseline"] else None for row in summary]
+        lines.append([baseline, "", *map(number, means), "baseline"])
+    return lines

@@ -74,7 +74,7 @@ def _narrowed(table: list[list[str]]) -> list[list[str]]:
         if name in table[0]:
             place = table[0].index(name)
             table = [row[:place] + row[place + 1 :] for row in table]
-        if _width(table) <= columns():
+        if table_width(table) <= columns():
             break
     return table
 
@@ -126,7 +126,7 @@ def _side_by_side(screen: Screen, names: Sequence[str], rows: list[list[str]]) -
     Where a terminal is too narrow for their names these are numbered, and as many runs as it has room for stand beside each
     other, the others below them."""
     whole = [["", *names], *rows]
-    if not screen.terminal or _width(whole) <= columns():
+    if not screen.terminal or table_width(whole) <= columns():
         screen.table(whole)
         return
     numbers = [f"({place})" for place in range(1, len(names) + 1)]
@@ -138,14 +138,14 @@ def _side_by_side(screen: Screen, names: Sequence[str], rows: list[list[str]]) -
     first = 1
     while first <= len(names):
         stop = first + 1
-        while stop <= len(names) and _width([[row[0], *row[first : stop + 1]] for row in table]) <= columns():
+        while stop <= len(names) and table_width([[row[0], *row[first : stop + 1]] for row in table]) <= columns():
             stop += 1
         screen.tell()
         screen.table([[row[0], *row[first:stop]] for row in table])
         first = stop
 
 
-def _width(table: Sequence[Sequence[str]]) -> int:
+def table_width(table: Sequence[Sequence[str]]) -> int:
     """Cells that it takes on a terminal."""
     from rich.cells import cell_len
 

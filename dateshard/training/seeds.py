@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 
 from dateshard.places import runs_folder
 from dateshard.settings import Settings, apply
@@ -14,14 +15,18 @@ from dateshard.training.train import TrainRequest
 from dateshard.training.train_command import Document, train_to_the_end
 
 
-def seeds_of(settings: Settings, count: int) -> list[int]:
+def seeds_of(settings: Settings, many: int) -> list[int]:
     """So many seeds from the configured one on."""
-    return [settings.trainer.training.seed + k for k in range(count)]
+    return [settings.trainer.training.seed + k for k in range(many)]
 
 
 def name_of(name: str | None, settings: Settings) -> str:
-    """What the names of the runs begin with: as given, or made of the dataset and the time."""
-    return name or f"{settings.dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
+    """What the names of the runs begin with: as given, or made of the dataset and the time, and of no run yet."""
+    if name:
+        return name
+    stem = f"{settings.dataset}-{dt.datetime.now():%Y%m%d-%H%M}"
+    names = chain([stem], (f"{stem}_{n}" for n in count(2)))
+    return next(each for each in names if not any(runs_folder().glob(f"{each}-seed*")))
 
 
 def train_seeds(
@@ -38,11 +43,11 @@ def train_seeds(
         raise UsageError(
             f"runs of the name {name} are there, and --init-from begins new ones", todo="Give another --run"
         )
-    for seed in seeds:
+    for place, seed in enumerate(seeds, 1):
         run = f"{name}-seed{seed}"
         there = (runs_folder() / run / "run.json").exists()
         request = TrainRequest(run, None) if there else TrainRequest("none", run, None, init_from)
-        screen.tell(f"seed {seed} ({seeds.index(seed) + 1} of {len(seeds)}): run {run}")
+        screen.tell(f"seed {seed} ({place} of {len(seeds)}): run {run}")
         code, document = train_to_the_end(apply(settings, [f"trainer.training.seed={seed}"]), screen, request)
         yield run, code, document
         if code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from dateshard.cli import run
+from dateshard.training.seeds import name_of
 from tests.conftest import World, build_world
 
 Run = Callable[..., Any]
@@ -53,6 +55,30 @@ def test_each_seed_has_a_run_of_its_name_and_the_table_their_mean_and_spread(her
     }
     assert mse["baseline"] == "mean"
     assert together["beats"] + together["loses"] + together["unclear"] == 2
+
+
+def test_a_terminal_shows_as_many_figures_as_stand_side_by_side(here: World, ds: Run, terminal: Any) -> None:
+    names = [row["figure"] for row in ds("evaluate", "x-seed3", "x-seed4", "--json").document["summary"]]
+    terminal.of(50)
+    narrow = ds("evaluate", "x-seed3", "x-seed4").out.splitlines()
+    table = narrow[1 : next(place for place, line in enumerate(narrow) if "more figure" in line)]
+    assert max(map(len, table)) <= 50
+    above, below = table[0].split(), table[1].split()[2:]
+    assert [" ".join(both) for both in zip(above, below, strict=True)] == names[: len(below)]
+    assert len(table[2].split()) == 2 + len(below) + 1
+    terminal.of(300)
+    assert "more figure" not in ds("evaluate", "x-seed3", "x-seed4").out
+
+
+def test_without_a_name_seeds_do_not_go_on_with_runs_of_the_same_minute(
+    here: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    began = dt.datetime.now()
+    minutes = [began + dt.timedelta(minutes=later) for later in range(3)]
+    for minute in minutes:
+        Path(f"data/runs/{here.settings.dataset}-{minute:%Y%m%d-%H%M}-seed3").mkdir(parents=True)
+    assert name_of(None, here.settings).endswith("_2")
 
 
 def test_the_command_again_goes_on_with_the_seeds_that_are_missing(here: World, ds: Run) -> None:
