@@ -169,7 +169,7 @@ def _look(result: Evaluation, settings: Settings, dataset: Dataset) -> None:
     targets = choose_columns(settings.trainer, dataset).targets
     cells = observed_cells(dataset, targets)
     result.observed.update(shares_of(cells))
-    result.notes.append(shares_line(cells, "target cells"))
+    result.notes.extend(filter(None, [shares_line(cells, "target cells")]))
     result.notes.extend(f"warning: {sentence}" for sentence in thin_splits(cells))
     result.notes.extend(
         f"warning: no cell of {dataset.feature_names[place]} was observed in the training data: mean, ridge and every "

@@ -118,7 +118,8 @@ def _in_no_split(dataset: Dataset) -> str:
 def _observed(screen: Screen, started: Started) -> None:
     """How much of the targets each split holds, and a warning where it is almost nothing."""
     cells = observed_cells(started.dataset, started.session.train.wanted.targets)
-    screen.say(shares_line(cells, "target cells"))
+    if line := shares_line(cells, "target cells"):
+        screen.say(line)
     for warning in [*thin_splits(cells), *_not_filled(started)] if not started.finished else ():
         screen.tell(f"warning: {warning}")
 

@@ -41,7 +41,7 @@ def by_split(
     Args:
         rows: of the sources file, by date; those of a version before 0051 know no counts.
         features: places of those that count; None: all.
-        read: gives the counts of a date whose row knows none; None: such dates are left out.
+        read: gives the counts of a date whose row knows none; None: such dates are left out, as those without a shard are.
     """
     chosen = None if features is None else list(features)
     num_features = len(manifest.features) if chosen is None else len(chosen)
@@ -51,7 +51,7 @@ def by_split(
         if split is None:
             continue
         counts = counts_of(manifest, entry, rows.get(date))
-        counts = read(date) if counts is None and read else counts
+        counts = read(date) if counts is None and read and entry.parts[0].files else counts
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
             cells[split] = cells.get(split, 0) + entry.num_steps * entry.parts[0].nodes[1] * num_features
@@ -59,8 +59,13 @@ def by_split(
 
 
 def counts_of(manifest: Manifest, entry: Entry, row: SourceRow | None) -> Counts | None:
-    """Returns a date's observed cells by feature: all without a mask, else as in its row, None where that has none."""
-    if "observed" not in entry.parts[0].files:
+    """Returns a date's observed cells by feature: all without a mask, else as in its row.
+
+    None where that has none, and of a date without a shard, which is decoded when it is read."""
+    files = entry.parts[0].files
+    if not files:
+        return None
+    if "observed" not in files:
         return [entry.num_steps * entry.parts[0].nodes[1]] * len(manifest.features)
     return row.observed if row else None
 

@@ -68,6 +68,7 @@ def test_a_run_by_a_statistics_file_continues_exactly_and_is_opened_by_every_com
     assert "of shards and dumps" in world.run("predict", name).stderr
     world.run("checkpoints", "load", "latest")
     judged, forecast = run.evaluate(), run.predict()
+    assert "" not in judged.document["notes"]
     assert str(forecast["date"][0]) == "2024-03-05"
     world.prepare()
     world.tree["trainer"]["loading"] = {"policy": "streaming"}

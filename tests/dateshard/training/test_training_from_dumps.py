@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import dateshard
+from dateshard.insight.observed_shares import observed_cells
 from dateshard.judging.judge import evaluate_config
+from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import UsageError
 from dateshard.trainer.loop import train
 from dateshard.trainer.runs.start import New, start
@@ -153,6 +155,16 @@ def test_where_a_dump_of_a_run_is_gone_it_is_judged_on_its_shards_and_told_so(la
     ]
     assert "the dump that the run read is gone" in note
     assert str(run.predict()["date"][0]) == "2024-03-07"
+
+
+def test_dates_without_a_shard_are_left_out_of_what_was_observed(late: Any) -> None:
+    """Nobody knows it before they are decoded, and no training decodes them for a line on a terminal."""
+    looked = open_to_look(late.settings)
+    shares = observed_cells(looked, [0])
+    assert LATE in looked.manifest.dates
+    assert shares == observed_cells(Dataset.open(late.store), [0])
+    assert "test" not in shares
+    assert shares["train"].share < 1
 
 
 @pytest.mark.parametrize(
