@@ -184,15 +184,8 @@ class Period:
         return np.concatenate([ordered[:WORST], _spread(ordered[WORST:], most - WORST)])
 
     def _packed(self, at: int, place: int) -> dict[str, Any]:
-        """A node's series: bytes of S x C places between `low` and `high`, as base64; without an interval S is 2."""
         with np.errstate(invalid="ignore"):
-            means_SC = self.sums_SCMF[:, :-1, at, place] / self.counts_SCMF[:, :-1, at, place]
-        means_SC = means_SC if np.isfinite(means_SC[2:]).any() else means_SC[:2]
-        finite = means_SC[np.isfinite(means_SC)]
-        low, high = (float(f"{end:.7g}") for end in (finite.min(initial=np.inf), finite.max(initial=-np.inf)))
-        share = np.nan_to_num((means_SC - low) / ((high - low) or 1.0)).clip(0, 1)
-        values = np.where(np.isfinite(means_SC), np.rint(share * HIGHEST), MISSING).astype(np.uint8)
-        return {"low": low, "high": high, "packed": base64.b64encode(values.tobytes()).decode()}
+            return packed(self.sums_SCMF[:, :-1, at, place] / self.counts_SCMF[:, :-1, at, place])
 
     def _residuals(self, place: int) -> dict[str, Any]:
         """Mean and standard deviation of the residuals, four digits; None where nothing was observed.
@@ -205,6 +198,18 @@ class Period:
             mean = error / count
             spread = np.sqrt(np.maximum(squared / count - mean**2, 0.0))
         return {"columns": together, "mean": _digits(mean), "std": _digits(spread)}
+
+
+def packed(means_SC: Floats) -> dict[str, Any]:
+    """A node's series: bytes of S x C places between `low` and `high`, as base64; without an interval S is 2.
+
+    Where nothing was observed and no forecast is a number, both are 0."""
+    means_SC = means_SC if np.isfinite(means_SC[2:]).any() else means_SC[:2]
+    finite = means_SC[np.isfinite(means_SC)]
+    low, high = (float(f"{end:.7g}") for end in ((finite.min(), finite.max()) if finite.size else (0.0, 0.0)))
+    share = np.nan_to_num((means_SC - low) / ((high - low) or 1.0)).clip(0, 1)
+    values = np.where(np.isfinite(means_SC), np.rint(share * HIGHEST), MISSING).astype(np.uint8)
+    return {"low": low, "high": high, "packed": base64.b64encode(values.tobytes()).decode()}
 
 
 def unpacked(series: Mapping[str, Any], columns: int) -> Floats:

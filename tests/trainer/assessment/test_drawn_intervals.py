@@ -12,7 +12,8 @@ import pytest
 from dateshard.cli import run
 from dateshard.judging.verdict import kept
 from dateshard.reports.forecasts import DrawnWindow, forecast_chart
-from dateshard.trainer.assessment.period import TimeColumns, unpacked
+from dateshard.shardstore.identity import seal
+from dateshard.trainer.assessment.period import TimeColumns, packed, unpacked
 from dateshard.trainer.data.window_dates import NOWHEN
 from dateshard.trainer.runs.run_folder import TrainingRun
 from tests.conftest import build_world
@@ -74,9 +75,9 @@ def test_the_whole_period_is_that_of_windows_a_horizon_apart(quantiles: Path, mo
     means = taken.group_by("node", "feature", "column").agg(pl.col(kinds).mean())
     compared = 0
     for name, series in period["series"].items():
-        for node, packed in zip(period["nodes"], series, strict=True):
-            values = unpacked(packed, 16)
-            near = (packed["high"] - packed["low"]) / 254 / 2 + 1e-4
+        for node, own in zip(period["nodes"], series, strict=True):
+            values = unpacked(own, 16)
+            near = (own["high"] - own["low"]) / 254 / 2 + 1e-4
             for row in means.filter(node=node, feature=name).iter_rows(named=True):
                 wanted = [np.nan if row[kind] is None else row[kind] for kind in kinds]
                 np.testing.assert_allclose(values[:, row["column"]], wanted, atol=near)
@@ -101,6 +102,13 @@ def test_residuals_are_those_of_all_windows(quantiles: Path, monkeypatch: pytest
         assert np.abs(np.cumsum(mine) - np.cumsum(counts) / len(of_target)).max() < 0.02  # a bin is 0.4 % wide
         assert np.abs(np.asarray(mine)[:30].sum() - (of_target["error"] < bars["edges"][30]).mean()) < 0.02
         assert bars["outside"] == pytest.approx(1 - counts.sum() / len(of_target), abs=0.01)
+
+
+def test_a_series_without_a_number_is_kept_as_one() -> None:
+    """Of a node that was not observed, by a model whose forecasts are not finite."""
+    series = packed(np.full((4, 3), np.nan))
+    assert seal(series)
+    assert np.isnan(unpacked(series, 3)).all()
 
 
 @pytest.mark.parametrize(
