@@ -183,7 +183,7 @@ def _known_model(name: str, info: ValidationInfo) -> str:
 
 def _unknown(kind: str, name: str, known: Sequence[str], own: str) -> ValueError:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     return ValueError(f"no {kind} '{shorten(name)}'{hint} Use {', '.join(known)}{own}")
 
 

@@ -119,7 +119,8 @@ def _nothing() -> tuple[Floats, Integers]:
 
 def drawn_node(errors_N: Floats, kind: str, error: float) -> int:
     """Returns the node at which a window is drawn: of a worst one the worst, of others the one nearest to its error."""
-    away = -errors_N if kind == "worst" else np.abs(errors_N - error)
+    with np.errstate(invalid="ignore"):  # an infinite error from the same
+        away = -errors_N if kind == "worst" else np.abs(errors_N - error)
     return int(np.argmin(np.where(np.isnan(away), np.inf, away)))
 
 

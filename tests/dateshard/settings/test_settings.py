@@ -121,10 +121,11 @@ def test_a_wrong_word_is_answered_with_the_right_ones(load: Load) -> None:
     assert found.endswith("(got 'average')")
 
 
-def test_a_loss_that_does_not_exist_is_answered_with_those_that_do(load: Load) -> None:
-    (found,) = faults(load, BASE.replace("{epochs: 3}", "{loss: rmse}"))
+@pytest.mark.parametrize(("loss", "hint"), [("rmse", "; did you mean 'mse'?"), ("of-which-nobody-heard", ".")])
+def test_a_loss_that_does_not_exist_is_answered_with_those_that_do(load: Load, loss: str, hint: str) -> None:
+    (found,) = faults(load, BASE.replace("{epochs: 3}", f"{{loss: {loss}}}"))
     names = "mse, mae, huber, quantile, poisson, negative_binomial, cross_entropy, or your own as my_module:loss"
-    assert found == f"a.yaml:11:14: trainer.training.loss: no loss 'rmse'; did you mean 'mse'? Use {names}"
+    assert found == f"a.yaml:11:14: trainer.training.loss: no loss '{loss}'{hint} Use {names}"
 
 
 def test_a_format_that_does_not_exist_is_refused_by_the_configuration(load: Load) -> None:

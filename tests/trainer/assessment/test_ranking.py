@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dateshard.trainer.assessment.evaluate import evaluate
-from dateshard.trainer.assessment.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors
+from dateshard.trainer.assessment.ranking import KEPT, SAMPLED, Ranked, Ranking, cell_errors, drawn_node
 from dateshard.trainer.data.batch import Batch
 
 
@@ -84,6 +84,10 @@ def test_a_category_that_is_unseen_or_not_observed_is_no_error_and_a_forecast_th
     )
     assert errors[0, :, 0].T.tolist() == [[0.25, np.inf, 0.0, 25.0], [1.0, 0.0, 1.0, 1.0]]
     assert counts[0, :, 0].T.tolist() == [[True, True, True, False], [False, True, False, True]]
+
+
+def test_where_all_errors_are_infinite_a_node_is_drawn_without_a_warning() -> None:
+    assert drawn_node(np.full(3, np.inf), "middle", np.inf) == 0
 
 
 def test_batches_do_not_change_the_choice_and_memory_does_not_grow() -> None:
