@@ -1,6 +1,6 @@
 """What a training that was killed and continued repeats, skips and changes: dateshard, Lightning, HF Trainer, grain.
 
-    python bench/resume_peers.py --environments FOLDER [--only dateshard,lightning]      prints a Markdown table
+    python bench/resume_peers.py --environments FOLDER [--only dateshard+lightning]      prints a Markdown table
 
 FOLDER/lightning, FOLDER/hf and FOLDER/grain are virtual environments (bench/results/2026-11-29-resume-peers.md says how
 they are made). Each peer is a script in bench/peers that is run there; dateshard is the real command. A process kills
@@ -264,10 +264,8 @@ def of_ranks(folder: Path) -> tuple[str, str, str, str]:
         made.close()
     finally:
         os.chdir(before)
-    what = (
-        "the reader's slices of 2 and of 3 ranks, interleaved, are the batches of one, bit by bit; training in several "
-    )
-    return WORLD, "yes" if same else "**no**", "-", what + "processes comes later"
+    what = "the reader's slices of 2 and of 3 ranks, interleaved, are the batches of one, bit by bit"
+    return WORLD, "yes" if same else "**no**", "-", what
 
 
 def main() -> None:
