@@ -129,10 +129,11 @@ def show_statistics(screen: Screen, document: StatisticsDocument, manifest: Mani
     if "by_date" in document:
         _show_by_date(screen, document["by_date"], undated=undated)
     if not manifest.dates:
-        screen.tell(
-            f"no date has a shard. train reads dumps with trainer.loading: {{policy: streaming, from_dumps: true}}; other "
-            f"datasets of the same settings are scaled by these statistics with loading.statistics: {document['file']}"
+        screen.explain(
+            "no date has a shard. train reads dumps with trainer.loading.policy=streaming trainer.loading.from_dumps=true; "
+            "other datasets of the same settings are scaled by these statistics with trainer.loading.statistics="
         )
+        screen.tell(f"  {document['file']}")
     if "drift" in document and not undated:  # there is no other date to stand apart from
         _show_drift(screen, document)
 

@@ -52,6 +52,16 @@ def test_a_pass_commits_the_statistics_of_shards_and_no_shard(world: Any) -> Non
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
 
+def test_a_terminal_shows_what_reads_dumps_in_unbroken_words(world: Any, ds: Any, terminal: Any) -> None:
+    terminal.of(60)
+    lines = ds("statistics", "-c", "config.yaml", "--measure").out.splitlines()
+    assert Path(lines[-1].strip()).name == "statistics.json"
+    words = " ".join(lines[:-1])
+    for word in ("policy=streaming", "from_dumps=true;", "statistics="):
+        assert f"trainer.loading.{word}" in words
+    assert max(map(len, lines[-6:-1])) <= 60
+
+
 def test_a_run_by_a_statistics_file_continues_exactly_and_is_opened_by_every_command(world: Any) -> None:
     file = measured(world)
     world.tree["trainer"]["loading"] = {**FROM_DUMPS, "statistics": str(file)}
