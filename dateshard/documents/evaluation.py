@@ -181,7 +181,10 @@ class EvaluateDocument(TypedDict):
     windows: Annotated[int, Field(description="of the split; every row is judged on all of them")]
     measure: Annotated[Literal["mse", "mae"], Field(description="the error of numbers that decided")]
     history: Annotated[int, Field(description="steps that the model looks back")]
-    observed: Annotated[dict[str, float], Field(description="by split: share of its target cells that was observed")]
+    observed: Annotated[
+        dict[str, float],
+        Field(description="by split: share of its target cells that was observed, of dates with a shard"),
+    ]
     features: Annotated[list[str], Field(description="the numeric targets")]
     categorical: Annotated[list[str], Field(description="the categorical targets")]
     rows: list[EvaluateRow]
