@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dateshard.settings import load_settings
+from dateshard.trainer.checkpoint import CheckpointWriter
 from dateshard.trainer.rehearsal.overfit import Overfitted
 from dateshard.training import rehearsal
 from dateshard.training import view as training_screen
@@ -215,6 +216,13 @@ def test_a_terminal_shows_the_live_line_and_what_was_saved(
     monkeypatch.setattr(training_screen, "SHOWN_SECONDS", -1.0)
     shown = list[str]()
     monkeypatch.setattr("dateshard.terminal.screen.Bar.reach", lambda _, done, note="": shown.append(note))
+    begin = CheckpointWriter.save
+
+    def save(writer: CheckpointWriter, *given: Any) -> None:  # on a busy machine the next save may else be told at once
+        begin(writer, *given)
+        writer._wait()
+
+    monkeypatch.setattr(CheckpointWriter, "save", save)
     terminal.of(160)
     ds("train", "-c", "config.yaml", "--save-freq", "4")
     assert len(shown) == 26
