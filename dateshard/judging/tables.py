@@ -149,17 +149,24 @@ def _best(column: Sequence[float | None], *, higher: bool) -> float | None:
 
 
 def _raw_errors(screen: Screen, result: Evaluation) -> None:
-    """Shows raw errors of the model (without one, of the best baseline): bias and quantiles, a line a target."""
+    """Shows raw errors of the model (without one, of the best baseline): bias and quantiles, a line a target.
+
+    Where MAPE leaves out some of the targets, it stands beside how many.
+    """
     row = _judged(result)
     if row is None:
         return
-    lines = [[f"{row.name}, raw units", "bias", "|e| p50", "p90", "p99", "MAPE leaves out"]]
-    for name in result.features[:SHOWN_FEATURES] if screen.terminal else result.features:
-        errors = row.raw["by_feature"][name]
-        quantiles = [number(value, 3) for value in errors["error_quantiles"].values()]
-        lines.append([name, number(errors["bias"], 3), *quantiles, str(errors["mape_left_out"])])
+    names = result.features[:SHOWN_FEATURES] if screen.terminal else result.features
+    errors = [row.raw["by_feature"][name] for name in names]
+    partly = any(each["mape"] is not None and each["mape_left_out"] for each in errors)  # of a part of the targets
+    lines = [[f"{row.name}, raw units", "bias", "|e| p50", "p90", "p99", *["MAPE %", "left out"] * partly]]
+    for name, each in zip(names, errors, strict=True):
+        quantiles = [number(value, 3) for value in each["error_quantiles"].values()]
+        left = "all" if each["mape"] is None and each["mape_left_out"] else f"{each['mape_left_out']}"
+        mape = [number(_percent(each["mape"]), 1), left] * partly
+        lines.append([name, number(each["bias"], 3), *quantiles, *mape])
     screen.tell()
-    screen.table(lines, right=range(1, 6))
+    screen.table(lines, right=range(1, len(lines[0])))
 
 
 def _intervals(screen: Screen, result: Evaluation) -> None:
