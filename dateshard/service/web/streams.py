@@ -19,7 +19,8 @@ from dateshard.service.jobs.job_table import JobTable
 from dateshard.service.web.problems import ProblemError
 
 LOOKED_SECONDS = 0.1  # between two looks at the log
-QUIET_SECONDS = 15.0  # after which a comment shows that the line still stands
+QUIET_SECONDS = 15.0  # the longest silence: a comment shows before that the line still stands
+ROUSED_SECONDS = 5.0  # after which streams are woken without news
 COMMENT = b": still here\n\n"
 RETRY = b"retry: 1000\n"  # milliseconds; a line of the first event
 MOST_ID = (1 << 63) - 1
@@ -54,13 +55,14 @@ class EventStreams:
         """Looks for news until it is cancelled, and wakes quiet streams now and then."""
         seen, woken = -1, time.monotonic()
         while True:
+            now, moment = seen, time.monotonic()
             with suppress(sqlite3.Error):  # locked for long: the next look may succeed
-                now, moment = self.table.database.version(), time.monotonic()
-                if now != seen or self.ending() or moment > woken + QUIET_SECONDS:
-                    seen, woken = now, moment
-                    self._shared.clear()
-                    self._news.set()
-                    self._news = asyncio.Event()
+                now = self.table.database.version()
+            if now != seen or self.ending() or moment > woken + ROUSED_SECONDS:
+                seen, woken = now, moment
+                self._shared.clear()
+                self._news.set()
+                self._news = asyncio.Event()
             await asyncio.sleep(LOOKED_SECONDS)
 
     @contextmanager
@@ -84,7 +86,7 @@ class EventStreams:
         while True:
             news = self._news  # before looking: what comes after it wakes
             piece = self._piece(job, after)
-            if piece.data or time.monotonic() > sent + QUIET_SECONDS:
+            if piece.data or time.monotonic() > sent + QUIET_SECONDS - ROUSED_SECONDS:
                 yield start + piece.data if piece.data else COMMENT
                 start, after, sent = b"" if piece.data else start, piece.last, time.monotonic()
             if piece.over:

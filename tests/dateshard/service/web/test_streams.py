@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dateshard.service.jobs.database import Database
 from dateshard.service.jobs.job_table import JobOrder, JobTable
 from dateshard.service.jobs.service_folder import ServiceFolder
 from dateshard.service.web import streams
 from dateshard.service.web.streams import COMMENT, EventStreams
+from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.page_client import page_client
 from tests.kit.serving import API
 
@@ -72,6 +76,7 @@ def test_a_quiet_stream_is_kept_open_by_comments_also_when_the_log_cannot_be_loo
     table: JobTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(streams, "ROUSED_SECONDS", 0.02)
     monkeypatch.setattr(streams, "LOOKED_SECONDS", 0.01)
 
     def play(following: EventStreams) -> None:
@@ -91,6 +96,61 @@ def test_a_quiet_stream_is_kept_open_by_comments_also_when_the_log_cannot_be_loo
     assert pieces[0].startswith(b"retry: 1000\ndata: {")
     assert b"retry" not in b"".join(pieces[1:])
     assert b'"type":"stopped"' in pieces[-1]
+
+
+def test_no_silence_lasts_longer_than_is_said_whatever_other_jobs_wake_a_stream(
+    table: JobTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, version, tick = [0.0], Database.version, 0.25
+    with table.database.writing():
+        table.add("other", "n", JobOrder({}, {}, None), tmp_path)
+
+    def looked(self: Database) -> int:  # time goes on with every look
+        clock[0] += tick
+        if clock[0] in (9.0, 38.0):
+            table.tell("other", "progress", {})
+        if clock[0] == 100.0:
+            table.ask("job", "stop")
+        return version(self)
+
+    monkeypatch.setattr(Database, "version", looked)
+    monkeypatch.setattr(streams, "LOOKED_SECONDS", 0)
+    monkeypatch.setattr(streams, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    seen = JobTable.open(ServiceFolder(tmp_path / "data").path)
+    following = EventStreams(seen, 1, lambda: False)
+
+    async def listen() -> list[float]:
+        watching = asyncio.create_task(following.watch())
+        heard = [clock[0] async for _ in following.follow("job", 0)]
+        watching.cancel()
+        return heard
+
+    heard = asyncio.run(listen())
+    seen.database.close()
+    assert heard[-1] >= 100
+    assert max(after - before for before, after in pairwise(heard)) <= streams.QUIET_SECONDS + 2 * tick
+
+
+def test_a_stream_ends_with_the_server_also_when_the_log_cannot_be_looked_at(
+    table: JobTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[bool]()
+
+    def locked(_: Database) -> int:
+        asked.append(True)
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(Database, "version", locked)
+    following = EventStreams(table, 1, lambda: bool(asked))
+
+    async def listen() -> list[bytes]:
+        watching = asyncio.create_task(following.watch())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            pieces = [piece async for piece in following.follow("job", 0)]
+        watching.cancel()
+        return pieces
+
+    assert asyncio.run(listen())[-1] == streams.CLOSING
 
 
 def test_a_stream_is_held_back_by_no_cache_and_no_proxy(table: JobTable, tmp_path: Path) -> None:
