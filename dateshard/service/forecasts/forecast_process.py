@@ -24,7 +24,6 @@ from dateshard.service.forecasts.predict_body import PredictBody
 from dateshard.shardstore.errors import DateshardError, UsageError, of_memory
 
 MOST_MODELS = 4
-MOST_FAULTS = 20  # of a body, that are told
 IDLE_SECONDS = 900.0
 Key = tuple[str, str, float | None]
 
@@ -106,7 +105,7 @@ def _answer(models: Models, run: str, body: bytes) -> Pair:
         return b"", forecast(models, run, body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        refused: dict[str, Any] = {"kind": "fields", "error": "", "faults": faults[:MOST_FAULTS]}
+        refused: dict[str, Any] = {"kind": "fields", "error": "", "faults": faults}
     except DateshardError as error:
         refused = {"kind": error.kind, "error": str(error)}
     except Exception as error:

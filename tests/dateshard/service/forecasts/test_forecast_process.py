@@ -120,6 +120,13 @@ def test_what_cannot_be_forecast_is_a_problem_that_names_its_field_and_the_proce
     assert ask(client, body()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "history", [[[["a", "b"]]], [[["a"], ["b"]]], [[["a"]], [["b"]]]], ids=["values", "nodes", "steps"]
+)
+def test_of_many_values_that_are_no_numbers_the_first_is_named(client: PageClient, history: Any) -> None:
+    assert [fault["field"] for fault in ask(client, body(history=history)).json()["errors"]] == ["history[0][0][0]"]
+
+
 def test_a_job_whose_run_is_gone_has_no_forecast(client: PageClient) -> None:
     problem = ask(client, body(), "nowhere").json()
     assert (problem["status"], "no run 'nowhere'" in problem["detail"]) == (404, True)
