@@ -26,6 +26,7 @@ PARTING = 20.0  # seconds that the others have to end by themselves once the fir
 LEFT_ALONE = ProcessGoneError.exit_code
 LOOKED = 0.05  # seconds between two looks at the processes
 PR_SET_PDEATHSIG = 1
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # of one of several processes, in its environment
 
 
 def number_of(devices: str) -> int:
@@ -112,7 +113,7 @@ def _start(words: Sequence[str], rank: int, count: int, folder: Path) -> subproc
 
 def place_of(rank: int, count: int, folder: Path) -> dict[str, str]:
     """The environment that tells one of several processes which it is; what the user set of threads stays."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    place = dict(zip(PLACE, (rank, rank, count, count), strict=True))
     threads = str(max(1, len(os.sched_getaffinity(0)) // count))
     own = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
     kept = {name: os.environ.get(name, value) for name, value in own.items()}

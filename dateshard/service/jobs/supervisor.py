@@ -15,6 +15,7 @@ from dateshard.service.jobs.job_states import ACTIVE
 from dateshard.service.jobs.job_table import JobTable, ServiceJob
 from dateshard.service.jobs.process_identity import is_alive
 from dateshard.service.jobs.service_folder import ServiceFolder
+from dateshard.training.launch import PLACE
 
 LOOKED_SECONDS = 0.1  # between two looks at the table and the processes
 LAST_LINES = 50  # of a log, that an error is looked for in
@@ -41,6 +42,7 @@ def launch_process(folder: ServiceFolder, job: str, attempt: int) -> Process:
             stdout=out,
             stderr=out,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in PLACE},  # that is the server's own
         )
 
 

@@ -36,8 +36,11 @@ def test_what_the_first_process_cannot_know_is_told_of_the_job(
     assert reason in (outcome or (None, ""))[1]
 
 
-def test_the_processes_of_a_job_that_another_attempt_has_end_and_change_nothing(tmp_path: Path) -> None:
-    """They are real ones, which have imported nothing before."""
+def test_the_processes_of_a_job_that_another_attempt_has_end_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are real ones, which have imported nothing before, of a server that torchrun or the like has started."""
+    monkeypatch.setenv("RANK", "1")
     folder = ServiceFolder(tmp_path)
     table = JobTable.open(folder.path)
     with table.database.writing():
