@@ -73,7 +73,7 @@ def _train_and_settle(table: JobTable, job: ServiceJob, data: Path, stop: StopSi
         return PAUSED
     state = ENDS.get(ended.why, "completed")
     reason = f"its process held more than its {ended.why}" if state == "paused" else ended.why
-    table.settle(job, state, reason, {"best_loss": ended.state.progress.best_loss})
+    table.settle(job, state, reason)
     return PAUSED if state == "paused" else 0
 
 

@@ -203,14 +203,14 @@ class JobTable:
             if self.state(job.id) == "starting":
                 self._move(job.id, "running", "", data)
 
-    def settle(self, job: ServiceJob, state: str, reason: str = "", data: Data | None = None) -> bool:
+    def settle(self, job: ServiceJob, state: str, reason: str = "") -> bool:
         """Brings a job to rest, unless another process has it by now or it rests already; tells whether it did."""
         ends = ",".join("?" * len(ACTIVE))
         sql = f"UPDATE jobs SET ended = ? WHERE id = ? AND attempt = ? AND state IN ({ends})"
         with self.database.writing():
             if not self.database.changed(sql, (time.time(), job.id, job.attempt, *ACTIVE)):
                 return False
-            self._move(job.id, state, reason, data)
+            self._move(job.id, state, reason)
         return True
 
     def tell(self, job: str, kind: str, data: Data) -> None:

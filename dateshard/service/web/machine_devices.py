@@ -43,13 +43,19 @@ def choose_devices(asked: int | str, trainer: Trainer) -> int:
     return number
 
 
-@cache
 def count_accelerators() -> int:
-    """How many accelerators torch finds here, which is asked in a process of its own: the server never imports torch."""
+    """How many accelerators torch finds here; none where it could not be asked, which the next start tries again."""
     if not any(Path(driver).exists() for driver in DRIVERS):
         return 0
     try:
-        ended = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, timeout=WAIT_SECONDS, check=True)
-        return int(ended.stdout)
+        return _ask_torch()
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
+
+
+@cache  # an answer stays, a failure is none
+def _ask_torch() -> int:
+    """Asks in a process of its own: the server never imports torch."""
+    return int(
+        subprocess.run([sys.executable, "-c", COUNT], capture_output=True, timeout=WAIT_SECONDS, check=True).stdout
+    )

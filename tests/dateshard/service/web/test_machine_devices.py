@@ -52,4 +52,14 @@ def test_accelerators_are_counted_by_torch_in_a_process_of_its_own(monkeypatch: 
         "COUNT",
         machine_devices.COUNT.replace("d' % device.count_accelerators()", "d' % (3 + device.count_accelerators())"),
     )
-    assert count_accelerators.__wrapped__() == device.count_accelerators() + 3
+    assert count_accelerators() == device.count_accelerators() + 3
+    machine_devices._ask_torch.cache_clear()
+
+
+def test_a_count_that_failed_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_devices, "DRIVERS", ("/",))
+    monkeypatch.setattr(machine_devices, "COUNT", "raise SystemExit(1)")
+    assert count_accelerators() == 0
+    monkeypatch.setattr(machine_devices, "COUNT", "print(2)")
+    assert count_accelerators() == 2
+    machine_devices._ask_torch.cache_clear()
