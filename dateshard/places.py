@@ -1,4 +1,4 @@
-"""Where things lie: below `data/` of the working directory, or below `DATESHARD_DATA`."""
+"""Where things lie: below `data/` of the working directory, or below `DATESHARD_DATA`; stores in a bucket, too."""
 
 from __future__ import annotations
 
@@ -27,8 +27,17 @@ def data_in(folder: Path) -> Iterator[None]:
 
 
 def shards_folder(dataset: str) -> Path:
-    """One dataset's store."""
-    return data_folder() / "shards" / dataset
+    """One dataset's store, or this machine's side of it where DATESHARD_SHARDS names a place in a bucket.
+
+    Raises:
+        UsageError: it names none, or a store of this machine lies here already.
+    """
+    folder, place = data_folder() / "shards" / dataset, os.environ.get("DATESHARD_SHARDS")
+    if place and dataset and _instead.get() is None:
+        from dateshard.shardstore.objects.bucket_store import lie_in_bucket
+
+        lie_in_bucket(folder, f"{place}/{dataset}")
+    return folder
 
 
 def runs_folder() -> Path:

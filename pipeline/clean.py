@@ -9,7 +9,10 @@ from dateshard.pipeline.planning.observe import observe
 from dateshard.pipeline.planning.plan import Observed, Wish, make_plan
 from dateshard.shardstore.cleaning.garbage import Garbage, Needed, Runs, find_garbage, remove_garbage
 from dateshard.shardstore.commit import StoreWriter
+from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.measured import partial_key
+from dateshard.shardstore.objects.bucket_store import bucket_of
+from dateshard.shardstore.objects.copies_budget import BUDGET
 
 BY_PINS = Runs()  # only those that pins name are looked at
 
@@ -20,11 +23,25 @@ def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs 
     Raises:
         BusyError: another process writes this dataset.
         StoreError: nothing was committed here yet, or what must stay cannot be read.
+        UsageError: the store lies in a bucket.
     """
+    refuse_in_bucket(root)
     if dry_run:
         return find_garbage(root, _wanted(config, root), keep, runs)
     with StoreWriter(root):
         return remove_garbage(root, _wanted(config, root), keep, runs)
+
+
+def refuse_in_bucket(root: Path) -> None:
+    """Refuses to clean a store in a bucket.
+
+    Raises:
+        UsageError: it lies in one.
+    """
+    if bucket := bucket_of(root):
+        what = "nothing is removed of a store in a bucket: runs on other machines may need its generations"
+        todo = f"Copies on this machine keep to {BUDGET} by themselves"
+        raise UsageError(what, where=Where(file=str(bucket.at)), todo=todo)
 
 
 def _wanted(config: Pipeline, root: Path) -> Needed:

@@ -140,7 +140,7 @@ def without_rows(
         for date, key in keys.items()
     }
     sources = replace(seen.sources, dropped={**seen.sources.dropped, **noted})
-    return replace(seen, sources=sources, staged=StagedKeys(root))
+    return replace(seen, sources=sources, staged=StagedKeys(root, sources))
 
 
 def still_dropped(sources: Sources, plan: Plan) -> dict[dt.date, DroppedRow]:

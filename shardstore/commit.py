@@ -41,9 +41,12 @@ from dateshard.shardstore.manifest import (
     generations,
     load_manifest,
     manifest_name,
+    named_folders,
     next_generation,
+    pointer_to,
     write_format,
 )
+from dateshard.shardstore.objects.bucket_store import Bucket, bucket_of, make_way, read_committed
 from dateshard.shardstore.sources import Sources
 
 FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")
@@ -81,7 +84,8 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
         if candidate.exists():
             if first_damaged(candidate, hashes) is None:
                 return candidate
-            continue
+            if not make_way(root, candidate):
+                continue
         candidate.parent.mkdir(parents=True, exist_ok=True)
         for name in hashes:
             (folder / name).chmod(0o444)
@@ -150,6 +154,7 @@ class StoreWriter:
         self._sound = 0  # the generation that CURRENT is known to name, with its own sources
         self._journal = ""  # what was taken out of commits.jsonl
         self._format = ""  # what was wrong with FORMAT before it was written anew
+        self._bucket: Bucket | None = None
 
     def __enter__(self) -> StoreWriter:
         path, new = self.root / "writer.lock", not self.root.exists()
@@ -180,6 +185,9 @@ class StoreWriter:
             self.sweep()
             (self.root / "staging").mkdir(exist_ok=True)
             self._journal = journal.take_out_damaged(self.root)
+            self._bucket = bucket_of(self.root)
+            if self._bucket:
+                self._bucket.begin((self.root / "FORMAT").read_bytes())
             self._flusher = Flusher(self.root)
         except BaseException:
             os.close(self._lock)
@@ -208,8 +216,10 @@ class StoreWriter:
         """
         notes = [note for note in (self._format, self._journal) if note]
         try:
-            named = [current_generation(self.root)]
+            named = [current_generation(self.root, self._bucket)]
         except NotThereError:
+            if bucket_of(self.root):  # what lies here are copies of what is gone
+                return None, notes
             named = []
         except DamagedError as error:
             notes.append(str(error))
@@ -252,24 +262,45 @@ class StoreWriter:
             and self._sound == previous.generation
         ):
             self._flusher.flush(self._published)  # a copy that mends a damaged folder changes no manifest
+            if self._bucket:
+                self._bucket.push(self._published)
             self._published = []
             return previous
         generation = next_generation(self.root)
-        path = self.root / "manifests" / manifest_name(generation)
-        with disk_full_as_error(path):
+        with disk_full_as_error(self.root / "manifests" / manifest_name(generation)):
             self._flusher.flush(self._published)
+            if self._bucket:
+                generation = self._commit_there(self._bucket, manifest, sources, previous)
+            path = self.root / "manifests" / manifest_name(generation)
             self._published = []
             self._link_new(sources_path(self.root, generation), seal(sources.to_json()))
             self._link_new(path, seal(manifest.to_json()))
             fsync_path(path.parent)
-            replace_file(self.root / "CURRENT", seal({"generation": generation, "manifest": path.name}))
+            replace_file(self.root / "CURRENT", pointer_to(generation))
         self._sound = generation
         self._log(generation, manifest)
         return Committed(generation, manifest, sources)
 
+    def _commit_there(self, bucket: Bucket, manifest: Manifest, sources: Sources, previous: Committed | None) -> int:
+        """Sends what the bucket lacks and commits there, before anything here says so; returns the generation."""
+        known = {*named_folders(previous.manifest)} if previous else set()
+        new = {*named_folders(manifest)} - known
+        named = {self.root / name for name in new if not name.startswith("cache/")}
+        measured = {self.root / "staged" / str(date) / row.staged for date, row in sources.dates.items() if row.staged}
+        again = {folder for folder in measured if previous is None and folder.is_dir()}
+        bucket.push({*self._published, *bucket.unsent(), *named, *again})
+        contents = seal(sources.to_json()), seal(manifest.to_json())
+
+        def files(number: int) -> dict[str, bytes]:
+            paths = sources_path(self.root, number), self.root / "manifests" / manifest_name(number)
+            return {str(path.relative_to(self.root)): data for path, data in zip(paths, contents, strict=True)}
+
+        return bucket.commit(previous.generation if previous else 0, files, pointer_to)
+
     def _link_new(self, path: Path, data: bytes) -> None:
-        """A new file under `path`, complete from its first moment; fails if the name is taken."""
-        with appearing(path, self.root / "staging" / uuid.uuid4().hex, over=False, durable=False) as temporary:
+        """A new file under `path`, complete from its first moment; fails if the name is taken, but for a bucket's copy."""
+        over = self._bucket is not None
+        with appearing(path, self.root / "staging" / uuid.uuid4().hex, over=over, durable=False) as temporary:
             write_file(temporary, data)
             temporary.chmod(0o444)
 
@@ -302,7 +333,7 @@ def load_sources(root: Path, generation: int) -> Sources:
     """
     path, todo = sources_path(root, generation), f"{to_run('preprocess', config=True)} (it writes it anew)"
     try:
-        data = path.read_bytes()
+        data = read_committed(root, str(path.relative_to(root)))
     except FileNotFoundError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
     except OSError as error:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dateshard.shardstore import cache
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import copies_of, load_sources, sources_path
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
@@ -47,13 +46,15 @@ from dateshard.shardstore.manifest import (
     current_generation,
     load_manifest,
     manifest_name,
+    named_folders,
     read_format,
 )
 from dateshard.shardstore.measured import verify_measured
+from dateshard.shardstore.objects.bucket_store import discard, discard_copies, opener_of
 from dateshard.shardstore.pinning.pins import pin_files, read_pin, write_pin
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
-from dateshard.shardstore.storage import zarr_raw
+from dateshard.shardstore.storage import zarr_cache, zarr_raw
 from dateshard.shardstore.storage.shards import load_stored, verify_stored
 from dateshard.shardstore.storage.verified_files import VerifiedFiles, judged, read_at, repair_of
 from dateshard.shardstore.times.calendar import (
@@ -85,7 +86,7 @@ class Dataset:
         self.root, self.generation, self.manifest, self.published = root, generation, manifest, manifest
         self.days: list[Day] = manifest.days()
         self.segments: list[Segment] = segments(self.days, joined=not manifest.cut and manifest.layout != "table")
-        self._opener = VerifiedFiles(self._refuse_if_cleaned)
+        self._opener = VerifiedFiles(self._refuse_if_cleaned, opener_of(root))
         self._files: dict[tuple[dt.date, str], tuple[Path, int, str]] = {}  # about 0.3 kB a date and array
 
     @staticmethod
@@ -96,8 +97,7 @@ class Dataset:
             NotThereError: no dataset, or the generation is gone.
             DamagedError: CURRENT or the manifest does not match its hash.
         """
-        folder = Path(root)
-        number = current_generation(folder) if generation is None else generation
+        number = current_generation(folder := Path(root)) if generation is None else generation
         read_format(folder)
         return Dataset(folder, number, load_manifest(folder, number))
 
@@ -343,9 +343,11 @@ class Dataset:
         yield path
         if "zarr" in (shard := self._entry(date).parts[0]).formats:
             yield from (copy / path.parent.name / path.name for copy in copies_of(path.parents[1]))
+            if discard(path.parents[1]):
+                yield path
             return
         hashes = {zarr_raw.chunk_file(name): file for name, file in shard.files.items()}
-        cache.build(path.parents[1], hashes, lambda: self._load_stored(date, shard), self.feature_names)
+        zarr_cache.build(path.parents[1], hashes, lambda: self._load_stored(date, shard), self.feature_names)
         yield path
 
     def _load_stored(self, date: dt.date, shard: Part) -> dict[str, NDArray[Any]]:
@@ -419,8 +421,7 @@ class Dataset:
 
     def _file(self, date: dt.date, array: str) -> tuple[Path, int, str]:
         """Where a chunk file lies, its size and hash. Remembered: joining a path costs as much as reading a small date."""
-        known = self._files.get((date, array))
-        if known is None:
+        if (known := self._files.get((date, array))) is None:
             known = self._files[date, array] = self._file_of(date, array)
         return known
 
@@ -474,6 +475,7 @@ class Dataset:
 
     def _verify_date(self, date: dt.date, *, full: bool) -> None:
         shard = self._entry(date).parts[0]
+        discard_copies(self.root, named_folders(replace(self.manifest, dates={date: self._entry(date)})))
         verify_stored(self.root, date, shard, full=full)
         if "zarr" not in shard.formats:
             return

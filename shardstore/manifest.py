@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from dateshard.shardstore.identity import expected_form, nothing_to_collect, sea
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.layouts.row_buckets import BUCKETS, ROW
+from dateshard.shardstore.objects.bucket_store import Bucket, bucket_of, read_committed
 from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 
 FORMAT = 1
@@ -344,6 +345,15 @@ def _refuse_unfit(manifest: Manifest) -> None:
                 raise ValueError(size)
 
 
+def named_folders(manifest: Manifest) -> Iterator[str]:
+    """Names the published folders that a manifest needs, from the store's root."""
+    yield from (f"{kind}/{folder_id}" for kind, folder_id in manifest.frozen.items())
+    for date, entry in manifest.dates.items():
+        for shard in entry.parts:
+            yield f"{'shards' if 'zarr' in shard.formats else 'cache'}/{date}/{shard.id}"
+            yield from (f"{name}/{date}/{stored.folder}" for name, stored in shard.formats.items() if stored)
+
+
 def check_format(version: object, file: str) -> None:
     """Refuses a store of another format version.
 
@@ -381,7 +391,7 @@ def read_format(root: Path) -> None:
     """
     path, todo = root / "FORMAT", f"{to_run('preprocess', config=True)} (it writes it anew)"
     try:
-        data = path.read_bytes()
+        data = read_committed(root, path.name)
     except OSError as error:
         raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
     content = unseal(data, str(path), todo)
@@ -408,21 +418,43 @@ def next_generation(root: Path) -> int:
     return max((int(match[1]) for match in names if match), default=0) + 1
 
 
-def current_generation(root: Path) -> int:
-    """The number that `CURRENT` names.
+def pointer_to(generation: int) -> bytes:
+    """The content of CURRENT that names a generation."""
+    return seal({"generation": generation, "manifest": manifest_name(generation)})
+
+
+def current_generation(root: Path, bucket: Bucket | None = None) -> int:
+    """The number that `CURRENT` names. Of a store in a bucket the bucket says it, and its files are copied here.
+
+    Args:
+        bucket: of that store, to remember which CURRENT was read; it is looked for where none is given.
 
     Raises:
         NotThereError: no dataset here, or nothing was committed yet.
-        DamagedError: CURRENT is damaged.
+        DamagedError: CURRENT is damaged. ResourceError: the bucket does not answer.
     """
     path = root / "CURRENT"
+    bucket = bucket or bucket_of(root)
     try:
         with naming(path):
-            data = path.read_bytes()
+            data = bucket.pointer() if bucket else path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise NotThereError(
-            "no committed dataset here", where=Where(file=str(root)), todo=to_run("preprocess", config=True)
-        ) from None
+        data = None
+    if data is None:
+        where = Where(file=str(bucket.at if bucket else root))
+        raise NotThereError("no committed dataset here", where=where, todo=to_run("preprocess", config=True))
+    generation = _parse_pointer(path, data)
+    if bucket:
+        bucket.follow(data, [f"manifests/{name}" for name in _files_of(generation)])
+    return generation
+
+
+def _files_of(generation: int) -> tuple[str, str]:
+    name = manifest_name(generation)
+    return name.replace(".json", ".sources.json"), name
+
+
+def _parse_pointer(path: Path, data: bytes) -> int:
     todo = f"{to_run('preprocess', config=True)} (it points CURRENT at the newest good manifest)"
     content = unseal(data, str(path), todo)
     with expected_form(str(path), todo):
@@ -443,7 +475,7 @@ def load_manifest(root: Path, generation: int) -> Manifest:
     path = root / "manifests" / manifest_name(generation)
     try:
         with naming(path):
-            data = path.read_bytes()
+            data = read_committed(root, f"manifests/{path.name}")
     except FileNotFoundError:
         raise NotThereError(
             f"generation {generation} is not in the store",

@@ -22,6 +22,7 @@ from dateshard.shardstore.commit import copies_of
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
+from dateshard.shardstore.objects.bucket_store import discard, in_use, read_part
 from dateshard.shardstore.scaling.histogram import Histogram
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.transform import Floats
@@ -49,8 +50,9 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    good, receipt = _first_good(folder)
-    return _read_values(good, receipt), receipt
+    with in_use(folder):
+        good, receipt = _first_good(folder)
+        return _read_values(good, receipt), receipt
 
 
 def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
@@ -59,12 +61,13 @@ def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    good, receipt = _first_good(folder)
-    there = {name: form for name, form in BESIDE.items() if form[0] in receipt["files"]}
-    return {
-        name: _read(good, file, np.empty(receipt["files"][file][0] // np.dtype(kind).itemsize, kind), receipt)
-        for name, (file, kind) in there.items()
-    }
+    with in_use(folder):
+        good, receipt = _first_good(folder)
+        there = {name: form for name, form in BESIDE.items() if form[0] in receipt["files"]}
+        return {
+            name: _read(good, file, np.empty(receipt["files"][file][0] // np.dtype(kind).itemsize, kind), receipt)
+            for name, (file, kind) in there.items()
+        }
 
 
 def _read_values(folder: Path, receipt: Receipt) -> Floats:
@@ -92,12 +95,13 @@ def load_partial(folder: Path) -> PartialStatistics:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    good, receipt = _first_good(folder)
-    moments = _read_values(good, receipt)
-    if HISTOGRAM not in receipt["files"]:
-        return PartialStatistics(moments)
-    with expected_form(str(good / HISTOGRAM)):
-        return PartialStatistics(moments, Histogram.from_bytes((good / HISTOGRAM).read_bytes()))
+    with in_use(folder):
+        good, receipt = _first_good(folder)
+        moments = _read_values(good, receipt)
+        if HISTOGRAM not in receipt["files"]:
+            return PartialStatistics(moments)
+        with expected_form(str(good / HISTOGRAM)):
+            return PartialStatistics(moments, Histogram.from_bytes((good / HISTOGRAM).read_bytes()))
 
 
 def load_receipt(folder: Path) -> Receipt:
@@ -109,7 +113,8 @@ def load_receipt(folder: Path) -> Receipt:
     try:
         return _receipt(folder)
     except DamagedError:
-        return _first_good(folder)[1]
+        with in_use(folder):
+            return _first_good(folder)[1]
 
 
 def _first_good(folder: Path) -> tuple[Path, Receipt]:
@@ -138,7 +143,7 @@ def _verified(folder: Path) -> Receipt:
 def _receipt(folder: Path) -> Receipt:
     path = folder / "receipt.json"
     try:
-        receipt: Receipt = unseal(path.read_bytes(), str(path))
+        receipt: Receipt = unseal(read_part(path), str(path))
         with expected_form(str(path)):
             size, _ = receipt["files"][VALUES]
             if not set(receipt["files"]) <= FILES or size != 8 * math.prod(receipt["shape"]):
@@ -185,14 +190,16 @@ def verify_measured(
             continue
         names = [f"staged/{date}/{row.staged}", f"partials/{date}/{partial_key(row.staged, features, cuts)}"]
         for name in names:
-            if name.startswith("partials") and not ((root / name).exists() or copies_of(root / name)):
-                continue
-            try:
-                _first_good(root / name)
-            except DamagedError as error:
-                yield name, _with_dump(error, Path(row.dump.path))
-            else:
-                yield name, None
+            discard(root / name)
+            with in_use(root / name):
+                if name.startswith("partials") and not ((root / name).exists() or copies_of(root / name)):
+                    continue
+                try:
+                    _first_good(root / name)
+                except DamagedError as error:
+                    yield name, _with_dump(error, Path(row.dump.path))
+                else:
+                    yield name, None
 
 
 def _with_dump(error: DamagedError, dump: Path) -> DamagedError:

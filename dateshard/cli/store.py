@@ -123,6 +123,7 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
     """
     from dateshard.judging.backtesting.backtest_file import finished_stores, remove_store
     from dateshard.pipeline.clean import clean as remove
+    from dateshard.pipeline.clean import refuse_in_bucket
     from dateshard.places import runs_folder, shards_folder
     from dateshard.shardstore.cleaning.garbage import Runs
     from dateshard.shardstore.pinning.pins import judge_pins
@@ -133,6 +134,7 @@ def clean(words: tuple[str, ...], files: tuple[str, ...], keep: int, yes: bool, 
         raise click.UsageError(f"clean takes KEY=VALUE, not '{stray[0]}'.")
     settings, screen = settings_of(files, overrides), Screen(as_json=as_json)
     root = shards_folder(settings.dataset)
+    refuse_in_bucket(root)
     gone = [] if yes or dry_run else [look for look in judge_pins(root, runs_folder()) if look.there is False]
     if gone:
         _show_gone(Screen(as_json=True), gone)  # the question goes to stderr, so does what it is about

@@ -14,6 +14,7 @@ from dateshard.settings import Settings
 from dateshard.shardstore.commands import command
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import DumpError, NotThereError, UntrustedError, UsageError, Where
+from dateshard.shardstore.objects.bucket_store import has_store
 from dateshard.shardstore.times.calendar import collapse
 from dateshard.trainer.checkpoint import DataIdentity
 from dateshard.trainer.runs.start import Opener
@@ -66,7 +67,7 @@ def open_of_run(settings: Settings, data: DataIdentity, *, needs_dates: bool = T
 def open_to_look(settings: Settings) -> Dataset:
     """Opens what a new run would train on, to be looked at: nothing is committed."""
     shards, statistics = shards_folder(settings.dataset), settings.trainer.loading.statistics
-    if statistics is None or (shards / "CURRENT").exists():
+    if statistics is None or has_store(shards):
         return opener_of(settings)(shards, None)
     return open_dumps(settings.dataset, settings.preparing(), shards, dataset_of_statistics(statistics))
 
@@ -80,7 +81,7 @@ def _scaled(settings: Settings, shards: Path) -> Dataset:
     statistics = settings.trainer.loading.statistics
     if statistics is not None:
         return take_statistics(settings.dataset, settings.preparing(), shards, dataset_of_statistics(statistics))
-    if (shards / "CURRENT").exists():
+    if has_store(shards):
         return Dataset.open(shards)
     ways = f"or name a dataset that has them in trainer.loading.statistics; or prepare: {command('preprocess', config=True)}"
     what = "no committed dataset here, and no statistics to scale its dumps by"

@@ -22,7 +22,7 @@ from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.edge_file import EdgeRows, read_edges
 from dateshard.pipeline.raw.node_table import NodeRows, read_nodes
-from dateshard.pipeline.raw.object_files import ObjectName, copy_of, digest_of, facts_of, path_of
+from dateshard.pipeline.raw.object_files import copy_of, digest_of, facts_of
 from dateshard.pipeline.raw.public_holidays import is_holiday
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.commit import Committed, content_of
@@ -31,6 +31,8 @@ from dateshard.shardstore.errors import DamagedError
 from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
+from dateshard.shardstore.objects.bucket_store import bucket_of
+from dateshard.shardstore.objects.object_store import ObjectName, path_of
 from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
 
@@ -80,7 +82,7 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     seen = Observed(
         manifest=current.manifest if current else None,
         sources=current.sources if current else Sources(),
-        staged=StagedKeys(root),
+        staged=StagedKeys(root, current.sources if current else Sources()),
         dumps=dumps,
         node_names=about.nodes.names if about.nodes else None,
         nodes_id=about.nodes.id if about.nodes else None,
@@ -198,16 +200,19 @@ def _hashed_object(name: ObjectName, cache: Cache) -> tuple[int, str, list[Any]]
 class StagedKeys(dict[dt.date, frozenset[str]]):
     """Keys by date, looked up when they are asked for and then kept: of most dates nobody asks."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sources: Sources | None = None) -> None:
+        """Begins with none; a store in a bucket has those that its sources file names, whatever this machine has."""
         super().__init__()
         self._root = root
+        self._there = sources.dates if sources and bucket_of(root) else {}
 
     def __missing__(self, date: dt.date) -> frozenset[str]:
+        there = {self._there[date].staged} - {""} if date in self._there else set()
         try:
             with os.scandir(self._root / "staged" / str(date)) as entries:
-                self[date] = frozenset(content_of(entry.name) for entry in entries)
+                self[date] = frozenset(there | {content_of(entry.name) for entry in entries})
         except FileNotFoundError:
-            self[date] = frozenset()
+            self[date] = frozenset(there)
         return self[date]
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dateshard.pipeline.config import MEASURE_CODE, TYPED_CODE
-from dateshard.pipeline.raw.object_files import ObjectName, files_under, is_remote, names_matching, no_object, path_of
+from dateshard.pipeline.raw.object_files import files_under, names_matching, no_object
 from dateshard.pipeline.spelling.path_dates import PLACEHOLDER, refuse_pattern
 from dateshard.shardstore.errors import UsageError, shorten
+from dateshard.shardstore.objects.object_store import ObjectName, is_remote, path_of
 
 NODE = "{node}"
 FIELD = re.compile(rf"{PLACEHOLDER.pattern}|{re.escape(NODE)}")

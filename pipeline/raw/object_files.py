@@ -8,72 +8,34 @@ of the cache. The least recently used ones go where all together are larger than
 
 from __future__ import annotations
 
-import datetime as dt
 import fcntl
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path, PosixPath
-from typing import Any, BinaryIO
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
 
 from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import DamagedError, DateshardError, DumpError, ResourceError, UsageError, Where
 from dateshard.shardstore.identity import hash_file, identity, seal, unseal
+from dateshard.shardstore.objects.copies_budget import NOTES, OBJECTS, lies_at, room_for
+from dateshard.shardstore.objects.object_store import (
+    SCHEME,
+    ObjectFacts,
+    ObjectName,
+    download,
+    head,
+    list_objects,
+)
 
-SCHEME = "s3://"
-FOLDER, NOTES = "objects", "known"
-COPY = re.compile(rf"(?:.*/)?{FOLDER}/(?P<digest>[0-9a-f]{{32}})/(?P<bucket>[^/]+)/(?P<key>.+)", re.DOTALL)
-BUDGET, BUDGET_GIB = "DATESHARD_OBJECTS_GIB", 20.0
-RANGE_BYTES = 32 << 20  # that one request asks for: what a cut connection costs, and what is held in memory
-RETRIES, RETRY_TIME = 10, dt.timedelta(minutes=3)  # of one request
+COPY = re.compile(rf"(?:.*/)?{OBJECTS}/(?P<digest>[0-9a-f]{{32}})/(?P<bucket>[^/]+)/(?P<key>.+)", re.DOTALL)
 SHOWN = 3
-REFUSED = re.compile(r"status code: 40[13]\b")
-ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-KEYS = "AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-ACCESS = f"Check the address and the credentials ({KEYS})"
-
-
-class ObjectName(PosixPath):
-    """The name of an object, or of what would be a folder of them. No path of this machine."""
-
-    def __str__(self) -> str:
-        return SCHEME + "/".join(self.parts[1:])
-
-    @property
-    def bucket(self) -> str:
-        """The bucket it lies in."""
-        return self.parts[1]
-
-    @property
-    def key(self) -> str:
-        """Names it within the bucket."""
-        return "/".join(self.parts[2:])
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFacts:
-    """What a store says of an object without sending it. `tag`: of its content: another one means that it changed."""
-
-    size: int
-    tag: str
-
 
 _listed: dict[str, ObjectFacts] = {}  # by name, as last seen
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a path leads into an object store."""
-    return str(path).startswith(SCHEME)
-
-
-def path_of(name: str) -> Path:
-    """A path of this machine, or the name of an object."""
-    return ObjectName(name) if is_remote(name) else Path(name)
 
 
 def names_matching(pattern: str, expression: re.Pattern[str]) -> list[str]:
@@ -99,30 +61,17 @@ def names_matching(pattern: str, expression: re.Pattern[str]) -> list[str]:
 
 def _list(prefix: ObjectName) -> list[ObjectName]:
     """The objects under a name, and the one of this name itself."""
-    store, names = _store(prefix.bucket), list[ObjectName]()
+    names = list[ObjectName]()
     for gone in [other for other in _listed if f"{other}/".startswith(f"{prefix}/")]:
         del _listed[gone]  # what an earlier listing of this process saw
-    for page in _asked(prefix, lambda: list(store.list(prefix.key or None))):
-        for row in page:
-            name = ObjectName(f"{SCHEME}{prefix.bucket}/{row['path']}")
-            if not any(folder.startswith((".", "_")) for folder in name.parts[len(prefix.parts) :]):
-                _listed[str(name)] = _facts(row)
-                names.append(name)
-    if not names and prefix.key and (facts := _head(prefix)):
-        _listed[str(prefix)] = facts
+    for name, facts in list_objects(prefix):
+        if not any(folder.startswith((".", "_")) for folder in name.parts[len(prefix.parts) :]):
+            _listed[str(name)] = facts
+            names.append(name)
+    if not names and prefix.key and (own := head(prefix)):
+        _listed[str(prefix)] = own
         names.append(prefix)
     return names
-
-
-def _facts(row: Any) -> ObjectFacts:
-    return ObjectFacts(row["size"], row["e_tag"] or str(int(row["last_modified"].timestamp())))
-
-
-def _head(name: ObjectName) -> ObjectFacts | None:
-    try:
-        return _facts(_asked(name, lambda: _store(name.bucket).head(name.key)))
-    except FileNotFoundError:
-        return None
 
 
 def files_under(name: ObjectName) -> list[Path]:
@@ -149,7 +98,7 @@ def facts_of(name: ObjectName) -> ObjectFacts:
     Raises:
         FileNotFoundError: there is none.
     """
-    facts = _listed.get(str(name)) or _head(name)
+    facts = _listed.get(str(name)) or head(name)
     if facts is None:
         raise FileNotFoundError(2, "No such object", str(name))
     return facts
@@ -177,7 +126,7 @@ def copy_of(name: ObjectName, digest: str) -> Path:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("DATESHARD_DATA") or "data") / FOLDER
+    return Path(os.environ.get("DATESHARD_DATA") or "data") / OBJECTS
 
 
 def fetch(name: ObjectName) -> str:
@@ -193,7 +142,7 @@ def fetch(name: ObjectName) -> str:
     temporary = folder / f"{uuid.uuid4().hex}.part"
     with disk_full_as_error(temporary), open(temporary, "xb") as file:
         take_lock(file.fileno(), fcntl.LOCK_EX, temporary)  # else it is what a killed process has left
-        if not _lies_at(temporary, file.fileno()):  # and was taken for that before it was locked
+        if not lies_at(temporary, file.fileno()):  # and was taken for that before it was locked
             return fetch(name)
         try:
             facts = _download(name, file)
@@ -201,29 +150,19 @@ def fetch(name: ObjectName) -> str:
             digest = hash_file(temporary)[1]
             final = copy_of(name, digest)
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(final)
+            with room_for(folder.parent, facts.size, final):
+                temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
     note = _note(name, facts)
     note.parent.mkdir(exist_ok=True)
     replace_file(note, seal({"digest": digest}), durable=False)
-    _make_room(folder, final)
     return digest
 
 
 def _download(name: ObjectName, to: BinaryIO) -> ObjectFacts:
-    facts, store = facts_of(name), _store(name.bucket)
-
-    def piece(begin: int, end: int) -> bytes:
-        data = bytes(store.get(name.key, options={"range": (begin, end)}).bytes())
-        if len(data) != end - begin:
-            raise OSError(f"{len(data):,} bytes instead of {end - begin:,}")
-        return data
-
-    for begin in range(0, facts.size, RANGE_BYTES):
-        to.write(_asked(name, partial(piece, begin, min(begin + RANGE_BYTES, facts.size))))
-    now = _head(name)
-    if now == facts:
+    facts = facts_of(name)
+    if download(name, facts, to):
         return facts
     _listed.pop(str(name), None)
     what, todo = "the object changed while it was read", "Run the command again"  # what was read may be of both
@@ -262,16 +201,9 @@ def _hold(file: Path, opened: ExitStack) -> Path:
             take_lock(number, fcntl.LOCK_SH, file)
             if hash_file(file)[1] != digest:
                 file.unlink(missing_ok=True)  # damaged
-            elif _lies_at(file, number):  # nobody removed it before it was held
+            elif lies_at(file, number):  # nobody removed it before it was held
                 os.utime(file)
                 return file
-
-
-def _lies_at(path: Path, number: int) -> bool:
-    """Whether a path still leads to an open file: another process may have removed it, and even fetched it again."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(number), os.stat(path))
-    return False
 
 
 def _content(hash_of: Callable[[ObjectName], str], name: ObjectName) -> str:
@@ -297,94 +229,3 @@ def _named() -> Iterator[None]:
         if error.where and error.where.file and (name := shown(error.where.file)) != error.where.file:
             raise type(error)(error.what, where=replace(error.where, file=name), todo=error.todo) from None
         raise
-
-
-def budget_bytes() -> int:
-    """What all copies together may take.
-
-    Raises:
-        UsageError: it is no number.
-    """
-    text = os.environ.get(BUDGET) or str(BUDGET_GIB)
-    try:
-        return int(float(text) * (1 << 30))
-    except (ValueError, OverflowError):
-        raise UsageError(f"{BUDGET}={text} is no number of GiB") from None
-
-
-def _make_room(folder: Path, newest: Path) -> None:
-    """Removes the copies that were not used for the longest time, and what killed downloads left; none that is in use."""
-    for left in folder.glob("*.part"):
-        _removed(left)
-    copies = sorted((status.st_mtime_ns, path, status.st_size) for path, status in _copies(folder))
-    total = sum(size for _, _, size in copies)
-    for _, path, size in copies:
-        if total <= budget_bytes():
-            return
-        if path != newest and _removed(path):
-            total -= size
-
-
-def _copies(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                if Path(parent) not in (folder, folder / NOTES):
-                    yield Path(parent, name), os.stat(Path(parent, name))
-
-
-def _removed(path: Path) -> bool:
-    with suppress(OSError), open(path, "r+b") as stream:  # NFS locks exclusively only what may be written
-        take_lock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, path)
-        if not _lies_at(path, stream.fileno()):
-            return False
-        path.unlink()
-        for parent in path.parents:
-            if parent.name == FOLDER:
-                break
-            with suppress(OSError):
-                parent.rmdir()
-        return True
-    return False
-
-
-def _asked(name: ObjectName, call: Callable[[], Any]) -> Any:
-    """Asks a store. obstore asks again where a connection is cut, in the middle of an answer too.
-
-    Raises:
-        FileNotFoundError: there is no such object. UsageError: not allowed. ResourceError: no answer.
-    """
-    from obstore import exceptions
-
-    try:
-        return call()
-    except (exceptions.NotFoundError, FileNotFoundError):
-        raise FileNotFoundError(2, "No such object", str(name)) from None
-    except (exceptions.BaseError, OSError) as error:
-        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-            raise _refusal(name, error) from None
-        if REFUSED.search(str(error)):
-            raise _refusal(name, error) from None
-        what = f"the object store does not answer ({_brief(error)})"
-        raise ResourceError(what, where=Where(file=str(name)), todo=ACCESS) from None
-
-
-def _refusal(name: ObjectName, error: Exception) -> UsageError:
-    return UsageError("the object store refuses", where=Where(file=str(name), value=_brief(error)), todo=ACCESS)
-
-
-def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
-
-
-@cache
-def _store(bucket: str) -> Any:
-    try:
-        from obstore.store import S3Store
-    except ImportError:
-        todo = "Run: pip install 'dateshard[s3]'"
-        raise UsageError("dumps in s3:// need the package obstore, which is not installed", todo=todo) from None
-    plain = any(os.environ.get(name, "").startswith("http:") for name in ENDPOINTS)
-    client: Any = {"timeout": "120s", "connect_timeout": "10s", "allow_http": plain}
-    retry: Any = {"max_retries": RETRIES, "retry_timeout": RETRY_TIME}
-    return S3Store(bucket, client_options=client, retry_config=retry)

@@ -32,6 +32,7 @@ from dateshard.shardstore.frozen import Frozen
 from dateshard.shardstore.frozen.edges import EdgeList
 from dateshard.shardstore.frozen.static_columns import place_columns
 from dateshard.shardstore.manifest import Entry, Manifest, Part
+from dateshard.shardstore.objects.bucket_store import has_store
 from dateshard.shardstore.times.calendar import collapse, instants
 
 MOST_DECODED = 2  # dates: the history of one reaches into the date before it
@@ -153,7 +154,7 @@ def open_dumps(
         UsageError: which records train is not known, or the statistics do not fit; names the command that helps.
         DumpError, FailedDatesError: dumps that cannot be used.
     """
-    current = None if statistics or not (root / "CURRENT").exists() else Dataset.open(root)
+    current = None if statistics or not has_store(root) else Dataset.open(root)
     seen, about = observed_dumps(config, root, current)
     known = statistics or current
     if known is None:

@@ -17,9 +17,9 @@ from dateshard.pipeline.memory_shares import FREE_SHARE
 from dateshard.pipeline.planning.observe import whole_file
 from dateshard.pipeline.raw.cut_index import spilled
 from dateshard.pipeline.raw.dumps import Dump, date_of, find_dumps, find_files, is_one_file, no_match, place_of
-from dateshard.pipeline.raw.object_files import is_remote, path_of
 from dateshard.shardstore.commands import by_door
 from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.objects.object_store import is_remote, path_of
 from dateshard.shardstore.times.calendar import UNDATED
 
 Names = tuple[str, ...] | None  # of a node table; None where nodes are found

@@ -23,6 +23,7 @@ from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.errors import NoRowsError, UsageError, Where, shorten
 from dateshard.shardstore.frozen import load_frozen, load_new_nodes, save_frozen
+from dateshard.shardstore.objects.bucket_store import has_store
 from dateshard.shardstore.sources import NormaliseRow, Sources
 
 SHOWN = 3  # nodes in a message
@@ -38,7 +39,7 @@ def measure_statistics(name: str, config: Pipeline, root: Path, num_workers: int
         DumpError, FailedDatesError: dumps that cannot be used. BusyError: another process writes this dataset.
     """
     refuse_divided(config)
-    if (root / "CURRENT").exists():
+    if has_store(root):
         what = f"generation {Dataset.open(root).generation} has statistics already, by which its dates are scaled"
         todo = f"Measure them anew with {command('preprocess', '--refit-statistics', config=True)}"
         raise UsageError(what, where=Where(file=str(root)), todo=todo)
@@ -56,7 +57,7 @@ def take_statistics(name: str, config: Pipeline, root: Path, statistics: Dataset
             generation with other statistics.
         DumpError: dumps that cannot be used. BusyError: another process writes this dataset.
     """
-    if (root / "CURRENT").exists():
+    if has_store(root):
         return _same(Dataset.open(root), statistics)
     refuse_divided(config)
     refuse_other_settings(config, statistics)

@@ -21,7 +21,14 @@ from dateshard.shardstore.disk.durable import fsync_path
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.frozen import LOADS
 from dateshard.shardstore.identity import identity, unseal_readable
-from dateshard.shardstore.manifest import Manifest, current_generation, generations, load_manifest, manifest_name
+from dateshard.shardstore.manifest import (
+    Manifest,
+    current_generation,
+    generations,
+    load_manifest,
+    manifest_name,
+    named_folders,
+)
 from dateshard.shardstore.pinning.pins import Look, Pin, judge_pins, pins_lock
 from dateshard.shardstore.storage import STORAGES
 
@@ -176,15 +183,6 @@ def _manifest(root: Path, generation: int) -> Manifest:
         path = root / "manifests" / manifest_name(generation)
         todo = f"Nothing was removed. If that generation is given up: mv {path} {root / 'quarantine'}/"
         raise type(error)(error.what, where=Where(file=str(path)), todo=todo) from None
-
-
-def named_folders(manifest: Manifest) -> Iterator[str]:
-    """Names the published folders that a manifest needs, from the store's root."""
-    yield from (f"{kind}/{folder_id}" for kind, folder_id in manifest.frozen.items())
-    for date, entry in manifest.dates.items():
-        for shard in entry.parts:
-            yield f"{'shards' if 'zarr' in shard.formats else 'cache'}/{date}/{shard.id}"
-            yield from (f"{name}/{date}/{stored.folder}" for name, stored in shard.formats.items() if stored)
 
 
 def _judge(root: Path, named: set[str], kinds: Iterable[str], garbage: Garbage) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dateshard.shardstore.cleaning.garbage import named_folders
 from dateshard.shardstore.commit import Committed, content_of, copies_of, sources_path
 from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.identity import seal
-from dateshard.shardstore.manifest import manifest_name, write_format
+from dateshard.shardstore.manifest import manifest_name, named_folders, write_format
+from dateshard.shardstore.objects.bucket_store import in_use
+from dateshard.shardstore.objects.copies_budget import PUSHED
 
 UNDIVIDED = ("cut", "dumps.json")  # of files of many dates, and what is known of all dumps
 
@@ -50,7 +51,7 @@ def _names(root: Path, current: Committed | None, staged: Mapping[str, str]) -> 
     for date, key in staged.items():
         for kind in ("staged", "partials"):
             inside = root / kind / date
-            names = os.listdir(inside) if inside.is_dir() else []
+            names = os.listdir(inside) if inside.is_dir() else [key] if kind == "staged" else []
             yield from (f"{kind}/{date}/{name}" for name in names if kind == "partials" or content_of(name) == key)
     if current is None:
         return
@@ -62,10 +63,12 @@ def _names(root: Path, current: Committed | None, staged: Mapping[str, str]) -> 
 
 def _link(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, target, copy_function=_link_file, dirs_exist_ok=True)
-    else:
-        _link_file(path, target)
+    with in_use(path):
+        if path.is_dir():
+            own = shutil.ignore_patterns(PUSHED)
+            shutil.copytree(path, target, copy_function=_link_file, dirs_exist_ok=True, ignore=own)
+        else:
+            _link_file(path, target)
 
 
 def _link_file(path: str | Path, target: str | Path) -> None:

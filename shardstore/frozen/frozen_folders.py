@@ -11,6 +11,7 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import content_of, copies_of, publish, staging_folder
 from dateshard.shardstore.errors import DamagedError, StoreError, Where
 from dateshard.shardstore.identity import hash_bytes
+from dateshard.shardstore.objects.bucket_store import in_use
 
 Loaded = TypeVar("Loaded")
 
@@ -40,7 +41,8 @@ def read_whole(path: Path, expected: list[Any]) -> bytes:
 def first_good(folder: Path, load: Callable[[Path], Loaded]) -> Loaded:
     """What `load` gives of the folder, or of a later copy of it; the folder's own error where none is good."""
     try:
-        return load(folder)
+        with in_use(folder):
+            return load(folder)
     except StoreError:
         for copy in copies_of(folder):
             with suppress(StoreError):

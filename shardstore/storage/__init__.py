@@ -5,7 +5,7 @@ Every other one is a row of `STORAGES` and two pure functions, which `tests/cont
     encode(arrays, about) -> bytes     {values, time[, observed]} of a date as one file
     decode(data) -> arrays             the same arrays, bit for bit
 
-A store without Zarr is trained from through a cache in Zarr's form (`shardstore/cache.py`).
+A store without Zarr is trained from through a cache in Zarr's form (`zarr_cache.py` beside this file).
 """
 
 from __future__ import annotations

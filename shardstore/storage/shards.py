@@ -10,7 +10,7 @@ version to version: a committed file that is as its manifest says is kept, and n
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dateshard.shardstore.disk.durable import check_free_space
 from dateshard.shardstore.errors import DamagedError, Where
 from dateshard.shardstore.identity import hash_bytes, identity
 from dateshard.shardstore.manifest import Part, Stored
+from dateshard.shardstore.objects.bucket_store import discard, in_use
 from dateshard.shardstore.storage import About, Arrays, storage_of, zarr_raw
 
 Files = Mapping[str, tuple[int, str]]
@@ -81,6 +82,11 @@ def _whole_zarr(root: Path, date: dt.date, old: Part, new: tuple[str, Arrays], a
     if "zarr" not in old.formats or content_of(old.id) != content:
         return False
     folder = root / "shards" / str(date) / old.id
+    with in_use(folder):
+        return _has_arrays(folder, old, arrays, about)
+
+
+def _has_arrays(folder: Path, old: Part, arrays: Arrays, about: About) -> bool:
     if first_damaged(folder, {zarr_raw.chunk_file(array): file for array, file in old.files.items()}) is not None:
         return False
     shapes = {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
@@ -124,7 +130,8 @@ def stored_path(root: Path, date: dt.date, format_name: str, stored: Stored) -> 
 def intact(root: Path, date: dt.date, format_name: str, stored: Stored) -> bool:
     """Whether a date's file is there as it was committed."""
     path = stored_path(root, date, format_name, stored)
-    return first_damaged(path.parent, {path.name: (stored.size, stored.hash)}) is None
+    with in_use(path.parent):
+        return first_damaged(path.parent, {path.name: (stored.size, stored.hash)}) is None
 
 
 def load_stored(root: Path, date: dt.date, shard: Part) -> dict[str, NDArray[Any]]:
@@ -140,13 +147,20 @@ def load_stored(root: Path, date: dt.date, shard: Part) -> dict[str, NDArray[Any
         if stored is None:
             continue
         path = stored_path(root, date, format_name, stored)
-        for candidate in (path, *(copy / path.name for copy in copies_of(path.parent))):
+        for candidate in _candidates(path):
             try:
                 return _load(candidate, format_name, (stored.size, stored.hash), shard)
             except DamagedError as error:
                 damage = damage or error
     assert damage is not None, "a date is stored as something"
     raise damage
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (copy / path.name for copy in copies_of(path.parent))
+    if discard(path.parent):
+        yield path
 
 
 def verify_stored(root: Path, date: dt.date, shard: Part, *, full: bool) -> None:
@@ -175,7 +189,8 @@ def _load(path: Path, format_name: str, expected: tuple[int, str], shard: Part) 
 
 def _read(path: Path, expected: tuple[int, str]) -> bytes:
     try:
-        data = path.read_bytes()
+        with in_use(path.parent):
+            data = path.read_bytes()
     except OSError as error:
         raise _damaged(path, f"a committed file cannot be read: {error.strerror}") from None
     if (len(data), hash_bytes(data)) != tuple(expected):

@@ -19,8 +19,9 @@ class VerifiedFiles:
     Memory: about 0.3 kB a file.
     """
 
-    def __init__(self, refuse_if_cleaned: Callable[[str | None], None]) -> None:
+    def __init__(self, refuse_if_cleaned: Callable[[str | None], None], open_file: Callable[[Path], int]) -> None:
         """Begins with no file verified; `refuse_if_cleaned` raises where a missing file's generation is gone."""
+        self._open_file = open_file
         self._verified: dict[str, tuple[int, ...]] = {}
         self._refuse_if_cleaned = refuse_if_cleaned
 
@@ -44,7 +45,7 @@ class VerifiedFiles:
 
     def _open(self, path: Path) -> int:
         try:
-            return os.open(path, os.O_RDONLY)
+            return self._open_file(path)
         except OSError as error:
             self._refuse_if_cleaned(str(path))
             raise DamagedError(

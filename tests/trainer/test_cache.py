@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(worlds: Any, monkeypatch: pytest
 def test_a_folder_that_others_clean_away_while_it_is_built_is_built_again(
     worlds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dateshard.shardstore import cache
+    from dateshard.shardstore.storage import zarr_cache as cache
 
     write, turns = cache.zarr_raw.write, list[int]()
 
@@ -169,7 +169,7 @@ def test_a_lock_on_a_folder_that_was_cleaned_away_meanwhile_is_none(
     """Else who waited for it and who made the folder again would build the same date at once."""
     import fcntl
 
-    from dateshard.shardstore import cache
+    from dateshard.shardstore.storage import zarr_cache as cache
 
     parent, lock, held = worlds[1].store / "cache" / str(FIRST), fcntl.flock, list[bool]()
 
@@ -188,7 +188,7 @@ def test_a_lock_on_a_folder_that_was_cleaned_away_meanwhile_is_none(
 
 
 def test_threads_that_want_one_date_build_it_once(worlds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dateshard.shardstore import cache
+    from dateshard.shardstore.storage import zarr_cache as cache
 
     built, write = [], cache._write
     monkeypatch.setattr(cache, "_write", lambda *given: (built.append(given[0]), write(*given)))

