@@ -12,7 +12,7 @@ from dateshard.shardstore.commit import StoreWriter
 from dateshard.shardstore.errors import UsageError, Where
 from dateshard.shardstore.measured import partial_key
 from dateshard.shardstore.objects.bucket_store import bucket_of
-from dateshard.shardstore.objects.copies_budget import BUDGET
+from dateshard.shardstore.objects.copies_budget import BUDGET, budget_bytes, copies
 
 BY_PINS = Runs()  # only those that pins name are looked at
 
@@ -27,9 +27,16 @@ def clean(config: Pipeline, root: Path, keep: int, *, dry_run: bool, runs: Runs 
     """
     refuse_in_bucket(root)
     if dry_run:
-        return find_garbage(root, _wanted(config, root), keep, runs)
-    with StoreWriter(root):
-        return remove_garbage(root, _wanted(config, root), keep, runs)
+        garbage = find_garbage(root, _wanted(config, root), keep, runs)
+    else:
+        with StoreWriter(root):
+            garbage = remove_garbage(root, _wanted(config, root), keep, runs)
+    if taken := sum(num_bytes for _, _, num_bytes in copies(root.parents[1])):
+        most = f"{budget_bytes() / (1 << 30):,.6g} GiB ({BUDGET})"
+        garbage.notes.append(
+            f"copies of objects take {taken / 1e6:,.0f} MB and stay: they keep to {most} by themselves"
+        )
+    return garbage
 
 
 def refuse_in_bucket(root: Path) -> None:

@@ -286,9 +286,7 @@ class StoreWriter:
         known = {*named_folders(previous.manifest)} if previous else set()
         new = {*named_folders(manifest)} - known
         named = {self.root / name for name in new if not name.startswith("cache/")}
-        measured = {self.root / "staged" / str(date) / row.staged for date, row in sources.dates.items() if row.staged}
-        again = {folder for folder in measured if previous is None and folder.is_dir()}
-        bucket.push({*self._published, *bucket.unsent(), *named, *again})
+        bucket.push({*self._published, *bucket.folders(marked=previous is None), *named})
         contents = seal(sources.to_json()), seal(manifest.to_json())
 
         def files(number: int) -> dict[str, bytes]:

@@ -97,7 +97,8 @@ class Dataset:
             NotThereError: no dataset, or the generation is gone.
             DamagedError: CURRENT or the manifest does not match its hash.
         """
-        number = current_generation(folder := Path(root)) if generation is None else generation
+        folder = Path(root)
+        number = current_generation(folder) if generation is None else generation
         read_format(folder)
         return Dataset(folder, number, load_manifest(folder, number))
 
@@ -296,9 +297,9 @@ class Dataset:
         times: NDArray[np.int64] | None = None,
     ) -> None:
         """Reads these rows of these dates, one date after the other, into the arrays that are given, as `read_span`."""
-        at = 0
+        stop = 0
         for day, rows in spans:
-            stop = at + rows.stop - rows.start
+            at, stop = stop, stop + rows.stop - rows.start
             if values is not None:
                 self.read(day.date, rows, values[at:stop])
             if observed is not None:
@@ -307,7 +308,6 @@ class Dataset:
                 codes[at:stop] = self.codes(day)[rows]
             if times is not None:
                 times[at:stop] = self.times(day)[rows]
-            at = stop
 
     def read_day(self, day: Day, num_steps: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Returns a date's values and mask, both [T, N, F] in memory, or of its first steps alone."""

@@ -22,9 +22,9 @@ from dateshard.pipeline.raw.cut_index import Cut, cut_key, find_cut
 from dateshard.pipeline.raw.dumps import NODE, Dump, find_dumps, find_files, is_typed, no_match, node_of
 from dateshard.pipeline.raw.edge_file import EdgeRows, read_edges
 from dateshard.pipeline.raw.node_table import NodeRows, read_nodes
-from dateshard.pipeline.raw.object_files import copy_of, digest_of, facts_of
+from dateshard.pipeline.raw.object_files import copy_of, digest_of, facts_of, hash_objects, held
 from dateshard.pipeline.raw.public_holidays import is_holiday
-from dateshard.pipeline.source import Source
+from dateshard.pipeline.source import NodeTable, Source
 from dateshard.shardstore.commit import Committed, content_of
 from dateshard.shardstore.disk.durable import appearing, disk_full_as_error
 from dateshard.shardstore.errors import DamagedError
@@ -32,7 +32,7 @@ from dateshard.shardstore.frozen import Nodes
 from dateshard.shardstore.frozen.static_columns import StaticTable
 from dateshard.shardstore.identity import expected_form, hash_file, identity, nothing_to_collect, seal, unseal
 from dateshard.shardstore.objects.bucket_store import bucket_of
-from dateshard.shardstore.objects.object_store import ObjectName, path_of
+from dateshard.shardstore.objects.object_store import ObjectFacts, ObjectName, path_of
 from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.times.calendar import UNDATED
 
@@ -74,9 +74,8 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
         is_holiday(UNDATED, config.calendar.country, config.calendar.subdivision)  # refused before anything is read
     cache, fresh = _read_cache(root), Cache()
     dumps, to_cut = _dumps(config, root, cache, fresh)
-    table = read_nodes(config.nodes) if config.nodes and config.nodes.table else None
-    about = AboutNodes(table, None, lists=config.lists_nodes)
-    edges = read_edges(config.nodes.edges) if config.nodes and config.nodes.edges else None
+    about = AboutNodes(_table(config.nodes), None, lists=config.lists_nodes)
+    edges = _edges(config.nodes)
     if edges and about.nodes:
         edges.refuse_unknown(about.nodes.names)
     seen = Observed(
@@ -94,6 +93,20 @@ def observe(config: Pipeline, root: Path, current: Committed | None) -> tuple[Ob
     return seen, replace(about, edges=edges), fresh
 
 
+def _table(nodes: NodeTable | None) -> NodeRows | None:
+    if nodes is None or nodes.table is None:
+        return None
+    with held([path_of(nodes.table)]) as (path,):
+        return read_nodes(nodes.model_copy(update={"table": str(path)}))
+
+
+def _edges(nodes: NodeTable | None) -> EdgeRows | None:
+    if nodes is None or nodes.edges is None:
+        return None
+    with held([path_of(nodes.edges)]) as (path,):
+        return replace(read_edges(str(path)), path=path_of(nodes.edges))
+
+
 def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[dict[dt.date, Dump], ToCut | None]:
     if config.source.undated:
         files = find_files(config.source.path)
@@ -102,6 +115,8 @@ def _dumps(config: Pipeline, root: Path, cache: Cache, fresh: Cache) -> tuple[di
     if not config.source.cut_first:
         paths = find_dumps(config.source.path)
         source = config.source
+        names = [file for _, several in paths.values() for file in several if isinstance(file, ObjectName)]
+        hash_objects(name for name in names if not _is_known(facts_of(name), cache.get(str(name))))
         return {date: _dump(path, files, source, cache, fresh) for date, (path, files) in paths.items()}, None
     whole = whole_file(config, cache, fresh)
     if whole is None:
@@ -189,11 +204,15 @@ def _hashed(path: Path, cache: Cache) -> tuple[int, str, list[Any]]:
     return status.st_size, digest, [*stamp, digest]
 
 
+def _is_known(facts: ObjectFacts, row: list[Any] | None) -> bool:
+    return row is not None and row[:2] == [facts.size, facts.tag]
+
+
 def _hashed_object(name: ObjectName, cache: Cache) -> tuple[int, str, list[Any]]:
     """Hashes an object: what its store says of it stands for a file's times, and only a new one is downloaded."""
     facts = facts_of(name)
-    known = cache.get(str(name)) or ["", "", 0, 0, ""]
-    digest = known[4] if known[:2] == [facts.size, facts.tag] else digest_of(name)
+    known = cache.get(str(name))
+    digest = known[4] if known and _is_known(facts, known) else digest_of(name)
     return facts.size, digest, [facts.size, facts.tag, 0, 0, digest]
 
 

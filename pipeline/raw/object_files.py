@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.disk.lock import take_lock
 from dateshard.shardstore.errors import DamagedError, DateshardError, DumpError, ResourceError, UsageError, Where
 from dateshard.shardstore.identity import hash_file, identity, seal, unseal
-from dateshard.shardstore.objects.copies_budget import NOTES, OBJECTS, lies_at, room_for
+from dateshard.shardstore.objects.copies_budget import FETCHING, NOTES, OBJECTS, lies_at, room_for
 from dateshard.shardstore.objects.object_store import (
     SCHEME,
     ObjectFacts,
@@ -30,6 +30,7 @@ from dateshard.shardstore.objects.object_store import (
     download,
     head,
     list_objects,
+    side_by_side,
 )
 
 COPY = re.compile(rf"(?:.*/)?{OBJECTS}/(?P<digest>[0-9a-f]{{32}})/(?P<bucket>[^/]+)/(?P<key>.+)", re.DOTALL)
@@ -115,6 +116,16 @@ def digest_of(name: ObjectName) -> str:
     return fetch(name)
 
 
+def hash_objects(names: Iterable[ObjectName]) -> None:
+    """Downloads those that were never seen with their tags, a few at a time. One that is gone is left to its reader."""
+
+    def hash_object(name: ObjectName) -> None:
+        with suppress(FileNotFoundError):
+            digest_of(name)
+
+    side_by_side(hash_object, names)
+
+
 def _note(name: ObjectName, facts: ObjectFacts) -> Path:
     """The file that remembers the hash of an object as its store tells it."""
     return _cache_folder() / NOTES / identity([str(name), facts.size, facts.tag])
@@ -138,8 +149,8 @@ def fetch(name: ObjectName) -> str:
         FileNotFoundError: there is none. ResourceError: the store does not answer, or sends less than there is.
     """
     folder = _cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{uuid.uuid4().hex}.part"
+    temporary = folder / FETCHING / uuid.uuid4().hex
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     with disk_full_as_error(temporary), open(temporary, "xb") as file:
         take_lock(file.fileno(), fcntl.LOCK_EX, temporary)  # else it is what a killed process has left
         if not lies_at(temporary, file.fileno()):  # and was taken for that before it was locked
@@ -211,7 +222,7 @@ def _content(hash_of: Callable[[ObjectName], str], name: ObjectName) -> str:
         return hash_of(name)
     except FileNotFoundError:
         raise DumpError(
-            "there is no such object", where=Where(file=str(name)), todo="Check pipeline.source.path"
+            "there is no such object", where=Where(file=str(name)), todo="Check its path in the configuration"
         ) from None
 
 

@@ -138,14 +138,14 @@ class Bucket:
                 path.chmod(0o644)  # else only root can lock it exclusively, and so remove it, on NFS
             _mark(self.root, folder, folder)
 
-    def unsent(self) -> Iterator[Path]:
-        """Published folders of this machine that are not known to lie in the bucket."""
+    def folders(self, *, marked: bool) -> Iterator[Path]:
+        """Published folders of this machine that are not marked as lying in the bucket; with `marked` all of them."""
         for kind in sorted(self.root.iterdir()):
             if not kind.is_dir() or kind.name in HERE_ALONE:
                 continue
             for first in [path for path in kind.iterdir() if path.is_dir()]:
                 inner = [path for path in first.iterdir() if path.is_dir()] if _is_date(first.name) else [first]
-                yield from (folder for folder in inner if not (folder / PUSHED).exists())
+                yield from (folder for folder in inner if marked or not (folder / PUSHED).exists())
 
     def commit(self, before: int, files: Callable[[int], dict[str, bytes]], pointer: Callable[[int], bytes]) -> int:
         """Writes a generation's files under the next number that is free, and moves CURRENT; returns the number.

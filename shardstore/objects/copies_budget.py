@@ -53,6 +53,7 @@ def room_for(data: Path, num_bytes: int, newest: Path) -> Iterator[None]:
         take_lock(file.fileno(), fcntl.LOCK_EX, data / OBJECTS / TOTAL)
         total = _read_total(file, data) + num_bytes
         _write_total(file, total)
+        _remove_left(data)
         yield
         if total > budget_bytes():
             _write_total(file, make_room(data, newest))
@@ -73,13 +74,7 @@ def _write_total(file: BinaryIO, total: int) -> None:
 
 
 def make_room(data: Path, newest: Path) -> int:
-    """Removes the copies that were not used for the longest time; none that is in use. Returns the bytes that are left.
-
-    What killed downloads left goes too."""
-    for left in (data / OBJECTS).glob("*.part"):
-        remove_copy(left)
-    for left in data.glob(f"shards/*/{FETCHING}/*/{PUSHED}"):
-        remove_folder(left)
+    """Removes the copies that were not used for the longest time; none that is in use. Returns the bytes that are left."""
     there = sorted(copies(data))
     total = sum(size for _, _, size in there)
     for _, path, size in there:
@@ -90,11 +85,19 @@ def make_room(data: Path, newest: Path) -> int:
     return total
 
 
+def _remove_left(data: Path) -> None:
+    """Removes what killed downloads left."""
+    for left in (data / OBJECTS / FETCHING).glob("*"):
+        remove_copy(left)
+    for left in data.glob(f"shards/*/{FETCHING}/*/{PUSHED}"):
+        remove_folder(left)
+
+
 def copies(data: Path) -> Iterator[tuple[int, Path, int]]:
     """All copies that may be removed: when each was used last (ns), its file or the mark of its folder, its bytes."""
     folder = data / OBJECTS
     for parent, _, names in os.walk(folder):
-        for name in names if Path(parent) not in (folder, folder / NOTES) else ():
+        for name in names if Path(parent) not in (folder, folder / NOTES, folder / FETCHING) else ():
             with suppress(FileNotFoundError):
                 status = os.stat(Path(parent, name))
                 yield status.st_mtime_ns, Path(parent, name), status.st_size

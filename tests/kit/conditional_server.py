@@ -24,6 +24,8 @@ from xml.sax.saxutils import escape
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.object_server import free_port
 
+FAR = 10**6
+
 
 class ConditionalServer:
     """The server as a process. A context manager; `environment` is what clients need."""
@@ -71,6 +73,13 @@ class ConditionalServer:
         assert path.exists(), name
         path.write_bytes(data)
 
+    def restore(self, prefix: str, objects: dict[str, bytes]) -> None:
+        """Makes these all that it holds below a prefix."""
+        for name in self.objects(prefix):
+            (self.folder / "objects" / quote(prefix + name, safe="")).unlink()
+        for name, data in objects.items():
+            (self.folder / "objects" / quote(prefix + name, safe="")).write_bytes(data)
+
     def hold_at(self, number: int | None, *, stored: bool = False) -> None:
         """Has it stop at the n-th PUT from now on, before or after it is stored; None: never."""
         for name in ("held", "go", "hold"):
@@ -78,9 +87,14 @@ class ConditionalServer:
         if number is not None:
             (self.folder / "hold").write_text(f"{number} {int(stored)}")
 
-    def held(self) -> None:
-        """Waits until it stands at that PUT."""
+    def puts(self) -> int:
+        """How many PUTs came since it was told to stop at one far away."""
+        return FAR - int((self.folder / "hold").read_text().split()[0])
+
+    def held(self) -> str:
+        """Waits until it stands at that PUT, and returns the object's name."""
         wait_for(self.folder / "held")
+        return (self.folder / "held").read_text()
 
     def go(self) -> None:
         """Has it answer."""
@@ -151,8 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, data = self._path(), self.rfile.read(int(self.headers["Content-Length"]))
         held = self._turn()
         if held == "before":
-            (self.folder / "held").touch()
-            wait_for(self.folder / "go")
+            self._stop(path)
         with self.lock:
             there = _tag(path.read_bytes()) if path.exists() else None
             wanted = self.headers.get("If-Match")
@@ -163,9 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
             temporary.write_bytes(data)
             temporary.replace(path)
         if held == "after":
-            (self.folder / "held").touch()
-            wait_for(self.folder / "go")
+            self._stop(path)
         self._answer(200, ETag=_tag(data))
+
+    def _stop(self, path: Path) -> None:
+        temporary = self.folder / "held.tmp"
+        temporary.write_text(unquote(path.name))
+        temporary.replace(self.folder / "held")
+        wait_for(self.folder / "go")
 
     def _turn(self) -> str:
         with self.lock:

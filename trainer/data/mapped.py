@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import resource
+import sys
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from functools import lru_cache
@@ -17,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.objects.bucket_store import bucket_of
+from dateshard.shardstore.objects.copies_budget import budget_bytes
 from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.data.batch import BatchForm, Slot
 from dateshard.trainer.data.order import DateRun, WindowBatch
@@ -35,7 +38,7 @@ class MappedDates:
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
         self._begin = np.array([run.begin for run in runs], dtype=np.int64)
         self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
-        self._limit = map_limit()
+        self._limit = min(map_limit(), copies_limit(dataset))
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
 
     def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, WindowBatch, None]:
@@ -103,6 +106,14 @@ class MappedDates:
         mapped = self.dataset.map(date, array)
         self._maps[key] = None if mapped is None else mapped.reshape(len(mapped), -1)
         return self._maps[key]
+
+
+def copies_limit(dataset: Dataset) -> int:
+    """How many maps may be open so that the copies that they hold keep to their budget, of a store in a bucket."""
+    if bucket_of(dataset.root) is None:
+        return sys.maxsize
+    sizes = [sum(size for size, _ in entry.parts[0].files.values()) for entry in dataset.manifest.dates.values()]
+    return max(1, budget_bytes() // max([1, *sizes]))
 
 
 def map_limit() -> int:

@@ -145,7 +145,7 @@ def test_the_cache_keeps_its_budget_and_what_it_lost_is_fetched_again(
     assert len(world.open().manifest.dates) == 6
     assert len(most) > 6
     assert max(most) <= 2.5 * largest
-    assert [path for path in copies() if path.suffix == ".part"] == []
+    assert list(Path("data/objects/fetching").iterdir()) == []
 
 
 def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_copy_that_is_read_is_never_removed(world: Any, monkeypatch: pytest.Mo
     with object_files.held(names[:2]) as two:
         object_files.fetch(names[2])
         assert [path.read_bytes() for path in two] == [world.dump(date).read_bytes() for date in sorted(world.rows)[:2]]
-    left = Path("data/objects/killed.part")
+    left = Path("data/objects/fetching/killed")
     left.write_bytes(b"half")
     object_files.fetch(names[3])
     assert [path.name for path in copies()] == [names[3].name]
@@ -197,7 +197,7 @@ def test_a_download_that_another_process_took_for_a_leftover_is_begun_again(
 
     monkeypatch.setattr(object_files, "take_lock", lock_late)
     assert object_files.copy_of(name, object_files.fetch(name)).read_bytes() == world.dump(FIRST).read_bytes()
-    assert [path.suffix for path in taken] == [".part"]
+    assert [path.parent.name for path in taken] == ["fetching"]
 
 
 def test_a_damaged_copy_is_never_read_and_is_fetched_again(world: Any, tree_of: Any) -> None:
