@@ -30,6 +30,7 @@ from dateshard.pipeline.synthetic import City, write_long
 from dateshard.shardstore.commit import StoreWriter, publish, staging_folder
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.manifest import Entry, Part
+from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.storage import zarr_raw
 
 SMALL = City(num_sensors=4, short_lived=0)  # a shard of 9 kB, a dump of 45 kB
@@ -156,7 +157,7 @@ def publish_all(source: Dataset, root: Path) -> None:
             files = {array: hashes[zarr_raw.chunk_file(array)] for array in arrays[day.date]}
             entries[day.date] = Entry(day.start, day.num_steps, (Part(name, (0, source.manifest.num_nodes), files),))
             writer.published([folder])
-        writer.commit(replace(source.manifest, dates=entries), {"dates": {}, "failed": {}}, None)
+        writer.commit(replace(source.manifest, dates=entries), Sources(), None)
     PUBLISHED.append(Cost(time.perf_counter() - began, time.process_time() - cpu))
 
 

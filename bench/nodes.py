@@ -1,9 +1,11 @@
-"""A store of many nodes: CPU seconds of every command that reads it, whole processes, imports included.
+"""Stores of many nodes: CPU seconds and memory of every command that reads them, whole processes, imports included.
 
-    python bench/nodes.py [--nodes 200000] [--few 200] [--repeats 3] [--folder DIR]      some minutes, 1 GB of disk
+    python bench/nodes.py [--nodes 200 --nodes 200000] [--repeats 3] [--folder DIR]      some minutes, 1 GB of disk
+    python bench/nodes.py --nodes 100000 --dates 5 --dates 15 --dates 30 --steps 96 --suffix parquet --model dlinear \\
+        --repeats 1 --only 'preprocess, everything' --only train ...                     an hour, 20 GB of disk
 
-Three dates of four steps and two features, a table of nodes with positions. The two stores take turns. `export` and
-`predict` write a row a node. Prints a Markdown table.
+Dates of so many steps and two features, a table of nodes with positions. The stores take turns. `export` and `predict`
+write a row a node. The memory is the most that was resident in the command's process. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ import datetime as dt
 import json
 import os
 import platform
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +26,10 @@ import numpy as np
 import polars as pl
 
 OURS = str(Path(__file__).parents[1])
-FIRST, DATES, STEPS = dt.date(2024, 3, 1), 3, 4
-LAST = str(FIRST + dt.timedelta(days=DATES - 1))
+sys.path.insert(0, OURS)
+from bench.process_cost import ProcessCost, process_cost  # noqa: E402
+
+FIRST, LAST = dt.date(2024, 3, 1), "LAST"
 COMMANDS = {
     "preprocess, everything": ("preprocess", "--workers", "1"),
     "preprocess, nothing to do": ("preprocess",),
@@ -53,96 +57,154 @@ COMMANDS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Nodes:
     """A dataset of so many nodes in a folder of its own."""
 
     folder: Path
     num_nodes: int
-    costs: dict[str, list[float]] = field(default_factory=dict)
+    num_dates: int = 3
+    steps: int = 4
+    suffix: str = "csv"
+    model: str = "nlinear"
+    costs: dict[str, list[ProcessCost]] = field(default_factory=dict)
 
-    def write(self) -> None:
-        """Dumps, the node table and the configuration."""
-        draw, names = np.random.default_rng(7), [f"s{index:06}" for index in range(self.num_nodes)]
+    @property
+    def dates(self) -> list[dt.date]:
+        """All dates, in order."""
+        return [FIRST + dt.timedelta(days=day) for day in range(self.num_dates)]
+
+    def write(self, known: Path | None = None) -> None:
+        """Dumps, the node table and the configuration; dumps of the folder `known` are the same, and linked."""
+        names = pl.Series([f"s{index:06}" for index in range(self.num_nodes)])
         (self.folder / "raw").mkdir(parents=True)
-        for day in range(DATES):
-            starts = [dt.datetime.combine(FIRST + dt.timedelta(days=day), dt.time(6 * s)) for s in range(STEPS)]
-            times = np.repeat([start.isoformat() + "Z" for start in starts], self.num_nodes)
-            speed = np.round(draw.normal(60, 12, len(times)), 3)
-            frame = pl.DataFrame(
-                {"time": times, "node": names * STEPS, "speed": speed, "volume": draw.poisson(20, len(times))}
-            )
-            kept = frame.filter(pl.Series(draw.random(len(times)) > 0.1))
-            kept.write_csv(self.folder / "raw" / f"{FIRST + dt.timedelta(days=day)}.csv")
+        for day, date in enumerate(self.dates):
+            path = self.folder / "raw" / f"{date}.{self.suffix}"
+            if known is not None and (known / path.name).exists():
+                path.hardlink_to(known / path.name)
+            else:
+                self._write_date(path, day, names)
+        draw = np.random.default_rng(7)
         places = pl.DataFrame({"id": names, "lat": draw.random(len(names)), "lon": draw.random(len(names))})
         places.write_csv(self.folder / "nodes.csv")
         (self.folder / "config.yaml").write_text(json.dumps(self._tree()))
 
+    def _write_date(self, path: Path, day: int, names: pl.Series) -> None:
+        """A daily rhythm with a level a node; a tenth of the rows is missing."""
+        draw = np.random.default_rng([7, day])
+        minutes = 1440 // self.steps
+        starts = [
+            dt.datetime.combine(FIRST + dt.timedelta(days=day), dt.time(m // 60, m % 60)).isoformat() + "Z"
+            for m in range(0, 1440, minutes)
+        ]
+        rhythm_T = 10 * np.sin(2 * np.pi * np.arange(self.steps) / self.steps)
+        level_N = np.random.default_rng(8).normal(60, 8, self.num_nodes)
+        speed = np.round((rhythm_T[:, None] + level_N).ravel() + draw.normal(0, 4, self.steps * self.num_nodes), 3)
+        frame = pl.DataFrame(
+            {
+                "time": np.repeat(starts, self.num_nodes),
+                "node": pl.concat([names] * self.steps),
+                "speed": speed,
+                "volume": draw.poisson(20, len(speed)),
+            }
+        )
+        kept = frame.filter(pl.Series(draw.random(len(speed)) > 0.1))
+        if self.suffix == "parquet":
+            kept.with_columns(pl.col("time").str.to_datetime(time_zone="UTC")).write_parquet(path)
+        else:
+            kept.write_csv(path)
+
     def _tree(self) -> dict[str, object]:
-        days = [str(FIRST + dt.timedelta(days=day)) for day in range(DATES)]
+        days = [str(date) for date in self.dates]
+        train = days[0] if self.num_dates == 3 else f"{days[0]}..{days[-3]}"
         return {
             "dataset": "many",
             "pipeline": {
-                "source": {"path": "raw/{date}.csv", "time": "time", "node": "node"},
+                "source": {"path": f"raw/{{date}}.{self.suffix}", "time": "time", "node": "node"},
                 "nodes": {"table": "nodes.csv", "id": "id", "position": ["lat", "lon"]},
-                "step": "6h",
+                "step": f"{1440 // self.steps}m",
                 "features": {"speed": {"fill": "forward", "scale_per": "node"}, "volume": {"aggregate": "sum"}},
-                "split": dict(zip(("train", "validation", "test"), days, strict=True)),
+                "split": {"train": train, "validation": days[-2], "test": days[-1]},
             },
             "trainer": {
-                "window": {"history": 2, "horizon": 1},
-                "model": {"name": "nlinear"},
+                "window": {"history": max(2, self.steps // 12), "horizon": max(1, self.steps // 24)},
+                "model": {"name": self.model},
                 "training": {"epochs": 1, "batch_size": 2},
                 "baselines": ["repeat", "mean"],
             },
         }
 
-    def run(self, what: str) -> None:
-        """Appends the CPU seconds of one call to costs[what]."""
-        words = COMMANDS[what]
+    def run(self, what: str, limit: float = 3600.0) -> None:
+        """Appends what one call takes to costs[what]; a call of more than `limit` seconds is ended."""
+        words = [str(self.dates[-1]) if word == LAST else word for word in COMMANDS[what]]
+        words = [word.replace(".csv", f".{self.suffix}") if word.startswith("raw/") else word for word in words]
         config = () if words[0] in ("runs", "checkpoints", "predict") or "r" in words[1:2] else ("-c", "config.yaml")
         command = [sys.executable, "-m", "dateshard", *words, *config]
         for name in ("forecast.parquet", "dumps.parquet"):
             (self.folder / name).unlink(missing_ok=True)
         if what == "train":
-            subprocess.run(["rm", "-rf", str(self.folder / "data/runs")], check=True)
-        before = os.times()
+            shutil.rmtree(self.folder / "data" / "runs", ignore_errors=True)
         environment = {**os.environ, "PYTHONPATH": OURS, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        self.costs.setdefault(what, []).append(cpu)
+        cost = process_cost(command, self.folder, environment, limit=limit)
+        self.costs.setdefault(what, []).append(cost)
 
 
 def main() -> None:
-    """Makes two stores, measures, prints."""
+    """Makes the stores, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=200_000)
-    parser.add_argument("--few", type=int, default=200)
+    parser.add_argument("--nodes", type=int, action="append")
+    parser.add_argument("--dates", type=int, action="append")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--suffix", choices=["csv", "parquet"], default="csv")
+    parser.add_argument("--model", default="nlinear")
+    parser.add_argument("--only", action="append", choices=list(COMMANDS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--write", action="store_true", help="put the table under bench/results/")
     asked = parser.parse_args()
+    commands = [what for what in COMMANDS if not asked.only or what in asked.only]
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
-        stores = [Nodes(Path(name) / str(count), count) for count in (asked.few, asked.nodes)]
-        for store in stores:
-            store.write()
+        stores = []
+        for nodes in asked.nodes or [200, 200_000]:
+            for dates in sorted(asked.dates or [3], reverse=True):
+                shape = {"num_nodes": nodes, "num_dates": dates, "steps": asked.steps}
+                folder = Path(name) / f"{nodes}x{dates}"
+                store = Nodes(folder=folder, **shape, suffix=asked.suffix, model=asked.model)
+                same = [other.folder / "raw" for other in stores if other.num_nodes == nodes]
+                store.write(same[0] if same else None)
+                stores.append(store)
         for _ in range(asked.repeats):
-            for what in COMMANDS:
-                for store in stores:
+            for what in commands:
+                for store in reversed(stores):
                     if what == "preprocess, everything":
-                        subprocess.run(["rm", "-rf", str(store.folder / "data")], check=True)
+                        shutil.rmtree(store.folder / "data", ignore_errors=True)
                     store.run(what)
-    few, many = stores
-    print(
-        f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."
-    )
-    print(
-        f"\n| CPU seconds, least of {asked.repeats} | {few.num_nodes:,} nodes | {many.num_nodes:,} nodes |\n|---|---|---|"
-    )
-    for what in COMMANDS:
-        print(f"| {what} | {min(few.costs[what]):.2f} | {min(many.costs[what]):.2f} |")
+                    print(store.folder.name, what, store.costs[what][-1], file=sys.stderr, flush=True)
+    text = table(stores[::-1], commands, asked.repeats)
+    print(text)
+    if asked.write:
+        (Path(__file__).parent / "results" / f"{dt.date.today()}-nodes-and-dates.md").write_text(text)
+
+
+def table(stores: Sequence[Nodes], commands: Sequence[str], repeats: int) -> str:
+    """Returns a Markdown table: a row a command, a column a store, of CPU seconds and of MB."""
+    first = stores[0]
+    heads = [f"{store.num_nodes:,} nodes, {store.num_dates} dates" for store in stores]
+    lines = [
+        f"Nodes, {dt.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"dates of {first.steps} steps, {first.suffix}, {first.model}; CPU seconds and most resident MB of whole processes, "
+        f"least of {repeats}; load {os.getloadavg()[0]:.1f}",
+        "",
+        f"| command | {' | '.join(heads)} |",
+        "|---" * (len(stores) + 1) + "|",
+    ]
+    for what in commands:
+        cells = [
+            f"{min(c.cpu for c in store.costs[what]):.2f} s, {min(c.peak for c in store.costs[what]) / 1e6:,.0f} MB"
+            for store in stores
+        ]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.manifest import Entry, Manifest, Part
 from dateshard.shardstore.scaling.partials import PartialStatistics
 from dateshard.shardstore.scaling.statistics import Statistics
+from dateshard.shardstore.sources import Sources
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.times.calendar import day_of, instants
 from dateshard.trainer.data.batch import BatchForm
@@ -136,4 +137,4 @@ def write_store(root: Path, series: Any) -> None:
             nodes=nodes.id, num_nodes=num_nodes, statistics=statistics.id, normalise="bench",
             split={"train": ((min(entries), max(entries)),)}, dates=entries,
         )  # fmt: skip
-        writer.commit(manifest, {"dates": {}, "failed": {}}, None)
+        writer.commit(manifest, Sources(), None)

@@ -7,30 +7,39 @@ import polars as pl
 from numpy.typing import NDArray
 
 NAMED = 1000  # strangers after which no more are looked for
+KEPT = 1 << 20  # strangers that the mapping holds before it begins anew
 
 
 class Codes:
-    """Names -> codes over the pieces of a dump: places in the node table, or in the order of first appearance."""
+    """Names -> codes over the pieces of a dump: places in the node table, or in the order of first appearance.
+
+    polars keeps one growing mapping of all pieces: a piece costs its rows alone, whatever the table has.
+    """
 
     def __init__(self, table: tuple[str, ...] | None) -> None:
         self.closed = table is not None
         self.names: list[str] = list(table or ())
         self.strangers: dict[str, None] = {}  # some of the names that the table lacks
-        self._known = set(self.names)
-        self._type = pl.Enum(self.names)
+        self._mapped = _mapping(self.names)
 
     def of(self, column: pl.Series) -> NDArray[np.int32]:
         """Returns [R] codes, -1 for a name that the table lacks and for none."""
+        known = len(self.names)
+        coded = column.cast(self._mapped.dtype)
+        codes_R = coded.to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
+        highest = int(codes_R.max(initial=-1))
+        if highest < known:
+            return codes_R
+        fresh_R = codes_R >= known
         if not self.closed:
-            fresh = [name for name in column.unique(maintain_order=True).to_list() if name not in self._known]
-            if fresh := [name for name in fresh if name is not None]:
-                self.names += fresh
-                self._known.update(fresh)
-                self._type = pl.Enum(self.names)
-        codes = column.cast(self._type, strict=False).to_physical()
-        if self.closed and len(self.strangers) < NAMED and codes.null_count() > column.null_count():
-            self.strangers |= dict.fromkeys(column.filter(codes.is_null()).drop_nulls().unique().sort().to_list())
-        return codes.cast(pl.Int32).fill_null(-1).to_numpy()
+            _, firsts = np.unique(codes_R[fresh_R], return_index=True)
+            self.names += column.filter(pl.Series(fresh_R))[firsts].to_list()
+            return codes_R
+        if len(self.strangers) < NAMED:
+            self.strangers |= dict.fromkeys(column.filter(pl.Series(fresh_R)).unique().sort().to_list())
+        if highest - known > KEPT:
+            self._mapped = _mapping(self.names)
+        return np.where(fresh_R, np.int32(-1), codes_R)
 
     def final(self, used: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Returns (node list, place of each code in it): the table's, or the used names sorted by bytes. Unused: -1."""
@@ -39,3 +48,8 @@ class Codes:
         chosen = sorted((name for name, seen in zip(self.names, used, strict=True) if seen), key=str.encode)
         place = {name: index for index, name in enumerate(chosen)}
         return tuple(chosen), np.asarray([place.get(name, -1) for name in self.names], dtype=np.int64)
+
+
+def _mapping(names: list[str]) -> pl.Series:
+    """The names as a column whose type maps each to its place, and later names to the next; it lives as long as the column."""
+    return pl.Series(names, dtype=pl.String).cast(pl.Categorical(pl.Categories.random(physical=pl.UInt32)))

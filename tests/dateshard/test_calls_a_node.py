@@ -65,7 +65,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     before, folders = Path.cwd(), {}
     for num_nodes in (FEW, MANY):
         folder = folders[num_nodes] = tmp_path_factory.mktemp(str(num_nodes))
-        Nodes(folder, num_nodes).write()
+        Nodes(folder=folder, num_nodes=num_nodes).write()
         spots = [f"s{index:06},{index % FEW // 20},{index % 20}\n" for index in range(num_nodes)]  # as many circles
         (folder / "nodes.csv").write_text("id,lat,lon\n" + "".join(spots))
         os.chdir(folder)
