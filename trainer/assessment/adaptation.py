@@ -50,6 +50,7 @@ class LocalError:
 
     hours_2GNF: Floats
     recent_2F: Floats
+    _means: tuple[Floats, Floats] | None = field(init=False, default=None, repr=False, compare=False)
 
     def at(self, hours_P: Integers) -> Floats:
         """Returns [P, N, F]: the local error at these hours."""
@@ -59,12 +60,18 @@ class LocalError:
     def usual(self, hours_P: Integers) -> Floats:
         """Returns [P, N, F]: the error of a node at an hour, however things stood lately; 1 where none is known yet."""
         total_GNF, weight_GNF = self.hours_2GNF
-        with np.errstate(invalid="ignore"):
-            all_F = np.nan_to_num(total_GNF.sum((0, 1)) / weight_GNF.sum((0, 1)))
-        node_NF = (total_GNF.sum(0) + SHRUNK * all_F) / (weight_GNF.sum(0) + SHRUNK)
+        all_F, node_NF = self._means or self._over_hours()
         hour_PNF = (total_GNF[hours_P] + SHRUNK * node_NF) / (weight_GNF[hours_P] + SHRUNK)
         error_PNF = np.maximum(hour_PNF, LEAST * all_F)
         return np.where(error_PNF > 0, error_PNF, 1.0)
+
+    def _over_hours(self) -> tuple[Floats, Floats]:
+        """Returns the errors [F] of all nodes and [N, F] of a node; kept until something is learned: it reads all hours."""
+        total_GNF, weight_GNF = self.hours_2GNF
+        with np.errstate(invalid="ignore"):
+            all_F = np.nan_to_num(total_GNF.sum((0, 1)) / weight_GNF.sum((0, 1)))
+        self._means = all_F, (total_GNF.sum(0) + SHRUNK * all_F) / (weight_GNF.sum(0) + SHRUNK)
+        return self._means
 
     def learn(self, hour: int, missed_SNF: Floats, step: int) -> None:
         """Adds the errors of the forecasts of one target step, NaN where nothing was observed."""
@@ -77,6 +84,7 @@ class LocalError:
         kept, here_2NF = 0.5 ** (1 / (HALF_LIFE_DAYS * max(1.0, HOUR_NS / step))), self.hours_2GNF[:, hour]
         new_2NF = np.stack([size_NF, np.ones(size_NF.shape)])
         self.hours_2GNF[:, hour] = np.where(count_NF > 0, kept * here_2NF + new_2NF, here_2NF)
+        self._means = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

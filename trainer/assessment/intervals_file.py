@@ -112,7 +112,7 @@ def _reach(content: Mapping[str, Any]) -> Reach:
 
 def _by_name(value: Intervals | Coverage | LocalError) -> dict[str, Any]:
     """Gives the fields as they are: `asdict` copies the lists in them, cell by cell."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    return {field.name: getattr(value, field.name) for field in fields(value) if field.init}
 
 
 def _parsed(content: Mapping[str, Any], names: Sequence[str]) -> Intervals:
