@@ -16,7 +16,7 @@ FAST   := tests/shardstore tests/pipeline tests/trainer tests/contracts tests/te
 	$(addprefix --ignore=tests/,trainer/runs trainer/models/test_ridge.py trainer/models/test_own_models.py trainer/assessment trainer/test_cache.py trainer/test_loop.py \
 	pipeline/workers pipeline/raw/test_cut.py shardstore/test_integrity.py contracts/test_formats.py)
 
-.PHONY: train test test-gpu setup preprocess rerun resume serve check test-fast test-all mutants bench docs doctor lock clean
+.PHONY: train test test-gpu setup preprocess rerun resume serve check test-fast test-all mutants bench bench-peers docs doctor lock clean
 
 train: export DATESHARD_STEP := 1
 train: $(STAMP)  ## one command: environment, the example's raw data, shards, a trained model, its evaluation and its page
@@ -61,8 +61,12 @@ test-gpu: $(TOOLS)  ## what needs an accelerator: fails where there is none
 mutants: $(TOOLS)  ## small mistakes made in a copy of the source, one at a time: every one must fail a test; ONLY=trainer/runs for some
 	@$(BIN)/python -m tests.mutants.run --only "$(ONLY)"
 
-bench: $(TOOLS)  ## the reader against memcpy, and an epoch against the same model fed one batch
-	@$(BIN)/python bench/reader.py && $(BIN)/python bench/epoch.py
+bench: $(TOOLS)  ## measures reading, preparing and training beside the limits of the machine, and makes docs/performance.md; ONLY=reader
+	@$(BIN)/dateshard init --example flights && $(BIN)/dateshard preprocess -c configs/flights.yaml
+	@$(BIN)/python bench/run.py $(or $(ONLY),ours)
+
+bench-peers: $(TOOLS)  ## the same beside other libraries, which pip installs into .venv-peers (6 GB); an hour
+	@$(BIN)/python bench/run.py $(or $(ONLY),peers)
 
 docs: $(STAMP)  ## docs/json.md, made of the schemas of what --json prints, docs/python.md, of the docstrings, and docs/rooms.md, of the modules
 	@$(BIN)/python -m dateshard.documents.page

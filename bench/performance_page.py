@@ -1,0 +1,235 @@
+"""Makes docs/performance.md, and the table of figures in README.md, of the newest result of each kind in bench/results/.
+
+    python bench/performance_page.py      `make bench` ends with it
+
+No figure of the page is written by hand. A kind without a result is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+Rows = list[dict[str, str]]
+BEGIN, END = "<!-- made by bench/performance_page.py -->", "<!-- end of what is made -->"
+THEIRS = "times dateshard's"  # heads a column of what another takes; below 1 it is quicker
+ABOUT = """# What it costs
+
+The newest result of each kind in [bench/results](../bench/results), as the scripts in `bench/` printed them, with the date and
+the load of the machine: `make bench` measures dateshard and the limits of the machine again, `make bench-peers` other
+libraries beside it (each in an environment of its own, made by pip), and both make this page anew. CPU seconds are those of
+the whole process with its start unless a table says otherwise. Figures of different days or machines cannot be compared;
+those in one table were measured by turns.
+"""
+SECTIONS: dict[str, dict[str, str]] = {
+    "Reading": {
+        "reader": "One resident block, blocks that are read again every epoch, and mapped files, beside memcpy and torch's "
+        "DataLoader in the same process.",
+        "reading-peers": "The same windows from other libraries. litdata, MDS and LanceDB store every window, "
+        "24 to 192 times the bytes of the series; the others cut windows out of it. The first batch of an epoch is not counted.",
+        "epoch": "An epoch of training, and the same steps fed one batch that never changes: what reading and its order cost.",
+    },
+    "Preparing": {
+        "preparing": "Daily dumps of raw rows to verified, durable shards with global statistics, beside the bare parse of the "
+        "same files.",
+        "preparing-peers": "The same rows through other libraries, which hash nothing and make nothing durable.",
+        "workers": "Two workers against one.",
+        "growth": "A store of thousands of dates: nothing to do, one more date, all normalised again.",
+        "memory": "Much more data than memory, under RLIMIT_DATA.",
+    },
+    "Cost against size": {"costs": "From 1x to 100x in dates, rows, nodes and windows."},
+    "Many nodes": {
+        "nodes-and-dates": "100,000 nodes and dates of 96 steps, about 8.6 million rows a date: whole commands."
+    },
+    "Training": {
+        "saving": "What a checkpoint costs.",
+        "metrics": "Exact metrics over a whole epoch.",
+        "forecasters": "One DLinear from daily CSVs, in four libraries.",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatedResult:
+    """A file of bench/results: its first line of text, and its tables."""
+
+    path: Path
+    about: str
+    tables: list[str]
+
+    @property
+    def rows(self) -> Iterator[dict[str, str]]:
+        """All rows of all tables, by the heads of their columns."""
+        for table in self.tables:
+            heads, _, *rows = (_cells(line) for line in table.splitlines())
+            for row in rows:
+                yield dict(zip(heads, row, strict=True))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def newest(results: Path, kind: str) -> DatedResult | None:
+    """The newest result of a kind: files are named by date and kind."""
+    found = sorted(results.glob(f"????-??-??-{kind}.md"))
+    if not found:
+        return None
+    text = found[-1].read_text()
+    tables = [block.strip() for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)]
+    lines = (line.strip() for line in text.splitlines())
+    return DatedResult(found[-1], next(line for line in lines if line and line[0] not in "#|"), tables)
+
+
+def page(results: Path) -> str:
+    """The whole page."""
+    parts, wins = [ABOUT], list[str]()
+    for section, kinds in SECTIONS.items():
+        shown = [(newest(results, kind), about, kind) for kind, about in kinds.items()]
+        if not any(result for result, _, _ in shown):
+            continue
+        parts.append(f"## {section}\n")
+        for result, about, kind in shown:
+            if result is None:
+                continue
+            parts += [f"**{about}** [{result.path.name}](../bench/results/{result.path.name}): {result.about}\n"]
+            parts += [f"{table}\n" for table in result.tables]
+            if kind == "costs":
+                parts += [
+                    f"![Cost against {what}](images/cost-{what}.svg)\n"
+                    for what in ("dates", "rows", "nodes", "windows")
+                ]
+            wins += [_won(result.path.name, row, head) for row in result.rows for head in row if _below_one(row, head)]
+    if wins:
+        parts += ["## Where others need less\n", *wins]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _below_one(row: Mapping[str, str], head: str) -> bool:
+    return head.startswith(THEIRS) and float(row[head].replace(",", "")) < 1
+
+
+def _won(name: str, row: Mapping[str, str], head: str) -> str:
+    case, how = next(iter(row.values())), head.removeprefix(THEIRS).strip()
+    what = f"{row['who']} takes {row[head]} of what dateshard takes{how and f' ({how} imports)'}"
+    return f"- {case}: {what} ([{name}](../bench/results/{name}))."
+
+
+def readme_table(results: Path) -> str:
+    """The rows of README.md: those whose results are there."""
+    lines = ["| what | dateshard | beside it, in the same run |", "|---|---|---|"]
+    for what, kind, ours, others in README:
+        result = newest(results, kind)
+        row = None if result is None else cell(result, ours)
+        if result is None or row is None:
+            continue
+        beside = [(name, cell(result, where)) for name, where in others.items()]
+        lines.append(f"| {what} | {row} | {'; '.join(f'{name} {value}'.strip() for name, value in beside if value)} |")
+    return "\n".join(lines)
+
+
+Where = tuple[
+    str, Mapping[str, str]
+]  # the head of a column, and other cells of the row, or what stands there before a comma
+
+
+def cell(result: DatedResult, where: Where) -> str | None:
+    """The first cell in a column of a row with such cells; None if there is none."""
+    head, cells_of = where
+    for row in result.rows:
+        if head in row and all(f"{row.get(name)},".startswith(f"{start},") for name, start in cells_of.items()):
+            return row[head]
+    return None
+
+
+def _reader(shape: str, way: str) -> Where:
+    return "CPU us a window (min - max)", {"shape": shape, "way": way}
+
+
+def _peer(windows: str, who: str, head: str = THEIRS) -> Where:
+    return head, {"windows": windows, "who": who}
+
+
+def _prepared(suffix: str, who: str, head: str = "CPU s a date, whole process") -> Where:
+    return head, {"format": suffix, "who": who}
+
+
+def _growth(what: str) -> Where:
+    return "CPU s: least (median, most)", {"what": what}
+
+
+def _nodes(command: str, dates: int) -> Where:
+    return f"100,000 nodes, {dates} dates", {"command": command}
+
+
+_BESIDE = {"memcpy": "memcpy", "DataLoader": "torch DataLoader"}
+_OTHERS = {
+    "torch DataLoader": "torch DataLoader",
+    "grain": "grain",
+    "LanceDB": "LanceDB",
+    "MDS": "MosaicML MDS",
+    "litdata": "litdata",
+}
+_TABLES = {
+    "duckdb": "duckdb",
+    "polars, two passes": "polars, two passes",
+    "pandas": "pandas",
+    "dask": "dask",
+    "HF datasets": "HF",
+}
+_SHAPES = {"197 kB": "big", "77 kB": "mid", "12 kB": "ett", "5 kB": "long"}
+_SUFFIXES = {"CSV": "csv", "Parquet": "parquet"}
+_COMMANDS = ("preprocess, everything", "train", "evaluate", "predict", "report RUN")
+_WORKERS = "times faster than `1, one thread`"
+README: list[tuple[str, str, Where, Mapping[str, Where]]] = [
+    *(
+        (f"shuffled windows of {size} from one resident block, CPU us each", "reader", _reader(shape, "resident block"),
+         {name: _reader(shape, way) for name, way in _BESIDE.items()})
+        for size, shape in _SHAPES.items() if shape != "long"
+    ),
+    ("77 kB, from blocks that are read again every epoch", "reader", _reader("mid", "blocks reloaded"), {}),
+    *(
+        (f"{size} beside other libraries, CPU us each", "reading-peers", _peer(_SHAPES[size], "dateshard", "CPU us a window"),
+         {f"{name} times": _peer(_SHAPES[size], who) for name, who in _OTHERS.items()})
+        for size in ("77 kB", "5 kB")
+    ),
+    ("an epoch from shards / the same steps fed one fixed batch, CPU", "epoch", ("ratio: median (min - max)", {"": "CPU s"}), {}),
+    *(
+        (f"a date of 3.03 M rows from {name} to shards, CPU s", "preparing", _prepared(suffix, "dateshard"),
+         {"polars only parses it in": _prepared(suffix, "polars, bare", "without imports")})
+        for name, suffix in _SUFFIXES.items()
+    ),
+    *(
+        (f"the same beside other libraries, from {name}", "preparing-peers", _prepared(suffix, "dateshard"),
+         {f"{told} times": _prepared(suffix, who, THEIRS) for told, who in _TABLES.items()})
+        for name, suffix in _SUFFIXES.items()
+    ),
+    ("two workers against one, times faster", "workers", (_WORKERS, {"workers": "2"}), {}),
+    ("`preprocess` with nothing to do over 3,650 dates, CPU s", "growth", _growth("nothing: many"),
+     {"over 14 dates": _growth("nothing: few")}),
+    ("`preprocess` of one new date beside 3,650, CPU s", "growth", _growth("append: many"),
+     {"beside 14": _growth("append: few")}),
+    ("opening a dataset of 3,650 dates, CPU s", "growth", _growth("`Dataset.open`"), {}),
+    *(
+        (f"100,000 nodes, 30 dates of 96 steps: `{command.partition(',')[0].lower()}`", "nodes-and-dates", _nodes(command, 30),
+         {"5 dates": _nodes(command, 5)})
+        for command in _COMMANDS
+    ),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Writes both."""
+    results = ROOT / "bench" / "results"
+    (ROOT / "docs" / "performance.md").write_text(page(results))
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(f"{before}{BEGIN}\n{readme_table(results)}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

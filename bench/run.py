@@ -1,0 +1,77 @@
+"""Runs the scripts whose figures docs/performance.md shows, keeps what they print as dated results, and makes the page.
+
+    python bench/run.py ours             this machine and its limits: half an hour, 4 GB of disk     make bench
+    python bench/run.py peers            libraries in environments of their own, by pip: an hour     make bench-peers
+    python bench/run.py KIND [KIND ...]  only these, for instance `reader nodes-and-dates`      make bench ONLY=reader
+
+Each script can be run by itself too; its first lines say how. A script that fails keeps its old result, and the rest is run.
+Run nothing else meanwhile: results say how busy the machine was.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from bench.dated import keep  # noqa: E402
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A script of this folder and its arguments; of which of the two groups it is, if of any."""
+
+    words: tuple[str, ...]
+    group: str = ""
+
+
+NODES = ("--steps", "96", "--suffix", "parquet", "--model", "dlinear", "--repeats", "1")
+ENVIRONMENTS = ("--environments", str(ROOT / ".venv-peers"))
+KINDS = {
+    "reader": Measured(("reader.py",), "ours"),
+    "epoch": Measured(("epoch.py",), "ours"),
+    "preparing": Measured(("preparing_peers.py", "--who", "parse"), "ours"),
+    "workers": Measured(("workers.py",), "ours"),
+    "growth": Measured(("growth.py", "--repeats", "3"), "ours"),
+    "costs": Measured(("costs.py", "--write"), "ours"),
+    "saving": Measured(("saving.py",), "ours"),
+    "reading-peers": Measured(("reading_peers.py",), "peers"),
+    "preparing-peers": Measured(("preparing_peers.py",), "peers"),
+    "nodes-and-dates": Measured(
+        ("nodes.py", "--nodes", "100000", "--dates", "5", "--dates", "15", "--dates", "30", *NODES)
+    ),
+    "memory": Measured(("memory.py", "--times", "4")),
+    "metrics": Measured(("metrics.py",)),
+    "forecasters": Measured(("forecasters.py", *ENVIRONMENTS)),
+    "resume-peers": Measured(("resume_peers.py", *ENVIRONMENTS)),
+}
+
+
+def main() -> None:
+    """Runs what is asked for, one after the other."""
+    asked = sys.argv[1:] or ["ours"]
+    kinds = [kind for kind, one in KINDS.items() if kind in asked or one.group in asked]
+    if unknown := set(asked) - {"ours", "peers"} - KINDS.keys():
+        raise SystemExit(f"{', '.join(sorted(unknown))}: not one of ours, peers, {', '.join(KINDS)}")
+    failed = []
+    for kind in kinds:
+        began = time.monotonic()
+        words = [sys.executable, str(ROOT / "bench" / KINDS[kind].words[0]), *KINDS[kind].words[1:]]
+        print(f"{kind}: {' '.join(KINDS[kind].words)}", flush=True)
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            failed.append(kind)
+        else:
+            keep(kind, done.stdout.lstrip())
+        print(f"{kind}: {'failed' if done.returncode else 'kept'} after {time.monotonic() - began:,.0f} s", flush=True)
+    subprocess.run([sys.executable, str(ROOT / "bench" / "performance_page.py")], check=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

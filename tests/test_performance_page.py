@@ -1,0 +1,44 @@
+"""The page of costs is what the results give, and says where others need less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.performance_page import BEGIN, END, SECTIONS, page, readme_table
+from bench.run import KINDS
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+PEERS = """Beside others, {day}, x86_64; load 0.1
+
+| windows | who | CPU us a window | times dateshard's |
+| --- | --- | --- | --- |
+| mid, 77 kB | dateshard | 4 ({day}) | 1 |
+| mid, 77 kB | slower | 5 (5, 5) | 1.25 |
+| mid, 77 kB | quicker | 2 (2, 2) | 0.5 |
+"""
+
+
+def test_the_page_and_the_readme_are_what_the_results_give() -> None:
+    remedy = "python bench/performance_page.py makes it again"
+    assert (ROOT / "docs" / "performance.md").read_text() == page(RESULTS), remedy
+    made = (ROOT / "README.md").read_text().partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert made == readme_table(RESULTS), remedy
+
+
+def test_the_newest_result_of_a_kind_is_shown_and_what_others_win_is_listed(tmp_path: Path) -> None:
+    for day in ("2026-01-09", "2026-01-10"):
+        (tmp_path / f"{day}-reading-peers.md").write_text(PEERS.format(day=day))
+    made = page(tmp_path)
+    assert "4 (2026-01-10)" in made
+    assert "2026-01-09" not in made
+    won = made.partition("## Where others need less\n")[2]
+    assert "mid, 77 kB: quicker takes 0.5 of what dateshard takes" in won
+    assert "slower" not in won
+    assert "4 (2026-01-10)" in readme_table(tmp_path)
+
+
+def test_what_the_page_shows_is_what_the_runner_measures() -> None:
+    shown = {kind for kinds in SECTIONS.values() for kind in kinds}
+    assert shown <= KINDS.keys()
+    assert {one.words[0] for one in KINDS.values()} <= {path.name for path in (ROOT / "bench").glob("*.py")}
