@@ -92,27 +92,24 @@ class Nodes:
     def _write_date(self, path: Path, day: int, names: pl.Series) -> None:
         """A daily rhythm with a level a node; a tenth of the rows is missing."""
         draw = np.random.default_rng([7, day])
-        minutes = 1440 // self.steps
-        starts = [
-            dt.datetime.combine(FIRST + dt.timedelta(days=day), dt.time(m // 60, m % 60)).isoformat() + "Z"
-            for m in range(0, 1440, minutes)
-        ]
+        first = np.datetime64(FIRST + dt.timedelta(days=day), "ms")
+        times_T = first + np.arange(self.steps) * (86_400_000 // self.steps)
         rhythm_T = 10 * np.sin(2 * np.pi * np.arange(self.steps) / self.steps)
         level_N = np.random.default_rng(8).normal(60, 8, self.num_nodes)
-        speed = np.round((rhythm_T[:, None] + level_N).ravel() + draw.normal(0, 4, self.steps * self.num_nodes), 3)
-        frame = pl.DataFrame(
+        speed_TN = rhythm_T[:, None] + level_N + draw.normal(0, 4, (self.steps, self.num_nodes))
+        step, node = np.nonzero(draw.random((self.steps, self.num_nodes)) > 0.1)
+        kept = pl.DataFrame(
             {
-                "time": np.repeat(starts, self.num_nodes),
-                "node": pl.concat([names] * self.steps),
-                "speed": speed,
-                "volume": draw.poisson(20, len(speed)),
+                "time": pl.Series(times_T[step]).dt.replace_time_zone("UTC"),
+                "node": names.gather(node),
+                "speed": np.round(speed_TN[step, node], 3),
+                "volume": draw.poisson(20, len(node)),
             }
         )
-        kept = frame.filter(pl.Series(draw.random(len(speed)) > 0.1))
         if self.suffix == "parquet":
-            kept.with_columns(pl.col("time").str.to_datetime(time_zone="UTC")).write_parquet(path)
+            kept.write_parquet(path)
         else:
-            kept.write_csv(path)
+            kept.with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv(path)
 
     def _tree(self) -> dict[str, object]:
         days = [str(date) for date in self.dates]
