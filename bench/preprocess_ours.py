@@ -57,7 +57,7 @@ def main() -> None:
     table.write_text("\n".join(["node", *NODES]) + "\n")
     dates = [FIRST + dt.timedelta(days=index) for index in range(given.dates)]
     config = configuration(given.raw, given.fmt, table, dates)
-    others = [date for date in _dates_of(given.raw / given.fmt) if date not in dates]
+    others = [(date, date) for date in _dates_of(given.raw / given.fmt) if date not in dates]
     config = config.model_copy(update={"exclude": tuple(others)})
     profile = cProfile.Profile(time.process_time)  # CPU seconds: another process on the core counts nothing
     if given.profile:

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dateshard.pipeline.raw.formats import NamePlaces
+
 NAMED = 1000  # strangers after which no more are looked for
 KEPT = 1 << 20  # strangers that the mapping holds before it begins anew
 
@@ -40,6 +42,15 @@ class Codes:
         if highest - known > KEPT:
             self._mapped = _mapping(self.names)
         return np.where(fresh_R, np.int32(-1), codes_R)
+
+    def at(self, places: NamePlaces) -> NDArray[np.int32]:
+        """Returns [R] codes as `of` does; the names that rows have are looked up once each, and no others."""
+        held = np.zeros(len(places.names) + 1, dtype=bool)
+        held[places.place_R] = True  # -1 is the last one
+        code = np.full(len(held), -1, dtype=np.int32)
+        if (named := held[:-1]).any():
+            code[:-1][named] = self.of(places.names.filter(pl.Series(named)))
+        return code[places.place_R]
 
     def final(self, used: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         """Returns (node list, place of each code in it): the table's, or the used names sorted by bytes. Unused: -1."""

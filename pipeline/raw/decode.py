@@ -18,7 +18,7 @@ from dateshard.pipeline.raw.bad_rows import NO_NUMBER, NO_TEXT, OTHER_DATE, BadR
 from dateshard.pipeline.raw.codes import Codes
 from dateshard.pipeline.raw.doubled_hours import with_instants
 from dateshard.pipeline.raw.dumps import ONE_NODE, node_of
-from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
+from dateshard.pipeline.raw.formats import Kind, NamePlaces, Request, RowBlock, places_in, reader_of
 from dateshard.pipeline.raw.object_files import held, shown
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.spill import Chunk, Spool
@@ -274,7 +274,7 @@ def _accept(
         if name in piece.bad:
             texts = piece.bad[name]
             _fault(source.faults.bad_number, NO_TEXT, name, texts, texts.is_not_null().to_numpy(), faults)
-        codes = known.of(frame[name])
+        codes = known.of(frame[name]) if (listed := places_in(piece, name)) is None else known.at(listed)
         values[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     keep = ~faults.rejected
     place_R = None if place is None else np.arange(place, place + len(keep), dtype=np.int64)
@@ -292,15 +292,22 @@ def _node_codes(piece: RowBlock, source: Source, columns: ColumnCodes, faults: B
         if column in piece.bad:
             texts = piece.bad[column]
             faults.reject(source.faults.missing_node, NO_TEXT, column, texts, texts.is_not_null().to_numpy())
-        without = (names.fill_null("") == "").to_numpy()
-        faults.reject(source.faults.missing_node, nameless(source), column, names, without)
-        code_R = columns.nodes.of(names)
+        places = places_in(piece, column)
+        if places is None or _has_nameless(places):
+            without = (names.fill_null("") == "").to_numpy()
+            faults.reject(source.faults.missing_node, nameless(source), column, names, without)
+        code_R = columns.nodes.of(names) if places is None else columns.nodes.at(places)
     else:
         names, column = pl.Series([columns.one_node]), "{node}" if source.node_in_path else "node_name"
         code_R = np.repeat(columns.nodes.of(names), len(piece.row_R))
         names = names.new_from_index(0, len(code_R)) if code_R[0] < 0 else names
     faults.reject(source.faults.unknown_node, "of an unknown node", column, names, code_R < 0)
     return code_R
+
+
+def _has_nameless(places: NamePlaces) -> bool:
+    """Whether a row may be of no node."""
+    return bool((places.place_R < 0).any() or places.names.null_count() or (places.names == "").any())
 
 
 def _numbers(

@@ -63,7 +63,7 @@ def instants(
         day: the date that the rows should be of, which makes local times cheap; None if they are of many.
         spelling: the file's, which its first piece sets.
     """
-    times, valid = _stamps([_in_range(column) for column in columns], source, day, spelling or Spelling())
+    times, valid = _stamps(columns, source, day, spelling or Spelling())
     return (times - 1 if source.time_stamps == "end" else times), valid
 
 
@@ -72,15 +72,15 @@ def _stamps(
 ) -> tuple[Instants, Valid]:
     if isinstance(source.time, TimeParts):
         form = None if source.time_format == "iso" else read_pattern(source.time_format).form
-        parts = dict(zip(source.time.columns(), columns, strict=True))
+        parts = dict(zip(source.time.columns(), map(_in_range, columns), strict=True))
         return _local(readings(parts, form, midnight=source.time_stamps == "end"), source)
-    column = columns[0] if len(columns) == 1 else _together(columns[0], columns[1], source)
+    column = columns[0] if len(columns) == 1 else _together(_in_range(columns[0]), _in_range(columns[1]), source)
     if source.time_format in UNITS:
-        return _counted(column, source)
+        return _counted(_in_range(column), source)
     if isinstance(column.dtype, pl.Datetime):
-        return _typed(column, source)
+        return _typed(column, UNITS[column.dtype.time_unit], source)
     if column.dtype == pl.Date:
-        return _typed(column.cast(pl.Datetime("ns")), source)
+        return _typed(column, DAY, source)
     texts = column.cast(pl.String, strict=False)
     if source.time_format != "iso":
         return _by_pattern(texts, source)
@@ -162,11 +162,19 @@ def _counted(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
     return np.where(valid, values, 0) * unit + start, valid
 
 
-def _typed(column: pl.Series, source: Source) -> tuple[Instants, Valid]:
+def _typed(column: pl.Series, unit: int, source: Source) -> tuple[Instants, Valid]:
+    """Instants of typed times, of which polars keeps `unit` nanoseconds in one; those that int64 does not hold are none."""
     zoned = isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None
-    if zoned:
-        return _numpy(column.dt.convert_time_zone("UTC").cast(pl.Datetime("ns", "UTC"), strict=False).dt.epoch("ns"))
-    return _local(column.cast(pl.Datetime("ns"), strict=False).dt.epoch("ns"), source)
+    counts, most = column.to_physical(), LONGEST // unit
+    valid = counts.is_not_null().to_numpy() if counts.null_count() else np.ones(len(counts), dtype=np.bool_)
+    count = counts.fill_null(0).to_numpy() if counts.null_count() else counts.to_numpy()
+    if len(count) and (count.max() > most or count.min() < -most):
+        valid = valid & (count <= most) & (count >= -most)
+        count = np.where(valid, count, 0)
+    times = count.astype(np.int64) * unit
+    if zoned or source.timezone == "UTC":
+        return times, valid
+    return _local(pl.Series(times) if valid.all() else pl.Series(times).set(pl.Series(~valid), None), source)
 
 
 def _local(naive_ns: pl.Series, source: Source) -> tuple[Instants, Valid]:

@@ -21,24 +21,30 @@ class Counters:
     Nothing is known of the date before: the first step with a reading is not observed, nor is one after a step without.
 
     Attributes:
+        places: {place of such a feature: its name}.
         resets: {feature: readings that lie below the one before them}.
     """
 
     def __init__(self, features: Sequence[Feature], num_nodes: int) -> None:
-        self._names = {
+        self.places = {
             place: feature.name for place, feature in enumerate(features) if feature.aggregate == "difference"
         }
-        self._latest = {place: np.full(num_nodes, np.nan) for place in self._names}  # reading of a node, however old
-        self._before = {place: np.full(num_nodes, np.nan) for place in self._names}  # at the end of the step before
+        self._latest = {place: np.full(num_nodes, np.nan) for place in self.places}  # reading of a node, however old
+        self._before = {place: np.full(num_nodes, np.nan) for place in self.places}  # at the end of the step before
         self.resets: dict[str, int] = {}
 
-    def take(self, values_TNF: Floats, records: Records, order: Integers, stretch: Day) -> None:
+    def take(self, values_TNF: Floats, records: Records, orders: Sequence[Integers], stretch: Day) -> None:
         """Makes increases of the last readings of a stretch's steps, in place; a step with a reset becomes unobserved.
 
         Args:
-            order: as `arrange` gives it.
+            orders: positions of the records that count, by (step, node, instant, row), in parts.
         """
-        for place, name in self._names.items():
+        if not self.places:
+            return
+        order = np.concatenate([*orders, np.empty(0, dtype=np.int64)])
+        node = records.node_R[order]
+        order = order[np.argsort(node.astype(np.min_scalar_type(len(values_TNF[0]))), kind="stable")]
+        for place, name in self.places.items():
             column = records.values[place]
             assert column is not None, "only count works without a column; the configuration holds this"
             kept = order[~np.isnan(column[order])]

@@ -17,6 +17,7 @@ from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.times.calendar import Day
 
 SAMPLE = 1024  # records that rule out most units before all are asked
+CHUNK = 1 << 15  # of those
 UNITS = (3_600_000_000_000, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
 
 
@@ -109,6 +110,21 @@ class Reduced:
     beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+def unit_of(time_R: Integers, start: int) -> int:
+    """Returns the longest unit of `UNITS`, in nanoseconds, that every instant is a whole number of since `start`."""
+    first = time_R[:SAMPLE] - start
+    for unit in UNITS:
+        if (first % unit).any():
+            continue
+        if unit == 1 or all(_whole(time_R[low : low + CHUNK] - start, unit) for low in range(0, len(time_R), CHUNK)):
+            return unit
+    raise AssertionError("every instant is a whole number of nanoseconds")
+
+
+def _whole(offset_R: Integers, unit: int) -> bool:
+    return bool((offset_R // unit * unit == offset_R).all())  # in a third of a remainder's time
+
+
 def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
     """The order that sorts records by (node, instant, row), as positions [R].
 
@@ -116,7 +132,7 @@ def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
     63 bits, a stable sort of the key gives the same order.
     """
     offset = records.time_R - day.start
-    unit = next(u for u in UNITS if not (offset[:SAMPLE] % u).any() and not (offset % u).any())
+    unit = unit_of(records.time_R, day.start)
     length = (day.end - day.start) // unit
     if num_nodes * length >= 1 << 63:  # the key would wrap: instants of single nanoseconds, more than 106,751 nodes
         return np.lexsort((offset, records.node_R))
@@ -129,12 +145,22 @@ def arrange(records: Records, day: Day, num_nodes: int) -> Integers:
     return packed & ((1 << row_bits) - 1)
 
 
-def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
-    """Keeps only the last in file order of the records with the same node and instant."""
+def repeated(records: Records, order: Integers) -> NDArray[np.bool_]:
+    """Returns [R - 1]: whether the next record in that order has the same node and instant."""
     time, node = records.time_R[order], records.node_R[order]
-    again = (time[1:] == time[:-1]) & (node[1:] == node[:-1])  # a later record of the same key follows
+    again: NDArray[np.bool_] = (time[1:] == time[:-1]) & (node[1:] == node[:-1])
+    return again
+
+
+def keep_last(records: Records, order: Integers, again: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Duplicates]:
+    """Returns which of the ordered records stay [R], the last in file order of each node and instant; and what goes.
+
+    Args:
+        again: whether the next record has the same node and instant, [R - 1].
+    """
+    kept = np.append(~again, np.True_)[: len(order)]
     if not again.any():
-        return order, Duplicates(0, 0, (0,) * len(records.values))
+        return kept, Duplicates(0, 0, (0,) * len(records.values))
     earlier, later = order[:-1][again], order[1:][again]
     conflict, by_column = np.zeros(len(earlier), dtype=bool), list[int]()
     for column in records.values:
@@ -144,14 +170,18 @@ def keep_last(records: Records, order: Integers) -> tuple[Integers, Duplicates]:
             differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
         conflict |= differs
         by_column.append(int(differs.sum()))
-    kept = np.append(~again, True)
-    return order[kept], Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
+    return kept, Duplicates(int(again.sum()), int(conflict.sum()), tuple(by_column))
+
+
+def refuse_repeated(records: Records, dropped: Integers, to: Reduction) -> None:
+    """Refuses records that come again, where that is a fault; `dropped`: positions of those that others replace."""
+    if to.refuse is not None and len(dropped):
+        assert records.place_R is not None, "who may refuse a row has its place kept"
+        to.refuse(int(records.place_R[dropped].min()), len(dropped))
 
 
 def without_earlier(records: Records, order: Integers, to: Reduction) -> tuple[Integers, Duplicates]:
     """Returns the order of the records that stay, and what was found of those of one name and instant."""
-    kept, again = keep_last(records, order)
-    if to.refuse is not None and again.dropped:
-        assert records.place_R is not None, "who may refuse a row has its place kept"
-        to.refuse(int(records.place_R[np.setdiff1d(order, kept)].min()), again.dropped)
-    return (order if to.keep_all else kept), again
+    kept, again = keep_last(records, order, repeated(records, order))
+    refuse_repeated(records, order[~kept], to)
+    return (order if to.keep_all or not again.dropped else order[kept]), again

@@ -32,7 +32,10 @@ BLOCK_BYTES = (
 LONGEST_ROW = 64 << 20  # more text than this without the end of a row is no row
 BATCH_ROWS = 1 << 18
 READ_PARTS = 16  # of such a batch, which a spill holds, one is decoded at a time: 2 MB of numbers
-BATCH_COLUMNS = 16  # of a frame with more columns, batches have fewer rows
+BATCH_COLUMNS, FEW_COLUMNS = (
+    16,
+    4,
+)  # of a frame with more columns, batches have fewer rows, and fewer are decoded at once
 DIALECT = Csv()
 NAMES = "the column's name in the configuration"
 
@@ -103,6 +106,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class NamePlaces:
+    """A text column as its file keeps it: each row's place in a list of names, -1 for none.
+
+    Attributes:
+        place_R: int32 [R].
+        names: String, each once; a place that no row has, or a name that is null, may be among them.
+    """
+
+    place_R: NDArray[np.int32]
+    names: pl.Series
+
+
+@dataclass(frozen=True, slots=True)
 class RowBlock:
     """Consecutive rows of a file, the wanted columns only.
 
@@ -117,6 +133,13 @@ class RowBlock:
     frame: pl.DataFrame
     row_R: NDArray[np.int64]
     bad: Mapping[str, pl.Series] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRowBlock(RowBlock):
+    """Rows of a file that keeps texts as places in a list: `places` are those columns of `frame` once more."""
+
+    places: Mapping[str, NamePlaces]
 
 
 Reader = Callable[[Path, Request], Iterator[RowBlock]]
@@ -137,8 +160,8 @@ def batch_rows(num_columns: int) -> int:
 
 
 def read_rows(num_columns: int) -> int:
-    """Rows of a frame that are decoded at once."""
-    return max(1, batch_rows(num_columns) // READ_PARTS)
+    """Rows of a frame that are decoded at once: 2 MB of numbers, for each batch costs a millisecond beside them."""
+    return max(1, BATCH_ROWS * BATCH_COLUMNS // READ_PARTS // max(num_columns, FEW_COLUMNS))
 
 
 def suffix_of(path: Path) -> str | None:
@@ -227,6 +250,11 @@ def with_numbers(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pl.Dat
             if texts is not None:
                 bad[name] = texts
     return (frame.with_columns(changed) if changed else frame), bad
+
+
+def places_in(block: RowBlock, column: str) -> NamePlaces | None:
+    """A text column as places in a list, where its file keeps it so."""
+    return block.places.get(column) if isinstance(block, ListedRowBlock) else None
 
 
 Piece = RowBlock  # the name that formats of one's own were written with

@@ -13,7 +13,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, as_names, read_rows, with_numbers
+from dateshard.pipeline.raw.formats import (
+    Kind,
+    ListedRowBlock,
+    NamePlaces,
+    Request,
+    RowBlock,
+    as_names,
+    read_rows,
+    with_numbers,
+)
 from dateshard.pipeline.raw.formats.packed import misnamed
 from dateshard.shardstore.errors import DumpError, NoRowsError, shorten
 
@@ -84,12 +93,31 @@ def _pieces(batches: Iterator[Any], path: Path, kinds: dict[str, Kind]) -> Itera
             continue
         columns = [_with_known_zone(column) for column in batch.columns]
         bare = pa.Table.from_arrays(columns, names=batch.schema.names)  # polars panics at damaged metadata
-        frame = pl.from_arrow(bare)
+        places = {name: places for name, kind in kinds.items() if kind == "text" and (places := _places(bare[name]))}
+        frame = pl.from_arrow(bare.drop_columns(list(places)))
         assert isinstance(frame, pl.DataFrame)
-        names = [as_names(frame[name]) for name, kind in kinds.items() if kind == "text"]
-        frame, bad = with_numbers(frame.with_columns(names), kinds)
-        yield RowBlock(path, frame, np.arange(row, row + len(frame), dtype=np.int64), bad)
+        texts = [name for name, kind in kinds.items() if kind == "text" and name not in places]
+        listed = [of.names.gather(pl.Series(of.place_R).replace(-1, None)).alias(name) for name, of in places.items()]
+        frame = frame.with_columns([as_names(frame[name]) for name in texts] + listed).select(*kinds)
+        frame, bad = with_numbers(frame, kinds)
+        rows = np.arange(row, row + len(frame), dtype=np.int64)
+        yield ListedRowBlock(path, frame, rows, bad, places=places)
         row += len(frame)
+
+
+def _places(column: Any) -> NamePlaces | None:
+    """A column that is kept as places in a list of texts, as such; None for another."""
+    (chunk,) = column.chunks
+    kind = chunk.type
+    if not isinstance(kind, pa.DictionaryType) or not (
+        pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+    ):
+        return None
+    names, indices = pl.Series(chunk.dictionary, dtype=pl.String), chunk.indices
+    if names.n_unique() < len(names):
+        return None
+    indices = indices.fill_null(-1) if indices.null_count else indices
+    return NamePlaces(indices.cast(pa.int32()).to_numpy(), names)
 
 
 def _with_known_zone(column: Any) -> Any:

@@ -17,7 +17,8 @@ import pytest
 from dateshard.cli import run
 from dateshard.pipeline.planning.plan import Plan, Wish
 from dateshard.pipeline.planning.preview import look
-from dateshard.pipeline.raw.formats import Request, reader_of
+from dateshard.pipeline.raw.codes import Codes
+from dateshard.pipeline.raw.formats import NamePlaces, Request, reader_of
 from dateshard.pipeline.raw.strangers import Strangers
 
 Make = Callable[..., Any]
@@ -203,3 +204,12 @@ def test_a_store_of_text_dumps_stays_fresh(world: Any, monkeypatch: pytest.Monke
     before(monkeypatch)
     assert {date.state for date in plan_of(world).dates} == {"fresh"}
     assert plan_of(world).merge == ""
+
+
+def test_a_name_in_a_file_s_list_that_no_row_has_is_no_stranger() -> None:
+    names = pl.Series(["a", "x", "b", None])
+    codes = Codes(("a", "b"))
+    assert codes.at(NamePlaces(np.array([2, 0, -1, 3, 2], np.int32), names)).tolist() == [1, 0, -1, -1, 1]
+    assert not codes.strangers
+    assert codes.at(NamePlaces(np.array([1, 0], np.int32), names)).tolist() == [-1, 0]
+    assert list(codes.strangers) == ["x"]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dateshard.shardstore.layouts import cell_order
+from dateshard.shardstore.layouts.cell_order import blocks_by_cell
 from dateshard.shardstore.layouts.feature import Feature
 from dateshard.shardstore.layouts.grid import aggregate, on_nodes
-from dateshard.shardstore.layouts.records import Records, arrange, keep_last
+from dateshard.shardstore.layouts.records import Records, arrange, keep_last, repeated
+from dateshard.shardstore.scaling.transform import Floats
 from dateshard.shardstore.times.calendar import Day, day_of, parse_step
 
 DAY = day_of(dt.date(2024, 3, 1), "UTC", parse_step("1h"))
@@ -65,10 +69,18 @@ def by_hand(records: Records, nodes: int, day: Day = DAY) -> np.ndarray:
     return out
 
 
+def reduced(records: Records, day: Day, num_nodes: int, features: Sequence[Feature]) -> Floats:
+    """Every cell of the date, of all records."""
+    values = np.empty((day.num_steps, num_nodes, len(features)))
+    for block in blocks_by_cell(records, day, num_nodes):
+        aggregate(records, block.order, block.cell, features, values[block.steps])
+    return values
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_aggregates_equal_plain_python(seed: int) -> None:
     records = make_records(400, 5, seed=seed)
-    found = aggregate(records, arrange(records, DAY, 5), DAY, 5, FEATURES)
+    found = reduced(records, DAY, 5, FEATURES)
     truth = by_hand(records, 5)
     np.testing.assert_allclose(found, truth, rtol=1e-14)
     assert (found[..., 3] == truth[..., 3])[~np.isnan(truth[..., 3])].all()
@@ -89,7 +101,7 @@ def test_every_aggregate_equals_plain_python_by_instant_and_file_row(rows: list[
     node, minute, value = (np.array(column) for column in zip(*rows, strict=True))
     records = Records(DAY.start + minute * 60 * 10**9, node.astype(np.int64), (value.astype(float),) * len(HOWS))
     features = [Feature(name=how, aggregate=how) for how in HOWS]
-    found = aggregate(records, arrange(records, DAY, 6), DAY, 6, features)
+    found = reduced(records, DAY, 6, features)
     cells: dict[tuple[int, int], list[tuple[int, int, float]]] = defaultdict(list)
     for row, (n, m, x) in enumerate(rows):
         if not math.isnan(x):
@@ -107,7 +119,7 @@ def test_every_aggregate_equals_plain_python_by_instant_and_file_row(rows: list[
 @pytest.mark.parametrize("how", HOWS)
 def test_an_aggregate_of_nothing_is_missing_but_a_count_is_zero(how: str) -> None:
     records = Records(np.array([DAY.start]), np.array([0]), (np.array([np.nan]),))
-    found = aggregate(records, np.arange(1), DAY, 2, [Feature(name="a", aggregate=how)])
+    found = reduced(records, DAY, 2, [Feature(name="a", aggregate=how)])
     assert (found == 0).all() if how == "count" else np.isnan(found).all()
 
 
@@ -117,7 +129,7 @@ def test_a_count_of_a_column_counts_its_values_and_is_zero_where_nothing_is() ->
     assert column is not None
     counted = Records(records.time_R, records.node_R, (column, None))
     features = [Feature(name="of", aggregate="count"), Feature(name="rows", aggregate="count")]
-    found = aggregate(counted, arrange(counted, DAY, 3), DAY, 3, features)
+    found = reduced(counted, DAY, 3, features)
     assert found[..., 0].sum() == (~np.isnan(column)).sum()
     assert found[..., 1].sum() == 100
     assert not np.isnan(found).any()
@@ -128,10 +140,10 @@ def test_rows_in_another_order_give_the_same_bytes() -> None:
     assert records.values[0] is not None
     records = Records(records.time_R, records.node_R, (records.values[0],) * len(HOWS))
     features = [Feature(name=how, aggregate=how) for how in HOWS]
-    truth = aggregate(records, arrange(records, DAY, 4), DAY, 4, features).tobytes()
+    truth = reduced(records, DAY, 4, features).tobytes()
     for seed in range(3):
         mixed = shuffled(records, seed)
-        assert aggregate(mixed, arrange(mixed, DAY, 4), DAY, 4, features).tobytes() == truth
+        assert reduced(mixed, DAY, 4, features).tobytes() == truth
 
 
 def test_the_packed_key_and_the_fallback_give_the_same_order() -> None:
@@ -153,29 +165,53 @@ def test_a_key_just_below_and_above_63_bits_is_sorted_alike() -> None:
         assert arrange(records, DAY, nodes).tolist() == wanted
 
 
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("unit", [1, 1000, 60 * 10**9, 3600 * 10**9])
+def test_blocks_hold_every_record_by_step_node_instant_and_row(
+    unit: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of a few steps; a step of 90 minutes is no whole number of the hours that all instants are of."""
+    day = day_of(dt.date(2024, 3, 1), "UTC", parse_step("90m"))
+    records = make_records(3000, 7, repeats=True)
+    records = Records((records.time_R - day.start) // unit * unit + day.start, records.node_R, records.values)
+    monkeypatch.setattr(cell_order, "BLOCK_RECORDS", 500)
+    num_nodes = 7 if fits else 1 << 50  # as if there were so many that no 63 bits hold the key
+    blocks = list(blocks_by_cell(records, day, num_nodes))
+    step_R = (records.time_R - day.start) // day.step
+    wanted = sorted(range(3000), key=lambda r: (step_R[r], records.node_R[r], records.time_R[r], r))
+    assert [row for block in blocks for row in block.order.tolist()] == wanted
+    assert [block.steps.start for block in blocks] == [0, *(block.steps.stop for block in blocks[:-1])]
+    assert blocks[-1].steps.stop == day.num_steps
+    for block in blocks:
+        own = (step_R[block.order] - block.steps.start) * num_nodes + records.node_R[block.order]
+        assert block.cell.tolist() == own.tolist()
+        assert block.again.tolist() == repeated(records, block.order).tolist()
+
+
 def test_of_repeated_records_the_last_in_file_order_wins_and_conflicts_are_counted() -> None:
     minute = 60 * 10**9
     time = DAY.start + np.array([0, minute, 0, 0, minute, 2 * minute])
     speed = np.array([1.0, 5.0, 2.0, 2.0, np.nan, np.nan])
     records = Records(time, np.zeros(6, np.int64), (speed,))
-    kept, duplicates = keep_last(records, arrange(records, DAY, 1))
-    assert kept.tolist() == [3, 4, 5]
+    order = arrange(records, DAY, 1)
+    kept, duplicates = keep_last(records, order, repeated(records, order))
+    assert order[kept].tolist() == [3, 4, 5]
     assert (duplicates.dropped, duplicates.conflicting) == (3, 2)  # 1 -> 2 and 5 -> nothing; 2 -> 2 is none
     same = Records(time[[5, 5]], np.zeros(2, np.int64), (np.array([np.nan, np.nan]),))
-    assert keep_last(same, arrange(same, DAY, 1))[1].conflicting == 0
+    assert keep_last(same, np.arange(2), repeated(same, np.arange(2)))[1].conflicting == 0
 
 
 def test_without_repeats_every_record_is_kept() -> None:
     records = make_records(50, 3)
     order = arrange(records, DAY, 3)
-    kept, duplicates = keep_last(records, order)
-    assert kept is order
+    kept, duplicates = keep_last(records, order, repeated(records, order))
+    assert kept.all()
     assert (duplicates.dropped, duplicates.conflicting) == (0, 0)
 
 
 def test_one_record_is_a_date() -> None:
     records = Records(np.array([DAY.end - 1]), np.array([1]), (np.array([3.0]),))
-    found = aggregate(records, arrange(records, DAY, 2), DAY, 2, [Feature(name="a")])
+    found = reduced(records, DAY, 2, [Feature(name="a")])
     assert found[23, 1, 0] == 3
     assert np.isnan(found).sum() == 47
 
@@ -190,7 +226,7 @@ def test_counts_and_cells_do_not_overflow_32_bits() -> None:
     assert order.tolist() == [1, 0]
     assert ((records.time_R - day.start) // day.step * nodes + records.node_R).tolist() == [cell, 0]
     big = Records(np.full(3, DAY.start), np.zeros(3, np.int64), (np.full(3, 2.0**31),))
-    assert aggregate(big, np.arange(3), DAY, 1, [Feature(name="s", aggregate="sum")])[0, 0, 0] == 3 * 2.0**31
+    assert reduced(big, DAY, 1, [Feature(name="s", aggregate="sum")])[0, 0, 0] == 3 * 2.0**31
 
 
 def test_nodes_move_to_the_frozen_list_and_unseen_ones_are_dropped() -> None:
