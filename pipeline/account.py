@@ -40,12 +40,21 @@ def with_settings(sources: Sources, config: Pipeline, before: Sources | None) ->
     """Returns the sources with all settings that a dump is encoded by, resolved (not `store`).
 
     Where nothing else differs they stay those that made the generation: another path or tolerance alone makes no new
-    one. Features stand as a list: their order counts, and JSON sorts keys."""
-    if before and before.settings is not None and (same := replace(sources, settings=before.settings)) == before:
-        return same
+    one, nor does a date that fails again with the same dump. Features stand as a list: their order counts, and JSON
+    sorts keys."""
+    if before and before.settings is not None and _failed_alike(sources, before):
+        same = replace(sources, settings=before.settings, failed=before.failed)
+        if same == before:
+            return same
     settings = config.model_dump(mode="json", exclude={"store"})
     settings["features"] = [[name, feature] for name, feature in settings["features"].items()]
     return replace(sources, settings=settings)
+
+
+def _failed_alike(sources: Sources, before: Sources) -> bool:
+    """Whether the same dates failed, of the same dumps and for the same kind of reason, whatever was tolerated."""
+    now, then = ({d: (row.staged, row.dump, row.kind) for d, row in s.failed.items()} for s in (sources, before))
+    return now == then
 
 
 def skeleton(dataset: str, config: Pipeline, frozen: Frozen, plan: Plan, provisional: Collection[dt.date]) -> Manifest:

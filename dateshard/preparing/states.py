@@ -69,6 +69,8 @@ def alike(reasons: Mapping[dt.date, str]) -> list[tuple[list[dt.date], str]]:
 def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool, undated: bool = False) -> list[list[str]]:
     """Rows of state, dates in ranges, count, reason (with what will be done); what needs work first."""
     groups: dict[tuple[str, str], dict[dt.date, str]] = {}
+    dates = list(dates)
+    listed = {p.date for p in dates}
     for p in dates:
         groups.setdefault((p.state, _acts(p) if acts else ""), {})[p.date] = p.reason
     rows = []
@@ -76,7 +78,7 @@ def grouped(screen: Screen, dates: Iterable[DatePlan], *, acts: bool, undated: b
         for alike_dates, reason in alike(reasons):
             sentence = f"{reason}; {does}" if does else reason
             rank = ORDER.index(state.split("(")[0])
-            shown = UNDATED_TEXT if undated else spans(screen, alike_dates, state)
+            shown = UNDATED_TEXT if undated else spans(screen, alike_dates, state, listed)
             rows.append((rank, alike_dates[0], [state, shown, str(len(alike_dates)), sentence]))
     return [row for _, _, row in sorted(rows)]
 
@@ -88,10 +90,19 @@ def _acts(plan: DatePlan) -> str:
     )
 
 
-def spans(screen: Screen, dates: Sequence[dt.date], state: str) -> str:
-    """Dates in ranges. On a terminal many ranges become one: what lies between stands in other rows."""
+def spans(screen: Screen, dates: Sequence[dt.date], state: str, listed: Collection[dt.date]) -> str:
+    """Dates in ranges. On a terminal many ranges become one, and what lies between stands in other rows, or is named.
+
+    Args:
+        listed: the dates of all rows.
+    """
     text, room = collapse(dates), ONE_RANGE if state in GOOD else THREE_DATES
-    return text if not screen.terminal or len(text) <= room else f"{dates[0]}..{dates[-1]}"
+    if not screen.terminal or len(text) <= room:
+        return text
+    days = map(dt.date.fromordinal, range(dates[0].toordinal(), dates[-1].toordinal()))
+    absent = [day for day in days if day not in listed]
+    but = f" but {absent[0] if len(absent) == 1 else counted(len(absent), 'day')}" if absent else ""
+    return f"{dates[0]}..{dates[-1]}{but}"
 
 
 def show_plan(screen: Screen, made: Plan, *, explain: bool, asked: frozenset[dt.date] | None) -> None:

@@ -56,6 +56,10 @@ def test_states_stand_in_ranges_what_needs_work_first(terminal: Any) -> None:
     shown = grouped(Screen(), plans, acts=True)
     assert shown[0] == piped[0]
     assert shown[1][1:] == ["2024-03-01..2024-03-20", "17", "nothing changed"]
+    without_a_day = [plan for plan in plans if plan.date.day != 6]  # of which there is no dump
+    assert grouped(Screen(), without_a_day, acts=True)[1][1] == "2024-03-01..2024-03-20 but 2024-03-06"
+    without_days = [plan for plan in without_a_day if plan.date.day != 15]
+    assert grouped(Screen(), without_days, acts=True)[1][1] == "2024-03-01..2024-03-20 but 2 days"
 
 
 def test_a_wrong_column_in_all_dates_is_one_line_with_a_count(make_world: Make, ds: Run) -> None:

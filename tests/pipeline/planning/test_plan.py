@@ -277,6 +277,10 @@ def test_a_provisional_date_may_be_mended_by_tolerance_excluded_or_removed(world
         world.prepare()
         assert world.open().manifest.provisional == (FIRST,)
         if dataset == "tolerated":
+            generation = world.open().generation
+            world.tree["pipeline"]["source"]["max_bad_fraction"] = 1e-6  # too little: it fails again
+            assert list(world.prepare().failed) == [FIRST]
+            assert world.open().generation == generation
             world.tree["pipeline"]["source"]["max_bad_fraction"] = 0.1
         elif dataset == "excluded":
             world.tree["pipeline"]["exclude"] = ["2024-03-01"]
