@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dateshard.shardstore.dataset import Dataset
 from dateshard.trainer.config import Trainer
-from dateshard.trainer.data.blocks import largest_block, num_blocks, rows_read
+from dateshard.trainer.data.blocks import buffer_rows, num_blocks, rows_read
 from dateshard.trainer.data.order import Order, Window
 from dateshard.trainer.data.shuffle import Shuffle
 
@@ -59,18 +59,21 @@ class Sizing:
     def of(self, days: int, shuffle: Shuffle, row_bytes: int) -> BlockSize:
         """The sizes of one shuffle."""
         order = self.order_of(shuffle)
-        count, prefetch = num_blocks(order), self.config.loading.prefetch
-        resident = largest_block(order, self.window) * row_bytes * (2 if prefetch and count > 1 else 1)
+        resident = sum(buffer_rows(order, self.window, prefetch=self.config.loading.prefetch)) * row_bytes
         reading = rows_read(order, self.window) / max(self.train_steps[1], 1)
-        return BlockSize(days=days, shuffle=shuffle, blocks=count, resident_bytes=resident, reading=reading)
+        return BlockSize(days=days, shuffle=shuffle, blocks=num_blocks(order), resident_bytes=resident, reading=reading)
 
     def table(self) -> Iterator[BlockSize]:
-        """A row for 1, 2, 3, 4, 7, 14 ... days a block, and one for all dates in one block."""
+        """A row for 1, 2, 3, 4, 7, 14 ... days a block, and one for all dates in one block; none that takes more than that.
+
+        Two blocks whose buffers hold all dates save nothing: each run has its own history and horizon beside them.
+        """
         num_days, row_bytes = self.train_steps[0], self.row_bytes
-        for days in DAYS:
-            if days < num_days:
-                yield self.of(days, self.shuffle_of_days(days), row_bytes)
-        yield self.of(num_days, Shuffle(None, None), row_bytes)
+        whole = self.of(num_days, Shuffle(None, None), row_bytes)
+        shuffles = ((days, self.shuffle_of_days(days)) for days in DAYS if days < num_days)
+        sizes = (self.of(days, shuffle, row_bytes) for days, shuffle in shuffles)
+        yield from (size for size in sizes if size.resident_bytes < whole.resident_bytes)
+        yield whole
 
     def largest(self, budget: int) -> Shuffle:
         """The shuffle of the most days whose buffers the budget holds; one block of all dates if that fits."""

@@ -22,10 +22,15 @@ from dateshard.trainer.data.permutation import Integers
 from dateshard.trainer.data.split_runs import records_before
 
 
-def largest_block(order: Order, window: Window) -> int:
-    """Rows of the largest block that the order can make: of the longest runs, each with its history and horizon."""
+def buffer_rows(order: Order, window: Window, *, prefetch: bool) -> tuple[int, ...]:
+    """Rows of each buffer: those of the longest runs that its blocks can be made of, with their histories and horizons.
+
+    There are two where a block is filled while another trains. Of two blocks the second one is what the first leaves.
+    """
     sizes = sorted(_rows_by_dates(order, window), reverse=True)
-    return sum(sizes[: order.runs_per_block or len(sizes)])
+    dates = order.runs_per_block or max(len(sizes), 1)
+    rest = len(sizes) - dates if prefetch else 0
+    return tuple(sum(sizes[:count]) for count in (dates, min(dates, rest)) if count > 0)
 
 
 def rows_read(order: Order, window: Window) -> int:
@@ -150,10 +155,10 @@ class Blocks:
     def __init__(self, dataset: Dataset, order: Order, wanted: BatchForm, *, mask: bool, prefetch: bool) -> None:
         self.dataset, self.order, self.wanted, self.mask = dataset, order, wanted, mask
         self.prefetch = prefetch and num_blocks(order) > 1
-        self.block_rows = largest_block(order, wanted.window)
+        self.buffer_rows = buffer_rows(order, wanted.window, prefetch=prefetch)
         row_bytes = dataset.row_values * (5 if mask else 4) + (4 if wanted.codes else 0)
         row_bytes += 8 if wanted.window.interval else 0
-        self.resident_bytes = self.block_rows * row_bytes * (2 if self.prefetch else 1)
+        self.resident_bytes = sum(self.buffer_rows) * row_bytes
         self._buffers: list[tuple[NDArray[np.uint8], ...]] = []
         self._only: Block | None = None
 
@@ -189,7 +194,7 @@ class Blocks:
 
     def _buffer(self, index: int) -> tuple[NDArray[np.uint8], ...]:
         while len(self._buffers) <= index:
-            cells, rows = self.dataset.row_values, self.block_rows
+            cells, rows = self.dataset.row_values, self.buffer_rows[len(self._buffers)]
             timed = rows * 8 if self.wanted.window.interval else 0
             sizes = (rows * cells * 4, rows * cells if self.mask else 0, rows * 4 if self.wanted.codes else 0, timed)
             self._buffers.append(tuple(aligned(size) for size in sizes))

@@ -336,6 +336,22 @@ def test_buffers_of_blocks_take_what_was_announced_and_no_more(make_world: Make,
     assert taken == served.resident_bytes == (2 if prefetch else 1) * (48 + 17) * (3 * 2 * 5 + 4)
 
 
+def test_of_two_blocks_the_second_buffer_holds_what_the_first_leaves(
+    make_world: Make, reader: Make, copy_of: Make
+) -> None:
+    shuffle = {"shuffle": {"days_per_run": 1, "runs_per_block": 3}}
+    world = make_world(4, split={"train": "2024-03-01..2024-03-04"}, loading=shuffle)
+    world.prepare()
+    config, dataset = world.settings.trainer, world.open()
+    served, mapped = (reader(config, dataset, policy=policy, prefetch=True) for policy in ("blocks", "mapped"))
+    for epoch in range(3):
+        for left, right in zip(served.batches(epoch), mapped.batches(epoch), strict=True):
+            same(copy_of(left), copy_of(right))
+    three, rest = (sum(part.nbytes for part in buffer) for buffer in served._source._buffers)
+    assert three + rest == served.resident_bytes
+    assert three > 2 * rest
+
+
 def test_a_damaged_shard_stops_the_reader_wherever_it_is_read(make_world: Make, reader: Make) -> None:
     from dateshard.shardstore.errors import DamagedError
 
