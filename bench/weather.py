@@ -51,7 +51,7 @@ def dumps(folder: Path) -> None:
     )
     by_date = weather.partition_by("date", as_dict=True)
     names: list[str] = []
-    for name, content in flights.dumps(folder):
+    for name, content in flights.dumps():
         if name == "nodes.csv":
             (folder / name).write_bytes(content)
             names = pl.read_csv(content)["destination"].to_list()

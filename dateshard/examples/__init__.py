@@ -51,7 +51,7 @@ def contents(
     if num_dates is not None or num_sensors is not None:
         raise UsageError(f"the example {name} has one size", todo="Leave --dates and --sensors out, or choose traffic")
     if name == "flights":
-        return iter(()) if flights.complete(folder) else flights.dumps(folder)
+        return iter(()) if flights.complete(folder) else flights.dumps()
     dumps = {"sensors": sensors.dumps, "tabular": tabular.dumps, "requests": request_traces.dumps}[name]
     return dumps(folder)
 

