@@ -88,6 +88,10 @@ class Csv(SourceSection):
     separator: str = Field(",", min_length=1, max_length=1)
     quote: str | None = Field('"', min_length=1, max_length=1, description="null: no character quotes")
     decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'"] | None = Field(
+        None,
+        description="stands between the thousands of numbers, as in 1,234.5; a blank also for its unbreakable kinds",
+    )
     encoding: str = "utf-8"
     missing: tuple[str, ...] = Field(("",), description="texts that stand for a missing value")
     columns: tuple[str, ...] | None = Field(
@@ -119,6 +123,10 @@ class Csv(SourceSection):
         named = self.separator + (self.quote or "")
         if not apart or not named.isascii() or any(character in "\r\n\0" for character in named):
             raise ValueError("separator, decimal and quote must be three different ASCII characters, none a newline")
+        if self.thousands is not None and self.thousands in (self.decimal, self.quote):
+            raise ValueError("thousands must be another character than decimal and quote")
+        if self.thousands == self.separator and self.quote is None:
+            raise ValueError("thousands can be the separator only in numbers that are quoted, and quote is null")
         if self.comment is not None and (self.comment[0] in named or not self.comment.isprintable()):
             raise ValueError("comment must be printable and begin neither with the separator nor with the quote")
         if self.columns is not None and not self.columns:

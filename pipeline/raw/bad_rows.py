@@ -177,7 +177,7 @@ class BadRows:
             return "Set pipeline.source.faults.missing_node: drop, which leaves out rows that no cut is named for"
         if seen.reasons == {NO_NUMBER} and (
             remedy := remedies.of_decimals(seen.texts, seen.values, first.path, self._source.csv)
-            or remedies.of_thousands(seen.texts, seen.values, self._source.csv)
+            or remedies.of_thousands(seen.texts, seen.values, first.path, self._source.csv)
         ):
             return remedy
         if seen.reasons == {NO_NUMBER} and (not units or remedies.are_markers(seen.texts)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dateshard.insight.first_look.layout_guess import DAY, Layout
 from dateshard.insight.first_look.sampled_columns import Column, Numbers
-from dateshard.pipeline.raw.formats.remedies import thousands_mark
+from dateshard.pipeline.raw.formats.numbers import thousands_mark
 
 FILL_STEPS = 12  # that a value is carried on over
 MOST_CATEGORIES = 50  # of a text column of a table
@@ -67,7 +67,7 @@ def guess_features(
             if name not in wide:
                 keys[name], seen[name] = _section(layout, column, numbers[name], rows, has_types=has_types)
         elif column.grouped:
-            left_out[name] = f"numbers with {thousands_mark(column.grouped)!r} between thousands"
+            left_out[name] = f"numbers with {thousands_mark(column.grouped[0])!r} between thousands"
         elif layout.name == "table" and column.numbers is None and 1 < column.distinct <= MOST_CATEGORIES:
             keys[name], seen[name] = {"categorical": True}, f"{column.distinct} different texts"
         else:
@@ -127,8 +127,8 @@ def _missing(numbers: Mapping[str, Numbers]) -> tuple[set[str], set[str]]:
 
 
 def _about_thousands(column: Column, becomes: str) -> tuple[str, str]:
-    mark = thousands_mark(column.grouped)
-    what = f"values such as {column.grouped!r} look like numbers with {mark!r} between thousands; {becomes}"
+    mark = thousands_mark(column.grouped[0])
+    what = f"values such as {column.grouped[0]!r} look like numbers with {mark!r} between thousands; {becomes}"
     return f"{what}: remove each {mark!r} from the dump", f"pipeline.features.{column.name}"
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from dateshard.insight.first_look.features_guess import Features, guess_features
 from dateshard.insight.first_look.layout_guess import Layout, guess_layout, table_layout
 from dateshard.insight.first_look.own_files import OwnFiles, own_files
 from dateshard.insight.first_look.rows_sample import FILE, RowsSample, header_of, sample_rows
-from dateshard.insight.first_look.sampled_columns import columns_of
+from dateshard.insight.first_look.sampled_columns import Column, columns_of, reading_thousands
 from dateshard.insight.first_look.times_guess import Instants, Times, guess_times
 from dateshard.insight.first_look.windows_guess import GuessedWindows, guess_windows
 from dateshard.pipeline.raw.dumps import is_one_file
 from dateshard.pipeline.raw.formats import suffix_of
+from dateshard.pipeline.source import Csv
 from dateshard.shardstore.coverage.spacing import spelled
 from dateshard.shardstore.errors import DumpError, Where, counted
 from dateshard.shardstore.times.calendar import collapse
@@ -77,9 +78,7 @@ def look_at(place: Path, top: Path) -> Guess:
     """
     files = own_files(place, header_of)
     chosen = _chosen(files)
-    rows = sample_rows([files.files[k] for k in chosen])
-    decimal = str(rows.keys.get("decimal", "."))
-    columns = columns_of(rows.frame, decimal, {FILE})
+    rows, columns = _with_thousands(sample_rows([files.files[k] for k in chosen]))
     file_R = rows.frame[FILE].to_numpy()
     day_R = np.asarray([files.dates[k].toordinal() for k in chosen])[file_R] if files.dates else None
     times = guess_times(columns, day_R)
@@ -112,6 +111,23 @@ def look_at(place: Path, top: Path) -> Guess:
         dates=dates,
     )
     return _guess(looked, day_R, len(chosen))
+
+
+def _with_thousands(rows: RowsSample) -> tuple[RowsSample, dict[str, Column]]:
+    """Returns (the sample, its columns), with the mark between thousands as a key where numbers have one."""
+    dialect = Csv.model_validate(rows.keys)
+    columns = columns_of(rows.frame, dialect, {FILE})
+    chosen = reading_thousands(columns, dialect) if rows.format == "csv" else None
+    if chosen is None:
+        return rows, columns
+    texts = [text for column in columns.values() for text in column.grouped]
+    decimals = {"decimal": chosen.decimal} if chosen.decimal != dialect.decimal else {}
+    keys, seen = rows.keys | decimals | {"thousands": chosen.thousands}, f"{chosen.thousands!r} between thousands"
+    doubts, one_mark = rows.doubts, all(len(re.findall("[^0-9]", text.lstrip("+-"))) == 1 for text in texts)
+    if one_mark and chosen.thousands in (",", "."):  # 1,234 may have decimals
+        doubts = (*doubts, (f"numbers such as {texts[0]!r} are read as thousands", "pipeline.source.csv.thousands"))
+    read = replace(rows, keys=keys, spelling=(*rows.spelling, seen), doubts=doubts)
+    return read, columns_of(rows.frame, chosen, {FILE})
 
 
 def _order(layout: Layout, times: Times | None, rows: RowsSample) -> tuple[Instants, Instants]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import as_numbers
-from dateshard.pipeline.raw.formats.remedies import GROUPED, MOST_MARKERS, are_markers
+from dateshard.pipeline.raw.formats import DIALECT, as_numbers
+from dateshard.pipeline.raw.formats.numbers import GROUPED, with_points, with_thousands
+from dateshard.pipeline.raw.formats.remedies import MOST_MARKERS, are_markers
+from dateshard.pipeline.source import Csv
 from dateshard.pipeline.unobserved import NINES
 
 MOSTLY = 0.95  # of a column's texts are numbers, or it is one of texts
@@ -41,12 +43,12 @@ class Column:
     """A column of a sample."""
 
     series: pl.Series
-    decimal: str = "."
+    dialect: Csv = DIALECT
 
     def without(self, missing: Collection[str]) -> Column:
         """The column without the texts that stand for a missing value."""
         gone = self.texts.is_in(list(missing)).fill_null(value=False)
-        return Column(self.series.set(gone, None), self.decimal) if gone.any() else self
+        return Column(self.series.set(gone, None), self.dialect) if gone.any() else self
 
     @property
     def name(self) -> str:
@@ -92,19 +94,16 @@ class Column:
     @cached_property
     def _read(self) -> tuple[pl.Series, pl.Series | None]:
         """Returns (values, null where there is none; texts that are no numbers, None if there are none)."""
-        texts = self.texts
-        if self.decimal == "," and self.is_text:
-            texts = texts.set(texts.str.contains(".", literal=True).fill_null(value=False), "?").str.replace(",", ".")
-        return as_numbers(texts if self.is_text else self.series)
+        return as_numbers(with_points(self.texts, self.dialect) if self.is_text else self.series)
 
     @cached_property
-    def grouped(self) -> str:
-        """One of the texts that are no numbers, if they look like some with a mark between thousands; else empty."""
+    def grouped(self) -> tuple[str, ...]:
+        """The texts that are no numbers and look like some with a mark between thousands, if most of them do."""
         bad = self._read[1] if self.is_text else None
         texts = self.texts.filter(bad.is_not_null()).unique().to_list() if bad is not None else []
         rest = [text for text in texts if not are_markers([text])]
         grouped = [text for text in rest if GROUPED.fullmatch(text)]
-        return min(grouped) if grouped and len(grouped) >= MOSTLY * len(rest) else ""
+        return tuple(sorted(grouped)) if len(grouped) >= MOSTLY * len(rest) else ()
 
     @property
     def is_whole(self) -> bool:
@@ -170,6 +169,20 @@ def _ends(values: pl.Series) -> Iterator[float]:
             yield end
 
 
-def columns_of(frame: pl.DataFrame, decimal: str, without: Collection[str] = ()) -> dict[str, Column]:
+def columns_of(frame: pl.DataFrame, dialect: Csv, without: Collection[str] = ()) -> dict[str, Column]:
     """Returns {name: column} of a frame."""
-    return {name: Column(frame[name], decimal) for name in frame.columns if name not in without}
+    return {name: Column(frame[name], dialect) for name in frame.columns if name not in without}
+
+
+def reading_thousands(columns: Mapping[str, Column], dialect: Csv) -> Csv | None:
+    """The dialect that reads numbers with a mark between their thousands too; None where columns hold none, or others."""
+    texts = [text for column in columns.values() for text in column.grouped]
+    decimals = any(text.lstrip("+-").startswith("0") for text in texts)  # as 0,125: no thousand begins with 0
+    chosen = None if decimals else with_thousands(texts, dialect)
+    if chosen is None:
+        return None
+    for column in columns.values():
+        then, now = column.numbers, Column(column.series, chosen).numbers
+        if then is not None and (now is None or now.num_bad > then.num_bad):
+            return None
+    return chosen

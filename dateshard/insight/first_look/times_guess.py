@@ -111,7 +111,7 @@ def _with_origin(form: _Form, columns: Mapping[str, Column], day_R: Instants | N
 
 
 def _decoded(form: _Form, columns: Mapping[str, Column], **keys: Any) -> tuple[Instants, NDArray[np.bool_]]:
-    commas = any(columns[name].decimal == "," for name in form.columns)
+    commas = any(columns[name].dialect.decimal == "," for name in form.columns)
     dialect: dict[str, Any] = {"csv": {"separator": ";", "decimal": ","}} if commas else {}
     source = Source.model_validate({"path": "sample", **dialect, **form.keys, **keys})
     return instants([columns[name].series for name in form.columns], source, None)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, remedies, with_numbers
 from dateshard.pipeline.raw.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
+from dateshard.pipeline.raw.formats.numbers import with_points
 from dateshard.pipeline.raw.formats.text import blocks, count_of, row_ends
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError, NoRowsError, counted, shorten
@@ -205,7 +206,7 @@ def _row_at(rows: NDArray[np.int64], index: int) -> int:
 
 def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> RowBlock:
     numbers = [name for name, kind in file.kinds.items() if kind == "number"]
-    as_text = file.dialect.decimal == ","  # polars would take a decimal point as well
+    as_text = file.dialect.decimal == "," or file.dialect.thousands is not None  # polars would take a point as well
     types: dict[str, type[pl.DataType]] = {} if as_text else dict.fromkeys(numbers, pl.Float64)
     if file.request.numeric_time:
         types |= {name: pl.Int64 for name, kind in file.kinds.items() if kind == "time"}
@@ -219,7 +220,7 @@ def _decode(block: bytes, file: _File, rows: NDArray[np.int64]) -> RowBlock:
         raise DumpError(what, where=file.request.where(file.path, row=int(rows[0])), todo="Correct the dump")
     written = frame
     if as_text:
-        frame = frame.with_columns(_decimal_points(frame[name]) for name in numbers)
+        frame = frame.with_columns(with_points(frame[name], file.dialect) for name in numbers)
     frame, bad = with_numbers(frame, file.kinds)
     if as_text:  # what is no number is named as the file has it
         bad = {name: written[name].zip_with(texts.is_not_null(), texts) for name, texts in bad.items()}
@@ -234,11 +235,6 @@ def _parse_texts(block: bytes, file: _File, rows: NDArray[np.int64]) -> pl.DataF
         _locate(block, file, rows)
         what, at = f"not a readable CSV: {shorten(str(error))}", file.request.where(file.path, row=int(rows[0]))
         raise DumpError(what, where=at, todo="Correct the dump, or pipeline.source.csv") from None
-
-
-def _decimal_points(texts: pl.Series) -> pl.Series:
-    """Changes `1,5` to `1.5`; a text with a point in it stays no number (`1.234` might be a thousand)."""
-    return texts.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
 
 
 def _parse(block: bytes, file: _File, types: Types) -> pl.DataFrame:

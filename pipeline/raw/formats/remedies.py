@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dateshard.pipeline.raw.formats import SUFFIXES, Request, suffix_of
 from dateshard.pipeline.raw.formats.header import Header, fields_of
+from dateshard.pipeline.raw.formats.numbers import GROUPED, thousands_mark, with_thousands
 from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import counted
 
@@ -25,10 +26,6 @@ MARKERS = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "---", 
 MOST_LINES, MOST_BYTES = 100, 1 << 16  # of a file's beginning that are looked at
 MOST_FOOTER, MOST_MARKERS, MOST_NAMES = 20, 6, 12
 NUMBER = re.compile(r"[+-]?[0-9]*[.,]?[0-9]+(?:[eE][+-]?[0-9]+)?")
-GROUPED = re.compile(  # 1.031,52 and 1,031.52 and 1 031.52: what stands between thousands, then what decimals follow
-    "[+-]?[0-9]{1,3}(?:(?:[.][0-9]{3})+(?:,[0-9]+)?|(?:,[0-9]{3})+(?:[.][0-9]+)?"
-    "|(?:[ '\u2019\u00a0\u202f][0-9]{3})+(?:[.,][0-9]+)?)"
-)
 OR_LEAVE = ", or leave the "
 TIME = re.compile(r"[0-9]{1,4}[-/.:][0-9]{1,2}.*")
 
@@ -175,29 +172,31 @@ def of_decimals(texts: Collection[str], count: int, path: Path, dialect: Csv) ->
     return f"{values}. Set pipeline.source.csv.decimal: {json.dumps(other)}"
 
 
-def of_thousands(texts: Collection[str], count: int, dialect: Csv) -> str:
-    """Says of values that are no numbers that a mark stands between their thousands; no key reads such."""
-    if not texts or not all(GROUPED.fullmatch(text.strip()) for text in texts):
+def of_thousands(texts: Collection[str], count: int, path: Path, dialect: Csv) -> str:
+    """Suggests settings for values that are no numbers but for a mark between their thousands."""
+    grouped = [text for text in texts if GROUPED.fullmatch(text.strip())]
+    chosen = with_thousands(texts, dialect) if is_csv(path) else None
+    if not grouped or (chosen is None and len(grouped) < len(texts)):
         return ""
-    value = min(texts)
+    value = min(grouped)
     mark = thousands_mark(value)
     what = (
         f"{count:,} values such as {value!r} look like numbers"
         if count > 1
         else f"1 value such as {value!r} looks like a number"
     )
+    seen = f"{what} with {mark!r} between thousands"
+    if chosen is None:
+        return f"{seen}. No key reads that: remove each {mark!r} from the column"
+    keys = [] if chosen.decimal == dialect.decimal else [f"decimal: {json.dumps(chosen.decimal)}"]
+    keys.append(f"thousands: {json.dumps(chosen.thousands)}")
     may_be_decimals = mark in ".," and mark != dialect.decimal and all(_digits_around(mark, text) for text in texts)
-    unless = f" (if {mark!r} is the decimal mark, set pipeline.source.csv.decimal)" if may_be_decimals else ""
-    return f"{what} with {mark!r} between thousands. No key reads that: remove each {mark!r} from the column{unless}"
+    unless = f" (if {mark!r} is the decimal mark, csv.decimal instead)" if may_be_decimals else ""
+    return f"{seen}. Set pipeline.source.csv.{' and csv.'.join(keys)}{unless}"
 
 
 def _digits_around(mark: str, text: str) -> bool:
     return text.strip().lstrip("+-").replace(mark, "", 1).isdigit()
-
-
-def thousands_mark(grouped: str) -> str:
-    """What stands between the thousands of a number."""
-    return next(character for character in grouped.strip().lstrip("+-") if not character.isdigit())
 
 
 def of_units(row: int, path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.raw.decode import decode
@@ -221,6 +222,49 @@ def test_where_decimal_commas_are_declared_a_point_makes_no_number(read: Read) -
     account, _, _, values = read(text_, csv={"separator": ";", "decimal": ","})
     assert values[0] == [value for value in spellings.values() if value != "bad"]
     assert account.rejected == {"not a number": 3}
+
+
+THOUSANDS: list[tuple[dict[str, str], dict[str, float | str]]] = [  # a dialect, {what is written: what is read}
+    (
+        {"thousands": ","},
+        {"1,234.5": 1234.5, " -1,234,567 ": -1234567, "12.5": 12.5, "999": 999, "+1,000": 1000}
+        | dict.fromkeys(["1,23.5", "1234,567", "1.234,5", "1,234,56", "1,234.", ",123", "1 234"], "bad"),
+    ),
+    (
+        {"decimal": ",", "thousands": "."},
+        {"1.234,5": 1234.5, "1.234": 1234, "0,5": 0.5, "7": 7.0}
+        | dict.fromkeys(["1.5", "1,234.5", "1.23,4", "12.34"], "bad"),
+    ),
+    ({"thousands": " "}, {"1 234.5": 1234.5, "1\u00a0234": 1234, "1\u202f234": 1234, "1 2": "bad", "1,234": "bad"}),
+    ({"thousands": "'"}, {"1'234.5": 1234.5, "1\u2019234": 1234, "1'23": "bad"}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "spellings"), THOUSANDS, ids=str)
+def test_a_mark_between_thousands_is_taken_out_of_whole_numbers_alone(
+    read: Read, dialect: dict[str, str], spellings: dict[str, float | str]
+) -> None:
+    lines = [f"2024-03-01T05:00:00Z;n{k:02};{spelling};1" for k, spelling in enumerate(spellings)]
+    text_ = "time;node;speed;vehicles\n" + "".join(line + "\n" for line in lines)
+    account, _, _, values = read(text_, csv={"separator": ";", **dialect})
+    numbers = [value for value in spellings.values() if value != "bad"]
+    assert values[0] == numbers
+    assert account.rejected == {"not a number": len(spellings) - len(numbers)}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "why"),
+    [
+        ({"thousands": "."}, "another character than decimal and quote"),
+        ({"thousands": "'", "quote": "'"}, "another character than decimal and quote"),
+        ({"thousands": ",", "quote": None}, "numbers that are quoted"),
+        ({"thousands": "_"}, "Input should be"),
+    ],
+)
+def test_a_mark_between_thousands_that_cannot_be_told_is_refused(dialect: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Csv.model_validate(dialect)
+    assert Csv(thousands=",").thousands == ","
 
 
 BROKEN_CSV = [  # (rows, each between < and >, where a column that nobody reads may stand; the sentence)

@@ -323,10 +323,10 @@ def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: 
     assert doubt == "preprocess will refuse a file: raw/x.csv: the row has 3 fields, the header 2. Correct the dump"
 
 
-@pytest.mark.parametrize(("share", "becomes"), [(4, "load is left out"), (60, "they are made missing")])
+@pytest.mark.parametrize("share", [4, 60])
 @pytest.mark.parametrize("comma", [True, False])
-def test_numbers_with_a_thousands_separator_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comma: bool, share: int, becomes: str
+def test_numbers_with_a_mark_between_thousands_are_read_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comma: bool, share: int
 ) -> None:
     german = str.maketrans(",.", ".,") if comma else {}
     rows = (
@@ -335,13 +335,31 @@ def test_numbers_with_a_thousands_separator_are_told(
     )
     text = "time;load;warm\n" + "".join(rows)
     look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text(text) and None)
-    doubt = dict(map(reversed, look.doubts))["pipeline.features.load"]
-    mark, value = (".", "'1.0") if comma else (",", "'1,0")
-    assert doubt.startswith(f"values such as {value}")
-    assert doubt.endswith(
-        f"look like numbers with {mark!r} between thousands; {becomes}: remove each {mark!r} from the dump"
+    keys = YAML(typ="safe").load(look.text)["pipeline"]
+    assert keys["source"]["csv"] == {"separator": ";"} | (
+        {"decimal": ",", "thousands": "."} if comma else {"thousands": ","}
     )
-    assert ("left out: load (numbers with '" in look.text) == (share == 4)
+    assert list(keys["features"]) == ["load", "warm"]
+    assert not [doubt for doubt in look.doubts if "thousands" in doubt[0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        (['"1,250"', '"12,125"', "980"], {"thousands": ","}),
+        (['"0,125"', '"12,125"', "980"], {}),  # decimals of a file whose separator is a comma: no key reads them
+        (["1 250.5", "12\u202f125", "980"], {"thousands": " "}),
+    ],
+)
+def test_a_mark_between_thousands_is_guessed_where_it_can_be_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[str], keys: dict[str, str]
+) -> None:
+    rows = (f"{at},{values[k % 3]},{v:.2f}\n" for k, (at, v) in enumerate(every(60, 24 * 12)))
+    text = "time,load,warm\n" + "".join(rows)
+    look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text(text) and None)
+    assert YAML(typ="safe").load(look.text)["pipeline"]["source"].get("csv", {}) == keys
+    unsure = [doubt for doubt, key in look.doubts if key == "pipeline.source.csv.thousands"]
+    assert unsure == (["numbers such as '1,250' are read as thousands"] if keys == {"thousands": ","} else [])
 
 
 def nines(first: float, second: float, count: int = 3) -> Callable[[Path], None]:

@@ -203,21 +203,39 @@ def test_decimals_after_another_mark_are_answered_with_its_key(read_dump: Dump) 
     assert 'Set pipeline.source.csv.decimal: "."' in refused(read_dump, points, csv={"separator": ";", "decimal": ","})
     thousands = data.replace(",5", ",500")
     assert refused(read_dump, thousands, csv={"separator": ";"}).endswith(
-        "(if ',' is the decimal mark, set pipeline.source.csv.decimal), or correct the dump"
+        "Set pipeline.source.csv.thousands: \",\" (if ',' is the decimal mark, csv.decimal instead), or correct the dump"
     )
 
 
 @pytest.mark.parametrize(
-    ("written", "decimal"), [("1.031,52", ","), ("1,031.52", "."), ("1 031.52", "."), ("1.031", ",")]
+    ("written", "decimal", "keys"),
+    [
+        ("1.031,52", ",", {"thousands": "."}),
+        ("1,031.52", ".", {"thousands": ","}),
+        ("1 031.52", ".", {"thousands": " "}),
+        ("1 031,52", ".", {"decimal": ",", "thousands": " "}),
+        ("1.031", ",", {"thousands": "."}),
+    ],
 )
-def test_a_thousands_separator_is_named_for_what_it_looks_like(read_dump: Dump, written: str, decimal: str) -> None:
+def test_a_mark_between_thousands_is_answered_with_its_key(
+    read_dump: Dump, written: str, decimal: str, keys: dict[str, str]
+) -> None:
     data = (HEADER + ROWS).replace(",", ";").replace(";7\n", f";{written}\n").replace(";9\n", ";NA\n")
-    message = refused(read_dump, data, csv={"separator": ";", "decimal": decimal, "missing": ["NA"]})
+    dialect = {"separator": ";", "decimal": decimal, "missing": ["NA"]}
+    message = refused(read_dump, data, csv=dialect)
     assert (
         f"value '{written}': the row is not a number. 1 value such as '{written}' looks like a number with " in message
     )
     assert ("is the decimal mark" in message) == (written == "1.031")
-    assert f"{written[1]!r} between thousands. No key reads that: remove each {written[1]!r} from the column" in message
+    named = " and csv.".join(f'{key}: "{mark}"' for key, mark in keys.items())
+    assert f"{written[1]!r} between thousands. Set pipeline.source.csv.{named}" in message
+    values = read_dump(data, csv=dialect | keys).values["speed"]
+    assert (1031 if written == "1.031" else 1031.52) in values
+
+
+def test_without_a_key_that_reads_it_a_mark_between_thousands_is_named(read_dump: Dump) -> None:
+    data = HEADER + ROWS.replace(",7\n", ',"1.031,52"\n')  # decimals cannot follow what separates the fields
+    assert "with '.' between thousands. No key reads that: remove each '.'" in refused(read_dump, data)
 
 
 def test_dates_with_a_thousands_separator_are_failures_of_one_kind(read_dump: Dump) -> None:
