@@ -161,8 +161,9 @@ def fetch(name: ObjectName) -> str:
             digest = hash_file(temporary)[1]
             final = copy_of(name, digest)
             final.parent.mkdir(parents=True, exist_ok=True)
-            with room_for(folder.parent, facts.size, final):
+            with room_for(folder.parent, facts.size):
                 temporary.replace(final)
+                file.close()  # lets go of it, for others that make room
         finally:
             temporary.unlink(missing_ok=True)
     note = _note(name, facts)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from dateshard.shardstore.disk.durable import replace_file
 from dateshard.shardstore.disk.lock import take_lock
@@ -376,7 +377,7 @@ def _fetch(folder: Path) -> bool:
             return _fetch(folder)
         try:
             side_by_side(lambda row: _fetch_file(bucket, row, folder, temporary), there)
-            _mark(bucket.root, temporary, folder)
+            _mark(bucket.root, temporary, folder, mark)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return True
@@ -393,10 +394,10 @@ def _fetch_file(bucket: Bucket, row: tuple[ObjectName, ObjectFacts], folder: Pat
             raise DamagedError(what, where=Where(file=str(name)), todo="Run the command again")
 
 
-def _mark(root: Path, written: Path, folder: Path) -> None:
-    """Marks a folder as one that the bucket has, with its bytes, and moves it to its name."""
+def _mark(root: Path, written: Path, folder: Path, locked: BinaryIO | None = None) -> None:
+    """Marks a folder as one that the bucket has, with its bytes, and moves it to its name; lets go of its lock."""
     num_bytes = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
-    with room_for(root.parents[1], num_bytes, folder / PUSHED):
+    with room_for(root.parents[1], num_bytes):
         (written / PUSHED).write_text(str(num_bytes))
         if written != folder:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -405,3 +406,5 @@ def _mark(root: Path, written: Path, folder: Path) -> None:
             except OSError:
                 if not folder.exists():  # else another process was first
                     raise
+        if locked:
+            locked.close()

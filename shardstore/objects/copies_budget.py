@@ -42,21 +42,19 @@ def budget_bytes() -> int:
 
 
 @contextmanager
-def room_for(data: Path, num_bytes: int, newest: Path) -> Iterator[None]:
-    """Lets a copy appear within this context, and then removes others where all together exceed the budget.
+def room_for(data: Path, num_bytes: int) -> Iterator[None]:
+    """Removes copies until one more keeps to the budget, as far as nobody holds them; it appears within this context.
 
     Args:
-        data: the data folder. newest: the copy, a file or the mark of a folder; it stays.
+        data: the data folder.
     """
     (data / OBJECTS).mkdir(parents=True, exist_ok=True)
     with open(os.open(data / OBJECTS / TOTAL, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
         take_lock(file.fileno(), fcntl.LOCK_EX, data / OBJECTS / TOTAL)
-        total = _read_total(file, data) + num_bytes
-        _write_total(file, total)
         _remove_left(data)
+        total = _read_total(file, data) + num_bytes
+        _write_total(file, total if total <= budget_bytes() else make_room(data, num_bytes))
         yield
-        if total > budget_bytes():
-            _write_total(file, make_room(data, newest))
 
 
 def _read_total(file: BinaryIO, data: Path) -> int:
@@ -73,14 +71,16 @@ def _write_total(file: BinaryIO, total: int) -> None:
     file.flush()
 
 
-def make_room(data: Path, newest: Path) -> int:
-    """Removes the copies that were not used for the longest time; none that is in use. Returns the bytes that are left."""
+def make_room(data: Path, num_bytes: int) -> int:
+    """Removes the copies that were not used for the longest time, so that so many bytes more keep to the budget.
+
+    Returns the bytes of all, with those that come. None is removed that is in use."""
     there = sorted(copies(data))
-    total = sum(size for _, _, size in there)
+    total = sum(size for _, _, size in there) + num_bytes
     for _, path, size in there:
         if total <= KEPT_SHARE * budget_bytes():
             break
-        if path != newest and (remove_folder(path) if path.name == PUSHED else remove_copy(path)):
+        if remove_folder(path) if path.name == PUSHED else remove_copy(path):
             total -= size
     return total
 

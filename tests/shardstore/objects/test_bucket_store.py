@@ -162,8 +162,8 @@ def test_copies_keep_to_their_budget_and_those_that_are_mapped_stay(
     most, room_for = list[int](), copies_budget.room_for
 
     @contextmanager
-    def measured(data: Path, num_bytes: int, newest: Path) -> Iterator[None]:
-        with room_for(data, num_bytes, newest):
+    def measured(data: Path, num_bytes: int) -> Iterator[None]:
+        with room_for(data, num_bytes):
             yield
         most.append(copied())
 
