@@ -325,3 +325,26 @@ def test_an_object_that_goes_while_it_is_looked_at_is_named_as_itself(
     monkeypatch.setattr(object_files, "_list", list_and_lose)
     assert run(world) == 3
     assert f"failed  {FIRST}  {at(world)}/raw/{FIRST}.csv: there is no such object" in capfd.readouterr().out
+
+
+def test_a_node_table_and_edges_of_a_bucket_give_the_bytes_of_files_and_faults_name_the_object(
+    world: Any, bucket: Any, tree_of: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tables = {"nodes.csv": "id,east\nn0,1\nn1,2\nn2,\n", "edges.csv": "from,to\nn0,n1\nn1,n2\n"}
+    stores = []
+    for place in (str(world.folder), at(world)):
+        for name, text in tables.items():
+            (world.folder / name).write_text(text)
+            bucket.put(name, text.encode())
+        world.tree["pipeline"]["nodes"] = {"table": f"{place}/nodes.csv", "id": "id", "position": ["east"]}
+        world.tree["pipeline"]["nodes"]["edges"] = f"{place}/edges.csv"
+        assert run(world) == 0
+        stores.append(without_paths(tree_of(world.store)))
+        shutil.rmtree(world.store)
+    assert stores[0] == stores[1]
+    bucket.put("edges.csv", b"from,to\nn0,n1\nn1,n7\n")
+    assert run(world) == 2
+    assert f"{at(world)}/edges.csv, row 3, column 'to'" in capfd.readouterr().err
+    remove(bucket, "nodes.csv")
+    assert run(world) == 65
+    assert f"{at(world)}/nodes.csv: there is no such object" in capfd.readouterr().err

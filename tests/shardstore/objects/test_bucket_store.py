@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
+from dateshard.pipeline.execute import preprocess
+from dateshard.pipeline.planning.plan import Wish
+from dateshard.pipeline.progress_events import Planned
+from dateshard.places import shards_folder
 from dateshard.shardstore.dataset import Dataset
+from dateshard.shardstore.errors import BusyError
 from dateshard.shardstore.objects import bucket_store, copies_budget, object_store
 from tests.kit import object_server
 from tests.kit.bucket_worlds import (
@@ -30,9 +35,13 @@ from tests.kit.bucket_worlds import (
 )
 from tests.kit.conditional_server import ConditionalServer
 from tests.kit.limits import PATIENCE_SECONDS
+from tests.kit.moto_server import MotoServer
 from tests.kit.object_server import ObjectServer, juicefs
 
 pytest.importorskip("obstore")
+NO_MOTO = (
+    "needs moto_server on the PATH (PyPI: moto[server], in an environment of its own: it wants python-dateutil < 3)"
+)
 SPLIT = {"train": "2024-03-01..2024-03-04", "validation": "2024-03-05..2024-03-06"}
 FIRST = dt.date(2024, 3, 1)
 
@@ -250,3 +259,26 @@ def test_a_bucket_that_was_emptied_is_filled_anew(world: Any, server: Conditiona
     assert run(world, "preprocess", *ONE) == 0
     assert server.objects(BELOW) == files
     assert seen_elsewhere().generation == 1
+
+
+@pytest.mark.skipif(shutil.which("moto_server") is None, reason=NO_MOTO)
+def test_moto_takes_a_store_and_refuses_a_writer_that_comes_too_late(
+    world: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files, config = on_disk(world), world.settings.preparing()
+    with MotoServer() as moto:
+        reach(monkeypatch, moto.environment())
+        late = preprocess("world", config, shards_folder("world"), Wish(), 1)
+        assert next(event for event in late if isinstance(event, Planned)).generation is None
+        monkeypatch.setenv("DATESHARD_DATA", "other")
+        assert run(world, "preprocess", *ONE) == 0
+        place = object_store.ObjectName(f"{PLACE}/world")
+        names = [name for name, _ in object_store.list_objects(place)]
+        assert {name.key.removeprefix("lake/world/"): object_store.get(name)[0] for name in names} == files
+        assert run(world, "train", "trainer.training.epochs=1") == 0
+        text = world.dump(FIRST).read_text().splitlines(keepends=True)
+        world.dump(FIRST).write_text("".join(text[:-1]))
+        assert run(world, "preprocess", *ONE) == 0
+        with pytest.raises(BusyError, match="another process has committed"):
+            list(late)
+        assert seen_elsewhere().generation == 2
