@@ -139,9 +139,7 @@ def remove_folder(mark: Path) -> bool:
         trash.parent.mkdir(exist_ok=True)
         folder.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
-        return True
+        return True  # its date's folder stays: another process may be about to publish there
     return False
 
 
