@@ -169,15 +169,17 @@ class _Handler(BaseHTTPRequestHandler):
         with self.lock:
             there = _tag(path.read_bytes()) if path.exists() else None
             wanted = self.headers.get("If-Match")
-            if (self.headers.get("If-None-Match") == "*" and there) or (wanted and wanted != there):
-                self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
-                return
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            refused = (self.headers.get("If-None-Match") == "*" and there) or (wanted and wanted != there)
+            if not refused:
+                temporary = path.with_name(f"{path.name}.tmp")
+                temporary.write_bytes(data)
+                temporary.replace(path)
         if held == "after":
             self._stop(path)
-        self._answer(200, ETag=_tag(data))
+        if refused:
+            self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+        else:
+            self._answer(200, ETag=_tag(data))
 
     def _stop(self, path: Path) -> None:
         temporary = self.folder / "held.tmp"
