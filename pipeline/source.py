@@ -146,6 +146,7 @@ class FaultPolicy(SourceSection):
 
     `refuse` counts it against max_bad_fraction, `drop` only counts it, `null` makes the value missing and keeps the row."""
 
+    other_fields: Bad = "refuse"  # of a CSV: the row has not as many as the header
     bad_time: Bad = "refuse"
     other_date: Bad = "refuse"
     missing_node: Bad = "refuse"
@@ -385,10 +386,17 @@ class Source(SourceSection):
         """Whether the path of a file names its node."""
         return "{node}" in self.path
 
+    @property
+    def keeps_ragged_rows(self) -> bool:
+        """Whether a row of another number of fields is counted as others are, and does not cost its file."""
+        return self.max_bad_fraction > 0 or self.faults.other_fields == "drop"
+
     def tolerated(self) -> str:
         """Identity of what is tolerated of a dump's rows: a date that failed is tried again when it changes."""
-        empty = ["drop"] if self.empty_date == "drop" else []
-        return identity([self.max_bad_fraction, self.faults.model_dump(), self.csv.final_newline, *empty])
+        empty, faults = ["drop"] if self.empty_date == "drop" else [], self.faults.model_dump()
+        if faults["other_fields"] == "refuse":  # as before there was this key
+            del faults["other_fields"]
+        return identity([self.max_bad_fraction, faults, self.csv.final_newline, *empty])
 
     def measuring(self) -> dict[str, Any]:
         """The settings that decide decoded values, without those that stand at their default; `refuse` equals `drop`."""

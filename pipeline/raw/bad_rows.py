@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dateshard.pipeline.config import OUTSIDE
-from dateshard.pipeline.raw.formats import RowBlock, remedies
+from dateshard.pipeline.raw.formats import RaggedRowBlock, RowBlock, remedies
 from dateshard.pipeline.raw.row_counts import RowCounts
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
 from dateshard.pipeline.raw.time_remedies import of_bad_times, of_other_dates
@@ -21,7 +21,7 @@ from dateshard.pipeline.source import Source
 from dateshard.shardstore.errors import DumpError, NoRowsError, Where, counted
 
 NO_NUMBER, OTHER_DATE = "not a number", "of another date"
-NO_TEXT = "an object or a list, not a text"
+NO_TEXT, OTHER_FIELDS = "an object or a list, not a text", "of another number of fields"
 CORRECT = (
     "Correct the dump, allow a share of such rows (pipeline.source.max_bad_fraction), "
     "or say what becomes of them (pipeline.source.faults)"
@@ -38,7 +38,7 @@ class _First:
     path: Path
     row: int
     reason: str
-    column: str
+    column: str | None
     value: str | None
 
 
@@ -87,6 +87,7 @@ class BadRows:
         self._first: _First | None = None
         self._seen = _Seen()
         self._first_row = 0  # of the first file
+        self._ragged: DumpError | None = None  # the first one
         self._changes: list[tuple[str, NDArray[np.bool_]]] = []
 
     def begin(self, piece: RowBlock) -> None:
@@ -96,12 +97,15 @@ class BadRows:
         self._piece = piece
         self.read += len(piece.row_R)
         self.rejected = np.zeros(len(piece.row_R), dtype=bool)
+        if isinstance(piece, RaggedRowBlock):
+            self._ragged, texts = self._ragged or piece.error, piece.texts
+            self.reject(self._source.faults.other_fields, OTHER_FIELDS, None, texts, texts.is_not_null().to_numpy())
 
     def reject(
         self,
         policy: str,
         reason: str,
-        column: str,
+        column: str | None,
         values: pl.Series,
         bad: NDArray[np.bool_],
         whole: Callable[[], pl.Series] | None = None,
@@ -161,8 +165,10 @@ class BadRows:
             more = f" ({self.bad:,} rows are rejected of {self.read:,})" if self.bad > 1 else ""
             remedy = self._remedy(first)
             todo = f"{remedy}, or correct the dump" if remedy else CORRECT
-            kind = DumpError if too_many else NoRowsError
-            raise kind(f"the row is {first.reason}{more}{alike}", where=where, todo=todo)
+            what, kind = f"the row is {first.reason}", DumpError if too_many else NoRowsError
+            if self._ragged and first.reason == OTHER_FIELDS:
+                what, where, todo = self._ragged.what, replace(where, value=None), self._ragged.todo
+            raise kind(f"{what}{more}{alike}", where=where, todo=todo)
         if self.read and not accepted:
             why = "; ".join(f"{count:,} {reason}" for reason, count in self.rejected_by.items())
             mend = "Correct it, or the dump" if OUTSIDE in self.rejected_by else "Correct the dump, or remove it"

@@ -182,6 +182,7 @@ def request_of(config: Pipeline, date: dt.date | None) -> Request:
         csv=source.csv,
         others=others,
         numeric_time=numeric_time,
+        ragged=source.keeps_ragged_rows,
         date=source.shown_date(date),
         keys=_keys(config),
     )

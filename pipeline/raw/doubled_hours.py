@@ -8,13 +8,13 @@ that hour have no time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import RowBlock
+from dateshard.pipeline.raw.formats import RaggedRowBlock, RowBlock
 from dateshard.pipeline.raw.times import Instants, Spelling, Valid, changes_offset, instants
 from dateshard.pipeline.source import Source
 from dateshard.shardstore.times.calendar import Day
@@ -62,7 +62,8 @@ def with_instants(
 def _rows(piece: RowBlock, chosen: NDArray[np.bool_]) -> RowBlock:
     mask = pl.Series(chosen)
     bad = {name: texts.filter(mask) for name, texts in piece.bad.items()}
-    return RowBlock(piece.path, piece.frame.filter(mask), piece.row_R[chosen], bad)
+    rows = replace(piece, frame=piece.frame.filter(mask), row_R=piece.row_R[chosen], bad=bad)
+    return replace(rows, texts=rows.texts.filter(mask)) if isinstance(rows, RaggedRowBlock) else rows
 
 
 @dataclass(slots=True)

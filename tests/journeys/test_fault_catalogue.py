@@ -43,7 +43,10 @@ TODO = (
     "or say what becomes of them (pipeline.source.faults)"
 )
 AGAIN, DUMP = "Write the dump again", "Correct the dump"
-EXCLUDE = f"{DUMP}, or leave the date out with pipeline.exclude: [{{date}}]"
+EXCLUDE = (
+    f"{DUMP}, or leave the rows out with pipeline.source.faults.other_fields: drop, "
+    "or the date with pipeline.exclude: [{date}]"
+)
 LEAVE_OUT = "pipeline.source.empty_date: drop leaves such dates out"
 ENCODING = "Correct the dump, or set pipeline.source.csv.encoding"
 

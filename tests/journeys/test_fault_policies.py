@@ -22,6 +22,7 @@ RANGE = "outside of the declared range [-50, 150]"
 TIME = "not a time (ISO 8601 like the first of its file, unambiguous in its zone)"
 
 FAULTS = {  # (the row that takes the place of node n1's at 07:20, why it is refused, settings that name the policy)
+    "other_fields": ("{time},n1,60.0", "of another number of fields", ("refuse", "drop")),
     "bad_time": ("noon,n1,60.0,4.0", TIME, ("refuse", "drop")),
     "other_date": ("2031-01-01T07:20:00+00:00,n1,60.0,4.0", "of another date", ("refuse", "drop")),
     "missing_node": ("{time},,60.0,4.0", "without a node", ("refuse", "drop")),

@@ -83,10 +83,11 @@ def csv_rows(data: bytes) -> Iterator[dict[str, Any]]:
     except csv.Error as error:
         raise UnreadableError(str(error)) from None
     header = rows[0] if rows else []
-    if len(rows) < 2 or any(header.count(name) > 1 for name in NAMES) or any(len(row) != len(header) for row in rows):
+    if len(rows) < 2 or any(header.count(name) > 1 for name in NAMES):
         raise UnreadableError("fields")
+    whole = [row if len(row) == len(header) else [""] * len(header) for row in rows[1:]]  # others have no time then
     try:
-        yield from [{name: row[header.index(name)] or None for name in NAMES} for row in rows[1:]]
+        yield from [{name: row[header.index(name)] or None for name in NAMES} for row in whole]
     except ValueError:
         raise UnreadableError("no column") from None
 

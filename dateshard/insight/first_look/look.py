@@ -292,6 +292,9 @@ def _faults(looked: _Looked, day_R: Instants | None) -> dict[str, tuple[str, str
                     "drop",
                     f"{counted(other, 'row is', 'rows are')} of another date than their file's",
                 )
+    if ragged := looked.rows.ragged:
+        many = counted(ragged, "row has", "rows have")
+        faults["other_fields"] = ("drop", f"{many} another number of fields than the header")
     if looked.features.num_bad:
         bad = looked.features.num_bad
         faults["bad_number"] = ("null", f"{counted(bad, 'value is', 'values are')} no number")

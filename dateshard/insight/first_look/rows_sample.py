@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from dateshard.insight.first_look.dialect import Dialect, dialect_of
 from dateshard.insight.first_look.text_sample import TextSample, sample_text
-from dateshard.pipeline.raw.formats import SUFFIXES, Kind, Request, reader_of, suffix_of
+from dateshard.pipeline.raw.formats import SUFFIXES, Kind, RaggedRowBlock, Request, reader_of, suffix_of
 from dateshard.pipeline.raw.formats.columnar import KNOWN_TYPES
 from dateshard.pipeline.raw.formats.header import fields_of
 from dateshard.pipeline.raw.formats.remedies import OR_LEAVE
@@ -27,6 +27,7 @@ from dateshard.shardstore.errors import DumpError, NoRowsError, Where
 
 FILE = "\0file"  # a column of no file: the number of the file that a row is of
 MOST_ROWS, NUM_PARTS = 60_000, 6  # of a typed file: in so many parts, evenly over it
+MOST_RAGGED = 0.02  # of the rows of a CSV: more are no accident
 MOST_PASSED = 5_000_000  # rows of a row group that are passed over for the file's end
 TEXT_FORMATS = ("csv", "jsonl")
 
@@ -41,6 +42,7 @@ class RowsSample:
         keys: of `pipeline.source.csv`. spelling: how its text is written, in words.
         pieces: how many stretches of each file the rows are of; 1: all of it. to_end: the last rows are a file's last ones.
         faults: what preprocess will refuse of them. empty: files without a row.
+        ragged: rows of a CSV with another number of fields than its header, which are none of these.
     """
 
     frame: pl.DataFrame
@@ -53,14 +55,16 @@ class RowsSample:
     to_end: bool
     faults: tuple[str, ...]
     empty: int
+    ragged: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
     frame: pl.DataFrame
     pieces: int = 1
     fault: str = ""
     to_end: bool = True
+    ragged: int = 0
 
 
 def format_of(path: Path) -> str:
@@ -86,7 +90,7 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
         DumpError: none of them has a row that can be read.
     """
     kind, dialect = format_of(files[0]), Dialect(keys={}, header=(), seen=(), doubts=())
-    frames, faults, pieces, to_end, empty = list[pl.DataFrame](), list[str](), 1, True, 0
+    frames, faults, pieces, to_end, empty, ragged = list[pl.DataFrame](), list[str](), 1, True, 0, 0
     error: DumpError | None = None
     unusable: dict[str, str] = {}
     for number, path in enumerate(files):
@@ -105,7 +109,7 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
             faults.append(str(fault))
             continue
         faults += [taken.fault] if taken.fault else []
-        pieces, to_end = max(pieces, taken.pieces), to_end and taken.to_end
+        pieces, to_end, ragged = max(pieces, taken.pieces), to_end and taken.to_end, ragged + taken.ragged
         frames.append(taken.frame.with_columns(pl.lit(number, dtype=pl.Int64).alias(FILE)))
     if not frames:
         nothing = NoRowsError("a header but no row", where=Where(file=str(files[0])), todo="Name files with rows")
@@ -123,6 +127,7 @@ def sample_rows(files: Sequence[Path]) -> RowsSample:
         to_end=to_end,
         faults=tuple(faults),
         empty=empty,
+        ragged=ragged,
     )
 
 
@@ -152,7 +157,7 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
         copy = Path(folder, "sample.csv")
         copy.write_text(sample.text, encoding="utf-8", newline="")
         try:
-            return _Taken(_read(copy, request), len(sample.pieces), to_end=sample.to_end)
+            return _with_few_ragged(copy, request, sample)
         except NoRowsError:
             raise
         except DumpError as error:
@@ -160,9 +165,22 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
             fault = DumpError(error.what, where=Where(file=str(path)), todo=todo)
             copy.write_text(_readable(sample.text, request, len(names)), encoding="utf-8", newline="")
             try:
-                return _Taken(_read(copy, request), len(sample.pieces), str(fault), sample.to_end)
+                return _Taken(
+                    frame=_read(copy, request), pieces=len(sample.pieces), fault=str(fault), to_end=sample.to_end
+                )
             except DumpError:
                 raise fault from None
+
+
+def _with_few_ragged(path: Path, request: Request, sample: TextSample) -> _Taken:
+    """The rows of a sample, and how many others have another number of fields: a few, or the sample is refused."""
+    blocks = list(reader_of(path, "csv")(path, replace(request, ragged=True)))
+    ragged = [block for block in blocks if isinstance(block, RaggedRowBlock)]
+    count = sum(len(block.texts) - block.texts.null_count() for block in ragged)
+    if count > MOST_RAGGED * sum(len(block.frame) for block in blocks):
+        raise ragged[0].error
+    frames = [b.frame.filter(b.texts.is_null()) if isinstance(b, RaggedRowBlock) else b.frame for b in blocks]
+    return _Taken(frame=pl.concat(frames), pieces=len(sample.pieces), to_end=sample.to_end, ragged=count)
 
 
 def _read(path: Path, request: Request) -> pl.DataFrame:
@@ -199,7 +217,7 @@ def _objects(path: Path, sample: TextSample, names: Sequence[str]) -> _Taken:
         frame = pl.read_ndjson(io.StringIO(text), schema=dict.fromkeys(names, pl.String))
     except pl.exceptions.PolarsError as error:
         raise DumpError(f"not JSON: {str(error).splitlines()[0]}", where=where, todo="Write one object a row") from None
-    return _Taken(frame, len(sample.pieces), to_end=sample.to_end)
+    return _Taken(frame=frame, pieces=len(sample.pieces), to_end=sample.to_end)
 
 
 def _schema(path: Path, kind: str) -> pa.Schema:
@@ -234,7 +252,7 @@ def _typed(path: Path, kind: str, unusable: dict[str, str]) -> _Taken:
         raise NoRowsError("no row", where=Where(file=str(path)))
     texts = [pl.col(name).cast(pl.String) for name, held in frame.schema.items() if held == pl.Categorical]
     whole = kind == "parquet" and len(frame) == pq.read_metadata(path).num_rows
-    return _Taken(frame.with_columns(texts), 1 if whole else max(2, len(tables)))
+    return _Taken(frame=frame.with_columns(texts), pieces=1 if whole else max(2, len(tables)))
 
 
 def _evenly(count: int) -> list[int]:

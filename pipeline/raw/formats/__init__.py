@@ -48,6 +48,7 @@ class Request:
         columns: {name: kind}; `time` columns keep the type that the file has, numbers in text become numbers.
         others: pattern of further columns that are read as numbers (a wide dump's nodes); None for none.
         numeric_time: the time column holds numbers.
+        ragged: rows of a CSV with another number of fields than its header are kept in a `RaggedRowBlock`, and not refused.
         date: for messages; None while a file of many dates is cut.
         keys: {name: what of the configuration names that column}, for messages.
     """
@@ -56,6 +57,7 @@ class Request:
     csv: Csv = DIALECT
     others: str | None = None
     numeric_time: bool = False
+    ragged: bool = False
     date: dt.date | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
 
@@ -140,6 +142,18 @@ class ListedRowBlock(RowBlock):
     """Rows of a file that keeps texts as places in a list: `places` are those columns of `frame` once more."""
 
     places: Mapping[str, NamePlaces]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaggedRowBlock(RowBlock):
+    """Rows of a CSV some of which have another number of fields than its header: all values of these are null.
+
+    Attributes:
+        texts: what stands in these rows, null for all others. error: what to say of the first one.
+    """
+
+    texts: pl.Series
+    error: DumpError
 
 
 Reader = Callable[[Path, Request], Iterator[RowBlock]]

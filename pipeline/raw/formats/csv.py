@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, remedies, with_numbers
+from dateshard.pipeline.raw.formats import Kind, RaggedRowBlock, Request, RowBlock, remedies, with_numbers
 from dateshard.pipeline.raw.formats.header import NO_QUOTE, STRAY, Header, fields_of, read_header
 from dateshard.pipeline.raw.formats.numbers import with_points
 from dateshard.pipeline.raw.formats.text import blocks, count_of, row_ends
@@ -52,7 +52,7 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
     Memory: a block of text and what is decoded of it.
 
     Raises:
-        DumpError: names the row that has another number of fields, is not UTF-8 or not readable.
+        DumpError: names the row that is not UTF-8 or not readable, or has another number of fields (if such are refused).
     """
     texts = blocks(path, request)
     header = read_header(texts, path, request)
@@ -60,17 +60,41 @@ def read(path: Path, request: Request) -> Iterator[RowBlock]:
     row, empty = header.row + 1, True
     for block in chain([header.rest], texts):
         if block:
-            count, blank = _check_fields(block, file, row)
-            kept = _without(block, blank, request.csv) if len(blank) else block
-            rows = np.delete(np.arange(row, row + count, dtype=np.int64), blank)
-            if len(rows):
+            count, decoded = _rows_of(block, file, row)
+            if decoded is not None:
                 empty = False
-                yield _decode(kept, file, rows)
+                yield decoded
             row += count
     if empty:
         where = request.where(path)
         what = "a header but no row" if request.csv.columns is None else "no row"
         raise NoRowsError(what, where=where, todo="Write the dump again, or remove it")
+
+
+def _rows_of(block: bytes, file: _File, row: int, *, exact: bool = False) -> tuple[int, RowBlock | None]:
+    """Returns (rows of a block with the blank ones, those that are not blank).
+
+    Args:
+        exact: each row is looked at, also where all together have as many fields as they should.
+    """
+    count, blank, ragged = _check_fields(block, file, row, exact=exact)
+    rest = block if ragged is None else ragged.rest
+    kept = _without(rest, blank, file.dialect) if len(blank) else rest
+    rows = np.delete(np.arange(row, row + count, dtype=np.int64), blank)
+    if not len(rows):
+        return count, None
+    try:
+        decoded = _decode(kept, file, rows)
+    except DumpError:
+        if exact or not file.request.ragged:
+            raise
+        return _rows_of(block, file, row, exact=True)
+    if ragged is None:
+        return count, decoded
+    texts = ragged.texts.gather(np.delete(np.arange(count), blank))
+    return count, RaggedRowBlock(
+        path=file.path, frame=decoded.frame, row_R=rows, bad=decoded.bad, texts=texts, error=ragged.error
+    )
 
 
 def _kinds(header: Header, path: Path, request: Request) -> dict[str, Kind]:
@@ -81,18 +105,34 @@ def _kinds(header: Header, path: Path, request: Request) -> dict[str, Kind]:
         raise DumpError(error.what, where=error.where, todo=todo) from None
 
 
-def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.int64]]:
-    """Returns (rows with the blank ones, positions of the blank ones) of a block, whose rows must have all fields.
+@dataclass(frozen=True, slots=True)
+class _RaggedRows:
+    """The rows of a block that have another number of fields.
+
+    Attributes:
+        texts: what stands in them, null for all other rows, the blank ones too. rest: the block with empty fields in
+            their place. error: what to say of the first one.
+    """
+
+    texts: pl.Series
+    rest: bytes
+    error: DumpError
+
+
+def _check_fields(
+    block: bytes, file: _File, row: int, *, exact: bool
+) -> tuple[int, NDArray[np.int64], _RaggedRows | None]:
+    """Returns (rows with the blank ones, positions of the blank ones, those of another number of fields) of a block.
 
     polars tells a row with more fields only where all columns are read, and one with fewer never.
     """
     quote = file.dialect.quote.encode() if file.dialect.quote else b""
     separator, wanted = file.dialect.separator.encode(), len(file.header) - 1
     quoted = bool(quote) and quote in block
-    if not quoted and len(file.kinds) == len(file.header) and b"\r" not in block:
+    if not exact and not quoted and len(file.kinds) == len(file.header) and b"\r" not in block:
         count = count_of(block, b"\n")
         if count_of(block, separator) == wanted * count:
-            return count, np.empty(0, dtype=np.int64)
+            return count, np.empty(0, dtype=np.int64), None
     data = np.frombuffer(block, dtype=np.uint8)
     quotes = np.flatnonzero(data == ord(quote)) if quoted else np.empty(0, dtype=np.int64)
     ends, separator_places = _outside(data, b"\n", quotes), _outside(data, separator, quotes)
@@ -106,9 +146,26 @@ def _check_fields(block: bytes, file: _File, row: int) -> tuple[int, NDArray[np.
     if (separators != wanted).any():
         wrong = np.flatnonzero(separators != wanted)
         todo = _todo(block, ends, wrong, file, row)
+        error = _other_fields(int(separators[wrong[0]]) + 1, file, row + int(wrong[0]), todo)
+        if file.request.ragged and wanted:
+            return len(ends), blank, _without_ragged(block, ends, wrong, separator * wanted, error)
         _locate(block, file, np.arange(row, row + len(ends), dtype=np.int64), todo)
-        raise _other_fields(int(separators[wrong[0]]) + 1, file, row + int(wrong[0]), todo)
-    return len(ends), blank
+        raise error
+    return len(ends), blank, None
+
+
+def _without_ragged(
+    block: bytes, ends: NDArray[np.int64], wrong: NDArray[np.int64], empty: bytes, error: DumpError
+) -> _RaggedRows:
+    """Puts `empty` fields in the place of the wrong rows, and keeps what stood in them."""
+    texts: list[str | None] = [None] * len(ends)
+    pieces, at = list[bytes](), 0
+    for k in wrong.tolist():
+        start, end = int(ends[k - 1]) + 1 if k else 0, int(ends[k])
+        texts[k] = block[start:end].decode(errors="replace").rstrip("\r")
+        pieces += [block[at:start], empty]
+        at = end
+    return _RaggedRows(pl.Series(texts, dtype=pl.String), b"".join([*pieces, block[at:]]), error)
 
 
 def _outside(data: NDArray[np.uint8], character: bytes, quotes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -153,7 +210,8 @@ def _todo(block: bytes, ends: NDArray[np.int64], wrong: NDArray[np.int64], file:
     some = range(first, min(len(ends), first + remedies.MOST_LINES))
     lines = [block[starts[k] : ends[k]].decode(errors="replace").rstrip("\r") for k in some]
     remedy = remedies.of_fields(lines, wrong - first, row + first, file.named, file.dialect)
-    return remedy or f"Correct the dump{remedies.to_leave_out((wrong + row).tolist(), file.request)}"
+    few = wrong + row if 2 * len(wrong) < len(ends) else wrong[:0]  # else it is no matter of single rows
+    return remedy or f"Correct the dump{remedies.to_leave_out(few.tolist(), file.request)}"
 
 
 def _other_fields(count: int, file: _File, row: int, todo: str) -> DumpError:

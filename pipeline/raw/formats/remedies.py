@@ -115,17 +115,20 @@ def to_leave_out(rows: Sequence[int], request: Request) -> str:
     """Says how rows of another number of fields are left out where the dump cannot be written again.
 
     Args:
-        rows: their numbers.
+        rows: their numbers; none where they are most of all.
     """
+    leave = f"{OR_LEAVE}row{'s' if len(rows) > 1 else ''} out with pipeline.source"
     if request.date is not None:
-        return f"{OR_LEAVE}date out with pipeline.exclude: [{request.date}]"
+        drop = f"{leave}.faults.other_fields: drop, or the date" if rows else f"{OR_LEAVE}date out"
+        return f"{drop} with pipeline.exclude: [{request.date}]"
+    if not rows:
+        return ""
     skipped = request.csv.skip_rows
     if isinstance(skipped, int):
         skipped = tuple(range(1, skipped + 1))
     if len(skipped) + len(rows) > MOST_NAMES:
-        return ""
-    named = json.dumps([*skipped, *rows])
-    return f"{OR_LEAVE}row{'s' if len(rows) > 1 else ''} out with pipeline.source.csv.skip_rows: {named}"
+        return f"{leave}.faults.other_fields: drop"
+    return f"{leave}.csv.skip_rows: {json.dumps([*skipped, *rows])}"
 
 
 def _ends_empty(fields: Sequence[str], count: int, further: int) -> bool:

@@ -164,6 +164,15 @@ def test_a_bad_number_of_another_date_leaves_no_mark_in_a_spill(
     assert len(flushes) > 2
 
 
+def test_rows_of_another_number_of_fields_belong_to_no_date_and_are_counted(tmp_path: Path) -> None:
+    lines = [f"{at},{node},{speed!r}" for at, node, speed in rows_of(3, 40).sort("time").rows()]
+    (tmp_path / "all.csv").write_text("\n".join(["time,node,speed", *lines, "1,n0", ""]))
+    whole = cut_of(tmp_path / "store", config_of(tmp_path / "all.csv", node="node", max_bad_fraction=0.1))
+    assert (whole.rows.read, whole.rows.accepted) == (121, 120)
+    assert whole.rows.rejected == {"of another number of fields": 1}
+    assert [rows for _, _, rows in whole.dates.values()] == [40, 40, 40]
+
+
 @pytest.mark.parametrize(
     ("times", "words"),
     [

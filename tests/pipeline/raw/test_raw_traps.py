@@ -317,10 +317,52 @@ def test_long_headers_and_fields_are_read(read: Read) -> None:
     assert read(f"{HEADER[:-1]},{wide}\n{good(4)},{values}\n{good(5)},{values}\n")[1] == ["04:00:00", "05:00:00"]
     note = "x" * (1 << 18)
     text = f"{HEADER[:-1]},note\n{good(4)},{note}\n" + f"noon,n0,1,1,{note}\n" + f"{good(5)},{note},\n"
-    assert "row 4: the row has 6 fields, the header 5" in refusal(read, text)
+    assert "row 4: the row has 6 fields, the header 5" in refusal(read, text, max_bad_fraction=0)
     assert "row 1: the header is not readable" in refusal(read, f'"time"x,{HEADER}{good(4)},1\n')
     text = f'{HEADER[:-1]},"a\nb","a\nb"\n{good(4)},1,2\n'.replace("time", '"a\nb"', 1)
     assert "row 1, column 'a\\nb': the column is repeated" in refusal(read, text, time="a\nb")
+
+
+RAGGED = rows(
+    *(good(hour) for hour in range(3)),
+    "2024-03-01T03:00:00Z,n0,1",
+    "",
+    good(4),
+    '2024-03-01T05:00:00Z,"n\n0",1,1,1',
+    "\u00a7",
+    *(good(hour) for hour in range(6, 9)),
+    "total;8",
+)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("chosen", [{"max_bad_fraction": 0.4}, {"faults": {"other_fields": "drop"}}], ids=str)
+def test_rows_of_another_number_of_fields_are_counted_as_others_are(
+    read: Read, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, Any], small: bool
+) -> None:
+    if small:
+        monkeypatch.setattr(text, "BLOCK_BYTES", 60)
+    account, clock, _, _ = read(RAGGED, **{"max_bad_fraction": 0, **chosen})
+    assert (account.read, account.accepted) == (11, 7)
+    assert account.rejected == {"of another number of fields": 4}
+    assert clock == [f"{hour:02}:00:00" for hour in (0, 1, 2, 4, 6, 7, 8)]
+
+
+def test_a_row_with_as_many_fields_too_many_as_another_lacks_is_found(read: Read) -> None:
+    account, clock, _, _ = read(rows(good(0), good(1) + ",1", good(2), "2024-03-01T03:00:00Z,n0,1", good(4)))
+    assert account.rejected == {"of another number of fields": 2}
+    assert clock == ["00:00:00", "02:00:00", "04:00:00"]
+
+
+def test_too_many_rows_of_another_number_of_fields_name_the_first_one_and_its_remedy(read: Read) -> None:
+    assert refusal(read, RAGGED, max_bad_fraction=0.3).endswith(
+        "x.csv, date 2024-03-01, row 5: the row has 3 fields, the header 4 (4 rows are rejected of 11). Correct the dump, "
+        "or leave the rows out with pipeline.source.faults.other_fields: drop, or the date with pipeline.exclude: "
+        "[2024-03-01]"
+    )
+    assert "row 5: the row has 3 fields, the header 4. Correct the dump" in refusal(read, RAGGED, max_bad_fraction=0)
+    message = refusal(read, rows(*(good(hour) + "," for hour in range(9))), max_bad_fraction=0.3)
+    assert "Its rows end with a separator and its header does not. Set pipeline.source.csv.skip_rows: 1" in message
 
 
 def test_half_a_character_at_the_end_of_a_file_is_not_dropped(read: Read) -> None:

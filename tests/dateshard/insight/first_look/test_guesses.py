@@ -317,10 +317,19 @@ def test_a_place_that_no_configuration_can_name_is_refused_and_nothing_is_writte
 
 
 def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = "".join(f"{at},{v:.2f}{',9' if k == 20 else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
+    rows = "".join(f"{at},{v:.2f}{',9' if k % 20 == 7 else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
     look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text("time,v\n" + rows) and None)
     doubt = dict(map(reversed, look.doubts))["the file"]
     assert doubt == "preprocess will refuse a file: raw/x.csv: the row has 3 fields, the header 2. Correct the dump"
+
+
+def test_a_few_rows_of_another_number_of_fields_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{at},{v:.2f}{',9' if k in (20, 80) else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
+    look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text("time,v\n" + rows) and None)
+    source = YAML(typ="safe").load(look.text)["pipeline"]["source"]
+    assert source["faults"] == {"other_fields": "drop"}
+    assert "2 rows have another number of fields than the header" in look.text
+    assert not [doubt for doubt in look.doubts if doubt[1] == "the file"]
 
 
 @pytest.mark.parametrize("share", [4, 60])

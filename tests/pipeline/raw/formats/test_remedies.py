@@ -21,6 +21,7 @@ from tests.pipeline.conftest import Read
 Dump = Callable[..., Read]
 IN_GENERAL = "or say what becomes of them (pipeline.source.faults)"
 LEFT_OUT = "Correct the dump, or leave the date out with pipeline.exclude: [2024-03-01]"
+ROW_OUT = LEFT_OUT.replace("date out", "row out with pipeline.source.faults.other_fields: drop, or the date")
 NO_SUCH = (
     "Missing too: node. Correct the dump, or pipeline.source.time, pipeline.source.node "
     "(leave it out if there is only one node)"
@@ -133,7 +134,7 @@ def test_what_a_file_shows_is_named_with_the_key_that_reads_it(read_dump: Dump, 
         (HEADER + ROWS + "2024-03-02 05:00,a,1\n", IN_GENERAL),
         (HEADER + "24:00,a,1\n" + ROWS, IN_GENERAL),
         (HEADER + ROWS.replace(":00,a", ":00Z,a") + "2024-03-01 05:00,a,1\n", IN_GENERAL),
-        (HEADER + LINES[0] + "a,b\n" + "".join(LINES[1:]), "the row has 2 fields, the header 3. " + LEFT_OUT),
+        (HEADER + LINES[0] + "a,b\n" + "".join(LINES[1:]), "the row has 2 fields, the header 3. " + ROW_OUT),
         ("a,b,speed\n" + ROWS, "there is no column 'time'; it has a, b, speed. " + NO_SUCH),
         ("T,Time,speed\n" + ROWS, "did you mean 'Time'? " + NO_SUCH),
     ],
