@@ -18,7 +18,9 @@ CELL = 24  # characters of a setting beside others
 
 
 def show_runs(screen: Screen, rows: Sequence[RunRow]) -> None:
-    """A row a run; below it how a run that was cut off or failed goes on."""
+    """A row a run; below it how a run that was cut off or failed goes on. Nothing where there is no run."""
+    if not rows:
+        return
     header = [
         "run",
         "state",

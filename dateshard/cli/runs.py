@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from dateshard.cli.options import agreed, emit, json_option, trust_option
-from dateshard.shardstore.commands import to_run
+from dateshard.shardstore.commands import command, to_run
 from dateshard.shardstore.errors import counted
-from dateshard.terminal.screen import put
 
 if TYPE_CHECKING:
     from dateshard.bookkeeping.tail import Follower, Row
@@ -42,9 +40,10 @@ def runs(ctx: click.Context, dataset: str | None, state: str | None, most: int |
         emit(rows)
         return 0
     show_runs(screen, rows)
-    if not rows:
-        asked = " of that kind" if dataset or state else ""
-        put(f"no run{asked} yet in {runs_folder()}. {to_run('train', config=True)}", sys.stderr)
+    if not rows and (dataset or state):
+        screen.tell(f"no run of that kind in {runs_folder()}. All runs: {command('runs')}")
+    elif not rows:
+        screen.tell(f"no run yet in {runs_folder()}. {to_run('train', config=True)}")
     return 0
 
 

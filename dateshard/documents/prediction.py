@@ -13,7 +13,7 @@ from dateshard.documents.preparing import AllRows
 class HistoryDocument(TypedDict):
     """The steps or records that the forecast was made from."""
 
-    source: Annotated[str, Field(description="dumps or shards")]
+    source: Annotated[str, Field(description="dumps, shards, or shards and dumps")]
     begin: Annotated[str | None, Field(description="its first instant, in the dataset's zone; null without times")]
     end: Annotated[str | None, Field(description="the first instant after it; of records that of the last one")]
     steps: Annotated[int, Field(description="steps or records")]

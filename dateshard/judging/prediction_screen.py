@@ -50,7 +50,7 @@ def _facts(made: Prediction) -> dict[str, Any]:
         "step_seconds": manifest.step / 1e9 if manifest.step else None,
         "first_forecast": made.first,
         "history": {
-            "source": "dumps" if made.from_dumps else "shards",
+            "source": _source(made),
             "begin": _spell(history.begin, zone),
             "end": _spell(history.end, zone),
             "steps": history.num_steps,
@@ -68,6 +68,14 @@ def _facts(made: Prediction) -> dict[str, Any]:
         "notes": made.notes,
         "seconds": made.seconds,
     }
+
+
+def _source(made: Prediction) -> str:
+    """What the history was read from: a run may be trained on dates straight from their dumps."""
+    dates, published = set(made.forecast.history.dates), made.dataset.published.dates.keys()
+    if made.from_dumps or (dates and not dates & published):
+        return "dumps"
+    return "shards" if dates <= published else "shards and dumps"
 
 
 def _spell(instant: int | None, zone_name: str) -> str | None:
@@ -126,8 +134,7 @@ def headline(screen: Screen, made: Prediction) -> None:
 
 def _seen(made: Prediction, history: Mapping[str, Any]) -> list[str]:
     """What the model saw."""
-    direct = made.dataset.manifest.dates.keys() - made.dataset.published.dates.keys()
-    source = "dumps" if made.from_dumps else "shards and dumps" if direct else "shards"
+    source = history["source"]
     if history["begin"] is None:
         return [
             f"history    {counted(history['steps'], 'row')} of {source}, {100 * history['observed']:.1f} % of the cells observed"

@@ -117,7 +117,7 @@ def test_filters_and_counts(here: Path, ds: Run) -> None:
     assert rows(ds, "-n", "1").keys() == {"wide"}
     assert rows(ds, "--dataset", "world").keys() == {"one", "two", "wide"}
     assert rows(ds, "--dataset", "other") == {}
-    assert "no run of that kind" in ds("runs", "--state", "failed").err
+    assert "no run of that kind" in ds("runs", "--state", "failed").out
     assert ds("runs", "--state", "nonsense", code=2)
 
 

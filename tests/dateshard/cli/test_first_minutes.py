@@ -184,7 +184,8 @@ def test_a_starter_says_what_to_fill_in_before_anything_is_run(ds: Run) -> None:
 
 
 def test_commands_that_find_nothing_yet_say_what_comes_first(ds: Run) -> None:
-    assert "no run yet in data/runs. Run: dateshard train" in ds("runs").err
+    assert ds("runs").out.startswith("no run yet in data/runs. Run: dateshard train")
+    assert ds("runs", "--state", "failed").out == "no run of that kind in data/runs. All runs: dateshard runs\n"
     assert ds("runs", "--json").document == []
     assert "Name a run (latest is the newest" in ds("evaluate", code=2).err
     ds("init")

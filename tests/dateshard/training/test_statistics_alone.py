@@ -75,7 +75,9 @@ def test_a_run_by_a_statistics_file_continues_exactly_and_is_opened_by_every_com
     assert name in [each.name for each in dateshard.runs("world", "ended")]
     world.run("show", name)
     world.run("report", name)
-    assert "of shards and dumps" in world.run("predict", name).stderr
+    forecast_document = world.run("predict", name, "--json")
+    assert " of dumps, " in forecast_document.stderr
+    assert json.loads(forecast_document.stdout)["history"]["source"] == "dumps"
     world.run("checkpoints", "load", "latest")
     judged, forecast = run.evaluate(), run.predict()
     assert "" not in judged.document["notes"]
