@@ -117,7 +117,7 @@ def tell_report(screen: Screen, document: ReportDocument) -> None:
 
 def _of_data(screen: Screen, files: Sequence[str], overrides: Sequence[str], output: str | None) -> ReportDocument:
     from dateshard.cli.insight import open_dataset, read_survey
-    from dateshard.reports.data_making import write_data_report
+    from dateshard.reports.data_report.data_making import write_data_report
     from dateshard.terminal.chosen import taken
     from dateshard.terminal.screen import size
     from dateshard.trainer.setup import window_of

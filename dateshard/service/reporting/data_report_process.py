@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dateshard.insight.survey import DataSurvey
 from dateshard.places import data_in, shards_folder
-from dateshard.reports.data_making import write_data_report
+from dateshard.reports.data_report.data_making import write_data_report
 from dateshard.service.reporting.date_calendar import config_of
 from dateshard.settings import Settings
 from dateshard.shardstore.dataset import Dataset

@@ -14,7 +14,7 @@ from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
 from dateshard.preparing.states import GOOD, ORDER, alike
 from dateshard.reports.calendar_chart import calendar, key_of
-from dateshard.reports.data import squares
+from dateshard.reports.data_report.data_facts import squares
 from dateshard.settings import Settings
 from dateshard.shardstore.commit import load_sources
 from dateshard.shardstore.dataset import Dataset

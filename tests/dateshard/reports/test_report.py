@@ -17,7 +17,7 @@ import pytest
 from dateshard.cli import run
 from dateshard.reports import atlas, charts, raster
 from dateshard.reports.calendar_chart import Square, calendar
-from dateshard.reports.data import over_columns
+from dateshard.reports.data_report.data_facts import over_columns
 from dateshard.shardstore.dataset import Dataset
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.pages import Page, number, pixels
@@ -64,7 +64,7 @@ def test_the_figures_on_the_page_are_those_of_the_shards(make_world: Callable[..
 def test_an_overview_of_all_features_comes_first_and_its_names_lead_to_them(
     make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dateshard.reports.data_page.MOST_FEATURES", 1)
+    monkeypatch.setattr("dateshard.reports.data_report.data_page.MOST_FEATURES", 1)
     world = make_world(8, split=SPLIT)
     del world.tree["pipeline"]["features"]["volume"]
     world.tree["pipeline"]["features"]["kind"] = {"column": "vehicles", "categorical": True, "fill": "forward"}

@@ -11,8 +11,8 @@ from dateshard.insight.survey import DataSurvey
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.planning.preview import look
-from dateshard.reports.data import gather
-from dateshard.reports.data_page import data_report
+from dateshard.reports.data_report.data_facts import gather
+from dateshard.reports.data_report.data_page import data_report
 from dateshard.reports.page_files import data_page_of, write_page
 from dateshard.shardstore.commit import load_sources
 from dateshard.trainer.data.order import Window

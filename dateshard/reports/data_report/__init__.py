@@ -1,0 +1,1 @@
+"""The page about the data: its facts, its cards and sections, and how it is written."""
