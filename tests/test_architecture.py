@@ -297,7 +297,7 @@ def test_commands_in_messages_are_made_in_one_place() -> None:
             if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings
         ]
         written |= {shown(path) for text in texts if named.search(text)}
-    pages = {f"dateshard/reports/{page}_page.py" for page in ("data", "judged")}
+    pages = {f"dateshard/reports/{page}_page.py" for page in ("data_report/data", "judged")}
     assert written == {"dateshard/cli/__init__.py", "dateshard/documents/configuring.py", *pages}
 
 

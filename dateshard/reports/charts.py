@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from dateshard.shardstore.scaling.transform import Floats
 WIDE, HALF = 1040, 500
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
 NAME_ROOM, NAME_LETTERS = 13.0, 14  # of a line's name beside its end
+MANY_POINTS = 200  # of a path, from which on it is written shorter
 Mapper = Callable[[float], float]
 
 
@@ -121,11 +123,24 @@ def line(points: Sequence[tuple[float, float]], css: str) -> str:
             pieces.append([])
         else:
             pieces[-1].append((x, y))
-    path = "".join("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in piece) for piece in pieces if len(piece) > 1)
+    path = "".join(joined(piece) for piece in pieces if len(piece) > 1)
     dots = "".join(
         f'<circle class="{css} dot" cx="{p[0][0]:.1f}" cy="{p[0][1]:.1f}" r="1.6"/>' for p in pieces if len(p) == 1
     )
     return (f'<path class="{css} line" d="{path}"/>' if path else "") + dots
+
+
+def joined(points: Sequence[tuple[float, float]]) -> str:
+    """A path through points, to a tenth; of many points as the steps from each to the next, which takes half as much text."""
+    if len(points) < MANY_POINTS:
+        return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    tenths = [(round(10 * x), round(10 * y)) for x, y in points]
+    steps = [f"{_tenths(x - a)},{_tenths(y - b)}" for (a, b), (x, y) in pairwise(tenths)]
+    return f"M{_tenths(tenths[0][0])},{_tenths(tenths[0][1])}l" + " ".join(steps).replace(",-", "-").replace(" -", "-")
+
+
+def _tenths(count: int) -> str:
+    return f"{count / 10:g}".replace("0.", ".", 1) if abs(count) < 10 else f"{count / 10:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +198,9 @@ def band(xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], css
         if start is None and k < len(xs) and not gaps[k]:
             start = k
         elif start is not None and (k == len(xs) or gaps[k]):
-            up = [f"{xs[i]:.1f},{highs[i]:.1f}" for i in range(start, k)]
-            down = [f"{xs[i]:.1f},{lows[i]:.1f}" for i in reversed(range(start, k))]
-            path.append("M" + "L".join(up + down) + "Z")
+            up = [(xs[i], highs[i]) for i in range(start, k)]
+            down = [(xs[i], lows[i]) for i in reversed(range(start, k))]
+            path.append(joined(up + down) + "Z")
             start = None
     return f'<path class="{css} band" d="{"".join(path)}"/>'
 

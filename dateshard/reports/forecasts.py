@@ -27,7 +27,8 @@ from dateshard.shardstore.times.calendar import NANOSECONDS, zone
 
 SIDE, HEIGHT, PLOT = 62, 222, 182
 MOST_CLASSES = 12
-HOUR = 3600
+MOST_LABELS = 200  # of a window's steps: two pixels each
+MINUTE, HOUR = 60, 3600
 SPANS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, 24 * HOUR)
 Values = Sequence[float | None]
 
@@ -143,7 +144,11 @@ def forecast_chart(window: DrawnWindow, title: str) -> str:
         points = [(across(start + k), _place(axis, codes, v)) for k, v in enumerate(values)]
         parts.append(line(_stairs(points, width / max(count, 1)) if window.categories else points, css))
     parts.append(_times(window, across, width))
-    parts.append(hover(SIDE, 0, width, PLOT, _labels(window)))
+    labels = _labels(window)
+    shown = (
+        math.ceil(count / math.ceil(count / MOST_LABELS)) if count else 0
+    )  # of a long window each second or third step
+    parts.append(hover(SIDE, 0, width, PLOT, [labels[int((k + 0.5) * count / shown)] for k in range(shown)]))
     return canvas(HALF, HEIGHT, title, parts)
 
 
@@ -221,8 +226,16 @@ def _labels(window: DrawnWindow) -> list[str]:
         if ahead >= 0:
             parts += [f"{name} {_said(window, values[ahead])}" for name, _, values in window.lines]
             parts += [_ends(window.interval[0][ahead], window.interval[1][ahead])] if window.interval else []
-        labels.append(("" if window.undated else f"{window.local(index):%a %Y-%m-%d %H:%M} · ") + ", ".join(parts))
+        labels.append(("" if window.undated else f"{_at(window, index)} · ") + ", ".join(parts))
     return labels
+
+
+def _at(window: DrawnWindow, index: int) -> str:
+    """When a step begins; of steps below a minute the time of day, for the date stands below."""
+    at = window.local(index)
+    if window.step >= MINUTE:
+        return f"{at:%a %Y-%m-%d %H:%M}"
+    return f"{at:%H:%M:%S}" + (f".{at.microsecond // 1000:03d}" if window.step < 1 else "")
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dateshard.reports.charts import TOP, apart, profile
+from dateshard.reports.charts import TOP, apart, joined, profile
 from dateshard.reports.curves import along, hours, target_steps
 from dateshard.reports.forecasts import DrawnWindow, forecast_chart
 
@@ -41,6 +41,23 @@ def test_a_forecast_is_drawn_from_its_first_target_step_and_told_beside_the_trut
     labels = re.findall(r'data-labels="([^"]*)"', drawn)[0].split("|")
     assert labels[2] == "Fri 2024-03-01 02:00 · truth not observed"
     assert labels[5] == "Fri 2024-03-01 05:00 · truth 6, mlp 6.5"
+
+
+def test_a_long_window_is_written_shorter_and_drawn_the_same() -> None:
+    rng = np.random.default_rng(1)
+    points = [(62 + 0.85 * k, 100 + 80 * float(rng.uniform(-1, 1))) for k in range(500)]
+    path = joined(points)
+    first, steps = path.removeprefix("M").split("l")
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", steps)]
+    places = np.cumsum([[*map(float, first.split(","))], *zip(numbers[::2], numbers[1::2], strict=True)], axis=0)
+    assert np.abs(places - np.array(points)).max() < 0.051
+    assert len(path) < 0.7 * len("M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points))
+    window = DrawnWindow(
+        first=DAY, step=0.01, zone="UTC", horizon_from=0, truth=[*map(float, range(500))], lines=[], undated=False
+    )
+    labels = re.findall(r'data-labels="([^"]*)"', forecast_chart(window, "long"))[0].split("|")
+    assert len(labels) == 167
+    assert (labels[0], labels[-1]) == ("00:00:00.010 · truth 1", "00:00:04.980 · truth 498")
 
 
 def test_categories_are_called_by_their_names() -> None:
