@@ -232,12 +232,13 @@ def take_steps(session: Session, watch: Watch | None = None) -> Iterator[Stepped
             waited += time.perf_counter() - asked
             windows = order.windows_in(number - 1, training.accumulate)
             step = step or Step(session=session, num_windows=windows, watch=watch)
+            whole = number % training.accumulate == 0 or number == order.num_batches
             with naming(place, number, order.num_batches, batch):
                 step.add(batch)
-            if number % training.accumulate == 0 or number == order.num_batches:
-                rate = set_learning_rate(session)
-                with naming(place, number, order.num_batches, batch):
+                if whole:
+                    rate = set_learning_rate(session)
                     outcome, step = step.finish(), None
+            if whole:
                 _note(state, number, outcome)
                 yield Stepped(
                     epoch=state.epoch,

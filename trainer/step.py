@@ -22,7 +22,7 @@ from dateshard.trainer.devices.shares import PairwiseSum, Share, shares_of
 from dateshard.trainer.forward import Forward, forward
 from dateshard.trainer.metrics import EpochMetrics
 from dateshard.trainer.optimization.objective import Head
-from dateshard.trainer.optimization.optimizer import clear_gradients, update
+from dateshard.trainer.optimization.optimizer import clear_gradients, total_norm, update
 from dateshard.trainer.session import Session
 
 Watch = Callable[[Forward, range], None]
@@ -116,19 +116,27 @@ class Step:
         passed = forward(session, given)
         if self.watch is not None:
             self.watch(passed, positions)
-        loss = sum(head.weight * passed.sums[head.name][0] / self._planned(head) for head in session.heads)
+        sums = {name: (total.detach(), count) for name, (total, count) in passed.sums.items()}
+        loss = sum(head.weight * sums[head.name][0] / self._planned(head) for head in session.heads)
         assert isinstance(loss, torch.Tensor)
         if not math.isfinite(loss.item()):
             self.finite = False
             return
-        scale = session.state.loss_scale
-        (loss if scale is None else loss * scale.value).backward()  # type: ignore[no-untyped-call]
-        self.loss = self.loss + loss.detach()
-        sums = {name: (total.detach(), count) for name, (total, count) in passed.sums.items()}
+        self._go_backward(passed)
+        self.loss = self.loss + loss
         for name, (total, count) in sums.items():
             before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (before[0] + total, before[1] + count)
         self.metrics.add(passed.forecast, passed.batch, sums, positions)
+
+    def _go_backward(self, passed: Forward) -> None:
+        """Takes the gradient of the weighted sum of losses, with the bits of that sum's own, and no node of autograd for it."""
+        scale = self.session.state.loss_scale
+        totals = [(head, passed.sums[head.name][0]) for head in self.session.heads]
+        totals = [(head, total) for head, total in totals if total.requires_grad] or totals
+        first = 1.0 if scale is None else scale.value
+        gradients = [torch.full_like(total, first) / self._planned(head) * head.weight for head, total in totals]
+        torch.autograd.backward([total for _, total in totals], gradients)
 
     def finish(self) -> Outcome:
         """Rescales, clips and updates, unless a loss or the gradient is not finite."""
@@ -145,7 +153,7 @@ class Step:
         unscaled = factor if scale is None else factor / scale.value
         if self.finite and unscaled != 1.0:
             torch._foreach_mul_(gradients, unscaled)
-        norm = nn.utils.get_total_norm(gradients) if self.finite else None
+        norm = total_norm(gradients) if self.finite else None
         if norm is None or not math.isfinite(norm.item()):
             self._note_scale(skipped=True)
             nothing = torch.tensor(float("nan"))

@@ -16,8 +16,11 @@ from dateshard.shardstore.errors import DateshardError
 from dateshard.trainer import checkpoint
 from dateshard.trainer.checkpoint import Saved
 from dateshard.trainer.data.batch import Batch
+from dateshard.trainer.forward import forward
 from dateshard.trainer.loop import Ended, EpochDone, Stepped, train
+from dateshard.trainer.optimization.loss_scale import LossScale
 from dateshard.trainer.optimization.objective import by_head
+from dateshard.trainer.optimization.optimizer import clear_gradients
 from dateshard.trainer.session import Session
 from dateshard.trainer.step import Step
 
@@ -124,6 +127,27 @@ def test_several_losses_have_the_gradient_of_their_weighted_sum(start: Callable[
     wanted = torch.cat([p.grad.ravel() for p in plain.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients(session), wanted, rtol=1e-4, atol=1e-7)
     assert session.metrics.losses() == pytest.approx({k: float(v) for k, v in outcome.parts.items()}, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_the_gradient_is_that_of_the_weighted_sum_as_autograd_takes_it_to_the_bit(
+    start: Callable[..., Session], scale: float | None
+) -> None:
+    losses = {
+        "fast": {"loss": "huber", "targets": ["speed"], "weight": 0.7},
+        "many": {"loss": "mse", "targets": ["volume"], "weight": 0.3},
+    }
+    session = start(training={"losses": losses})
+    session.state.loss_scale = scale and LossScale(scale)
+    batch = copied(next(iter(session.train.batches(0))))
+    step = Step(session=session, num_windows=batch.size)
+    step.add(batch)
+    given = gradients(session).clone()
+    clear_gradients(session.optimizer)
+    sums, size = forward(session, batch).sums, batch.target_BPNF[..., 0].numel()
+    whole = sum(head.weight * sums[head.name][0] / size for head in session.heads)
+    (whole if scale is None else whole * scale).backward()
+    assert torch.equal(given, gradients(session))
 
 
 def test_every_named_loss_is_told_of_each_step_of_each_epoch_and_of_each_checkpoint(

@@ -112,11 +112,11 @@ class EpochMetrics:
             losses: (sum, count) of each head's loss.
             positions: of the windows in the epoch, for the sample.
         """
-        cells = batch.target_BPNF[..., 0].numel()
+        cells = batch.target_BPNF.shape[:3].numel()
         for row, head in zip(self.losses_H3.numpy(), self.form.heads, strict=True):
             if head.name in losses:
-                total, count = losses[head.name]
-                row += (float(total), float(count), cells * len(head.targets))
+                for place, number in enumerate((*losses[head.name], cells * len(head.targets))):
+                    row[place] += float(number)
         for head in self.form.categorical:
             if head.name in forecast:
                 place = head.targets[0]

@@ -102,14 +102,19 @@ class Sums:
         `shift` is about the training mean, [F] or the same for all nodes [N, F] (R2 is of all nodes together); None: 0, the
         scaled one."""
         for steps, terms in self.cells.terms(forecast, target, observed, shift):
+            summed_6PNF = np.empty((len(SUMS), steps.stop - steps.start, *target.shape[2:]))
+            flat = summed_6PNF.reshape(len(SUMS), -1)
             for row, term in terms:
-                self.add_term(row, steps, np.add.reduce(term, axis=0))
+                np.add.reduce(term.reshape(len(term), flat.shape[1]), axis=0, out=flat[row])
+            first = 1 if observed is None else 0  # without a mask no term is the count
+            self.add_term(slice(first, None), steps, summed_6PNF[first:])
         if observed is None:
             self.values_6GF[0] += target.shape[0] * target.shape[2]
 
-    def add_term(self, row: int, steps: slice, term_PNF: Floats) -> None:
-        """Adds one term of some steps, summed over its windows."""
-        self.values_6GF[row, steps] += term_PNF[:, 0] if term_PNF.shape[1] == 1 else np.einsum("pnf->pf", term_PNF)
+    def add_term(self, rows: int | slice, steps: slice, term_PNF: Floats) -> None:
+        """Adds one term of some steps, summed over its windows; or several, [K, P, N, F], in one call."""
+        alone = term_PNF.shape[-2] == 1
+        self.values_6GF[rows, steps] += term_PNF[..., 0, :] if alone else np.einsum("...nf->...f", term_PNF)
 
     def metrics(self, step: int | None = None, feature: int | None = None) -> dict[str, float | None]:
         """Returns MSE, RMSE, MAE, bias and R2; None where nothing counts.

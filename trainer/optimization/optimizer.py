@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from dateshard.trainer.config import Training
 
@@ -35,6 +36,14 @@ def update(optimizer: torch.optim.Optimizer) -> None:
     """
     with torch.no_grad():
         inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """The norm over all gradients, the bits of torch's own function; of one type without grouping them by it first."""
+    if len({gradient.dtype for gradient in gradients}) != 1:
+        return nn.utils.get_total_norm(gradients)
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def clear_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -78,6 +78,24 @@ def test_sums_of_an_epoch_equal_float64_over_all_windows_at_once(
         assert found[name] == pytest.approx(value, rel=1e-12, abs=1e-15), name
 
 
+@pytest.mark.parametrize("share", [None, 0.7])
+@pytest.mark.parametrize("nodes", [1, N])
+def test_sums_have_the_bits_of_each_term_summed_by_window_then_by_node(share: float | None, nodes: int) -> None:
+    sums, expected = Sums.zeros(P, F), np.zeros((6, P, F))
+    for forecast, target, seen in draw(share=share):
+        given = [None if x is None else x[:, :, :nodes] for x in (forecast, target, seen)]
+        sums.add(*(None if x is None else torch.from_numpy(x) for x in given))  # type: ignore[arg-type]
+        value = given[1].astype(float)
+        error, seen = given[0] - value, np.ones_like(value) if given[2] is None else given[2].astype(float)
+        error, value = error * seen, value * seen
+        for row, term in enumerate((seen, error, abs(error), error * error, value, value * value)):
+            by_window = term[0].copy()
+            for window in term[1:]:
+                by_window += window
+            expected[row] += np.einsum("pnf->pf", by_window)
+    assert np.array_equal(sums.values_6GF, expected)
+
+
 def test_a_report_holds_every_feature_and_every_step() -> None:
     batches = draw()
     report = summed(batches).report(["speed", "volume"])

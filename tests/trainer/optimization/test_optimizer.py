@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dateshard.trainer.config import Training
-from dateshard.trainer.optimization.optimizer import clear_gradients, make_optimizer, update
+from dateshard.trainer.optimization.optimizer import clear_gradients, make_optimizer, total_norm, update
 
 CHOICES: list[dict[str, Any]] = [
     {"optimizer": "adam", "weight_decay": 0.1},
@@ -48,7 +48,7 @@ def test_a_training_step_does_not_import_the_compiler() -> None:
     script = """
 import sys, torch
 from dateshard.trainer.config import Training
-from dateshard.trainer.optimization.optimizer import clear_gradients, make_optimizer, update
+from dateshard.trainer.optimization.optimizer import clear_gradients, make_optimizer, total_norm, update
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer = make_optimizer(Training(), [weight])
 weight.square().sum().backward()
@@ -58,3 +58,16 @@ optimizer.load_state_dict(optimizer.state_dict())
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "kinds", [(torch.float32, torch.float32), (torch.float32, torch.float64)], ids=["one type", "two"]
+)
+def test_the_norm_of_gradients_is_torchs_own_to_the_bit(kinds: tuple[torch.dtype, ...]) -> None:
+    torch.manual_seed(7)
+    model = nn.ModuleList(nn.Linear(31, 17, dtype=kind) for kind in (*kinds, kinds[0]))
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert torch.equal(total_norm(gradients), nn.utils.get_total_norm(gradients))
+    assert total_norm([]) == 0
