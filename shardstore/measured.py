@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import copies_of
-from dateshard.shardstore.errors import DamagedError, StoreError, Where
+from dateshard.shardstore.errors import DamagedError, StoreError, Where, refuse_special
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
 from dateshard.shardstore.objects.bucket_store import discard, in_use, read_part
@@ -33,6 +35,7 @@ BESIDE = {"time": ("time.i64", "<i8"), "cuts": ("cuts.i64", "<i8"), "cut_names":
 FILES = {VALUES, HISTOGRAM, *(file for file, _ in BESIDE.values())}
 Receipt = dict[str, Any]
 Array = TypeVar("Array", bound=NDArray[Any])
+Loaded = TypeVar("Loaded")
 
 
 def partial_key(staged: str, features: Sequence[Feature], cuts: Sequence[str] = ()) -> str:
@@ -50,9 +53,7 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    with in_use(folder):
-        good, receipt = _first_good(folder)
-        return _read_values(good, receipt), receipt
+    return _first_good(folder, lambda good, receipt: (_read_values(good, receipt), receipt))
 
 
 def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
@@ -61,13 +62,15 @@ def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    with in_use(folder):
-        good, receipt = _first_good(folder)
+
+    def read(good: Path, receipt: Receipt) -> dict[str, NDArray[Any]]:
         there = {name: form for name, form in BESIDE.items() if form[0] in receipt["files"]}
         return {
             name: _read(good, file, np.empty(receipt["files"][file][0] // np.dtype(kind).itemsize, kind), receipt)
             for name, (file, kind) in there.items()
         }
+
+    return _first_good(folder, read)
 
 
 def _read_values(folder: Path, receipt: Receipt) -> Floats:
@@ -75,17 +78,25 @@ def _read_values(folder: Path, receipt: Receipt) -> Floats:
 
 
 def _read(folder: Path, name: str, values: Array, receipt: Receipt) -> Array:
-    """Reads a file by hand into `values`, for np.fromfile gives back whatever lay in memory where a read fails."""
+    """Reads a file by hand into `values`, for np.fromfile gives back whatever lay in memory where a read fails.
+
+    What is hashed is what was read: the file is read once, and may change afterwards.
+
+    Raises:
+        DamagedError: it is not what was measured.
+    """
     path = folder / name
     try:
+        refuse_special(path)
         with open(path, "rb", buffering=0) as file:
             view = values.reshape(-1).data.cast("B")
             while view and (count := file.readinto(view)):
                 view = view[count:]
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from None
-    if [values.nbytes, hash_bytes(values)] != receipt["files"][name]:
-        raise _damaged(path, "it changed while it was read")
+    if view or [size, hash_bytes(values)] != receipt["files"][name]:
+        raise _damaged(path, "size or hash is not what was measured")
     return values
 
 
@@ -95,13 +106,16 @@ def load_partial(folder: Path) -> PartialStatistics:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    with in_use(folder):
-        good, receipt = _first_good(folder)
+
+    def read(good: Path, receipt: Receipt) -> PartialStatistics:
         moments = _read_values(good, receipt)
         if HISTOGRAM not in receipt["files"]:
             return PartialStatistics(moments)
+        rows = _read(good, HISTOGRAM, np.empty(receipt["files"][HISTOGRAM][0], np.uint8), receipt)
         with expected_form(str(good / HISTOGRAM)):
-            return PartialStatistics(moments, Histogram.from_bytes((good / HISTOGRAM).read_bytes()))
+            return PartialStatistics(moments, Histogram.from_bytes(rows.data))
+
+    return _first_good(folder, read)
 
 
 def load_receipt(folder: Path) -> Receipt:
@@ -113,22 +127,19 @@ def load_receipt(folder: Path) -> Receipt:
     try:
         return _receipt(folder)
     except DamagedError:
-        with in_use(folder):
-            return _first_good(folder)[1]
+        return _first_good(folder, _verified)
 
 
-def _first_good(folder: Path) -> tuple[Path, Receipt]:
-    """A folder whose array is as its receipt says: the newest copy, else the folder itself."""
-    for copy in copies_of(folder):
-        try:
-            return copy, _verified(copy)
-        except DamagedError:
-            continue
-    return folder, _verified(folder)
+def _first_good(folder: Path, read: Callable[[Path, Receipt], Loaded]) -> Loaded:
+    """What `read` makes of a folder that is as its receipt says: of the newest copy, else of the folder itself."""
+    with in_use(folder):
+        for copy in copies_of(folder):
+            with suppress(DamagedError):
+                return read(copy, _receipt(copy))
+        return read(folder, _receipt(folder))
 
 
-def _verified(folder: Path) -> Receipt:
-    receipt = _receipt(folder)
+def _verified(folder: Path, receipt: Receipt) -> Receipt:
     for name, expected in receipt["files"].items():
         path = folder / name
         try:
@@ -195,7 +206,7 @@ def verify_measured(
                 if name.startswith("partials") and not ((root / name).exists() or copies_of(root / name)):
                     continue
                 try:
-                    _first_good(root / name)
+                    _first_good(root / name, _verified)
                 except DamagedError as error:
                     yield name, _with_dump(error, Path(row.dump.path))
                 else:

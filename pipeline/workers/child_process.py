@@ -25,10 +25,7 @@ PATIENCE_SECONDS = 10.0  # for what takes milliseconds: a killed process to be g
 PRELOADED = [
     "dateshard.pipeline.workers.forked",
     "dateshard.pipeline.workers.child_process",
-    "dateshard.pipeline.config",
-    "dateshard.shardstore.measured",
-    "dateshard.shardstore.commit",
-    "numpy",
+    "dateshard.pipeline.acts",
 ]
 ONE_THREAD = ("POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -111,7 +111,7 @@ class Histogram:
         return np.ascontiguousarray(self.rows_4K, dtype="<i8").tobytes()
 
     @staticmethod
-    def from_bytes(data: bytes) -> Histogram:
+    def from_bytes(data: bytes | memoryview) -> Histogram:
         """The inverse of `to_bytes`.
 
         Raises:
