@@ -26,10 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dateshard.cli import run
-from dateshard.pipeline.config import Pipeline, StoreConfig
+from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.progress_events import Finished
+from dateshard.pipeline.source import StoreConfig
 from dateshard.settings import load_settings
 from dateshard.shardstore.dataset import Dataset
 

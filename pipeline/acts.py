@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ from dateshard.shardstore.measured import (
     VALUES,
     load_arrays,
     load_beside,
+    load_columns,
     load_partial,
+    load_parts,
     load_receipt,
     partial_key,
 )
@@ -47,7 +49,7 @@ from dateshard.shardstore.scaling.statistics import Statistics
 from dateshard.shardstore.scaling.transform import Floats, transform
 from dateshard.shardstore.storage import zarr_raw
 from dateshard.shardstore.storage.shards import publish_shard
-from dateshard.shardstore.times.calendar import instants
+from dateshard.shardstore.times.calendar import Day, instants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalised:
-    """Receipt of a normalised date.
+    """Receipt of a normalised date, or of a part of it.
 
     Attributes:
         observed: cells of each feature into which a record with a value fell. weight: see `weight_of`.
@@ -82,6 +84,17 @@ class Normalised:
     weight: int
     unknown_nodes: Strangers = NO_STRANGERS  # that training never saw: they have no place in the frozen list
     unknown_categories: Mapping[str, Strangers] = field(default_factory=dict)  # likewise, by feature: they have code 0
+
+    def joined(self, others: Sequence[Normalised]) -> Normalised:
+        """The receipt of the whole date: this is of its first part, and these of the others, in order."""
+        receipts = (self, *others)
+        return replace(
+            self,
+            entry=self.entry.joined(receipt.entry for receipt in others),
+            folders=tuple(folder for receipt in receipts for folder in receipt.folders),
+            observed=tuple(map(sum, zip(*(receipt.observed for receipt in receipts), strict=True))),
+            weight=sum(receipt.weight for receipt in receipts),
+        )
 
 
 def measure_date(
@@ -103,10 +116,16 @@ def measure_date(
     with staging_folder(root) as spilled:
         staged = stage(dump, date, config, table_nodes, memory_bytes, spilled)
     refuse_changed(dump, date, config)
+    return publish_measured(root, date, key, staged, config)
+
+
+def publish_measured(root: Path, date: dt.date, key: str, staged: StagedDate, config: Pipeline) -> Measured:
+    """Publishes staged/<date>/<key>/ and its partial statistics, of a date that was reduced as a whole."""
     rows, own = dict(staged.rows), {"vocabularies": staged.vocabularies} if staged.vocabularies else {}
     beside = {BESIDE[name][0]: np.ascontiguousarray(array, BESIDE[name][1]) for name, array in staged.beside.items()}
     receipt = {"nodes": list(staged.nodes), "rows": rows, "key": key, **own}
-    partial = publish_partial(root, date, key, staged.values_TNF, staged.beside, config)  # first, against a kill
+    taken = partial_of(staged.values_TNF, date, staged.beside, config)
+    partial = publish_partial(root, date, key, taken, config)  # first, against a kill
     folder = _publish_arrays(root, root / "staged" / str(date) / key, staged.values_TNF, receipt, beside)
     unknown = Strangers.of(staged.strangers, staged.nodes)
     weight, folders = weight_of(staged.values_TNF, rows, config), (folder, *([partial] if partial else []))
@@ -132,10 +151,9 @@ def refuse_changed(dump: Dump, date: dt.date, config: Pipeline) -> None:
 
 
 def publish_partial(
-    root: Path, date: dt.date, key: str, values: Floats, beside: Mapping[str, NDArray[Any]], config: Pipeline
+    root: Path, date: dt.date, key: str, partial: PartialStatistics | None, config: Pipeline
 ) -> Path | None:
-    """Takes a staged date's partial statistics and publishes partials/<date>/<key>/; None where there are none yet."""
-    partial = partial_of(values, date, beside, config)
+    """Publishes a staged date's partial statistics as partials/<date>/<key>/; None where there are none yet."""
     if partial is None:
         return None
     histogram = np.frombuffer(partial.histogram.to_bytes(), dtype=np.uint8)
@@ -184,10 +202,30 @@ def take_partial(root: Path, date: dt.date, key: str, config: Pipeline) -> Path:
         StoreError: the staged array does not verify.
     """
     folder = root / "staged" / str(date) / key
-    values, _ = load_arrays(folder)
-    partial = publish_partial(root, date, key, values, load_beside(folder) if config.training_cuts else {}, config)
-    assert partial is not None, "cuts are resolved before statistics are merged"
-    return partial
+    beside = load_beside(folder) if config.training_cuts else {}
+    num_nodes = load_receipt(folder)["shape"][1]
+    partials = [partial_of_nodes(values, date, beside, config, num_nodes) for _, values in load_parts(folder)]
+    published = publish_partial(root, date, key, joined_partials(partials), config)
+    assert published is not None, "cuts are resolved before statistics are merged"
+    return published
+
+
+def partial_of_nodes(
+    values: Floats, date: dt.date, beside: Mapping[str, NDArray[Any]], config: Pipeline, num_nodes: int
+) -> PartialStatistics | None:
+    """Takes the statistics of some nodes of a date that has `num_nodes`, with the bits that they have among all of them.
+
+    A lone column is summed pairwise by numpy, and several of them step by step: it gets an empty one beside it."""
+    if values[0].size != 1 or num_nodes == 1:
+        return partial_of(values, date, beside, config)
+    partial = partial_of(np.concatenate([values, np.full(values.shape, np.nan)], axis=1), date, beside, config)
+    return partial and partial.on_nodes(np.array([0, -1]), 1)
+
+
+def joined_partials(partials: Sequence[PartialStatistics | None]) -> PartialStatistics | None:
+    """The partial statistics of a date, of those of its parts in order; None while there are none."""
+    there = [partial for partial in partials if partial is not None]
+    return PartialStatistics.side_by_side(there) if len(partials) == len(there) > 1 else partials[0]
 
 
 def why_lost(root: Path, date: dt.date, key: str, config: Pipeline) -> StoreError | None:
@@ -206,18 +244,40 @@ def _publish_arrays(
 ) -> Path:
     """A folder with values.f64, `more` files, and a sealed receipt.json that names their hashes."""
     contents = {VALUES: np.ascontiguousarray(array, dtype="<f8"), **(more or {})}
-    check_free_space(root, sum(content.nbytes for content in contents.values()))
-    with staging_folder(root) as folder:
-        folder.mkdir()
-        files = {}
+    with MeasuredFolder(root) as folder:
         for name, content in contents.items():
-            with open(folder / name, "xb", buffering=0) as file:
-                zarr_raw.write_all(file.fileno(), content)
-            files[name] = (content.nbytes, hash_bytes(content))
-        receipt = seal({**described, "shape": list(array.shape), "files": {k: list(v) for k, v in files.items()}})
-        (folder / "receipt.json").write_bytes(receipt)
-        files["receipt.json"] = (len(receipt), hash_bytes(receipt))
-        return publish(root, folder, final, files)
+            folder.add(name, content)
+        return folder.publish(final, {**described, "shape": list(array.shape)})
+
+
+class MeasuredFolder:
+    """A folder of measured arrays while it is written, one array after the other. A context manager."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._staging = root, staging_folder(root)
+        self._files: dict[str, tuple[int, str]] = {}
+
+    def __enter__(self) -> MeasuredFolder:
+        self._folder = self._staging.__enter__()
+        self._folder.mkdir()
+        return self
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._staging.__exit__(*raised)
+
+    def add(self, name: str, content: NDArray[Any]) -> None:
+        """Writes one array, which is C-contiguous and little-endian."""
+        check_free_space(self._root, content.nbytes)
+        with open(self._folder / name, "xb", buffering=0) as file:
+            zarr_raw.write_all(file.fileno(), content)
+        self._files[name] = (content.nbytes, hash_bytes(content))
+
+    def publish(self, final: Path, described: Mapping[str, Any]) -> Path:
+        """Adds the sealed receipt, and moves the folder to its name."""
+        receipt = seal({**described, "files": {name: list(file) for name, file in self._files.items()}})
+        (self._folder / "receipt.json").write_bytes(receipt)
+        files = self._files | {"receipt.json": (len(receipt), hash_bytes(receipt))}
+        return publish(self._root, self._folder, final, files)
 
 
 def merge_statistics(root: Path, keys: Mapping[dt.date, str], config: Pipeline, about: AboutNodes) -> Frozen:
@@ -319,14 +379,16 @@ def normalise_date(
     target: Normaliser,
     memory_bytes: int,
     old: Part | None = None,
+    nodes: tuple[int, int] | None = None,
 ) -> Normalised:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64, casts last, and publishes its shard.
 
-    Memory: about four arrays of [T, N, F] float64.
+    Memory: about four arrays of [T, N, F] float64, of the part's nodes alone where it is one.
 
     Args:
         memory_bytes: what this process may hold.
-        old: what is committed of the date.
+        old: what is committed of these nodes.
+        nodes: those of the part; None: all nodes of the date.
 
     Raises:
         StoreError: the staged array does not verify. ResourceError: the grid does not fit.
@@ -335,26 +397,19 @@ def normalise_date(
     folder = root / "staged" / str(date) / key
     known = load_receipt(folder)
     day, target = config.day(date, known["shape"][0]), target.reaching(known["nodes"])
-    refuse_grid(memory_bytes, day, config, len(target.nodes.names))
-    values, receipt = load_arrays(folder)
-    weight, beside = weight_of(values, receipt["rows"], config), {} if day.step else load_beside(folder)
-    staged = StagedDate(
-        day=day,
-        values_TNF=values,
-        nodes=tuple(receipt["nodes"]),
-        vocabularies=receipt.get("vocabularies", {}),
-        rows=receipt["rows"],
-        beside=beside,
-    )
-    encoded = encode_date(staged, config, target)
+    first, last = nodes or (0, len(target.nodes.names))
+    refuse_grid(memory_bytes, day, config, last - first)
+    staged = _load_staged(folder, day, target, nodes)
+    weight = weight_of(staged.values_TNF, staged.rows, config, first_part=first == 0)
+    encoded = encode_date(staged, config, target, slice(first, last))
     arrays: dict[str, zarr_raw.Array] = {"values": encoded.values_TNF}
-    arrays |= beside or {"time": instants(day)}
+    arrays |= staged.beside or {"time": instants(day)}
     if encoded.observed_TNF is not None:
         arrays["observed"] = encoded.observed_TNF
-    shard, folders = publish_shard(root, date, arrays, target.about, config.store.formats, old)
+    shard, folders = publish_shard(root, date, arrays, target.about.of_nodes(first, last), config.store.formats, old)
     entry = Entry(day.start, day.num_steps, (shard,), day.length)
-    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
-    cells = day.num_steps * len(target.nodes.names)
+    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names) if first == 0 else NO_STRANGERS
+    cells = day.num_steps * (last - first)
     seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
     return Normalised(
         date=date,
@@ -364,4 +419,25 @@ def normalise_date(
         weight=weight,
         unknown_nodes=unknown,
         unknown_categories=encoded.unknown_categories,
+    )
+
+
+def _load_staged(folder: Path, day: Day, target: Normaliser, nodes: tuple[int, int] | None) -> StagedDate:
+    """A staged date; of a part its own columns, and of the first those of nodes that have no place beside them."""
+    if nodes is None:
+        values, receipt = load_arrays(folder)
+        columns = None
+    else:
+        place = positions(load_receipt(folder)["nodes"], target.nodes)
+        wanted = (place >= nodes[0]) & (place < nodes[1]) | ((place < 0) & (nodes[0] == 0))
+        columns = np.flatnonzero(wanted) if wanted.any() else np.arange(len(place))[:1]
+        values, receipt = load_columns(folder, columns)
+    return StagedDate(
+        day=day,
+        values_TNF=values,
+        nodes=tuple(receipt["nodes"]),
+        vocabularies=receipt.get("vocabularies", {}),
+        rows=receipt["rows"],
+        beside={} if day.step else load_beside(folder),
+        columns=columns,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress, repeat
 from pathlib import Path
@@ -29,7 +29,7 @@ from dateshard.shardstore.layouts.encode import encode
 from dateshard.shardstore.layouts.feature import CALENDAR, Feature, categorical
 from dateshard.shardstore.layouts.fill import WHOLE
 from dateshard.shardstore.layouts.grid import on_nodes
-from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction
+from dateshard.shardstore.layouts.records import Duplicates, Reduced, Reduction, Stretch
 from dateshard.shardstore.manifest import Manifest
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.transform import Floats, Integers
@@ -91,7 +91,7 @@ class Normaliser:
         if count == len(self.nodes.names):
             return self
         nodes = self.nodes.positions_of(self.nodes.names[:count])
-        return replace(self, nodes=nodes, scale=self.scale.nodes(slice(count)), about=self.about.first(count))
+        return replace(self, nodes=nodes, scale=self.scale.nodes(slice(count)), about=self.about.of_nodes(0, count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,7 @@ class StagedDate:
 
     Attributes:
         values_TNF: float64 on the date's own nodes, codes of its own vocabularies, NaN where nothing was observed.
+        columns: which of the nodes the values have; None: all.
         vocabularies: {place of a categorical feature: the date's own categories}.
         rows: what became of the dump's rows, in JSON.
         beside: arrays that its layout keeps beside the values.
@@ -115,6 +116,7 @@ class StagedDate:
     vocabularies: Mapping[str, Sequence[str]]
     rows: Mapping[str, Any]
     beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    columns: Integers | None = None
     files: tuple[str, ...] = ()
     last: int | None = None
     strangers: tuple[str, ...] = ()
@@ -146,6 +148,42 @@ def loaded_bytes() -> int:
     return own_bytes()
 
 
+def decoded_dump(
+    dump: Dump,
+    date: dt.date,
+    config: Pipeline,
+    table_nodes: tuple[str, ...] | None,
+    memory_bytes: int,
+    spilled: Path,
+    *,
+    keep_places: bool = False,
+    most_nodes: int | None = None,
+) -> Decoded:
+    """Decodes one dump; records that do not fit beside its grid are spilled into the folder `spilled` by the hour.
+
+    Args:
+        most_nodes: of the grids that are made of it, one after the other; None: one grid of all nodes.
+
+    Raises:
+        DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
+    """
+    from dateshard.pipeline.raw.decode import decode
+
+    try:
+        if not dump.files:
+            where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"
+            raise NoRowsError("the folder holds no file", where=where, todo=todo)
+        listed = len(table_nodes or ())
+        budget = record_budget(memory_bytes, config.day(date), config, min(listed, most_nodes or listed))
+        decoded = decode(dump.files, date, config, table_nodes, budget, spilled, keep_places=keep_places)
+        day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.cut else len(decoded.nodes)
+        num_nodes = min(num_nodes, most_nodes or num_nodes)
+        decoded.spool.budget_bytes = record_budget(memory_bytes, day, config, num_nodes)
+    except NoRowsError as error:
+        raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
+    return decoded
+
+
 def stage(
     dump: Dump,
     date: dt.date,
@@ -167,51 +205,58 @@ def stage(
     Raises:
         DumpError: the dump cannot be used; NoRowsError: it has no row. ResourceError: its grid alone is too large.
     """
-    from dateshard.pipeline.raw.decode import decode
+    decoded = decoded_dump(dump, date, config, table_nodes, memory_bytes, spilled, keep_places=keep_places)
+    return staged_of(decoded, config, reduce(decoded, config, keep_places=keep_places), keep_places=keep_places)
 
-    try:
-        if not dump.files:
-            where, todo = Where(file=str(dump.path), date=date), "Write the dump again, or remove the folder"
-            raise NoRowsError("the folder holds no file", where=where, todo=todo)
-        budget = record_budget(memory_bytes, config.day(date), config, len(table_nodes or ()))
-        decoded = decode(dump.files, date, config, table_nodes, budget, spilled, keep_places=keep_places)
-        day, num_nodes = config.day(date, decoded.rows.accepted), 1 if config.cut else len(decoded.nodes)
-        decoded.spool.budget_bytes = record_budget(memory_bytes, day, config, num_nodes)
-    except NoRowsError as error:
-        raise NoRowsError(error.what, where=error.where, todo=f"{error.todo}; {LEAVE_OUT}") from None
-    reduced = reduce(decoded, config, keep_places=keep_places)
-    duplicates = reduced.duplicates
-    changed = decoded.rows.changed | {_reset(name): count for name, count in reduced.resets.items()}
-    counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
-    rows = {
-        **asdict(decoded.rows),
-        "changed": changed,
-        "duplicates": counts if config.source.duplicates == "last" else None,
-    }
+
+def staged_of(decoded: Decoded, config: Pipeline, reduced: Reduced, *, keep_places: bool = False) -> StagedDate:
+    """A date, or a part of it, as it was reduced; of a part the rows are those of the date, but for what reducing counts."""
     files: tuple[str, ...] = ()
     beside = dict(reduced.beside)
     if keep_places:
         files, file_T, row_T = decoded.places.of_all(beside["place"])
         beside = {name: array for name, array in beside.items() if name != "place"} | {"file": file_T, "row": row_T}
     return StagedDate(
-        day=config.day(date, len(reduced.values_TNF)),
+        day=config.day(decoded.day.date, len(reduced.values_TNF)),
         values_TNF=reduced.values_TNF,
         nodes=reduced.nodes,
         vocabularies=_own_vocabularies(reduced.values_TNF, decoded),
-        rows=rows,
+        rows=rows_of(decoded, config, reduced.duplicates, reduced.resets),
         beside=beside,
         files=files,
         last=reduced.last,
         strangers=decoded.strangers,
-        conflicts=_by_raw_column(duplicates, config),
+        conflicts=by_raw_column(reduced.duplicates, config),
     )
+
+
+def rows_of(decoded: Decoded, config: Pipeline, duplicates: Duplicates, resets: Mapping[str, int]) -> dict[str, Any]:
+    """What became of a dump's rows, in JSON, once its records were reduced."""
+    counts = {"dropped": duplicates.dropped, "conflicting": duplicates.conflicting}
+    return {
+        **asdict(decoded.rows),
+        "changed": decoded.rows.changed | {_reset(name): count for name, count in resets.items()},
+        "duplicates": counts if config.source.duplicates == "last" else None,
+    }
+
+
+def reduced_parts(decoded: Decoded, config: Pipeline, parts: Sequence[tuple[int, int]]) -> Iterator[Reduced]:
+    """Reduces the records of one range of a date's nodes after the other; a cell has the bytes of the whole date's.
+
+    Memory: as `divided`, and one part's grid."""
+    from dateshard.pipeline.raw.divided_records import divided
+
+    for (first, last), records in divided(decoded, parts):
+        to = _reduction(decoded, config)
+        names = decoded.nodes[first:last]
+        yield _reduced([(decoded.day, records)], replace(to, names=names, nodes=names), config)
 
 
 def _reset(feature: str) -> str:
     return f"of the counter '{feature}' below the reading before, a reset: its step made missing"
 
 
-def _by_raw_column(duplicates: Duplicates, config: Pipeline) -> dict[str, int]:
+def by_raw_column(duplicates: Duplicates, config: Pipeline) -> dict[str, int]:
     """Conflicting rows by the raw column in which they differ; features may share one."""
     counts = zip(map(config.column_of, config.features), duplicates.by_column, strict=True)
     return {column: count for column, count in counts if column is not None and count}
@@ -219,12 +264,15 @@ def _by_raw_column(duplicates: Duplicates, config: Pipeline) -> dict[str, int]:
 
 def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> Reduced:
     """Makes a date's arrays of its records, as its layout says."""
+    return _reduced(decoded.stretches(), replace(_reduction(decoded, config), keep_places=keep_places), config)
 
+
+def _reduction(decoded: Decoded, config: Pipeline) -> Reduction:
     def refuse(place: int, count: int) -> NoReturn:
         raise _repeated(decoded, config, place, count)
 
     cut, names = config.by_row or config.source.cut is not None, decoded.nodes
-    to = Reduction(
+    return Reduction(
         day=decoded.day,
         names=names,
         nodes=(config.source.node_name or ONE_NODE,) if cut else names,
@@ -234,10 +282,12 @@ def reduce(decoded: Decoded, config: Pipeline, *, keep_places: bool = False) -> 
         by_row=config.by_row,
         keep_all=config.source.duplicates != "last",
         refuse=refuse if config.source.duplicates == "refuse" else None,
-        keep_places=keep_places,
     )
-    reduced = reducer_of(config.layout)(decoded.stretches(), to)
-    put_holidays(reduced.values_TNF, decoded.day.date, to.features, config.calendar)
+
+
+def _reduced(stretches: Iterable[Stretch], to: Reduction, config: Pipeline) -> Reduced:
+    reduced = reducer_of(config.layout)(stretches, to)
+    put_holidays(reduced.values_TNF, to.day.date, to.features, config.calendar)
     return reduced
 
 
@@ -261,26 +311,33 @@ def _own_vocabularies(values_TNF: Floats, decoded: Decoded) -> dict[str, list[st
     return vocabularies
 
 
-def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser) -> Encoded:
+def encode_date(staged: StagedDate, config: Pipeline, target: Normaliser, chosen: slice | None = None) -> Encoded:
     """Maps a staged date to the frozen nodes and codes, fills, scales in float64 and casts last.
 
     Changes its codes in place.
 
     Memory: about four arrays of [T, N, F] float64.
 
+    Args:
+        chosen: the nodes that are wanted, by their places on the frozen list; None: all.
+
     Raises:
         DumpError: no node of the date is known, or a value that its transform or float32 cannot take.
     """
     date, features, nodes = staged.day.date, config.feature_specs(), target.nodes
+    own = chosen or slice(0, len(nodes.names))
     refuse_outside(staged.values_TNF, date, config)
     place = positions(staged.nodes, nodes)
     if len(place) and (place < 0).all():
         raise _of_strangers_alone(staged, nodes, config)
     unknown = _recode(staged, target.vocabularies, features)
-    placed = on_nodes(staged.values_TNF, place, len(nodes.names))
+    there = place if staged.columns is None else place[staged.columns]
+    there = np.where((there >= own.start) & (there < own.stop), there - own.start, -1)
+    placed = on_nodes(staged.values_TNF, there, own.stop - own.start)
     for index in (index for index, feature in enumerate(features) if feature.aggregate == CALENDAR):
         placed[..., index] = staged.values_TNF[:1, :1, index]  # the same at nodes that have no record on the date
-    encoded, observed = encode(placed, features, target.scale, staged.beside.get("cuts", WHOLE))
+    scale = target.scale if chosen is None else target.scale.nodes(chosen)
+    encoded, observed = encode(placed, features, scale, staged.beside.get("cuts", WHOLE))
     _refuse_infinite(encoded, date, config)
     without_place = compress(staged.nodes, (place < 0).tolist())
     return Encoded(encoded, observed, (*without_place, *staged.strangers), unknown)

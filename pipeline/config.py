@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dateshard.pipeline.source import CalendarConfig, DateRange, NodeTable, Source, SourceSection, Step, null_word
+from dateshard.pipeline.source import (
+    CalendarConfig,
+    DateRange,
+    NodeTable,
+    Source,
+    SourceSection,
+    Step,
+    StoreConfig,
+    null_word,
+)
 from dateshard.pipeline.spelling.day_step import DayStep
 from dateshard.pipeline.splits import refuse_impossible, resolve_cuts
 from dateshard.shardstore.errors import UsageError
@@ -173,22 +182,6 @@ def _possible(split: Split) -> Split:
     except UsageError as error:
         raise ValueError(f"{error.what}. {error.todo}") from None
     return split
-
-
-def _each_once(formats: tuple[str, ...]) -> tuple[str, ...]:
-    if not formats or len(set(formats)) != len(formats):
-        raise ValueError("name one format at least, and each once")
-    return formats
-
-
-class StoreConfig(SourceSection):
-    """What is written."""
-
-    formats: Annotated[tuple[Literal["zarr", "parquet"], ...], AfterValidator(_each_once)] = Field(
-        ("zarr",),
-        description="zarr is what training maps; parquet is for others. Of parquet alone it trains by a cache",
-    )
-    keep_staged: Literal[True] = True
 
 
 class Pipeline(SourceSection):
@@ -367,6 +360,12 @@ class Pipeline(SourceSection):
                 raise ValueError(
                     f"feature '{clash[0]}' has the name of a column that parquet needs: give it another one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _only_nodes_make_parts(self) -> Pipeline:
+        if self.store.nodes_per_part is not None and self.layout != "grid":
+            raise ValueError(f"store.nodes_per_part: only layout grid has nodes, not {self.layout}. Leave it out")
         return self
 
     @property

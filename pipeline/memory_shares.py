@@ -52,8 +52,11 @@ def shares(
         num_nodes: of the node table, 0 without one.
         largest_dump: its bytes, by which the records of a layout without steps are guessed.
     """
+    num_listed = num_nodes
     total = memory_bytes or int(FREE_SHARE * psutil.virtual_memory().available)
-    most = max(1, len(to_measure), len(to_normalise))
+    num_nodes = min(num_nodes, config.store.nodes_per_part or num_nodes)  # what one task holds
+    parts = len(config.store.parts_of(num_listed))
+    most = max(1, len(to_measure), len(to_normalise) * parts)
     if num_workers is None:
         dates = [*to_measure, *to_normalise]
         guessed = 0 if config.step_length else largest_dump // ROW_BYTES

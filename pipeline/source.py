@@ -7,6 +7,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -239,6 +240,32 @@ class NodeTable(SourceSection):
         if others := [name for name in self.categorical if name not in self.static]:
             raise ValueError(f"categorical names '{others[0]}', which static does not")
         return self
+
+
+def _each_once(formats: tuple[str, ...]) -> tuple[str, ...]:
+    if not formats or len(set(formats)) != len(formats):
+        raise ValueError("name one format at least, and each once")
+    return formats
+
+
+class StoreConfig(SourceSection):
+    """What is written."""
+
+    formats: Annotated[tuple[Literal["zarr", "parquet"], ...], AfterValidator(_each_once)] = Field(
+        ("zarr",),
+        description="zarr is what training maps; parquet is for others. Of parquet alone it trains by a cache",
+    )
+    nodes_per_part: int | None = Field(
+        None,
+        ge=1,
+        description="a date lies in parts of so many nodes, each of which is a task of its own; default: in one",
+    )
+    keep_staged: Literal[True] = True
+
+    def parts_of(self, num_nodes: int) -> list[tuple[int, int]]:
+        """The ranges of nodes that the parts of a date have, in order; one where nothing is divided."""
+        count = self.nodes_per_part or max(num_nodes, 1)
+        return [(low, min(low + count, num_nodes)) for low in range(0, max(num_nodes, 1), count)]
 
 
 class Source(SourceSection):

@@ -92,10 +92,11 @@ def publish(root: Path, folder: Path, final: Path, hashes: Mapping[str, tuple[in
         try:
             folder.rename(candidate)
         except OSError:
-            if candidate.exists():  # another worker was first
+            if not candidate.exists():
+                raise
+            if first_damaged(candidate, hashes) is not None:
                 continue
-            raise
-        return candidate
+        return candidate  # of equal bytes also where another worker was first
     raise StoreError("a hundred damaged copies of one folder", where=Where(file=str(final)), todo="Check the disk")
 
 

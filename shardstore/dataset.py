@@ -7,8 +7,6 @@ then remembered by inode, size and times, so that a second epoch costs one `fsta
 from __future__ import annotations
 
 import datetime as dt
-import mmap
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dateshard.shardstore.commands import to_run
-from dateshard.shardstore.commit import copies_of, load_sources, sources_path
+from dateshard.shardstore.commit import load_sources, sources_path
 from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where
 from dateshard.shardstore.frozen import (
     Nodes,
@@ -39,24 +37,19 @@ from dateshard.shardstore.layouts.events import Cuts, decode_names
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.layouts.new_nodes import widen
 from dateshard.shardstore.manifest import (
-    TYPES,
     Entry,
     Manifest,
-    Part,
     current_generation,
     load_manifest,
     manifest_name,
-    named_folders,
     read_format,
 )
 from dateshard.shardstore.measured import verify_measured
-from dateshard.shardstore.objects.bucket_store import discard, discard_copies, opener_of
 from dateshard.shardstore.pinning.pins import pin_files, read_pin, write_pin
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics
-from dateshard.shardstore.storage import zarr_cache, zarr_raw
-from dateshard.shardstore.storage.shards import load_stored, verify_stored
-from dateshard.shardstore.storage.verified_files import VerifiedFiles, judged, read_at, repair_of
+from dateshard.shardstore.storage.part_files import OF_CELLS, PartFiles, PartMap
+from dateshard.shardstore.storage.verified_files import judged
 from dateshard.shardstore.times.calendar import (
     NANOSECONDS,
     Day,
@@ -67,8 +60,6 @@ from dateshard.shardstore.times.calendar import (
     segments,
     time_codes,
 )
-
-OF_CELLS = ("values", "observed")  # [T, N, F]; all others have one axis
 
 
 class Dataset:
@@ -86,8 +77,7 @@ class Dataset:
         self.root, self.generation, self.manifest, self.published = root, generation, manifest, manifest
         self.days: list[Day] = manifest.days()
         self.segments: list[Segment] = segments(self.days, joined=not manifest.cut and manifest.layout != "table")
-        self._opener = VerifiedFiles(self._refuse_if_cleaned, opener_of(root))
-        self._files: dict[tuple[dt.date, str], tuple[Path, int, str]] = {}  # about 0.3 kB a date and array
+        self.part_files = PartFiles(root, manifest, self._refuse_if_cleaned)
 
     @staticmethod
     def open(root: str | Path, generation: int | None = None) -> Dataset:
@@ -187,15 +177,15 @@ class Dataset:
 
     def has_mask(self, date: dt.date) -> bool:
         """Whether anything of the date is missing (then it has an `observed` array, or lacks nodes that came later)."""
-        return any("observed" in shard.files for shard in self._entry(date).parts) or self.lacks_nodes(date)
+        return self._entry(date).masked or self.lacks_nodes(date)
 
     def lacks_nodes(self, date: dt.date) -> bool:
         """Whether nodes came after the date, which its shard does not have."""
-        return self._entry(date).parts[0].nodes[1] < self.manifest.num_nodes
+        return self._entry(date).num_nodes < self.manifest.num_nodes
 
     def _wide(self, date: dt.date) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A date's values and mask on all nodes, in memory."""
-        values, mask = (self._map(date, array) for array in OF_CELLS)
+        values, mask = (self.part_files.map(date, array) for array in OF_CELLS)
         own = None if mask is None else np.asarray(mask, dtype=np.bool_)
         return widen(np.asarray(values, dtype=np.float32), own, self.features, self.scale)
 
@@ -241,14 +231,14 @@ class Dataset:
         if self.lacks_nodes(date):
             out[:] = self._wide(date)[0][rows]
         else:
-            self._read("values", date, rows, out)
+            self.part_files.read("values", date, rows, out)
 
     def read_observed(self, date: dt.date, rows: slice, out: NDArray[np.bool_]) -> None:
         """Reads steps `rows` of a date's mask into `out` [rows, N, F]; all True where nothing is missing."""
         if self.lacks_nodes(date):
             out[:] = self._wide(date)[1][rows]
         elif self.has_mask(date):
-            self._read("observed", date, rows, out)
+            self.part_files.read("observed", date, rows, out)
         else:
             out[:] = True
 
@@ -317,46 +307,6 @@ class Dataset:
         self.read_rows([(day, rows)], values, observed)
         return values, observed
 
-    def _read(self, array: str, date: dt.date, rows: slice, out: NDArray[np.generic]) -> None:
-        start, stop, _ = rows.indices(self._entry(date).num_steps)
-        path, descriptor = self._verified_file(date, array)
-        try:
-            row_bytes = self.row_values * TYPES[array].itemsize
-            read_at(descriptor, out.data.cast("B"), start * row_bytes, (stop - start) * row_bytes, path)
-        finally:
-            os.close(descriptor)
-
-    def _verified_file(self, date: dt.date, array: str) -> tuple[Path, int]:
-        """A committed file, open and verified. Where it is damaged, a mended copy of equal bytes beside it serves."""
-        path, size, digest = self._file(date, array)
-        damage: DamagedError | None = None
-        for candidate in self._candidates(date, path):
-            try:
-                return candidate, self._opener.open(candidate, size, digest, date)
-            except DamagedError as error:
-                damage = damage or error
-        assert damage is not None
-        raise damage
-
-    def _candidates(self, date: dt.date, path: Path) -> Iterator[Path]:
-        """Where a chunk file may lie. Of a date without Zarr, where the first is no good, it is cached (again)."""
-        yield path
-        if "zarr" in (shard := self._entry(date).parts[0]).formats:
-            yield from (copy / path.parent.name / path.name for copy in copies_of(path.parents[1]))
-            if discard(path.parents[1]):
-                yield path
-            return
-        hashes = {zarr_raw.chunk_file(name): file for name, file in shard.files.items()}
-        zarr_cache.build(path.parents[1], hashes, lambda: self._load_stored(date, shard), self.feature_names)
-        yield path
-
-    def _load_stored(self, date: dt.date, shard: Part) -> dict[str, NDArray[Any]]:
-        try:
-            return load_stored(self.root, date, shard)
-        except DamagedError as error:
-            self._refuse_if_cleaned(error.where.file if error.where else None)
-            raise
-
     def arrays(self, date: dt.date, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Returns all arrays of a date, or those wanted, verified.
 
@@ -371,65 +321,24 @@ class Dataset:
 
     def committed(self, date: dt.date, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Returns the arrays of a date's shard as it was committed, on its own nodes; else as `arrays`."""
-        if "zarr" not in (shard := self._entry(date).parts[0]).formats:
-            stored = self._load_stored(date, shard)
-            return {name: array for name, array in stored.items() if wanted is None or name in wanted}
-        day, arrays = self.manifest.day(date), dict[str, NDArray[Any]]()
-        for name in shard.files:
-            if wanted is not None and name not in wanted:
-                continue
-            if name == "time" and day.step:
-                arrays[name] = instants(day)
-            elif (array := self._map(date, name)) is not None:
-                arrays[name] = array
-        return arrays
+        return self.part_files.arrays(date, wanted)
 
     def map(self, date: dt.date, array: str = "values") -> NDArray[np.generic] | None:
-        """A read-only map of a date's array ([T, N, F] of values and mask), verified; None for a mask that is not there.
+        """A date's array ([T, N, F] of values and mask), verified; None for a mask that is not there.
 
-        Where the date lacks nodes that came later, it is an array in memory."""
+        It is a read-only map; in memory where the date lies in several parts, or lacks nodes that came later."""
         if array in OF_CELLS and self.lacks_nodes(date):
             return self._wide(date)[OF_CELLS.index(array)]
-        return self._map(date, array)
+        return self.part_files.map(date, array)
 
-    def _map(self, date: dt.date, array: str) -> NDArray[np.generic] | None:
-        if array == "observed" and array not in self._entry(date).parts[0].files:
-            return None
-        _, descriptor = self._verified_file(date, array)
-        size = self._file(date, array)[1]
-        try:
-            mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
-        return np.frombuffer(mapped, dtype=TYPES[array]).reshape(self._shape(date, array))
-
-    def _shape(self, date: dt.date, array: str) -> tuple[int, ...]:
-        if array in OF_CELLS:
-            entry = self._entry(date)
-            return entry.num_steps, entry.parts[0].nodes[1], len(self.features)
-        return (self._file(date, array)[1] // TYPES[array].itemsize,)
+    def maps(self, date: dt.date, array: str = "values") -> list[PartMap]:
+        """Returns (nodes, array) for each range of nodes in which the date lies, as `map`; nothing is gathered."""
+        if array in OF_CELLS and not self.lacks_nodes(date) and self._entry(date).parts[0].files:
+            return self.part_files.maps(date, array)
+        return [(slice(0, self.manifest.num_nodes), self.map(date, array))]
 
     def _entry(self, date: dt.date) -> Entry:
-        try:
-            return self.manifest.dates[date]
-        except KeyError:
-            raise NotThereError(
-                "the date is not in this generation",
-                where=Where(file=str(self.root), date=date),
-                todo=to_run("preprocess", date, config=True),
-            ) from None
-
-    def _file(self, date: dt.date, array: str) -> tuple[Path, int, str]:
-        """Where a chunk file lies, its size and hash. Remembered: joining a path costs as much as reading a small date."""
-        if (known := self._files.get((date, array))) is None:
-            known = self._files[date, array] = self._file_of(date, array)
-        return known
-
-    def _file_of(self, date: dt.date, array: str) -> tuple[Path, int, str]:
-        shard = self._entry(date).parts[0]
-        size, digest = shard.files[array]
-        place = "shards" if "zarr" in shard.formats else "cache"
-        return self.root / place / str(date) / shard.id / zarr_raw.chunk_file(array), size, digest
+        return self.part_files.entry(date)
 
     def _refuse_if_cleaned(self, file: str | None) -> None:
         """Refuses to read on once the generation was cleaned away.
@@ -471,30 +380,4 @@ class Dataset:
     def verify_dates(self, dates: list[dt.date], *, full: bool) -> Iterator[tuple[str, StoreError | None]]:
         """Verifies the given dates alone, without what they share; yields (name, error or None)."""
         for date in dates:
-            yield judged(Path(str(date)), partial(self._verify_date, date, full=full))
-
-    def _verify_date(self, date: dt.date, *, full: bool) -> None:
-        shard = self._entry(date).parts[0]
-        discard_copies(self.root, named_folders(replace(self.manifest, dates={date: self._entry(date)})))
-        verify_stored(self.root, date, shard, full=full)
-        if "zarr" not in shard.formats:
-            return
-        for array in shard.files:
-            path, size, digest = self._file(date, array)
-            self._opener.forget(path)
-            os.close(self._opener.open(path, size, digest, date))
-        folder = self.root / "shards" / str(date) / shard.id
-        shapes = {name: (self._shape(date, name), TYPES[name].str) for name in shard.files}
-        try:
-            zarr_raw.check_metadata(folder, shapes, self.feature_names)
-        except DamagedError as error:
-            raise DamagedError(error.what, where=error.where, todo=repair_of(folder / "values" / "0.0.0")) from None
-        if full:
-            self._compare_with_zarr(folder, date)
-
-    def _compare_with_zarr(self, folder: Path, date: dt.date) -> None:
-        import zarr
-
-        theirs = np.asarray(zarr.open_group(str(folder), mode="r")["values"])
-        if not np.array_equal(theirs, np.asarray(self._map(date, "values"))):
-            raise DamagedError("zarr-python reads other values", where=Where(file=str(folder), date=date))
+            yield judged(Path(str(date)), partial(self.part_files.verify, date, full=full))

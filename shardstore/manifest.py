@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,12 +74,26 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One committed date; `length` is that of a `Day`."""
+    """One committed date in its parts, by nodes; `length` is that of a `Day`."""
 
     start: int
     num_steps: int
     parts: tuple[Part, ...]
     length: int = 0
+
+    @property
+    def num_nodes(self) -> int:
+        """All that the date's arrays have, whichever part they lie in."""
+        return self.parts[-1].nodes[1]
+
+    def joined(self, others: Iterable[Entry]) -> Entry:
+        """The entry of the whole date: this has its first part, and these have the others, in order."""
+        return replace(self, parts=(*self.parts, *(shard for entry in others for shard in entry.parts)))
+
+    @property
+    def masked(self) -> bool:
+        """Whether anything of it is missing, as far as its files tell."""
+        return any("observed" in shard.files for shard in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,24 +339,33 @@ def _refuse_unfit(manifest: Manifest) -> None:
     if bool(manifest.new_nodes) != (manifest.num_new_nodes > 0) or manifest.num_frozen_nodes < 0:
         raise ValueError(manifest.num_new_nodes)
     for date, entry in manifest.dates.items():
-        (shard,) = entry.parts
-        first, last = shard.nodes
-        row = last * len(manifest.features)
-        if first or not manifest.num_frozen_nodes <= last <= manifest.num_nodes:
-            raise ValueError(shard.nodes)
+        if not manifest.num_frozen_nodes <= entry.num_nodes <= manifest.num_nodes:
+            raise ValueError(entry.num_nodes)
+        _refuse_unfit_parts(manifest, entry)
         far = abs(entry.start - (date.toordinal() - EPOCH) * DAY) > DAY  # no zone is a day away from UTC
         covered = entry.num_steps * manifest.step if grid else entry.length
-        if far or not 0 < covered <= 2 * DAY or not {"values", "time"} <= shard.files.keys():
+        if far or not 0 < covered <= 2 * DAY or grid == bool(entry.length):
             raise ValueError(entry)
-        if grid == bool(entry.length) or {"cuts", "cut_names"} & shard.files.keys() != (
-            {"cuts", "cut_names"} if manifest.cut else set()
-        ):
+
+
+def _refuse_unfit_parts(manifest: Manifest, entry: Entry) -> None:
+    """Refuses parts that are no neighbours, or whose arrays have not the size of their nodes; raises as `_refuse_unfit`."""
+    before, cuts = 0, {"cuts", "cut_names"} if manifest.cut else set()
+    for shard in entry.parts:
+        first, last = shard.nodes
+        if first != before or (last <= first and len(entry.parts) > 1):
+            raise ValueError(shard.nodes)
+        if not {"values", "time"} <= shard.files.keys() or {"cuts", "cut_names"} & shard.files.keys() != cuts:
             raise ValueError(entry)
+        row = (last - first) * len(manifest.features)
         for name, (size, _) in shard.files.items():
             if name in ("cuts", "cut_names"):
                 continue  # as many as there are pieces; whoever reads them compares them with the steps
             if size != entry.num_steps * (1 if name == "time" else row) * ARRAYS[name]:
                 raise ValueError(size)
+        before = last
+    if len(entry.parts) > 1 and manifest.layout != "grid":
+        raise ValueError(entry.parts)
 
 
 def named_folders(manifest: Manifest) -> Iterator[str]:

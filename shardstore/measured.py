@@ -1,7 +1,7 @@
 """Measured arrays lie in staged/<date>/<key>/ and partials/<date>/<key>/.
 
 Each is values.f64 and a sealed receipt.json; of a feature whose scale needs quantiles its partial has a
-histogram.i64 too.
+histogram.i64 too. A date that was measured in parts (`store.nodes_per_part`) has a values-00000.f64 for each.
 
 A damaged folder stays as it is; what mends it is published beside it as <key>-2 and found there.
 """
@@ -13,6 +13,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,14 +25,16 @@ from dateshard.shardstore.commands import to_run
 from dateshard.shardstore.commit import copies_of
 from dateshard.shardstore.errors import DamagedError, StoreError, Where, refuse_special
 from dateshard.shardstore.identity import expected_form, hash_bytes, hash_file, identity, unseal
+from dateshard.shardstore.layouts.category_codes import recode
 from dateshard.shardstore.layouts.feature import Feature, partial_settings
 from dateshard.shardstore.objects.bucket_store import discard, in_use, read_part
 from dateshard.shardstore.scaling.histogram import Histogram
 from dateshard.shardstore.scaling.partials import PartialStatistics
-from dateshard.shardstore.scaling.transform import Floats
+from dateshard.shardstore.scaling.transform import Floats, Integers
 from dateshard.shardstore.sources import Sources
 
 VALUES, HISTOGRAM = "values.f64", "histogram.i64"
+PART_VALUES = "values-{:05}.f64"  # of a date that was measured in parts, by ranges of its nodes
 BESIDE = {"time": ("time.i64", "<i8"), "cuts": ("cuts.i64", "<i8"), "cut_names": ("cut_names.u8", "|u1")}
 FILES = {VALUES, HISTOGRAM, *(file for file, _ in BESIDE.values())}
 Receipt = dict[str, Any]
@@ -53,7 +57,67 @@ def load_arrays(folder: Path) -> tuple[Floats, Receipt]:
     Raises:
         DamagedError: naming the file; measuring the date again mends it.
     """
-    return _first_good(folder, lambda good, receipt: (_read_values(good, receipt), receipt))
+    receipt = load_receipt(folder)
+    if "parts" not in receipt:
+        return _first_good(folder, lambda good, own: (_read_values(good, own), own))
+    whole = np.empty(receipt["shape"], dtype="<f8")
+    for nodes, values in load_parts(folder):
+        whole[:, nodes] = values
+    return whole, receipt
+
+
+def load_parts(folder: Path) -> Iterator[tuple[slice, Floats]]:
+    """A staged date's array in the parts that it was measured in, verified: (nodes, [T, n, F]); in one where it has none.
+
+    Memory: one part.
+
+    Raises:
+        DamagedError: naming the file; measuring the date again mends it.
+    """
+    for number, nodes in enumerate(_ranges(load_receipt(folder))):
+        yield nodes, _first_good(folder, partial(_part, number=number))
+
+
+def load_columns(folder: Path, columns: Integers) -> tuple[Floats, Receipt]:
+    """A staged date's array of some nodes alone, and its receipt: [T, n, F] in the order of `columns`, which ascend.
+
+    Memory: these, and the largest part in which the date was measured; only parts with such a node are read.
+
+    Raises:
+        DamagedError: naming the file; measuring the date again mends it.
+    """
+    receipt = load_receipt(folder)
+    steps, _, features = receipt["shape"]
+    chosen = np.empty((steps, len(columns), features), dtype="<f8")
+    for number, nodes in enumerate(_ranges(receipt)):
+        here = (columns >= nodes.start) & (columns < nodes.stop)
+        if here.any():
+            values = _first_good(folder, partial(_part, number=number))
+            chosen[:, here] = values[:, columns[here] - nodes.start]
+    return chosen, receipt
+
+
+def value_file(receipt: Receipt, number: int) -> str:
+    """The file of a part of a measured array."""
+    return PART_VALUES.format(number) if "parts" in receipt else VALUES
+
+
+def _ranges(receipt: Receipt) -> list[slice]:
+    edges = np.cumsum([0, *receipt.get("parts", [receipt["shape"][1]])]).tolist()
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def _part(folder: Path, receipt: Receipt, number: int) -> Floats:
+    """A part's array, with the codes of the date's vocabularies in place of its own."""
+    steps, _, features = receipt["shape"]
+    nodes = _ranges(receipt)[number]
+    shape = (steps, nodes.stop - nodes.start, features)
+    values = _read(folder, value_file(receipt, number), np.empty(shape, dtype="<f8"), receipt)
+    if "parts" in receipt:
+        for feature, own in receipt["part_vocabularies"][number].items():
+            codes, _ = recode(values[..., int(feature)], own, receipt["vocabularies"][feature])
+            values[..., int(feature)] = codes - 1
+    return values
 
 
 def load_beside(folder: Path) -> dict[str, NDArray[Any]]:
@@ -156,9 +220,10 @@ def _receipt(folder: Path) -> Receipt:
     try:
         receipt: Receipt = unseal(read_part(path), str(path))
         with expected_form(str(path)):
-            size, _ = receipt["files"][VALUES]
-            if not set(receipt["files"]) <= FILES or size != 8 * math.prod(receipt["shape"]):
-                raise ValueError(size)
+            names = [value_file(receipt, number) for number in range(len(_ranges(receipt)))]
+            sizes = [receipt["files"][name][0] for name in names]
+            if not set(receipt["files"]) <= {*FILES, *names} or sum(sizes) != 8 * math.prod(receipt["shape"]):
+                raise ValueError(sizes)
             if path.parents[2].name == "staged":  # partial statistics have no names of their own
                 _refuse_other_nodes(receipt)
     except OSError as error:

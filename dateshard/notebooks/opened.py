@@ -216,15 +216,18 @@ class Opened:
     def files(self, dates: Dates = None) -> list[str]:
         """The dates' Parquet files, for duckdb, polars, pandas or whoever reads them: verified, scaled and filled.
 
+        A date that lies in parts of `store.nodes_per_part` nodes has a file a part.
+
         Raises:
             NotThereError: a date that is not stored as Parquet.
         """
         paths, manifest = list[str](), self.dataset.manifest
         for date in (chosen := self._chosen(dates)):
-            if (stored := manifest.dates[date].parts[0].formats.get("parquet")) is None:
-                todo = f"Set pipeline.store.formats: [zarr, parquet] and run: {command('preprocess', config=True)}"
-                raise NotThereError("the date is not stored as Parquet", where=Where(date=date), todo=todo)
-            paths.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
+            for shard in manifest.dates[date].parts:
+                if (stored := shard.formats.get("parquet")) is None:
+                    todo = f"Set pipeline.store.formats: [zarr, parquet] and run: {command('preprocess', config=True)}"
+                    raise NotThereError("the date is not stored as Parquet", where=Where(date=date), todo=todo)
+                paths.append(str(stored_path(self.dataset.root, date, "parquet", stored)))
         for _, error in self.dataset.verify_dates(chosen, full=False):
             if error is not None:
                 raise error

@@ -9,6 +9,7 @@ from dataclasses import replace
 from dateshard.pipeline.acts import Measured, measure_date
 from dateshard.pipeline.drop import without_rows
 from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
+from dateshard.pipeline.execution.measuring_parts import measure_in_parts
 from dateshard.pipeline.planning.plan import make_plan
 from dateshard.pipeline.planning.weights import all_weights
 from dateshard.pipeline.progress_events import Began, DateAgain, DateDone, Event, Noted
@@ -44,7 +45,8 @@ def measure(job: Job, progress: PreprocessProgress, keys: Mapping[dt.date, str])
     config = spilled(progress.named) if job.config.source.cut_first else progress.named
     for date, key in keys.items():
         arguments = (job.writer.root, progress.seen.dumps[date], date, key, config, names, job.worker_bytes)
-        tasks.append((date, measure_date, arguments))
+        act = measure_date if config.store.nodes_per_part is None else measure_in_parts
+        tasks.append((date, act, arguments))
     if tasks:
         yield Began("measure", len(tasks), job.workers.num_workers)
     for date, result in job.workers.run(tasks):

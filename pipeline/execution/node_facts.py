@@ -76,7 +76,7 @@ def find_new_nodes(job: Job, progress: PreprocessProgress, frozen: Frozen, norma
             if not progress.plan.merge or (again := _rebuilt(job, progress, frozen, old)).id != old.new_nodes:
                 raise
             known = again
-    names_by_date = (_names_on(root, plan) for plan in progress.plan.to_normalise if plan.date not in progress.failed)
+    names_by_date = (names_on(root, plan) for plan in progress.plan.to_normalise if plan.date not in progress.failed)
     return with_unseen(known, names_by_date, frozen.nodes, job.about)
 
 
@@ -88,13 +88,13 @@ def _rebuilt(job: Job, progress: PreprocessProgress, frozen: Frozen, old: Manife
     by_width = dict[int, set[str]]()
     for plan in progress.plan.dates:
         if plan.date in old.dates:
-            width = max(shard.nodes[1] for shard in old.dates[plan.date].parts)
-            by_width.setdefault(width, set()).update(_names_on(job.writer.root, plan))
+            width = old.dates[plan.date].num_nodes
+            by_width.setdefault(width, set()).update(names_on(job.writer.root, plan))
     in_order = (sorted(by_width[width]) for width in sorted(by_width))
     return with_unseen(NO_NODES, in_order, frozen.nodes, job.about)
 
 
-def _names_on(root: Path, plan: DatePlan) -> Sequence[str]:
+def names_on(root: Path, plan: DatePlan) -> Sequence[str]:
     """The nodes of a date's staged array; none if it is damaged: it is measured again, and another preprocess finds them."""
     with suppress(StoreError):
         names: Sequence[str] = load_receipt(root / "staged" / str(plan.date) / plan.key)["nodes"]

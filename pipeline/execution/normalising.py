@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from dateshard.pipeline import account
 from dateshard.pipeline.acts import Normalised, normalise_date
 from dateshard.pipeline.arrays import Normaliser
 from dateshard.pipeline.config import NORMALISE_CODE
 from dateshard.pipeline.drop import still_dropped
+from dateshard.pipeline.execution.date_parts import parts_of_date, whole_dates
 from dateshard.pipeline.execution.job import Job, PreprocessProgress, fail
 from dateshard.pipeline.execution.measuring import measure
+from dateshard.pipeline.execution.node_facts import names_on
 from dateshard.pipeline.execution.storing import StoredAgain, stored_as, storing
 from dateshard.pipeline.planning.plan import DatePlan, split_settings
 from dateshard.pipeline.progress_events import Began, CommitDone, DateAgain, DateDone, Event, PassedOver
@@ -35,17 +36,19 @@ def normalise(job: Job, progress: PreprocessProgress, manifest: Manifest, frozen
         progress.entries = {date: entry for date, entry in old.dates.items() if date not in excluded}
     target, at_once = Normaliser.of(frozen, manifest), old is None or same
     lost = (yield from _store(job, progress, manifest, target)) if same else []
-    tasks: list[Task] = []
+    due: list[DatePlan] = []
     for plan in [*lost, *progress.plan.to_normalise]:
-        there = stored_as(progress.entries.get(plan.date), job.config.store.formats)
+        there = stored_as(progress.entries.get(plan.date), job.config.store)
         untouched = same and plan.state == "fresh" and plan.date not in progress.measured and there
         if plan.date not in progress.failed and (plan in lost or not untouched):
-            tasks.append((plan, normalise_date, _to_normalise(job, progress, plan, target)))
+            due.append(plan)
     yield from _left_behind(job, progress, old, same=same)
-    damaged = yield from _write(job, progress, "normalise", tasks, manifest, at_once=at_once)
+    tasks = _normalising(job, progress, due, target)
+    damaged = yield from _write(job, progress, "normalise", len(due), tasks, manifest, at_once=at_once)
     yield from measure(job, progress, {plan.date: plan.key for plan in damaged})
-    mended = [task for task in tasks if task[0] in damaged and task[0].date not in progress.failed]
-    yield from _write(job, progress, "normalise", mended, manifest, at_once=at_once)
+    mended = [plan for plan in damaged if plan.date not in progress.failed]
+    tasks = _normalising(job, progress, mended, target)
+    yield from _write(job, progress, "normalise", len(mended), tasks, manifest, at_once=at_once)
 
 
 def _store(
@@ -54,21 +57,32 @@ def _store(
     """Writes fresh dates in the formats that they lack. Returns those whose shard is damaged, to be normalised."""
     assert job.old is not None, "only what is committed is stored again"
     again = [plan for plan in progress.plan.to_store if plan.date not in {*progress.failed, *progress.measured}]
-    tasks = list(storing(job.writer.root, again, job.old, job.config, target.about))
-    return (yield from _write(job, progress, "store", tasks, manifest, at_once=True))
+    tasks = storing(job.writer.root, again, job.old, job.config, target.about)
+    return (yield from _write(job, progress, "store", len(again), tasks, manifest, at_once=True))
 
 
 def _write(
-    job: Job, progress: PreprocessProgress, act: str, tasks: Sequence[Task], manifest: Manifest, *, at_once: bool
+    job: Job,
+    progress: PreprocessProgress,
+    act: str,
+    num_dates: int,
+    tasks: Iterable[Task],
+    manifest: Manifest,
+    *,
+    at_once: bool,
 ) -> Generator[Event, None, list[DatePlan]]:
     """Stores or normalises and, with `at_once`, commits in groups.
 
-    Returns those whose source is damaged: to be normalised, or measured again from their dumps."""
+    Returns those whose source is damaged: to be normalised, or measured again from their dumps.
+
+    Args:
+        tasks: of the parts of `num_dates` dates.
+    """
     damaged: list[DatePlan] = []
     since, waiting = time.monotonic(), 0
-    if tasks:
-        yield Began(act, len(tasks), job.workers.num_workers)
-    for plan, result in job.workers.run(tasks):
+    if num_dates:
+        yield Began(act, num_dates, job.workers.num_workers)
+    for plan, result in whole_dates(job.workers.run(tasks)) if num_dates else ():
         mendable = act == "store" or (plan.date in progress.seen.dumps and plan.date not in progress.measured)
         if isinstance(result, StoreError) and mendable:
             yield PassedOver(plan.date, result)
@@ -95,11 +109,20 @@ def _left_behind(job: Job, progress: PreprocessProgress, old: Manifest | None, *
         yield from fail(job, progress, "normalise", date, account.left_behind(date))
 
 
-def _to_normalise(job: Job, progress: PreprocessProgress, plan: DatePlan, target: Normaliser) -> tuple[Any, ...]:
-    """Gives the arguments of `normalise_date`."""
-    entry = progress.current.manifest.dates.get(plan.date) if progress.current else None
-    shard = entry.parts[0] if entry else None
-    return job.writer.root, plan.date, plan.key, job.config, target, job.worker_bytes, shard
+def _normalising(
+    job: Job, progress: PreprocessProgress, plans: Iterable[DatePlan], target: Normaliser
+) -> Iterator[Task]:
+    """The tasks that normalise dates: one for each part."""
+    root, divided = job.writer.root, job.config.store.nodes_per_part is not None
+    for plan in plans:
+        reach = target.reaching(names_on(root, plan)) if divided and job.config.keeps_unknown else target
+        entry = progress.current.manifest.dates.get(plan.date) if progress.current else None
+        committed = {shard.nodes: shard for shard in entry.parts} if entry else {}
+        for label, nodes in parts_of_date(plan, job.config.store.parts_of(len(reach.nodes.names))):
+            old = committed.get(nodes)
+            own = nodes if divided else None
+            arguments = (root, plan.date, plan.key, job.config, target, job.worker_bytes, old, own)
+            yield label, normalise_date, arguments
 
 
 def _note_shard(job: Job, progress: PreprocessProgress, result: Normalised | StoredAgain) -> DateDone:

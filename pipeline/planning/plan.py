@@ -12,7 +12,7 @@ from dateshard.pipeline.planning.remarks import beside_shards, change_text, rema
 from dateshard.pipeline.planning.weights import known_weights
 from dateshard.pipeline.raw.dumps import Dump, place_of
 from dateshard.pipeline.splits import SHOWN_RANGES, resolve_split, why_not_last
-from dateshard.shardstore.errors import DumpError, UsageError, Where
+from dateshard.shardstore.errors import DumpError, UsageError, Where, counted
 from dateshard.shardstore.identity import identity, identity_of, nothing_to_collect
 from dateshard.shardstore.manifest import Manifest, Ranges, in_no_split
 from dateshard.shardstore.sources import SourceRow, Sources
@@ -79,7 +79,7 @@ class DatePlan:
     key: str  # of the staged array it should have; empty without a dump
     measure: bool = False
     normalise: bool = False
-    store: bool = False  # only written in the formats that it should have
+    store: bool = False  # only written in the formats and parts that it should have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def to_store(self) -> list[DatePlan]:
-        """Dates whose shard stays, but in other formats."""
+        """Dates whose cells stay, but in other formats or parts."""
         return [plan for plan in self.dates if plan.store]
 
     def training(self, date: dt.date) -> bool:
@@ -397,15 +397,19 @@ def _acts(
 
 
 def _with_formats(plan: DatePlan, config: Pipeline, seen: Observed, wish: Wish) -> DatePlan:
-    """Adds the writing of a committed date in other formats. Its shard stays what it is, and so does its state."""
+    """Adds the writing of a committed date in other formats or parts. Its shard stays what it is, and so does its state."""
     asked = wish.dates is None or plan.date in wish.dates
     entry = seen.manifest.dates.get(plan.date) if seen.manifest else None
     if entry is None or not asked or plan.normalise or plan.state not in ("fresh", "no-dump"):
         return plan
     has, wanted = set(entry.parts[0].formats), set(config.store.formats)
-    if has == wanted:
+    parts, divided = [shard.nodes for shard in entry.parts], config.store.parts_of(entry.num_nodes)
+    if has == wanted and parts == divided:
         return plan
     missing = ", ".join(sorted(wanted - has))
     why = f"to be written as {missing}" if missing else f"no longer as {', '.join(sorted(has - wanted))}"
+    if has == wanted:
+        why = f"to be written in {counted(len(divided), 'part')}, not {len(parts)}"
+        why = "to be divided after other nodes" if len(divided) == len(parts) else why
     reason = why if plan.state == "fresh" else f"{plan.reason}; {why}"
     return replace(plan, reason=reason, store=True)

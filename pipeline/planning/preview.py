@@ -94,8 +94,9 @@ def cost_of(surveyed: Survey, config: Pipeline, root: Path) -> Cost:
     masks = _has_masks(seen)
     for p in plan.to_normalise:
         entry = seen.manifest.dates.get(p.date) if seen.manifest else None
-        mask = "observed" in entry.parts[0].files if entry else masks
-        written += ((5 if mask else 4) * row + 8) * _steps(p.date, config) + SHARD_JSON + mask * MASK_JSON
+        mask, parts = entry.masked if entry else masks, len(config.store.parts_of(nodes))
+        written += ((5 if mask else 4) * row + 8 * parts) * _steps(p.date, config)
+        written += parts * (SHARD_JSON + mask * MASK_JSON)
     return Cost(read, written, free)
 
 
@@ -108,7 +109,7 @@ def _num_nodes(seen: Observed) -> int | None:
 def _has_masks(seen: Observed) -> bool:
     """Whether anything is missing in any committed date; taken for granted before there is one."""
     entries = seen.manifest.dates.values() if seen.manifest else ()
-    return not entries or any("observed" in entry.parts[0].files for entry in entries)
+    return not entries or any(entry.masked for entry in entries)
 
 
 def _steps(date: dt.date, config: Pipeline) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dateshard.pipeline.splits import default_split
 from dateshard.shardstore.errors import StoreError
-from dateshard.shardstore.measured import load_arrays
+from dateshard.shardstore.measured import load_parts, load_receipt
 from dateshard.shardstore.scaling.transform import Floats
 
 if TYPE_CHECKING:
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 Weights = dict[dt.date, int]
 
 
-def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline) -> int:
-    """The observed cells of a date; where all features are counts, which observe every cell, its rows."""
+def weight_of(values_TNF: Floats, rows: Mapping[str, Any], config: Pipeline, *, first_part: bool = True) -> int:
+    """The observed cells of a date; where all features are counts, which observe every cell, its rows.
+
+    Those of its parts add up: the first has the rows."""
     numbers = [place for place, feature in enumerate(config.feature_specs()) if not feature.everywhere]
-    return int(np.isfinite(values_TNF[..., numbers]).sum()) if numbers else int(rows["accepted"])
+    if not numbers:
+        return int(rows["accepted"]) if first_part else 0
+    return int(np.isfinite(values_TNF[..., numbers]).sum())
 
 
 def known_weights(seen: Observed, config: Pipeline) -> Weights:
@@ -65,7 +69,9 @@ def all_weights(
     for date in plan.to_normalise:
         if date.date not in known | fresh and date.key in seen.staged[date.date]:
             with suppress(StoreError):  # it is measured again when it is asked for
-                values, receipt = load_arrays(root / "staged" / str(date.date) / date.key)
-                fresh[date.date] = weight_of(values, receipt["rows"], config)
+                folder = root / "staged" / str(date.date) / date.key
+                rows = load_receipt(folder)["rows"]
+                each = [weight_of(own, rows, config, first_part=at.start == 0) for at, own in load_parts(folder)]
+                fresh[date.date] = sum(each)
     same = default_split(dates, known | fresh) == plan.split
     return {**seen.weights} if same else fresh | {**seen.weights}

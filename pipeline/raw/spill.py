@@ -52,7 +52,7 @@ class Spool:
         if places:
             fields.append(("place", "<i8"))
         self._places = places
-        self._type, self._columns = np.dtype(fields), num_columns
+        self.record_type, self._columns = np.dtype(fields), num_columns
         self._chunks: list[Chunk] = []
         self._held = 0
         self.spilled = False
@@ -64,9 +64,14 @@ class Spool:
         if self._held > self.budget_bytes:
             self._spill()
 
+    @property
+    def whole(self) -> bool:
+        """Whether all records are held in memory, and no file is needed."""
+        return not self.spilled and self._held <= self.budget_bytes
+
     def stretches(self) -> Iterator[tuple[Day, Chunk]]:
         """Yields (part of the day, its records in file order); the whole day at once where nothing need be spilled."""
-        if not self.spilled and self._held <= self.budget_bytes:
+        if self.whole:
             yield self.day, self._joined()
             return
         self._spill()
@@ -97,32 +102,43 @@ class Spool:
         self.folder.mkdir(exist_ok=True)
         self.spilled = True
         for chunk in self._chunks:
-            records = np.empty(len(chunk.time_R), dtype=self._type)
-            records["time"], records["code"] = chunk.time_R, chunk.code_R
-            if chunk.place_R is not None:
-                records["place"] = chunk.place_R
-            for k, values in enumerate(chunk.values_FR):
-                records[f"v{k}"] = values
+            records = self.records_of(chunk)
             stretch_R = (chunk.time_R - self.day.start) // self.stretch
             for index in np.unique(stretch_R).tolist():
                 with disk_full_as_error(self._file(index)), open(self._file(index), "ab") as file:
                     file.write(records[stretch_R == index].tobytes())
         self._chunks, self._held = [], 0
 
+    def records_of(self, chunk: Chunk) -> NDArray[np.void]:
+        """Returns [R] records of `record_type`, as files hold them."""
+        records = np.empty(len(chunk.time_R), dtype=self.record_type)
+        records["time"], records["code"] = chunk.time_R, chunk.code_R
+        if chunk.place_R is not None:
+            records["place"] = chunk.place_R
+        for k, values in enumerate(chunk.values_FR):
+            records[f"v{k}"] = values
+        return records
+
+    def chunk_of(self, records: NDArray[np.void]) -> Chunk:
+        """The inverse of `records_of`."""
+        values = tuple(np.ascontiguousarray(records[f"v{k}"]) for k in range(self._columns))
+        time_R, code_R = np.ascontiguousarray(records["time"]), np.ascontiguousarray(records["code"])
+        return Chunk(time_R, code_R, np.ascontiguousarray(records["place"]) if self._places else None, values)
+
     def _load(self, index: int) -> Chunk:
         path = self._file(index)
         if not path.exists():
-            records = np.empty(0, dtype=self._type)
+            records = np.empty(0, dtype=self.record_type)
         else:
-            needed = path.stat().st_size // self._type.itemsize * (2 * self._type.itemsize + REDUCING_BYTES)
+            needed = path.stat().st_size // self.record_type.itemsize * (2 * self.record_type.itemsize + REDUCING_BYTES)
             if needed > self.budget_bytes + READING_BYTES // 2:  # nothing is decoded any more
                 raise DumpError(
                     f"one stretch of {self.stretch // HOUR} h holds more records than fit into memory ({needed / 1e6:,.0f} MB)",
                     where=Where(date=self.day.date),
                     todo="Give more with --memory-limit, or fewer --workers",
                 )
-            records = np.frombuffer(path.read_bytes(), dtype=self._type)  # np.fromfile takes a failed read for data
+            records = np.frombuffer(
+                path.read_bytes(), dtype=self.record_type
+            )  # np.fromfile takes a failed read for data
             path.unlink()
-        values = tuple(np.ascontiguousarray(records[f"v{k}"]) for k in range(self._columns))
-        time_R, code_R = np.ascontiguousarray(records["time"]), np.ascontiguousarray(records["code"])
-        return Chunk(time_R, code_R, np.ascontiguousarray(records["place"]) if self._places else None, values)
+        return self.chunk_of(records)

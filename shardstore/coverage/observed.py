@@ -54,7 +54,7 @@ def by_split(
         counts = read(date) if counts is None and read and entry.parts[0].files else counts
         if counts is not None:
             seen[split] = seen.get(split, 0) + sum(counts if chosen is None else [counts[place] for place in chosen])
-            cells[split] = cells.get(split, 0) + entry.num_steps * entry.parts[0].nodes[1] * num_features
+            cells[split] = cells.get(split, 0) + entry.num_steps * entry.num_nodes * num_features
     return {split: ObservedCells(seen[split], cells[split]) for split in (*SPLITS, ALL) if split in seen}
 
 
@@ -62,11 +62,10 @@ def counts_of(manifest: Manifest, entry: Entry, row: SourceRow | None) -> Counts
     """Returns a date's observed cells by feature: all without a mask, else as in its row.
 
     None where that has none, and of a date without a shard, which is decoded when it is read."""
-    files = entry.parts[0].files
-    if not files:
+    if not entry.parts[0].files:
         return None
-    if "observed" not in files:
-        return [entry.num_steps * entry.parts[0].nodes[1]] * len(manifest.features)
+    if not entry.masked:
+        return [entry.num_steps * entry.num_nodes] * len(manifest.features)
     return row.observed if row else None
 
 

@@ -53,6 +53,16 @@ class PartialStatistics:
         return PartialStatistics(np.stack([count, pivot, delta, m2, low, high]), Histogram.of(values_TNF, histogram_of))
 
     @staticmethod
+    def side_by_side(parts: Sequence[PartialStatistics]) -> PartialStatistics:
+        """The partial statistics of all nodes of a date, out of those of neighbouring ranges of its nodes."""
+        edges = np.cumsum([0, *(own.moments_6NF.shape[1] for own in parts)])
+        moved = [
+            own.histogram.on_nodes(np.arange(first, last))
+            for own, first, last in zip(parts, edges[:-1], edges[1:], strict=True)
+        ]
+        return PartialStatistics(np.concatenate([own.moments_6NF for own in parts], axis=1), Histogram.merged(moved))
+
+    @staticmethod
     def empty(num_nodes: int, num_features: int) -> PartialStatistics:
         """The neutral element of `merge`."""
         moments = np.zeros((6, num_nodes, num_features))

@@ -31,7 +31,7 @@ class About:
 
     Attributes:
         step: nanoseconds.
-        nodes: names, axis 1.
+        nodes: names, axis 1. begin: place of the first of them in the dataset's list, above 0 in a part of a date.
         ids: {nodes, statistics, vocabularies: id}; no vocabularies where no feature is categorical.
     """
 
@@ -42,14 +42,14 @@ class About:
     nodes: tuple[str, ...]
     ids: Mapping[str, str]
     scale: Scale
+    begin: int = 0
 
-    def first(self, num_nodes: int) -> About:
-        """What the files of a date say that has the first nodes alone."""
-        return (
-            self
-            if num_nodes == len(self.nodes)
-            else replace(self, nodes=self.nodes[:num_nodes], scale=self.scale.nodes(slice(num_nodes)))
-        )
+    def of_nodes(self, first: int, last: int) -> About:
+        """What the files of a date, or of its part, say that has these nodes alone."""
+        if (first, last) == (0, len(self.nodes)):
+            return self
+        own = slice(first, last)
+        return replace(self, nodes=self.nodes[own], scale=self.scale.nodes(own), begin=self.begin + first)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all but the names of the nodes, whose id stands for them.
@@ -64,6 +64,7 @@ class About:
             numbers = [column if per_node else (column[0] if column else 0.0) for column in columns]
             features.append(feature.to_json() | dict(zip(("pivot", "delta", "spread"), numbers, strict=True)))
         named = {"dataset": self.dataset, "timezone": self.timezone, "step": self.step, **self.ids}
+        named |= {"first_node": self.begin} if self.begin else {}
         return named | {"features": features}
 
 

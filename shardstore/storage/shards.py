@@ -43,17 +43,18 @@ def shard_id(shape: Sequence[int], files: Files) -> str:
 def publish_shard(
     root: Path, date: dt.date, arrays: Arrays, about: About, formats: Sequence[str], old: Part | None = None
 ) -> tuple[Part, tuple[Path, ...]]:
-    """Publishes a date's arrays in every given format; returns its part, and the folders to be made durable.
+    """Publishes a date's arrays, or a part of them, in every given format; returns the part, and folders to be made durable.
 
     Args:
-        old: what is committed of the date; a file of it that fits and is whole is kept as it is.
+        about: of just these nodes.
+        old: what is committed of them; a file of it that fits and is whole is kept as it is.
 
     Raises:
         DamagedError: what was written does not read back. DiskFullError.
     """
     arrays = {name: zarr_raw.little_endian(array) for name, array in arrays.items()}
     check_free_space(root, sum(array.nbytes for array in arrays.values()) * len(formats))
-    nodes, folders = (0, arrays["values"].shape[1]), list[Path]()
+    nodes, folders = (about.begin, about.begin + arrays["values"].shape[1]), list[Path]()
     files = canonical_files(arrays)
     content = name = shard_id(arrays["values"].shape, files)
     written: dict[str, Stored | None] = {}

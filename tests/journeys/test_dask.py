@@ -103,10 +103,13 @@ def launched(launch: Any, dask: DaskProcesses, *words: str) -> Any:
     )
 
 
+@pytest.mark.parametrize("nodes_per_part", [None, 2])
 def test_two_dask_workers_two_pool_workers_and_one_process_write_the_same_store(
-    world: Any, dask: DaskProcesses, tree_of: Any, capfd: pytest.CaptureFixture[str]
+    world: Any, dask: DaskProcesses, tree_of: Any, capfd: pytest.CaptureFixture[str], nodes_per_part: int | None
 ) -> None:
     trees = {}
+    world.tree["pipeline"]["store"] = {"nodes_per_part": nodes_per_part}
+    world.config_file()
     for words in (("--workers", "1"), ("--workers", "2"), ("--engine", dask.engine)):
         assert run(*words) == 0
         assert "6 shards written; 6 dates measured" in capfd.readouterr().out

@@ -345,11 +345,11 @@ def meaning() -> dict[str, object]:
     found["statistics"] = statistics.describe(), hash_bytes(merged.moments_6NF.tobytes()), merged.histogram.to_bytes()
     found["vocabularies"] = load_vocabularies(STORE, manifest.vocabularies).describe()
     for date, entry in manifest.dates.items():
-        for part in entry.parts:
+        for number, part in enumerate(entry.parts):
             for array in part.files:
-                path, descriptor = dataset._verified_file(date, array)
+                path, descriptor = dataset.part_files.verified(date, array, number)
                 os.close(descriptor)
-                found[f"{date} {array}"] = hash_bytes(path.read_bytes())
+                found[f"{date} {number} {array}"] = hash_bytes(path.read_bytes())
         key = sources.dates[date].staged
         found[f"{date} staged"] = hash_bytes(load_arrays(STORE / "staged" / str(date) / key)[0].tobytes())
     found["pins"] = [(pin.file.name, pin.generation) for pin in read_pins(STORE) if pin.run in CUT]

@@ -125,6 +125,19 @@ def test_a_folder_is_published_once_and_a_damaged_one_gets_a_copy_beside_it(tmp_
     assert (first / "values").read_bytes() == b"c0ntent"  # kept for whoever looks into it
 
 
+def test_of_two_who_publish_the_same_at_once_both_return_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Path.rename
+
+    def second(folder: Path, to: Path) -> Path:
+        monkeypatch.undo()
+        publish_bytes(tmp_path, b"content")  # another process, right before
+        return honest(folder, to)
+
+    monkeypatch.setattr(Path, "rename", second)
+    assert publish_bytes(tmp_path, b"content").name == "id"
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["id"]
+
+
 def test_what_does_not_read_back_as_written_is_never_published(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="just written, but it reads back differently"):
         publish_bytes(tmp_path, b"content", claim=b"c0ntent")

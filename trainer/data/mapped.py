@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from dateshard.shardstore.dataset import Dataset
 from dateshard.shardstore.objects.bucket_store import bucket_of
 from dateshard.shardstore.objects.copies_budget import budget_bytes
+from dateshard.shardstore.storage.part_files import OF_CELLS
 from dateshard.shardstore.times.calendar import Day
 from dateshard.trainer.data.batch import BatchForm, Slot
 from dateshard.trainer.data.order import DateRun, WindowBatch
 from dateshard.trainer.data.permutation import Integers
 from dateshard.trainer.data.split_runs import records_before
 
+CellMap = tuple[slice, NDArray[np.generic] | None]  # places in a row of [N x F], and their array; None: all observed
 IN_MEMORY = 8  # dates that lack nodes which came later: those are no maps
 CODES_KEPT = 512  # dates whose time codes are remembered
 
@@ -37,8 +39,8 @@ class MappedDates:
         self.dataset, self.wanted, self.mask = dataset, wanted, mask
         self._segment = np.array([run.segment for run in runs], dtype=np.int64)
         self._begin = np.array([run.begin for run in runs], dtype=np.int64)
-        self._maps: OrderedDict[tuple[dt.date, str], NDArray[np.generic] | None] = OrderedDict()
-        self._limit = min(map_limit(), copies_limit(dataset))
+        self._maps: OrderedDict[tuple[dt.date, str], list[CellMap]] = OrderedDict()
+        self._limit, self._num_maps = min(map_limit(), copies_limit(dataset)), 0
         self._codes = lru_cache(maxsize=CODES_KEPT)(dataset.codes)
 
     def serve(self, groups: Sequence[Integers]) -> Generator[MappedDates, WindowBatch, None]:
@@ -82,8 +84,9 @@ class MappedDates:
     def _copy(self, array: str, segment: int, low: int, out: NDArray[np.generic]) -> None:
         at = max(0, -low)  # before a segment is padding
         for day, rows in self.dataset.timeline.spans(segment, low + at, low + len(out)):
-            mapped, count = self._map(day.date, array), rows.stop - rows.start
-            out[at : at + count] = True if mapped is None else mapped[rows]
+            count = rows.stop - rows.start
+            for cells, mapped in self._of_date(day.date, array):  # one, or one a part
+                out[at : at + count, cells] = True if mapped is None else mapped[rows]
             at += count
 
     def _copy_codes(self, segment: int, low: int, out: NDArray[np.int32]) -> None:
@@ -96,15 +99,21 @@ class MappedDates:
     def _day_codes(self, day: Day) -> NDArray[np.int32]:
         return self._codes(day)
 
-    def _map(self, date: dt.date, array: str) -> NDArray[np.generic] | None:
+    def _of_date(self, date: dt.date, array: str) -> list[CellMap]:
         key = (date, array)
         if key in self._maps:
             self._maps.move_to_end(key)
             return self._maps[key]
-        while len(self._maps) >= (IN_MEMORY if self.dataset.lacks_nodes(date) else self._limit):
-            self._maps.popitem(last=False)
-        mapped = self.dataset.map(date, array)
-        self._maps[key] = None if mapped is None else mapped.reshape(len(mapped), -1)
+        most = IN_MEMORY if self.dataset.lacks_nodes(date) else self._limit
+        while self._maps and self._num_maps >= most:
+            self._num_maps -= len(self._maps.popitem(last=False)[1])
+        features = len(self.dataset.features) if array in OF_CELLS else 1
+        maps = self.dataset.maps(date, array)
+        self._maps[key] = [
+            (slice(nodes.start * features, nodes.stop * features), None if own is None else own.reshape(len(own), -1))
+            for nodes, own in maps
+        ]
+        self._num_maps += len(maps)
         return self._maps[key]
 
 
@@ -112,7 +121,8 @@ def copies_limit(dataset: Dataset) -> int:
     """How many maps may be open so that the copies that they hold keep to their budget, of a store in a bucket."""
     if bucket_of(dataset.root) is None:
         return sys.maxsize
-    sizes = [sum(size for size, _ in entry.parts[0].files.values()) for entry in dataset.manifest.dates.values()]
+    parts = (part for entry in dataset.manifest.dates.values() for part in entry.parts)
+    sizes = [sum(size for size, _ in part.files.values()) for part in parts]
     return max(1, budget_bytes() // max([1, *sizes]))
 
 
