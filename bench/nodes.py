@@ -4,7 +4,7 @@
     python bench/nodes.py --nodes 100000 --dates 5 --dates 15 --dates 30 --steps 96 --suffix parquet --model dlinear \\
         --repeats 1 --only 'preprocess, everything' --only train ...                     an hour, 20 GB of disk
 
-Dates of so many steps and two features, a table of nodes with positions. The stores take turns. `export` and `predict`
+Dates of so many steps and two features, a table of nodes with positions; 24 windows a date at most. The stores take turns. `export` and `predict`
 write a row a node. The memory is the most that was resident in the command's process. Prints a Markdown table.
 """
 
@@ -124,7 +124,11 @@ class Nodes:
                 "split": {"train": train, "validation": days[-2], "test": days[-1]},
             },
             "trainer": {
-                "window": {"history": max(2, self.steps // 12), "horizon": max(1, self.steps // 24)},
+                "window": {
+                    "history": max(2, self.steps // 12),
+                    "horizon": max(1, self.steps // 24),
+                    "stride": max(1, self.steps // 24),
+                },
                 "model": {"name": self.model},
                 "training": {"epochs": 1, "batch_size": 2},
                 "baselines": ["repeat", "mean"],
