@@ -4,8 +4,9 @@
     python bench/nodes.py --nodes 100000 --dates 5 --dates 15 --dates 30 --steps 96 --suffix parquet --model dlinear \\
         --repeats 1 --only 'preprocess, everything' --only train ...                     an hour, 20 GB of disk
 
-Dates of so many steps and two features, a table of nodes with positions; 24 windows a date at most. The stores take turns. `export` and `predict`
-write a row a node. The memory is the most that was resident in the command's process. Prints a Markdown table.
+Dates of so many steps and two features, a table of nodes with positions; 24 windows a date at most. The stores take
+turns. `export` and `predict` write a row a node. The memory is the most that was resident in the command's process. Prints
+a Markdown table.
 """
 
 from __future__ import annotations
