@@ -131,9 +131,10 @@ class Bucket:
                 what = "a folder of this generation lies neither here nor in the bucket"
                 raise DamagedError(what, where=Where(file=str(folder)), todo="Run the command again")
             return
-        files = [path for path in folder.rglob("*") if path.is_file() and path.name != PUSHED]
-        for path in files:
-            upload(path, self._name(str(path.relative_to(self.root))))
+        with in_use(folder):
+            files = [path for path in folder.rglob("*") if path.is_file() and path.name != PUSHED]
+            for path in files:
+                upload(path, self._name(str(path.relative_to(self.root))))
         if not (folder / PUSHED).exists():
             for path in files:
                 path.chmod(0o644)  # else only root can lock it exclusively, and so remove it, on NFS
@@ -321,7 +322,8 @@ def _hold(folder: Path) -> int | None:
             number = os.open(name, os.O_RDONLY)
             take_lock(number, fcntl.LOCK_SH, Path(name))
             if lies_at(Path(name), number):
-                os.utime(number)
+                with suppress(PermissionError):  # another user's: who made it knows no use but his own
+                    os.utime(number)
                 return number
             os.close(number)
     return None
