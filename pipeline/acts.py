@@ -19,7 +19,7 @@ from dateshard.pipeline.arrays import Normaliser, StagedDate, encode_date, posit
 from dateshard.pipeline.config import Pipeline
 from dateshard.pipeline.memory_shares import refuse_grid
 from dateshard.pipeline.planning.observe import AboutNodes
-from dateshard.pipeline.planning.weights import weight_of
+from dateshard.pipeline.planning.weights import cells_by_feature, weight_of
 from dateshard.pipeline.raw.dumps import Dump
 from dateshard.pipeline.raw.object_files import held
 from dateshard.pipeline.raw.strangers import NO_STRANGERS, Strangers
@@ -408,14 +408,20 @@ def normalise_date(
         arrays["observed"] = encoded.observed_TNF
     shard, folders = publish_shard(root, date, arrays, target.about.of_nodes(first, last), config.store.formats, old)
     entry = Entry(day.start, day.num_steps, (shard,), day.length)
+<<<<<<< HEAD
     unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names) if first == 0 else NO_STRANGERS
     cells = day.num_steps * (last - first)
     seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
+=======
+    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
+    cells = day.num_steps * len(target.nodes.names)
+    whole = (cells,) * len(config.features)
+>>>>>>> 5c41b8ff (normalising works in place: gaps alone are looked at to be filled, cells are scaled where they lie; the same bytes)
     return Normalised(
         date=date,
         entry=entry,
         folders=folders,
-        observed=tuple(map(int, seen)),
+        observed=whole if encoded.observed_TNF is None else cells_by_feature(encoded.observed_TNF),
         weight=weight,
         unknown_nodes=unknown,
         unknown_categories=encoded.unknown_categories,

@@ -42,20 +42,23 @@ def encode(
     All is float64; clipping is the last step before the cast to float32. Filled and empty cells are not observed.
     A scaled value that float32 cannot hold becomes infinite: the caller refuses it.
 
+    Memory: one array of [T, N, F] float64, changed in place: each further one costs more than what is computed in it.
+
     Args:
         cuts: rows at which a piece of the date begins, over whose borders nothing is filled.
     """
-    observed = ~np.isnan(values_TNF)
-    filled = transform(fill(values_TNF, features, cuts), [feature.transform for feature in features])
+    missing = np.isnan(values_TNF)
+    cells = fill(values_TNF, features, cuts)
+    transform(cells, [feature.transform for feature in features], out=cells)
     with np.errstate(over="ignore"):
-        scaled = scale.apply(filled)
+        scale.apply(cells, out=cells)
     for index, feature in enumerate(features):
         if feature.fill == "mean":
             gaps_TN = gaps_to_fill(values_TNF[:, :, index], feature.fill_limit, cuts)
-            scaled[:, :, index] = np.where(gaps_TN, scale.mean_NF[:, index], scaled[:, :, index])
-    values = np.where(np.isnan(scaled), scale.empty_NF, scaled)
+            np.copyto(cells[:, :, index], scale.mean_NF[:, index], where=gaps_TN)
+    np.copyto(cells, scale.empty_NF, where=np.isnan(cells))
     for index, feature in enumerate(features):
         if feature.clip is not None:
-            values[:, :, index] = np.clip(values[:, :, index], *feature.clip)
+            np.clip(cells[:, :, index], *feature.clip, out=cells[:, :, index])
     with np.errstate(over="ignore"):
-        return values.astype(np.float32), None if observed.all() else observed
+        return cells.astype(np.float32), ~missing if missing.any() else None

@@ -53,10 +53,16 @@ def _before(num_steps: int, cuts: Integers) -> Integers:
 
 
 def _carry_forward(column_TN: Floats, limit: int | None, cuts: Integers) -> None:
-    """Fills each empty step in place with the last value before it in its piece, at most `limit` steps on."""
-    step_T1, source_TN = np.arange(len(column_TN))[:, None], _last_observed(column_TN, cuts)
-    usable = source_TN > _before(len(column_TN), cuts)
+    """Fills each empty step in place with the last value before it in its piece, at most `limit` steps on.
+
+    Only the empty cells are looked at, node by node: those that follow each other are filled from the step before them.
+    """
+    node_G, step_G = np.nonzero(np.isnan(column_TN).T)
+    first_G = np.ones(len(step_G), dtype=np.bool_)  # which of them begin a gap
+    first_G[1:] = (np.diff(step_G) != 1) | (np.diff(node_G) != 0)
+    source_G = step_G[np.maximum.accumulate(np.where(first_G, np.arange(len(step_G)), 0))] - 1
+    usable_G = source_G > _before(len(column_TN), cuts)[step_G, 0]
     if limit is not None:
-        usable &= step_T1 - source_TN <= limit
-    taken = np.take_along_axis(column_TN, np.maximum(source_TN, 0), axis=0)
-    column_TN[usable] = taken[usable]
+        usable_G &= step_G - source_G <= limit
+    step, node = step_G[usable_G], node_G[usable_G]
+    column_TN[step, node] = column_TN[source_G[usable_G], node]

@@ -44,9 +44,12 @@ class Scale:
         """The scale of some nodes."""
         return Scale(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
-    def apply(self, values: Floats) -> Floats:
-        """Scaled float64 values of [..., N, F] raw ones."""
-        return ((values - self.pivot_NF) - self.delta_NF) / self.spread_NF
+    def apply(self, values: Floats, out: Floats | None = None) -> Floats:
+        """Scaled float64 values of [..., N, F] raw ones, in `out` where that is given: it may be the raw ones."""
+        scaled = np.subtract(values, self.pivot_NF, out=out)
+        scaled -= self.delta_NF
+        scaled /= self.spread_NF
+        return scaled
 
     def undo(self, values: NDArray[Any]) -> Floats:
         """Raw float64 values of [..., N, F] scaled ones."""

@@ -11,14 +11,18 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def transform(values_TNF: Floats, names: Sequence[str]) -> Floats:
-    """Applies each feature's transform (`none` | `log1p`); returns the array itself where nothing is to be done."""
+def transform(values_TNF: Floats, names: Sequence[str], out: Floats | None = None) -> Floats:
+    """Applies each feature's transform (`none` | `log1p`); returns the array itself where nothing is to be done.
+
+    Args:
+        out: may be the values, which are then changed; None: a copy is made where something is to be done.
+    """
     if all(name == "none" for name in names):
         return values_TNF
-    changed = values_TNF.copy()
+    changed = values_TNF.copy() if out is None else out
     for index, name in enumerate(names):
         if name == "log1p":
-            changed[..., index] = np.log1p(values_TNF[..., index])
+            np.log1p(values_TNF[..., index], out=changed[..., index])
     return changed
 
 
