@@ -408,15 +408,8 @@ def normalise_date(
         arrays["observed"] = encoded.observed_TNF
     shard, folders = publish_shard(root, date, arrays, target.about.of_nodes(first, last), config.store.formats, old)
     entry = Entry(day.start, day.num_steps, (shard,), day.length)
-<<<<<<< HEAD
     unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names) if first == 0 else NO_STRANGERS
-    cells = day.num_steps * (last - first)
-    seen = [cells] * len(config.features) if encoded.observed_TNF is None else encoded.observed_TNF.sum(axis=(0, 1))
-=======
-    unknown = Strangers.of(encoded.unknown_nodes, target.nodes.names)
-    cells = day.num_steps * len(target.nodes.names)
-    whole = (cells,) * len(config.features)
->>>>>>> 5c41b8ff (normalising works in place: gaps alone are looked at to be filled, cells are scaled where they lie; the same bytes)
+    whole = (day.num_steps * (last - first),) * len(config.features)
     return Normalised(
         date=date,
         entry=entry,
