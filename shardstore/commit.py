@@ -44,9 +44,9 @@ from dateshard.shardstore.manifest import (
     named_folders,
     next_generation,
     pointer_to,
-    write_format,
 )
 from dateshard.shardstore.objects.bucket_store import Bucket, bucket_of, make_way, read_committed
+from dateshard.shardstore.objects.format_file import write_format
 from dateshard.shardstore.sources import Sources
 
 FOLDERS = ("manifests", "statistics", "nodes", "staged", "partials", "shards", "staging", "pins", "quarantine")

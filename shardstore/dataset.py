@@ -42,9 +42,9 @@ from dateshard.shardstore.manifest import (
     current_generation,
     load_manifest,
     manifest_name,
-    read_format,
 )
 from dateshard.shardstore.measured import verify_measured
+from dateshard.shardstore.objects.format_file import read_format
 from dateshard.shardstore.pinning.pins import pin_files, read_pin, write_pin
 from dateshard.shardstore.scaling.scale import Scale
 from dateshard.shardstore.scaling.statistics import Statistics

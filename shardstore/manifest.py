@@ -17,17 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dateshard.shardstore.commands import command, to_run
-from dateshard.shardstore.disk.durable import fsync_above, replace_file
 from dateshard.shardstore.disk.naming import naming
-from dateshard.shardstore.errors import DamagedError, NotThereError, StoreError, Where, counted
+from dateshard.shardstore.errors import NotThereError, StoreError, Where, counted
 from dateshard.shardstore.identity import expected_form, nothing_to_collect, seal, unseal
 from dateshard.shardstore.layouts import LAYOUTS
 from dateshard.shardstore.layouts.feature import Feature, categorical
 from dateshard.shardstore.layouts.row_buckets import BUCKETS, ROW
 from dateshard.shardstore.objects.bucket_store import Bucket, bucket_of, read_committed
+from dateshard.shardstore.objects.format_file import FORMAT, check_format
 from dateshard.shardstore.times.calendar import UNDATED, Day, zone
 
-FORMAT = 1
 SPLITS = ("train", "validation", "test")
 FOLDER_NAME = re.compile(r"[0-9A-Za-z]{1,64}(-\d{1,3})?")  # no id leads out of the store
 TYPES = {
@@ -375,51 +374,6 @@ def named_folders(manifest: Manifest) -> Iterator[str]:
         for shard in entry.parts:
             yield f"{'shards' if 'zarr' in shard.formats else 'cache'}/{date}/{shard.id}"
             yield from (f"{name}/{date}/{stored.folder}" for name, stored in shard.formats.items() if stored)
-
-
-def check_format(version: object, file: str) -> None:
-    """Refuses a store of another format version.
-
-    Raises:
-        StoreError: a store of another format version.
-    """
-    if version != FORMAT:
-        raise StoreError(
-            f"store format {version}, this version reads {FORMAT}",
-            where=Where(file=file),
-            todo="Use the version of dateshard that wrote it, or prepare the dataset anew in another folder",
-        )
-
-
-def write_format(root: Path) -> str:
-    """Puts a good FORMAT file into a new store, or in place of a damaged one; returns what was wrong with that.
-
-    Raises:
-        StoreError: a store of another format version.
-    """
-    try:
-        read_format(root)
-        return ""
-    except DamagedError as error:
-        fsync_above(root, 3)  # data/shards/<dataset> may all be new
-        replace_file(root / "FORMAT", seal({"format": FORMAT, "name": "dateshard"}))
-        return str(error) if (root / "CURRENT").exists() else ""
-
-
-def read_format(root: Path) -> None:
-    """Reads a store's format version, and refuses another than this code's.
-
-    Raises:
-        StoreError: a store of another format version. DamagedError: the file is missing or damaged.
-    """
-    path, todo = root / "FORMAT", f"{to_run('preprocess', config=True)} (it writes it anew)"
-    try:
-        data = read_committed(root, path.name)
-    except OSError as error:
-        raise DamagedError(f"cannot be read: {error.strerror}", where=Where(file=str(path)), todo=todo) from None
-    content = unseal(data, str(path), todo)
-    with expected_form(str(path), todo):
-        check_format(content["format"], str(path))
 
 
 def manifest_name(generation: int) -> str:

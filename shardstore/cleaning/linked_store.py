@@ -15,9 +15,10 @@ from pathlib import Path
 from dateshard.shardstore.commit import Committed, content_of, copies_of, sources_path
 from dateshard.shardstore.disk.durable import disk_full_as_error, replace_file
 from dateshard.shardstore.identity import seal
-from dateshard.shardstore.manifest import manifest_name, named_folders, write_format
+from dateshard.shardstore.manifest import manifest_name, named_folders
 from dateshard.shardstore.objects.bucket_store import in_use
 from dateshard.shardstore.objects.copies_budget import PUSHED
+from dateshard.shardstore.objects.format_file import write_format
 
 UNDIVIDED = ("cut", "dumps.json")  # of files of many dates, and what is known of all dumps
 

@@ -121,8 +121,8 @@ def copies_limit(dataset: Dataset) -> int:
     """How many maps may be open so that the copies that they hold keep to their budget, of a store in a bucket."""
     if bucket_of(dataset.root) is None:
         return sys.maxsize
-    parts = (part for entry in dataset.manifest.dates.values() for part in entry.parts)
-    sizes = [sum(size for size, _ in part.files.values()) for part in parts]
+    shards = (shard for entry in dataset.manifest.dates.values() for shard in entry.parts)
+    sizes = [sum(size for size, _ in shard.files.values()) for shard in shards]
     return max(1, budget_bytes() // max([1, *sizes]))
 
 
