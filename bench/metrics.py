@@ -111,8 +111,10 @@ def step_seconds(name: str, rounds: int = 5, steps: int = 8) -> tuple[float, flo
     from torch import nn
 
     from dateshard.trainer.data.batch import Batch
+    from dateshard.trainer.data.order import Window
     from dateshard.trainer.metrics import EpochMetrics, Form
     from dateshard.trainer.models.mlp import Mlp
+    from dateshard.trainer.models.shape import Shape
     from dateshard.trainer.optimization.objective import Head, Target
 
     torch.set_num_threads(1)
@@ -127,13 +129,21 @@ def step_seconds(name: str, rounds: int = 5, steps: int = 8) -> tuple[float, flo
             return self.out(self.lstm(history[:, :, 0])[0])[:, :, None]
 
     sizes = {"LSTM 64": (64, 1), "LSTM 2 x 128": (128, 2)}
-    own = None if name in sizes else Mlp(P * F, (P, F), 1, (64, 32), 0.2, anchor=P - 1, steps_per_day=1440)
+    shape = Shape(
+        window=Window(P, P),
+        num_nodes=1,
+        num_inputs=F,
+        num_outputs=F,
+        targets_in_inputs=tuple(range(F)),
+        steps_per_day=1440,
+    )
+    own = None if name in sizes else Mlp(shape, (64, 32), 0.2)
     model = own or Lstm(*sizes[name])
     optimizer = torch.optim.Adam(model.parameters())
     head = Head(name="mse", loss="mse", weight=1.0, targets=tuple(range(F)), channels=tuple(range(F)))
     metrics = EpochMetrics.empty(Form(heads=(head,), targets=tuple(Target(str(k)) for k in range(F)), num_steps=P))
     history, target = torch.randn(B, P, 1, F), torch.randn(B, P, 1, F)
-    codes = torch.zeros(B, P, dtype=torch.int32)
+    codes = torch.zeros(B, 2 * P, dtype=torch.int32)
     clear, masked = (
         Batch(history_BHNF=history, target_BPNF=target, observed_BPNF=None, codes_BW=codes),
         Batch(history_BHNF=history, target_BPNF=target, observed_BPNF=torch.rand(B, P, 1, F) > 0.1, codes_BW=codes),

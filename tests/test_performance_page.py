@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
+
+from bench.costs import TIMES, power
 from bench.performance_page import BEGIN, END, SECTIONS, page, readme_table
 from bench.run import KINDS
 
@@ -42,3 +46,14 @@ def test_what_the_page_shows_is_what_the_runner_measures() -> None:
     shown = {kind for kinds in SECTIONS.values() for kind in kinds}
     assert shown <= KINDS.keys()
     assert {one.words[0] for one in KINDS.values()} <= {path.name for path in (ROOT / "bench").glob("*.py")}
+
+
+def test_every_picture_of_the_page_is_there() -> None:
+    named = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "docs" / "performance.md").read_text())
+    assert named
+    assert all((ROOT / "docs" / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize(("exponent", "told"), [(1.0, "1.00"), (2.0, "2.00"), (0.5, "0.50"), (0.0, "flat")])
+def test_the_growth_of_a_cost_is_told_beside_a_fixed_one(exponent: float, told: str) -> None:
+    assert power({times: 3.0 + 0.2 * times**exponent for times in TIMES}) == told
