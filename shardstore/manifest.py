@@ -7,6 +7,7 @@ bytes. What only the pipeline needs (dumps, rejected rows, staged keys) stands i
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -382,10 +383,10 @@ def manifest_name(generation: int) -> str:
 
 
 def generations(root: Path) -> list[int]:
-    """Numbers of all manifests on disk, ascending."""
-    if not (root / "manifests").is_dir():
-        return []
-    names = (re.fullmatch(r"g(\d{8})\.json", path.name) for path in (root / "manifests").iterdir())
+    """Numbers of all manifests, ascending: on disk, or in the bucket that the store lies in."""
+    bucket, folder = bucket_of(root), root / "manifests"
+    there = bucket.names("manifests") if bucket else os.listdir(folder) if folder.is_dir() else []
+    names = (re.fullmatch(r"g(\d{8})\.json", name) for name in there)
     return sorted(int(match[1]) for match in names if match)
 
 

@@ -86,6 +86,10 @@ class Bucket:
             replace_file(path, get(self._name(name))[0])
         return True
 
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects below a folder of the store."""
+        return [name.name for name, _ in list_objects(self._name(folder))]
+
     def read(self, name: str) -> bytes | None:
         """A small file as it lies in the bucket; None where it has none."""
         try:

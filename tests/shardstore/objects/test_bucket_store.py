@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import dateshard
 from dateshard.pipeline.execute import preprocess
 from dateshard.pipeline.planning.plan import Wish
 from dateshard.pipeline.progress_events import Planned
@@ -34,6 +35,7 @@ from tests.kit.bucket_worlds import (
     seen_elsewhere,
 )
 from tests.kit.conditional_server import ConditionalServer
+from tests.kit.dask_cluster import DaskProcesses
 from tests.kit.limits import PATIENCE_SECONDS
 from tests.kit.moto_server import MotoServer
 from tests.kit.object_server import ObjectServer, juicefs
@@ -282,3 +284,49 @@ def test_moto_takes_a_store_and_refuses_a_writer_that_comes_too_late(
         with pytest.raises(BusyError, match="another process has committed"):
             list(late)
         assert seen_elsewhere().generation == 2
+
+
+@pytest.mark.slow
+def test_two_workers_of_a_pool_and_of_a_cluster_send_the_bytes_of_one(
+    world: Any, server: ConditionalServer, tmp_path: Path
+) -> None:
+    files = on_disk(world)
+    (tmp_path / "dask").mkdir()
+    with DaskProcesses(tmp_path / "dask", 2) as dask:
+        with dask.connect(2):
+            pass
+        for words in (ONE, ("--workers", "2"), ("--engine", dask.engine)):
+            assert run(world, "preprocess", *words) == 0
+            assert server.objects(BELOW) == files
+            shutil.rmtree("data")
+            if words != ONE:  # on an empty machine they fetch what they need
+                assert run(world, "preprocess", str(FIRST), "--force", *words) == 0
+                assert server.objects(BELOW) == files
+                shutil.rmtree("data")
+            server.restore(BELOW, {})
+
+
+@pytest.mark.slow
+def test_whoever_else_reads_a_store_reads_it_there(
+    make_world: Any, server: ConditionalServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    split = {
+        "train": "2024-03-01..2024-03-06",
+        "validation": "2024-03-07..2024-03-09",
+        "test": "2024-03-10..2024-03-14",
+    }
+    world = make_world(14, split=split)
+    assert run(world, "preprocess", *ONE) == 0
+    for words in (
+        ("backtest", "--origins", "2", "--every", "2", "trainer.training.epochs=1"),
+        ("report", "--data"),
+        ("export", "--to", "csv"),
+        ("drop", "2024-03-14", "-y"),
+        ("diff", "1", "2"),
+        ("verify", "--all", "--full"),
+    ):
+        shutil.rmtree(world.store)
+        assert run(world, *words) == 0, capfd.readouterr().err
+    shutil.rmtree(world.store)
+    assert dateshard.open("world").frame(FIRST).height == 3 * 24
+    assert seen_elsewhere().generation == 2
