@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dateshard.pipeline.raw.formats import Kind, Request, RowBlock, reader_of
 from dateshard.pipeline.raw.times import Spelling, instants
 from dateshard.pipeline.source import Source
-from dateshard.requests.trace_format import DIALECT, UNITS, TraceFormat, format_of
+from dateshard.requests.trace_format import UNITS, TraceFormat, dialect_of, format_of
 from dateshard.shardstore.errors import DumpError, UsageError, Where, counted
 from dateshard.shardstore.times.calendar import midnight
 
@@ -154,7 +154,7 @@ def read_trace(
     form = format_of(file, columns, unit)
     blocks = _Blocks(form, origin)
     kinds: dict[str, Kind] = {form.time: "time", form.input: "number", form.output: "number"}
-    request = Request(columns=kinds, csv=DIALECT)
+    request = Request(columns=kinds, csv=dialect_of(file))
     parts = [blocks.decode(block) for block in _first(reader_of(file, "auto")(file, request), num_rows)]
     time_R, input_R, output_R, why_R = (np.concatenate(column) for column in zip(*parts, strict=True))
     parts.clear()

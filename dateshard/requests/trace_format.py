@@ -14,6 +14,7 @@ from dateshard.pipeline.source import Csv
 from dateshard.shardstore.errors import DumpError, UsageError, Where
 
 DIALECT = Csv(final_newline=False)
+SEPARATORS = (";", "\t", "|")  # beside the comma
 ROLES = ("time", "input", "output")
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}  # nanoseconds of each
 HISTORY = ("Timestamp", "Request tokens", "Response tokens")  # of the frames that a predictor takes
@@ -116,10 +117,21 @@ def header_of(path: Path) -> tuple[str, ...]:
             return tuple(read(path))
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DumpError(f"cannot be read: {str(error).splitlines()[0]}", where=where) from None
-    texts = blocks(path, request)
     if kind == "jsonl":
-        return _keys(next(texts, b""), where)
-    return tuple(read_header(texts, path, request).names)
+        return _keys(next(blocks(path, request), b""), where)
+    return _names(path, dialect_of(path))
+
+
+def dialect_of(path: Path) -> Csv:
+    """The dialect of a trace in text: another separator than the comma where its header has no comma but that one."""
+    names = _names(path, DIALECT) if SUFFIXES.get(suffix_of(path) or "") == "csv" else ()
+    separator = next((mark for mark in SEPARATORS if len(names) == 1 and mark in names[0]), DIALECT.separator)
+    return DIALECT.model_copy(update={"separator": separator})
+
+
+def _names(path: Path, dialect: Csv) -> tuple[str, ...]:
+    request = Request(columns={}, csv=dialect)
+    return tuple(read_header(blocks(path, request), path, request).names)
 
 
 def _keys(text: bytes, where: Where) -> tuple[str, ...]:

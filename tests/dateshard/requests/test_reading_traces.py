@@ -58,6 +58,13 @@ def test_other_columns_are_named_by_a_mapping_and_large_numbers_count_from_1970(
     assert read_trace(path, columns=columns, unit="ms").time_R.tolist() != trace.time_R.tolist()
 
 
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_another_separator_is_known_by_the_header(tmp_path: Path, mark: str) -> None:
+    lines = [line.replace(",", mark) for line in (BURSTGPT, *ROWS)]
+    trace = read_trace(written(tmp_path, *lines))
+    assert (trace.format, trace.input_R.tolist()) == ("BurstGPT", [472, 1087])
+
+
 def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path: Path) -> None:
     bad = (",,7,8,,", "50,,x,8,,", "51,,-7,8,,", f"52,,{MOST_TOKENS + 1},8,,", "53,,0,8,,", "54,,8,0,,", "55,,1.5,2,,")
     trace = read_trace(written(tmp_path, BURSTGPT, *ROWS, *bad))
