@@ -50,7 +50,10 @@ def why_ended(session: Session, run: str, why: str) -> str:
     """One sentence about a run that has nothing left to do; `why` as `loop.finished` says."""
     training, progress = session.config.training, session.state.progress
     if why == "max steps":
-        return f"{run} has taken its {counted(training.max_steps or 0, 'step')} (training.max_steps)"
+        step, most = session.state.step, training.max_steps or 0
+        if step > most:
+            return f"{run} has taken {counted(step, 'step')}, and training.max_steps is {most:,}"
+        return f"{run} has taken its {counted(most, 'step')} (training.max_steps)"
     if why != "early stopping":
         solved = session.config.model.name == "ridge"
         what = "a ridge is solved in one pass" if solved else f"it has trained its {counted(training.epochs, 'epoch')}"

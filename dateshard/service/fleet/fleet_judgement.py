@@ -166,7 +166,8 @@ def verdict(judgement: Judgement) -> str:
     if best is None:
         return f"no predictor kept its misses at {allowed} with the dial that was chosen before. {_with_hindsight(judgement)}"
     if best == CONSTANT:
-        return "a constant number of replicas is the cheapest: on this trace no forecast pays"
+        kept = f"of what kept the misses at {allowed}, a constant number of replicas is the cheapest"
+        return f"{kept}: on this trace no forecast pays"
     chosen, each = judgement.chosen[best], judgement.at_matched_misses()
     assert chosen is not None
     ours, constant = each[best], each[CONSTANT]

@@ -139,6 +139,7 @@ def test_max_steps_ends_with_0_and_the_printed_command_goes_on(world: Any, ds: R
     assert "short ended (max steps): saved epoch 1 batch 5" in done.out
     (words,) = re.findall(r"Continue exactly here: dateshard (.*)", done.out)
     assert "has taken its 5 steps" in ds("train", "--resume", "short").out
+    assert "has taken 5 steps, and training.max_steps is 3" in ds("train", "--resume", "short", "--max-steps", "3").out
     document = ds(*words.split(), "--json").document
     assert (document["state"], document["steps"]) == ("epochs", 26)
 
