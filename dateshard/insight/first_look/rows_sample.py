@@ -161,7 +161,8 @@ def _texts(path: Path, sample: TextSample, kind: str, dialect: Dialect, unusable
         except NoRowsError:
             raise
         except DumpError as error:
-            todo = error.todo.partition(OR_LEAVE)[0]  # a row of a sample has another number in its file
+            todo, left_out, _ = error.todo.partition(OR_LEAVE)  # a row of a sample has another number in its file
+            todo += ", or leave such rows out with pipeline.source.faults.other_fields: drop" if left_out else ""
             fault = DumpError(error.what, where=Where(file=str(path)), todo=todo)
             copy.write_text(_readable(sample.text, request, len(names)), encoding="utf-8", newline="")
             try:

@@ -320,7 +320,10 @@ def test_rows_that_preprocess_will_refuse_are_told(tmp_path: Path, monkeypatch: 
     rows = "".join(f"{at},{v:.2f}{',9' if k % 20 == 7 else ''}\n" for k, (at, v) in enumerate(every(5, 300)))
     look = guess(tmp_path, monkeypatch, lambda raw: (raw / "x.csv").write_text("time,v\n" + rows) and None)
     doubt = dict(map(reversed, look.doubts))["the file"]
-    assert doubt == "preprocess will refuse a file: raw/x.csv: the row has 3 fields, the header 2. Correct the dump"
+    assert doubt == (
+        "preprocess will refuse a file: raw/x.csv: the row has 3 fields, the header 2. Correct the dump, "
+        "or leave such rows out with pipeline.source.faults.other_fields: drop"
+    )
 
 
 def test_a_few_rows_of_another_number_of_fields_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
